@@ -1,4 +1,4 @@
-/** A run under way: collects its output, stores its record, and wakes waiting callers. */
+/** Collects a run's output, stores its record, and wakes waiting callers. */
 import { ToolError } from "../shared/errors.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
@@ -13,27 +13,23 @@ import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import { hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
 
-/** How often new output is written to disk, in milliseconds. A run that ends sooner is written once, after its end. */
+/** How often new output is written. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
 
-/** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
-/**
- * A terminal has settled when it was silent for QUIET_MS. A call waits for that for SETTLE_MS at most. Both are in milliseconds.
- */
+/** A terminal has settled when it was silent for QUIET_MS. A call waits SETTLE_MS for that at most. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
-/** How long to wait for the container's end after a failed call, in milliseconds. */
+/** After a failed call. */
 const CONTAINER_END_WAIT_MS = 5000;
 
 interface ActiveRunHost {
   store: RunStore;
   backlog: Backlog;
-  /** Saves an ended run soon. */
   saveLater(run: ActiveRun): void;
-  /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
+  /** The platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
 }
 
@@ -50,17 +46,15 @@ export class ActiveRun implements RunSink, WaitingLog {
   #stateStored: (() => void) | undefined;
   #savedAt = 0;
   #execution: Execution | undefined;
-  /** Ports that the run's programs listen on. */
   #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
-  /** When the last output arrived, in milliseconds since the epoch. */
   #outputAt = 0;
   #hasBegun = false;
   #isCancelled = false;
   hasFiles = true;
-  /** Whether the run is a service: it does not keep the container running, and is not metered. */
+  /** A service does not keep the container running, and is not metered. */
   isService = false;
-  /** How many bytes of the log the results of `Runs.start` and `Runs.type` have shown so far. */
+  /** How much of the log the results of `Runs.start` and `Runs.type` have shown so far. */
   seenBytes: number;
   failure: RunFailure | undefined;
 
@@ -80,7 +74,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.record.endedAt !== undefined;
   }
 
-  /** Bytes of the log, including bytes that are not saved yet. */
+  /** Includes bytes that are not saved yet. */
   get logBytes(): number {
     return this.#log.bytes;
   }
@@ -89,7 +83,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#log.waitingBytes;
   }
 
-  /** The run's current view, including unsaved output. */
+  /** Includes unsaved output. */
   view(): RunView {
     return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
   }
@@ -101,7 +95,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
   }
 
-  /** Only the first call has an effect. A question calls this when its model request starts, and again when its program starts. */
+  /** Only the first call has an effect. A question calls this for its model request, and again for its program. */
   markStarted(): void {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
@@ -117,8 +111,7 @@ export class ActiveRun implements RunSink, WaitingLog {
       end = await done;
     } catch (cause) {
       const error = await this.#host.explainError(cause);
-      // A platform error may be the first sign that the container is stopping. The caller may call again at once, and that call
-      // must not reach the stopping container.
+      // A platform error may be the first sign that the container is stopping. The caller's next call must not reach that container.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(CONTAINER_END_WAIT_MS);
       if (this.isEnded) return void (await this.#shipAll());
       const { id, detail, resumeState } = this.record;
@@ -130,7 +123,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     await this.#shipAll();
   }
 
-  /** Ends the record even if the execution continues. */
+  /** The execution may continue. */
   finish(end: End): void {
     if (this.isEnded) return;
     clearInterval(this.#timer);
@@ -138,13 +131,13 @@ export class ActiveRun implements RunSink, WaitingLog {
     // The run never started, so its duration is zero.
     if (this.waiting) this.record.startedAt = now;
     const { detail: before } = this.record;
-    // A run must not end before it began, even if the clock was set back.
+    // Even if the clock was set back.
     Object.assign(this.record, end, { endedAt: Math.max(now, this.record.startedAt) });
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];
     this.#changed = true;
-    // An actor's response waits until its writes are done, so a short run is written after the response.
+    // An actor's response waits until its writes are done, so a short run is written after it.
     if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
@@ -156,7 +149,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
-  /** Writes new output. No await separates the writes of log and record, so they are one transaction. */
+  /** No await separates the writes of log and record, so they are one transaction. */
   save(): void {
     if (!this.#changed) return;
     this.#changed = false;
@@ -180,11 +173,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.record.resumeState = state;
     this.#stateStored = stored;
     this.#changed = true;
-    // Without the state, the next actor would treat the record as a run that never started.
+    // Without the state, the next actor would treat the run as never started.
     if (isUrgent && this.#savedAt > 0) this.save();
   }
 
-  /** Sets the detail of a run that has not ended. */
   describe(detail: RunDetail): void {
     this.record.detail = detail;
     this.#changed = true;
@@ -239,7 +231,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waitAtMost(ms, this.#settled.promise);
   }
 
-  /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */
+  /** Also reports the last output line whenever it changes. */
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
     const deadline = Date.now() + ms;
     let before = "";
@@ -249,20 +241,19 @@ export class ActiveRun implements RunSink, WaitingLog {
       if (line === before) await this.waitForChange(left);
       else {
         before = line;
-        // The report fails if the client has disconnected.
+        // Fails if the client has disconnected.
         void (async () => onProgress(line))().catch(() => undefined);
         await this.waitUntilEnded(Math.min(PROGRESS_MS, left));
       }
     }
   }
 
-  /** Whether there is a terminal to type into. */
   get isInteractive(): boolean {
     return this.#execution?.type !== undefined;
   }
 
   /**
-   * Types into the run's terminal and, unless `waits` is false, waits until it settles.
+   * Waits until the terminal settles, unless `waits` is false.
    * @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if only part of the text was typed
    */
   async type(input: TerminalInput, waits = true): Promise<void> {
@@ -281,8 +272,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /**
-   * Resolves when the terminal has printed something and settled, when the run ends, or after `ms` milliseconds. @param from
-   * the number of output bytes before typing; the echo of the typed text does not count as output
+   * Resolves when the terminal has printed something and settled, when the run ends, or after `ms`.
+   * @param from output bytes before typing; the echo of the typed text does not count as output
    */
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
@@ -291,8 +282,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
       const silentMs = Date.now() - this.#outputAt;
-      // Many calls may wait while single bytes arrive. So a call does not wake for each byte, and compares the output only after a
-      // pause.
+      // Many calls may wait while single bytes arrive: do not wake for each, and compare the output only after a pause.
       if (bytes <= echoed) await this.waitForChange(Math.min(left, SETTLE_MS));
       else if (silentMs < QUIET_MS) await this.waitUntilEnded(Math.min(left, QUIET_MS - silentMs));
       else if (isEchoOf(typed, stdout.last(bytes - from))) echoed = bytes;
@@ -304,7 +294,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#wakers.length > 0;
   }
 
-  /** Resolves at the next output, at the end, or after `ms` milliseconds. */
+  /** Resolves at the next output, at the end, or after `ms`. */
   async waitForChange(ms: number): Promise<void> {
     if (this.isEnded) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -317,7 +307,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #outputChanged(): void {
     this.#changed = true;
     this.#outputAt = Date.now();
-    // If the last write was long ago, output is written at once and not at the next tick.
+    // If the last write was long ago, do not wait for the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();
   }
@@ -328,17 +318,16 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of wakers) wake();
   }
 
-  /** Moves part of the log to R2, or waits for the move under way. Resolves even if the move fails. */
+  /** Resolves even if the move to R2 fails. */
   moveLog(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;
   }
 
-  /** If R2 refuses the output, the output stays in memory or SQLite until the next attempt. */
+  /** Output that R2 refuses stays in memory or SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.output;
-    // Output that arrives during the upload is not in the object, so the record that is written with the object must
-    // not count it.
+    // Output that arrives during the upload is not in the object, so the record written with it must not count that output.
     const recordAtStart = {
       output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
       droppedBytes: this.record.droppedBytes,

@@ -1,4 +1,3 @@
-/** Runs shell commands with sandboxd, from the start call to the end. */
 import * as z from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
@@ -19,19 +18,18 @@ import * as texts from "./texts.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
-  /** The shell session. The command uses and may change its directory, variables and functions. */
+  /** The command uses and may change the shell session's directory, variables and functions. */
   session: string;
-  /** The directory for this command only; undefined for the session's directory. */
+  /** For this command only; undefined for the session's directory. */
   cwd?: string;
-  /** Variables for this command only. */
+  /** For this command only. */
   env?: Record<string, string>;
-  /** The content of standard input; empty if undefined. */
   stdin?: string;
-  /** Whether the command runs in a pseudo terminal that accepts input. */
+  /** A pseudo terminal that accepts input. */
   interactive?: boolean;
 }
 
-/** The state from which another actor resumes a command. */
+/** From this state another actor resumes a command. */
 export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */
@@ -42,10 +40,9 @@ export const commandState = z.object({
   interactive: z.boolean().optional(),
 });
 
-/** The session of services. Callers cannot use this name. */
+/** Callers cannot use this name. */
 export const SERVICE_SESSION = "_service";
 
-/** Whether a command's resume state is that of a service. */
 export function isServiceState(state: unknown): boolean {
   return commandState.safeParse(state).data?.session === SERVICE_SESSION;
 }
@@ -63,7 +60,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     this.#link = link;
   }
 
-  /** Runs a command after earlier ones of its session. */
+  /** Waits for earlier commands of the session. */
   start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
     const run = new RunningCommand(this.#link, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
@@ -94,7 +91,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     };
   }
 
-  /** Resumes an earlier actor's command, after the output that the sink already has. */
+  /** Continues after the output that the sink already has. */
   resume(sink: RunSink, state: unknown): Execution {
     const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
@@ -113,7 +110,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #cancelledBeforeTurn = Promise.withResolvers<End>();
-  /** Settles when the request to start or follow the run was sent to sandboxd. */
+  /** Settles when the request to start or follow the run was sent. */
   readonly #requested = Promise.withResolvers<void>();
   #start: StartCall | undefined;
   isStarted = false;
@@ -122,12 +119,10 @@ class RunningCommand extends RunFollower {
   /** Undefined if an earlier version of this server started the command. */
   timeoutMs: number | undefined;
 
-  /** Resolves if the command is cancelled before it starts. */
   get cancelledBeforeTurn(): Promise<End> {
     return this.#cancelledBeforeTurn.promise;
   }
 
-  /** Whether the start call was sent and not refused. */
   get mayHaveStarted(): boolean {
     return this.wasRequested && !this.#isRefused;
   }
@@ -136,7 +131,7 @@ class RunningCommand extends RunFollower {
     return super.isOver || this.limit.isReached;
   }
 
-  /** Reports output until the command ends, and ends the command at its deadline. Starts the command if `start` is given. */
+  /** Ends the command at its deadline. Starts the command if `start` is given. */
   async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
     this.isStarted = true;
     this.#start = start;
@@ -163,7 +158,7 @@ class RunningCommand extends RunFollower {
     if (this.stop) connection.sendIfOpen({ type: "kill", id, signal: "TERM" });
   }
 
-  /** Types into the terminal. Resolves with the number of accepted bytes. @throws {ToolError} as `Connection.type` */
+  /** Resolves with the number of accepted bytes. @throws {ToolError} as `Connection.type` */
   type(input: TerminalInput): Promise<number> {
     const { id, settled } = this.sink;
     const typed = this.#requested.promise.then(() => this.link.connection.type(id, input));
@@ -172,11 +167,10 @@ class RunningCommand extends RunFollower {
 
   async #timeout(): Promise<void> {
     this.stop ??= "timed_out";
-    // sandboxd confirms only that it has read the call. If the signal has no effect, the run's limit ends the run.
+    // sandboxd confirms only that it has read the call. If the signal has no effect, the limit ends the run.
     await this.#kill().catch(() => undefined);
   }
 
-  /** Ends the command early, with its processes. */
   async end(why: StopReason): Promise<void> {
     if (this.sink.isEnded) return;
     if (!this.isStarted) this.#cancelledBeforeTurn.resolve(CANCELLED_BEFORE_START);

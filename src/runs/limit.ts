@@ -1,24 +1,24 @@
 /**
- * Ends a run for its caller if the sandbox does not report the run's end in time. User code can suppress that report, but cannot
- * change the Worker's clock.
+ * Ends a run for its caller if the sandbox does not report the end in time. User code can suppress that report, but cannot change
+ * the Worker's clock.
  */
 import type { End } from "./run-types.ts";
 import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
 
-/** How long after the deadline the sandbox may take to stop a run and send its last output, in milliseconds. */
+/** For the sandbox to stop a run and send its last output after the deadline. */
 const GRACE_MS = 15_000;
 
-/** How long the sandbox may take after a cancel, in milliseconds: less than cancel_run waits. */
+/** For the sandbox after a cancel; less than cancel_run waits. */
 const CANCEL_MS = 8_000;
 
 export class Limit {
   readonly #reached = Promise.withResolvers<End>();
   #timer: ReturnType<typeof setTimeout> | null = null;
   #at = Number.POSITIVE_INFINITY;
-  /** Whether the limit ended the run; later reports of its execution are ignored. */
+  /** Then later reports of the execution are ignored. */
   isReached = false;
 
-  /** Resolves with the end of `done`, or with `timed_out` or `cancelled` if the limit is reached first. */
+  /** Ends with `timed_out` or `cancelled` if the limit is reached first. */
   async enforce(done: Promise<End>): Promise<End> {
     try {
       return await Promise.race([done, this.#reached.promise]);
@@ -28,21 +28,16 @@ export class Limit {
     }
   }
 
-  /**
-   * Sets the limit to the deadline plus the grace time.
-   * @param at the run's deadline, in milliseconds since the epoch
-   * @param timeoutMs the run's time limit; undefined if unknown
-   */
+  /** @param at milliseconds since the epoch, without the grace time @param timeoutMs undefined if unknown */
   setDeadline(at: number, timeoutMs: number | undefined): void {
     this.#setLimit({ state: "timed_out", note: timeoutUnconfirmed(timeoutMs, GRACE_MS) }, at + GRACE_MS);
   }
 
-  /** Sets the limit to now plus the grace time after a cancel. */
   setCancelDeadline(): void {
     this.#setLimit({ state: "cancelled", note: cancelUnconfirmed(CANCEL_MS) }, Date.now() + CANCEL_MS);
   }
 
-  /** If a limit is set already, the earlier of the two counts. */
+  /** The earlier of two limits counts. */
   #setLimit(end: Pick<End, "state" | "note">, at: number): void {
     if (at >= this.#at) return;
     this.#at = at;

@@ -1,7 +1,4 @@
-/**
- * All runs of one sandbox, from start until their records expire. A run belongs to the actor, not to the request that started
- * it, so its callers may disconnect.
- */
+/** A run belongs to the actor, not to the request that started it, so its callers may disconnect. */
 import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun } from "./active-run.ts";
@@ -30,29 +27,28 @@ import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
-/** The part of the principal's quota that is reserved for a run. */
+/** A run's part of the principal's quota. */
 export interface Reservation {
-  /** The seconds that the run may take. */
   seconds: number;
-  /** Why the time is less than requested, in sentences; undefined if it is not. */
+  /** Why the time is less than requested, in sentences. */
   cut?: string;
 }
 
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
-  /** Reserves without a check, for a run that continues after its actor was replaced. */
+  /** For a run that continues after its actor was replaced. */
   takeUnchecked(seconds: number): Reservation;
-  /** Gives a reservation back. @param spent the seconds that the run took */
+  /** @param spent the seconds that the run took */
   giveBack(reservation: Reservation, spent: number): void;
 }
 
 interface RunContainer {
-  /** Registers the sandbox with its account, so that a container may start. @throws the reason if it fails */
+  /** So that a container may start. @throws the reason if it fails */
   admitRun(): Promise<void>;
-  /** Called if a run ended before its quota was reserved. Then the registration may not be needed. */
+  /** A run ended before its quota was reserved, so the registration may not be needed. */
   release(): void;
-  /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
+  /** The platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
 }
 
@@ -61,63 +57,52 @@ export interface RunsHost {
   lifecycle: RunContainer;
   sql: SqlStorage;
   objects: RunObjects;
-  /** The sandbox's name. */
   sandbox(): string;
-  /** The limit of a log, in bytes. Beyond it, a stream may still use the rest of its own quarter. */
+  /** Beyond it, a stream may still use the rest of its own quarter. */
   logCapBytes: number;
-  /** How long a record is kept after its run, in milliseconds. */
+  /** How long a record outlives its run. */
   keepMs: number;
-  /** Keeps the actor alive for background work. */
   background(work: Promise<unknown>): void;
-  /** Adds notes to a run's end, for example about connections refused since `startedAt`. Never rejects. */
+  /** Adds notes, for example about connections refused since `startedAt`. Never rejects. */
   completeEnd(end: End, startedAt: number): End | Promise<End>;
-  /** Logs an unexpected error under the run's id. */
   logError(id: string, error: unknown): void;
-  /** Deletes the stored files of a task when its record is deleted. */
+  /** When the task's record is deleted. */
   removeTaskFiles(id: string): Promise<void>;
 }
 
-/** A part that reacts to runs. */
 export interface RunSubscriber {
   /** A run began, ended or was removed. */
   onRunsChange?(): void;
-  /** A run ended. If it has files in the sandbox, they can be deleted. */
+  /** Files in the sandbox can be deleted. */
   onRunEnd?(run: RunRecord, hasFiles: boolean): void;
 }
 
-/** Something that runs wait for between their reservation and their start, such as a set-up. */
+/** Something that runs wait for between reservation and start, such as a set-up. */
 export interface Gate {
   isOpen(): boolean;
-  /** Resolves when the run may start. Resolves with an end if the run must not start. */
+  /** Resolves with an end if the run must not start. */
   pass(run: ActiveRun): Promise<End | undefined>;
-  /** What a run at this gate waits for, shown to its caller. */
   waiting?(): WaitState | undefined;
 }
 
-/** A part of a run's log. */
 export interface LogPage {
   pieces: LogPiece[];
-  /** The cursor after the last byte of `pieces`. */
+  /** After the last byte of `pieces`. */
   next: number;
 }
 
-/** How a run begins, and how its caller waits. */
 interface RunStart {
-  /**
-   * Prepares what the run needs besides quota. May continue after the caller has its response.
-   * @throws the reason if the preparation fails
-   */
+  /** Besides quota. May continue after the caller has its response. @throws the reason if it fails */
   prepare?(): Promise<void>;
   gate?: Gate;
-  /** The latest time for the caller's response, in milliseconds since the epoch. */
+  /** Latest time for the caller's response, in milliseconds since the epoch. */
   replyBy?: number;
-  /** Until when the caller waits for the end of a run that has begun, in milliseconds since the epoch. */
+  /** Until when the caller waits for the run's end, in milliseconds since the epoch. */
   waitUntil: number;
-  /** Whether the result names the run's id even if the run has ended and the result shows all of its output. */
+  /** Whether the result names the run's id even if it shows all output of an ended run. */
   namesID: boolean;
-  /** Receives the last line of output while the caller waits. */
   onProgress?: OnProgress | undefined;
-  /** Whether the run is a service. It does not count in the quota and does not prevent an idle stop. */
+  /** Does not count in the quota, and does not prevent an idle stop. */
   isService?: boolean;
 }
 
@@ -127,26 +112,23 @@ const UNMETERED: RunQuota = {
   giveBack: () => undefined,
 };
 
-/** Receives a run's last output line whenever it changes. */
+/** The last output line, whenever it changes. */
 export type OnProgress = (line: string) => unknown;
 
-/** The output of a terminal after input. */
 export interface TerminalReply {
   run: RunView;
   page: LogPage;
-  /** Bytes of the log before the page that were never shown. */
+  /** Bytes before the page that were never shown. */
   skipped: number;
 }
 
-/** The most records deleted in one sweep. */
 const SWEEP_BATCH = 200;
 
-/** How long ended runs are collected before their records are written together, in milliseconds. */
+/** Ended runs of this time are written together. */
 const BATCH_MS = 100;
 
 type WaitsFor = "output" | "page";
 
-/** A run, and the requested part of its log. */
 export interface RunReading {
   run: RunView;
   page?: LogPage;
@@ -154,24 +136,22 @@ export interface RunReading {
 
 export interface RunToRead {
   id: string;
-  /** How long to wait, in milliseconds. */
   waitMs: number;
-  /** The position in the log to read from, in bytes; undefined to read no log. */
+  /** In bytes; undefined to read no log. */
   cursor?: number | undefined;
-  /** The most bytes of the page. */
   maxBytes?: number;
   onProgress?: OnProgress | undefined;
   until?: WaitsFor;
-  /** For a question: how many characters of its program the caller has. The wait ends when there are more. */
+  /** How many characters of a question's program the caller has. The wait ends when there are more. */
   seenCode?: number;
 }
 
-/** The most bytes of a log in one result. */
+/** In one result. */
 export const PAGE_BYTES = 48 * 1024;
 
 /**
- * A call that waits for a page of output returns when the output pauses for this long, in milliseconds. Most programs print more
- * often while they work, so each call waits its full `wait_seconds` and does not return after each line.
+ * A call that waits for a page returns after a pause of the output this long. Most programs print more often while they work, so each
+ * call waits its full `wait_seconds` and does not return after each line.
  */
 const LOG_REST_MS = 10_000;
 
@@ -180,10 +160,10 @@ export class Runs {
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
   readonly #backlog = new Backlog(() => this.#active.values());
-  /** Ended runs that are not on disk yet. They are written before the store is read. */
+  /** Ended runs are written before the store is read. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
-  /** Whether the principal's storage is full and nothing can be evicted. Logs stop growing then. */
+  /** Storage is full and nothing can be evicted: logs stop growing. */
   isFull = false;
   #subscribers: readonly RunSubscriber[] = [];
 
@@ -192,7 +172,7 @@ export class Runs {
     this.#store = new RunStore(host.sql);
   }
 
-  /** Sets the parts that react to runs, in the order in which they are called. */
+  /** Called in this order. */
   subscribe(...subscribers: RunSubscriber[]): void {
     this.#subscribers = subscribers;
   }
@@ -206,7 +186,7 @@ export class Runs {
     for (const part of this.#subscribers) part.onRunsChange?.();
   }
 
-  /** Whether there are runs that prevent an idle stop of the container. */
+  /** Services do not prevent an idle stop. */
   get isBusy(): boolean {
     return this.#active.values().some(({ isService }) => !isService);
   }
@@ -221,8 +201,8 @@ export class Runs {
   }
 
   /**
-   * Starts a run and waits for it. The principal's quota may shorten its time limit. If preparation takes too long, the result
-   * shows a run that has not started. @throws the reason, if the run fails to start while the caller waits
+   * The quota may shorten the time limit. If preparation takes too long, the result shows a run that has not started.
+   * @throws the reason, if the run fails to start while the caller waits
    */
   async start<Spec extends Allowance & { interactive?: boolean }>(
     executor: Executor<Spec>,
@@ -272,7 +252,7 @@ export class Runs {
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();
     run.seenBytes = run.logBytes;
-    // Stored before the id leaves the actor, so that the id is valid after a restart.
+    // Stored before the id leaves the actor, so that it is valid after a restart.
     if (namesID || !run.isEnded || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
   }
@@ -287,7 +267,7 @@ export class Runs {
     return reservation;
   }
 
-  /** Resumes an earlier actor's runs. @param isUp whether their container runs */
+  /** @param isUp whether the container of these runs is running */
   resume(executors: Record<RunKind, Resumer>, isUp: boolean): void {
     for (const record of this.#store.listUnfinished()) {
       if (hasNeverStarted(record)) this.#markLost(record, texts.NOT_STARTED_SERVER_RESTARTED);
@@ -319,15 +299,12 @@ export class Runs {
     this.#notifyEnd(lost, true);
   }
 
-  /** Whether a run is under way. @param id the run's id inside the sandbox */
+  /** @param id as in the sandbox */
   isRunning(id: string): boolean {
     return this.#active.values().some((run) => run.id === id && !run.isEnded);
   }
 
-  /**
-   * How many seconds the runs that ended after `time` have run today (UTC).
-   * @param time in milliseconds since the epoch; the result is 0 if it is undefined
-   */
+  /** Of runs that ended after `time` (milliseconds since the epoch), today (UTC). */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
@@ -338,7 +315,7 @@ export class Runs {
     return Math.ceil(this.#store.millisecondsSince(since, afterID, today) / 1000);
   }
 
-  /** Ends all runs because their container is gone. */
+  /** Their container is gone. */
   endAll(note: string): void {
     for (const run of this.#active.values())
       run.finish({
@@ -348,9 +325,8 @@ export class Runs {
   }
 
   /**
-   * Waits up to `waitMs` for the run's end or, with a cursor, for output after the cursor. Returns the run's current view.
+   * Waits for the run's end or, with a cursor, for output after it.
    * @param until with a cursor: `output` waits for the first new output, `page` for a full page or a pause of the output
-   * @param onProgress receives the last output line during the wait
    * @throws {ToolError} `not_found`
    */
   async result(
@@ -386,9 +362,8 @@ export class Runs {
   }
 
   /**
-   * Types into a run's terminal. Returns the last `maxBytes` bytes of the output since the previous call, and in `skipped` how
-   * many bytes came before them. With `maxBytes` 0 the call does not wait for output.
-   * @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
+   * Returns the last `maxBytes` of the output since the previous call, and as `skipped` how many bytes came before. With `maxBytes` 0
+   * the call does not wait for output. @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
    */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
     const run = this.#active.get(id);
@@ -412,17 +387,17 @@ export class Runs {
     return summaries;
   }
 
-  /** Ends a run early; an ended run does not change. @throws {ToolError} `not_found` */
+  /** An ended run does not change. @throws {ToolError} `not_found` */
   async cancel(id: string, waitMs: number): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#requireRecord(id));
-    // Not awaited. If the sandbox cannot be reached, `Limit` ends the run.
+    // If the sandbox cannot be reached, `Limit` ends the run.
     run.cancel().catch(() => undefined);
     await run.waitUntilEnded(waitMs);
     return run.view();
   }
 
-  /** Removes a run that has ended. @throws {ToolError} `not_found`; `invalid_argument` if it has not ended */
+  /** @throws {ToolError} `not_found`; `invalid_argument` if the run has not ended */
   async remove(id: string): Promise<void> {
     this.#saveAll();
     if (this.#requireRecord(id).state === "running") throw texts.stillRunning(id);
@@ -430,7 +405,7 @@ export class Runs {
     this.#notifyChange();
   }
 
-  /** Deletes expired runs. Returns the time at which the next run expires, in milliseconds since the epoch. */
+  /** Returns when the next run expires, in milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
     const expired = this.#listEndedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
@@ -445,7 +420,7 @@ export class Runs {
     return this.#store.measureStored();
   }
 
-  /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
+  /** Deletes oldest runs first, until `bytes` are freed or no run is left that ended before `before`. */
   async evict(bytes: number, before: number): Promise<Stored> {
     let left = this.measureStored();
     const targetBytes = left.bytes - bytes;
@@ -485,7 +460,7 @@ export class Runs {
     return run;
   }
 
-  /** Waits for a run's reservation, then starts and follows the run, unless the run has ended meanwhile. */
+  /** The run may have ended meanwhile. */
   #followLate(
     run: ActiveRun,
     execute: (reservation: Reservation) => Execution,
@@ -552,7 +527,7 @@ export class Runs {
   }
 }
 
-/** Gives the reservation back to the quota when the execution ends. @param startedAt in milliseconds since the epoch */
+/** @param startedAt milliseconds since the epoch */
 function meter(
   execution: Execution,
   quota: RunQuota,
@@ -564,12 +539,11 @@ function meter(
   return execution;
 }
 
-/** The specification with the time that the quota allows. */
 function applyCut<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
   return cut === undefined ? spec : { ...spec, timeoutMs: seconds * 1000, cut };
 }
 
-/** Whether a run was never started. Such a run has neither a resume state nor output. */
+/** Such a run has neither a resume state nor output. */
 function hasNeverStarted({ resumeState, output }: RunRecord): boolean {
   return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }

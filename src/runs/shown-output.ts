@@ -1,36 +1,33 @@
-/** The parts of an output that callers see: its beginning, its end, and the size of the omitted middle. */
-
 import { stripEscapes } from "../shared/escape-sequences.ts";
 import { cutText, decodeText } from "../shared/text.ts";
 
-/** One output stream. `head` is everything if nothing was omitted. */
+/** `head` is everything if nothing was omitted. */
 export interface ShownOutput {
   head: string;
   tail: string;
-  /** Bytes of the whole stream. */
+  /** Of the whole stream. */
   bytes: number;
-  /** Bytes between `head` and `tail`. */
+  /** Between `head` and `tail`. */
   omitted: number;
 }
 
-/** The stream as one text; a line in the middle says how much is omitted. */
+/** A line in the middle says how much is omitted. */
 export function shownText(shown: ShownOutput): string {
   const { head, tail, omitted } = shown;
   return omitted === 0 ? head + tail : `${head}\n${omittedText(shown)}\n${tail}`;
 }
 
-/** The text for an omitted middle. */
 export function omittedText({ omitted, bytes }: Pick<ShownOutput, "omitted" | "bytes">): string {
   return `[... ${omitted} of ${bytes} bytes omitted ...]`;
 }
 
-/** The last line is searched for in the last LINE_BYTES of an output. At most LINE_CHARS of it are shown. */
+/** Where the last line is searched for, and how much of it is shown. */
 const LINE_BYTES = 4 * 1024;
 const LINE_CHARS = 200;
 
 const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 
-/** The last line that is not blank, as plain text for progress; empty if there is none. */
+/** The last line that is not blank, as plain text; empty if there is none. */
 export function lastLine(end: Uint8Array): string {
   const text = stripEscapes(decodeText(end.subarray(-LINE_BYTES), "both"));
   // Progress bars overwrite their line after a carriage return.

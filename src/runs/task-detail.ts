@@ -1,8 +1,8 @@
-/** The stored details of a run of kind `task`: a task for an agent, or a question. */
+/** Stored details of runs of kind `task`: tasks for agents, and questions. */
 import * as z from "zod";
 import type { CodeDetail } from "./code-detail.ts";
 
-/** The model's tokens, as the agent reports them. */
+/** As the agent reports them. */
 export const tokens = z.object({
   input: z.number(),
   output: z.number(),
@@ -13,60 +13,58 @@ export const tokens = z.object({
 export type Tokens = z.infer<typeof tokens>;
 
 export interface TaskDetail {
-  /** The agent's key in `AGENTS`. */
+  /** In `AGENTS`. */
   agent: string;
-  /** Whether the agent reports success; otherwise the run's note says why not. */
+  /** Reported by the agent; otherwise the run's note says why not. */
   success: boolean;
   /** The agent's final message, cut at 24,000 characters. */
   answer?: string;
   model?: string;
-  /** The definitions that the task named, as `<kind>/<name>`. */
+  /** As `<kind>/<name>`. */
   components?: readonly string[];
-  /** The working directory: an absolute path in the sandbox. */
+  /** An absolute path in the sandbox. */
   directory: string;
-  /** The agent's id for the conversation. */
+  /** The agent's id. */
   conversation?: string;
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
-  /** The task's changes; undefined before its end, and if the changes could not be determined. */
+  /** Undefined before the end, and if the changes could not be determined. */
   changes?: Changes;
-  /** Files that the task produced, as stored in R2. */
+  /** As stored in R2. */
   artifacts: Artifact[];
-  /** Created and changed files that were not stored; undefined if all were. */
+  /** Created and changed files; undefined if all were stored. */
   notKept?: UnkeptFiles;
-  /** The archive of the workspace, if there is one. */
   archive?: Archive;
-  /** The number of container starts when the task ended. If the sandbox now has more, the task's container is gone. */
+  /** The container starts when the task ended. If there are more now, the task's container is gone. */
   boot?: number;
-  /** Whether the sandbox was made for the task and ends with it. */
+  /** Made for the task, and ends with it. */
   ownSandbox: boolean;
-  /** Whether everything worth keeping is in R2, so that the sandbox may be destroyed. */
+  /** Everything worth keeping is in R2, so the sandbox may be destroyed. */
   safe: boolean;
 }
 
-/** A question: the model's program and its result. */
 export interface QuestionDetail extends CodeDetail {
-  /** Chosen by the model; undefined until the program is complete. */
+  /** Undefined until the program is complete. */
   language?: string;
-  /** The code written so far. */
+  /** So far. */
   code: string;
   model: string;
-  /** Tokens of the request that wrote the program. */
+  /** Of the request that wrote the program. */
   tokens?: Pick<Tokens, "input" | "output">;
   ownSandbox: boolean;
-  /** Always true: everything is in the record. */
+  /** Everything is in the record. */
   safe: true;
 }
 
 export interface Changes {
   /** Sorted by path; at most `MAX_FILES`. */
   files: ChangedFile[];
-  /** The number of all changed files. */
+  /** Of all changed files. */
   count: number;
-  /** A git diff against the state at the start, cut at `DIFF_BYTES`. */
+  /** A git diff against the start, cut at `DIFF_BYTES`. */
   diff: string;
-  /** Bytes of the whole diff. */
+  /** Of the whole diff. */
   diffBytes: number;
 }
 
@@ -79,7 +77,7 @@ export interface ChangedFile {
 }
 
 export interface Artifact {
-  /** A path as in `ChangedFile`, or `DIFF_NAME`. */
+  /** As in `ChangedFile`, or `DIFF_NAME`. */
   path: string;
   /** Bytes. */
   size: number;
@@ -87,32 +85,32 @@ export interface Artifact {
 
 export interface UnkeptFiles {
   count: number;
-  /** The first of these files, with reasons. */
+  /** The first of the files. */
   named: { path: string; why: string }[];
 }
 
 export interface Archive {
   /** Missing if an earlier version stored the archive in a form that this version does not read. */
   isSnapshot?: true;
-  /** The files that did not fit: their number, their total bytes, and the largest files. */
+  /** Files that did not fit, in total and the largest. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
-  /** Directories with too many entries, whose files can be regenerated. */
+  /** Directories of regenerable files with too many entries. */
   crowded?: string[];
-  /** Whether the agent's conversation did not fit. */
+  /** The agent's conversation did not fit. */
   isWithoutConversation?: true;
 }
 
-/** The artifact with a task's whole diff. */
+/** The whole diff. */
 export const DIFF_NAME = "changes.diff";
 
-/** The artifact that lists every changed file, one per line. Exists if not all are shown individually. */
+/** Lists every changed file. Exists if not all are shown individually. */
 export const LIST_NAME = "changes.list";
 
-/** The most changed files that a result shows individually. */
+/** Individually, in a result. */
 export const SHOWN_FILES = 50;
 
-/** The most changed files that a record lists. */
+/** In a record. */
 export const MAX_FILES = 500;
 
-/** The most bytes of a diff in the record. */
+/** In the record. */
 export const DIFF_BYTES = 24 * 1024;

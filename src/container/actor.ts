@@ -13,17 +13,16 @@ interface AccountActor extends Rpc.DurableObjectBranded {
   gitCredential(host: string): Promise<GitCredential | undefined>;
 }
 
-/** With several classes, this line does not compile: then `actorNamed` and `actorOf` must choose one of them. */
+/** With several classes, this line does not compile: then `actorNamed` and `actorOf` must choose one. */
 const [ONLY_CLASS]: readonly [SandboxClass] = SANDBOX_CLASSES;
 
-/** The namespace of the sandboxes' actors, with the type that the caller needs. No other file reads the binding. */
+/** No other file reads the binding. */
 function sandboxesOf<Actor extends Rpc.DurableObjectBranded>(
   env: SandboxNamespaces,
 ): DurableObjectNamespace<Actor> {
   return env[ONLY_CLASS] as DurableObjectNamespace<Actor>;
 }
 
-/** The actor with this name, for every caller. */
 export function actorNamed<Actor extends Rpc.DurableObjectBranded>(
   env: SandboxNamespaces,
   name: ActorName,

@@ -1,7 +1,6 @@
 /**
- * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events. It opens with the first call and
- * closes soon after the last one, so that the actor can sleep. A user program may listen in place of sandboxd, so every message
- * is checked. A message that breaks the protocol ends the connection.
+ * One WebSocket to sandboxd for calls and events. It opens with the first call and closes soon after the last one, so that the actor
+ * can sleep. A user program may listen in place of sandboxd, so every message is checked, and a wrong one ends the connection.
  */
 import {
   type Call,
@@ -22,18 +21,18 @@ import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./
 export interface Follower {
   onEvent(event: Event): void;
   onPiece(piece: Piece): void;
-  /** Called when the connection is lost. The next connection delivers the run's later events. */
+  /** The next connection delivers the run's later events. */
   onBreak(): void;
 }
 
-/** If there are no calls and no followed runs for this time, the connection closes. In milliseconds. */
+/** A connection without calls and followed runs closes after this time. */
 const IDLE_MS = 2000;
-/** The most containers to which one start call is sent, one after the other. */
+/** Per start call, one after the other. */
 const MAX_STARTS = 3;
 
 export interface TerminalInput {
   text: string;
-  /** The terminal gets this size before the text is typed. */
+  /** Set before the text is typed. */
   size?: Size | undefined;
 }
 
@@ -46,7 +45,7 @@ export class Connection {
   #socket: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
-  /** Calls that type and wait for the number of accepted bytes, by key. */
+  /** Calls that wait for the number of accepted bytes, by key. */
   readonly #typing = new Map<string, PromiseWithResolvers<number>>();
   #closeTimer: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
@@ -64,10 +63,7 @@ export class Connection {
     };
   }
 
-  /**
-   * Sends calls about existing runs, even before the workspace is restored. @throws {ToolError} `no_answer`,
-   * `sandbox_restarted`
-   */
+  /** For existing runs, even before the workspace is restored. @throws {ToolError} `no_answer`, `sandbox_restarted` */
   async send(...calls: RunCall[]): Promise<void> {
     this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
@@ -78,7 +74,7 @@ export class Connection {
       try {
         return await this.beginAgain(call, isOver);
       } catch (error) {
-        // The container disappeared before the call reached it. Nothing was done, so another container may be started.
+        // The container disappeared before the call reached it, so another container may be started.
         const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#lifecycle.isRunning);
         if (isOver() || !isInterrupted || attempt === MAX_STARTS) throw error;
       }
@@ -86,7 +82,7 @@ export class Connection {
   }
 
   /**
-   * Repeats a start call; sandboxd starts a command only once.
+   * sandboxd starts a command only once.
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
@@ -96,15 +92,12 @@ export class Connection {
     this.#send(socket, [call]);
   }
 
-  /**
-   * Sends a call only if a connection is open. For calls that the follower of a run repeats, or no longer needs, over a new
-   * connection.
-   */
+  /** For calls that the follower of a run repeats, or no longer needs, over a new connection. */
   sendIfOpen(call: RunCall): void {
     this.#socket?.send(JSON.stringify(call));
   }
 
-  /** Sends calls and waits until sandboxd has read them. @throws {ToolError} `no_answer` after `ms` milliseconds */
+  /** @throws {ToolError} `no_answer` if sandboxd has not read the calls after `ms` */
   async sendAndConfirm(ms: number, ...calls: RunCall[]): Promise<void> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(sandboxUnresponsive(ms)), ms);
@@ -121,14 +114,14 @@ export class Connection {
   }
 
   /**
-   * Types into a run's terminal. Returns the number of accepted bytes.
+   * Returns how many bytes the run's terminal accepted.
    * @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if the number is unknown
    */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();
     this.#typing.set(key, typing);
-    // The promise may be rejected before anything awaits it.
+    // May be rejected before anything awaits it.
     typing.promise.catch(() => undefined);
     try {
       await this.send({ type: "input", id, key, text, size });

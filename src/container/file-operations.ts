@@ -1,7 +1,4 @@
-/**
- * Operations on files and tasks in a sandbox, by requests to sandboxd. User code may listen in place of sandboxd, so every
- * response is checked.
- */
+/** User code may listen in place of sandboxd, so every response is checked. */
 import type * as z from "zod/mini";
 import {
   FAILED,
@@ -29,10 +26,9 @@ import type { Turns } from "../shared/turns.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
-/** The lowest accepted upload speed: an operation gets more time for a large body. */
+/** The lowest accepted upload speed: a large body gets more time. */
 const BYTES_PER_MS = 100;
 
-/** Records changes of the workspace, so that it is saved. */
 interface Changing {
   noteChange(): void;
 }
@@ -41,14 +37,14 @@ export class FileOperations {
   readonly #fetch: Requesting;
   readonly #workspace: Changing;
 
-  /** @param fetch how to reach sandboxd: `Sandboxd.withWorkspace`, or `request`, which does not count as use */
+  /** @param fetch `Sandboxd.withWorkspace`, or `request`, which does not count as use */
   constructor(fetch: Requesting, workspace: Changing) {
     this.#fetch = fetch;
     this.#workspace = workspace;
   }
 
   /**
-   * Does an operation. It makes a change only once, even if the request is repeated after a broken connection.
+   * Makes a change only once, even if the request is repeated after a broken connection.
    * @param isConfined whether the path must stay below /workspace and /tmp, also through symbolic links
    * @throws {ToolError} with what failed and why; `no_answer` after the row's time limit
    */
@@ -70,13 +66,12 @@ export class FileOperations {
       );
       return result as Result<Name>;
     } finally {
-      // A failure counts as a change too, because the operation may have changed something.
+      // A failed operation may have changed something.
       if (row.changesState) this.#workspace.noteChange();
     }
   }
 }
 
-/** @throws {ToolError} `no_answer` after the row's time limit */
 async function withTimeLimit<T>(
   { timeoutMs }: FileRow,
   body: Body,
@@ -92,7 +87,7 @@ async function withTimeLimit<T>(
   }
 }
 
-/** Returns a caller's cursor. @throws {ToolError} if it does not look like a cursor of a result */
+/** @throws {ToolError} if it does not look like a cursor of a result */
 export function requireListCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
   throw foreignListCursor();
@@ -118,10 +113,7 @@ export function partsOf(row: Row, given: object): { call: Record<string, unknown
   return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
 }
 
-/**
- * Sends the request that a row defines, without time limits and retries. @param refuse makes the error for a failure that
- * sandboxd reports
- */
+/** Without time limits and retries. @param refuse makes the error for a failure that sandboxd reports */
 export function requestOperation(
   fetch: Requesting,
   row: Row,
@@ -171,7 +163,7 @@ async function bytesOf(response: Response, turns: Turns, maxBytes: number): Prom
   return bytes;
 }
 
-/** The error for a response that breaks the protocol, from sandboxd or a program in its place. */
+/** From sandboxd or a program in its place. */
 export function malformedResponse(): ToolError {
   return damaged(DAMAGED.sandboxd);
 }

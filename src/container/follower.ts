@@ -1,4 +1,4 @@
-/** Follows a run over the connection to sandboxd: receives its output and end, and resumes after broken connections. */
+/** Receives a run's output and end from sandboxd, and resumes after broken connections. */
 import {
   type Event,
   PIECE_BYTES,
@@ -16,19 +16,19 @@ import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
   readonly id: string;
-  /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored then. */
+  /** By something other than sandboxd's reports, which are ignored then. */
   readonly isEnded: boolean;
-  /** Whether a caller waits for the next output; undefined if the follower does not need to know. */
+  /** Whether a caller waits for the next output; undefined if the follower need not know. */
   readonly isWatched?: boolean;
-  /** Waits until there is room for this many bytes, then calls `output`. */
+  /** Waits until there is room before it calls `output`. */
   take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
-  /** `count` bytes of a stream were not stored, because the log is full. `last` has the last of these bytes. */
+  /** `count` bytes were not stored, because the log is full. `last` has the last of them. */
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void;
   hasRoom(stream: Stream): boolean;
-  /** How many bytes of a stream the sink has received: the offset from which to resume. */
+  /** Received bytes of a stream: the offset from which to resume. */
   position(stream: Stream): number;
-  /** Bytes of a stream that the actor has stored, so that the sandbox need not keep them. */
+  /** Bytes that the actor has stored, so that the sandbox need not keep them. */
   storedBytes(stream: Stream): number;
   recordPorts?(ports: readonly number[]): void;
   readonly settled: Promise<void>;
@@ -38,24 +38,24 @@ export interface OutputSink {
 export interface ContainerLink {
   connection: Connection;
   lifecycle: Pick<ContainerLifecycle, "isRunning" | "waitUntilReadyForRun">;
-  /** The sandbox's variables; undefined if none was ever set. */
+  /** Undefined if none was ever set. */
   variables: { readonly current: Variables | undefined };
 }
 
-/** How long sandboxd may take to respond to a ping, in milliseconds. It responds at once unless it hangs. */
+/** sandboxd responds to a ping at once unless it hangs. */
 export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
-/** How long to wait for the platform's report that a container has ended, in milliseconds. */
+/** For the platform's report that a container has ended. */
 const CONTAINER_END_REPORT_MS = 8000;
-/** After this many broken connections in a row, the run is lost. */
+/** In a row; then the run is lost. */
 const MAX_BREAKS = 20;
-/** How long a run waits for an unreachable sandboxd, in milliseconds. A sandboxd that hangs is replaced after 15 s. */
+/** How long a run waits for an unreachable sandboxd. One that hangs is replaced after 15 s. */
 const RECONNECT_LIMIT_MS = 60_000;
-/** A connection that lasts longer than this resets the count of broken connections, in milliseconds. */
+/** A connection that lasts longer resets the count of broken connections. */
 const STABLE_MS = 1000;
-/** The pause before the next connection grows by this for each broken connection in a row, in milliseconds. */
+/** The pause before the next connection, for each broken connection in a row. */
 const RECONNECT_STEP_MS = 20;
 /** sandboxd sends a window of each stream, at most one piece more, and the last bytes. Only another program sends more. */
 const MAX_WAITING_BYTES = STREAMS.length * (WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
@@ -64,9 +64,9 @@ export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "
 export abstract class RunFollower {
   protected readonly link: ContainerLink;
   protected readonly sink: OutputSink;
-  /** Whether sandboxd has reported anything about the run, so that it has started. */
+  /** sandboxd has reported about the run, which has started therefore. */
   protected isKnown = false;
-  /** Whether `requestRun` has succeeded once, so that sandboxd may have started the run. */
+  /** `requestRun` has succeeded once, so sandboxd may have started the run. */
   protected wasRequested = false;
   #breaks = 0;
   #brokenAt = 0;
@@ -77,10 +77,10 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silentTicks = 0;
-  /** Resolves when the sink has accepted all output. `#waitingBytes` counts the bytes that the sink has not accepted yet. */
+  /** Resolves when the sink has accepted all output, except `#waitingBytes`. */
   #taking: Promise<unknown> = Promise.resolve();
   #waitingBytes = 0;
-  /** What the actor last reported to sandboxd over this connection: the stored bytes, and the streams whose log is full. */
+  /** Last reported to sandboxd over this connection. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #reportedFull = new Set<Stream>();
 
@@ -89,14 +89,14 @@ export abstract class RunFollower {
     this.sink = sink;
   }
 
-  /** Requests the run's reports over this connection, and its start if needed. */
+  /** Also starts the run if needed. */
   protected abstract requestRun(): Promise<void>;
 
   protected get isOver(): boolean {
     return this.sink.isEnded;
   }
 
-  /** Waits until the sink has all output, and returns the run's last event; undefined if something else ended the run. */
+  /** The run's last event, when the sink has all output; undefined if something else ended the run. */
   protected async outcome(): Promise<Outcome | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
       onEvent: (event) => this.#handleEvent(event),
@@ -105,7 +105,7 @@ export abstract class RunFollower {
     });
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
-      // A call to a sandbox that is being destroyed may take long. If the run has ended, nothing waits for that call.
+      // A call to a sandbox that is being destroyed may take long. If the run has ended, nothing waits for it.
       return (await Promise.race([this.#waitForOutcome(), this.sink.settled])) ?? undefined;
     } finally {
       clearInterval(tick);
@@ -157,7 +157,7 @@ export abstract class RunFollower {
     void this.#end(event);
   }
 
-  /** Ends the wait for the outcome, after the sink has accepted all earlier output. */
+  /** After the sink has accepted all earlier output. */
   async #end(outcome: Outcome): Promise<void> {
     await this.#taking;
     this.#outcome = outcome;
@@ -171,7 +171,7 @@ export abstract class RunFollower {
     this.#waitingBytes += length;
     if (this.#waitingBytes > MAX_WAITING_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
-      // When the run has ended, the output need not wait: nobody reads it.
+      // Nobody reads the output of an ended run.
       .then(() => (this.isOver ? undefined : this.sink.take(length, () => this.#passOutput(piece))))
       .catch((error: unknown) => void (this.#failure ??= error))
       .finally(() => {
@@ -182,8 +182,8 @@ export abstract class RunFollower {
 
   #passOutput({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
-    // The previous connection may have delivered the beginning of a piece. The copy frees the memory of the message. Otherwise a
-    // program in sandboxd's place could make each new byte keep a whole piece in memory.
+    // The previous connection may have delivered the beginning of a piece. The copy frees the message: otherwise a program in sandboxd's
+    // place could make each new byte keep a whole piece in memory.
     if (gap < 0) this.sink.output(stream, bytes.slice(-gap));
     else if (gap > 0) this.sink.recordSkipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);
@@ -208,7 +208,7 @@ export abstract class RunFollower {
     if (!this.#isConnected) return;
     this.#catchUp();
     if (++this.#silentTicks % SILENCE_TICKS !== 0) return;
-    // A run may be silent for long. So only a ping without a response counts as a broken connection.
+    // A run may be silent for long, so only a ping without a response counts as a broken connection.
     this.link.connection.sendAndConfirm(RESPONSE_MS).then(
       () => (this.#silentTicks = 0),
       () => this.#handleBreak(),
@@ -221,7 +221,7 @@ export abstract class RunFollower {
     void this.#reconnectDelay();
   }
 
-  /** Pauses after a broken connection, or finds that the container is gone. */
+  /** Also finds that the container is gone. */
   async #reconnectDelay(): Promise<void> {
     if (Date.now() - this.#connectedAt > STABLE_MS) this.#breaks = 0;
     if (this.#breaks === 0) this.#brokenAt = Date.now();

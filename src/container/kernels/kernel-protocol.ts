@@ -1,6 +1,6 @@
 /**
- * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell is code that a kernel executes. The first
- * cell loads the prelude, and each later cell runs code of the user. Every cell prints a JSON document, which this file reads.
+ * The protocol with the kernels' prelude (`container/kernel/`). The first cell of a kernel loads the prelude, each later one runs code
+ * of the user. Every cell prints a JSON document.
  */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
@@ -11,23 +11,23 @@ import { cutText } from "../../shared/text.ts";
 import { KERNEL_MALFORMED } from "../texts.ts";
 
 const PRELUDE = "/opt/sandbox-mcp/kernel";
-/** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
+/** Has long output: `<run id>.out` and `<run id>.err`, as for commands. */
 const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
 
-/** A process by its pid and its start time, because pids are reused. The start time is in clock ticks since boot. */
+/** Pids are reused, so the start time, in clock ticks since boot, is part of the identity. */
 export interface KernelProcess {
   pid: number;
   started: number;
 }
 
-/** Image formats, best first. */
+/** Best first. */
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
 const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
 
-/** One output of a run. Images are base64. The prelude limits the size of every form. */
+/** Images are base64. The prelude limits the size of every form. */
 export type RichResult = { [Form in (typeof FORMS)[number]]?: string };
 
-/** An exception of the code. The traceback has one entry per line and only the user's frames. */
+/** One traceback entry per line, with only the user's frames. */
 export interface CodeError {
   name: string;
   message: string;
@@ -35,15 +35,15 @@ export interface CodeError {
 }
 
 export interface CodeStream {
-  /** All kept output; undefined if the output went to the run's files. */
+  /** Undefined if the output went to the run's files. */
   output?: Uint8Array;
   bytes: number;
-  /** How many bytes were counted but not kept, because of the log's limit. */
+  /** Counted but not kept, because of the log's limit. */
   dropped: number;
   last?: Uint8Array;
 }
 
-/** A stream in the document: UTF-8 is in `text`; other bytes are in `data` and `last`, in base64. */
+/** UTF-8 is in `text`; other bytes are in `data` and `last`, in base64. */
 interface SentStream {
   text?: string;
   data?: string;
@@ -58,7 +58,7 @@ const hello = z.object({
   started: z.int().nonnegative(),
 });
 
-/** Which process of a run listens on a port, or may begin to listen soon: the kernel itself, or a child process. */
+/** What listens on a port, or may soon: the kernel itself, or a child process. */
 export type Listening = "itself" | "child";
 
 export interface RunDocument<Stream = CodeStream> {
@@ -73,7 +73,7 @@ export interface RunDocument<Stream = CodeStream> {
   exit: number | null;
 }
 
-/** Checks without a schema: every call needs this check, and a schema takes ten times as long. */
+/** Without a schema, which takes ten times as long: every call needs this check. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {
   return (
     isRecord(value) &&
@@ -122,7 +122,7 @@ export function loadCell(language: Language, directory = PRELUDE): string {
   return TRAITS[language].load(directory);
 }
 
-/** The cell that runs code. It is a valid call in the language for every possible code. */
+/** A valid call in the language for every possible code. */
 export function runCell(
   language: Language,
   runID: string,
@@ -132,7 +132,7 @@ export function runCell(
   const argument = toASCII(
     JSON.stringify({
       run: runID,
-      // Processes that the code starts inherit the mark, so that sandboxd finds them.
+      // Inherited by processes that the code starts, so that sandboxd finds them.
       mark: String(markOf(runID)),
       files: `${directory}/${runID}`,
       cap_bytes: logCapBytes,
@@ -145,12 +145,12 @@ export function runCell(
   return `__sandbox_mcp__(${TRAITS[language].argument(argument)})`;
 }
 
-/** JSON in ASCII: the JavaScript executor treats U+2028 as the end of a request. */
+/** The JavaScript executor treats U+2028 as the end of a request. */
 function toASCII(json: string): string {
   return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** The kernel's process, which the prelude prints when it is loaded; undefined if the output does not contain it. */
+/** The prelude prints this when it is loaded. */
 export function parseHello(printed: string): KernelProcess | undefined {
   const [line = ""] = /^\{"sandbox_mcp_kernel"[^\n]{0,500}$/m.exec(printed) ?? [];
   const found = hello.safeParse(parseBounded(line, SANDBOX_JSON));
@@ -202,7 +202,7 @@ function boundStream({ text, data, bytes, dropped, last }: SentStream): CodeStre
 
 const encoder = new TextEncoder();
 
-/** The decoded bytes; undefined if there is no text, its base64 is invalid, or it is too long for `maxBytes`. */
+/** Undefined also for invalid base64, and beyond `maxBytes`. */
 function fromBase64(text: string | undefined, maxBytes: number): Uint8Array | undefined {
   if (text === undefined || text.length > Math.ceil(maxBytes / 3) * 4) return undefined;
   try {
@@ -224,7 +224,6 @@ function boundResult(result: RichResult): RichResult {
   return validForms;
 }
 
-/** An error from a document or the executor, shortened for display. */
 function boundError({ name, message, traceback }: CodeError): CodeError {
   const half = OUTPUT_LIMITS.lines / 2;
   const lines =
@@ -250,14 +249,14 @@ export function isCellResponse(result: unknown): result is CellResponse {
 }
 
 export interface CodeOutcome {
-  /** False if no kernel got the code: the run was cancelled first, or the kernel did not start in time. */
+  /** No kernel got the code: the run was cancelled first, or the kernel did not start in time. */
   started: boolean;
   /** `error`: the code raised an exception. `died`: the kernel ended by itself or was killed by something else. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
   stderr: CodeStream;
   serves?: Listening | undefined;
-  /** Whether the sandbox may have files of the run, with the output that `stdout` and `stderr` lack. */
+  /** With the output that `stdout` and `stderr` lack. */
   hasFiles: boolean;
   results: RichResult[];
   error?: CodeError;
@@ -269,7 +268,7 @@ export interface CodeOutcome {
 
 export function outcomeOf({ logs, error }: CellResponse, runID: string): CodeOutcome {
   const runDocument = parseDocument(logs.stdout.join(""), runID);
-  // Without a document, something other than the code failed, and there is only the executor's message.
+  // Something other than the code failed, and there is only the executor's message.
   if (!runDocument)
     return {
       ...outcomeWithoutResult("error", "kept"),
@@ -291,7 +290,7 @@ export function outcomeOf({ logs, error }: CellResponse, runID: string): CodeOut
 
 const NO_DOCUMENT: CodeError = { name: "KernelError", message: KERNEL_MALFORMED, traceback: [] };
 
-/** The outcome of code without a result. Its output is in the run's files. */
+/** The output is in the run's files. */
 export function outcomeWithoutResult(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
   return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };

@@ -1,21 +1,18 @@
-/**
- * Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK reports none of this,
- * and a call never settles if its kernel died.
- */
+/** Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK reports none of this. */
 import type { Signal } from "../../../container/sandboxd/protocol.ts";
 import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
-/** sandboxd begins to follow code after this time, in milliseconds. Following short code would double its processor time. */
+/** Following short code would double its processor time. */
 const FOLLOW_AFTER_MS = 500;
-/** If a caller waits for the code's output, sandboxd begins to follow the code after this time, in milliseconds. */
+/** If a caller waits for the code's output. */
 const FOLLOW_WATCHED_AFTER_MS = 50;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
-  /** Calls about the code, except the first call, which describes the code. Each new connection repeats all of them. */
+  /** Repeated by each new connection, after the call that describes the code. */
   #calls: RunCall[] = [];
   #isRequested = false;
   #isFinished = false;
@@ -31,7 +28,7 @@ export class RunningCode extends RunFollower {
     }, FOLLOW_WATCHED_AFTER_MS);
   }
 
-  /** Resolves when the kernel has died and all output was received. */
+  /** Resolves when all output was received, too. */
   get died(): Promise<"died"> {
     return this.#died.promise;
   }
@@ -41,15 +38,15 @@ export class RunningCode extends RunFollower {
     void this.#follow();
   }
 
-  /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when they have ended and the actor has all output. */
+  /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when the actor has all output. */
   async end(signal: Exclude<Signal, "INT">): Promise<void> {
     this.#call({ type: "kill", id: this.sink.id, signal });
     await this.finish(true);
   }
 
   /**
-   * Call it when the kernel has responded. @param isLong whether to wait for output in files @param serves `itself`: waits for
-   * the kernel's ports. `child`: a later run reports the ports of child processes
+   * Call it when the kernel has responded. @param isLong whether to wait for output in files
+   * @param serves `itself`: waits for the kernel's ports. `child`: a later run reports the ports of child processes
    */
   async finish(isLong: boolean, serves?: Listening): Promise<void> {
     clearInterval(this.#timer);
@@ -80,7 +77,7 @@ export class RunningCode extends RunFollower {
   }
 
   async #watchKernel(): Promise<void> {
-    // Without a connection to sandboxd, only the kernel's own result is used.
+    // Without sandboxd, only the kernel's own result is used.
     const outcome = await this.outcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { tokens } from "../runs/task-detail.ts";
 
-/** The facts that an agent has reported so far. They are plain data, because the run's record stores them. */
+/** Plain data, because the run's record stores it. */
 export const agentReport = z.object({
   conversation: z.string().optional(),
   model: z.string().optional(),
@@ -12,9 +12,8 @@ export const agentReport = z.object({
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
-  /** How many lines of output were not events. */
+  /** Lines of output that were not events. */
   unread: z.number(),
-  /** The first line that was not an event. */
   unreadSample: z.string().optional(),
 });
 
@@ -22,6 +21,6 @@ export type AgentReport = z.infer<typeof agentReport>;
 
 export interface EventReader {
   readonly report: AgentReport;
-  /** Reads an event. Returns the lines that the run's log shows for it. */
+  /** Returns the lines that the run's log shows. */
   read(event: Record<string, unknown>): string[];
 }

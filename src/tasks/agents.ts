@@ -1,7 +1,4 @@
-/**
- * The coding agents for tasks: how to start each one, and how to read its output. A new agent needs a row in `AGENTS`, and one
- * in `EGRESS` (`src/container/model-egress.ts`) for its model.
- */
+/** A new agent needs a row in `AGENTS`, and one in `EGRESS` (`src/container/model-egress.ts`) for its model. */
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import { ClaudeEvents } from "./claude-code.ts";
 import { OpenCodeEvents } from "./opencode.ts";
@@ -23,18 +20,18 @@ export interface Agent {
   title: string;
   /** How the operator adds the program to the image. */
   image: string;
-  /** How the operator installs the program on the local platform. */
+  /** The same on the local platform. */
   install: string;
-  /** The agent's program and arguments. The program reads the task from standard input. */
+  /** The program reads the task from standard input. */
   command(options: AgentOptions): string[];
-  /** The program's variables. `key` is a placeholder for the model's credential, `conversation` the conversation's id. */
+  /** `key` is a placeholder for the model's credential, `conversation` the conversation's id. */
   env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
-  /** The directory of conversations, below the home directory. Each file's path contains the conversation's id. */
+  /** Below the home directory. Each file's path contains the conversation's id. */
   conversations: string;
   limitsTurns: boolean;
-  /** Whether the agent supports definitions in Claude Code's format (`components.ts`). */
+  /** In Claude Code's format (`components.ts`). */
   findsComponents: boolean;
-  /** Whether the agent's requests may use CLAUDE_CODE_OAUTH_TOKEN instead of ANTHROPIC_API_KEY. */
+  /** Whether requests may use CLAUDE_CODE_OAUTH_TOKEN instead of ANTHROPIC_API_KEY. */
   takesToken: boolean;
   reader(directory: string, conversation: string, report?: AgentReport): EventReader;
 }
@@ -55,7 +52,7 @@ const CLAUDE_CODE: Agent = {
   env: (key) => ({
     ANTHROPIC_BASE_URL: "http://anthropic.internal",
     ANTHROPIC_API_KEY: key,
-    // Without this variable, the agent refuses to skip permission prompts as root.
+    // Otherwise the agent refuses to skip permission prompts as root.
     IS_SANDBOX: "1",
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     DISABLE_AUTOUPDATER: "1",
@@ -67,7 +64,7 @@ const CLAUDE_CODE: Agent = {
   reader: (directory, _conversation, report) => new ClaudeEvents(directory, report),
 };
 
-/** By default, OpenCode has one database for all conversations. Here each conversation has its own, with a known name. */
+/** By default, OpenCode has one database for all conversations. Here each has its own, with a known name. */
 const OPENCODE: Agent = {
   name: "opencode",
   title: "OpenCode",
@@ -91,7 +88,7 @@ const OPENCODE: Agent = {
       provider: {
         anthropic: {
           options: { baseURL: "http://anthropic.internal/v1" },
-          // OpenCode refuses models that are not in its own list, so the model is added.
+          // OpenCode refuses models that are not in its own list.
           models: model === undefined ? {} : { [openCodeModel(model)]: {} },
         },
       },

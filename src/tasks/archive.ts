@@ -1,4 +1,4 @@
-/** Stores the files and conversation of a task as snapshots, and restores them for a task that continues it. */
+/** Keeps a task's files and conversation as snapshots, for a task that continues it. */
 import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation } from "../container/snapshot-client.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -7,7 +7,7 @@ import * as texts from "./texts.ts";
 
 export interface TaskArchive {
   run: string;
-  /** When the archive expires, in milliseconds since the epoch. */
+  /** Milliseconds since the epoch. */
   expiresAt: number;
   maxBytes: number;
   conversation?: Conversation;
@@ -17,7 +17,7 @@ export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
 export interface Archives {
   keepArchive(archive: TaskArchive): Promise<ArchiveLeftOut>;
-  /** @param run the run whose conversation is restored @param task the id of the continuing task inside the sandbox */
+  /** @param run whose conversation is restored @param task the continuing task's id inside the sandbox */
   restoreConversation(run: string, task: string): Promise<void>;
 }
 
@@ -25,7 +25,7 @@ const ID = /^[\w-]{1,200}$/;
 
 const MAX_NAMED = 3;
 
-/** sandboxd may end during an attempt. The next attempt restarts it. */
+/** sandboxd may end during an attempt, and restarts for the next. */
 const ATTEMPTS = 3;
 
 /**

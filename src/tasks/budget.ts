@@ -1,7 +1,4 @@
-/**
- * The model budgets of running tasks. Each task gets a placeholder instead of the model's credential. The database has only the
- * placeholder's hash. A placeholder is valid only while its task's agent runs.
- */
+/** Each task gets a placeholder instead of the model's credential, valid only while its agent runs. The database has only its hash. */
 import {
   type BudgetCheck,
   type ModelOutcome,
@@ -17,14 +14,14 @@ import { MODEL_CALL_TEXTS } from "./texts.ts";
 export const MAX_REQUESTS = 5000;
 
 /**
- * The most concurrent requests of one task. A request's tokens are known only at its end, so a task can exceed its budget by
- * this many requests. Claude Code runs up to ten subagents, and also makes small requests.
+ * Per task. A request's tokens are known only at its end, so a task can exceed its budget by this many requests. Claude Code runs up to
+ * ten subagents, and also makes small requests.
  */
 export const MAX_IN_FLIGHT = 12;
 
 /**
- * How long a request counts as pending after its Worker's last report, in milliseconds. The limit is needed because an evicted
- * Worker does not report the request's end. It is several report intervals, and shorter than the time for which agents retry.
+ * After its Worker's last report, a request counts as pending this long: an evicted Worker does not report the end. Several report
+ * intervals, and shorter than the time for which agents retry.
  */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
@@ -61,7 +58,7 @@ export class TaskBudgets {
 
   async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
-    // Agents check the prefix of their key, so the placeholder needs this prefix. The rest is random.
+    // Agents check the prefix of their key.
     const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     this.#sql.exec(
       "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused, traceparent, tracestate) VALUES (?, ?, 0, 0, ?, 0, ?, ?)",
@@ -108,12 +105,12 @@ export class TaskBudgets {
     );
   }
 
-  /** Ends a request. While the task is open, a repeated report changes nothing. */
+  /** While the task is open, a repeated report changes nothing. */
   finishRequest({ run, number }: ModelCall, { tokens, error, cut }: ModelOutcome): void {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();
-    // The tokens count for the day even if the task has ended.
+    // For the day, even if the task has ended.
     if (ended || !this.#isOpen(run)) this.putBack(new Map([[dayOf(Date.now()), tokens]]));
     if (!ended) return;
     this.#sql.exec("UPDATE task_budgets SET tokens = tokens + ? WHERE run = ?", tokens, run);
@@ -131,10 +128,7 @@ export class TaskBudgets {
     this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
   }
 
-  /**
-   * Removes and returns the tokens that were not yet reported to the account, by day. The caller reports them, or calls
-   * `putBack`.
-   */
+  /** Removes the tokens, by day: the caller reports them, or calls `putBack`. */
   takeUnreported(): Map<number, number> {
     const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM unreported_tokens RETURNING *");
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));

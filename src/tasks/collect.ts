@@ -1,4 +1,4 @@
-/** Collects a task's changes: the list of files, the diff, and the files as artifacts in R2. */
+/** Collects a task's changes. */
 import {
   CHANGES_DIFF,
   CHANGES_LIST,
@@ -24,7 +24,7 @@ import {
 import { decodeText, joinBytes } from "../shared/text.ts";
 import { NOT_KEPT, noArtifact } from "./texts.ts";
 
-/** Limits for a task's artifacts. The artifact with the whole diff counts too. */
+/** The artifact with the whole diff counts too. */
 const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
@@ -33,7 +33,7 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 
 const MAX_NAMED = 20;
 
-/** The most bytes of the list of changed files as JSON. The run's detail, an SQLite value, may contain a path three times. */
+/** The list of changed files, as JSON. The run's detail, an SQLite value, may contain a path three times. */
 const LISTED_BYTES = 200_000;
 
 const TOO_MANY = NOT_KEPT.tooMany(MAX_ARTIFACTS);
@@ -77,7 +77,7 @@ export async function collect(
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
     await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, scanned.listBytes);
-  // Files that exceed only the number of artifacts come last, because the other reasons say more about the file.
+  // Files that exceed only the number come last, because the other reasons say more.
   const [special, surplus]: [UnkeptFiles["named"], UnkeptFiles["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;
@@ -109,7 +109,7 @@ class ArtifactWriter {
     this.#runID = runID;
   }
 
-  /** Stores a file. Returns the reason if it cannot be stored. */
+  /** Returns the reason if the file cannot be stored. */
   async keep(name: string, path: string, size: number): Promise<string | undefined> {
     if (size > MAX_ARTIFACT_BYTES) return NOT_KEPT.tooLarge(size, MAX_ARTIFACT_BYTES);
     if (this.#bytes + size > MAX_TOTAL_BYTES) return NOT_KEPT.noRoom(size, MAX_TOTAL_BYTES);
@@ -134,7 +134,7 @@ class ArtifactWriter {
   }
 }
 
-/** At most `maxBytes` of a file from `offset` on; undefined if it cannot be read. */
+/** Undefined if the file cannot be read. */
 async function readPart(files: FileOperations, path: string, offset: number, maxBytes: number) {
   return (await undefinedIfFailed(files.call("read", { path, offset, limit: maxBytes }), UNREADABLE))?.bytes;
 }

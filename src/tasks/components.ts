@@ -1,6 +1,6 @@
 /**
- * Definitions of agents and commands that the operator offers to tasks: Markdown with front matter in Claude Code's format, in
- * `agents/<name>.md` and `commands/<name>.md` below a prefix of the bucket, or in a folder of the local machine.
+ * The operator's agents and commands for tasks: Markdown with front matter in Claude Code's format, in `agents/<name>.md` and
+ * `commands/<name>.md` below a prefix of the bucket, or in a folder of the local machine.
  */
 import * as z from "zod";
 import type { Config, Env } from "../shared/config.ts";
@@ -25,29 +25,29 @@ export interface Definition {
 export const taskComponents = z.object({
   /** `<kind>/<name>`, as in `offered`. */
   wanted: z.array(z.string()).readonly(),
-  /** All definitions of the operator, for an error; empty if the operator has every wanted definition. */
+  /** All definitions of the operator, for an error; empty if the operator has every wanted one. */
   offered: z.array(z.string()).readonly(),
 });
 
 type TaskComponents = z.infer<typeof taskComponents>;
 
-/** A name is its file's name without `.md`, not a path. */
+/** The file's name without `.md`, not a path. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const MAX_NAMED = 10;
 
-/** The most definitions of each kind that are offered to tasks. If there are more, the server offers the first of them by name. */
+/** Of each kind; the first by name. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;
 
 interface Source {
-  /** The file names of a kind, in any order. The list may be incomplete if there are very many. */
+  /** In any order; may be incomplete if there are very many. */
   files(kind: ComponentKind): Promise<string[]>;
   read(path: string): Promise<Uint8Array | Unreadable | undefined>;
 }
 
-/** Why a file cannot be read, as the end of a sentence. */
+/** As the end of a sentence. */
 interface Unreadable {
   problem: string;
 }
@@ -77,7 +77,7 @@ function bucketSource(bucket: ObjectStore, below: string): Source {
 
 const folderEntries = z.array(z.object({ name: z.string(), type: z.string() }));
 
-/** A folder that workerd serves. Its response for a directory is a JSON list of the entries. */
+/** workerd serves a directory as a JSON list of the entries. */
 function folderSource(folder: Fetcher): Source {
   return {
     async files(kind) {
@@ -87,7 +87,7 @@ function folderSource(folder: Fetcher): Source {
       return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
     },
     async read(path) {
-      // `fetch` throws if the operating system refuses access.
+      // Thrown if the operating system refuses access.
       const response = await folder.fetch(`http://folder/${path}`).catch(() => undefined);
       if (!response) return { problem: UNUSABLE.unreadable };
       const size = Number(response.headers.get("content-length") ?? Number.NaN);
@@ -117,13 +117,13 @@ export async function listComponents(env: Env, config: Config): Promise<Componen
   return { agents, commands };
 }
 
-/** Checks names of definitions and returns them as `<kind>/<name>`. @throws {ToolError} for an invalid name, or too many */
+/** As `<kind>/<name>`. @throws {ToolError} for an invalid name, or too many */
 export function wantedComponents(named: Partial<ComponentNames>): string[] {
   return COMPONENT_KINDS.flatMap((kind) => checkNames(kind, named[kind] ?? []));
 }
 
 /**
- * The definitions that a task names. The operator's definitions have their content. Empty if the task names none.
+ * The operator's definitions have their content. Empty if the task names none.
  * @param mayHaveOwn whether the task's directory may have other definitions; only the sandbox knows them
  * @throws {ToolError} for a missing or unusable definition
  */
@@ -160,7 +160,7 @@ function checkNames(kind: ComponentKind, given: readonly string[]): string[] {
   throw notADefinition(kind, cutText(invalidName, 100));
 }
 
-/** The error for a broken definition of the operator. Also logs the problem. */
+/** Also logs the problem with the operator's definition. */
 function unusableError(config: Config, component: string, { problem }: Unreadable): ToolError {
   log(config, { event: "component", component, problem });
   return unusableDefinition(component, problem);

@@ -22,12 +22,12 @@ export interface TaskFacts
   report: AgentReport;
   step: Step | undefined;
   spending: Spending;
-  /** The operator's definitions, as `<kind>/<name>`. */
+  /** As `<kind>/<name>`. */
   offered: readonly string[];
   stderr: string;
 }
 
-/** The end of a task. `note` says why it did not succeed, and what to do. */
+/** `note` says why a task did not succeed, and what to do. */
 interface TaskVerdict {
   state: EndState;
   note?: string;

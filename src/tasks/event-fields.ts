@@ -1,4 +1,4 @@
-/** Helpers for the readers of agents' events. They bound the output of agents and check every field. */
+/** Bounds the output of agents, and checks every field of their events. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { cutText } from "../shared/text.ts";
@@ -9,15 +9,14 @@ const LINE_CHARACTERS = 200;
 
 const ANSWER_CHARACTERS = 24_000;
 
-/** The most lines to show that are not events. Such lines may be important, but must not flood the log. */
+/** Lines that are not events may be important, but must not flood the log. */
 const SHOWN_UNREAD = 20;
 
 export type Fields = Record<string, unknown>;
 
-/** Reads a line of an agent's output, and counts it if it is not an event. Returns the lines for the run's log. */
+/** Returns the lines for the run's log. */
 export function readLine(reader: EventReader, line: string): string[] {
   if (line.trim() === "") return [];
-  // An event is a JSON document with a type.
   const event = record(parseBounded(line, SANDBOX_JSON));
   if (typeof event?.type === "string") return reader.read(event);
   const { report } = reader;
@@ -42,7 +41,7 @@ export function shorten(value: string, characters = LINE_CHARACTERS): string {
   return line.length > characters ? `${cutText(line, characters - 1)}…` : line;
 }
 
-/** An amount rounded to a millionth: the agent's floating point sums have visible errors. */
+/** The agent's floating point sums have visible errors. */
 export function dollars(amount: number | undefined): number | undefined {
   return amount === undefined ? undefined : Math.round(amount * 1e6) / 1e6;
 }
@@ -59,12 +58,12 @@ export function text(value: unknown): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-/** A text that the run's record stores as it is, such as an id; undefined if it is too long. */
+/** Stored as it is, such as an id; undefined if too long. */
 export function shortText(value: unknown): string | undefined {
   return typeof value === "string" && value.length <= LINE_CHARACTERS ? value : undefined;
 }
 
-/** A number of a size that sums and JSON can hold. */
+/** Of a size that sums and JSON can hold. */
 export function number(value: unknown): number | undefined {
   return typeof value === "number" && Math.abs(value) <= Number.MAX_SAFE_INTEGER ? value : undefined;
 }

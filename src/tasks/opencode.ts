@@ -59,7 +59,7 @@ export class OpenCodeEvents implements EventReader {
     return error === undefined ? [line] : [line, failureLine(field.shorten(error.replaceAll("\n", " ")))];
   }
 
-  /** Each model request is a step. The reason of the last step says how the agent ended. */
+  /** Each model request is a step. The reason of the last one says how the agent ended. */
   #step(part: Fields): void {
     const { report } = this;
     report.turns = (report.turns ?? 0) + 1;

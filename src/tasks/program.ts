@@ -1,4 +1,4 @@
-/** The program for a question: the request to the Messages API, and its streamed response, which is untrusted. */
+/** A question's request to the Messages API, and its streamed response, which is untrusted. */
 import { createParser } from "eventsource-parser";
 import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
@@ -16,13 +16,13 @@ export const MAX_QUESTION = 20_000;
 
 const MAX_CODE = 50_000;
 
-/** The most tokens of a response, including thinking. The question's budget may be lower. */
+/** Of a response, including thinking. The question's budget may be lower. */
 const MAX_TOKENS = 16_000;
 
-/** The most bytes to read from one response: about 260 for each token. */
+/** About 260 for each token. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
-/** The most characters to show of the model's text, if the model wrote no program. */
+/** Shown if the model wrote no program. */
 const MAX_MODEL_TEXT = 500;
 
 const TOOL = "write_program";
@@ -39,20 +39,19 @@ export interface ProgramOrder {
   model: string;
 }
 
-/** The request body for Anthropic's Messages API, streamed. @param budget tokens that the question may use */
+/** @param budget tokens that the question may use */
 export function programRequest({ question, languages, model }: ProgramOrder, budget: number) {
   return {
     model,
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // The request has no `tool_choice` that forces a call of the tool. The API refuses that setting for models that always think,
-    // and a model must be able to decline in text.
+    // No `tool_choice` that forces a call: the API refuses it for models that always think, and a model must be able to decline in text.
     tools: [
       {
         name: TOOL,
         description: "Runs a program. What it prints is the user's answer.",
-        // Without this, the API sends the code only when it is complete.
+        // Otherwise the API sends the code only when it is complete.
         eager_input_streaming: true,
         input_schema: {
           type: "object",
@@ -69,7 +68,7 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
   };
 }
 
-/** The parts of the stream's events that are read. Other events and fields are ignored. */
+/** Other events and fields are ignored. */
 const streamEvent = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("message_start"),
@@ -94,13 +93,13 @@ const streamEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("error"), error: z.object({ type: z.string(), message: z.string() }) }),
 ]);
 
-/** The JSON of the tool's input up to the beginning of the code. */
+/** The tool's input up to the beginning of the code. */
 const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 
-/** The characters of a JSON string, without an incomplete escape sequence at the end. */
+/** Without an incomplete escape sequence at the end. */
 const IN_STRING = /(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
 
-/** A response without a program: the reason as a sentence, and whether a retry may help. */
+/** A sentence, and whether a retry may help. */
 export interface ProgramProblem {
   problem: string;
   isTransient?: boolean;
@@ -113,7 +112,7 @@ export class ProgramReader {
   #bytes = 0;
   #block: number | undefined;
   #input = "";
-  /** The position in `#input` up to which `#code` is parsed. */
+  /** Up to where `#input` is parsed into `#code`. */
   #at: number | undefined;
   #code = "";
   #text = "";
@@ -126,7 +125,7 @@ export class ProgramReader {
     this.#languages = languages;
   }
 
-  /** The code so far, within its limit, without half a surrogate pair at its end. */
+  /** Within its limit, without half a surrogate pair at its end. */
   get code(): string {
     return dropHalfPair(this.#code.slice(0, MAX_CODE));
   }
@@ -135,7 +134,7 @@ export class ProgramReader {
     return this.#usage;
   }
 
-  /** Parses a piece of the stream. Returns whether more is needed. */
+  /** Returns whether more is needed. */
   add(bytes: Uint8Array): boolean {
     this.#bytes += bytes.length;
     this.#parser.feed(this.#decode(bytes));

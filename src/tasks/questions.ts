@@ -1,6 +1,6 @@
 /**
- * Answers questions: a model writes a program in one request, and the program runs in a kernel like any code. A question is a
- * task without an agent. Its model request has a placeholder and a budget, as an agent has.
+ * A model writes a program in one request, which runs in a kernel like any code. Like an agent, a question has a placeholder and a
+ * budget for the request.
  */
 import type { ContainerLifecycle } from "../container/sandboxd.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -26,15 +26,15 @@ interface QuestionsHost {
   code: CodeExecutor;
   budgets: TaskBudgets;
   maxTokens: number;
-  /** Sends a request to the model's API as if it came from the sandbox. */
+  /** As if the request came from the sandbox. */
   callModel(request: Request): Promise<Response>;
   lifecycle: Pick<ContainerLifecycle, "waitUntilReadyForRun">;
 }
 
-/** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
+/** `run_code` with this context can use a question's variables, and no other code is affected. */
 const CONTEXT = "question";
 
-/** A request that may succeed later is repeated up to MAX_REPEATS times, after a pause of at most MAX_PAUSE_MS milliseconds. */
+/** For a request that may succeed later. */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 
@@ -57,12 +57,12 @@ export class Questions implements Executor<QuestionSpec> {
     return { done, cancel: () => question.cancel(), waiting: () => question.waiting };
   }
 
-  /** @param state the state of the running code. A run without a state counts as never started, and is not resumed */
+  /** @param state of the running code. A run without a state counts as never started, and is not resumed */
   resume(run: ActiveRun, state: unknown): Execution {
     return this.#host.code.resume(run, state);
   }
 
-  /** Waits up to `ms` milliseconds for more than `seen` characters of code. @returns whether the model was writing */
+  /** Until there are more than `seen` characters. @returns whether the model was writing */
   async waitForCode(id: string, seen: number, ms: number): Promise<boolean> {
     const question = this.#open.get(id);
     if (!question?.isWriting) return false;
@@ -110,7 +110,7 @@ class Question {
     const deadline = Date.now() + timeoutMs;
     run.markStarted();
     this.#describe();
-    // If the run ends for another reason, the request ends too.
+    // If the run ends for another reason, so does the request.
     void run.settled.then(() => this.#stopped.abort());
     const program = await this.#obtainProgram(deadline).finally(() => {
       this.isWriting = false;
@@ -119,7 +119,7 @@ class Question {
     });
     if ("state" in program) return { ...program, detail: this.#detail };
     if (this.#stopped.signal.aborted) return { ...CANCELLED_END, detail: this.#detail };
-    // Whole seconds, because the note of a timeout names them.
+    // The note of a timeout names whole seconds.
     const left = Math.max(1, Math.ceil((deadline - Date.now()) / 1000)) * 1000;
     const spec = { ...program, context: CONTEXT, timeoutMs: left, ...(cut === undefined ? {} : { cut }) };
     this.#execution = this.#host.code.start(run, spec);
@@ -127,7 +127,7 @@ class Question {
     return { ...end, detail: { ...this.#detail, ...this.#keptDetail(end) } };
   }
 
-  /** The result of the code. Leaves out the files of original images if the sandbox ends with the question. */
+  /** Without the files of original images if the sandbox ends with the question. */
   #keptDetail({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;
@@ -139,7 +139,7 @@ class Question {
     return { ...detail, results };
   }
 
-  /** Requests the program. Returns the run's end if there is no program. */
+  /** Returns the run's end if there is no program. */
   async #obtainProgram(deadline: number): Promise<Program | End> {
     const { timeoutMs, cut } = this.#spec;
     const { signal } = this.#stopped;
@@ -191,7 +191,7 @@ class Question {
       }
     } catch {
       signal.throwIfAborted();
-      // The response was cut off. The reader reports that below.
+      // Cut off. The reader reports that below.
     }
     const { program } = reader;
     if ("problem" in program) return program;
@@ -204,8 +204,7 @@ class Question {
   #progress({ code, usage }: ProgramReader): void {
     this.#detail.tokens = { ...usage };
     if (code.length <= this.#detail.code.length) return;
-    // The container starts when the model writes the first code: without code, no container is needed. An error of the start is
-    // reported when the program starts.
+    // Starts the container with the first code: without code, none is needed. An error is reported when the program starts.
     if (this.#detail.code === "")
       this.#host.lifecycle.waitUntilReadyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;
@@ -232,7 +231,7 @@ class Question {
   }
 }
 
-/** The promise's value. @throws the signal's reason if the signal is aborted first */
+/** @throws the signal's reason if it is aborted first */
 function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   const { promise: rejection, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);

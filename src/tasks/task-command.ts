@@ -1,11 +1,11 @@
-/** The command line of `container/task.sh` for a task, and the directory for the task's clone. */
+/** The command line of `container/task.sh`. */
 import { quote } from "../shared/text.ts";
 import { noRepositoryName } from "./texts.ts";
 
-/** The session of tasks. Callers cannot use this name. */
+/** Callers cannot use this name. */
 export const TASK_SESSION = "_task";
 
-/** @param agent the agent's program and arguments @param wanted definitions, as `<kind>/<name>` */
+/** @param agent program and arguments @param wanted definitions, as `<kind>/<name>` */
 export function taskCommand(
   id: string,
   { directory, repository, branch }: { directory: string; repository?: string; branch?: string },
@@ -16,7 +16,7 @@ export function taskCommand(
   return ["bash /opt/sandbox-mcp/task.sh", ...args.map(quote)].join(" ");
 }
 
-/** The directory for a clone: the repository's name below /workspace. @throws {ToolError} for a URL without a name */
+/** The repository's name below /workspace. @throws {ToolError} for a URL without a name */
 export function cloneDirectory(repository: string): string {
   const name = repository
     .replace(/[?#].*$/, "")

@@ -1,14 +1,14 @@
-/** Lists a principal's tasks in all sandboxes. The records of the tasks are in the databases of the sandboxes. */
+/** A principal's tasks in all sandboxes. Their records are in the databases of the sandboxes. */
 import { createdAt } from "../runs/id.ts";
 import type { RunSummary } from "../runs/run-types.ts";
 import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { Rows } from "../storage/rows.ts";
 
-/** The fields of a task that the list stores: every field of a listed run, except the fields that are named here. */
+/** Every field of a listed run but these is stored. */
 export type TaskEntry = Omit<RunSummary, "kind" | "exitCode" | "waiting">;
 
-/** A type for objects that may not leave out an optional field. */
+/** Makes optional fields required. */
 type AllFields = Record<keyof TaskEntry, unknown>;
 
 type Row = { id: string; state: RunState; title: string; started_at: number; ended_at: number | null };
@@ -22,7 +22,7 @@ export class TaskIndex {
     this.#keepMs = keepDays * DAY_MS;
   }
 
-  /** Reports may arrive in the wrong order: the end of a task before its start. */
+  /** The end of a task may be reported before its start. */
   put({ id, state, title, startedAt, endedAt }: TaskEntry): void {
     const row: Row = { id, state, title, started_at: startedAt, ended_at: endedAt ?? null };
     const columns = Object.keys(row);
@@ -35,7 +35,7 @@ export class TaskIndex {
     this.#expire();
   }
 
-  /** Lists the newest first. @param before only tasks before this one, which may no longer be in the list */
+  /** Newest first. @param before a task that may no longer be in the list */
   list(limit: number, before: string | undefined): TaskEntry[] {
     this.#expire();
     const rows = this.#rows.all<Row>(
@@ -61,7 +61,6 @@ export class TaskIndex {
   }
 }
 
-/** The list's part of a run. */
 export function taskEntry({ id, state, title, startedAt, endedAt }: TaskEntry): TaskEntry {
   return { id, state, title, startedAt, endedAt } satisfies AllFields;
 }

@@ -1,4 +1,4 @@
-/** Turns an agent's output into the log of its run: events become lines for people. The raw stream is not stored. */
+/** Turns an agent's events into log lines for people. The raw stream is not stored. */
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { addPart, decodeText, joinBytes } from "../shared/text.ts";
@@ -7,17 +7,17 @@ import type { CommandState } from "../runs/command-executor.ts";
 import type { RunSink, Stream } from "../runs/run-types.ts";
 import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 
-/** The longest line to parse, in bytes. */
+/** A longer line is not parsed. */
 const MAX_LINE = 16 * 1024 * 1024;
 
-/** After each YIELD_BYTES of events, more than agents print in a minute, the reader pauses for YIELD_MS milliseconds. */
+/** After each YIELD_BYTES of events, more than agents print in a minute, the reader pauses. */
 const YIELD_BYTES = 64 * 1024;
 const YIELD_MS = 20;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
 
-/** The steps that `container/task.sh` reports on the agent's stream. */
+/** Reported by `container/task.sh` on the agent's stream. */
 export const STEPS = [
   "directory_exists",
   "cloning",
@@ -46,21 +46,17 @@ export class TaskOutput implements RunSink<CommandState> {
   readonly #onProgress: () => void;
   readonly #onCommandStart: (state: CommandState | undefined) => void;
   readonly #storedOffset: () => number;
-  /** Bytes of the agent's stdout up to the last complete line. */
+  /** Of the agent's stdout, up to the last complete line. */
   offset: number;
   step: Step | undefined;
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #isSkipping = false;
   #bytesSincePause = 0;
-  /** Lines of the current output that are not yet in the log. They are added together, because each addition has a fixed cost. */
+  /** Added to the log together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
-  /**
-   * @param onProgress called after each output
-   * @param onCommandStart receives the state for resuming the agent's command
-   * @param storedOffset returns how many bytes of the agent's stdout were read and stored
-   */
+  /** @param storedOffset returns how many bytes of the agent's stdout were read and stored */
   constructor(
     run: RunSink,
     events: EventReader,
@@ -89,7 +85,7 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#onCommandStart(state);
   }
 
-  /** Always true: every line must be read, even if the log is full. */
+  /** Every line must be read, even if the log is full. */
   hasRoom(): boolean {
     return true;
   }
@@ -110,7 +106,7 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.waitUntilEnded(ms);
   }
 
-  /** Pauses regularly, so that one agent's output does not block other work. */
+  /** One agent's output must not block other work. */
   async take(bytes: number, output: () => void): Promise<void> {
     const before = this.position("stdout");
     await this.#run.take(bytes, output);

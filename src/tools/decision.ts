@@ -1,4 +1,4 @@
-/** Calls that wait for a person's decision. The client opens a page of this server (URL elicitation), which asks the person. */
+/** Calls that wait for a person's decision, for which the client opens a page of this server (URL elicitation). */
 import {
   inputRequired,
   inputResponse,
@@ -19,19 +19,16 @@ export interface Question {
   id: string;
   url: string;
   message: string;
-  /** The id of the run that the question is about. The client's next call names it. */
+  /** The run that the question is about. The client's next call names it. */
   run?: string;
 }
 
-/** The key of the question in a result, and of the reply in the client's next call. */
+/** Of the question in a result, and of the reply in the next call. */
 const KEY = "decision";
 
 const SHOWN_HOSTS = 5;
 
-/**
- * Returns the change, or a question to a person if the change gives the sandbox more network access and the client can show a
- * question. @throws {ToolError} if a person has refused
- */
+/** A question if the change gives the sandbox more network access and the client can show one. @throws {ToolError} after a refusal */
 export async function decideNetwork(
   context: CallerContext & { isDeclined: boolean },
   sandbox: string,
@@ -55,22 +52,18 @@ export async function decideNetwork(
   return { question: { id: value.id, url: `${at}${DECISION_PATH}/${token}`, message } };
 }
 
-/** Whether the person declined the question in the client. */
 export function hasDeclined({ mcpReq }: ServerContext): boolean {
   const answer = inputResponse(mcpReq.inputResponses, KEY);
   return answer.kind === "elicit" && answer.action !== "accept";
 }
 
-/** The id of the run that the question was about. The client sends it, so it may be any text. */
+/** The client sends it, so it may be any text. */
 export function questionedRun({ mcpReq }: ServerContext): string | undefined {
   const state = mcpReq.requestState<unknown>();
   return typeof state === "string" ? state : undefined;
 }
 
-/**
- * The question in the form that the client's revision of MCP requires. @throws {UrlElicitationRequiredError} for clients before
- * 2026-07-28
- */
+/** As the client's revision of MCP requires. @throws {UrlElicitationRequiredError} for clients before 2026-07-28 */
 export function questionResult(
   { id, url, message, run }: Question,
   { urlElicitation }: CallerContext,

@@ -1,4 +1,4 @@
-/** The kit for tools: the definition of a tool, and the steps of every call. */
+/** What every tool is made of, and the steps of every call. */
 import type { CallToolResult, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
@@ -27,24 +27,23 @@ import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
 export interface ToolContext extends CallerContext, SandboxCalls {
   progress: ((message: string) => void) | undefined;
-  /** Whether the person declined the question of the previous call. */
   isDeclined: boolean;
-  /** The id of the run that the previous call's question was about, as the client sent it. */
+  /** The run of the previous call's question, as the client sent it. */
   questionedRun: string | undefined;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
-  /** The text for the model. It has ids and durations only if the next call needs them. */
+  /** For the model: ids and durations only if the next call needs them. */
   content: CallToolResult["content"];
   structured?: Structured;
   task?: MCPTask;
-  /** A person has to decide this before the call is done. */
+  /** For a person to decide before the call is done. */
   question?: Question;
 }
 
 /**
- * Hints for clients. An omitted hint has the protocol's default: a tool is not idempotent, and can reach the network, as code
- * in a sandbox can. For read-only tools the other hints have no meaning.
+ * Hints for clients. By the protocol's defaults, a tool is not idempotent, and can reach the network, as code in a sandbox can. For
+ * read-only tools the other hints have no meaning.
  */
 type Annotations =
   | { readOnlyHint: true }
@@ -60,20 +59,17 @@ interface ToolDefinition<
   /** For the model: what the tool does, when to use it, and what it returns. Under 2,048 characters. */
   description: string;
   input: Input;
-  /**
-   * The schema of `structured`. A tool that may return images has no schema, because some clients show only the data of a tool
-   * with a schema.
-   */
+  /** Of `structured`. None for a tool that may return images: some clients show only the data of a tool with a schema. */
   output?: Output;
-  /** The schema of `structured` for a tool without `output`. Only the types of the client library use it. */
+  /** Like `output`, for a tool without. Only the types of the client library use it. */
   data?: z.ZodObject;
-  /** Whether a result may exceed 50,000 characters. Clients hide longer results from the model unless the tool declares this. */
+  /** Clients hide results over 50,000 characters from the model unless the tool declares them. */
   hasLongAnswers?: true;
   showsPanel?: true;
-  /** Whether this server offers and lists the tool; true by default. */
+  /** True by default. */
   isOffered?(config: Config): boolean;
   annotations: Annotations;
-  /** The scopes that a caller needs. The server checks them for the whole request, before any handler runs. */
+  /** Checked for the whole request, before any handler runs. */
   scopes: readonly Scope[];
   /** Replaces `scopes` if the argument `id` names a task. */
   taskScopes?: readonly Scope[];
@@ -85,8 +81,8 @@ export interface Tool<Name extends ToolName = ToolName> extends Omit<
   "handle"
 > {
   /**
-   * Returns errors as results with `isError`. @param args as parsed by `input` @throws {UrlElicitationRequiredError} if a
-   * person has to decide first and the client's revision of MCP is older than 2026-07-28
+   * Returns errors as results with `isError`. @param args as parsed by `input`
+   * @throws {UrlElicitationRequiredError} if a person has to decide first and the client's revision of MCP is before 2026-07-28
    */
   call(
     args: Record<string, unknown>,
@@ -112,13 +108,13 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
         const answer = await handle(args as z.output<Input>, context);
-        // Only the answer of a read-only call may be withheld, because its caller can repeat the call.
+        // The caller of a read-only call can repeat it.
         countAnswer(answer, caller, definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       if (output.question) return questionResult(output.question, caller);
-      // The SDK's schema requires content, which a task does not have.
+      // The SDK's schema requires content.
       if (output.task) return { content: [], resultType: "task", ...output.task };
       return { content: output.content, structuredContent: output.structured };
     },
@@ -126,8 +122,8 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
 }
 
 /**
- * Counts an answer that the client has not read yet. Its size in characters is an estimate: structured data is about as large as
- * its text. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld
+ * Counts an unread answer, in characters: structured data is about as large as its text.
+ * @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld
  */
 export function countAnswer(
   { content }: ToolOutput<unknown>,
@@ -146,7 +142,7 @@ function errorResult(error: ToolError, { isStructured }: CallerContext): CallToo
   return { content: [text(error.text)], isError: true, ...(_meta && { _meta }) };
 }
 
-/** Whether a caller gets a tool: the operator offers it, the client chose it, and the token's scopes allow it. */
+/** The operator offers the tool, the client chose it, and the token's scopes allow it. */
 export function isListed(tool: Tool, { config, principal, chosenTools = config.tools }: CallerContext) {
   const scopeSets = [tool.scopes, ...(tool.taskScopes ? [tool.taskScopes] : [])];
   return (
@@ -162,10 +158,7 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
   if (chosenTools && !chosenTools.has(name)) throw leftOutByConnection(name, chosenTools);
 }
 
-/**
- * Runs one call, from MCP or REST, and logs its outcome. Returns errors. The answer for an unexpected error has only the request
- * id. The error's line in the log has the same id.
- */
+/** Logs a call's outcome, and returns errors. For an unexpected error, answer and log have only the request id in common. */
 export async function recordCall<T>(
   caller: CallerContext,
   { tool, scopes, sandbox }: { tool: string; scopes: readonly Scope[]; sandbox?: string },
@@ -208,12 +201,12 @@ export function scopesOf(
 const HEARTBEAT_SECONDS = 5;
 
 /**
- * Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. Measured: for
- * a client that sent 181 tokens of 1 MB and read nothing, the server's memory grew by 5.7 GB.
+ * Each notification repeats the client's token, and waits in memory until the client reads it. Measured: for a client that sent 181
+ * tokens of 1 MB and read nothing, the server's memory grew by 5.7 GB.
  */
 const MAX_PROGRESS_TOKEN_LENGTH = 256;
 
-/** Sends notifications of progress, and repeats the last one regularly, so that the client keeps waiting. */
+/** Repeats the last progress regularly, so that the client keeps waiting. */
 function heartbeat(title: string, { mcpReq }: ServerContext) {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined || String(progressToken).length > MAX_PROGRESS_TOKEN_LENGTH)
@@ -222,10 +215,10 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   let beats = 0;
   let progress = 0;
   const notify = (message: string) => {
-    // Milliseconds; sent as seconds. The protocol requires that the value increases with every notification.
+    // In milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
     progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
-    // The notification fails if the client has disconnected. The call continues.
+    // Fails if the client has disconnected. The call continues.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };
   const timer = setInterval(() => {
@@ -235,7 +228,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   return { report: (message: string) => notify((lastMessage = message)), stop: () => clearInterval(timer) };
 }
 
-/** A tool's input schema for these settings. For the default settings, it is the tool's own schema object. */
+/** For the default settings, the tool's own schema object. */
 export function inputFor(tool: Pick<Tool, "input">, options: { sandbox: string; maxWaitSeconds: number }) {
   const { input } = tool;
   const { sandbox, maxWaitSeconds } = options;
@@ -247,20 +240,17 @@ export function inputFor(tool: Pick<Tool, "input">, options: { sandbox: string; 
   return Object.keys(changed).length > 0 ? input.extend(changed) : input;
 }
 
-/** The input field for a sandbox name. Each tool gets a new schema: a shared one would become a `$ref`. */
+/** Each tool gets a new schema: a shared one would become a `$ref`. */
 export function sandboxField(fallback = DEFAULT_SANDBOX) {
   return sandboxName().default(fallback);
 }
 
-/**
- * A schema for a sandbox name. The schema that clients get lacks the pattern, because a pattern in every tool would cost many
- * tokens.
- */
+/** The schema that clients get lacks the pattern, which would cost many tokens in every tool. */
 export function sandboxName() {
   return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
 }
 
-/** The input field for a command session or a kernel's context. */
+/** For a command session or a kernel's context. */
 export function sessionField(fallback: string) {
   return z
     .string()
@@ -297,14 +287,14 @@ export function text(value: string): CallToolResult["content"][number] {
   return { type: "text", text: value };
 }
 
-/** Program output or file content, shown so that it cannot be mistaken for the server's text. */
+/** Of programs and files, shown so that it cannot be mistaken for the server's text. */
 type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
 
 export function quoteOutput(head: string | undefined): QuotedOutput | undefined {
   return head === undefined ? undefined : { head, tail: "" };
 }
 
-/** Joins labelled sections of the server's text and of outputs. Empty sections are dropped. */
+/** Drops empty sections. */
 export function joinSections(
   parts: readonly [label: string, value: string | number | QuotedOutput | undefined][],
 ): string {
@@ -319,7 +309,7 @@ export function joinSections(
     .join("\n");
 }
 
-/** Joins lines of the server's own text, after the notice if there is one. */
+/** The server's own text. */
 export function addNotice(notice: string | undefined, ...lines: string[]): string {
   return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
@@ -337,7 +327,7 @@ export function pathField() {
 export const forbidNUL = (field: z.ZodString) =>
   field.refine((value) => !value.includes("\0"), "must not contain a NUL character");
 
-/** The input field for environment variables. A refinement checks the names, because zod drops the messages of key schemas. */
+/** A refinement checks the names, because zod drops the messages of key schemas. */
 export function variablesField(problemWith: (name: string) => string | undefined = () => undefined) {
   return z
     .record(
@@ -358,7 +348,7 @@ export function variablesField(problemWith: (name: string) => string | undefined
     .optional();
 }
 
-/** The most bytes of a variable's value. Linux allows 128 KiB including the name. */
+/** Linux allows 128 KiB including the name. */
 const MAX_VALUE_BYTES = 120 * 1024;
 
 const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;

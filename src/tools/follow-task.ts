@@ -8,12 +8,12 @@ import { sandboxOfRun } from "./run-sandbox.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
 
-/** The pause if too many calls wait already, in milliseconds. It slows down callers that call `waitForRun` in a loop. */
+/** If too many calls wait already. Slows down callers that call `waitForRun` in a loop. */
 const FULL_PAUSE_MS = 1000;
 
 /**
- * Waits for a run. If too many calls wait already, returns the current state after FULL_PAUSE_MS. It throws no error then: an
- * error would hide the id of a task that has just begun, or end the stream of a run.
+ * If too many calls wait already, returns the current state after FULL_PAUSE_MS: an error would hide the id of a task that has just
+ * begun, or end the stream of a run.
  */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
   const read = (waitMs: number) =>
@@ -27,7 +27,7 @@ export async function waitForRun(context: ToolContext, run: RunToRead) {
   }
 }
 
-/** Waits up to `waitMs` for a task to end, and sends its output as progress. @throws {ToolError} `not_found` */
+/** Sends the task's output as progress. @throws {ToolError} `not_found` */
 export async function followTask(context: ToolContext, id: string, waitMs: number) {
   const deadline = Date.now() + waitMs;
   const read = (until: number, cursor?: number) => {

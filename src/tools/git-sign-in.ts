@@ -1,4 +1,4 @@
-/** If git lacked credentials in a run, the server asks a person to sign in to the host, or the answer says what to do. */
+/** If git lacked credentials in a run, asks a person to sign in to the host, or says what to do. */
 import { accountOf } from "../actors/account-of.ts";
 import { type RunView, hasFailed } from "../runs/run-types.ts";
 import { GIT_PATH } from "../shared/link-token.ts";
@@ -12,10 +12,7 @@ import type { ToolContext } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
-/**
- * The host for which git had no credentials in an ended run. `gitHost` checks the host, because any program can print git's
- * message.
- */
+/** Any program can print git's message, so `gitHost` checks the host. */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || !hasFailed(run)) return undefined;
   const { note = "", stderr, stdout } = run;
@@ -40,9 +37,8 @@ export async function gitHint(context: ToolContext, run: RunView): Promise<strin
 }
 
 /**
- * A question that asks the person to sign in, if the run ended during this call. Later calls only read the run's result, so
- * they do not ask. Clients of MCP 2025-11-25 repeat the call without naming the earlier run, so they get a question only if a
- * repetition does no harm.
+ * Asks only if the run ended during this call: later calls only read its result. Clients of MCP 2025-11-25 repeat the call without
+ * naming the earlier run, so they are asked only if a repetition does no harm.
  */
 export function gitQuestion(
   context: ToolContext,
@@ -57,7 +53,7 @@ export function gitQuestion(
   return url ? { id: run.id, url, message: signInQuestion(host), run: run.id } : undefined;
 }
 
-/** The run that the previous call's question was about, and whether the person signed in; undefined without such a question. */
+/** Undefined if the previous call asked no such question. */
 export async function signInAnswer(context: ToolContext, { isTask }: { isTask: boolean }) {
   const { questionedRun: id, urlElicitation, config, isDeclined, env, principal } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;

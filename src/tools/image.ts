@@ -17,7 +17,7 @@ interface ImageFile {
   links: () => Promise<readonly Download[]>;
 }
 
-/** A line about an image, the image, and a link to the file if the image was changed. @throws {ToolError} `not_shown` */
+/** With a link to the file if the image was changed. @throws {ToolError} `not_shown` */
 export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
   const { sandbox, size, instead, links } = file;
   const name = shownName(file.path);
@@ -45,7 +45,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   return addDownloads(context, [summary, shown], await links());
 }
 
-/** Describes the image by its file's header; the file may be corrupt. */
+/** By the file's header; the file may be corrupt. */
 function describeHeader(bytes: Uint8Array): string {
   const type = imageType(bytes);
   try {

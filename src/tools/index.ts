@@ -1,4 +1,4 @@
-/** All tools. A new tool is a file in this folder, its name in `tool-sets.ts` and a line here. */
+/** A new tool is a file in this folder, its name in `tool-sets.ts` and a line here. */
 import type { Scope } from "../shared/principal.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { type Tool, scopesOf } from "./define.ts";
@@ -21,7 +21,7 @@ import { runCommand } from "./run-command.ts";
 import { sendInput } from "./send-input.ts";
 import { writeFile } from "./write-file.ts";
 
-/** In the order in which clients list them. */
+/** Clients list the tools in this order. */
 const TOOLS: { [Name in ToolName]: Tool<Name> } = {
   run_code: runCode,
   run_command: runCommand,

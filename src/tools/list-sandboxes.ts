@@ -89,7 +89,7 @@ async function componentsOf({ env, config, principal }: ToolContext): Promise<Co
   return await listComponents(env, config).catch(() => undefined);
 }
 
-/** A sandbox as listed. Preview URLs give access, so they are shown only to callers who may run code. */
+/** Preview URLs give access, so only callers who may run code see them. */
 async function listSandbox(
   { previews, variables, network, ...sandbox }: SandboxRecord,
   limits: NetworkLimits,

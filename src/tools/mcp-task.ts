@@ -1,6 +1,6 @@
 /**
- * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares the extension, a call becomes a task when its run
- * takes longer than `TASK_AFTER_MS`. Then the client polls `tasks/get` with the run's id, and the model need not call get_result.
+ * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares it, a call becomes a task when its run takes longer than
+ * `TASK_AFTER_MS`. Then the client polls `tasks/get` with the run's id, and the model need not call get_result.
  */
 import { createdAt } from "../runs/id.ts";
 import { lastLine } from "../runs/shown-output.ts";
@@ -22,25 +22,24 @@ export function declaresTasks(message: unknown): boolean {
   return declaredExtension(message, TASKS_EXTENSION) !== undefined;
 }
 
-/** The methods of the extension, each with the tool whose scopes it needs. */
+/** Each with the tool whose scopes the method needs. */
 export const TASK_METHODS = {
   "tasks/get": "get_result",
   "tasks/update": "get_result",
   "tasks/cancel": "cancel_run",
 } as const;
 
-/** In milliseconds. The call of a run that ends within this time returns the run's result, not a task. */
+/** A shorter run's call returns the result, not a task. */
 const TASK_AFTER_MS = 500;
 
 interface CallWait {
   waitMs: number;
-  /** The task that the run becomes; undefined if it stays a plain call. */
+  /** Undefined if the run stays a plain call. */
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
 }
 
 /**
- * Decides whether a call becomes a task. A call with a short wait stays a plain call, because its model wants to continue. So does
- * a call with a notice, because a task has no field for it.
+ * A call with a short wait stays plain, because its model wants to continue; so does one with a notice, for which a task has no field.
  * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(
@@ -59,19 +58,19 @@ export function callWait(
   };
 }
 
-/** A task without its result. Durations in milliseconds, times in ISO 8601. */
+/** Without its result. Times in ISO 8601. */
 export type MCPTask = {
   taskId: string;
   status: "working" | "completed" | "cancelled";
   statusMessage?: string;
   createdAt: string;
   lastUpdatedAt: string;
-  /** Milliseconds from the task's creation. */
+  /** From the task's creation. */
   ttlMs: number;
   pollIntervalMs: number;
 };
 
-/** A run as a task. `failed` is only for JSON-RPC errors: a run that fails, times out or is lost is `completed`. */
+/** `failed` is only for JSON-RPC errors: a run that fails, times out or is lost is `completed`. */
 export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLDays">): MCPTask {
   const { id, state, startedAt, endedAt } = run;
   const created = createdAt(id);

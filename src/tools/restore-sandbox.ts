@@ -15,7 +15,7 @@ export const restoreSandbox = defineTool({
   output: z.object({
     sandbox: z.string(),
     checkpoint: z.string(),
-    /** The checkpoint of the previous state; none for a new sandbox. */
+    /** Of the previous state; none for a new sandbox. */
     before: z.string().optional(),
     files: z.number(),
     bytes: z.number(),
@@ -29,7 +29,7 @@ export const restoreSandbox = defineTool({
     const { checkpoint: found, exists } = unwrap(
       await retryOnce(async () => account().findCheckpoint(id, sandbox)),
     );
-    // A destroyed sandbox has lost its settings. A fork restores them from the checkpoint.
+    // A destroyed sandbox has lost its settings, which a fork restores from the checkpoint.
     const isFork = found.sandbox !== sandbox || !exists;
     const made: Restored = isFork
       ? await fork(context, id, sandbox)

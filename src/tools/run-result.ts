@@ -1,4 +1,3 @@
-/** Results of all runs: text for models, data for programs. */
 import * as z from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type ShownOutput, shownText } from "../runs/shown-output.ts";
@@ -17,7 +16,7 @@ import { NO_OUTPUT, listeningText, resultCutText, inTerminalText, wholeOutputTex
 
 type Block = ToolOutput["content"][number];
 
-/** A run as the answer of a call. @param hint replaces the advice for a run in which git lacked credentials */
+/** @param hint replaces the advice for a run in which git lacked credentials */
 export async function runAnswer<Fields>(
   context: ToolContext,
   run: RunView,
@@ -72,7 +71,7 @@ function portsOf({ detail }: RunView): readonly number[] {
   return (detail && "ports" in detail && detail.ports) || [];
 }
 
-/** The working directory of the command's session after the command; undefined if it is /workspace. */
+/** After the command; undefined if it is /workspace. */
 function cwdOf({ detail }: RunView): string | undefined {
   return detail && "cwd" in detail ? detail.cwd : undefined;
 }
@@ -87,7 +86,7 @@ export const runOutput = resultOutput.extend({
   cwd: z.string().optional(),
 });
 
-/** The data of `run_code`, which publishes no schema: some clients show the data of a tool with a schema, but not its images. */
+/** `run_code` publishes no schema: some clients show the data of a tool with a schema, but not its images. */
 export const codeOutput = runOutput.extend({
   result: z.string().optional(),
   html: z.array(z.string()).optional(),
@@ -95,7 +94,7 @@ export const codeOutput = runOutput.extend({
   error: z.object({ name: z.string(), message: z.string(), traceback: z.array(z.string()) }).optional(),
 });
 
-/** The data common to all runs. Each kind of run adds its own fields. */
+/** Each kind of run adds its own fields. */
 export const anyRunOutput = resultOutput.loose();
 
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
@@ -119,7 +118,7 @@ function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
   };
 }
 
-/** The fields of a run with its source, for callers who did not start the run. */
+/** For callers who did not start the run. */
 export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
@@ -141,7 +140,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
   };
 }
 
-/** The output as a terminal shows it at the end, without text that later output replaced. */
+/** Without text that later output replaced. */
 function removeOverwrittenText(shown: ShownOutput): ShownOutput {
   const head = textAfterClear(shown.tail) === undefined ? lastStates(shown.head) : "";
   return { ...shown, head, tail: lastStates(shown.tail) };
@@ -159,20 +158,17 @@ function nextCall(run: RunView): string | undefined {
   return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;
 }
 
-/**
- * Finds the reason in a line that replaces an omitted result. One regular expression for the whole line would take quadratic
- * time.
- */
+/** One regular expression for the whole line would take quadratic time. */
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;
 }
 
-/** The marks by which kernels and the executor show that a value was cut, or that an output exceeded a limit. */
+/** By these marks, kernels and the executor show that a value was cut, or that an output exceeded a limit. */
 const CUT =
   /^\[\.{3} \d{1,12} of \d{1,12} characters omitted(?=: [^\n\]]{0,80}\]$)|\.{3} \d{1,12} more(?: items?| characters?)?(?=[\])}]|$)|^\[(?:\d{1,12} more outputs not shown|An interactive page of \d{1,12} bytes is not kept): [^\n\]]{0,200}\]$/m;
 
-/** What is missing in the texts and HTML forms of results. Programs need this list; a model sees the marks in the texts. */
+/** Programs need this list; a model sees the marks in the texts. */
 function cutsOf(results: readonly CodeResult[]): string[] {
   return results.flatMap((result) => {
     if (!("text" in result)) return [];

@@ -1,7 +1,7 @@
 import { sandboxOf } from "../runs/id.ts";
 import { unknownRun } from "../shared/errors.ts";
 
-/** The sandbox's name in a run's id. @throws {ToolError} `not_found` for an invalid id */
+/** @throws {ToolError} `not_found` for an invalid id */
 export function sandboxOfRun(id: string): string {
   const sandbox = sandboxOf(id);
   if (sandbox !== undefined) return sandbox;

@@ -51,18 +51,17 @@ import * as texts from "./texts.ts";
 
 export interface NeededTools {
   called: readonly string[];
-  /** Whether the request contains only tool calls. If so, only the called tools are registered, to save time. */
+  /** The request contains only tool calls, so only the called tools are registered, to save time. */
   onlyCalls: boolean;
 }
 
-/** The functions of the tools and resources that the MCP routes use. */
 export interface MCPParts {
   createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer;
   requiredScopes(name: string, args: unknown): readonly Scope[];
   resourceScopes(uri: string): readonly Scope[];
 }
 
-/** Used instead of `ExportedHandler`, because tests cannot construct that type's requests. */
+/** Tests cannot construct the requests of `ExportedHandler`. */
 export interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }
@@ -74,12 +73,9 @@ interface Route {
   path: string;
   methods: string;
   hasLandingPage?: boolean;
-  /**
-   * Whether pages of any origin may read the response. On loopback they may not, because any page could then find out that its
-   * user runs this server.
-   */
+  /** Pages of any origin may read the response, except on loopback: any page could find out that its user runs this server. */
   isPublic?: boolean;
-  /** Whether unauthenticated requests cause writes. Such requests are rate limited by address. */
+  /** Unauthenticated requests cause writes, so they are rate limited by address. */
   writes?: boolean;
   serve:
     | { open: Serve<RequestContext> }
@@ -288,7 +284,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
     parts.createMCPServer(
       {
         ...client,
-        // The panel never gets MCP tasks, even if the client that shows the panel supports them.
+        // The panel never gets MCP tasks, even if the client that shows it supports them.
         takesTasks: era === "modern" ? declared && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
         showsApps: declaresApps(body.value) || session.apps,
@@ -304,7 +300,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
       return servePlainCall(createServer({ era: "legacy" }), request, body.value, onerror);
     const handler = createMcpHandler(createServer, {
       route,
-      // Switch off the handler's own guards; the guards above replace them.
+      // The guards above replace the handler's own.
       corsOptions: false,
       allowedOriginHostnames: "*",
       onerror,
@@ -312,7 +308,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Tool calls and reads of resources are already logged. This logs other uses of a token, and refused requests.
+  // Tool calls and reads of resources are already logged.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return internalErrorResponse(caller, "mcp", error, idOf(body.value));
   const isInitialize = isRecord(body.value) && body.value.method === "initialize";
@@ -356,7 +352,7 @@ function resourceRead(message: unknown): string[] {
   return typeof uri === "string" ? [uri] : [];
 }
 
-/** The strings of a message that its response repeats. The response stays in memory until the client has read it. */
+/** A response that repeats them stays in memory until the client has read it. */
 function repeatedStrings(message: unknown): string[] {
   if (!isRecord(message)) return [];
   const { ref, name, uri } = isRecord(message.params) ? message.params : {};
@@ -364,7 +360,7 @@ function repeatedStrings(message: unknown): string[] {
   return values.filter((value) => typeof value === "string");
 }
 
-/** The scopes that all calls of the body need. A batch is allowed as a whole or not at all. */
+/** A batch is allowed as a whole or not at all. */
 function scopesNeeded(parts: MCPParts, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
   const needed = new Set([
     ...calls.flatMap(({ name, args }) => parts.requiredScopes(name, args)),
@@ -396,12 +392,12 @@ function health(request: Request, context: RequestContext): Response {
 
 type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>;
 
-/** A route whose requests cause writes, of OAuth or of a page that needs OAuth. */
+/** Of OAuth or of a page that needs OAuth. */
 function writingRoute(path: string, methods: string, serve: ServeWithOAuth): Route {
   return { path, methods, serve: requireOAuth(serve), writes: true };
 }
 
-/** Makes a route that exists only while OAuth is on. */
+/** The route exists only while OAuth is on. */
 function requireOAuth(serve: ServeWithOAuth) {
   return {
     open: (request: Request, context: RequestContext) => {
@@ -448,7 +444,7 @@ function internalErrorResponse(
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }
 
-/** Until the operator corrects the configuration, every route fails. `/health` fails too, so that deployments notice. */
+/** Every route fails until the operator corrects the configuration, `/health` too, so that deployments notice. */
 function misconfiguredResponse(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")
@@ -466,7 +462,7 @@ function withStandardHeaders(response: Response, requestID: string): Response {
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
-/** The response to a client that subscribes to tasks without declaring the extension (SEP-2663, "Protocol Errors"). */
+/** For a client that subscribes to tasks without declaring the extension (SEP-2663, "Protocol Errors"). */
 function undeclaredExtension(id: string | number | null): Refusal {
   const data = { requiredCapabilities: TASKS_CAPABILITY };
   const message = "Missing required client capability";

@@ -2,13 +2,10 @@
 
 export interface ClientLine {
   client: string;
-  /** The file that contains the text. Without a file, the text is a shell command. */
+  /** Without a file, the text is a shell command. */
   file?: string;
   text: string;
-  /**
-   * A link that opens the client, which then asks its user to add the server. The link has no token, because browsers keep
-   * links in their history.
-   */
+  /** Opens the client, which asks its user to add the server. Has no token, because browsers keep links in their history. */
   link?: string;
 }
 

@@ -1,4 +1,4 @@
-/** Files of a sandbox as HTTP responses. All bodies are streamed. */
+/** All bodies are streamed. */
 import { readBody } from "../shared/stream-bytes.ts";
 import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
@@ -41,7 +41,7 @@ export interface FileCall {
   path: string;
 }
 
-/** Sends a file that reports size 0. Files in /proc always report 0, even if they have content. */
+/** Files in /proc report size 0, even if they have content. */
 async function sendSmall({ request, env, owner, path }: FileCall, headers: Headers): Promise<Response> {
   const { value } = await operate(env, owner, "read", { path, offset: 0, limit: MAX_UNSIZED_BYTES });
   const { bytes } = value;
@@ -61,10 +61,7 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
   throw unknownArchive();
 }
 
-/**
- * Sends a file or the requested range, or a directory as an archive. @param sendDirectory responds for a directory if the
- * request does not choose an archive format
- */
+/** @param sendDirectory responds for a directory if the request does not choose an archive format */
 export async function sendFile(call: FileCall, sendDirectory: () => Promise<Response>): Promise<Response> {
   const { request, env, owner, path } = call;
   const format = archiveFormat(request);
@@ -83,7 +80,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
       if (opened.size > 0 && opened.size < offset + length) throw becameShorter(path);
       throw malformedResponse();
     }
-    // The file has changed, so size and digest no longer describe it.
+    // The file has changed.
     if (opened.size !== stat.size || opened.modified !== stat.modified)
       for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
     return opened.body;
@@ -92,9 +89,8 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
 }
 
 /**
- * Opens a body, and counts its memory until the client has read it or has disconnected.
- * @param length undefined if it is not known
- * @throws {ToolError} `quota_exceeded`
+ * Counts memory until the client has read the body or has disconnected.
+ * @param length undefined if it is not known @throws {ToolError} `quota_exceeded`
  */
 async function countedDownload(
   { request, ctx, owner, by }: Pick<FileCall, "request" | "ctx" | "owner" | "by">,
@@ -115,7 +111,7 @@ async function countedDownload(
   }
 }
 
-/** Sends an output of a run. `name` is its name in `sandbox://` addresses. */
+/** `name` is as in `sandbox://` addresses. */
 export async function sendRunFile(
   call: Omit<FileCall, "path">,
   { run, name }: Pick<RunLink, "run" | "name">,
@@ -175,7 +171,7 @@ export async function sendArchive(call: FileCall, format: ArchiveFormat): Promis
   return new Response(body, { headers });
 }
 
-/** Writes the request's body, or the file of its form, into the sandbox. @param max in bytes */
+/** The body itself, or the file of its form. */
 export async function receiveFile({ request, env, owner, path }: FileCall, max: number) {
   if (isTooLarge(request, max)) {
     await drainBody(request);
@@ -189,7 +185,7 @@ export async function receiveFile({ request, env, owner, path }: FileCall, max: 
   }
 }
 
-/** Adds a mark to the end of a stream. If the mark is missing, the receiver knows that the stream was cut off. */
+/** Without the mark, the receiver knows that the stream was cut off. */
 function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
   return body.pipeThrough(
     new TransformStream({
@@ -199,12 +195,12 @@ function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
   );
 }
 
-/** How long the body of a refused upload is read before the response, in milliseconds. */
+/** Before the response to a refused upload. */
 const DRAIN_MS = 5000;
 
 /**
- * Reads the body of a refused request. If the server closed the connection while the client was still sending, the client might not
- * see the response. A client that waits for 100 Continue has sent nothing.
+ * If the server closed the connection while the client was still sending, the client might not see the response. A client that waits
+ * for 100 Continue has sent nothing.
  */
 export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
@@ -253,7 +249,7 @@ function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string
   return `"${modified.toString(36)}-${size.toString(36)}"`;
 }
 
-/** The requested range; undefined for the whole file. For several ranges, a server may send the whole file. */
+/** Undefined for the whole file, which a server may send for several ranges, too. */
 function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;
   const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];

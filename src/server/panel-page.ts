@@ -1,4 +1,4 @@
-/** `/panel`: the page itself, which is the same for everybody. It loads its data from `/panel/mcp`. */
+/** The page is the same for everybody, and loads its data from `/panel/mcp`. */
 import { files, page } from "../../panel/built.js";
 import { markup } from "../auth/html.ts";
 import { messagePage } from "../auth/consent-page.ts";
@@ -11,12 +11,12 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
 import { NEEDS_SCRIPTS, panelOff } from "./texts.ts";
 
-/** Allows only the panel's own scripts, styles and addresses, so that a browser never runs text from a sandbox. */
+/** Only the panel's own scripts, styles and addresses, so that a browser never runs text from a sandbox. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",
-  // `data:` is for images of results. The page loads no other images.
+  // `data:` is for images of results. The page loads no others.
   "img-src data:",
   "connect-src 'self'",
   "form-action 'none'",
@@ -45,7 +45,7 @@ export function redirectToPanel(): Response {
   return new Response(null, { status: 308, headers: { location: PANEL_PATH } });
 }
 
-/** The page's assets. Their names contain a digest, so browsers may cache them. */
+/** The assets' names contain a digest, so browsers may cache them. */
 export function panelAsset(request: Request): Response {
   const name = new URL(request.url).pathname.slice(PANEL_ASSETS_PATH.length + 1);
   const text = Object.hasOwn(files, name) ? files[name] : undefined;

@@ -1,7 +1,6 @@
 /**
- * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute`, and `GET` and `DELETE` of `/tasks/:taskId/result`.
- * Scripts depend on the fields of the JSON. These routes start and follow the same tasks as the tools, for the same principals
- * and within the same limits.
+ * Tasks and questions over plain HTTP, for scripts and CI, which depend on the fields of the JSON: the same as by the tools, for the
+ * same principals and within the same limits.
  */
 import * as z from "zod";
 import { canSignIn } from "../auth/methods/index.ts";
@@ -34,7 +33,7 @@ const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
-/** A schema for text that is not blank. Its error messages are sent to callers unchanged. */
+/** Its error messages are sent to callers unchanged. */
 function requiredText(name: string, max: number) {
   return z
     .string(REST_TEXTS.required)
@@ -85,7 +84,7 @@ function fieldNames({ shape }: z.ZodObject): string {
 
 const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
-/** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
+/** Sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
   const memory = new RequestMemory(caller.principal.id, request.signal);
   const body = await readJSON(request, memory).finally(() => memory.release());
@@ -98,7 +97,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const arrivedAt = Date.now();
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
-    // Before the run starts: without memory for its events, it must not start.
+    // Without memory for its events, the run must not start.
     const eventMemory = memoryForEvents(request, context);
     const start = isQuestion ? beginQuestion(context, fields) : beginTask(context, fields);
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = await start.catch((error) => {
@@ -120,7 +119,7 @@ async function waitForEnd(context: ToolContext, run: RunView, deadline: number):
   }
 }
 
-/** Whether the response for a failed run gets the status 422 (`?strict=1`). */
+/** The response for a failed run gets the status 422 (`?strict=1`). */
 function isStrictRequest(request: Request): boolean {
   const strict = new URL(request.url).searchParams.get("strict") ?? "0";
   if (!["0", "1", "false", "true"].includes(strict)) throw refusal(REST_TEXTS.strict);
@@ -150,7 +149,7 @@ function parseFields<T>(schema: z.ZodType<T>, fields: object): T {
   if (excess) throw refusal(REST_TEXTS.noField(excess.keys[0], FIELDS));
   const [issue] = error.issues;
   const message = issue?.message ?? REST_TEXTS.unreadable;
-  // A message of a tool's schema begins with a verb, so the field's name is put before it.
+  // A message of a tool's schema begins with a verb.
   throw refusal(/^[a-z]/.test(message) ? `${String(issue?.path[0])} ${message}` : message);
 }
 
@@ -228,7 +227,7 @@ async function responseOf(context: ToolContext, view: RunView): Promise<[body: o
   const note = [view.note, await gitHint(context, view)].filter(Boolean).join(" ") || undefined;
   const run = { ...view, note };
   const { id, state } = run;
-  // A run that ended before it started has no result, only a note.
+  // A run that ended before it started has only a note.
   const result = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
   return [{ taskId: id, ...result, status: state, note, duration_ms: durationMs(run) }, 200];
 }

@@ -30,7 +30,7 @@ export class UnbufferedBody {
     });
   }
 
-  /** Ends the stream after these bytes. Waiting bytes are dropped. */
+  /** Drops waiting bytes. */
   end(last: Uint8Array): void {
     if (this.#isEnded) return;
     this.#close();

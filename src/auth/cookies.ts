@@ -1,14 +1,13 @@
 /**
- * The cookies that bind a sign-in to its browser. Over HTTPS their names have the `__Host-` prefix, so that no other host can
- * set them. Browsers accept the prefix only over HTTPS, so on loopback, the only place with plain HTTP, the same cookies have
- * no prefix.
+ * Over HTTPS, the names of sign-in cookies have the `__Host-` prefix, so that no other host can set them. Browsers accept it only over
+ * HTTPS, so on loopback, the only place with plain HTTP, the same cookies have no prefix.
  */
 
 export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const PREFIX_WITHOUT_HOST = COOKIE_PREFIX.slice("__Host-".length);
 
-/** Whether a cookie belongs to this server or to Cloudflare. */
+/** Of this server or of Cloudflare. */
 export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }
@@ -25,7 +24,7 @@ export function addCookiePrefix(request: Request, secure: boolean): Request {
   return new Request(request, { headers });
 }
 
-/** Over plain HTTP, removes the prefix and `Secure`, because browsers would drop cookies that have them. */
+/** Over plain HTTP, browsers would drop cookies with the prefix and `Secure`. */
 export function removeCookiePrefix(headers: Headers, secure: boolean): Headers {
   if (secure) return headers;
   const cookies = headers.getSetCookie();

@@ -1,11 +1,8 @@
-/**
- * Finds out which grant or token a revocation revoked, by watching the store: the provider always returns status 200 (RFC 7009,
- * 2.2).
- */
+/** Finds out what was revoked by watching the store: the provider always returns status 200 (RFC 7009, 2.2). */
 import * as z from "zod";
 import { interceptStore } from "./oauth-store.ts";
 
-/** Records of the provider, stored under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
+/** Of the provider, under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
 const grantRecord = z.object({
   clientId: z.string(),
   scope: z.array(z.string()),
@@ -16,7 +13,6 @@ const tokenRecord = z.object({
   grant: z.object({ clientId: z.string(), scope: z.array(z.string()) }),
 });
 
-/** Wraps a store and records the values that are read, and the keys that are deleted. */
 export function watchRevocations(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];

@@ -1,4 +1,4 @@
-/** Sign-in by Cloudflare Access, which protects `/authorize` and names the person in a signed header. */
+/** Cloudflare Access protects `/authorize` and names the person in a signed header. */
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
 import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
@@ -8,7 +8,7 @@ import type { FormMethod, MethodConfig, Rule } from "./method.ts";
 const NAME = "access";
 
 interface Settings {
-  /** The team's origin, which is the issuer of its assertions. */
+  /** The team's origin issues its assertions. */
   issuer: string;
   audience: string;
   certsURL: string;
@@ -41,7 +41,7 @@ export const access: FormMethod<typeof NAME> = {
   async identify(form, request, context) {
     const settings = settingsOf(context.config);
     const identity = await identityOf(request, context);
-    // The person may have changed accounts after the page was shown with the first account's name.
+    // The person may have changed accounts since the page was shown.
     if (!settings || !identity || form.get("who") !== identity.email) return undefined;
     return { principal: `${NAME}:${identity.subject}`, rule: ruleOf(settings) };
   },
@@ -53,7 +53,7 @@ function ruleOf({ issuer, audience }: Settings): Rule<typeof NAME> {
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-/** The team's signing keys by URL. Fetched on first use, and again when they are old or a key is unknown. */
+/** By URL. Fetched on first use, and again when they are old or a key is unknown. */
 const keySets = new Map<string, KeySet>();
 
 async function identityOf(request: Request, context: RequestContext) {
@@ -67,7 +67,7 @@ async function identityOf(request: Request, context: RequestContext) {
   }
 }
 
-/** The person; undefined without a valid assertion, and for a service token. @throws if the team's keys cannot be fetched */
+/** Undefined without a valid assertion, and for a service token. @throws if the team's keys cannot be fetched */
 async function verifyAssertion(request: Request, { issuer, audience, certsURL }: Settings) {
   const assertion = request.headers.get("cf-access-jwt-assertion");
   if (!assertion) return undefined;
@@ -89,7 +89,7 @@ async function verifyAssertion(request: Request, { issuer, audience, certsURL }:
   }
 }
 
-/** Whether the error means that the assertion is invalid. Other errors mean that the keys are unavailable. */
+/** Other errors mean that the keys are unavailable. */
 function isRefusal(error: unknown): boolean {
   return (
     error instanceof errors.JOSEError &&

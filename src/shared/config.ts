@@ -12,27 +12,26 @@ const MIB = 1024 * 1024;
 
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
-/** An R2 bucket or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
+/** R2 or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
 type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
 
-/** Untyped, because this folder imports no actors. */
+/** This folder imports no actors. */
 type Namespaces = Record<(typeof DURABLE_OBJECTS)[number], DurableObjectNamespace>;
 
 export type SandboxNamespaces = Pick<Namespaces, SandboxClass>;
 
-/** Bindings and variables. `parseConfig` parses the variables. */
 export interface Env extends Omit<Namespaces, "Attempts">, Partial<Record<VariableName, string>> {
-  /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it, owners cannot sign in by token. */
+  /** Without it, owners cannot sign in by token. */
   Attempts?: DurableObjectNamespace;
-  /** Stores OAuth clients, grants and tokens. Without it OAuth is off. */
+  /** Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;
-  /** The local platform's folder of task definitions. It takes precedence over `COMPONENTS`. */
+  /** The local platform's task definitions, which take precedence over `COMPONENTS`. */
   COMPONENTS_FOLDER?: Fetcher;
-  /** Stores logs and artifacts of runs, saved workspaces, and definitions. Use it through `objectStore`. */
+  /** Use it through `objectStore`. */
   RESULTS: BucketBinding;
-  /** Limits the calls of a principal. Without it there is no limit. */
+  /** Without it there is no limit for the calls of a principal. */
   RATE_LIMITER?: RateLimit;
-  /** Limits OAuth requests that cause writes, for each client address. Without it, a limiter in this process limits them. */
+  /** For OAuth requests that cause writes, by client address. Without it, a limiter in this process limits them. */
   ADDRESS_LIMITER?: RateLimit;
 }
 
@@ -44,7 +43,7 @@ export type Config = Readonly<ReturnType<typeof configOf>>;
 
 export type Limits = Config["limits"];
 
-/** The configuration is invalid. Each problem is a sentence that names a variable, never its value. */
+/** Each problem is a sentence that names a variable, never its value. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
   readonly problems: readonly string[];
@@ -57,7 +56,7 @@ export class ConfigError extends Error {
 
 const parsed = new WeakMap<object, Config | ConfigError>();
 
-/** The configuration of `env`, parsed once per object. @throws {ConfigError} naming every wrong variable */
+/** Parsed once per `env`. @throws {ConfigError} naming every wrong variable */
 export function parseConfig(env: Env): Config {
   const known = parsed.get(env) ?? parse(env);
   parsed.set(env, known);
@@ -85,7 +84,7 @@ function parse(env: Env): Config | ConfigError {
   return problems.length > 0 ? new ConfigError(problems) : configOf(values);
 }
 
-/** Errors for variables that must be set together with `name`, but are not. An empty list counts as not set. */
+/** For variables that must be set together with `name`. An empty list counts as not set. */
 function missingVariables(name: VariableName, values: Values): string[] {
   const isSet = (other: string) =>
     ![undefined, ""].includes((values as Record<string, unknown>)[other]?.toString());
@@ -107,7 +106,7 @@ function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   );
 }
 
-/** The values, with the names and units that the code uses. The table of variables documents them. */
+/** With the names and units that the code uses. The table of variables documents them. */
 function configOf(values: Values) {
   const metadata = values.OAUTH_CLIENT_METADATA;
   const authTokens: readonly StaticToken[] = values.AUTH_TOKENS ?? [];
@@ -120,7 +119,7 @@ function configOf(values: Values) {
     publicOrigin: values.PUBLIC_ORIGIN,
     previewHost: values.PREVIEW_HOST,
     linkKey: values.LINK_KEY,
-    /** Undefined if the variable is not set. Then the server's address decides. */
+    /** If undefined, the server's address decides. */
     clientMetadata: metadata && metadata === "on",
     logLevel: values.LOG_LEVEL,
     resultTTLDays: values.RESULT_TTL_DAYS,
@@ -177,7 +176,7 @@ function modelSecrets(key: string | undefined, token: string | undefined): Secre
   return [{ name: "model", hosts: [MODEL_HOST], place, value, principals: [SERVER], variable: undefined }];
 }
 
-/** Whether the server's own host would count as a preview, or would share its cookies with all previews. */
+/** The server's own host would count as a preview, or share its cookies with all previews. */
 function coversServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
   if (previewHost === undefined || publicOrigin === undefined) return false;
   const { hostname } = new URL(`https://${previewHost}`);

@@ -1,35 +1,34 @@
-/** A sandbox's recent connections, allowed and refused, one line each. */
+/** A sandbox's recent connections, allowed and refused. */
 import { ALLOWED_PORTS } from "./network-policy.ts";
 
 export interface Connection {
-  /** When the connection began, in milliseconds since the epoch. */
+  /** The beginning, in milliseconds since the epoch. */
   at: number;
   host: string;
   port: number;
-  /** `CONNECT` for a tunnel, otherwise the request's method. */
+  /** `CONNECT` for a tunnel. */
   method: string;
   status?: number;
   bytes: number;
-  /** The names of the secrets that were added, separated by commas. Never a value. */
+  /** Names of the added secrets, separated by commas. Never a value. */
   secret?: string;
   /**
-   * Why the connection was refused. `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves
-   * to, an address that no policy allows. `mismatch`: the request was sent to one host and named another.
+   * `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves to, an address that no policy allows.
+   * `mismatch`: the request was sent to one host and named another.
    */
   refused?: "policy" | "address" | "mismatch";
 }
 
 export interface SeenConnections {
-  /** The id of the `ConnectionLog` that recorded the connections. */
+  /** Of the `ConnectionLog`. */
   log: string;
-  /** How many connections were refused. */
   refused: number;
   connections: readonly Connection[];
 }
 
 export interface Refusal {
   host: string;
-  /** The port, if it is not in `ALLOWED_PORTS`: no list of hosts can allow it. */
+  /** Set if not in `ALLOWED_PORTS`: no list of hosts can allow it. */
   port?: number;
   why: NonNullable<Connection["refused"]>;
   count: number;
@@ -44,7 +43,7 @@ export class ConnectionLog {
   readonly #kept: Connection[] = [];
   #refused = 0;
 
-  /** Adds a connection. `host` is the name that the sandbox used. `status` and `bytes` may change until the connection ends. */
+  /** `host` is the name that the sandbox used. `status` and `bytes` may change until the connection ends. */
   add(connection: Connection): Connection {
     const added = { ...connection, host: oneField(connection.host), method: oneField(connection.method) };
     this.#kept.push(added);

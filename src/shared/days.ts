@@ -1,4 +1,4 @@
-/** Days in UTC, for quotas. A day is a number: the days since the epoch. */
+/** Quotas count days in UTC, as days since the epoch. */
 
 export const DAY_MS = 86_400_000;
 export const DAY_SECONDS = DAY_MS / 1000;
@@ -11,7 +11,7 @@ export function nextDay(now: number): string {
   return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
 }
 
-/** How many of the last `seconds` before `now` belong to each day. */
+/** Splits the last `seconds` before `now`. */
 export function splitByDay(seconds: number, now: number): [day: number, seconds: number][] {
   const days: [number, number][] = [];
   for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {

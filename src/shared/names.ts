@@ -1,4 +1,4 @@
-/** Names of sandboxes, agents, sessions, models, and sandboxes' Durable Objects. The panel imports this file too. */
+/** The panel imports this file too. */
 import { sha256 } from "./sha256.ts";
 
 export const MAX_SANDBOX_NAME = 63;
@@ -14,41 +14,39 @@ export const DEFAULT_SANDBOX = "default";
 
 export const AGENT_NAMES = ["claude-code", "opencode"] as const;
 
-/** The name of a command session or code context. The server's own sessions begin with `_`. */
+/** Of a command session or code context. The server's own begin with `_`. */
 export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
 export const SESSION_NAME_RULE = "must be 1 to 64 characters of a-z, 0-9, -, _ and ., neither _ nor . first";
 
-/** A model's name, which is safe in a command line. Schemas limit its length. */
+/** Safe in a command line. Schemas limit its length. */
 export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 
-/** Short names are part of a Durable Object's name. Earlier versions allowed only such names. */
+/** Part of a Durable Object's name. Earlier versions allowed only such names. */
 const SHORT_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
-/** The classes of sandboxes, one for each size. */
+/** One for each size. */
 export const SANDBOX_CLASSES = ["Sandbox"] as const;
 
 export type SandboxClass = (typeof SANDBOX_CLASSES)[number];
 
-/** The Worker's Durable Objects. Each has a binding of the same name. */
+/** Each has a binding of the same name. */
 export const DURABLE_OBJECTS = [...SANDBOX_CLASSES, "Account", "Attempts"] as const;
 
 declare const ofActor: unique symbol;
-/** A result of `actorName`. The mark lets the compiler tell it from the name of a sandbox. */
+/** The mark lets the compiler tell it from the name of a sandbox. */
 export type ActorName = string & { readonly [ofActor]: true };
 
-/** The form of `actorName`'s results, without `^` and `$`. */
+/** Without `^` and `$`. */
 export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{16}-)-[a-z2-7]{16}`;
 
 /**
- * The Durable Object's name for a principal's sandbox: `<name>-<16 base32 characters>`, the first 80 bits of the SHA-256 of the
- * principal's id. So principals can use the same names without conflicts. Nobody can find a principal id with the same hash. The
- * host label of a preview stays within DNS's 63 characters.
- *
- * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms
- * differ.
+ * `<name>-<16 base32 characters>`: the first 80 bits of the SHA-256 of the principal's id, so that principals can use the same names, and
+ * nobody can find another id with the same hash. The host label of a preview stays within DNS's 63 characters.
+ * 
+ * A long name, or one with `_` or `.`, is replaced by its hash and a dash, with which no short name ends.
  */
 export async function actorName(name: string, principalID: string): Promise<ActorName> {
   const label = SHORT_NAME.test(name) ? name : `${await hashOf(name)}-`;
@@ -60,7 +58,7 @@ export function randomLetters(count: number): string {
   return Array.from(random, (byte) => BASE32[byte & 31]).join("");
 }
 
-/** Hashes of recent principals, because every call needs one. */
+/** Every call needs the hash of its principal. */
 const hashes = new Map<string, string>();
 const MAX_HASHES = 1000;
 

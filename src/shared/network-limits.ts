@@ -1,4 +1,4 @@
-/** The operator's network limits and defaults for a principal's sandboxes. */
+/** The operator's limits and defaults for a principal's sandboxes. */
 import type { Config } from "./config.ts";
 import { type Internet, type NetworkPolicy, narrow } from "./network-policy.ts";
 import { tokenPrincipalID } from "./principal.ts";
@@ -9,10 +9,7 @@ export interface NetworkLimits {
   initial: NetworkPolicy;
 }
 
-/**
- * The effective policy for a choice. Omitted parts are the operator's defaults. If the operator lowers a limit later, the new
- * limit restricts the choice.
- */
+/** Omitted parts are the operator's defaults. A limit that was lowered later restricts the choice. */
 export function policyOf(
   choice: { internet?: Internet | undefined; allowHosts?: readonly string[] | undefined },
   { most, initial }: NetworkLimits,
@@ -21,10 +18,7 @@ export function policyOf(
   return narrow({ internet, allowHosts }, most);
 }
 
-/**
- * A principal's limits: the general limits, restricted by the entry of its token. Without a principal id, returns the general
- * limits.
- */
+/** The general limits, restricted by the entry of the principal's token. */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,
   principalID: string | undefined,

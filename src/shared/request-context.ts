@@ -8,43 +8,39 @@ export interface RequestContext {
   env: Env;
   config: Config;
   ctx: ExecutionContext;
-  /** The request's origin, from its Host header; undefined if invalid. */
+  /** From the Host header; undefined if invalid. */
   origin: string | undefined;
-  /** When the request arrived, in milliseconds since the epoch. */
+  /** Milliseconds since the epoch. */
   arrivedAt: number;
-  /** A random id. It is in every log line about the request, in `X-Request-Id`, and in internal errors. */
+  /** Random. In every log line about the request, in `X-Request-Id`, and in internal errors. */
   requestID: string;
   trace?: TraceContext | undefined;
 }
 
 export interface Caller {
   principal: Principal;
-  /** The URL of the resource's metadata (RFC 9728) for challenges; undefined for the panel, and if OAuth is off. */
+  /** Of the resource (RFC 9728), for challenges; undefined for the panel, and if OAuth is off. */
   metadata: string | undefined;
   /** False for the panel: a notice about a restart is for the model, so it waits for the model's next call. */
   takesNotice?: boolean;
 }
 
 export interface CallerContext extends RequestContext, Caller {
-  /** The memory of this request; undefined for requests whose body and answer are small, or are streamed. */
+  /** Undefined for requests whose body and answer are small, or are streamed. */
   memory?: RequestMemory;
   isStructured?: boolean;
   isRaw?: boolean | undefined;
-  /** False if `?images=off` asks for descriptions instead of images. */
+  /** False if `?images=off` asks for descriptions. */
   takesImages?: boolean;
-  /** Whether the client may show MCP Apps. Clients declare this since MCP revision 2026-07-28. For older clients it is true. */
+  /** Clients declare this since MCP revision 2026-07-28. For older ones it is true. */
   mayShowApps?: boolean;
-  /** Whether the client has declared that it shows MCP Apps. */
   showsApps?: boolean;
-  /** Whether the client's revision of MCP has resource links: 2025-06-18 and later. */
+  /** Revision 2025-06-18 of MCP and later. */
   takesResourceLinks?: boolean;
-  /** Whether the client accepts a task of MCP's Tasks extension as a result; undefined if its MCP revision has no tasks. */
+  /** Of MCP's Tasks extension; undefined if the client's MCP revision has none. */
   takesTasks?: boolean | undefined;
   hasSignIn?: boolean;
-  /**
-   * How to ask the client to open a URL for its user, by MCP revision; undefined if the client cannot, or the user cannot sign
-   * in.
-   */
+  /** How to open a URL for the client's user, by MCP revision; undefined if the client cannot, or the user cannot sign in. */
   urlElicitation?: "modern" | "legacy" | undefined;
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -9,7 +9,7 @@ export function json(body: unknown, status = 200, headers: Record<string, string
   return Response.json(body, { status, headers: { "cache-control": "no-store", ...headers } });
 }
 
-/** An error for MCP clients. Its id is null if the request's id is unknown (JSON-RPC 2.0 section 5). */
+/** The id is null if the request's id is unknown (JSON-RPC 2.0 section 5). */
 export function rpcError(
   status: number,
   code: number,

@@ -1,6 +1,6 @@
 /**
- * W3C trace context (https://www.w3.org/TR/trace-context/) as MCP carries it: in a request's `_meta` (SEP-414), or in HTTP
- * headers. Only valid values are accepted, so that nothing else reaches the log or model requests.
+ * W3C trace context (https://www.w3.org/TR/trace-context/) as MCP carries it: in a request's `_meta` (SEP-414), or in HTTP headers. Only
+ * valid values reach the log or model requests.
  */
 import { isRecord } from "./is-record.ts";
 
@@ -41,7 +41,7 @@ function parseTrace(traceparent: unknown, tracestate: unknown): TraceContext | u
   return { traceparent: `00-${trace}-${span}-${flags}`, ...(state !== undefined && { tracestate: state }) };
 }
 
-/** An invalid list is dropped completely, as the specification requires. */
+/** The specification requires to drop an invalid list completely. */
 function validState(tracestate: string): string | undefined {
   if (tracestate.length > MAX_TRACESTATE) return undefined;
   const members = tracestate

@@ -1,6 +1,6 @@
 import { waitAtMost } from "./timers.ts";
 
-/** Lets a limited number of tasks run at once. The others wait for their turn, in the order in which they asked. */
+/** Limits how many tasks run at once. The others wait in the order in which they asked. */
 export class Turns {
   #free: number;
   readonly #waiting = new Set<() => void>();
@@ -9,7 +9,7 @@ export class Turns {
     this.#free = count;
   }
 
-  /** Waits for a turn, for at most `ms` milliseconds. Returns the function that ends the turn; undefined if there was none. */
+  /** Returns the function that ends the turn; undefined after `ms`. */
   async take(ms: number): Promise<(() => void) | undefined> {
     if (this.#free > 0) this.#free -= 1;
     else {
@@ -17,7 +17,7 @@ export class Turns {
       const getTurn = () => resolve(true);
       this.#waiting.add(getTurn);
       const hasTurn = await waitAtMost(ms, promise);
-      // The turn may arrive just when the time is over. It is used then.
+      // The turn may arrive just when the time is over.
       if (!hasTurn && this.#waiting.delete(getTurn)) return undefined;
     }
     let isOver = false;

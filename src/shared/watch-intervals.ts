@@ -1,14 +1,14 @@
-/** What the panel watches and how often, for the server's pushes (`/panel/stream`) and for polling by the page. */
+/** For the server's pushes (`/panel/stream`) and for polling by the page. */
 
 import { CALL_INTERVAL_MS } from "./terminal/typing.ts";
 
-/** Milliseconds between polls. A poll of a log waits for output, so its pause begins after its result. */
+/** A poll of a log waits for output, so its pause begins after its result. */
 export const POLL_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
 
-/** The bytes of a screen of text. If a terminal prints at most this much, the output counts as the echo of a key. */
+/** A screen of text. If a terminal prints at most this much, it counts as the echo of a key. */
 const ECHO_BYTES = 8192;
 
-/** The tools that can be watched; all are read-only. */
+/** All are read-only. */
 export type WatchedTool = keyof typeof POLL_MS;
 
 export interface LogPosition {
@@ -22,7 +22,7 @@ export interface LogPosition {
 const MAX_BEHIND = 1024 * 1024;
 const TAIL = 256 * 1024;
 
-/** The offset of the next poll. Bytes between `next_cursor` and this offset are skipped. */
+/** Bytes between `next_cursor` and this offset are skipped. */
 export function nextOffset({ next_cursor: next, log_bytes: bytes }: LogPosition): number {
   return bytes - next > MAX_BEHIND ? bytes - TAIL : next;
 }
@@ -37,10 +37,8 @@ export function logPauseMs(position: LogPosition): number {
 }
 
 /**
- * Milliseconds until the next poll of a terminal. If the terminal was silent before this output, the next poll begins at once,
- * so that typed keys appear immediately.
- * @param cursor the first byte of the last poll
- * @param tookMs its duration in milliseconds
+ * If the terminal was silent before this output, the next poll begins at once, so that typed keys appear immediately.
+ * @param cursor the first byte of the last poll @param tookMs its duration
  */
 export function terminalPauseMs(position: LogPosition, cursor: number, tookMs: number): number {
   const isEcho = position.next_cursor - cursor <= ECHO_BYTES;

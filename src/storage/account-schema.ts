@@ -1,4 +1,3 @@
-/** The database of a principal's Durable Object. */
 import type { Schema } from "./migrations.ts";
 
 export const ACCOUNT_SCHEMA = {

@@ -1,4 +1,4 @@
-/** The database of the Durable Objects that count guesses and registrations. */
+/** Of the objects that count guesses and registrations. */
 import type { Schema } from "./migrations.ts";
 
 export const ATTEMPTS_SCHEMA = {

@@ -8,7 +8,7 @@ import { readResource } from "./read.ts";
 import { skillsExtension } from "./skills.ts";
 import { ABOUT_FILES, ABOUT_RUNS } from "./texts.ts";
 
-/** @param sandbox the sandbox whose paths are completed if the client has not chosen one yet */
+/** @param sandbox whose paths are completed if the client has not chosen one yet */
 export function registerResources(server: McpServer, caller: CallerContext, sandbox: string): void {
   const { scopes } = caller.principal;
   const read = (uri: URL) => readResource(caller, uri.href);
@@ -35,7 +35,7 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
     server.registerResource("runs", runs, ABOUT_RUNS, read),
     server.registerResource("files", files, ABOUT_FILES, read),
   ];
-  // A disabled template would still be listed, so templates that the token cannot read are removed.
+  // A disabled template would still be listed.
   if (readers.length === 0) registered[0]?.remove();
   if (!scopes.includes("sandbox:read")) registered[1]?.remove();
   skillsExtension.attach(server);

@@ -1,4 +1,3 @@
-/** A sandbox's page: its state, saved data, ports, network and checkpoints. */
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { Facts, PlainButton } from "./controls.tsx";
@@ -21,13 +20,13 @@ import {
 
 interface AboutProps {
   name: string;
-  /** Undefined if the sandbox does not exist yet. */
+  /** Undefined if it does not exist yet. */
   sandbox: ListedSandbox | undefined;
   listing: SandboxListing;
   refresh: () => void;
 }
 
-/** Calls a tool. @returns `words` for the user, because the tool's own text is for models */
+/** @returns `words` for the user, because the tool's own text is for models */
 async function callWithOutcome(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
   await callTool(tool, args);
   return words;
@@ -193,7 +192,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
     if (await host().confirm(restoreQuestion(name, exactTime(saved_at))))
       await act(async () => {
-        // Shows the tool's text, because only this text names the checkpoint of the replaced state.
+        // Only the tool's text names the checkpoint of the replaced state.
         const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
         return content.map(({ text }) => text ?? "").join("\n");
       });

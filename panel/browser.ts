@@ -1,4 +1,4 @@
-/** The page in a browser window: it calls the server itself, with its session instead of a token. */
+/** In a browser window, the page calls the server itself, with its session instead of a token. */
 import type { Form, Host, ToolResult } from "./host.ts";
 import { streamedSource } from "./streamed.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
@@ -66,7 +66,7 @@ async function post(path: string, body: string, signal?: AbortSignal) {
   }
 }
 
-/** The last message of a response, as JSON or event stream. */
+/** As JSON or event stream. */
 function replyIn(text: string): Reply {
   const events = text.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   try {

@@ -1,4 +1,3 @@
-/** Shows how to connect each client, with settings to copy. */
 import { useState } from "preact/hooks";
 import { PlainButton } from "./controls.tsx";
 import { clientLines, formatted } from "../src/server/client-lines.ts";

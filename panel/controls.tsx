@@ -1,14 +1,13 @@
 import type { ComponentChildren, ComponentProps } from "preact";
 
-/** Properties of inputs for names, paths and commands: a browser must not correct them. */
+/** For names, paths and commands, which a browser must not correct. */
 export const VERBATIM = { autocomplete: "off", autocapitalize: "none", spellcheck: false } as const;
 
-/** A button without the accent color. */
 export function PlainButton(props: ComponentProps<"button">) {
   return <button type="button" class="plain" {...props} />;
 }
 
-/** Names and values. Rows without a value are left out. */
+/** Leaves out rows without a value. */
 export function Facts({ rows }: { rows: readonly (readonly [name: string, value: ComponentChildren])[] }) {
   return (
     <dl>
@@ -27,10 +26,10 @@ export function Facts({ rows }: { rows: readonly (readonly [name: string, value:
 
 interface SearchProps {
   label: string;
-  /** The number of items in the searched list. */
+  /** In the searched list. */
   count: number;
   class?: string;
-  /** Called with the text in lower case. */
+  /** In lower case. */
   find: (text: string) => void;
 }
 

@@ -1,4 +1,4 @@
-/** Questions inside the page, because a browser does not open its own dialogs for a frame. */
+/** A browser does not open its own dialogs for a frame. */
 
 export function confirmDialog(question: string): Promise<boolean> {
   return show(question, ["Yes", "No"]);
@@ -36,7 +36,7 @@ function show(words: string, labels: readonly string[]): Promise<boolean> {
     });
     document.body.append(dialog);
     dialog.showModal();
-    // The focus is on "No" or "Close", so that Enter changes nothing.
+    // On "No" or "Close", so that Enter changes nothing.
     (row.lastElementChild as HTMLButtonElement).focus();
   });
 }

@@ -1,4 +1,3 @@
-/** A sandbox's files: a tree, an open file, uploads and downloads. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { PlainButton, SearchField, VERBATIM } from "./controls.tsx";
 import { FileView } from "./file-view.tsx";
@@ -12,10 +11,9 @@ import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
 import { LOADING, NO_NAME_FOUND, uploadedText } from "./texts.ts";
 
-/** How many directories are shown at first, and how many more each press of the button shows. Only visible files are rendered. */
+/** At first, and per press of the button. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
 
-/** From this many entries on, a directory has a search field. */
 const SEARCH_FROM_ENTRIES = 100;
 
 const HOME = "/workspace";
@@ -23,9 +21,9 @@ const HOME = "/workspace";
 interface Tree {
   sandbox: string;
   open: string;
-  /** A number that changes when directories must be loaded again. */
+  /** Changes when directories must be loaded again. */
   version: number;
-  /** Called with files dropped on a directory. Does nothing if uploads are not allowed. */
+  /** For files dropped on a directory. Does nothing if uploads are not allowed. */
   send: (directory: string, files: Iterable<File>) => void;
   showFailure: (error: unknown) => void;
 }
@@ -72,7 +70,7 @@ export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }
     void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
   };
   useEffect(() => {
-    // If a file is dropped outside the target, the browser would replace the page by the file.
+    // Outside the target, the browser would replace the page by a dropped file.
     const ignoreDrop = (event: Event) => event.preventDefault();
     addEventListener("dragover", ignoreDrop);
     addEventListener("drop", ignoreDrop);
@@ -240,7 +238,7 @@ function File({ tree, path, entry }: { tree: Tree; path: string; entry: Entry })
   );
 }
 
-/** The names in a directory; empty if it does not exist yet. */
+/** Empty if the directory does not exist yet. */
 async function namesIn(sandbox: string, path: string, signal: AbortSignal): Promise<ReadonlySet<string>> {
   try {
     return new Set((await list(sandbox, path, signal)).entries.map((entry) => entry.path));

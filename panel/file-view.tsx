@@ -1,4 +1,3 @@
-/** One file: its text, picture or description. */
 import { useEffect, useState } from "preact/hooks";
 import { PlainButton, VERBATIM } from "./controls.tsx";
 import { MAX_BYTES, read, write } from "./file.ts";
@@ -14,17 +13,17 @@ import { LOADING, MIXED_LINE_ENDS, NAME_NOT_UTF8, NO_FILE, OVERWRITE, onlyFirst 
 type View =
   | { kind: "text"; text: string; newline: "\n" | "\r\n"; isNew?: true }
   | { kind: "missing" }
-  /** Text that this page cannot write back unchanged: it is too long, or has line ends of several kinds. */
+  /** Cannot be written back unchanged: it is too long, or has line ends of several kinds. */
   | { kind: "fixed"; text: string; why: string }
-  /** The content that `read_file` returns: a picture, or a description. */
+  /** From `read_file`: a picture, or a description. */
   | { kind: "other"; blocks: Block[] };
 
 const NEW: View = { kind: "text", text: "", newline: "\n", isNew: true };
 
-/** The character that replaces bytes of a file name that are not UTF-8. No path can reach such a file. */
+/** Replaces bytes of a file name that are not UTF-8. No path can reach such a file. */
 const NOT_UTF8 = "\ufffd";
 
-/** Unsaved changes by sandbox and path, for when the file is opened again. */
+/** By sandbox and path, for when the file is opened again. */
 const drafts = new Map<string, string>();
 
 export function FileView({ sandbox, path, onSaved }: { sandbox: string; path: string; onSaved: () => void }) {

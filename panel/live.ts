@@ -1,25 +1,23 @@
-/**
- * Watches everything that the page shows, through one stream at a time. Components name a tool, and get its results as they change.
- */
+/** Watches everything that the page shows, through one stream at a time. Components name a tool, and get its results as they change. */
 import { useEffect, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import { host, type Source, type Update, type Watch } from "./host.ts";
 import { pause, untilVisible } from "./poll.ts";
 import { isSignedOut, showError } from "./tools.ts";
 
-/** The pause after a failure, in milliseconds. */
+/** After a failure. */
 const RETRY_MS = 3000;
 
-/** The pause before a new stream, in milliseconds, because each new stream repeats all calls. */
+/** Before a new stream, which repeats all calls. */
 const RECONNECT_MS = 250;
 
-/** Within this time, in milliseconds, all added and removed watchers share one new stream. */
+/** All watchers added and removed within this time share one new stream. */
 const TOGETHER_MS = 30;
 
 export interface Watcher {
-  /** Each new stream reads this property again, because watchers of a log advance the cursor in it. */
+  /** Each new stream reads this again, because watchers of a log advance the cursor in it. */
   watch: Watch;
-  /** Handles a result before the next one arrives. Resolves with true if it was the last one. */
+  /** Before the next result arrives. Resolves with true if this was the last one. */
   onUpdate(update: Update): boolean | Promise<boolean>;
   onProblem(problem: string): void;
 }
@@ -42,7 +40,7 @@ class Live {
     };
   }
 
-  /** Starts a new stream, which repeats all calls. */
+  /** The new stream repeats all calls. */
   renew(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
@@ -83,7 +81,7 @@ class Live {
 
   async #report(watcher: Watcher | undefined, update: Update, signal: AbortSignal): Promise<void> {
     if (signal.aborted || !watcher || !this.#watchers.has(watcher)) return;
-    // No new stream is needed: the source reports nothing more for this watcher.
+    // The source reports nothing more for this watcher.
     if (await watcher.onUpdate(update)) this.#watchers.delete(watcher);
   }
 }
@@ -96,7 +94,7 @@ export interface WatchState<T> {
   refresh(): void;
 }
 
-/** Watches a tool's structured result. @param args the call's arguments; undefined watches nothing */
+/** @param args undefined watches nothing */
 export function useWatched<T>(name: WatchedTool, args: Record<string, unknown> | undefined): WatchState<T> {
   const [state, setState] = useState<{ key?: string; value?: T; problem?: string }>({});
   const key = args && JSON.stringify([name, args]);

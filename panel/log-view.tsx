@@ -1,8 +1,8 @@
-/** Shows a log. Only visible rows are elements, however long the log is. */
+/** Only visible rows are elements, however long the log is. */
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Line, OutputLog, Span } from "./output-log.ts";
 
-/** A row's height in pixels, as in the style sheet. */
+/** In pixels, as in the style sheet. */
 const ROW_HEIGHT = 20;
 
 const MARGIN_ROWS = 10;
@@ -12,13 +12,13 @@ interface Size {
   height: number;
 }
 
-/** @param version a number that changes when the log changes */
+/** @param version changes when the log changes */
 export function LogView({ log, version, label }: { log: OutputLog; version: number; label: string }) {
   const box = useRef<HTMLDivElement>(null);
   const probe = useRef<HTMLSpanElement>(null);
   const [size, setSize] = useState<Size>({ columns: 80, height: 400 });
   const [top, setTop] = useState(0);
-  /** Whether the end of the log is visible. Then it stays visible when the log grows. */
+  /** If the end is visible, it stays visible when the log grows. */
   const isAtEnd = useRef(true);
 
   useLayoutEffect(() => {

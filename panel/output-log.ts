@@ -1,10 +1,10 @@
 /**
- * A program's output as lines of text. Colors and line rewrites are applied, other control sequences are dropped, and control
- * characters are shown as symbols, such as ␛. So output is always shown as text.
+ * Output is always shown as text. Colors and line rewrites are applied, other control sequences are dropped, and control characters become
+ * symbols, such as ␛.
  */
 import { outputLeftOut } from "./texts.ts";
 
-/** A span of a line in one style; `style` contains class names. */
+/** `style` contains class names. */
 export interface Span {
   text: string;
   style: string;
@@ -15,14 +15,14 @@ export interface Line {
   length: number;
 }
 
-/** The longest line in characters. A longer line is split. */
+/** A longer line is split. */
 const MAX_LINE = 4096;
 
-/** The most characters and lines that a log keeps. It drops the oldest lines. */
+/** Kept by a log, which drops the oldest lines. */
 const MAX_CHARACTERS = 2_000_000;
 const MAX_LINES = 20_000;
 
-/** The longest incomplete control sequence that waits for the next chunk, in characters. */
+/** Of an incomplete control sequence that waits for the next chunk. */
 const MAX_SEQUENCE = 4096;
 
 const TAB = 8;
@@ -31,7 +31,6 @@ const TAB = 8;
 // oxlint-disable-next-line no-control-regex
 const SEQUENCE = /^\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\`-~])/;
 
-/** An incomplete sequence at the end of a chunk. */
 // oxlint-disable-next-line no-control-regex
 const UNFINISHED = /^\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)$/;
 
@@ -53,14 +52,13 @@ interface Cell {
 export class OutputLog {
   #lines: Line[] = [];
   #characters = 0;
-  /** The current line, and the cursor's column. */
+  /** `#column` is the cursor's. */
   #cells: Cell[] = [];
   #column = 0;
   #style: Style = {};
   #classes = "";
-  /** An incomplete control sequence, completed by the next chunk. */
+  /** Completed by the next chunk. */
   #pending = "";
-  /** Whether earlier lines were dropped. */
   isCut = false;
 
   lines(): readonly Line[] {
@@ -90,7 +88,6 @@ export class OutputLog {
     this.#trim();
   }
 
-  /** Shows that `bytes` bytes of output are missing. */
   addGap(bytes: number): void {
     if (this.#cells.length > 0) this.#endLine();
     this.#pending = "";

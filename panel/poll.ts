@@ -1,9 +1,8 @@
-/** Polling while the page is visible. */
 import { useEffect, useState } from "preact/hooks";
 import { host } from "./host.ts";
 import { showError, ToolFailed } from "./tools.ts";
 
-/** The pause after a failure, in milliseconds. */
+/** After a failure. */
 const RETRY_MS = 3000;
 
 interface PollState<T> {
@@ -12,8 +11,7 @@ interface PollState<T> {
 }
 
 /**
- * Loads a value while the page is visible.
- * @param key a new key loads the value again; undefined loads nothing
+ * While the page is visible. @param key a new key loads the value again; undefined loads nothing
  * @param everyMs the pause after a result; without it, loading ends with the first result or tool error
  */
 export function usePolled<T>(
@@ -47,7 +45,7 @@ export function usePolled<T>(
   return poll;
 }
 
-/** Resolves after `ms` milliseconds, when the network returns, or when the signal aborts. */
+/** Also ends when the network returns, or when the signal aborts. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const finish = () => {
@@ -62,7 +60,7 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Resolves when the page is visible, or the signal aborts. */
+/** Or the signal aborts. */
 export function untilVisible(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     const onVisible = () => {

@@ -1,4 +1,3 @@
-/** A sandbox's runs: the list, and one open run with live output. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { PlainButton, VERBATIM } from "./controls.tsx";
 import { isTaskID } from "../src/runs/id.ts";
@@ -31,7 +30,6 @@ interface RunsProps {
   open: string;
   isThere: boolean;
   previews: readonly ListedPreview[];
-  /** A problem that the page already shows above the run. */
   problemShownAbove: string | undefined;
   onStarted: () => void;
 }
@@ -153,7 +151,6 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
   );
 }
 
-/** Texts in place of output, by the run's state. */
 const EMPTY_TEXTS: Record<string, string> = { unknown: LOADING_RUN, running: NO_OUTPUT };
 
 interface OpenRunProps {

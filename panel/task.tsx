@@ -1,4 +1,3 @@
-/** An agent's task, or a question: its progress, changes, results and costs. */
 import type { TargetedEvent } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Facts, PlainButton } from "./controls.tsx";
@@ -16,7 +15,7 @@ import { type ToolResult, callTool, ToolFailed } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 import { NO_ARTIFACT_LINK } from "./texts.ts";
 
-/** The result of `get_result` for a task, or for a question, which has a program. */
+/** Of `get_result` for a task, or for a question, which has a program. */
 interface Fields extends Partial<Omit<ToolOutputs["execute_task"], "tokens">> {
   tokens?: { input: number; output: number; cache_read?: number; cache_write?: number };
   code?: string;
@@ -103,13 +102,13 @@ export function Task({ id, followed, details }: { id: string; followed: Followed
   );
 }
 
-/** How many steps are shown at first, and how many more each press of the button shows. */
+/** At first, and per press of the button. */
 const SHOWN_STEPS = 100;
 
 function Steps({ log, version }: { log: OutputLog; version: number }) {
   const [count, setCount] = useState(SHOWN_STEPS);
   const list = useRef<HTMLOListElement>(null);
-  /** Whether the newest step is visible. Then it stays visible when steps are added. */
+  /** If the newest step is visible, it stays visible when steps are added. */
   const isAtEnd = useRef(true);
   useLayoutEffect(() => {
     if (list.current && isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;
@@ -144,7 +143,7 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
 }
 
 interface ArtifactData {
-  /** The text, or the part of it that fits into one answer. */
+  /** The text, or what fits into one answer. */
   content?: string;
   /** Where the text continues; undefined at the end. */
   next_cursor?: number;
@@ -153,7 +152,7 @@ interface ArtifactData {
 
 const KINDS: Readonly<Record<string, string>> = { "@": "place", "+": "added", "-": "removed" };
 
-/** The kind of each line. An added line may look like a file header. Only lines before a file's first hunk are headers. */
+/** An added line may look like a file header. Only lines before a file's first hunk are headers. */
 function kindsOf(lines: readonly string[]): (string | undefined)[] {
   let isHead = true;
   return lines.map((line) => {
@@ -163,7 +162,7 @@ function kindsOf(lines: readonly string[]): (string | undefined)[] {
   });
 }
 
-/** A diff. Additions and removals have signs, not only colors. */
+/** Additions and removals have signs, not only colors. */
 function Diff({ text }: { text: string }) {
   const lines = text.replace(/\n$/, "").split("\n");
   const kinds = kindsOf(lines);
@@ -210,13 +209,13 @@ function Artifact({ id, path, bytes }: { id: string; path: string; bytes: number
   );
 }
 
-/** An artifact's content, without hints for models. */
+/** Without hints for models. */
 function blocksOf({ data, content }: ToolResult<ArtifactData>): readonly Block[] {
   const isWhole = data.content !== undefined && data.next_cursor === undefined;
   return isWhole ? [{ type: "text", text: data.content }] : content;
 }
 
-/** Saves an artifact by its link, or its complete text. @throws {ToolFailed} */
+/** By its link, or its complete text. @throws {ToolFailed} */
 async function save({ url, content, next_cursor }: ArtifactData, path: string): Promise<void> {
   if (url !== undefined) return host().download(url);
   if (content === undefined || next_cursor !== undefined) throw new ToolFailed(NO_ARTIFACT_LINK);

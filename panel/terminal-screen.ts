@@ -1,4 +1,4 @@
-/** A terminal's screen, by xterm.js. The page loads this module only if it shows a terminal. */
+/** By xterm.js. The page loads this module only if it shows a terminal. */
 import { FitAddon } from "@xterm/addon-fit";
 import { type ITheme, Terminal } from "@xterm/xterm";
 import css from "@xterm/xterm/css/xterm.css";
@@ -11,23 +11,23 @@ addStyle(css);
 
 const SCROLLBACK = 5000;
 
-/** How many characters are drawn at once. Between slices, the page handles events. */
+/** Characters drawn at once. Between slices, the page handles events. */
 const SLICE = 2048;
 
 const MAX_PASTED_CHARS = 100_000;
 
-/** Control characters, which pasted text must not contain: they act as keys, or end a paste early. */
+/** Act as keys, or end a paste early. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL_CHARACTERS = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
 export interface Options {
   isReadOnly: boolean;
-  /** Called with typed text, and with responses to a program's terminal queries. */
+  /** Also with responses to a program's terminal queries. */
   onTyped: (text: string) => void;
   onSize: (size: Size) => void;
-  /** Called when the keyboard focus should leave the terminal. */
+  /** The keyboard focus should leave the terminal. */
   onLeave: () => void;
-  /** Called with the reason if a text cannot be pasted. */
+  /** The reason why a text cannot be pasted. */
   onRefused: (reason: string) => void;
   confirm: (question: string) => Promise<boolean>;
 }
@@ -40,9 +40,7 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /**
-   * Whether earlier output is being drawn. Queries in it get no response, because the program got one when it printed the query.
-   */
+  /** Queries in earlier output get no response, because the program got one when it printed the query. */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {
@@ -57,7 +55,7 @@ export class Screen {
       disableStdin: options.isReadOnly,
       cursorBlink: false,
       theme: this.#theme(),
-      // The filter removes links. If it misses one, a click on the link does nothing.
+      // The filter removes links. If it misses one, a click does nothing.
       linkHandler: { activate: () => undefined },
     });
     this.#terminal = terminal;
@@ -99,7 +97,7 @@ export class Screen {
     this.#terminal.options.cursorInactiveStyle = "none";
   }
 
-  /** Whether a screen reader gets the output, which makes drawing slower. */
+  /** For a screen reader, which makes drawing slower. */
   set isReadAloud(isReadAloud: boolean) {
     this.#terminal.options.screenReaderMode = isReadAloud;
   }
@@ -119,7 +117,7 @@ export class Screen {
     return new TerminalFilter(() => Math.max(this.#terminal.rows, this.#terminal.cols));
   }
 
-  /** Whether the program gets a key. The page itself handles the keys to leave the terminal, to copy and to paste. */
+  /** The page itself handles the keys to leave the terminal, to copy and to paste. */
   #isForTerminal(event: KeyboardEvent): boolean {
     if (event.type !== "keydown" || !event.ctrlKey) return true;
     if (event.key === "]") {

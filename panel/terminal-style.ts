@@ -18,7 +18,6 @@ class TerminalStyle extends HTMLElement {
 
 customElements.define("terminal-style", TerminalStyle);
 
-/** Adds a permanent style sheet to the page. */
 export function addStyle(text: string): void {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(text);

@@ -1,7 +1,4 @@
-/**
- * Follows a run's output. After a broken connection it continues at the same byte. If it is more than 1 MiB behind, it skips to
- * the last 256 KiB and marks the gap.
- */
+/** After a broken connection, continues at the same byte. If it is more than 1 MiB behind, skips to the last 256 KiB and marks the gap. */
 import { useEffect, useState } from "preact/hooks";
 import type { ToolOutputs } from "../client/tool-types.ts";
 import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
@@ -14,7 +11,7 @@ import { callTool } from "./tools.ts";
 
 export interface FollowedRun {
   log: OutputLog;
-  /** A number that changes when the log changes. */
+  /** Changes when the log changes. */
   version: number;
   state: RunState | undefined;
   exitCode: number | undefined;
@@ -23,7 +20,7 @@ export interface FollowedRun {
   problem: string | undefined;
 }
 
-/** A page of a log, as `get_result` returns it with a cursor. It has the fields of a result of `send_input`. */
+/** `get_result` with a cursor returns the fields of a result of `send_input`. */
 export type LogPage = ToolOutputs["send_input"];
 
 const NO_OUTPUT = {
@@ -86,9 +83,9 @@ export function useRun(id: string | undefined): FollowedRun {
   return followed.id === id ? followed : { ...NO_OUTPUT, log: new OutputLog(), version: 0 };
 }
 
-/** The fields of `get_result` for every run. */
+/** Of `get_result`, for every run. */
 interface RunFields extends ListedRun {
-  /** The program or command. The server may have cut it. */
+  /** May be cut by the server. */
   source: string;
 }
 
@@ -99,7 +96,7 @@ export interface RunDetails {
   problem: string | undefined;
 }
 
-/** A run's data without its log. @param key a new key loads the data again; undefined loads nothing */
+/** Without the log. @param key a new key loads the data again; undefined loads nothing */
 export function useRunDetails(id: string, key: string | undefined): RunDetails {
   const { value, problem } = usePolled(key, (signal) =>
     callTool<RunFields>("get_result", { id, wait_seconds: 0 }, signal),

@@ -1,4 +1,4 @@
-/** A value that changes outside the page's components. */
+/** Changes outside the page's components. */
 import { useEffect, useState } from "preact/hooks";
 
 export class Value<T> {
@@ -19,14 +19,14 @@ export class Value<T> {
     for (const watcher of this.#watchers) watcher();
   }
 
-  /** Calls `watcher` after every change. @returns a function that stops it */
+  /** @returns a function that stops the watcher */
   watch(watcher: () => void): () => void {
     this.#watchers.add(watcher);
     return () => this.#watchers.delete(watcher);
   }
 }
 
-/** The current value. The component is rendered again when it changes. */
+/** Renders the component again when the value changes. */
 export function useValue<T>(value: Value<T>): T {
   const [now, setNow] = useState(() => value.get());
   useEffect(() => {

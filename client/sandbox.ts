@@ -51,10 +51,7 @@ export class Sandbox {
     return commandRun(await this.#run("run_command", { command }, options));
   }
 
-  /**
-   * Types into an `interactive` command.
-   * @param id the id of the command's run, from `onStart`
-   */
+  /** @param id of the `interactive` command's run, from `onStart` */
   async type(id: string, text: string): Promise<void> {
     await this.#call("send_input", { id, text });
   }

@@ -1,6 +1,4 @@
-/**
- * Sandboxes for the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`.
- */
+/** For the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`. */
 import { type Editor, type ToolOutputImage, UserError, applyDiff } from "@openai/agents-core";
 import * as sdk from "@openai/agents-core/sandbox";
 import * as internal from "@openai/agents-core/sandbox/internal";
@@ -11,10 +9,7 @@ import { Process } from "./process.ts";
 import { Sessions, newName, quote } from "./shell-sessions.ts";
 
 export type OpenAISandboxOptions = {
-  /**
-   * The sandbox's name. A sandbox with a name survives the run. Without a name, the run gets a new sandbox that ends with the
-   * run.
-   */
+  /** A sandbox with a name survives the run. Without a name, the run gets a new sandbox that ends with it. */
   name?: string;
 };
 

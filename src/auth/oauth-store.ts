@@ -1,4 +1,4 @@
-/** The key-value store for OAuth: failures are `StoreError`s, and every operation has a time limit. */
+/** Failures are `StoreError`s, and every operation has a time limit. */
 import type { Env } from "../shared/config.ts";
 import { logError } from "../shared/log.ts";
 import type { SignInName } from "../shared/principal.ts";
@@ -8,26 +8,23 @@ import { messageOf } from "../shared/text.ts";
 
 const MAX_KEY_BYTES = 512;
 
-/** The time limit of one operation, in milliseconds. Most take less than a second. */
+/** Most operations take less than a second. */
 const TIMEOUT_MS = 10_000;
 
-/** The store failed or timed out. Keeps the store's message, because the OAuth provider recognizes some messages. */
+/** Keeps the store's message, because the OAuth provider recognizes some. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 }
 
 export function guardStore(store: KVNamespace): KVNamespace {
   return interceptStore(store, (name, key, call) => {
-    // No value has a key that is too long, and the store would throw for such a key.
+    // No value has a key that is too long, and the store would throw.
     const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
     return name === "get" && isTooLong ? Promise.resolve(null) : withTimeLimit(call);
   });
 }
 
-/**
- * The keys of the sign-in methods' own values. A key begins with its name here and a colon. docs/internals/storage.md has the
- * table.
- */
+/** Of the sign-in methods' own values. A key begins with its name and a colon: see the table in docs/internals/storage.md. */
 export const METHOD_KEYS = {
   "github-login": {
     id: "<login>",
@@ -39,7 +36,6 @@ export const METHOD_KEYS = {
 
 type MethodKey<Name extends SignInName> = Extract<keyof typeof METHOD_KEYS, `${Name}-${string}`>;
 
-/** The values of one sign-in method. */
 export interface MethodStore<Name extends SignInName = SignInName> {
   get(key: MethodKey<Name>, id: string): Promise<string | null>;
   put(key: MethodKey<Name>, id: string, value: string): Promise<void>;
@@ -54,7 +50,7 @@ export function methodStore({ OAUTH_KV }: Pick<Env, "OAUTH_KV">): MethodStore {
   };
 }
 
-/** Wraps a store. @param intercept gets each method's name, its first argument, and a function that makes the call */
+/** @param intercept gets each method's name, its first argument, and a function that makes the call */
 export function interceptStore(
   store: KVNamespace,
   intercept: (name: string | symbol, key: unknown, call: () => Promise<unknown>) => unknown,
@@ -86,7 +82,7 @@ async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   throw new StoreError("OAUTH_KV did not respond in time");
 }
 
-/** The result of the work. If the store failed, logs the error and returns undefined. */
+/** Logs the error if the store failed. */
 export async function unlessStoreFails<T>(context: RequestContext, where: string, work: () => Promise<T>) {
   try {
     return await work();

@@ -1,4 +1,4 @@
-/** The layout of all pages, with headers that deny everything a page does not need. */
+/** Headers deny everything a page does not need. */
 import { HTML, markup } from "./html.ts";
 import { sha256 } from "../shared/sha256.ts";
 
@@ -82,8 +82,8 @@ button:hover, .button:hover { filter: brightness(1.08); }
 `;
 
 /**
- * A button that approves by one click. The click counts when the pointer has been over the page for a second: another page could
- * show itself above this one and disappear at the first click of a double click.
+ * Approves by one click, after the pointer has been over the page for a second: another page could show itself above this one and
+ * disappear at the first click of a double click.
  */
 export function approvalButton(button: HTML): HTML {
   return markup`<div class="late">${button}</div>`;
@@ -132,7 +132,7 @@ interface Document {
   headers: Headers;
 }
 
-/** A complete document that cannot be framed. @param policy its Content-Security-Policy */
+/** Cannot be framed. @param policy its Content-Security-Policy */
 export function htmlDocument({ title, head, body, policy, status, headers }: Document): Response {
   headers.set("content-type", "text/html; charset=utf-8");
   headers.set("content-security-policy", policy.join("; "));

@@ -2,7 +2,7 @@ import type { RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
 import type { Turns } from "./turns.ts";
 
-/** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
+/** The last piece may be shorter. @param body must be a byte stream */
 export async function* splitStream(
   body: ReadableStream<Uint8Array>,
   bytes: number,
@@ -15,31 +15,27 @@ export async function* splitStream(
       if (done) return;
     }
   } finally {
-    // The cancellation fails if the stream has ended.
+    // Fails if the stream has ended.
     await reader.cancel().catch(() => undefined);
   }
 }
 
-/** The default time limit of a body in milliseconds, and how many bytes are read at once. */
+/** The default time limit of a body, and how much is read at once. */
 const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
 
 interface Bounds {
   maxBytes: number;
-  /** How many bytes of an oversized body are still read and dropped; 0 by default. */
+  /** Of an oversized body, read and dropped; 0 by default. */
   drainBytes?: number;
   ms?: number;
-  /** Counts the bytes while they arrive. */
+  /** Counts bytes while they arrive. */
   memory?: RequestMemory | undefined;
-  /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
+  /** For a body of more than READ_BYTES. Until it has a turn, only that many of its bytes are read. */
   turns?: Turns | undefined;
 }
 
-/**
- * Reads a body into one buffer, and counts its bytes while they arrive. The reads are large, because each read takes some more
- * kilobytes of memory.
- * @throws errors of reading, for example if the client disconnects
- */
+/** Reads are large, because each takes some more kilobytes of memory. @throws if the client disconnects, for example */
 export async function readBody(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
   { maxBytes, drainBytes = 0, ms = READ_MS, memory, turns }: Bounds,
@@ -86,7 +82,7 @@ export async function readBody(
   }
 }
 
-/** A form sent by a browser; undefined for another type, and for a body that is too long, too slow or broken. */
+/** From a browser; undefined for another type, and for a body that is too long, too slow or broken. */
 export async function readForm(request: Request, bounds: Bounds): Promise<URLSearchParams | undefined> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
   if (type !== "application/x-www-form-urlencoded") return undefined;
@@ -94,7 +90,7 @@ export async function readForm(request: Request, bounds: Bounds): Promise<URLSea
   return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
 }
 
-/** A response's body; undefined if it is too long, too slow or encoded. The server never requests an encoding. */
+/** Undefined if too long, too slow or encoded: the server never requests an encoding. */
 export async function readBounded(response: Response, bounds: Bounds) {
   if (isEncoded(response)) {
     await response.body?.cancel();
@@ -104,7 +100,7 @@ export async function readBounded(response: Response, bounds: Bounds) {
   return "bytes" in read ? read.bytes : undefined;
 }
 
-/** Whether the runtime decodes the body, so that its length on the wire differs. */
+/** The runtime decodes the body, whose length on the wire differs. */
 export function isEncoded({ headers }: Response): boolean {
   return (headers.get("content-encoding") ?? "identity") !== "identity";
 }

@@ -1,9 +1,9 @@
-/** The most bytes of parts that are joined. Larger parts stay separate, because a copy would take more time than it saves. */
+/** A copy of larger parts would take more time than joining them saves. */
 export const JOINED_BYTES = 32 * 1024;
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text of UTF-8 bytes without NUL; undefined for other bytes. */
+/** Undefined for NUL and invalid UTF-8. */
 export function textOf(bytes: Uint8Array): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
@@ -13,10 +13,10 @@ export function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** The ends at which bytes were cut out of a longer text, so that a character may be incomplete there. */
+/** Where bytes were cut out of a longer text, so that a character may be incomplete. */
 type CutEnds = "none" | "start" | "end" | "both";
 
-/** Like `textOf`, with the number of bytes. An incomplete character at a cut end is dropped. */
+/** Drops an incomplete character at a cut end. `bytes` is the number of bytes. */
 export function wholeText(bytes: Uint8Array, cut: CutEnds): { text: string; bytes: number } | undefined {
   const complete = wholeCharacters(bytes, cut);
   const text = textOf(complete);
@@ -25,19 +25,19 @@ export function wholeText(bytes: Uint8Array, cut: CutEnds): { text: string; byte
 
 const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
-/** Bytes as text, without an incomplete character at a cut end. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
+/** Drops an incomplete character at a cut end. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
 export function decodeText(bytes: Uint8Array, cut: CutEnds): string {
   return lenient.decode(wholeCharacters(bytes, cut));
 }
 
-/** The bytes of the character that begins with this byte. */
+/** In bytes. */
 export function characterLength(lead: number): number {
   if (lead >= 0xf0) return 4;
   if (lead >= 0xe0) return 3;
   return lead >= 0xc0 ? 2 : 1;
 }
 
-/** Part of a text's bytes, without a partial character at a cut end. */
+/** Drops a partial character at a cut end. */
 export function wholeCharacters(bytes: Uint8Array, cut: CutEnds): Uint8Array {
   if (cut === "none") return bytes;
   if (cut === "both") return wholeCharacters(wholeCharacters(bytes, "start"), "end");
@@ -57,18 +57,18 @@ export function wholeCharacters(bytes: Uint8Array, cut: CutEnds): Uint8Array {
 }
 
 /**
- * Decodes a stream that arrives in pieces. If a piece ends inside a character, the character comes with the next piece. A call
- * without a piece returns the rest. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays.
+ * If a piece ends inside a character, it comes with the next piece. A call without a piece returns the rest. Invalid UTF-8 becomes
+ * U+FFFD, and a byte order mark stays.
  */
 export function pieceDecoder(): (piece?: Uint8Array) => string {
   const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
   return (piece) => decoder.decode(piece, { stream: piece !== undefined });
 }
 
-/** Longer lines are split, in UTF-16 units, because an incomplete line is kept in memory and joined with each piece. */
+/** In UTF-16 units. Longer lines are split, because an incomplete line is kept in memory and joined with each piece. */
 const MAX_LINE = 16 * 1024;
 
-/** Like `pieceDecoder`, but returns lines. If a piece ends inside a line, the line comes with a later piece. */
+/** Like `pieceDecoder`. A line comes with the piece in which it ends. */
 export function lineDecoder(): (piece?: Uint8Array) => string[] {
   const decode = pieceDecoder();
   let rest = "";
@@ -81,7 +81,7 @@ export function lineDecoder(): (piece?: Uint8Array) => string[] {
   };
 }
 
-/** At most `units` UTF-16 units of a text, from its start unless it is cut there. Never contains half of a surrogate pair. */
+/** Never contains half of a surrogate pair. */
 export function cutText(text: string, units: number, cutAt: "start" | "end" = "end"): string {
   if (text.length <= units) return text;
   return cutAt === "end"
@@ -89,7 +89,7 @@ export function cutText(text: string, units: number, cutAt: "start" | "end" = "e
     : text.slice(text.length - units).replace(/^[\udc00-\udfff]/, "");
 }
 
-/** A text without half of a surrogate pair at its end. */
+/** At the end. */
 export function dropHalfPair(text: string): string {
   return text.replace(/[\ud800-\udbff]$/, "");
 }
@@ -106,7 +106,7 @@ export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   return joined;
 }
 
-/** Adds bytes to the end of a list. Joins small parts, because each part takes memory. */
+/** Joins small parts, because each takes memory. */
 export function addPart(parts: Uint8Array[], bytes: Uint8Array): void {
   const last = parts.at(-1);
   if (last && last.length + bytes.length <= JOINED_BYTES) parts[parts.length - 1] = joinBytes([last, bytes]);
@@ -118,7 +118,7 @@ export function titleOf(source: string): string {
   return line.length > 120 ? `${cutText(line, 119).toWellFormed()}…` : line;
 }
 
-/** A sentence without its full stop, for use at the end of another sentence. */
+/** Without its full stop, for the end of another sentence. */
 export function clause(sentence: string): string {
   // With the lookbehind, long rows of dots and spaces take linear time.
   return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");
@@ -128,7 +128,7 @@ export function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** Like `quote`, but for people: without unnecessary quotation marks. */
+/** For people: without unnecessary quotation marks. */
 export function shellWord(text: string): string {
   return /^[\w./:=@+-]+$/.test(text) ? text : quote(text);
 }

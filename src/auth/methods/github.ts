@@ -1,4 +1,4 @@
-/** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
+/** GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
 import * as z from "zod";
 import type { MethodStore } from "../oauth-store.ts";
 import { challengeOf } from "../pkce.ts";
@@ -13,7 +13,7 @@ import {
 
 const NAME = "github";
 
-/** A login in lower case. Logins of managed users contain an underscore. */
+/** In lower case. Logins of managed users contain an underscore. */
 const LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 
 interface Settings {
@@ -73,7 +73,7 @@ function requireSettings(config: MethodConfig<typeof NAME>): Settings {
   return settings;
 }
 
-/** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or `id:<number>`. They always differ: no login has a colon. */
+/** For a login or `id:<number>`. They always differ: no login has a colon. */
 function userRule(entry: string): Rule<typeof NAME> {
   return `${NAME}:user:${entry}`;
 }
@@ -109,8 +109,7 @@ async function accountOf(
 }
 
 /**
- * The configuration rule that lets the account sign in, or the reason for refusing it. A listed login belongs to the account
- * that first used it, because GitHub reassigns free logins. `store` keeps that account.
+ * A listed login belongs to the account that first used it, because GitHub reassigns free logins. `store` keeps that account.
  * @throws {SiteError}
  */
 async function ruleOf(
@@ -134,7 +133,7 @@ async function ruleOf(
   return { refused: reassigned ? "login_reassigned" : "not_allowed" };
 }
 
-/** Whether the account is an active member. Open invitations have the state `pending`. */
+/** Open invitations have the state `pending`. */
 async function isMember(settings: Settings, org: string, token: string): Promise<boolean> {
   const response = await fetchGitHub(`${settings.apiURL}/user/memberships/orgs/${org}`, {}, token);
   // 403 can also mean that the organization has not approved this OAuth app.

@@ -1,20 +1,19 @@
-/** Keyboard input for a sandbox's terminal. */
 import { cutText } from "../text.ts";
 import { pause } from "../timers.ts";
 
-/** The shortest time between calls, in milliseconds. The server allows 20 calls per second for typing and following together. */
+/** The server allows 20 calls per second for typing and following together. */
 export const CALL_INTERVAL_MS = 120;
 
 const MAX_TYPED = 4000;
 
-/** Sends typed text in order, and combines text that was typed between two calls. */
+/** In order. Combines text that was typed between two calls. */
 export class Typing {
   readonly #send: (text: string) => Promise<void>;
   readonly #onFailure: (error: unknown) => void;
   #typed = "";
   #isSending = false;
 
-  /** @param send types a text. If `send` fails, `onFailure` is called and nothing more is sent */
+  /** @param send if it fails, `onFailure` is called and nothing more is sent */
   constructor(send: (text: string) => Promise<void>, onFailure: (error: unknown) => void) {
     this.#send = send;
     this.#onFailure = onFailure;
@@ -40,7 +39,7 @@ export class Typing {
   }
 }
 
-/** Does the work, and returns when the next call is allowed. */
+/** Returns when the next call is allowed. */
 export async function spaceCalls<T>(work: () => Promise<T>): Promise<T> {
   const delay = pause(CALL_INTERVAL_MS);
   const value = await work();

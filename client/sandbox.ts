@@ -38,10 +38,7 @@ export class Sandbox {
     this.files = new Files(connection, name);
   }
 
-  /**
-   * Runs code in a live kernel and waits for its end. Variables stay for later calls with the same language and context. An
-   * exception is a result with `error`.
-   */
+  /** Waits for the code's end. Variables stay for later calls with this language and context. An exception is a result with `error`. */
   async runCode(code: string, options: CodeOptions = {}): Promise<CodeRun> {
     return codeRun(await this.#run("run_code", { code }, options));
   }

@@ -20,7 +20,6 @@ import {
 
 interface AboutProps {
   name: string;
-  /** Undefined if it does not exist yet. */
   sandbox: ListedSandbox | undefined;
   listing: SandboxListing;
   refresh: () => void;

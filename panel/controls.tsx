@@ -26,7 +26,6 @@ export function Facts({ rows }: { rows: readonly (readonly [name: string, value:
 
 interface SearchProps {
   label: string;
-  /** In the searched list. */
   count: number;
   class?: string;
   /** In lower case. */

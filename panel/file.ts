@@ -6,11 +6,9 @@ type Page = ToolOutputs["list_files"];
 export type Entry = Page["entries"][number];
 export type Entries = Pick<Page, "entries" | "more">;
 
-/** Per call, and per directory. */
 const PAGE_ENTRIES = 5000;
 const MAX_ENTRIES = 50_000;
 
-/** In bytes. */
 export const MAX_BYTES = 256 * 1024;
 
 export async function list(sandbox: string, path: string, signal: AbortSignal): Promise<Entries> {

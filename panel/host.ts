@@ -45,10 +45,7 @@ export interface ToolResult {
 }
 
 export interface Host {
-  /**
-   * The result has data (`structuredContent`) in this form, and may have `isError`.
-   * @throws {SignedOut} {@link Unreachable} {@link ToolFailed} if the call returned no result
-   */
+  /** `data` is in this form. @throws {SignedOut} {@link Unreachable} {@link ToolFailed} if the call returned no result, even `isError` */
   callTool(
     name: string,
     args: Record<string, unknown>,

@@ -5,7 +5,6 @@ import { host, type Source, type Update, type Watch } from "./host.ts";
 import { pause, untilVisible } from "./poll.ts";
 import { isSignedOut, showError } from "./tools.ts";
 
-/** After a failure. */
 const RETRY_MS = 3000;
 
 /** Before a new stream, which repeats all calls. */
@@ -40,7 +39,6 @@ class Live {
     };
   }
 
-  /** The new stream repeats all calls. */
   renew(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {

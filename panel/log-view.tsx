@@ -12,7 +12,6 @@ interface Size {
   height: number;
 }
 
-/** @param version changes when the log changes */
 export function LogView({ log, version, label }: { log: OutputLog; version: number; label: string }) {
   const box = useRef<HTMLDivElement>(null);
   const probe = useRef<HTMLSpanElement>(null);

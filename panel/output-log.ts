@@ -1,7 +1,4 @@
-/**
- * Output is always shown as text. Colors and line rewrites are applied, other control sequences are dropped, and control characters become
- * symbols, such as ␛.
- */
+/** Applies colors and line rewrites, drops other control sequences, and shows control characters as symbols, such as ␛. */
 import { outputLeftOut } from "./texts.ts";
 
 /** `style` contains class names. */
@@ -52,12 +49,10 @@ interface Cell {
 export class OutputLog {
   #lines: Line[] = [];
   #characters = 0;
-  /** `#column` is the cursor's. */
   #cells: Cell[] = [];
   #column = 0;
   #style: Style = {};
   #classes = "";
-  /** Completed by the next chunk. */
   #pending = "";
   isCut = false;
 

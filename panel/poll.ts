@@ -2,7 +2,6 @@ import { useEffect, useState } from "preact/hooks";
 import { host } from "./host.ts";
 import { showError, ToolFailed } from "./tools.ts";
 
-/** After a failure. */
 const RETRY_MS = 3000;
 
 interface PollState<T> {
@@ -60,7 +59,6 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Or the signal aborts. */
 export function untilVisible(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     const onVisible = () => {

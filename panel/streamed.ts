@@ -67,6 +67,5 @@ export const streamedSource: Source = async (watch, report, signal) => {
 
 interface StreamEvent extends Update {
   watch: number;
-  /** The reason, if the server refuses to make this call. */
   refused?: string;
 }

@@ -26,7 +26,6 @@ export class Subject {
     this.#callTool = callTool;
   }
 
-  /** The page shows something else now. */
   stopFollowing(): void {
     this.#stopped.abort();
   }

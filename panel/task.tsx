@@ -102,7 +102,6 @@ export function Task({ id, followed, details }: { id: string; followed: Followed
   );
 }
 
-/** At first, and per press of the button. */
 const SHOWN_STEPS = 100;
 
 function Steps({ log, version }: { log: OutputLog; version: number }) {
@@ -145,7 +144,6 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
 interface ArtifactData {
   /** The text, or what fits into one answer. */
   content?: string;
-  /** Where the text continues; undefined at the end. */
   next_cursor?: number;
   url?: string;
 }

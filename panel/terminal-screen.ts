@@ -25,7 +25,6 @@ export interface Options {
   /** Also with responses to a program's terminal queries. */
   onTyped: (text: string) => void;
   onSize: (size: Size) => void;
-  /** The keyboard focus should leave the terminal. */
   onLeave: () => void;
   /** The reason why a text cannot be pasted. */
   onRefused: (reason: string) => void;

@@ -21,7 +21,6 @@ export interface TerminalState {
   bytes: number;
 }
 
-/** Sent by this page, by run. */
 const sentSizes = new Map<string, Size>();
 
 /** Started by this page and not shown yet. */
@@ -128,7 +127,6 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       console.error(error);
     });
 
-    /** Returns a function that stops it. */
     function follow(opened: Screen): () => void {
       const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
       /** Bytes printed before this screen opened; undefined until the first page of output. */

@@ -1,4 +1,3 @@
-/** Through MCP, as every client calls tools. */
 import { ERROR_META } from "../src/shared/apps.ts";
 import type { ErrorCode } from "../src/shared/errors.ts";
 import { type Block, type Form, host } from "./host.ts";
@@ -27,7 +26,6 @@ export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Unless the page must offer to sign in. */
 export function showError(error: unknown, show: (text: string) => void): void {
   if (error instanceof SignedOut) isSignedOut.set(true);
   else show(errorText(error));

@@ -11,7 +11,6 @@ import { callTool } from "./tools.ts";
 
 export interface FollowedRun {
   log: OutputLog;
-  /** Changes when the log changes. */
   version: number;
   state: RunState | undefined;
   exitCode: number | undefined;
@@ -83,7 +82,6 @@ export function useRun(id: string | undefined): FollowedRun {
   return followed.id === id ? followed : { ...NO_OUTPUT, log: new OutputLog(), version: 0 };
 }
 
-/** Of `get_result`, for every run. */
 interface RunFields extends ListedRun {
   /** May be cut by the server. */
   source: string;
@@ -91,7 +89,6 @@ interface RunFields extends ListedRun {
 
 export interface RunDetails {
   fields: RunFields | undefined;
-  /** The text that models get, and pictures. */
   content: Block[];
   problem: string | undefined;
 }

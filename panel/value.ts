@@ -1,4 +1,3 @@
-/** Changes outside the page's components. */
 import { useEffect, useState } from "preact/hooks";
 
 export class Value<T> {
@@ -19,14 +18,12 @@ export class Value<T> {
     for (const watcher of this.#watchers) watcher();
   }
 
-  /** @returns a function that stops the watcher */
   watch(watcher: () => void): () => void {
     this.#watchers.add(watcher);
     return () => this.#watchers.delete(watcher);
   }
 }
 
-/** Renders the component again when the value changes. */
 export function useValue<T>(value: Value<T>): T {
   const [now, setNow] = useState(() => value.get());
   useEffect(() => {

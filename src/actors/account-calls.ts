@@ -18,10 +18,7 @@ export interface Owner {
   sandbox: string;
   /** Where to create an actor that does not exist yet; the platform chooses if undefined. An actor never moves. */
   region?: Region;
-  /**
-   * False for a caller that may only read, or a call about the previous container. With `ifKnown` (reading and deleting files)
-   * only a sandbox that was used or configured before starts, because a new one has no files.
-   */
+  /** If false, no start. `ifKnown` (reading, deleting files) starts only used or configured sandboxes: a new one has no files. */
   mayStart?: boolean | "ifKnown";
   scopes?: readonly Scope[];
   /** In milliseconds; the server's maximum if undefined. */

@@ -102,10 +102,7 @@ export class AccountLink {
     return accountOf(this.#env, owner.principalID);
   }
 
-  /**
-   * The first call, and the first after a stop, waits for the account. Later calls register in the background.
-   * @returns undefined if the call did not wait
-   */
+  /** Waits for the account at the first call, and at the first after a stop. @returns undefined if the call did not wait */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
     this.#usedAt = now;

@@ -1,7 +1,4 @@
-/**
- * Handles the calls to a sandbox. Errors become data. The plan of a file operation follows from its row in
- * `container/sandboxd/operations.ts`.
- */
+/** Errors become data. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`. */
 import {
   type FileRow,
   type OperationName,

@@ -43,17 +43,13 @@ interface DecisionsHost {
 
 export class NetworkDecisions {
   readonly #host: DecisionsHost;
-  /** Resolves at the next decision about any question. */
   #nextDecision = Promise.withResolvers<void>();
 
   constructor(host: DecisionsHost) {
     this.#host = host;
   }
 
-  /**
-   * Stores a question if the change gives more access. If the question exists already, waits for a decision.
-   * @throws {ToolError} if the operator forbids the change
-   */
+  /** Waits for a decision if the question exists already. @throws {ToolError} if the operator forbids the change */
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
     // The question is about the whole policy, because another call may change the settings that this change omits.
     const next = this.#policyAfter(change);
@@ -68,7 +64,6 @@ export class NetworkDecisions {
     return { state: stored.isRefused ? "refused" : "open", id, added };
   }
 
-  /** An open question, for the holder of its link. */
   find(id: string): NetworkQuestion | undefined {
     const { account } = this.#host;
     const stored = account.principalID === undefined ? undefined : this.#find(id);

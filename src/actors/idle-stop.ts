@@ -1,7 +1,4 @@
-/**
- * An open preview postpones the stop of an idle container. Busy background processes do too if the operator allows it, for
- * `KEEP_BUSY` hours at most, because code in the sandbox can fake being busy.
- */
+/** Busy processes postpone the stop for `KEEP_BUSY` hours at most, because code in the sandbox can fake being busy. */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";

@@ -32,10 +32,7 @@ const READY_TIMEOUT_MS = 900_000;
 /** A sandbox used this recently is not stopped to make room, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
-/**
- * How long a container's end waits for the save, which continues after that. A caller who restricts the network waits as
- * long, and so does the platform's alarm, which may take 15 minutes.
- */
+/** The save continues after this time. A caller who restricts the network waits as long; so does an alarm, of at most 15 minutes. */
 const SAVE_TO_STOP_MS = 40_000;
 
 /** How long an unused container that cannot be saved is kept: code in the sandbox could delay its save for ever. */
@@ -338,7 +335,6 @@ export class Lifecycle {
     }
   }
 
-  /** For a call whose container is gone. */
   async #untilReportedEnd(): Promise<void> {
     this.#checkState();
     const position = this.#position;
@@ -441,10 +437,7 @@ export class Lifecycle {
     );
   }
 
-  /**
-   * There is no await between the last check and the beginning of the end, from which calls wait. So the save before it contains
-   * every acknowledged change. Returns whether the container ended.
-   */
+  /** No await after the last check, and calls wait from then on: the save has every acknowledged change. Returns whether it ended. */
   async #endUnused(
     isInUse: () => boolean,
     end: () => Promise<unknown>,

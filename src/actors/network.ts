@@ -122,10 +122,7 @@ export class SandboxNetwork {
     return isEnforced;
   }
 
-  /**
-   * Requests to these hosts get a token. A container that started without any interception may not trust the platform's
-   * certificates, so intercepted requests would fail there. Then git gets a token in the next container.
-   */
+  /** Git gets no token in a container that started without any interception: it may not trust the platform's certificates. */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
     const isTrusted =
       this.#isStarting || intercepted.length > 0 || this.#host.platform.isAlwaysTrusted === true;

@@ -1,7 +1,4 @@
-/**
- * Creates the parts of a sandbox's actor. Each part uses parts created before it, and learns of changes by the events of
- * `Lifecycle` and `Runs`.
- */
+/** Each part uses parts created before it, and learns of changes by the events of `Lifecycle` and `Runs`. */
 import { Connection } from "../container/connection.ts";
 import { FileOperations } from "../container/file-operations.ts";
 import type { OutboundPolicy } from "../container/internet.ts";

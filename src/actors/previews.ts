@@ -1,7 +1,4 @@
-/**
- * A preview outlives its container, because a service or the user starts the program again in the next one. A request to a preview
- * starts no container, because anybody can send one.
- */
+/** A preview outlives its container. A request to it starts no container, because anybody can send one. */
 import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Preview } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -37,10 +34,7 @@ export class Previews {
     this.#host = host;
   }
 
-  /**
-   * An open port keeps its token. @returns also `before`: the port's previous expiry; 0 if it was not open
-   * @throws {ToolError} `quota_exceeded`
-   */
+  /** An open port keeps its token. @returns `before`: the previous expiry, or 0 @throws {ToolError} `quota_exceeded` */
   open(port: number, token: string, expiresAt: number): Preview & { before: number } {
     const open = this.list();
     const earlier = open.find((preview) => preview.port === port);
@@ -119,10 +113,7 @@ export class Previews {
     return response;
   }
 
-  /**
-   * An open request or WebSocket counts as use. Only sandboxd knows them: the actor forwards WebSockets without listening,
-   * because workerd applies back-pressure only then.
-   */
+  /** Only sandboxd knows open requests and WebSockets: workerd applies back-pressure only if the actor does not listen to them. */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;
     const report = await this.#host.sandboxd.report();

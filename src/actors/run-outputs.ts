@@ -51,10 +51,7 @@ export class RunOutputs {
     this.#host = host;
   }
 
-  /**
-   * Waits for the run's end or, with a cursor, for output after it.
-   * @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait
-   */
+  /** With a cursor, waits for output after it. @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait */
   async read({ cursor, maxBytes = 0, ...waited }: RunToRead): Promise<RunReading> {
     const { runs, config } = this.#host;
     const maxWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);

@@ -1,7 +1,4 @@
-/**
- * Deletes the files of ended runs in the sandbox soon, and their records and logs when they expire. Reports stored bytes to the
- * account, whose limit counts all sandboxes.
- */
+/** Cleans up after runs, and reports their bytes to the account, whose limit counts all sandboxes. */
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
 import type { RunRecord, Stored } from "../runs/run-store.ts";

@@ -1,4 +1,3 @@
-/** The Worker's calls to a principal's sandboxes. */
 import {
   type Input,
   type OperationName,

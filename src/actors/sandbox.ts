@@ -1,4 +1,3 @@
-/** The actor of one sandbox, on top of the SDK's class. */
 import type { OperationName } from "../../container/sandboxd/operations.ts";
 import type { Admission, ModelCall, ModelOutcome } from "../container/model-calls.ts";
 import type { CodeRunSpec } from "../runs/code-executor.ts";

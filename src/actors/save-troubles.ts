@@ -9,12 +9,11 @@ import { isPermanentSaveError, notSavedText, partlySavedText, reasonOf } from ".
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 300_000;
 
-/** When a notice reports failing saves. */
+/** How long saves fail before a notice says so. */
 const NOTICE_AFTER_MS = 180_000;
 
 export class SaveTroubles {
   #failures = 0;
-  /** `why` is the last reason. */
   #failing: { since: number; why: ToolError } | undefined;
   #isFailureReported = false;
   #leftOut: LeftOut | undefined;

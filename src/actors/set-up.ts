@@ -140,7 +140,6 @@ export class SetUp {
     return this.#state && { script: this.#state.script, had: this.#state.had };
   }
 
-  /** For a sandbox created from a checkpoint. */
   inherit({ script, had }: SetUpSettings): void {
     this.#put({ script, had, isDone: false, lost: 0 });
   }
@@ -290,11 +289,7 @@ export class SetUp {
     }
   }
 
-  /**
-   * For work that is not a run; runs wait at `gate`.
-   * @param mayBegin whether to start the set-up if it is due
-   * @throws {ToolError} after the time limit; the reason if it cannot run
-   */
+  /** Runs wait at `gate` instead. @throws {ToolError} after the time limit; the reason if the set-up cannot run */
   async waitUntilDone({ ms = CALL_MS, mayBegin = true }): Promise<void> {
     if (mayBegin) await this.begin();
     let mayRepeat = mayBegin;

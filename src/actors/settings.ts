@@ -73,10 +73,7 @@ export class SandboxSettings {
     return { ...this.current, region: current };
   }
 
-  /**
-   * If the sandbox is destroyed meanwhile, the change is applied after that, to a sandbox without settings.
-   * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
-   */
+  /** After a destruction meanwhile, changes the new sandbox. @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded` */
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;

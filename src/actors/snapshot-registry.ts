@@ -457,7 +457,6 @@ export class SnapshotRegistry {
     return this.requireCheckpoint(id);
   }
 
-  /** For a save or a checkpoint that exceeds the principal's limit. */
   fullError(): ToolError {
     const { workspaceBytes: allowed } = this.#limits;
     return quotaError({ limit: "workspaceBytes", allowed, used: this.bytes });

@@ -16,10 +16,7 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
-/**
- * How much larger than the limit for its files a save may be, because files can grow during the save. Without this limit, a program
- * in sandboxd's place could send the principal's whole free quota in each of several saves.
- */
+/** Files can grow during a save. Without a limit, a program in sandboxd's place could use up the principal's quota. */
 const GROWTH = 2;
 
 /** How long a save that exceeded the free quota is remembered. */

@@ -38,10 +38,7 @@ export interface WorkspaceHost extends TransferHost {
   report(error: unknown): void;
 }
 
-/**
- * A save begins SAVE_DEBOUNCE_MS after the last change, but at most SAVE_MAX_DELAY_MS after the first unsaved one, and takes a
- * second or two. So a change of up to 20 MB is saved within five seconds.
- */
+/** A save takes a second or two, so a change of up to 20 MB is saved within five seconds. */
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
@@ -77,7 +74,6 @@ interface Installation {
 
 const EMPTY_ORIGIN: Origin = { packs: [] };
 
-/** For forks of a saved state. */
 export interface Settings {
   readonly forCheckpoint: CheckpointSettings | undefined;
 }
@@ -386,10 +382,7 @@ export class Workspace {
     return { container, system, isEmpty: isEmpty && isNew, savedAt: origin?.savedAt };
   }
 
-  /**
-   * Saves a set-up's result. @param expiresAt for other sandboxes, in milliseconds since the epoch; undefined if none may use it
-   * @throws {ToolError}, and errors of R2
-   */
+  /** @param expiresAt for other sandboxes, in milliseconds since the epoch; undefined if none may use it @throws {ToolError} */
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();

@@ -83,10 +83,7 @@ const validUntil = new Map<string, number>();
 const EXEMPT_MS = 600_000;
 const MAX_EXEMPT = 1000;
 
-/**
- * A lookup reads the store, which costs money, so each address has a limit per minute. Recently valid tokens are exempt, so that a
- * flood of guesses does not lock out signed-in clients.
- */
+/** Limited per address, because a lookup costs money; valid tokens are exempt, so that guesses do not lock out signed-in clients. */
 export async function lookUpToken(
   token: string,
   oauth: OAuth,
@@ -174,10 +171,7 @@ export function unauthorized(reason: RefusalReason, message: string, metadata?: 
   return { reason, response: json({ error: "Unauthorized", message }, 401, { "www-authenticate": header }) };
 }
 
-/**
- * Status 403 if the principal lacks a scope, else undefined. The challenge also names the principal's current scopes, because a
- * client signs in again with exactly the scopes of the challenge.
- */
+/** Status 403. A client signs in again with exactly the challenge's scopes, so these include the current ones. */
 export function insufficientScope(
   { principal, metadata }: Caller,
   needed: readonly Scope[],

@@ -1,13 +1,9 @@
-/**
- * Over HTTPS, the names of sign-in cookies have the `__Host-` prefix, so that no other host can set them. Browsers accept it only over
- * HTTPS, so on loopback, the only place with plain HTTP, the same cookies have no prefix.
- */
+/** `__Host-` cookies cannot be set by another host. Browsers accept them only over HTTPS, so on loopback the prefix is missing. */
 
 export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const PREFIX_WITHOUT_HOST = COOKIE_PREFIX.slice("__Host-".length);
 
-/** Of this server or of Cloudflare. */
 export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }

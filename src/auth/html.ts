@@ -22,10 +22,7 @@ function renderValue(value: Value): string {
   return String(value).replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
-/**
- * Makes a name from outside safe to show: one line without control, bidirectional and invisible characters, so that it cannot imitate
- * other text of the page. Empty if nothing visible is left.
- */
+/** One line of visible characters, so that a name from outside cannot imitate other text of the page. May be empty. */
 export function plain(name: string, limit = 60): string {
   const line = name
     .replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Cs}]/gu, " ")

@@ -81,10 +81,7 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .warn { color: var(--warn); background: var(--warn-back); }
 `;
 
-/**
- * Approves by one click, after the pointer has been over the page for a second: another page could show itself above this one and
- * disappear at the first click of a double click.
- */
+/** Works after the pointer was here for a second: a page above this one could disappear at the first click of a double click. */
 export function approvalButton(button: HTML): HTML {
   return markup`<div class="late">${button}</div>`;
 }

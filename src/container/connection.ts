@@ -1,7 +1,4 @@
-/**
- * One WebSocket to sandboxd for calls and events. It opens with the first call and closes soon after the last one, so that the actor
- * can sleep. A user program may listen in place of sandboxd, so every message is checked, and a wrong one ends the connection.
- */
+/** Closes soon after the last call, so that the actor can sleep. User programs may listen instead of sandboxd: checks every message. */
 import {
   type Call,
   EVENT_CHARS,
@@ -81,10 +78,7 @@ export class Connection {
     }
   }
 
-  /**
-   * sandboxd starts a command only once.
-   * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
-   */
+  /** sandboxd starts a command only once. @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or before the restore */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#socket ?? (await this.#openConnection());
     // Another call may have opened the connection during the restore, and the run may have ended.
@@ -113,10 +107,7 @@ export class Connection {
     }
   }
 
-  /**
-   * Returns how many bytes the run's terminal accepted.
-   * @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if the number is unknown
-   */
+  /** Returns the accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if they are unknown */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();

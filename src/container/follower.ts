@@ -38,7 +38,6 @@ export interface OutputSink {
 export interface ContainerLink {
   connection: Connection;
   lifecycle: Pick<ContainerLifecycle, "isRunning" | "waitUntilReadyForRun">;
-  /** Undefined if none was ever set. */
   variables: { readonly current: Variables | undefined };
 }
 
@@ -80,7 +79,6 @@ export abstract class RunFollower {
   /** Resolves when the sink has accepted all output, except `#waitingBytes`. */
   #taking: Promise<unknown> = Promise.resolve();
   #waitingBytes = 0;
-  /** Last reported to sandboxd over this connection. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #reportedFull = new Set<Stream>();
 
@@ -157,7 +155,6 @@ export abstract class RunFollower {
     void this.#end(event);
   }
 
-  /** After the sink has accepted all earlier output. */
   async #end(outcome: Outcome): Promise<void> {
     await this.#taking;
     this.#outcome = outcome;

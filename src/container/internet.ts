@@ -1,7 +1,4 @@
-/**
- * The requests that a sandbox sends to the internet through the Worker: all under a restrictive policy, otherwise those to hosts for
- * which the principal has a secret or a git sign-in. Redirects are not followed: the program's next request comes here too.
- */
+/** Requests through the Worker: all of a restricted sandbox, else those with a secret or git sign-in. Follows no redirects. */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";
 import type { Connection } from "../shared/connection-log.ts";

@@ -9,10 +9,7 @@ export type Path = readonly string[];
 
 interface JSONListener {
   open?(path: Path, isList: boolean): void;
-  /**
-   * For a value that is neither a list nor an object.
-   * @param read a string's value, or the text of another value; undefined if too long. Bytes count as characters: only ASCII is exact
-   */
+  /** Neither a list nor an object. @param read undefined if too long; exact only for ASCII */
   value(path: Path, read: () => string | undefined): void;
 }
 
@@ -36,10 +33,7 @@ export class JSONReader {
     this.#listener = listener;
   }
 
-  /**
-   * A wrong character, name or bracket, or too much nesting, after which nothing is read. Not a complete check: invalid UTF-8, `[1,,2]` and
-   * a missing end, for example, are not noticed.
-   */
+  /** Reading stops then. Not a complete check: invalid UTF-8, `[1,,2]` and a missing end, for example, are not noticed. */
   get isMalformed(): boolean {
     return this.#isMalformed;
   }

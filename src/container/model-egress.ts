@@ -1,7 +1,4 @@
-/**
- * Hosts that a sandbox reaches only through the Worker, because their credential must not be in the sandbox. A process there sends
- * a placeholder made for its task. The handler asks the actor whether it is valid, and replaces it with the credential.
- */
+/** Hosts whose credential must not be in the sandbox: the Worker replaces a task's placeholder with it, if the actor agrees. */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
@@ -25,7 +22,6 @@ interface EgressRow {
   /** Header names, or prefixes ending with `*`. */
   passed: readonly string[];
   upstream(config: Config): string;
-  /** Besides the credential. */
   complete(headers: Headers, credential: Secret): void;
 }
 
@@ -53,7 +49,6 @@ const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
 /** By sandbox, the most recently used last. */
 const paces = new Map<string, Pace>();
 const MAX_PACES = 1000;
-/** When a task with too many concurrent requests may retry. */
 const BUSY_SECONDS = 5;
 
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
@@ -202,11 +197,7 @@ function paceOf(containerID: string): Pace {
   return pace;
 }
 
-/**
- * `wasSent` returns whether the whole body was sent: its announced length, or its end. Without it, the API does nothing. Aborts
- * `refused`, with a `RefusedRequest` as reason, if the body is too large, or makes the API connect to hosts that the sandbox may
- * not reach.
- */
+/** Without the whole body the API does nothing, so `wasSent` matters for the cost. `refused` aborts with a `RefusedRequest`. */
 function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
   const refusing = new AbortController();

@@ -10,10 +10,7 @@ const SOURCES = new Set(["base64", "text", "content", "file"]);
 /** Tools that the agent itself runs, and tool search. The API runs all others, which may reach any host. */
 const AGENT_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
-/**
- * A text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. If a name occurs twice, both values
- * count, because some parsers use the first and others the last.
- */
+/** Parses JSON, because a search would match inside a conversation. Of repeated names both values count, as parsers differ. */
 export class RequestMeter {
   #bytes = 0;
   #maxTokens: number | undefined;
@@ -38,7 +35,6 @@ export class RequestMeter {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
-  /** Which part of the request makes the API connect to a host. */
   get reachedHost(): string | undefined {
     return this.#reader.isMalformed ? "invalid JSON" : this.#reachedHost;
   }

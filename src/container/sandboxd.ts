@@ -100,7 +100,6 @@ export class Sandboxd {
     return this.#port.fetch(SANDBOXD_PORT, request);
   }
 
-  /** Undefined if sandboxd does not respond. */
   async report() {
     const signal = AbortSignal.timeout(REPORT_MS);
     const response = await this.fetch(new Request("http://sandboxd/", { signal })).catch(() => undefined);

@@ -17,7 +17,6 @@ export interface Conversation {
   id: string;
 }
 
-/** Continues a conversation. */
 export type Target = { task: string };
 
 export class Snapshots {

@@ -15,7 +15,6 @@ export async function readSandbox<T>(
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 
-/** Leaves notices like `readSandbox`. */
 export async function operateWithoutNotice<Name extends OperationName>(
   caller: CallerContext,
   sandbox: string,
@@ -51,7 +50,6 @@ export function protocolError(error: ToolError, uri?: string): ProtocolError {
   );
 }
 
-/** For example by a wrong address. */
 const CALLER_ERRORS: ReadonlySet<ToolError["code"]> = new Set([
   "invalid_argument",
   "not_found",

@@ -22,7 +22,6 @@ const PROGRESS_MS = 250;
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
-/** After a failed call. */
 const CONTAINER_END_WAIT_MS = 5000;
 
 interface ActiveRunHost {
@@ -83,7 +82,6 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#log.waitingBytes;
   }
 
-  /** Includes unsaved output. */
   view(): RunView {
     return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
   }
@@ -231,7 +229,6 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waitAtMost(ms, this.#settled.promise);
   }
 
-  /** Also reports the last output line whenever it changes. */
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
     const deadline = Date.now() + ms;
     let before = "";
@@ -252,10 +249,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.type !== undefined;
   }
 
-  /**
-   * Waits until the terminal settles, unless `waits` is false.
-   * @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if only part of the text was typed
-   */
+  /** @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if only part of the text was typed */
   async type(input: TerminalInput, waits = true): Promise<void> {
     const { id } = this.record;
     const type = this.#execution?.type;
@@ -271,10 +265,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (waits) await this.waitUntilQuiet(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
 
-  /**
-   * Resolves when the terminal has printed something and settled, when the run ends, or after `ms`.
-   * @param from output bytes before typing; the echo of the typed text does not count as output
-   */
+  /** Also at the run's end, or after `ms`. @param from output bytes before typing; an echo does not count as output */
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
     const deadline = Date.now() + Math.min(ms, SETTLE_MS);

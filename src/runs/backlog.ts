@@ -1,7 +1,4 @@
-/**
- * Limits how much log data of a sandbox waits for R2, because SQLite's file never shrinks, and how fast a sandbox prints after a
- * burst. At the limit, runs that print take turns: each waits until R2 has stored some data.
- */
+/** Bounds the log data that waits for R2, because SQLite's file never shrinks, and how fast a sandbox prints after a burst. */
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
@@ -13,15 +10,11 @@ const WAITING_BYTES = 4 * 1024 * 1024;
 const UPLOAD_WAIT_MS = 3000;
 const REFUSED_MS = 10_000;
 
-/**
- * Bytes, and bytes per second, of a sandbox's runs: all sandboxes may share the thread that stores output. The burst exceeds a log
- * of the default size. After it, the writes of programs block, as at a slow terminal.
- */
+/** All sandboxes may share the thread that stores output. The burst exceeds a default log; after it, programs' writes block. */
 const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 
 export interface WaitingLog {
   readonly waitingBytes: number;
-  /** Settles when the attempt has ended. */
   moveLog(): Promise<void>;
 }
 
@@ -31,7 +24,6 @@ export class Backlog {
   readonly #pace = new Pace(OUTPUT_PACE);
   #refusedAt = -Infinity;
 
-  /** @param logs of running runs */
   constructor(logs: () => Iterable<WaitingLog>) {
     this.#logs = logs;
   }

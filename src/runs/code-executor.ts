@@ -27,7 +27,6 @@ import {
 import type { EndState } from "../shared/run-listing.ts";
 import * as texts from "./texts.ts";
 
-/** To end an earlier actor's code and read its output. */
 const TAKE_OVER_MS = 60_000;
 
 /** At each end of a traceback. */

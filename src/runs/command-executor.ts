@@ -29,7 +29,6 @@ export interface CommandSpec extends Allowance {
   interactive?: boolean;
 }
 
-/** From this state another actor resumes a command. */
 export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */

@@ -1,10 +1,7 @@
 import type { ActiveRun } from "./active-run.ts";
 import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts";
 
-/**
- * `before` resolves with the function that starts the execution, or with the run's end if nothing must start.
- * @param waiting what `before` waits for, shown to the run's caller
- */
+/** @param before resolves with the function that starts the execution, or with the run's end if nothing must start */
 export function startAfter(
   run: ActiveRun,
   before: () => Promise<End | (() => Execution)>,

@@ -4,11 +4,9 @@ import { failureNote } from "./texts.ts";
 
 export interface RunFailure {
   end: End;
-  /** For a waiting caller, unless the run was lost. */
   error: ToolError;
   /** Whether the run may have begun with unknown end: the caller then gets a `lost` run, not an error. */
   isLoss: boolean;
-  /** Unexpected, for the log. */
   cause?: unknown;
 }
 

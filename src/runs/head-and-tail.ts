@@ -1,4 +1,3 @@
-/** Bounds the memory that a stream takes. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
 import { decodeText, joinBytes, wholeCharacters } from "../shared/text.ts";
 import type { ShownOutput } from "./shown-output.ts";
@@ -9,7 +8,6 @@ export class HeadAndTail {
   /** At most `SHOWN_END_BYTES` each. */
   head: Uint8Array;
   tail: Uint8Array;
-  /** Of the whole stream. */
   bytes: number;
 
   constructor(head: Uint8Array = EMPTY, tail: Uint8Array = EMPTY, bytes = 0) {

@@ -1,7 +1,4 @@
-/**
- * Ends a run for its caller if the sandbox does not report the end in time. User code can suppress that report, but cannot change
- * the Worker's clock.
- */
+/** Ends a run for its caller: user code can suppress the sandbox's report, but cannot change the Worker's clock. */
 import type { End } from "./run-types.ts";
 import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
 

@@ -11,10 +11,7 @@ import { logUnreadable } from "./texts.ts";
 /** SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/**
- * A log may have FREE_ROWS rows, and one more for each LEAST_ROW_BYTES bytes: programs can switch streams with every byte, and each
- * row costs readers time. Beyond that, a piece joins the last unsaved piece of its stream.
- */
+/** Each row costs readers time, and programs can switch streams with every byte. Beyond these rows, pieces are joined. */
 const FREE_ROWS = 1000;
 const LEAST_ROW_BYTES = 32;
 
@@ -81,7 +78,6 @@ export class LogWriter {
   /** In rows, but in no object yet. */
   #unshipped: number;
 
-  /** Continues after the rows of an earlier actor. */
   constructor(sql: SqlStorage, store: RunObjects, runID: string, cap: () => number, isNew: boolean) {
     this.#sql = sql;
     this.#store = store;
@@ -133,7 +129,6 @@ export class LogWriter {
     return this.#pendingBytes >= OBJECT_BYTES || this.#unshipped >= OBJECT_BYTES;
   }
 
-  /** R2 fails, and too much waits in memory. */
   get isOverdue(): boolean {
     return this.#pendingBytes >= 2 * OBJECT_BYTES;
   }

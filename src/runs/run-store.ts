@@ -7,7 +7,6 @@ import type { End, RunSummary, RunView, Stream } from "./run-types.ts";
 import type { RunKind, RunState } from "../shared/run-listing.ts";
 
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
-  /** From `sourceToStore`. */
   source?: string | undefined;
   /** Undefined if nothing was started. */
   resumeState?: unknown;
@@ -50,7 +49,6 @@ type SummaryRow = Pick<Row, (typeof SUMMARY)[number]>;
 /** Ids sort by the time of the request, so the query passes only a few running runs before an ended one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
 
-/** Of all runs of a sandbox. */
 export interface Stored {
   bytes: number;
   /** When the oldest ended run ended, in milliseconds since the epoch. */
@@ -140,10 +138,7 @@ export class RunStore {
     ).sum;
   }
 
-  /**
-   * The database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can be removed. Called every few
-   * seconds, so the query reads only the rows of tasks and of runs with long logs.
-   */
+  /** 0 without runs, because then nothing can be removed. Called every few seconds, so it reads only rows of tasks and long logs. */
   measureStored(): Stored {
     const { runs, bytes, oldest } = this.#rows.one<{ runs: number; bytes: number; oldest: number | null }>(
       `SELECT EXISTS (SELECT 1 FROM runs) AS runs, (${FIRST_END}) AS oldest,

@@ -8,13 +8,11 @@ import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
 import { CANCELLED_TEXT } from "./texts.ts";
 
 export interface Allowance {
-  /** From the start. */
   timeoutMs: number;
   /** Why the time is less than requested, in sentences. */
   cut?: string;
 }
 
-/** As reported by the executor. */
 export interface End {
   state: EndState;
   /** 128 plus the signal number if a signal ended the command. */
@@ -48,7 +46,6 @@ export const DETAIL_BYTES = 1_500_000;
 export interface WaitState {
   /** Ids of earlier runs, the running one first. */
   behind: string[];
-  /** What the runs share. */
   kind: "session" | "context" | "workspace" | "setup";
   /** Of the session or context; otherwise empty. */
   name: string;
@@ -67,7 +64,6 @@ export interface RunSummary {
   waiting?: WaitState;
 }
 
-/** For the caller, the same for every kind. */
 export interface RunView extends RunSummary {
   /** The stored source, if it is more than the title. */
   source?: string | undefined;
@@ -92,13 +88,11 @@ export interface LogPiece {
   bytes: Uint8Array;
 }
 
-/** `State` resumes the run. */
 export interface RunSink<State = unknown> extends OutputSink {
   /** After the wait for earlier runs. */
   markStarted(): void;
   /** Undefined if nothing was started after all. */
   keepState(state: State | undefined): void;
-  /** Whether the sandbox may have files of the run. */
   hasFiles: boolean;
 }
 

@@ -27,7 +27,6 @@ import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
-/** A run's part of the principal's quota. */
 export interface Reservation {
   seconds: number;
   /** Why the time is less than requested, in sentences. */
@@ -71,9 +70,7 @@ export interface RunsHost {
 }
 
 export interface RunSubscriber {
-  /** A run began, ended or was removed. */
   onRunsChange?(): void;
-  /** Files in the sandbox can be deleted. */
   onRunEnd?(run: RunRecord, hasFiles: boolean): void;
 }
 
@@ -146,13 +143,9 @@ export interface RunToRead {
   seenCode?: number;
 }
 
-/** In one result. */
 export const PAGE_BYTES = 48 * 1024;
 
-/**
- * A call that waits for a page returns after a pause of the output this long. Most programs print more often while they work, so each
- * call waits its full `wait_seconds` and does not return after each line.
- */
+/** Most programs print more often while they work, so a call for a page waits its full time and does not return after each line. */
 const LOG_REST_MS = 10_000;
 
 export class Runs {
@@ -200,10 +193,7 @@ export class Runs {
     return this.#active.values().some((run) => !run.isEnded);
   }
 
-  /**
-   * The quota may shorten the time limit. If preparation takes too long, the result shows a run that has not started.
-   * @throws the reason, if the run fails to start while the caller waits
-   */
+  /** Shows an unstarted run if preparation takes too long. @throws the reason if the start fails while the caller waits */
   async start<Spec extends Allowance & { interactive?: boolean }>(
     executor: Executor<Spec>,
     source: string,
@@ -324,11 +314,7 @@ export class Runs {
       });
   }
 
-  /**
-   * Waits for the run's end or, with a cursor, for output after it.
-   * @param until with a cursor: `output` waits for the first new output, `page` for a full page or a pause of the output
-   * @throws {ToolError} `not_found`
-   */
+  /** @param until with a cursor: `output` for the first new output, `page` for a full page or a pause @throws {ToolError} `not_found` */
   async result(
     id: string,
     waitMs: number,
@@ -361,10 +347,7 @@ export class Runs {
     return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
   }
 
-  /**
-   * Returns the last `maxBytes` of the output since the previous call, and as `skipped` how many bytes came before. With `maxBytes` 0
-   * the call does not wait for output. @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
-   */
+  /** `skipped` bytes came before the page. With `maxBytes` 0, does not wait. @throws `not_found`, errors of `ActiveRun.type` */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
     const run = this.#active.get(id);
     if (!run)
@@ -460,7 +443,6 @@ export class Runs {
     return run;
   }
 
-  /** The run may have ended meanwhile. */
   #followLate(
     run: ActiveRun,
     execute: (reservation: Reservation) => Execution,

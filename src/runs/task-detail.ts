@@ -24,14 +24,12 @@ export interface TaskDetail {
   components?: readonly string[];
   /** An absolute path in the sandbox. */
   directory: string;
-  /** The agent's id. */
   conversation?: string;
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
   /** Undefined before the end, and if the changes could not be determined. */
   changes?: Changes;
-  /** As stored in R2. */
   artifacts: Artifact[];
   /** Created and changed files; undefined if all were stored. */
   notKept?: UnkeptFiles;
@@ -47,7 +45,6 @@ export interface TaskDetail {
 export interface QuestionDetail extends CodeDetail {
   /** Undefined until the program is complete. */
   language?: string;
-  /** So far. */
   code: string;
   model: string;
   /** Of the request that wrote the program. */
@@ -64,7 +61,6 @@ export interface Changes {
   count: number;
   /** A git diff against the start, cut at `DIFF_BYTES`. */
   diff: string;
-  /** Of the whole diff. */
   diffBytes: number;
 }
 
@@ -92,11 +88,9 @@ export interface UnkeptFiles {
 export interface Archive {
   /** Missing if an earlier version stored the archive in a form that this version does not read. */
   isSnapshot?: true;
-  /** Files that did not fit, in total and the largest. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
   /** Directories of regenerable files with too many entries. */
   crowded?: string[];
-  /** The agent's conversation did not fit. */
   isWithoutConversation?: true;
 }
 
@@ -109,8 +103,6 @@ export const LIST_NAME = "changes.list";
 /** Individually, in a result. */
 export const SHOWN_FILES = 50;
 
-/** In a record. */
 export const MAX_FILES = 500;
 
-/** In the record. */
 export const DIFF_BYTES = 24 * 1024;

@@ -21,14 +21,10 @@ export function terminalText(output: string): string {
   return render(output).text;
 }
 
-/**
- * The text is at most twice as long as the output, plus a row: further padding is dropped.
- * @returns `moved`: cells written, or moved by insertions and deletions; less than `MAX_COLUMNS` for each character of output
- */
+/** At most twice as long as the output, plus a row. @returns `moved`: written or moved cells, under `MAX_COLUMNS` per character */
 export function render(output: string): { text: string; moved: number } {
   let text = "";
   let row: string[] = [];
-  /** Can still change. */
   let rows = [{ cells: row, end: "" }];
   let cursorRow = 0;
   let column = 0;

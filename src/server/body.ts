@@ -6,10 +6,7 @@ import * as texts from "./texts.ts";
 
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
-/**
- * Of an oversized body, read and discarded: if the server closed the connection while the client was still sending, the client might
- * not see the response.
- */
+/** A client that is still sending might not see the response if the server closed the connection. */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
 /** Enough for the largest body at half a megabit per second. */
@@ -41,7 +38,6 @@ export async function readJSON(
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
 }
 
-/** HTTP status, JSON-RPC error code, message. */
 const REFUSALS = {
   broken: [400, -32700, texts.UNREADABLE_BODY.broken],
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],

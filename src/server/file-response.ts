@@ -88,10 +88,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   return new Response(body, { status, headers });
 }
 
-/**
- * Counts memory until the client has read the body or has disconnected.
- * @param length undefined if it is not known @throws {ToolError} `quota_exceeded`
- */
+/** Counts memory until the body is read. @param length undefined if unknown @throws {ToolError} `quota_exceeded` */
 async function countedDownload(
   { request, ctx, owner, by }: Pick<FileCall, "request" | "ctx" | "owner" | "by">,
   length: number | undefined,
@@ -198,10 +195,7 @@ function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
 /** Before the response to a refused upload. */
 const DRAIN_MS = 5000;
 
-/**
- * If the server closed the connection while the client was still sending, the client might not see the response. A client that waits
- * for 100 Continue has sent nothing.
- */
+/** A client that is still sending might not see the response. One that waits for 100 Continue has sent nothing. */
 export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
   await readBody(request, { maxBytes: 0, drainBytes: Infinity, ms: DRAIN_MS }).catch(() => undefined);

@@ -31,7 +31,6 @@ const MAX_WATCHED = 8;
 
 const MAX_WATCH_LENGTH = 8192;
 
-/** How long an event waits for its reader. */
 const STALL_MS = 30_000;
 
 /** Per principal and isolate. Their polls are rate limited across all isolates. */

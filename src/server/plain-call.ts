@@ -18,10 +18,7 @@ export async function isPlainCall(request: Request, body: unknown): Promise<bool
   return !asksForProgress && isLegacyRequest(request, body);
 }
 
-/**
- * The library's handler opens an event stream for every call, which takes a quarter of the Worker's time for a short call. A longer
- * call gets its result as an event, because proxies close silent connections.
- */
+/** The library's event stream takes a quarter of the time of a short call. Longer calls use one: proxies close silent connections. */
 export async function servePlainCall(
   server: McpServer,
   request: Request,

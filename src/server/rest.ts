@@ -1,7 +1,4 @@
-/**
- * Tasks and questions over plain HTTP, for scripts and CI, which depend on the fields of the JSON: the same as by the tools, for the
- * same principals and within the same limits.
- */
+/** Tasks and questions over plain HTTP, for scripts and CI, which depend on the fields of the JSON. The same limits as the tools. */
 import * as z from "zod";
 import { canSignIn } from "../auth/methods/index.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";

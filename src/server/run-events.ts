@@ -26,10 +26,7 @@ interface RunEvents {
   memory: RequestMemory;
 }
 
-/**
- * `code` and `output` have the new text since the previous event. The last event is `result`, `running` if the run continues, or
- * `error` if the server cannot read the run.
- */
+/** `code` and `output` have new text only. The last event is `result`, `running` if the run continues, or `error`. */
 export function runEvents(context: ToolContext, source: RunEvents): Response {
   return eventStream(eventsOf(context, source), textOf);
 }

@@ -26,10 +26,7 @@ export function declaresApps(message: unknown): boolean {
 
 type PanelForm = "structured" | "raw";
 
-/**
- * Carries the value of `?results=`. An argument, because clients forward only the tool's name and arguments, and some (VS Code,
- * LibreChat) drop `_meta` keys.
- */
+/** Has the value of `?results=`. Clients forward only name and arguments; VS Code and LibreChat drop `_meta` keys. */
 const FORM_ARGUMENT = "_results";
 
 /** @returns undefined if the page did not make the call */

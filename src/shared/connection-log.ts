@@ -1,4 +1,3 @@
-/** A sandbox's recent connections, allowed and refused. */
 import { ALLOWED_PORTS } from "./network-policy.ts";
 
 export interface Connection {
@@ -20,7 +19,6 @@ export interface Connection {
 }
 
 export interface SeenConnections {
-  /** Of the `ConnectionLog`. */
   log: string;
   refused: number;
   connections: readonly Connection[];

@@ -71,7 +71,6 @@ function isClose(name: string, known: string): boolean {
   return lower.startsWith(known) || isWithin(2, lower, known);
 }
 
-/** By insertions, deletions and replacements. */
 function isWithin(edits: number, one: string, other: string): boolean {
   if (one === other) return true;
   if (edits === 0) return false;

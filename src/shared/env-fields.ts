@@ -2,10 +2,7 @@
 import * as z from "zod";
 import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
-/**
- * An empty variable counts as unset, because `.dev.vars` and CI systems write unset variables as empty text. White space is trimmed,
- * because a secret piped into `wrangler secret put` ends with a newline; no valid value begins or ends with it.
- */
+/** `.dev.vars` and CI systems write unset variables as empty text; `wrangler secret put` from a pipe adds a newline. */
 export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined) {
   const trimmed = z.string("must be a text variable").trim();
   return z.preprocess(

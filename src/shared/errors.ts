@@ -1,7 +1,4 @@
-/**
- * Errors for callers, written for a model: what failed and with which values, why, and which call to make next. They pass from the actor
- * to the Worker as data (`Failure`), because thrown errors lose their properties.
- */
+/** Written for a model. They pass from the actor to the Worker as data (`Failure`), because thrown errors lose their properties. */
 
 import { makeVisible } from "./shown.ts";
 import { clause } from "./text.ts";

@@ -1,7 +1,4 @@
-/**
- * Type, size in pixels, and completeness of image files, without decoding pixels: images come from sandboxes, which may be hostile.
- * Pixels are decoded only in sandboxes (container/sandboxd/image.py).
- */
+/** Does not decode pixels, because images from sandboxes may be hostile; container/sandboxd/image.py does it in sandboxes. */
 import { crc32 } from "node:zlib";
 
 export interface ImageHeader {

@@ -1,7 +1,4 @@
-/**
- * A new language needs a name and a row here, a prelude in `container/kernel`, and its program in the image and on this machine. The
- * compiler reports the other places.
- */
+/** A new language needs a row here, a prelude in `container/kernel`, and its program in the image. The compiler reports the rest. */
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 

@@ -132,10 +132,7 @@ export function logError(
   log(config, { event: "error", ref, where, error });
 }
 
-/**
- * The message may quote user data (a command, a path), so it is logged only at `debug`. Class, code and stack frames locate the fault
- * without it.
- */
+/** The message may quote user data (a command, a path): only at `debug`. Class, code and stack locate the fault. */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };
   const code = "code" in error && ["string", "number"].includes(typeof error.code) ? error.code : undefined;

@@ -1,7 +1,4 @@
-/**
- * Pure functions, shared by the Worker and the local engine. Hosts served by the Worker itself (`src/container/model-egress.ts`) are
- * reachable under every policy.
- */
+/** For the Worker and the local engine. Hosts of `src/container/model-egress.ts` are reachable under every policy. */
 
 /** Each level includes the previous one. */
 export const INTERNET = ["none", "allowlist", "full"] as const;

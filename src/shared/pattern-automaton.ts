@@ -1,7 +1,4 @@
-/**
- * One lookup per character of any text, so that the time does not reveal how much of a pattern the text contains. Aho and Corasick,
- * "Efficient string matching", 1975.
- */
+/** Constant time per character: reveals nothing about a match. Aho and Corasick, "Efficient string matching", 1975. */
 export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #columns: Uint8Array;
   readonly #width: number;

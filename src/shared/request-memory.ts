@@ -1,29 +1,17 @@
-/**
- * Limits a principal's calls in progress, bodies that arrive, and unread answers. Without a limit, one batch request whose client reads
- * nothing could keep a hundred answers of 9 MB in memory.
- */
+/** Without a limit, one batch request whose client reads nothing could keep a hundred answers of 9 MB in memory. */
 
 import { tooMuchUnread } from "./errors.ts";
 
 /** Per principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
 export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
 
-/**
- * A smaller response counts as read at once: following a client takes time, and this fits into the connection's buffers (4 MB on
- * loopback).
- */
+/** Following a client takes time, and a response of this size fits into the connection's buffers (4 MB on loopback). */
 export const SMALL_BYTES = 256 * 1024;
 
-/**
- * Per call, besides body and answer: limits a principal to 2,048 calls at once. Measured: 9,000 calls to a sandbox that did not respond
- * took 925 MB.
- */
+/** Allows 2,048 calls at once. Measured: 9,000 calls to a sandbox that did not respond took 925 MB. */
 const CALL_BYTES = 64 * 1024;
 
-/**
- * Per download or stream of events whose client does not read: a page of a log, its copies, and the connections' buffers. Measured:
- * 1,000 downloads of a log took 1.4 MB each.
- */
+/** If the client does not read. Measured: 1,000 downloads of a log took 1.4 MB each. */
 const STREAM_BYTES = 2 * 1024 * 1024;
 
 const usedBytes = new Map<string, number>();
@@ -50,10 +38,7 @@ export class RequestMemory {
     return memory;
   }
 
-  /**
-   * Requests by link have a separate limit: a link works without a token, and its holder must not block the principal's own requests.
-   * @throws {ToolError} `quota_exceeded`
-   */
+  /** Links work without a token: their holders must not block the principal's requests. @throws {ToolError} `quota_exceeded` */
   static forStream(principalID: string, by: "link" | "token", client: AbortSignal): RequestMemory {
     const memory = new RequestMemory(`streams by ${by} of ${principalID}`, client);
     memory.addAnswer(STREAM_BYTES, true);

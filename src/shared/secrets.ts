@@ -9,10 +9,7 @@ const MAX_SECRETS = 100;
 
 const MAX_SECRET_HOSTS = 20;
 
-/**
- * Code can send guesses to a host that echoes them, and learns from the masked response which one is right. A processor checks about 2^26
- * guesses per second: a random value of 12 hexadecimal digits falls in weeks, one of 16 in millennia.
- */
+/** Code can test guesses against the masked echo of a host, 2^26 a second: weeks for 12 random hexadecimal digits, millennia for 16. */
 const MIN_VALUE_LENGTH = 16;
 
 /** `template` contains `{value}` once; for `basic` it is the user and password. */

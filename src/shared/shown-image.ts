@@ -1,7 +1,4 @@
-/**
- * Some clients and model providers end a chat if an image is of a type or size that they do not support. So only supported types are
- * passed on, and large images are first scaled down in a sandbox.
- */
+/** Some clients end a chat over an unsupported type or size: other types are refused, and large images scaled in a sandbox. */
 import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";

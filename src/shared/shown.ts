@@ -1,7 +1,4 @@
-/**
- * Shows text chosen by a sandbox so that it cannot imitate the server's: a name becomes one word, a sentence stays on one line, and output
- * goes into a fence that it cannot end.
- */
+/** Text of a sandbox cannot imitate the server's: names become one word, sentences one line, output a fence that it cannot end. */
 import { randomLetters } from "./names.ts";
 
 /** Control characters, line breaks, invisible characters, marks that change the writing direction, and lone surrogates. */
@@ -53,10 +50,7 @@ const FENCE = "```";
 /** Also with invisible characters between. Lists the similar characters, because `normalize` takes quadratic time. */
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
-/**
- * If the text contains a fence or a similar line, the fence gets random letters, which the text cannot know. More backticks would not
- * help, because models do not count them.
- */
+/** Random letters make a fence that the text cannot end. More backticks would not help, because models do not count them. */
 export function putInFence(text: string): string {
   const fence = LOOKS_LIKE_FENCE.test(text) ? FENCE + randomLetters(8) : FENCE;
   return `${fence}\n${text}${text.endsWith("\n") ? "" : "\n"}${fence}`;

@@ -29,7 +29,6 @@ interface Bounds {
   /** Of an oversized body, read and dropped; 0 by default. */
   drainBytes?: number;
   ms?: number;
-  /** Counts bytes while they arrive. */
   memory?: RequestMemory | undefined;
   /** For a body of more than READ_BYTES. Until it has a turn, only that many of its bytes are read. */
   turns?: Turns | undefined;

@@ -56,10 +56,7 @@ export function wholeCharacters(bytes: Uint8Array, cut: CutEnds): Uint8Array {
   return bytes;
 }
 
-/**
- * If a piece ends inside a character, it comes with the next piece. A call without a piece returns the rest. Invalid UTF-8 becomes
- * U+FFFD, and a byte order mark stays.
- */
+/** A call without a piece returns the rest. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
 export function pieceDecoder(): (piece?: Uint8Array) => string {
   const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
   return (piece) => decoder.decode(piece, { stream: piece !== undefined });

@@ -1,7 +1,4 @@
-/**
- * W3C trace context (https://www.w3.org/TR/trace-context/) as MCP carries it: in a request's `_meta` (SEP-414), or in HTTP headers. Only
- * valid values reach the log or model requests.
- */
+/** W3C trace context (https://www.w3.org/TR/trace-context/) in `_meta` (SEP-414) or headers. Only valid values are passed on. */
 import { isRecord } from "./is-record.ts";
 
 export interface TraceContext {

@@ -36,10 +36,7 @@ export function logPauseMs(position: LogPosition): number {
   return nextOffset(position) < position.log_bytes ? 0 : POLL_MS.get_result;
 }
 
-/**
- * If the terminal was silent before this output, the next poll begins at once, so that typed keys appear immediately.
- * @param cursor the first byte of the last poll @param tookMs its duration
- */
+/** After silence the next poll begins at once, so that typed keys appear. @param cursor where the last poll began */
 export function terminalPauseMs(position: LogPosition, cursor: number, tookMs: number): number {
   const isEcho = position.next_cursor - cursor <= ECHO_BYTES;
   return isEcho

@@ -1,4 +1,3 @@
-/** Of the objects that count guesses and registrations. */
 import type { Schema } from "./migrations.ts";
 
 export const ATTEMPTS_SCHEMA = {

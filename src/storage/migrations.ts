@@ -35,10 +35,7 @@ export interface KeyValues<Key extends string> {
 /** workerd does not allow PRAGMA user_version. */
 export const VERSION_KEY = "schema:version";
 
-/**
- * Runs all missing migrations or none. The first creates only missing tables, because a database of a server without versions
- * already has some. @throws if a newer server wrote the database
- */
+/** All or none. The first creates only missing tables: databases without versions have some. @throws for a newer database */
 export function migrate<Key extends string>(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,
   { migrations }: Pick<Schema, "migrations">,

@@ -2,7 +2,6 @@
 import type { Env } from "../shared/config.ts";
 
 export interface StoredObject {
-  /** Of the whole object. */
   size: number;
   body: ReadableStream<Uint8Array>;
   bytes(): Promise<Uint8Array>;
@@ -26,7 +25,6 @@ export async function deleteBelow(store: ObjectStore, prefix: string): Promise<v
   }
 }
 
-/** What the store uses of R2. */
 export interface Bucket {
   put(key: string, content: Uint8Array): Promise<unknown>;
   get(key: string, options: { range?: { offset: number; length: number } }): Promise<StoredObject | null>;

@@ -12,7 +12,6 @@ export const agentReport = z.object({
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
-  /** Lines of output that were not events. */
   unread: z.number(),
   unreadSample: z.string().optional(),
 });

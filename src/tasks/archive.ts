@@ -28,10 +28,7 @@ const MAX_NAMED = 3;
 /** sandboxd may end during an attempt, and restarts for the next. */
 const ATTEMPTS = 3;
 
-/**
- * @param below the agent's directory of conversations @param id the agent's id of its conversation
- * @throws the error of the last attempt
- */
+/** @param below the agent's conversations @param id of the conversation @throws the error of the last attempt */
 export async function archive(
   archives: Archives,
   what: Omit<TaskArchive, "conversation">,

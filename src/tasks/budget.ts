@@ -13,16 +13,10 @@ import { MODEL_CALL_TEXTS } from "./texts.ts";
 
 export const MAX_REQUESTS = 5000;
 
-/**
- * Per task. A request's tokens are known only at its end, so a task can exceed its budget by this many requests. Claude Code runs up to
- * ten subagents, and also makes small requests.
- */
+/** Tokens are known at a request's end, so this many can exceed the budget. Claude Code runs up to ten subagents. */
 export const MAX_IN_FLIGHT = 12;
 
-/**
- * After its Worker's last report, a request counts as pending this long: an evicted Worker does not report the end. Several report
- * intervals, and shorter than the time for which agents retry.
- */
+/** An evicted Worker reports no end. Several report intervals, and shorter than the time for which agents retry. */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
 export interface Spending {
@@ -33,7 +27,6 @@ export interface Spending {
   upstream?: UpstreamError;
 }
 
-/** Stored reasons for refusing a task's requests. */
 const TASK_REFUSED = 1;
 const DAY_REFUSED = 2;
 

@@ -1,4 +1,3 @@
-/** Collects a task's changes. */
 import {
   CHANGES_DIFF,
   CHANGES_LIST,

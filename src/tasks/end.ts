@@ -17,7 +17,6 @@ export interface TaskFacts
   /** The agent's name for people, and its program. */
   agent: string;
   program: string;
-  /** How the agent's process ended. */
   command: End;
   report: AgentReport;
   step: Step | undefined;

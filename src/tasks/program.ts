@@ -22,7 +22,6 @@ const MAX_TOKENS = 16_000;
 /** About 260 for each token. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
-/** Shown if the model wrote no program. */
 const MAX_MODEL_TEXT = 500;
 
 const TOOL = "write_program";

@@ -1,7 +1,4 @@
-/**
- * A model writes a program in one request, which runs in a kernel like any code. Like an agent, a question has a placeholder and a
- * budget for the request.
- */
+/** A model writes a program in one request, with a placeholder and a budget as an agent has; a kernel runs it. */
 import type { ContainerLifecycle } from "../container/sandboxd.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { CodeExecutor } from "../runs/code-executor.ts";

@@ -248,7 +248,6 @@ export class RunningTask {
     };
   }
 
-  /** Not only with the run's next save. */
   #saveNow(): void {
     this.#save();
     this.#run.save();

@@ -1,7 +1,4 @@
-/**
- * `container/task.sh` runs a coding agent as one command, then the results are fetched. A sandbox's tasks run one after another,
- * because the changes of two agents in one workspace could not be told apart.
- */
+/** `container/task.sh` runs agents one after another: two agents' changes in one workspace could not be told apart. */
 import type { Scope } from "../shared/principal.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { Executor } from "../runs/executor.ts";
@@ -51,7 +48,6 @@ export class TaskExecutor implements Executor<TaskSpec> {
     throw agentIsWorking(sandbox);
   }
 
-  /** In the task's output. */
   finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     if (!outcome.error) return;
     const { status, message } = outcome.error;

@@ -22,12 +22,10 @@ export interface TasksHost {
   maxTokens: number;
   archives: Archives;
   archiveMaxBytes: number;
-  /** Of an archive. */
   keepMs: number;
   report(error: unknown): void;
 }
 
-/** What the executor needs after the start. */
 const storedSpec = z.object({
   agent: z.enum(AGENT_NAMES),
   /** Cloned into `directory` before the agent starts. */

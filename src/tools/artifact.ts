@@ -10,7 +10,6 @@ import { type ToolContext, text } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 import { artifactBytesText, artifactPageText } from "./texts.ts";
 
-/** Per answer. */
 const MAX_TEXT = 48 * 1024;
 
 /** @param requestedCursor without it, the answer shows an image, and describes any other binary file */

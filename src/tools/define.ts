@@ -37,14 +37,10 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
   content: CallToolResult["content"];
   structured?: Structured;
   task?: MCPTask;
-  /** For a person to decide before the call is done. */
   question?: Question;
 }
 
-/**
- * Hints for clients. By the protocol's defaults, a tool is not idempotent, and can reach the network, as code in a sandbox can. For
- * read-only tools the other hints have no meaning.
- */
+/** By default, a tool is not idempotent, and can reach the network, as code can. Read-only tools need no other hints. */
 type Annotations =
   | { readOnlyHint: true }
   | { readOnlyHint: false; destructiveHint: boolean; idempotentHint?: true };
@@ -121,10 +117,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
   };
 }
 
-/**
- * Counts an unread answer, in characters: structured data is about as large as its text.
- * @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld
- */
+/** In characters; data is as large as text. @throws {ToolError} `quota_exceeded` if over the limit and the answer may be withheld */
 export function countAnswer(
   { content }: ToolOutput<unknown>,
   { isStructured, memory }: CallerContext,
@@ -200,10 +193,7 @@ export function scopesOf(
 
 const HEARTBEAT_SECONDS = 5;
 
-/**
- * Each notification repeats the client's token, and waits in memory until the client reads it. Measured: for a client that sent 181
- * tokens of 1 MB and read nothing, the server's memory grew by 5.7 GB.
- */
+/** Repeated in each unread notification. Measured: 181 tokens of 1 MB, unread, made the server's memory grow by 5.7 GB. */
 const MAX_PROGRESS_TOKEN_LENGTH = 256;
 
 /** Repeats the last progress regularly, so that the client keeps waiting. */
@@ -309,7 +299,6 @@ export function joinSections(
     .join("\n");
 }
 
-/** The server's own text. */
 export function addNotice(notice: string | undefined, ...lines: string[]): string {
   return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }

@@ -11,10 +11,7 @@ const PROGRESS_BYTES = 16 * 1024;
 /** If too many calls wait already. Slows down callers that call `waitForRun` in a loop. */
 const FULL_PAUSE_MS = 1000;
 
-/**
- * If too many calls wait already, returns the current state after FULL_PAUSE_MS: an error would hide the id of a task that has just
- * begun, or end the stream of a run.
- */
+/** `quota_exceeded` becomes a pause: the error would hide a new task's id, or end a run's stream. */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
   const read = (waitMs: number) =>
     context.reading(sandboxOfRun(run.id), (actor, owner) => actor.readRun(owner, { ...run, waitMs }));

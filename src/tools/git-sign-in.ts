@@ -36,10 +36,7 @@ export async function gitHint(context: ToolContext, run: RunView): Promise<strin
   return signInText(host, signInPage(context, host));
 }
 
-/**
- * Asks only if the run ended during this call: later calls only read its result. Clients of MCP 2025-11-25 repeat the call without
- * naming the earlier run, so they are asked only if a repetition does no harm.
- */
+/** Asks only once, at the run's end. Clients of MCP 2025-11-25 repeat the call itself, so only if that does no harm. */
 export function gitQuestion(
   context: ToolContext,
   run: RunView,

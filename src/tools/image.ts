@@ -12,7 +12,6 @@ interface ImageFile {
   path: string;
   size: number;
   read: () => Promise<Uint8Array>;
-  /** The call that reads the image's bytes. */
   instead: string;
   links: () => Promise<readonly Download[]>;
 }

@@ -70,10 +70,7 @@ function nextCall(run: RunView, next: number): string {
   return run.state === "running" ? pageRunningText(next) : pageEndText(run.droppedBytes);
 }
 
-/**
- * One text per span of a stream. A character or escape sequence that this page would cut moves to the next page, unless the run has
- * ended: then it will never be completed.
- */
+/** A character or escape sequence that this page would cut moves to the next page, unless the run has ended. */
 function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const log: z.input<typeof logPage>["log"] = [];
   const add = (stream: Stream, printed: string) => {

@@ -38,10 +38,7 @@ interface CallWait {
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
 }
 
-/**
- * A call with a short wait stays plain, because its model wants to continue; so does one with a notice, for which a task has no field.
- * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
- */
+/** A call with a short wait stays plain, because its model wants to continue; so does one with a notice, for which tasks have no field. */
 export function callWait(
   { takesTasks = false, config, principal }: CallerContext,
   waitSeconds: number,

@@ -21,7 +21,6 @@ type SharedFields = "task" | "repository" | "branch" | "model" | "maxTurns" | "t
 
 interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<ComponentNames> {
   agent?: AgentName;
-  /** Undefined for a new sandbox. */
   sandbox?: string;
   continueFrom?: string;
   checkpoint?: string;

@@ -10,7 +10,6 @@ export interface NetworkPlatform {
   readonly unseen?: string;
   /** Whether every container, from its start, trusts the certificates with which HTTPS is intercepted. */
   readonly isAlwaysTrusted?: boolean;
-  /** Before the start of a container. */
   prepareStart(): void;
   /** For new connections, now and in later containers. @returns false if the running container keeps forbidden connections */
   enforce(policy: OutboundPolicy): Promise<boolean>;

@@ -30,10 +30,7 @@ interface Restricted {
   startedOpen: boolean;
 }
 
-/**
- * Under a restrictive policy, the container has no network; its HTTP and HTTPS requests go through a Worker handler. A
- * container that started unrestricted stays so until it ends.
- */
+/** A restricted container has no network, only this handler for HTTP and HTTPS. One that started unrestricted stays so. */
 export class OutboundHandlers implements NetworkPlatform {
   readonly unseen = `not listed: connections to ports other than ${ALLOWED_PORTS_LISTED}, because the platform closes them`;
   readonly #sandbox: OutboundSandbox;
@@ -96,10 +93,7 @@ interface ProxyExports {
   ContainerProxy(options: { props: ContainerProxy["ctx"]["props"] }): Fetcher;
 }
 
-/**
- * The Worker adds the secrets of these hosts. Registered with the platform directly, because the SDK's method for a running
- * container would route all requests.
- */
+/** Not by the SDK's method for a running container, which would route all requests through the Worker. */
 export async function intercept(
   sandbox: Pick<OutboundSandbox, "enableInternet" | "envVars">,
   { container, exports, id }: DurableObjectState<{}>,

@@ -50,10 +50,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.platform.attempt(() => super.startAndWaitForPorts(...args));
   }
 
-  /**
-   * For a WebSocket, returns the container's. The SDK would copy each message to a second WebSocket to renew its idle time,
-   * which this server does not use.
-   */
+  /** For a WebSocket, bypasses the SDK, which would copy each message to renew an idle time that this server does not use. */
   override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;
     const isUpgrade = request instanceof Request && request.headers.get("upgrade") === "websocket";

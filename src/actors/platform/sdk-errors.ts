@@ -1,4 +1,3 @@
-/** The SDK's errors differ by code and message. */
 import type { OperationInterruptedError } from "@cloudflare/sandbox";
 import { containerGone } from "../../container/texts.ts";
 import { InterpreterError } from "../../container/kernels/interpreter.ts";

@@ -1,7 +1,4 @@
-/**
- * Hides three behaviours of the SDK: it calls `onStart` on every reconnect; it calls `onStop` late, sometimes while the next
- * container starts; and any call starts a container.
- */
+/** Hides that the SDK calls `onStart` on every reconnect, `onStop` late (even during the next start), and starts for any call. */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
 import type { CellResponse } from "../../container/kernels/kernel-protocol.ts";
@@ -106,10 +103,7 @@ export class SDKPlatform implements ContainerPlatform {
     await this.#waitForStopHook();
   }
 
-  /**
-   * The SDK's own alarm would run the stop hook up to a second later and close the next call's connection. The SDK's record must
-   * be up to date first, or the hook would run twice.
-   */
+  /** The SDK's alarm would run the hook up to 1 s later, and break the next call. With an outdated record, the hook would run twice. */
   async #waitForStopHook(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
     while (this.#hook && Date.now() < deadline && (await this.#isRecordedAsRunning())) await pause(POLL_MS);

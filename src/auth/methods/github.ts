@@ -108,10 +108,7 @@ async function accountOf(
   return { ...account, token: granted.access_token };
 }
 
-/**
- * A listed login belongs to the account that first used it, because GitHub reassigns free logins. `store` keeps that account.
- * @throws {SiteError}
- */
+/** GitHub reassigns free logins, so a listed one belongs to the account that used it first. @throws {SiteError} */
 async function ruleOf(
   settings: Settings,
   account: Account & { token: string },

@@ -9,7 +9,6 @@ import type { MethodStore } from "../oauth-store.ts";
 
 export interface Identity<Name extends SignInName = SignInName> {
   principal: Name extends "owner" ? typeof OWNER_ID : `${Name}:${string}`;
-  /** Lets the person sign in; one of `Method.rules`. */
   rule: Rule<Name>;
 }
 
@@ -29,7 +28,6 @@ interface RefusedForm {
   problem: Problem;
 }
 
-/** Returned from another site, and may not sign in. */
 interface RefusedAccount {
   refused: "not_allowed" | "login_reassigned";
   login: string;

@@ -1,7 +1,4 @@
-/**
- * The protocol with the kernels' prelude (`container/kernel/`). The first cell of a kernel loads the prelude, each later one runs code
- * of the user. Every cell prints a JSON document.
- */
+/** A kernel's first cell loads the prelude (`container/kernel/`), each later one runs user code. Every cell prints a JSON document. */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
 import { isRecord } from "../../shared/is-record.ts";

@@ -54,7 +54,6 @@ interface CodeStart {
   onKernelAssigned(kernel: Kernel | undefined): void;
 }
 
-/** How an earlier actor's code was ended. */
 export type CellHandover = "idle" | "interrupted" | "killed";
 type StopReason = "timeout" | "cancelled" | "gone" | "ending";
 /** For a Python kernel's response to each of two interrupts. */
@@ -83,7 +82,6 @@ export class Kernels {
   readonly #queue = new KeyedQueue();
   /** As far as this actor knows. */
   readonly #versions = new WeakMap<Kernel, number>();
-  /** Stops running or waiting code, by run id. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
   #refusal: Refusal | undefined;
@@ -131,10 +129,7 @@ export class Kernels {
     this.#stops.get(runID)?.("cancelled");
   }
 
-  /**
-   * The container is stopping. Returns whether code was running or waiting.
-   * @param isOver whether the container continues, and only the previous sandboxd ended. Called at each refusal
-   */
+  /** Returns whether code was running or waiting. @param isOver asked at each refusal: whether the container continues */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };
     return this.#stops.size > 0;

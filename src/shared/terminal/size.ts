@@ -9,7 +9,6 @@ export interface Size {
 
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
-/** Per size change. */
 const MAX_ATTEMPTS = 4;
 const RETRY_MS = 500;
 

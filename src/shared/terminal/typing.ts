@@ -39,7 +39,6 @@ export class Typing {
   }
 }
 
-/** Returns when the next call is allowed. */
 export async function spaceCalls<T>(work: () => Promise<T>): Promise<T> {
   const delay = pause(CALL_INTERVAL_MS);
   const value = await work();

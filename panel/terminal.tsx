@@ -77,7 +77,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
         },
       );
     }
-    /** Earlier output is incomplete. */
+    /** The program must redraw its screen, because earlier output is incomplete. */
     let needsRedraw = false;
     const sizeNow = () => {
       const size = screen.current?.size ?? likelySize();

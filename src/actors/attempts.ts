@@ -2,8 +2,8 @@
  * Three objects of this class: one counts guesses of the owner's token, one lists unapproved clients, one has the key for links.
  * All guesses go to one object, so that parallel guesses cannot exceed the limit.
  * 
- * Every wait is bounded, and an attempt during a wait does not extend it. Guesses block their own address, never one that has
- * signed in before. Guesses from many addresses block all that have not signed in, even with the right token: it is not checked.
+ * Every wait is bounded, and an attempt during a wait does not extend it. Guesses block their own address. Guesses from many
+ * addresses also block all that have not signed in before, even with the right token: it is not checked.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";

@@ -93,7 +93,7 @@ export class FileLinks {
   }
 }
 
-/** Sorts like the times. */
+/** These texts sort like the times. */
 function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)

@@ -35,7 +35,7 @@ export interface Save extends Omit<Snapshot, "savedAt"> {
   sandbox: string;
   /** The sandbox's state when the save began. */
   base: string | undefined;
-  /** Then the sandbox keeps its state. */
+  /** If set, the sandbox keeps its state. */
   archive?: Archive;
 }
 

@@ -24,7 +24,7 @@ export interface Follower {
 
 /** A connection without calls and followed runs closes after this time. */
 const IDLE_MS = 2000;
-/** Per start call, one after the other. */
+/** For one start call, one container after the other. */
 const MAX_STARTS = 3;
 
 export interface TerminalInput {
@@ -78,7 +78,7 @@ export class Connection {
     }
   }
 
-  /** sandboxd starts a command only once. @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or before the restore */
+  /** sandboxd starts a command only once. @throws {ToolError} as `send`; `sandbox_restarted` also before the restore */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#socket ?? (await this.#openConnection());
     // Another call may have opened the connection during the restore, and the run may have ended.

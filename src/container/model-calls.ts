@@ -23,7 +23,7 @@ export interface UpstreamError {
 export interface ModelOutcome {
   tokens: number;
   error?: UpstreamError;
-  /** Not an error of the API. */
+  /** The agent disconnected before the end, which is not an error of the API. */
   cut?: boolean;
 }
 

@@ -29,7 +29,7 @@ export interface ContainerLifecycle {
   waitUntilReadyForRun(isOver: () => boolean): Promise<void>;
 }
 
-/** While sandboxd does not respond. */
+/** How long, and how often, requests are retried while sandboxd does not respond. */
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 

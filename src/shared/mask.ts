@@ -9,7 +9,7 @@ import { PatternAutomaton } from "./pattern-automaton.ts";
 import { joinBytes } from "./text.ts";
 import { type Secret, type SecretTrace, tracesOf } from "./secrets.ts";
 
-/** Announced lengths stay correct. */
+/** Replaces each byte, so that announced lengths stay correct. */
 const STAR = 0x2a;
 const PERCENT = 0x25;
 const BACKSLASH = 0x5c;
@@ -18,7 +18,7 @@ const QUOTE = 0x22;
 const SLASH = 0x2f;
 const DIGITS = "0123456789abcdef";
 
-/** `\u002f` */
+/** As in `\u002f`. */
 const MAX_SPELLING_CHARS = 6;
 
 /** The number of held-back bytes is rounded up to this, so that it does not reveal a value's length. */

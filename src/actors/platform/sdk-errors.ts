@@ -34,7 +34,7 @@ function sdkCode(error: unknown): SDKCode | undefined {
   return typeof code === "string" ? (code as SDKCode) : undefined;
 }
 
-/** Then the call had no effect. */
+/** If so, the call had no effect. */
 function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
 }

@@ -39,7 +39,7 @@ export class KernelRegistry {
     this.#rows.write(query, key, contextID, language, pid, started);
   }
 
-  /** Not its replacement. */
+  /** Keeps the kernel's replacement. */
   delete(kernel: Kernel): void {
     if (this.#cache.get(kernel.key)?.contextID === kernel.contextID) this.#cache.delete(kernel.key);
     this.#rows.write("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);

@@ -1,6 +1,6 @@
 /**
  * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls, with the client's own token.
- * 
+ *
  * The types come from the official package, but not its class `App`, which includes an MCP client and a schema library: 147 KB
  * compressed, four times as much as this page, each time that a chat shows the page.
  */

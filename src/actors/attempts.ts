@@ -1,7 +1,7 @@
 /**
  * Three objects of this class: one counts guesses of the owner's token, one lists unapproved clients, one has the key for links.
  * All guesses go to one object, so that parallel guesses cannot exceed the limit.
- * 
+ *
  * Every wait is bounded, and an attempt during a wait does not extend it. Guesses block their own address. Guesses from many
  * addresses also block all that have not signed in before, even with the right token: it is not checked.
  */

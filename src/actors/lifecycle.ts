@@ -1,6 +1,6 @@
 /**
  * Only this file starts, restores and ends the container. docs/internals/architecture.md has a diagram of the states.
- * 
+ *
  * Each transition checks and replaces the state without an await in between. After a wait, a call checks the state again.
  */
 import { containerEnded } from "../container/texts.ts";

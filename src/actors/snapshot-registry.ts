@@ -1,10 +1,10 @@
 /**
  * The saved states of a principal's sandboxes, in the tables of its `Account`.
- * 
+ *
  * A snapshot (a manifest, and packs with its content) lives while it is a sandbox's current state, or a checkpoint or an archive of
  * a task or set-up refers to it. A pack lives while a snapshot refers to it. When space is short, archives are evicted in the order
  * of their expiry.
- * 
+ *
  * Every step is one transaction, which also records unreferenced objects as garbage: a row with their R2 key prefix, until R2 has
  * deleted them. So neither a crash nor an R2 error leaves objects behind.
  */

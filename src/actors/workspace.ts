@@ -1,7 +1,7 @@
 /**
  * A sandbox's state survives its container: it is saved to R2 while it changes and before an orderly stop, and restored to the next
  * container before any call.
- * 
+ *
  * The account decides which state is current. A save becomes current in one transaction, after all its objects are written. A
  * container is whole once the state that was current at its start is restored to it. Only whole containers are saved, and only while
  * their last state, restored or saved, is the sandbox's current state.

@@ -1,6 +1,6 @@
 /**
  * Writes one JSON line per event to the console. Workers Logs indexes these lines.
- * 
+ *
  * TypeScript refuses any other event or field. No field contains a token, code, file content, a path or a URL, except that a client's id
  * can be the URL of its metadata document. `names.ts` and `trace.ts` check names of sandboxes and trace ids, which callers choose.
  */

@@ -1,7 +1,7 @@
 /**
  * Masks secret values in responses to a sandbox: a safety net, not a guarantee. Finds traces, which reveal a value: as it is, with percent
  * or JSON escapes, and inside base64, also in several pieces of a body.
- * 
+ *
  * Times and sizes of the masked pieces depend only on lengths and word boundaries. Otherwise code could send guesses to a host that
  * echoes them, and learn from the timing how much of a value is right.
  */

@@ -45,7 +45,7 @@ export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{
 /**
  * `<name>-<16 base32 characters>`: the first 80 bits of the SHA-256 of the principal's id, so that principals can use the same names, and
  * nobody can find another id with the same hash. The host label of a preview stays within DNS's 63 characters.
- * 
+ *
  * A long name, or one with `_` or `.`, is replaced by its hash and a dash, with which no short name ends.
  */
 export async function actorName(name: string, principalID: string): Promise<ActorName> {

@@ -43,7 +43,7 @@ export function namedOrigin(request: Request): URL | undefined {
  * - no `Origin`: the sender is not a web page, or is one of our own pages;
  * - `PUBLIC_ORIGIN` and the origins of `ALLOWED_ORIGINS`;
  * - a loopback origin, on any port, while the request itself is served on loopback.
- * 
+ *
  * Refuses `null` (a sandboxed frame, a file), unreadable values, and previews, whose pages come from sandboxes.
  */
 export function isOriginAllowed(request: Request, config: Config): boolean {

@@ -1,7 +1,7 @@
 /**
  * `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, or `localhost` for a server with a loopback name, because
  * browsers resolve every name below it to their own machine.
- * 
+ *
  * A token has random characters and a signature, so that a forged label is refused without a call, which would create an actor. A DNS
  * label's 63 characters leave 25 for the token (129 bits), or 19 (98 bits) after the longest sandbox name.
  */

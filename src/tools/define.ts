@@ -45,11 +45,7 @@ type Annotations =
   | { readOnlyHint: true }
   | { readOnlyHint: false; destructiveHint: boolean; idempotentHint?: true };
 
-interface ToolDefinition<
-  Input extends z.ZodObject,
-  Output extends z.ZodObject,
-  Name extends ToolName,
-> {
+interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject, Name extends ToolName> {
   name: Name;
   title: string;
   /** For the model: what the tool does, when to use it, and what it returns. Under 2,048 characters. */

@@ -1,6 +1,6 @@
 /**
  * Live kernels: one process for each language and context name, with its variables.
- * 
+ *
  * An interpreter delivers output only at the end, has no timeout, and may never settle if its kernel dies. So this class
  * enforces the deadline, and sandboxd follows the output, interrupts and ends the kernel, and notices its death.
  */

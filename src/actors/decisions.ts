@@ -1,7 +1,7 @@
 /** A person's decisions about a sandbox's network. */
 import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
-import { LINK_ID_CHARS } from "../shared/link-token.ts";
+import { base64url, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { Owner } from "./account-calls.ts";
@@ -55,7 +55,7 @@ export class NetworkDecisions {
     const next = this.#policyAfter(change);
     if (this.#addedHosts(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
-    const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
+    const id = base64url(digest).slice(0, LINK_ID_CHARS);
     await this.#waitForDecision(id, waitMs);
     // The policy may have changed during the wait.
     const added = this.#addedHosts(next);

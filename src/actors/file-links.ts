@@ -1,7 +1,7 @@
 /** Links to files end with the container; links to run outputs outlive it. An upload link works once. */
 import type { SandboxKV, SandboxKey } from "../storage/sandbox-schema.ts";
 import type { FileOperations } from "../container/file-operations.ts";
-import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/link-token.ts";
+import { type FileLink, type KeptLink, LINK_ID_CHARS, base64url } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 
 /** The container's id, which links to its files contain. */
@@ -54,8 +54,7 @@ export class FileLinks {
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);
-    const rest = digest.toBase64({ alphabet: "base64url", omitPadding: true });
-    const id = (timeOf(link.expires) + rest).slice(0, LINK_ID_CHARS);
+    const id = (timeOf(link.expires) + base64url(digest)).slice(0, LINK_ID_CHARS);
     this.#kv.put(`${LINK_PREFIX}${id}`, link);
     this.#removeExpired(LINK_PREFIX, `${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
     return id;

@@ -247,7 +247,7 @@ export class SetUp {
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
       run && isFailure(run)
-        ? describeFailure(run, tail)
+        ? setUpFailedText(run, tail && decodeText(tail, "start").trim())
         : lost >= MAX_LOST_CONTAINERS
           ? setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
@@ -329,8 +329,4 @@ export class SetUp {
 /** A platform failure has no exit code. */
 function isFailure({ state, exitCode }: RunView): boolean {
   return state === "timed_out" || state === "cancelled" || (state === "failed" && exitCode !== undefined);
-}
-
-function describeFailure(run: RunView, tail: Uint8Array | undefined): string {
-  return setUpFailedText(run, tail && decodeText(tail, "start").trim());
 }

@@ -86,6 +86,6 @@ async function isSigned(text: string, signature: string, keys: readonly CryptoKe
   return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
 }
 
-function base64url(bytes: Uint8Array): string {
+export function base64url(bytes: Uint8Array): string {
   return bytes.toBase64({ alphabet: "base64url", omitPadding: true });
 }

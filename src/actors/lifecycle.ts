@@ -32,7 +32,7 @@ const READY_TIMEOUT_MS = 900_000;
 /** A sandbox used this recently is not stopped to make room, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
-/** The save continues after this time. A caller who restricts the network waits as long; so does an alarm, of at most 15 minutes. */
+/** The save continues after this time. Callers who restrict the network wait as long, and so do alarms, which have 15 minutes. */
 const SAVE_TO_STOP_MS = 40_000;
 
 /** How long an unused container that cannot be saved is kept: code in the sandbox could delay its save for ever. */
@@ -50,7 +50,7 @@ export class Lifecycle {
   readonly #states: LifecycleState;
   /** Counts containers that are gone, and ended attempts to start one. */
   #goneCount = 0;
-  /** Before the account counted the container. */
+  /** What the account knew of the sandbox before it counted the container. */
   #before: EarlierState | undefined;
   readonly #ends = new SerialQueue();
   #endingCount = 0;
@@ -263,6 +263,7 @@ export class Lifecycle {
     } catch (error) {
       // Another call ended this start, so its error does not matter.
       if (this.#position !== starting) throw containerEnded();
+      // A container that started only partly holds no user data.
       if (platform.isRunning) await this.#end(() => platform.end());
       this.#states.step(starting, { is: "registered" });
       this.release();

@@ -86,6 +86,7 @@ export class Previews {
     return rows.map(({ port, token, expires_at: expiresAt }) => ({ port, token, expiresAt }));
   }
 
+  /** Serves a request to `http://localhost:<port>` with a preview's token. */
   async serve(request: Request): Promise<Response> {
     const port = Number(new URL(request.url).port);
     const headers = new Headers(request.headers);

@@ -215,6 +215,7 @@ export class SetUp {
   /** Until the script has ended, no later state is saved. */
   async #saveFirst(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
+    // A failed save is retried later, and reported.
     await this.#host.workspace.save().catch(() => undefined);
     if (this.#state?.script !== state?.script || !this.#state || run.isEnded) return CANCELLED_BEFORE_START;
     this.#put({ ...this.#state, hasBegun: true });

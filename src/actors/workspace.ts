@@ -42,7 +42,7 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** After a save of this duration times SAVE_PACE the next one may start, so that other work gets time. */
+/** Saves start at least SAVE_PACE times the duration of the earlier one apart, so that other work gets time. */
 const SAVE_PACE = 2;
 
 /** Even if no change is known: commands and background processes write files too. */
@@ -155,8 +155,8 @@ export class Workspace {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.#forgetContainer();
     this.#container = container;
-    // The account may still accept a save or outcome of the previous container, after which it would refuse all saves of a container
-    // that was restored before.
+    // The account may still accept a save or outcome of the previous container. If this container were restored before that, the
+    // account would refuse all of its saves.
     await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;

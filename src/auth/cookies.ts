@@ -4,6 +4,7 @@ export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const PREFIX_WITHOUT_HOST = COOKIE_PREFIX.slice("__Host-".length);
 
+/** Cookies of this server and of Cloudflare. */
 export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }

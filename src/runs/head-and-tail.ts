@@ -8,6 +8,7 @@ export class HeadAndTail {
   /** At most `SHOWN_END_BYTES` each. */
   head: Uint8Array;
   tail: Uint8Array;
+  /** Of the whole stream. */
   bytes: number;
 
   constructor(head: Uint8Array = EMPTY, tail: Uint8Array = EMPTY, bytes = 0) {

@@ -8,6 +8,7 @@ import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
 import { CANCELLED_TEXT } from "./texts.ts";
 
 export interface Allowance {
+  /** From the start. */
   timeoutMs: number;
   /** Why the time is less than requested, in sentences. */
   cut?: string;

@@ -218,6 +218,7 @@ export function unwritable(detail: string): ToolError {
   );
 }
 
+/** @param max in bytes */
 export const tooMuchUnread = (max: number) =>
   new ToolError(
     "quota_exceeded",

@@ -4,6 +4,7 @@ import { NEWER_DATABASE } from "../shared/errors.ts";
 /** Never change a released migration, because some databases have already applied it. */
 interface Migration {
   name: string;
+  /** Statements ending with semicolons. */
   sql: string;
 }
 

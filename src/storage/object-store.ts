@@ -25,6 +25,7 @@ export async function deleteBelow(store: ObjectStore, prefix: string): Promise<v
   }
 }
 
+/** What the store uses of R2, and what a stand-in for R2 needs. */
 export interface Bucket {
   put(key: string, content: Uint8Array): Promise<unknown>;
   get(key: string, options: { range?: { offset: number; length: number } }): Promise<StoredObject | null>;

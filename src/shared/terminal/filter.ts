@@ -106,6 +106,7 @@ export class TerminalFilter {
     const hasMoved = this.#hasScrollRegion || this.#changed.has("?6");
     for (const [mode, usual] of Object.entries(MODES)) {
       // Resetting the origin mode or the scroll region moves the cursor to the top. The last row is better for the next prompt.
+      // Leaving the alternate screen restores the position.
       if (mode === "?47" && hasMoved) text += "\u001b[r\u001b[999;1H";
       if (this.#changed.has(mode)) text += `\u001b[${mode}${usual}`;
     }

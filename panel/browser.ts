@@ -66,7 +66,7 @@ async function post(path: string, body: string, signal?: AbortSignal) {
   }
 }
 
-/** As JSON or event stream. */
+/** The last message of a response, as JSON or event stream. */
 function replyIn(text: string): Reply {
   const events = text.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   try {

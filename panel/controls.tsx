@@ -28,7 +28,7 @@ interface SearchProps {
   label: string;
   count: number;
   class?: string;
-  /** In lower case. */
+  /** The text is in lower case. */
   find: (text: string) => void;
 }
 

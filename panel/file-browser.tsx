@@ -11,7 +11,7 @@ import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
 import { LOADING, NO_NAME_FOUND, uploadedText } from "./texts.ts";
 
-/** At first, and per press of the button. Only visible files are rendered. */
+/** Shown at first, and more with each press of the button. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
 
 const SEARCH_FROM_ENTRIES = 100;

@@ -23,7 +23,7 @@ const NEW: View = { kind: "text", text: "", newline: "\n", isNew: true };
 /** Replaces bytes of a file name that are not UTF-8. No path can reach such a file. */
 const NOT_UTF8 = "\ufffd";
 
-/** By sandbox and path, for when the file is opened again. */
+/** Unsaved changes by sandbox and path, for when the file is opened again. */
 const drafts = new Map<string, string>();
 
 export function FileView({ sandbox, path, onSaved }: { sandbox: string; path: string; onSaved: () => void }) {

@@ -53,7 +53,7 @@ export interface Host {
     signal?: AbortSignal,
   ): Promise<ToolResult>;
   listTools(signal?: AbortSignal): Promise<OfferedTools>;
-  /** By the server's stream (streamed.ts), or by polling tools (polled-source.ts). */
+  /** Uses the server's stream (streamed.ts), or polls tools (polled-source.ts). */
   watch: Source;
 
   /** The open part of the page: a URL fragment from `hrefOf`. */

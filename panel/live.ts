@@ -7,7 +7,7 @@ import { isSignedOut, showError } from "./tools.ts";
 
 const RETRY_MS = 3000;
 
-/** Before a new stream, which repeats all calls. */
+/** Each new stream repeats all calls. */
 const RECONNECT_MS = 250;
 
 /** All watchers added and removed within this time share one new stream. */

@@ -15,11 +15,11 @@ export interface Line {
 /** A longer line is split. */
 const MAX_LINE = 4096;
 
-/** Kept by a log, which drops the oldest lines. */
+/** A log drops its oldest lines beyond these limits. */
 const MAX_CHARACTERS = 2_000_000;
 const MAX_LINES = 20_000;
 
-/** Of an incomplete control sequence that waits for the next chunk. */
+/** The longest incomplete control sequence that waits for the next chunk. */
 const MAX_SEQUENCE = 4096;
 
 const TAB = 8;

@@ -15,7 +15,7 @@ import { type ToolResult, callTool, ToolFailed } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 import { NO_ARTIFACT_LINK } from "./texts.ts";
 
-/** Of `get_result` for a task, or for a question, which has a program. */
+/** The result of `get_result` for a task, or for a question, which has a program. */
 interface Fields extends Partial<Omit<ToolOutputs["execute_task"], "tokens">> {
   tokens?: { input: number; output: number; cache_read?: number; cache_write?: number };
   code?: string;
@@ -213,7 +213,7 @@ function blocksOf({ data, content }: ToolResult<ArtifactData>): readonly Block[]
   return isWhole ? [{ type: "text", text: data.content }] : content;
 }
 
-/** By its link, or its complete text. @throws {ToolFailed} */
+/** Saves an artifact by its link, or its complete text. @throws {ToolFailed} */
 async function save({ url, content, next_cursor }: ArtifactData, path: string): Promise<void> {
   if (url !== undefined) return host().download(url);
   if (content === undefined || next_cursor !== undefined) throw new ToolFailed(NO_ARTIFACT_LINK);

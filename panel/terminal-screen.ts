@@ -1,4 +1,4 @@
-/** By xterm.js. The page loads this module only if it shows a terminal. */
+/** Uses xterm.js. The page loads this module only if it shows a terminal. */
 import { FitAddon } from "@xterm/addon-fit";
 import { type ITheme, Terminal } from "@xterm/xterm";
 import css from "@xterm/xterm/css/xterm.css";
@@ -22,7 +22,7 @@ const CONTROL_CHARACTERS = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
 export interface Options {
   isReadOnly: boolean;
-  /** Also with responses to a program's terminal queries. */
+  /** Called for typed text, and for responses to a program's terminal queries. */
   onTyped: (text: string) => void;
   onSize: (size: Size) => void;
   onLeave: () => void;

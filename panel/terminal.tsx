@@ -209,7 +209,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
   );
 }
 
-/** Up to the next line or sequence. */
+/** Skips a partial line or sequence, up to the next one. */
 function skipPartialSequence(text: string): string {
   // oxlint-disable-next-line no-control-regex
   return text.slice(Math.max(0, text.search(/[\n\x1b]/)));

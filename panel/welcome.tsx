@@ -13,7 +13,7 @@ import { RunLink } from "./run-link.tsx";
 import { Time } from "./time.tsx";
 import { LOADING_RUNS, NO_RUNS } from "./texts.ts";
 
-/** In detail. The page's navigation lists all. */
+/** The page shows these in detail; its navigation lists all. */
 const SHOWN_SANDBOXES = 8;
 
 /** For runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */

@@ -52,11 +52,11 @@ export interface AccountView {
   limits: Limits;
   runSecondsToday: number;
   modelTokensToday: number;
-  /** Of records, logs and artifacts; may be some seconds old. */
+  /** Bytes of records, logs and artifacts; may be some seconds old. */
   storedBytes: number;
   /** Newest first. */
   checkpoints: Checkpoint[];
-  /** Of saved workspaces, checkpoints and task archives. */
+  /** Bytes of saved workspaces, checkpoints and task archives. */
   workspaceBytes: number;
 }
 

@@ -18,7 +18,7 @@ function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }
 
-/** For idempotent calls. */
+/** The call must be idempotent, because it is repeated if the actor was reset. */
 export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
   try {
     return await call();

@@ -61,7 +61,7 @@ export class Attempts extends DurableObject {
     this.#kv = migrate(ctx.storage, ATTEMPTS_SCHEMA);
   }
 
-  /** For signing links if no variable sets a key. */
+  /** The key signs links if no variable sets one. */
   linkKey(): MadeKey {
     const stored = this.#kv.get<MadeKey>(MADE_KEY);
     if (stored) return stored;

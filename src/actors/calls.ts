@@ -217,7 +217,7 @@ function hasScope({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
 }
 
-/** For a caller that may not read files. */
+/** The result for a caller that may not read files. */
 async function withoutContent(
   { fields, reason }: Exclude<Policy["withoutReading"], false>,
   path = "",

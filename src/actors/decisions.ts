@@ -11,7 +11,7 @@ import type { SandboxSettings } from "./settings.ts";
 
 const PREFIX = "decisions:";
 
-/** For open and refused questions. */
+/** Open and refused questions are kept this long. */
 const DECISION_LIFETIME_MS = 900_000;
 
 /** Beyond it, the question that expires first is dropped. */

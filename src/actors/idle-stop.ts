@@ -28,7 +28,7 @@ interface IdleStopHost {
 
 export class IdleStop {
   readonly #host: IdleStopHost;
-  /** By busy processes; milliseconds since the epoch. */
+  /** Until when busy processes postpone the stop; milliseconds since the epoch. */
   #postponedUntil = 0;
 
   readonly #choice: StoredValue<number>;

@@ -25,7 +25,7 @@ export interface LeaseRequest extends Settlement {
   spare: Holding;
 }
 
-/** In total, including running runs. */
+/** The total quota, including that of running runs. */
 export interface Grant extends Holding {
   /** Milliseconds since the epoch. */
   until: number;

@@ -132,7 +132,7 @@ export class Service {
     if (this.#state?.isCancelled) this.#stored.value = { ...this.#state, isCancelled: false };
   }
 
-  /** For example, something killed the loop. */
+  /** A run that ended unexpectedly starts again, for example if something killed the loop. */
   onRunEnd({ id, state }: Pick<RunRecord, "id" | "state">): void {
     if (!this.#state || id !== this.#run || state === "lost") return;
     if (state === "cancelled") this.#stored.value = { ...this.#state, isCancelled: true };

@@ -43,7 +43,7 @@ const RESULT_WAIT_MS = 600_000;
 interface State {
   script: string;
   run?: string;
-  /** In the current container, successful or not. */
+  /** Whether the current container has had its set-up, successful or not. */
   isDone: boolean;
   lost: number;
   failure?: string;
@@ -259,7 +259,7 @@ export class SetUp {
     if (success) this.#notice = success.message;
   }
 
-  /** Before anything else changes the files. */
+  /** Keeps the outcome before anything else changes the files. */
   async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "had"> & { message: string }> {
     const { keeping, restoredAt, had } = state;
     if (restoredAt !== undefined) return { had, message: setUpRestoredText(restoredAt) };

@@ -26,7 +26,7 @@ import {
 /** A longer save is abandoned. An interrupted one may still write objects, so they are deleted only after this time. */
 const WRITING_MS = 3_600_000;
 
-/** Per sandbox; the newest stay. */
+/** Each sandbox keeps its newest ones. */
 const MAX_AUTOMATIC = 10;
 
 /** The newest stay. */
@@ -366,7 +366,7 @@ export class SnapshotRegistry {
     return this.#bytesOf("SELECT id FROM snapshots");
   }
 
-  /** Of checkpoints and sandboxes, whose states are never evicted. @param except a sandbox to leave out */
+  /** Counts checkpoints and sandboxes, whose states are never evicted. @param except a sandbox to leave out */
   #lastingBytes(except = ""): number {
     return this.#bytesOf(
       "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",

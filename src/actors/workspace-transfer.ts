@@ -39,7 +39,7 @@ export interface Save {
 }
 
 export interface TransferHost {
-  /** Of the sandbox's files. */
+  /** The limit for the sandbox's files. */
   maxBytes: number;
   snapshots: Pick<Snapshots, keyof Snapshots>;
   bucket: ObjectStore;

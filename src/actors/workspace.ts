@@ -45,7 +45,7 @@ const SAVE_MAX_DELAY_MS = 2000;
 /** Saves start at least SAVE_PACE times the duration of the earlier one apart, so that other work gets time. */
 const SAVE_PACE = 2;
 
-/** Even if no change is known: commands and background processes write files too. */
+/** Saves even if no change is known: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
 const RESTORE_TIMEOUT_MS = 900_000;
@@ -68,7 +68,7 @@ interface Installation {
   system: string;
   /** The workspace is empty, and the sandbox has no state. */
   isEmpty: boolean;
-  /** Of the container's state; milliseconds since the epoch. */
+  /** When the container's state was saved; milliseconds since the epoch. */
   savedAt: number | undefined;
 }
 

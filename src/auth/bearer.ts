@@ -56,7 +56,7 @@ export async function authenticate(
 /** A header with more words is treated as if it contained one of this server's tokens. */
 const MAX_WORDS = 20;
 
-/** Or text in the format of a token: does not read the store. Also searches malformed headers, because they leak tokens too. */
+/** Includes text in the format of a token: does not read the store. Searches malformed headers, because they leak tokens too. */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
   const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
   for (const word of header.split(/[\s,]+/)) for (const part of basicParts(word)) words.add(part);
@@ -67,7 +67,7 @@ export async function isOwnAuthorization(header: string, config: Config): Promis
   return false;
 }
 
-/** Of the Basic scheme (RFC 7617); empty for invalid base64. */
+/** The user and password of the Basic scheme (RFC 7617); empty for invalid base64. */
 function basicParts(word: string): string[] {
   try {
     const text = atob(word);
@@ -114,7 +114,7 @@ function presentedToken(header: string | null): string | undefined {
   return /^[\x21-\x7e]+$/.test(credentials[1]) ? credentials[1] : "";
 }
 
-/** By digest, with every candidate, and in constant time. */
+/** Compares digests with every candidate, and in constant time. */
 async function principalOf(token: string, candidates: readonly Candidate[]): Promise<Principal | undefined> {
   const digest = await sha256(token);
   let match: Principal | undefined;

@@ -24,7 +24,7 @@ export function guardStore(store: KVNamespace): KVNamespace {
   });
 }
 
-/** Of the sign-in methods' own values. A key begins with its name and a colon: see the table in docs/internals/storage.md. */
+/** The sign-in methods' own values. A key begins with its name and a colon: see the table in docs/internals/storage.md. */
 export const METHOD_KEYS = {
   "github-login": {
     id: "<login>",

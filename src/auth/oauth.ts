@@ -55,7 +55,7 @@ interface ProviderEnv extends Env {
 /** Passes the name of a failed check to the log, and is removed before the response is sent. */
 export const CHECK_HEADER = "x-failed-check";
 
-/** By configuration. On loopback the origin depends on the request's host. */
+/** The last one for each configuration. On loopback the origin depends on the request's host. */
 const built = new WeakMap<Config, OAuth>();
 
 export function oauthFor(request: Request, { env, config }: RequestContext): OAuth | { off: string } {

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { interceptStore } from "./oauth-store.ts";
 
-/** Of the provider, under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
+/** The provider's records, under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
 const grantRecord = z.object({
   clientId: z.string(),
   scope: z.array(z.string()),

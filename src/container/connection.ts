@@ -29,7 +29,7 @@ const MAX_STARTS = 3;
 
 export interface TerminalInput {
   text: string;
-  /** Set before the text is typed. */
+  /** The terminal gets this size before the text is typed. */
   size?: Size | undefined;
 }
 

@@ -16,7 +16,7 @@ import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
   readonly id: string;
-  /** By something other than sandboxd's reports, which are ignored then. */
+  /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored. */
   readonly isEnded: boolean;
   /** Whether a caller waits for the next output; undefined if the follower need not know. */
   readonly isWatched?: boolean;
@@ -48,7 +48,7 @@ const SILENCE_TICKS = 10;
 
 /** For the platform's report that a container has ended. */
 const CONTAINER_END_REPORT_MS = 8000;
-/** In a row; then the run is lost. */
+/** After this many broken connections in a row, the run is lost. */
 const MAX_BREAKS = 20;
 /** How long a run waits for an unreachable sandboxd. One that hangs is replaced after 15 s. */
 const RECONNECT_LIMIT_MS = 60_000;

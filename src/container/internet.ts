@@ -78,7 +78,7 @@ export async function forwardByPolicy(
   return reportSize(response, end);
 }
 
-/** At once if the length is known, else when the body has ended or its reader has stopped. */
+/** Reports at once if the length is known, else when the body has ended or its reader has stopped. */
 function reportSize(response: Response, end: (bytes: number) => void): Response {
   const { body, headers } = response;
   const length = headers.get("content-length");
@@ -105,7 +105,7 @@ const DROPPED_RESPONSE_HEADERS = ["alt-svc", "transfer-encoding"];
 /** Decoded by the platform, which distinguishes case: `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 
-/** Only by TLS and to the standard port. Masks the secrets in the response. */
+/** Sends only by TLS and to the standard port. Masks the secrets in the response. */
 async function sendWith(
   secrets: readonly Secret[],
   request: Request,

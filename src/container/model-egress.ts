@@ -44,9 +44,9 @@ const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-
 const NO_RETRY = "x-should-retry";
 /** The API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** Of a sandbox's request bytes: all sandboxes may share the thread that reads them. */
+/** The rate of a sandbox's request bytes: all sandboxes may share the thread that reads them. */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-/** By sandbox, the most recently used last. */
+/** Rates by sandbox, the most recently used last. */
 const paces = new Map<string, Pace>();
 const MAX_PACES = 1000;
 const BUSY_SECONDS = 5;

@@ -9,7 +9,7 @@ import type { RequestMeter } from "./model-request.ts";
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
 
-/** Of a stream. A tool may be called `message_stop`, so the pattern begins with a line break, which no string in JSON contains. */
+/** The end of a stream. A tool may be called `message_stop`, so the pattern begins with a line break, which JSON strings lack. */
 const LAST_EVENT =
   /[\r\n](?:event: ?message_stop[\r\n]|data: ?\{\s{0,20}"type"\s{0,20}:\s{0,20}"message_stop")/;
 

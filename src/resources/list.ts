@@ -21,7 +21,7 @@ const MAX_TASKS = 20;
 /** A slower sandbox is listed without files. */
 const LIST_MS = 3000;
 
-/** By name. Starts no container and does not count as use. @param after the cursor */
+/** Lists by name, starts no container, and does not count as use. @param after the cursor */
 export async function listResources(caller: CallerContext, after: string | undefined) {
   if (after !== undefined && !SANDBOX_NAME.test(after))
     throw new ProtocolError(ProtocolErrorCode.InvalidParams, NO_PAGE);

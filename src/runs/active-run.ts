@@ -265,7 +265,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (waits) await this.waitUntilQuiet(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
 
-  /** Also at the run's end, or after `ms`. @param from output bytes before typing; an echo does not count as output */
+  /** Resolves at the run's end too, or after `ms`. @param from output bytes before typing; an echo does not count as output */
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
     const deadline = Date.now() + Math.min(ms, SETTLE_MS);

@@ -29,7 +29,7 @@ import * as texts from "./texts.ts";
 
 const TAKE_OVER_MS = 60_000;
 
-/** At each end of a traceback. */
+/** Kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
 /** Originals of scaled images: where, the most per run, and the time limit for storing them. */
@@ -37,7 +37,7 @@ const OUTPUTS = "/workspace/.outputs";
 const MAX_ORIGINALS = 20;
 const KEEP_MS = 5000;
 
-/** Per run: each image takes a process in the sandbox. */
+/** The most per run: each image takes a process in the sandbox. */
 const MAX_SCALED = 20;
 
 /** For the line that replaces an omitted result, in bytes of JSON. */

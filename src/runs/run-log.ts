@@ -18,13 +18,13 @@ const LEAST_ROW_BYTES = 32;
 /** An object may exceed this by one piece. An actor has 128 MB for everything, and holds two objects: one being filled, one sent. */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 
-/** Per object: reading rows takes memory. */
+/** One object has rows up to this number, because reading them takes memory. */
 const OBJECT_ROWS = 4096;
 
 /** A longer log goes to R2 completely. */
 export const SQLITE_LOG_BYTES = 64 * 1024;
 
-/** Kept buffers for objects: allocating one takes longer than filling it. */
+/** Buffers for objects are kept: allocating one takes longer than filling it. */
 const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
 const MAX_SPARE = 2;
 const spare: Uint8Array[] = [];
@@ -75,7 +75,7 @@ export class LogWriter {
   /** Pieces that go to R2 together share a row, so there may be fewer rows than pieces. */
   #seq: number;
   #objects: number;
-  /** In rows, but in no object yet. */
+  /** In rows, but not in an object yet. */
   #unshipped: number;
 
   constructor(sql: SqlStorage, store: RunObjects, runID: string, cap: () => number, isNew: boolean) {
@@ -280,7 +280,7 @@ function joinAdjacent(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   return joinedPieces;
 }
 
-/** Of a flushed log. */
+/** Reads a flushed log. */
 export async function readLog(
   sql: SqlStorage,
   runID: string,

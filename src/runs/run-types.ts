@@ -8,7 +8,7 @@ import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
 import { CANCELLED_TEXT } from "./texts.ts";
 
 export interface Allowance {
-  /** From the start. */
+  /** Counted from the start. */
   timeoutMs: number;
   /** Why the time is less than requested, in sentences. */
   cut?: string;
@@ -48,7 +48,7 @@ export interface WaitState {
   /** Ids of earlier runs, the running one first. */
   behind: string[];
   kind: "session" | "context" | "workspace" | "setup";
-  /** Of the session or context; otherwise empty. */
+  /** The session's or context's name; otherwise empty. */
   name: string;
 }
 
@@ -90,7 +90,7 @@ export interface LogPiece {
 }
 
 export interface RunSink<State = unknown> extends OutputSink {
-  /** After the wait for earlier runs. */
+  /** Called after the wait for earlier runs. */
   markStarted(): void;
   /** Undefined if nothing was started after all. */
   keepState(state: State | undefined): void;
@@ -105,7 +105,7 @@ export interface Execution {
   /** Returns how many bytes the terminal accepted. */
   type?: ((input: TerminalInput) => Promise<number>) | undefined;
   waiting?(): WaitState | undefined;
-  /** Of a resumed execution, in milliseconds since the epoch. */
+  /** A resumed execution's deadline, in milliseconds since the epoch. */
   deadline?: number;
 }
 

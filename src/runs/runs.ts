@@ -84,7 +84,7 @@ export interface Gate {
 
 export interface LogPage {
   pieces: LogPiece[];
-  /** After the last byte of `pieces`. */
+  /** The cursor after the last byte of `pieces`. */
   next: number;
 }
 
@@ -294,7 +294,7 @@ export class Runs {
     return this.#active.values().some((run) => run.id === id && !run.isEnded);
   }
 
-  /** Of runs that ended after `time` (milliseconds since the epoch), today (UTC). */
+  /** Counts runs that ended after `time` (milliseconds since the epoch), today (UTC). */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;

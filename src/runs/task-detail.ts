@@ -47,7 +47,7 @@ export interface QuestionDetail extends CodeDetail {
   language?: string;
   code: string;
   model: string;
-  /** Of the request that wrote the program. */
+  /** Used by the request that wrote the program. */
   tokens?: Pick<Tokens, "input" | "output">;
   ownSandbox: boolean;
   /** Everything is in the record. */
@@ -57,7 +57,7 @@ export interface QuestionDetail extends CodeDetail {
 export interface Changes {
   /** Sorted by path; at most `MAX_FILES`. */
   files: ChangedFile[];
-  /** Of all changed files. */
+  /** The number of all changed files. */
   count: number;
   /** A git diff against the start, cut at `DIFF_BYTES`. */
   diff: string;

@@ -118,7 +118,7 @@ export function textAfterClear(text: string): string | undefined {
   return at < 0 ? undefined : text.slice(at + CLEARED.length);
 }
 
-/** At the end. */
+/** How many characters at the end belong to an unfinished sequence. */
 export function unfinishedSequenceLength(output: string): number {
   // oxlint-disable-next-line no-control-regex
   return /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,200})?$/.exec(output)?.[0].length ?? 0;

@@ -392,7 +392,7 @@ function health(request: Request, context: RequestContext): Response {
 
 type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>;
 
-/** Of OAuth or of a page that needs OAuth. */
+/** A route of OAuth, or of a page that needs OAuth. */
 function writingRoute(path: string, methods: string, serve: ServeWithOAuth): Route {
   return { path, methods, serve: requireOAuth(serve), writes: true };
 }

@@ -192,7 +192,7 @@ function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
   );
 }
 
-/** Before the response to a refused upload. */
+/** The response to a refused upload waits this long for its body. */
 const DRAIN_MS = 5000;
 
 /** A client that is still sending might not see the response. One that waits for 100 Continue has sent nothing. */

@@ -33,7 +33,7 @@ const MAX_WATCH_LENGTH = 8192;
 
 const STALL_MS = 30_000;
 
-/** Per principal and isolate. Their polls are rate limited across all isolates. */
+/** The most per principal and isolate. Polls are rate limited across all isolates. */
 const MAX_STREAMS = 20;
 
 /** The platform has ended the request of a stream that has not checked its session for this long. */

@@ -16,7 +16,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { isBrowser } from "./landing.ts";
 import { PREVIEW_TEXTS } from "./texts.ts";
 
-/** Per minute and sandbox. A page of a development server can request a thousand modules at once. */
+/** Requests per minute and sandbox. A page of a development server can request a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
 const NOTICES: Record<

@@ -12,7 +12,7 @@ import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 /** Limits the polls of one stream: one request to a Worker may make only 1000 calls. */
 const STREAM_MS = 600_000;
 
-/** Per poll: a log of 100 MiB takes 200 polls. */
+/** Bytes per poll: a log of 100 MiB takes 200 polls. */
 const PAGE_BYTES = 512 * 1024;
 
 /** Bounds of the pause between polls, a hundredth of the elapsed time. So a stream makes at most 750 polls. */

@@ -11,7 +11,7 @@ export const CARD_PATH = "/mcp/server-card";
 
 const CARD_TYPE = "application/mcp-server-card+json";
 
-/** Not in `SUPPORTED_PROTOCOL_VERSIONS`. */
+/** `SUPPORTED_PROTOCOL_VERSIONS` lacks this revision. */
 const MODERN_VERSION = "2026-07-28";
 
 /** Registry names begin with a reversed domain: io.github.owner/name. */

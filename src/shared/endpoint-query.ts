@@ -26,7 +26,7 @@ const parameters = z.object({
   images: z.enum(["on", "off"], "must be on or off").default("on"),
 });
 
-/** Or a sentence about the query's problem. @param offered the tools that `?tools=` may choose */
+/** Returns a sentence about the query's problem, if any. @param offered the tools that `?tools=` may choose */
 export function endpointQueryOf(
   { searchParams }: URL,
   offered: ReadonlySet<ToolName>,

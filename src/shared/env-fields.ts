@@ -70,7 +70,7 @@ export function hostName(text: string, context: z.RefinementCtx): string {
   );
 }
 
-/** For appending paths, without a trailing slash. */
+/** Without a trailing slash, because paths are appended. */
 export function baseURL(text: string, context: z.RefinementCtx): string {
   const url = URL.parse(text);
   if (url && /^https?:$/.test(url.protocol) && !/[?#@\\*]/.test(text)) return url.href.replace(/\/+$/, "");

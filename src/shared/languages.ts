@@ -4,7 +4,7 @@ export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
 export type Language = (typeof LANGUAGES)[number];
 
-/** In which models write most code. */
+/** Models write most code in it. */
 export const DEFAULT_LANGUAGE: Language = "python";
 
 export const PROGRAM_LANGUAGES = ["python", "typescript"] as const satisfies readonly Language[];
@@ -22,10 +22,10 @@ interface Traits {
   load(directory: string): string;
   /** Does not change the last value either. */
   idle: string;
-  /** For a call in source code. */
+  /** Writes the argument of a call in source code. */
   argument(json: string): string;
   isInterruptible: boolean;
-  /** For a missing or replaced prelude file. */
+  /** Messages for a missing or replaced prelude file. */
   missingPrelude: RegExp;
   /** For a package that code failed to import, as a sentence. */
   installHint(error: { name: string; message: string }): string | undefined;

@@ -56,7 +56,7 @@ const SIGNATURE_CHARS = 16;
 
 const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
-/** Of earlier versions. Such links are valid for a day, so a later version can remove this pattern. */
+/** Tokens of earlier versions. Such links are valid for a day, so a later version can remove this pattern. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
 export async function writeToken({ actor, id }: LinkName, [key]: readonly CryptoKey[]) {

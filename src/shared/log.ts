@@ -19,7 +19,7 @@ interface RequestFields {
   principal?: string;
   via?: Principal["via"];
   client?: string;
-  /** Of the trace context that the caller sent. */
+  /** From the trace context that the caller sent. */
   trace_id?: string;
   parent_span_id?: string;
   /** Needed, or granted, separated by spaces. */
@@ -27,7 +27,7 @@ interface RequestFields {
 }
 
 interface Events {
-  /** At the call's end. Also records the token's use. */
+  /** Logged at the call's end. Also records the token's use. */
   call: RequestFields & {
     tool: string;
     sandbox?: string;

@@ -18,7 +18,7 @@ const QUOTE = 0x22;
 const SLASH = 0x2f;
 const DIGITS = "0123456789abcdef";
 
-/** As in `\u002f`. */
+/** The longest spelling is like `\u002f`. */
 const MAX_SPELLING_CHARS = 6;
 
 /** The number of held-back bytes is rounded up to this, so that it does not reveal a value's length. */

@@ -6,7 +6,7 @@
 import type { Config } from "./config.ts";
 import { previewLabel } from "./preview-address.ts";
 
-/** Of MCP clients of every revision, and of scripts. */
+/** Headers of MCP clients of every revision, and of scripts. */
 const REQUEST_HEADERS =
   "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, if-none-match";
 
@@ -14,7 +14,7 @@ const REQUEST_HEADERS =
 const RESPONSE_HEADERS =
   "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 
-/** In seconds: the most that Chromium accepts. */
+/** Seconds: the most that Chromium accepts. */
 const PREFLIGHT_MAX_AGE = "7200";
 
 /**
@@ -31,7 +31,7 @@ export function isHostAllowed(request: Request, config: Config): boolean {
   return named.protocol === "https:";
 }
 
-/** By the Host header; undefined if invalid. */
+/** The origin by the Host header; undefined if invalid. */
 export function namedOrigin(request: Request): URL | undefined {
   // Two Host headers arrive as one invalid host.
   if (!URL.canParse(request.url)) return undefined;

@@ -11,14 +11,14 @@ import { sign } from "./sign.ts";
 
 export interface PreviewAddress {
   port: number;
-  /** Of the sandbox's Durable Object. */
+  /** The name of the sandbox's Durable Object. */
   actor: string;
   token: string;
 }
 
-/** From the Worker to the sandbox's actor. */
+/** Passes the token from the Worker to the sandbox's actor. */
 export const PREVIEW_TOKEN = "x-sandbox-mcp-preview-token";
-/** Of the actor's own responses: why the program in the sandbox did not respond. */
+/** A header of the actor's own responses: why the program in the sandbox did not respond. */
 export const PREVIEW_STATE = "x-sandbox-mcp-preview-state";
 
 /**
@@ -67,7 +67,7 @@ export async function makeToken(port: number, actor: string, [key]: readonly Cry
   return signToken(key, port, actor, random, length);
 }
 
-/** In constant time. */
+/** Compares in constant time. */
 export function equal(first: string, second: string): boolean {
   const [a, b] = [first, second].map((text) => new TextEncoder().encode(text));
   return a !== undefined && b?.length === a.length && crypto.subtle.timingSafeEqual(a, b);

@@ -19,7 +19,7 @@ export interface RequestContext {
 
 export interface Caller {
   principal: Principal;
-  /** Of the resource (RFC 9728), for challenges; undefined for the panel, and if OAuth is off. */
+  /** The URL for challenges (RFC 9728); undefined for the panel, and if OAuth is off. */
   metadata: string | undefined;
   /** False for the panel: a notice about a restart is for the model, so it waits for the model's next call. */
   takesNotice?: boolean;
@@ -37,7 +37,7 @@ export interface CallerContext extends RequestContext, Caller {
   showsApps?: boolean;
   /** Revision 2025-06-18 of MCP and later. */
   takesResourceLinks?: boolean;
-  /** Of MCP's Tasks extension; undefined if the client's MCP revision has none. */
+  /** Whether the client accepts tasks of MCP's extension; undefined if its MCP revision has none. */
   takesTasks?: boolean | undefined;
   hasSignIn?: boolean;
   /** How to open a URL for the client's user, by MCP revision; undefined if the client cannot, or the user cannot sign in. */

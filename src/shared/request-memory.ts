@@ -2,7 +2,7 @@
 
 import { tooMuchUnread } from "./errors.ts";
 
-/** Per principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
+/** The limit per principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
 export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
 
 /** Following a client takes time, and a response of this size fits into the connection's buffers (4 MB on loopback). */
@@ -45,7 +45,7 @@ export class RequestMemory {
     return memory;
   }
 
-  /** Of the same body. @returns false, and counts none, if there is no room for them */
+  /** Counts further calls of the same body. @returns false, and counts none, if there is no room for them */
   addCalls(count: number): boolean {
     const hasRoom = this.hasRoomFor(count * CALL_BYTES);
     if (hasRoom) this.add(count * CALL_BYTES);

@@ -9,7 +9,7 @@ export interface StaticToken {
   /** Of the token's UTF-8 bytes, in lower-case hexadecimal. */
   sha256: string;
   scopes: readonly Scope[];
-  /** By its SHA-256. */
+  /** The replaced token, by its SHA-256. */
   previous?: PreviousToken | undefined;
   region?: Region | undefined;
   internet?: Internet | undefined;

@@ -86,7 +86,7 @@ export function cutText(text: string, units: number, cutAt: "start" | "end" = "e
     : text.slice(text.length - units).replace(/^[\udc00-\udfff]/, "");
 }
 
-/** At the end. */
+/** Drops half of a surrogate pair at the end. */
 export function dropHalfPair(text: string): string {
   return text.replace(/[\ud800-\udbff]$/, "");
 }

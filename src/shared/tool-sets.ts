@@ -27,7 +27,7 @@ export function chooseTools(words: readonly string[], offered: ReadonlySet<ToolN
   return new Set([...offered].filter((tool) => named.has(tool)));
 }
 
-/** As the end of a sentence. */
+/** The problem as the end of a sentence. */
 export function describeWrongChoice(words: readonly string[], offered: ReadonlySet<ToolName>) {
   const sets = Object.entries(TOOL_SETS).filter(([, tools]) => tools.some((tool) => offered.has(tool)));
   const choices: string[] = [...sets.map(([set]) => set), ...offered];

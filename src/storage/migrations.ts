@@ -8,7 +8,7 @@ interface Migration {
   sql: string;
 }
 
-/** For docs/internals/storage.md. */
+/** Text for docs/internals/storage.md. */
 interface Documented {
   holds: string;
   kept: string;

@@ -29,7 +29,7 @@ export interface Agent {
   /** Below the home directory. Each file's path contains the conversation's id. */
   conversations: string;
   limitsTurns: boolean;
-  /** In Claude Code's format (`components.ts`). */
+  /** Whether the agent supports definitions in Claude Code's format (`components.ts`). */
   findsComponents: boolean;
   /** Whether requests may use CLAUDE_CODE_OAUTH_TOKEN instead of ANTHROPIC_API_KEY. */
   takesToken: boolean;

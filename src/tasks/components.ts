@@ -36,7 +36,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const MAX_NAMED = 10;
 
-/** Of each kind; the first by name. */
+/** The server offers the first ones of each kind by name. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;

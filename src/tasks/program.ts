@@ -111,7 +111,7 @@ export class ProgramReader {
   #bytes = 0;
   #block: number | undefined;
   #input = "";
-  /** Up to where `#input` is parsed into `#code`. */
+  /** `#input` is parsed into `#code` up to here. */
   #at: number | undefined;
   #code = "";
   #text = "";

@@ -31,7 +31,7 @@ interface QuestionsHost {
 /** `run_code` with this context can use a question's variables, and no other code is affected. */
 const CONTEXT = "question";
 
-/** For a request that may succeed later. */
+/** A request that may succeed later is repeated. */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 

@@ -236,7 +236,7 @@ export function sandboxName() {
   return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
 }
 
-/** For a command session or a kernel's context. */
+/** The name of a command session, or of a kernel's context. */
 export function sessionField(fallback: string) {
   return z
     .string()

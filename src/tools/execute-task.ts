@@ -29,7 +29,7 @@ const names = () => z.array(z.string()).optional();
 /** Without a scheme: a path or `host:path`. Sandboxes cannot reach git's other schemes, such as FTP. */
 const REPOSITORY = /^(?:(?:https?|ssh|git|file):\/\/|(?![a-z][a-z\d+.-]*:\/\/))[^\s-]\S*$/i;
 
-/** For `execute_task` and `POST /execute`. */
+/** `execute_task` and `POST /execute` share these fields. */
 export const startFields = () => ({
   repository: matching(REPOSITORY, 2000, "must be an address that git clone takes")
     .optional()

@@ -8,7 +8,7 @@ import { defineTool, sandboxField, joinSections, text, wholeNumber, addNotice } 
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
-/** Of the SDK, the local proxy and sandboxd. */
+/** Ports of the SDK, the local proxy and sandboxd. */
 const RESERVED = new Set([3000, 3128, SANDBOXD_PORT]);
 
 export const exposePort = defineTool({

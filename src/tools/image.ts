@@ -44,7 +44,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   return addDownloads(context, [summary, shown], await links());
 }
 
-/** By the file's header; the file may be corrupt. */
+/** Describes the image by its header; the file may be corrupt. */
 function describeHeader(bytes: Uint8Array): string {
   const type = imageType(bytes);
   try {

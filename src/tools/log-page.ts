@@ -17,7 +17,7 @@ interface PageOptions {
   isRaw?: boolean | undefined;
 }
 
-/** Of an incomplete character. */
+/** The longest incomplete character. */
 const MAX_CHARACTER_BYTES = 3;
 
 export const logPage = z.object({

@@ -55,14 +55,14 @@ export function callWait(
   };
 }
 
-/** Without its result. Times in ISO 8601. */
+/** A task without its result. Times are ISO 8601. */
 export type MCPTask = {
   taskId: string;
   status: "working" | "completed" | "cancelled";
   statusMessage?: string;
   createdAt: string;
   lastUpdatedAt: string;
-  /** From the task's creation. */
+  /** Counted from the task's creation. */
   ttlMs: number;
   pollIntervalMs: number;
 };

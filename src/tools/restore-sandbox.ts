@@ -15,7 +15,7 @@ export const restoreSandbox = defineTool({
   output: z.object({
     sandbox: z.string(),
     checkpoint: z.string(),
-    /** Of the previous state; none for a new sandbox. */
+    /** The checkpoint of the previous state; none for a new sandbox. */
     before: z.string().optional(),
     files: z.number(),
     bytes: z.number(),

@@ -118,7 +118,7 @@ function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
   };
 }
 
-/** For callers who did not start the run. */
+/** The fields for callers who did not start the run. */
 export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
@@ -140,7 +140,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
   };
 }
 
-/** Without text that later output replaced. */
+/** Drops text that later output replaced. */
 function removeOverwrittenText(shown: ShownOutput): ShownOutput {
   const head = textAfterClear(shown.tail) === undefined ? lastStates(shown.head) : "";
   return { ...shown, head, tail: lastStates(shown.tail) };

@@ -93,7 +93,7 @@ interface ProxyExports {
   ContainerProxy(options: { props: ContainerProxy["ctx"]["props"] }): Fetcher;
 }
 
-/** Not by the SDK's method for a running container, which would route all requests through the Worker. */
+/** Does not use the SDK's method for a running container, which would route all requests through the Worker. */
 export async function intercept(
   sandbox: Pick<OutboundSandbox, "enableInternet" | "envVars">,
   { container, exports, id }: DurableObjectState<{}>,

@@ -22,7 +22,7 @@ const NO_INTERPRETER: readonly SDKCode[] = LANGUAGES.map(
     `${TRAITS[language].program.toUpperCase() as Uppercase<KernelProgram>}_NOT_AVAILABLE` as const,
 );
 
-/** Of Cloudflare and of the local platform, for failures that a retry does not fix. */
+/** Messages of Cloudflare and of the local platform, for failures that a retry does not fix. */
 const CANNOT_START =
   /no such image|no application that matches|no container application|cannot make a sandbox/i;
 

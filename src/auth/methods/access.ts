@@ -53,7 +53,7 @@ function ruleOf({ issuer, audience }: Settings): Rule<typeof NAME> {
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-/** By URL. Fetched on first use, and again when they are old or a key is unknown. */
+/** Fetched by URL on first use, and again when they are old or a key is unknown. */
 const keySets = new Map<string, KeySet>();
 
 async function identityOf(request: Request, context: RequestContext) {

@@ -63,7 +63,7 @@ export interface Offer {
   /** A click alone approves, so the page must protect the button. False if the person types a secret first. */
   isOneClick: boolean;
   show(appearance: Appearance): HTML;
-  /** Of the sign-in page, if it is another site. The server may redirect the form there. */
+  /** The sign-in page's origin, if it is another site. The server may redirect the form there. */
   origin?: string;
 }
 
@@ -102,7 +102,7 @@ export interface SignInRedirect {
 
 export interface RedirectMethod<Name extends SignInName = SignInName> extends Method<Name> {
   title: string;
-  /** Of the sign-in page. The server may redirect the form there. */
+  /** The sign-in page's origin. The server may redirect the form there. */
   origin(config: MethodConfig<Name>): string;
   signInURL(config: MethodConfig<Name>, redirect: SignInRedirect & { state: string }): Promise<string>;
   /** @throws {SiteError} */

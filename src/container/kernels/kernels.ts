@@ -44,7 +44,7 @@ export interface CodeSpec {
   code: string;
   /** From the code's start. Starting the kernel may take as long again. */
   timeoutMs: number;
-  /** Of each stream; the rest is only counted. */
+  /** Kept bytes of each stream; the rest is only counted. */
   logCapBytes: number;
 }
 
@@ -85,7 +85,7 @@ export class Kernels {
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
   #refusal: Refusal | undefined;
-  /** Of the interpreter; may never settle by themselves. */
+  /** Abandoned calls of the interpreter, which may never settle by themselves. */
   #abandoned = 0;
 
   constructor(interpreter: Interpreter, link: ContainerLink, sql: SqlStorage) {
@@ -356,7 +356,7 @@ export class Kernels {
     result.then(settled, settled);
   }
 
-  /** Only while no other call is open: settling may break every call to the interpreter. */
+  /** Waits until no other call is open: settling may break every call to the interpreter. */
   onRelease(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;

@@ -6,7 +6,7 @@ import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
 /** Following short code would double its processor time. */
 const FOLLOW_AFTER_MS = 500;
-/** If a caller waits for the code's output. */
+/** Following begins earlier if a caller waits for the output. */
 const FOLLOW_WATCHED_AFTER_MS = 50;
 
 export class RunningCode extends RunFollower {

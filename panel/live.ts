@@ -16,7 +16,7 @@ const TOGETHER_MS = 30;
 export interface Watcher {
   /** Each new stream reads this again, because watchers of a log advance the cursor in it. */
   watch: Watch;
-  /** Before the next result arrives. Resolves with true if this was the last one. */
+  /** Handles a result before the next one arrives. Resolves with true if this was the last one. */
   onUpdate(update: Update): boolean | Promise<boolean>;
   onProblem(problem: string): void;
 }

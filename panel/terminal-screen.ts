@@ -96,7 +96,7 @@ export class Screen {
     this.#terminal.options.cursorInactiveStyle = "none";
   }
 
-  /** For a screen reader, which makes drawing slower. */
+  /** Drawing is slower for a screen reader. */
   set isReadAloud(isReadAloud: boolean) {
     this.#terminal.options.screenReaderMode = isReadAloud;
   }

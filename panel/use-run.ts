@@ -93,7 +93,7 @@ export interface RunDetails {
   problem: string | undefined;
 }
 
-/** Without the log. @param key a new key loads the data again; undefined loads nothing */
+/** Leaves out the log. @param key a new key loads the data again; undefined loads nothing */
 export function useRunDetails(id: string, key: string | undefined): RunDetails {
   const { value, problem } = usePolled(key, (signal) =>
     callTool<RunFields>("get_result", { id, wait_seconds: 0 }, signal),

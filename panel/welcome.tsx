@@ -16,7 +16,7 @@ import { LOADING_RUNS, NO_RUNS } from "./texts.ts";
 /** The page shows these in detail; its navigation lists all. */
 const SHOWN_SANDBOXES = 8;
 
-/** For runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */
+/** Sandboxes watched for runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */
 const WATCHED_SANDBOXES = 5;
 
 const SHOWN_RUNS = 10;

@@ -12,13 +12,13 @@ interface Rows<T> {
   keyOf: (item: T) => string;
   /** All rows have the same height: the style sheet cuts longer text. */
   row: (item: T) => ComponentChildren;
-  /** To scroll to at first, if the list has a scroll bar of its own. */
+  /** The list scrolls to this row at first, if it has a scroll bar of its own. */
   current?: string;
   class?: string;
   labelledBy?: string;
 }
 
-/** In pixels; `first` is the first rendered row, `last` the one after the last. */
+/** `height` is in pixels, `first` the first rendered row, `last` the row after the last one. */
 interface VisibleRange {
   height: number;
   first: number;

@@ -100,7 +100,7 @@ export class Account extends DurableObject<Env> {
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
   }
 
-  /** For a sandbox that starts or is in use. Fails if a limit would be exceeded. */
+  /** Registers a sandbox that starts or is in use. Fails if a limit would be exceeded. */
   registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<{ isNew: boolean; gitHosts: string[] }>> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);

@@ -1,7 +1,7 @@
 import { ToolError } from "../shared/errors.ts";
 import { actorReset, overloaded } from "./texts.ts";
 
-/** For platform errors that no property identifies, such as broken connections. */
+/** Matches platform errors that no property identifies, such as broken connections. */
 const RESET_MESSAGE =
   /^broken\.|Network connection lost|Durable Object (storage operation exceeded|reset because|has been reset)|isolate exceeded|Cannot resolve Durable Object/;
 

@@ -72,10 +72,10 @@ interface CallParts {
   runs: Pick<Runs, "start" | "hasUnendedRun">;
   plans: RunPlans;
   files: FileOperations;
-  /** Do not count as use of the sandbox. */
+  /** These file operations do not count as use of the sandbox. */
   glancing: FileOperations;
   diskUsage: Pick<DiskUsage, "noteUse">;
-  /** In the order in which a result shows their notices. */
+  /** Results show their notices in this order. */
   noticeSources: readonly { takeNotice(): string | undefined }[];
   /** For calls without `callerWaitMs`, in milliseconds. */
   maxWaitMs: number;

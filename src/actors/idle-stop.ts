@@ -21,7 +21,7 @@ interface IdleStopHost {
   account: Pick<AccountLink, "unusedMs">;
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
-  /** Do not count as use of the sandbox. */
+  /** These file operations do not count as use of the sandbox. */
   glancing: FileOperations;
   limits: { minutes: number; maxMinutes: number; busyHours: number };
 }

@@ -6,7 +6,7 @@ import { SerialQueue } from "../shared/queue.ts";
 import { splitByDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
-/** Asked for beyond a run's need, so that the next runs need no request. */
+/** More than a run needs, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
 /** How long before its end a lease is renewed. */

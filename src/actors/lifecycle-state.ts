@@ -24,7 +24,7 @@ export interface Restoring {
   life: AbortController;
   /** Undefined after a failure, and in a new actor until a call needs the container. */
   attempt: Promise<AbortSignal> | undefined;
-  /** With the account; false in a new actor until its first call. */
+  /** Whether this actor has registered the container with the account; false until its first call. */
   isRegistered: boolean;
 }
 

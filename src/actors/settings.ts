@@ -73,7 +73,7 @@ export class SandboxSettings {
     return { ...this.current, region: current };
   }
 
-  /** After a destruction meanwhile, changes the new sandbox. @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded` */
+  /** If the sandbox is destroyed meanwhile, changes the next one. @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded` */
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;

@@ -204,7 +204,7 @@ export class SnapshotRegistry {
     this.#garbage.collect(now);
   }
 
-  /** For a sandbox without a state. @throws {ToolError} `not_found` */
+  /** The sandbox must have no state. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.requireArchive(run).id, now));
   }

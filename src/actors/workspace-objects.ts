@@ -7,7 +7,7 @@ import type { ObjectStore } from "../storage/object-store.ts";
 /** Must not change, because stored streams were split by it. */
 const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** In memory, written or being filled. Few, because the actors of a process share 128 MB. */
+/** Objects in memory, written or being filled. Few, because the actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
 const R2_MS = 60_000;

@@ -59,7 +59,7 @@ const OUTCOME_MS = 600_000;
 const MAX_PACKS = 20;
 const REPACKED_PACKS = 16;
 
-/** In addition to the sizes of an archive's files. */
+/** An archive may have these bytes in addition to its files. */
 const ADDED_BYTES = 1024 * 1024;
 
 interface Installation {
@@ -371,7 +371,7 @@ export class Workspace {
     });
   }
 
-  /** Before a set-up. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
+  /** Describes the container before a set-up. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;

@@ -21,7 +21,7 @@ import { CALLER_TEXTS } from "./texts.ts";
 interface Candidate {
   sha256: Uint8Array;
   principal: Principal;
-  /** For a replaced token, in milliseconds since the epoch. */
+  /** When a replaced token stops working, in milliseconds since the epoch. */
   until?: number;
 }
 

@@ -15,7 +15,7 @@ const MAX_BODY_BYTES = 64 * 1024;
 /** Smaller than for other bodies, because the store keeps the whole registration. */
 const MAX_REGISTRATION_BYTES = 16 * 1024;
 
-/** Become part of a store key, which may have at most 512 bytes. The server's own values have a third of MAX_KEY_PART_BYTES. */
+/** These become part of a store key, which has at most 512 bytes. The server's own values have a third of MAX_KEY_PART_BYTES. */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 

@@ -60,7 +60,7 @@ export class Connection {
     };
   }
 
-  /** For existing runs, even before the workspace is restored. @throws {ToolError} `no_answer`, `sandbox_restarted` */
+  /** Calls about existing runs work even before the restore. @throws {ToolError} `no_answer`, `sandbox_restarted` */
   async send(...calls: RunCall[]): Promise<void> {
     this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
@@ -86,7 +86,7 @@ export class Connection {
     this.#send(socket, [call]);
   }
 
-  /** For calls that the follower of a run repeats, or no longer needs, over a new connection. */
+  /** Only for calls that the follower of a run repeats, or no longer needs, over a new connection. */
   sendIfOpen(call: RunCall): void {
     this.#socket?.send(JSON.stringify(call));
   }

@@ -46,7 +46,7 @@ export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
-/** For the platform's report that a container has ended. */
+/** How long the platform may take to report that a container has ended. */
 const CONTAINER_END_REPORT_MS = 8000;
 /** After this many broken connections in a row, the run is lost. */
 const MAX_BREAKS = 20;

@@ -100,7 +100,7 @@ function reportSize(response: Response, end: (bytes: number) => void): Response 
 
 /** Dropped if a secret is added. Several ranges of a response, for example, could each contain part of a secret. */
 const DROPPED_REQUEST_HEADERS = ["range", "if-range", "expect", "host", "content-length"];
-/** Do not apply any more, or would make the client bypass this handler. */
+/** These no longer apply, or would make the client bypass this handler. */
 const DROPPED_RESPONSE_HEADERS = ["alt-svc", "transfer-encoding"];
 /** Decoded by the platform, which distinguishes case: `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);

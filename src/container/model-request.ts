@@ -3,7 +3,7 @@ import { JSONReader, type Path } from "./json-reader.ts";
 
 /** For a request without a plausible `max_tokens`: more than any model produces. */
 const MAX_TOKENS = 128_000;
-/** Until the API reports the tokens. Text has about four bytes per token. */
+/** An estimate until the API reports the tokens. Text has about four bytes per token. */
 const BYTES_PER_TOKEN = 3;
 /** Sources of images and documents that the API need not fetch by URL. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);

@@ -3,7 +3,7 @@ import { Pace } from "../../container/sandboxd/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
 
-/** For all logs together. One read from the sandbox may exceed it. */
+/** The limit of all logs together. One read from the sandbox may exceed it. */
 const WAITING_BYTES = 4 * 1024 * 1024;
 
 /** How long output waits for R2; not at all during REFUSED_MS after a failure. */

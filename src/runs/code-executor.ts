@@ -40,10 +40,10 @@ const KEEP_MS = 5000;
 /** The most per run: each image takes a process in the sandbox. */
 const MAX_SCALED = 20;
 
-/** For the line that replaces an omitted result, in bytes of JSON. */
+/** The space of the line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** For one text result, like an output stream. The preludes shorten all but HTML and SVG to this. */
+/** The limit of a text result, as of an output stream. The preludes shorten all but HTML and SVG to this. */
 const TEXT_CHARS = 32 * 1024;
 
 /** JSON of all text results. Some clients cut a response at 1 MB. */

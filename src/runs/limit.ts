@@ -2,10 +2,10 @@
 import type { End } from "./run-types.ts";
 import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
 
-/** For the sandbox to stop a run and send its last output after the deadline. */
+/** The sandbox's time to stop a run and send its last output after the deadline. */
 const GRACE_MS = 15_000;
 
-/** For the sandbox after a cancel; less than cancel_run waits. */
+/** The sandbox's time after a cancel; less than cancel_run waits. */
 const CANCEL_MS = 8_000;
 
 export class Limit {

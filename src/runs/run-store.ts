@@ -42,7 +42,7 @@ type Row = {
   source: string | null;
 };
 
-/** Without results and output, which may be megabytes. */
+/** Leaves out results and output, which may be megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
 type SummaryRow = Pick<Row, (typeof SUMMARY)[number]>;
 

@@ -36,7 +36,7 @@ export interface Reservation {
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
-  /** For a run that continues after its actor was replaced. */
+  /** Reserves for a run that continues after its actor was replaced. */
   takeUnchecked(seconds: number): Reservation;
   /** @param spent the seconds that the run took */
   giveBack(reservation: Reservation, spent: number): void;

@@ -462,7 +462,7 @@ function withStandardHeaders(response: Response, requestID: string): Response {
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
-/** For a client that subscribes to tasks without declaring the extension (SEP-2663, "Protocol Errors"). */
+/** Refuses a client that subscribes to tasks without declaring the extension (SEP-2663, "Protocol Errors"). */
 function undeclaredExtension(id: string | number | null): Refusal {
   const data = { requiredCapabilities: TASKS_CAPABILITY };
   const message = "Missing required client capability";

@@ -23,7 +23,7 @@ interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "intercep
 
 const POLICY_HANDLER = "policy";
 
-/** For a sandbox that had a restricted network at some time. Never deleted. */
+/** Marks a sandbox that had a restricted network at some time. Never deleted. */
 const RESTRICTED_KEY = "restricted";
 
 interface Restricted {

@@ -26,7 +26,7 @@ const NO_INTERPRETER: readonly SDKCode[] = LANGUAGES.map(
 const CANNOT_START =
   /no such image|no application that matches|no container application|cannot make a sandbox/i;
 
-/** For an unknown context, in which the code did not run. */
+/** Means an unknown context. The code did not run then. */
 const NO_CONTEXT = /not found|terminated/i;
 
 function sdkCode(error: unknown): SDKCode | undefined {

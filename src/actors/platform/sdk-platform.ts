@@ -36,7 +36,7 @@ export class SDKPlatform implements ContainerPlatform {
   /** Settles when the SDK's stop hook has run for the latest container. */
   #hook: PromiseWithResolvers<void> | undefined;
   #stopping: Promise<void> | undefined;
-  /** For the previous container; undefined once the next one has started. */
+  /** The call for the previous container; undefined once the next one has started. */
   #previousStop: Promise<void> | undefined;
   #ended: () => void = () => undefined;
   idle: Idle | undefined;

@@ -8,7 +8,7 @@ import { cutText } from "../../shared/text.ts";
 import { KERNEL_MALFORMED } from "../texts.ts";
 
 const PRELUDE = "/opt/sandbox-mcp/kernel";
-/** Has long output: `<run id>.out` and `<run id>.err`, as for commands. */
+/** Long output is here: `<run id>.out` and `<run id>.err`, as for commands. */
 const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
 
 /** Pids are reused, so the start time, in clock ticks since boot, is part of the identity. */
@@ -70,7 +70,7 @@ export interface RunDocument<Stream = CodeStream> {
   exit: number | null;
 }
 
-/** Without a schema, which takes ten times as long: every call needs this check. */
+/** Uses no schema, which would take ten times as long: every call needs this check. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {
   return (
     isRecord(value) &&
@@ -253,7 +253,7 @@ export interface CodeOutcome {
   stdout: CodeStream;
   stderr: CodeStream;
   serves?: Listening | undefined;
-  /** With the output that `stdout` and `stderr` lack. */
+  /** Whether the sandbox may have files with the output that `stdout` and `stderr` lack. */
   hasFiles: boolean;
   results: RichResult[];
   error?: CodeError;

@@ -56,7 +56,7 @@ interface CodeStart {
 
 export type CellHandover = "idle" | "interrupted" | "killed";
 type StopReason = "timeout" | "cancelled" | "gone" | "ending";
-/** For a Python kernel's response to each of two interrupts. */
+/** How long a Python kernel may take for each of two interrupts. */
 const INTERRUPT_GRACE_MS = 1_000;
 /** A kernel's start, including its container. */
 const CREATE_MS = 120_000;

@@ -5,8 +5,7 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // This entry comes before the ranges below, because its reason says more. The ranges contain all of these addresses except
-  // 168.63.129.16, which is Azure's.
+  // Before the ranges below, because its reason says more. Only Azure's 168.63.129.16 is outside them.
   [
     "a cloud metadata address",
     "169.254.169.254/32",
@@ -33,8 +32,7 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100::/64",
     "100:0:0:1::/64",
   ],
-  // The remaining ranges of IANA's special-purpose registries. Some of these IPv6 ranges embed IPv4 addresses (6to4, Teredo), and
-  // are refused as a whole. Only for the two ranges of `embeddedIPv4`, the embedded address is checked instead.
+  // The rest of IANA's special-purpose registries, including IPv6 ranges that embed IPv4 addresses (6to4, Teredo).
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],
@@ -67,9 +65,7 @@ export function refusedAddress(address: string): string | undefined {
   return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }
 
-/**
- * What a name stands for, if it is refused before it is resolved: this machine or a cloud metadata service. Otherwise undefined.
- */
+/** What a name stands for, if it is refused before it is resolved; otherwise undefined. */
 export function refusedName(name: string): string | undefined {
   if (name === "localhost" || name.endsWith(".localhost") || name === "localhost.localdomain") {
     return "this machine's loopback";
@@ -78,10 +74,7 @@ export function refusedName(name: string): string | undefined {
   return undefined;
 }
 
-/**
- * Why a sandbox may not connect to a name that only the host's proxy can resolve: the name has no dot, or is outside the public
- * DNS. Undefined if the name is allowed. See RFC 6761, 6762, 8375, 9476, and the names that ICANN reserves.
- */
+/** Why a sandbox may not reach a name that only the host's proxy resolves (RFC 6761, 6762, 8375, 9476; ICANN's reserved names). */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);
   // A proxy may ignore dots at the end, and resolve `nas.local.` as `nas.local`.

@@ -13,10 +13,7 @@ export type Check =
   | {
       works: true;
       supported: ReadonlySet<string>;
-      /**
-       * Whether an engine that runs as root runs sandboxes under other user ids. In a user namespace with only one id, root has no
-       * other ids.
-       */
+      /** Whether the engine runs sandboxes under other user ids: it is root, and its user namespace has more than one id. */
       dropsRoot: boolean;
     }
   | { works: false; reason: string; remedy: string };

@@ -16,10 +16,7 @@ const maxRecords = 8;
 const noTLS = { problem: "the connection does not begin with TLS" };
 const tooMuch = { problem: "the ClientHello is too long" };
 
-/**
- * Reads the ClientHello in a tunnel and puts it back for the next reader. Returns undefined if the ClientHello names the tunnel's
- * host, and the problem otherwise.
- */
+/** Reads a tunnel's ClientHello and puts it back. @returns the problem; undefined if the ClientHello names the tunnel's host */
 export async function problemWithTLS(
   host: string,
   socket: Duplex,

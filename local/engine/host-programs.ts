@@ -3,10 +3,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/**
- * Where to look for the host's programs: the distributions' usual places first, then the user's PATH. `npm start` removes
- * directories from PATH, so each call reads PATH again.
- */
+/** The distributions' usual places, then PATH. Each call reads PATH, because `npm start` removes directories from it. */
 export function systemPath(env: Readonly<Record<string, string | undefined>> = process.env): string {
   const usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"];
   return [...usual, env.PATH].filter(Boolean).join(":");

@@ -46,10 +46,7 @@ const controlCommand = (toolchain: Toolchain): string[] =>
 const sandboxdCommand = (toolchain: Toolchain): string[] =>
   nodeCommand(toolchain, sandboxdProgram, "--socket", sandboxdSocket);
 
-/**
- * Loads both programs, which fills the compile cache. The control server ends with an error, because it gets no socket. sandboxd
- * writes a list of files and ends with 0, which is the command's exit status.
- */
+/** Loads both programs to fill the compile cache. The control server fails without a socket; sandboxd's exit status counts. */
 export const loadCommand = (toolchain: Toolchain): string[] => {
   const control = nodeCommand(toolchain, controlProgram);
   const sandboxd = nodeCommand(toolchain, sandboxdProgram, "--write-base", "/tmp/base.list");
@@ -113,10 +110,7 @@ function reason(error: unknown, processes: Processes | undefined): string {
   return messageOf(error);
 }
 
-/**
- * Connects to a socket below an open directory. User code may replace the socket with a symbolic link, which the host would
- * follow. So a link is refused.
- */
+/** User code may replace the socket with a symbolic link, which the host would follow. So a link is refused. */
 function connectBelow(directory: number, name: string): Socket {
   const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
   try {
@@ -127,10 +121,7 @@ function connectBelow(directory: number, name: string): Socket {
   }
 }
 
-/**
- * Opens the directory of the control server's socket once the server listens. At that time, no user code has run, and the server
- * has handed its listeners to the engine.
- */
+/** Opens the directory of the socket once the server listens: no user code has run yet, and the listeners are handed over. */
 async function openControlSocket(
   first: number,
   isActive: () => boolean,
@@ -160,8 +151,7 @@ async function openControlSocket(
       }
     }
     await sleep(4);
-    // The control server begins to listen just after it has handed over its listeners. Earlier checks would only cost processor
-    // time.
+    // The control server listens just after it has handed over its listeners. Earlier checks would only cost processor time.
     await Promise.race([handedOver, sleep(50)]);
   }
   throw new Error(START_PROBLEMS.controlLate);

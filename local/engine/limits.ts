@@ -36,10 +36,7 @@ export type Limits = z.infer<typeof limitsSchema>;
 
 export interface Sizes {
   root: number;
-  /**
-   * Bytes of the server's own files about runs. They are separate, so that a command that fills the disk still has output, and the
-   * next command can clean up.
-   */
+  /** Bytes of the server's own files about runs: with a full disk, commands still have output, and the next one can clean up. */
   runs: number;
   sharedMemory: number;
 }
@@ -50,10 +47,7 @@ export function sizesFor(diskBytes: number): Sizes {
 }
 
 const MiB = 1024 * 1024;
-/**
- * How many sandboxes share the machine's open files: the default maximum of one principal (MAX_RUNNING_SANDBOXES), and the prepared
- * sandbox.
- */
+/** How many sandboxes share the machine's open files: one principal's default MAX_RUNNING_SANDBOXES, and the prepared one. */
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. All sockets of the machine share one pool, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
@@ -113,20 +107,14 @@ function readSetting(setting: string): number {
   return text === "" ? Infinity : Number(text.trim().split(/\s+/).at(-1));
 }
 
-/**
- * How many processors all sandboxes together may use. They leave a quarter of the processors to the server, but at most one
- * processor.
- */
+/** All sandboxes together leave a quarter of the processors to the server, but at most one processor. */
 export const SANDBOX_PROCESSORS = availableParallelism() - Math.min(1, availableParallelism() / 4);
 /** The period of a processor limit, in microseconds. A group that has used its time in a period waits until the next one. */
 const PERIOD = 20_000;
 /** The smallest processor time for each period that the kernel accepts, in microseconds. */
 const MIN_QUOTA = 1000;
 
-/**
- * The values for a group's files, for both versions of control groups and all controllers. A group has the files of its version
- * and of its controllers only.
- */
+/** Values for a group's files, for both versions of control groups. A group has only the files of its version and controllers. */
 type FileValues = [file: string, value: string | number][];
 
 /** The engine continues without a value that cannot be set, such as a limit that the machine has not enabled. */
@@ -146,10 +134,10 @@ function processorLimit(processors: number | undefined): FileValues {
 }
 
 /**
- * The limits of all sandboxes together. Under contention, the sandboxes get half as much processor time as the server. In version
- * 1, the sandboxes' group competes with the server's threads. Each thread has a weight of 1,024, and the group's weight is divided
- * among the processors. In version 2, the group competes with the server's group, whose weight is 100. The weights are not enough:
- * when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
+ * Under contention, all sandboxes together get half as much processor time as the server. In version 1, their group competes with
+ * the server's threads, each of weight 1,024, and the group's weight is divided among the processors. In version 2, it competes
+ * with the server's group of weight 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux
+ * 6.18 gave the sandboxes 97 % of the time.
  */
 const engineLimits = ({ allMemoryBytes }: Limits): FileValues => [
   ["memory.limit_in_bytes", allMemoryBytes],
@@ -271,9 +259,7 @@ function limitFile({ version }: GroupParent, controller: Controller): string {
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
 }
 
-/**
- * Creates the groups that limit all sandboxes of an engine together. Never writes to other groups. @returns the groups' directories
- */
+/** Creates the groups that limit all sandboxes of an engine together. Never writes to other groups. @returns their directories */
 export async function createEngineGroups(
   parents: GroupParent[],
   boot: string,
@@ -387,10 +373,7 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
     .map(({ name }) => join(directory, name));
 }
 
-/**
- * Removes empty groups of engines without a run directory, because nothing else would find them. Keeps young groups: another
- * engine may be about to use them. The kernel does not remove groups with processes.
- */
+/** Removes old empty groups of engines without a run directory, which nothing else would find. Another engine may use young ones. */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
     for (const whole of await groupsIn(path, groupPrefix)) {

@@ -9,10 +9,7 @@ import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
 /** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
-/**
- * The shortest pause for each connection, in milliseconds. Pausing and resuming a connection takes 8 µs, which is 2 % of this
- * pause.
- */
+/** The shortest pause for each connection. Pausing and resuming one takes 8 µs, which is 2 % of this pause. */
 const PAUSE_MS = 0.4;
 
 /** Reading and dropping this many bytes of an unread body costs as much as a piece. */
@@ -20,10 +17,7 @@ const UNUSED_BYTES = 2048;
 /** The size of buffers in Node's streams. */
 const MAX_GATHERED = 65_536;
 
-/**
- * The limit for all sandboxes of a principal together. Each frame takes 22 µs of workerd's thread. Without this limit, nine
- * sandboxes occupied the thread completely.
- */
+/** For all sandboxes of a principal. Each frame takes 22 µs of workerd's thread: without this limit, nine sandboxes occupied it. */
 const PER_SECOND_TOGETHER = 2 * PER_SECOND;
 
 interface PieceLimits {
@@ -41,7 +35,6 @@ export function sharedByOwner<T>(create: () => T): (owner: string) => T {
   };
 }
 
-/** The limit that all sandboxes of this owner share. */
 export const paceTogether = sharedByOwner(
   () => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }),
 );
@@ -159,10 +152,7 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
   };
 }
 
-/**
- * Drains a request whose response ended early. Otherwise, the next request on the connection, perhaps another principal's, would
- * wait behind it.
- */
+/** Drains a request whose response ended early: the next one on the connection, perhaps another principal's, would wait behind it. */
 export function drainAfter(request: IncomingMessage, response: ServerResponse): void {
   response.once("close", () => {
     request.unpipe();

@@ -11,9 +11,7 @@ import {
   type SandboxPlace,
 } from "./engine-sandbox.ts";
 
-/**
- * The pause between handing out the prepared sandbox and starting the next, in milliseconds. It leaves the CPU to the first call.
- */
+/** The pause before the next prepared sandbox starts: it leaves the CPU to the first call. */
 const PAUSE_MS = 300;
 
 interface Prepared {
@@ -68,10 +66,7 @@ export class PreparedSandbox {
     await Promise.all(this.#ending);
   }
 
-  /**
-   * If the start fails, it is tried again after the next request for a sandbox. That request starts a sandbox itself, and
-   * reports a failure to its caller.
-   */
+  /** After a failure, the next request for a sandbox starts one itself, and reports a failure to its caller. */
   async #make(): Promise<EngineSandbox | undefined> {
     try {
       const sandbox = await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
@@ -90,10 +85,7 @@ export class PreparedSandbox {
     void ended.finally(() => this.#ending.delete(ended));
   }
 
-  /**
-   * A key that changes with variables and mounted files. Undefined if a file cannot be read. The caller then starts a sandbox
-   * itself, and this start reports the error.
-   */
+  /** Changes with variables and mounted files. Undefined if a file cannot be read: the caller's own start reports the error. */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
     return attempt(() => {

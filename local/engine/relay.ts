@@ -17,10 +17,7 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 const highWaterMark = 1024 * 1024;
 /** The memory of a waiting message besides its bytes. */
 const messageOverhead = 1024;
-/**
- * The most bytes of waiting or incomplete messages in the previews of all sandboxes of a principal. Ten sandboxes with this limit
- * each could take 1.3 GB of the engine's memory.
- */
+/** For the previews of all sandboxes of a principal: with this limit each, ten sandboxes could take 1.3 GB of the engine's memory. */
 const maxBuffered = 128 * 1024 * 1024;
 
 /** The bytes of waiting or incomplete messages. */
@@ -28,7 +25,6 @@ interface Buffered {
   bytes: number;
 }
 
-/** The bytes in the previews of all sandboxes of an owner. */
 const previewBytes = sharedByOwner((): Buffered => ({ bytes: 0 }));
 const handshakeMs = 60_000;
 const fullMs = 10;
@@ -42,9 +38,7 @@ export class RelayPace {
   readonly #isOfPreviews: boolean;
   buffered: Buffered = { bytes: 0 };
 
-  /**
-   * @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Outside of previews, they are the user's file transfers.
-   */
+  /** @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Outside of previews, they are the user's file transfers. */
   constructor(isOfPreviews: boolean) {
     this.#isOfPreviews = isOfPreviews;
     this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
@@ -66,10 +60,7 @@ export interface RelayOptions {
   path: string;
   headers: [string, string][];
   pace: RelayPace;
-  /**
-   * After each message of the Worker, this many bytes from the sandbox do not count in the rate, because their protocol limits
-   * itself by acknowledgements.
-   */
+  /** This many bytes after each message of the Worker do not count in the rate: their protocol limits itself by acknowledgements. */
   acknowledgedBytes: number;
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
   isPreview: boolean;

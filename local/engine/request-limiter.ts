@@ -1,7 +1,4 @@
-/**
- * Limits a sandbox's requests to its egress proxy: one at a time per connection, and a rate over all connections. The proxies of
- * all sandboxes share one thread.
- */
+/** Limits a sandbox's requests to its egress proxy. The proxies of all sandboxes share one thread. */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -26,10 +23,7 @@ export class RequestLimiter {
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
   /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
-  /**
-   * The rate of connections that are closed for too many pipelined requests. Until then, Node has parsed about a thousand requests
-   * of such a connection.
-   */
+  /** The rate of closing connections for too many pipelined requests. By then, Node has parsed about a thousand requests of each. */
   readonly #endings = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
 

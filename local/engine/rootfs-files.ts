@@ -28,10 +28,7 @@ const path = [
   "/bin",
 ].join(":");
 
-/**
- * Addresses that need no proxy. The list has several forms of an IPv6 address, and single addresses because some programs ignore
- * ranges (Node, Python's urllib).
- */
+/** Addresses that need no proxy: several forms of an IPv6 address, and no ranges, which Node and Python's urllib ignore. */
 const direct = [
   "localhost",
   "::1",

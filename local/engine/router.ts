@@ -152,10 +152,7 @@ export class Router {
     await sendWithinPolicy(sandbox.egress, request, response, new URL(url), headers, used);
   }
 
-  /**
-   * Web pages in local browsers can send requests here, too, but without the secret and, after DNS rebinding, without the right
-   * Host.
-   */
+  /** Web pages in local browsers can send requests here, but without the secret and, after DNS rebinding, without the right Host. */
   #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const isOwnHost =

@@ -39,7 +39,6 @@ export class SandboxRegistry {
     return [...this.#alive.values()];
   }
 
-  /** How many sandboxes run or start. */
   get count(): number {
     return this.#alive.size + this.#starting.size;
   }

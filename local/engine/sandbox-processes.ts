@@ -44,9 +44,8 @@ export interface Processes {
 }
 
 /**
- * A script that runs on the host before the sandbox. It joins the control groups, and raises the OOM score, so that the kernel
- * kills sandboxes first when memory runs out. If the engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score
- * again. The exit status is 126 if the script cannot join a group.
+ * Runs on the host before the sandbox. It raises the OOM score, so that the kernel kills sandboxes first when memory runs out. If the
+ * engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score again.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
@@ -109,8 +108,7 @@ export async function start(options: StartOptions): Promise<Processes> {
   const pid = readChildPID(info, exited).then(async (number) => {
     first = identify(number);
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
-    // If the engine is killed here, bubblewrap's child waits forever. The next engine finds this child by its control group and
-    // ends it.
+    // If the engine is killed here, bubblewrap's child waits forever. The next engine finds it by its control group and ends it.
     if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
     // bubblewrap waits until this pipe closes.
     write(mapped, "");
@@ -137,10 +135,7 @@ export async function start(options: StartOptions): Promise<Processes> {
 
 const LISTENERS = 2;
 
-/**
- * Closes the channel after the last listener, because later messages could come from user code that has replaced the control
- * server.
- */
+/** Closes the channel after the last listener: later messages could come from user code that has replaced the control server. */
 async function receiveListeners(child: ChildProcess): Promise<Server[]> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {

@@ -1,8 +1,8 @@
 /**
- * A sandbox's system call filter. It allows the calls that programs need. It refuses the others with the error of a kernel that
- * does not have them (ENOSYS; ENOTTY for a command of ioctl). All sandboxes share the machine's kernel, and rarely used interfaces
- * have bugs, memory that counts in no control group, and locks of the whole machine. A filter cannot read flags in memory, so it
- * refuses clone3, openat2 and setxattrat. Programs then use the older calls.
+ * A sandbox's system call filter. Calls outside the list fail as in a kernel without them (ENOSYS; ENOTTY for a command of ioctl). All
+ * sandboxes share the machine's kernel, and rarely used interfaces have bugs, memory that counts in no control group, and locks of
+ * the whole machine. A filter cannot read flags in memory, so it refuses clone3, openat2 and setxattrat. Programs then use the
+ * older calls.
  */
 import { arch } from "node:process";
 import {
@@ -83,9 +83,7 @@ const MADVISE_WILLNEED = 3;
 const FADVISE_WILLNEED = 3;
 const FADVISE_DONTNEED = 4;
 
-/**
- * Flags of memfd_create, mmap and shmget for huge pages. The machine reserves these pages, and they count in no sandbox's limit.
- */
+/** Flags of memfd_create, mmap and shmget for huge pages. The machine reserves these, and they count in no sandbox's limit. */
 const MFD_HUGETLB = 0x4;
 const MAP_HUGETLB = 0x40000;
 const SHM_HUGETLB = 0o4000;

@@ -1,10 +1,7 @@
 /** Estimates the memory that a sandbox's sockets use, from the kernel's lists for its network namespace. */
 import { createReadStream } from "node:fs";
 
-/**
- * The kernel copies sent data into blocks of this size. A single byte that nobody has read keeps its block in memory, although the
- * kernel counts only about 50 bytes for it.
- */
+/** The kernel copies sent data into blocks of this size. A single unread byte keeps its block, but counts as only about 50 bytes. */
 const BLOCK_BYTES = 32 * 1024;
 /** The most blocks of one queue of a TCP socket. Measured: 2,652 with the buffers of confine.ts. */
 const MAX_BLOCKS = 2700;
@@ -30,9 +27,7 @@ export interface Sockets {
   hasEnded: boolean;
 }
 
-/**
- * The number of sockets other than Unix sockets. Counts sockets without a port, and connections that no program has accepted, too.
- */
+/** Counts all but Unix sockets, including those without a port and connections that no program has accepted. */
 export async function countSockets(sandbox: Sockets): Promise<number> {
   const { all, local } = await readCounts(sandbox);
   return all - local;

@@ -23,10 +23,7 @@ export interface UpstreamOptions {
   authorities?: readonly string[];
 }
 
-/**
- * The most concurrent lookups of a sandbox. Until the name server answers, a lookup occupies one of the threads that all sandboxes
- * share.
- */
+/** A lookup occupies one of the threads that all sandboxes share, until the name server answers. */
 const maxLookups = 4;
 const NONE: readonly string[] = [];
 const connectTimeoutMs = 15_000;
@@ -61,10 +58,7 @@ export async function connectUpstream(
   throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, messageOf(last)));
 }
 
-/**
- * Checks a host without resolving its name. Returns why the host is refused, as words that follow "is".
- * @param host as for `connectUpstream`
- */
+/** Checks a host (as for `connectUpstream`) without resolving its name. @returns why it is refused, as words that follow "is" */
 export function refusedUnresolved(host: string, port: number, options: UpstreamOptions): string | undefined {
   if (options.allowAddresses.has(`${host}:${port}`)) return undefined;
   const name = refusedName(host);
@@ -110,8 +104,7 @@ function trusting(authorities: readonly string[]): SecureContext {
 }
 
 /**
- * A host's addresses. If one address is refused, the name is refused, because a legitimate name does not have both public and
- * private addresses.
+ * If one address is refused, the name is refused: a legitimate name does not have both public and private addresses.
  * @param isBehindProxy whether connections use this machine's proxy, which may resolve more names than this machine. An unknown
  * name is then no error, and only the name is checked: docs/internals/security.md
  * @param isChecked false for the operator's hosts
@@ -207,7 +200,6 @@ async function waitUntilOpen<S extends Socket>(
   return socket;
 }
 
-/** Closes the connection if `step` takes too long or is cancelled. */
 async function withTimeout<T>(socket: Socket, step: Promise<T>, aborted?: AbortSignal): Promise<T> {
   const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
   const leave = () => socket.destroy(new Error(CLIENT_GONE));

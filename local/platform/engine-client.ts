@@ -5,10 +5,7 @@ import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
-  /**
-   * The binding to the engine. Without it, requests go through miniflare's Worker for outgoing requests, which makes another
-   * copy of each body.
-   */
+  /** Without this binding, requests go through miniflare's Worker for outgoing requests, which makes another copy of each body. */
   LOCAL_ENGINE?: Pick<Fetcher, "fetch">;
   LOCAL_DIRECTORIES?: string;
 }

@@ -9,10 +9,7 @@ import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import type { DiskSpace } from "./engine-protocol.ts";
 import { folderOf, keyOf, placeOf } from "./object-names.ts";
 
-/**
- * Saves leave this many bytes of the disk free, or a tenth of a smaller disk. If the disk were full, the server could not write its
- * databases, and every call would fail.
- */
+/** Saves leave this many bytes free, or a tenth of a smaller disk: on a full disk the databases, and so every call, would fail. */
 const RESERVED_BYTES = 2 * 1024 ** 3;
 const RESERVED_SHARE = 0.1;
 /** The objects of saved files. Their sizes are limited only for each principal, and a save that fails is tried again. */

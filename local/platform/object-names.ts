@@ -29,10 +29,7 @@ export function keyOf({ folder, file }: ObjectPlace): string {
   return `${folder}/${file}`.replaceAll(",", "/");
 }
 
-/**
- * A comma replaces each slash, because no key contains a comma. With a folder for each part of a key, more empty folders would
- * remain.
- */
+/** No key contains a comma. With a folder for each part of a key, more empty folders would remain. */
 function nameOf(text: string): string {
   return text.replaceAll("/", ",");
 }

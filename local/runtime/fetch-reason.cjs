@@ -1,8 +1,7 @@
 "use strict";
 /**
- * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. If the proxy refuses a tunnel, Node's fetch says only
- * "fetch failed" and drops the status line with the reason. So this module requests the tunnel again, and adds the status line
- * to the error.
+ * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. If the proxy refuses a tunnel, Node's fetch drops the status
+ * line with the reason. So this module requests the tunnel again, and adds the status line to the error.
  */
 const { fetch } = globalThis;
 const REFUSED = /^Proxy response \(\d+\) !== 200 when HTTP Tunneling$/;
@@ -13,10 +12,7 @@ function isRefusal(error) {
   return false;
 }
 
-/**
- * The proxy's status line for a tunnel to this host. Undefined if the proxy opens the tunnel: then a redirect has led to the
- * refused host.
- */
+/** The proxy's status line for a tunnel to this host. Undefined if the proxy opens it: then a redirect led to the refused host. */
 function statusOfTunnel({ hostname, port }) {
   const proxy = process.env.HTTPS_PROXY ?? process.env.https_proxy;
   const { request } = require("node:http");

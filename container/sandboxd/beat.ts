@@ -21,8 +21,7 @@ export function sendHeartbeats(address: { port: number } | { socketPath: string 
     const headers = token === undefined ? {} : { [TOKEN_HEADER]: token };
     get({ host: "127.0.0.1", ...address, headers, agent: false, signal }, (response) => {
       response.destroy();
-      // Before the sandbox has an actor, sandboxd refuses all requests. At that time any response counts, because no user program
-      // has run that could have replaced sandboxd.
+      // Before the sandbox has an actor, sandboxd refuses all requests. Any response counts, because no user program has run yet.
       if (response.headers[BEAT_HEADER] === beat || token === "") process.stdout.write(".");
       next();
     }).once("error", next);

@@ -1,7 +1,4 @@
-/**
- * One run of a command, from getting its slot to writing its end. A slot is a ready shell with its keeper, which starts the shell
- * and writes the command's exit status (slot.ts).
- */
+/** One run of a command, from getting its slot (a ready shell with its keeper, slot.ts) to writing its end. */
 import { attempt } from "./file-error.ts";
 import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -38,10 +35,7 @@ import { startScript } from "./start-script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
 import { type OutputStream, startCopier } from "./stream.ts";
 
-/**
- * If a command runs longer than this, in milliseconds, a process copies its output to files. For shorter commands that process
- * would cost too much.
- */
+/** After this time, a process copies the command's output to files. For shorter commands that process would cost too much. */
 const COPY_AFTER_MS = 20;
 /** The interval, in milliseconds, for polling ending processes and the keeper of an adopted run. */
 const POLL_MS = 50;
@@ -50,11 +44,7 @@ const RELEASE_MS = 300;
 
 /** How long a keeper may take to write the status after its shell has ended, in milliseconds. */
 const STATUS_MS = 1000;
-/**
- * The interval for polling the output of an ended command, in milliseconds. After STUCK_POLLS polls without new bytes, sandboxd
- * stops waiting for the mark that ends the output. That takes ten seconds, because a busy machine may not run the copier for
- * several seconds.
- */
+/** After STUCK_POLLS polls without new output, an ended command's output ends. A busy machine may not run the copier for seconds. */
 const STUCK_POLL_MS = 1000;
 const STUCK_POLLS = 10;
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
@@ -80,10 +70,7 @@ export interface RunHost {
   onEnd(run: CommandRun): void;
   /** Called when the slot's shell has ended before it read the command. */
   onNeverBegun(run: CommandRun): void;
-  /**
-   * Called when the run no longer uses the slot.
-   * @param isClean whether another run can use the slot's pipes
-   */
+  /** Called when the run no longer uses the slot. @param isClean whether another run can use the slot's pipes */
   onRelease(slot: Slot, isClean: boolean): void;
 }
 
@@ -243,8 +230,7 @@ export class CommandRun extends FollowedRun {
   }
 
   #signal(signal: NodeJS.Signals): void {
-    // In a terminal the group's leader is `script`, which forwards the command's last output and then ends. So its group gets only
-    // SIGKILL.
+    // In a terminal the group's leader is `script`, which forwards the command's last output. So its group gets only SIGKILL.
     const leader = this.#isInteractive && signal !== "SIGKILL" ? undefined : this.#slot?.leader;
     signalRun(this.id, leader, signal);
   }
@@ -293,8 +279,7 @@ export class CommandRun extends FollowedRun {
   /** Called when a copier has ended: its pipe has no writers, something killed the copier, or the copier could not be started. */
   protected override onCopierEnd(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
-    // A copier ends by itself only after the keeper has closed the pipe. This copier was killed: data that it had read but not
-    // written is lost.
+    // A copier ends by itself only after the keeper has closed the pipe. This one was killed: data that it had read may be lost.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
       this.streams[name].isIncomplete = true;
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
@@ -359,10 +344,7 @@ export class CommandRun extends FollowedRun {
     this.settle();
   }
 
-  /**
-   * Polls the output of an ended command. After STUCK_POLLS polls without progress, ends the output without the end mark, because
-   * the copier may have been stopped (SIGSTOP).
-   */
+  /** Without progress, ends the output without the end mark, because the copier may have been stopped (SIGSTOP). */
   #finishStuck(stream: OutputStream, before: number | undefined, idlePolls = 0): void {
     // Checked after pending events, because sandboxd may not have had time to read new bytes.
     const check = () => {
@@ -422,9 +404,7 @@ export class CommandRun extends FollowedRun {
     this.#host.onEnd(this);
   }
 
-  /**
-   * Lets the keeper end. If background processes hold a pipe, a new process drains that pipe until they end, even if sandboxd ends.
-   */
+  /** If background processes hold a pipe, a new process drains that pipe until they end, even if sandboxd ends. */
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;

@@ -34,7 +34,6 @@ export function codeOf(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
-/** The result of the work, or `otherwise` if it throws. */
 export function attempt<T>(work: () => T, otherwise: T): T {
   try {
     return work();

@@ -30,10 +30,7 @@ interface EndedRun {
 
 const runsWithoutPorts = new Map<string, EndedRun>();
 
-/**
- * A run's ports in order, at most `MAX_PORTS`, from a scan that is at most `ageMs` old. Includes the ports of earlier runs whose
- * background processes began to listen after the run's end.
- */
+/** A run's ports in order, and those of ended runs whose background processes listen now. @param ageMs the scan's maximal age */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - scannedAt >= ageMs) scanPorts();
   const found = [...known.values()];
@@ -94,10 +91,7 @@ function areAllKnown(): boolean {
   return counts.reduce((sum, count) => sum + count) === known.size && [...known].every(isOpen);
 }
 
-/**
- * Counts open connections of programs to hosts outside the sandbox.
- * @param own processes of this server, which do not count
- */
+/** Counts open connections of programs to hosts outside the sandbox. @param own processes of this server, which do not count */
 export function countExternalConnections(own: ReadonlySet<number>): number {
   const open = socketsIn(ESTABLISHED);
   const owned = owners(new Map(open.map((socket) => [socket.number, socket])));

@@ -7,10 +7,7 @@ import { codeOf } from "./file-error.ts";
 import { connectToPort, splice } from "./splice.ts";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
-/**
- * Headers that are not forwarded: headers about one connection (RFC 9110, 7.6.1), and headers of this server. A request's headers
- * that frame its body are forwarded with it.
- */
+/** Headers about one connection (RFC 9110, 7.6.1), except those that frame a request's body, and headers of this server. */
 const HOP_BY_HOP = new Set([
   "connection",
   "keep-alive",

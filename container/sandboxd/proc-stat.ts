@@ -6,17 +6,11 @@ export function procText(path: string): string {
   return attempt(() => readFileSync(path, "latin1"), "");
 }
 
-/**
- * The fields of /proc/PID/stat (proc(5)) after the process's name, which may contain any character. Undefined if the process is
- * gone.
- */
+/** The fields of /proc/PID/stat (proc(5)) after the process's name, which may contain any character. Undefined if it is gone. */
 export function procStat(pid: number): string[] | undefined {
   const stat = procText(`/proc/${pid}/stat`);
   return stat === "" ? undefined : stat.slice(stat.lastIndexOf(")") + 2).split(" ");
 }
 
-/**
- * The length of a clock tick in /proc, in milliseconds. It is the same on all machines, and does not depend on the frequency of the
- * kernel's timer.
- */
+/** A clock tick in /proc. It is the same on all machines, and does not depend on the frequency of the kernel's timer. */
 export const TICK_MS = 10;

@@ -18,23 +18,14 @@ import * as z from "zod/mini";
 /** sandboxd's port in the image. Previews must not use it. */
 export const SANDBOXD_PORT = 8671;
 
-/**
- * The header with the token that the actor gave sandboxd. There is a token because other sandboxes may reach the port. A
- * sandboxd without a token accepts all requests.
- */
+/** The token that the actor gave sandboxd: other sandboxes may reach the port. Without a token, sandboxd accepts all requests. */
 export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
-/**
- * sandboxd sends a POST to this host before the container ends, so that the actor saves the workspace. The response 204 means
- * that the workspace is saved.
- */
+/** sandboxd sends a POST to this host before the container ends. The response 204 means that the workspace is saved. */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
 export const PREVIEW_PORT = "x-sandboxd-port";
-/**
- * The header of sandboxd's error responses to previews: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not
- * HTTP).
- */
+/** On sandboxd's error responses to previews: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not HTTP). */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 /** A header of sandboxd's response to `GET /`: the number of open requests and WebSockets of previews. */
@@ -43,15 +34,10 @@ export const OPEN_PREVIEWS = "x-sandboxd-previews";
 export const IS_ENDING = "x-sandboxd-ending";
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
-/**
- * The most bytes of one stream that sandboxd has sent and the actor has not stored. The actor has 128 MB of memory for
- * everything.
- */
+/** The most bytes of a stream that were sent and that the actor has not stored. It has 128 MB of memory for everything. */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const EVENT_CHARS = 16 * 1024;
-/**
- * How many bytes callers see of the beginning of a stream, and of its end. sandboxd sends the last bytes even if the log is full.
- */
+/** How many bytes callers see of a stream's beginning and end. sandboxd sends the last bytes even if the log is full. */
 export const SHOWN_END_BYTES = 16 * 1024;
 
 export const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
@@ -137,10 +123,7 @@ const input = z.object({
 });
 
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
-/**
- * Code whose output sandboxd did not follow has ended. If one of its processes listens later, the next run that finds the port
- * reports it.
- */
+/** Code that sandboxd did not follow has ended. If its processes listen later, the next run that finds the port reports it. */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
 const ping = z.object({ type: z.literal("ping") });
 

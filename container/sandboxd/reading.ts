@@ -10,10 +10,7 @@ import { RESPONSE_BYTES, type FileStat, type ListedEntry } from "./shapes.ts";
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
-/**
- * The sandbox's own file systems. On these file systems, a blocking read of a small file takes less time than a read in a thread.
- * Other file systems may be on a network.
- */
+/** Here, a blocking read of a small file takes less time than a read in a thread. Other file systems may be on a network. */
 const OWN_DEVICES = new Set(
   ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),
 );
@@ -256,10 +253,7 @@ function textAsBytes(text: string): Buffer {
 const USAGE_MS = 4000;
 const MAX_CONCURRENT_STATS = 64;
 
-/**
- * Adds up the sizes of the files below a path. Skips mounts, because they are not part of the sandbox. Returns undefined if this
- * takes too long.
- */
+/** Adds up the sizes of files. Skips mounts, which are not part of the sandbox. @returns undefined if this takes too long */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
   const { dev } = await withFileErrors(stat(path));

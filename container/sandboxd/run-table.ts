@@ -236,10 +236,7 @@ export class RunTable implements RunHost {
     listener.onEvent({ type: "refused", id, reason, message: message.slice(0, 1000) });
   }
 
-  /**
-   * Prepares a shell for the session's next command. If there are more than MAX_READY shells, ends the shell of the least recently
-   * used session.
-   */
+  /** Prepares a shell for the session's next command. Above MAX_READY, ends the shell of the least recently used session. */
   #prepare(session: string): Promise<Ready> {
     const found = this.#ready.get(session);
     if (found) return found;
@@ -258,8 +255,7 @@ export class RunTable implements RunHost {
   async #makeReady(session: string, isTerminal = false): Promise<Ready> {
     const path = join(SESSIONS, session);
     const state = textOf(path);
-    // The state contains all variables of the session. Variables that the session has unset must not come back from the
-    // environment.
+    // The state has all variables of the session. A variable that the session has unset must not come back from the environment.
     const env = state === undefined ? this.#env : NO_ENV;
     const isSpare = state !== undefined && !isTerminal;
     const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));

@@ -87,8 +87,7 @@ async function respond(
     if (row.down === "none") sendJSON(response, 200, value);
   } catch (error) {
     if (response.headersSent) return void response.destroy();
-    // Reads the rest of the request first. If the connection closed while the client was still sending, the client might not see
-    // the response.
+    // Reads the rest of the request first: a client that is still sending might not see the response if the connection closed.
     await finished(request.resume(), { signal: AbortSignal.timeout(DRAIN_MS) }).catch(() => undefined);
     const failure = failureOf(error);
     sendJSON(response, FAILED, await addNearest(failure, failedPath(row, call, failure)));

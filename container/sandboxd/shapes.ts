@@ -16,10 +16,7 @@ export const DIFF_CHARS = 32 * 1024;
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
-/**
- * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item. Creating
- * zod's issues takes much more time than checking.
- */
+/** Unlike `z.array`, checks no items of a list that is too long, and stops at an invalid item: zod's issues take much time. */
 export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
   z.pipe(
     z.array(z.unknown()).check(z.maxLength(most)),
@@ -187,10 +184,7 @@ export function taskDirectory(id: string): string {
 
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
-/**
- * The subdirectory of a task's directory for the files of a continued conversation. `task.sh` copies them to the same paths in
- * the home directory.
- */
+/** In a task's directory: the files of a continued conversation. `task.sh` copies them to the same paths in the home directory. */
 export const CONVERSATION = "conversation";
 /** The longest changed path in characters. git's escape of a byte takes four characters. */
 const CHANGED_CHARS = 4 * 4096 + 2;

@@ -65,10 +65,7 @@ export class Slot {
     };
   }
 
-  /**
-   * Starts the keeper, which starts the shell.
-   * @param onStatus gets the command's exit status; undefined if the keeper ended without one
-   */
+  /** Starts the keeper, which starts the shell. @param onStatus gets the exit status; undefined if the keeper ended without one */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();

@@ -29,10 +29,7 @@ export function isFound(entry: ScannedEntry): entry is FoundFile {
   return entry.type !== "special" && entry.type !== "unreadable" && entry.type !== "crowded";
 }
 
-/**
- * The device of the scanned file system. `ofFiles`: whether its files report this device, and not only its directories: see
- * `hasOneDevice` in scan.ts.
- */
+/** `ofFiles`: whether the files of the scanned file system report this device, too, and not only its directories (`hasOneDevice`). */
 export interface Devices {
   dev: bigint;
   ofFiles: boolean;

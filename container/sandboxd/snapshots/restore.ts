@@ -301,10 +301,7 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
 /** The furthest time before or after 1970, in microseconds: about 30,000 years. */
 const FURTHEST_US = 1e18;
 
-/**
- * Converts microseconds to seconds. Adds half a microsecond, because the system rounds down. The result is text, because Node
- * treats negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
- */
+/** Adds half a microsecond, because the system rounds down. Text, because Node takes negative numbers for the current time. */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
   return String((bounded + 0.5) / 1e6);
@@ -333,10 +330,7 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/**
- * Whether a path must stay, because the path is not part of a state (a mount or a file of the server, for example), or contains
- * such a path.
- */
+/** Whether a path is not part of a state (for example a mount or a file of the server), or contains such a path. */
 function mustStay(root: string, path: string, dev: bigint): boolean {
   const stats = statsOf(root, path);
   if (!stats) return false;

@@ -26,10 +26,7 @@ import { chooseFiles, firstNames } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
-/**
- * If a file changed less than this many milliseconds before it was read, it may change again without a new time. So the next
- * save reads it again.
- */
+/** A file that changed so shortly before it was read may change again without a new time. So the next save reads it again. */
 const RECENT_MS = 100;
 const OPENED_AHEAD = 8;
 const SMALL_BYTES = 64 * 1024;
@@ -50,10 +47,7 @@ export class Save {
   #manifest: Buffer | undefined;
   #unreadable = new Set<string>();
 
-  /**
-   * @param before the index of the last save or restore
-   * @param seen the scanned entries
-   */
+  /** @param before the index of the last save or restore */
   constructor(
     id: string,
     root: string,
@@ -130,8 +124,7 @@ export class Save {
         this.#unreadable.add(path);
         return await reading.close();
       }
-      // A file that is open takes up space even after the user has deleted it. So a deleted file is closed at once, and its space
-      // is free before the save ends.
+      // An open file takes up space even after the user has deleted it. So a deleted file is closed before the save ends.
       if (await reading.isDeleted()) return await reading.close();
       if (bytes.length === 0) break;
       size += bytes.length;
@@ -351,10 +344,7 @@ class FileRead {
     }
   }
 
-  /**
-   * Closes the file. Returns its status; undefined if the file changed after it was opened, or so shortly before that a change
-   * may be hidden.
-   */
+  /** Returns the status; undefined if the file changed after it was opened, or so shortly before that a change may be hidden. */
   async end(): Promise<string | undefined> {
     const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;
     await this.close();

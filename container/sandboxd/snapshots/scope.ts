@@ -46,10 +46,7 @@ const LEFT_OUT_OF_HOME = new Set([
 
 const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
 
-/**
- * Whether a path is part of a sandbox's state. A scan never follows links in parent directories, so an excluded path cannot be
- * reached under another name.
- */
+/** A scan never follows links in parent directories, so an excluded path cannot be reached under another name. */
 export function isOfState(path: string): boolean {
   const top = topDirectory(path);
   if (top === "workspace") return true;
@@ -89,10 +86,7 @@ export function kindOf(path: string): "own" | "installed" | "system" {
     : "system";
 }
 
-/**
- * The library that a path belongs to. It is saved completely or not at all, because a library with missing files is worse than
- * none.
- */
+/** A library is saved completely or not at all, because a library with missing files is worse than none. */
 export function unitOf(path: string): string | undefined {
   const kind = kindOf(path);
   if (kind === "system") return SYSTEM_PACKAGES;

@@ -25,19 +25,11 @@ const planCallSchema = z.object({
   base: z.optional(snapshotID()),
   max: count(),
   repack: z.array(snapshotID()),
-  /**
-   * Whether this is a task's archive. No later save builds on an archive. If the sandbox did not start from `base`, everything
-   * counts as new.
-   */
+  /** A task's archive. No later save builds on it. If the sandbox did not start from `base`, everything counts as new. */
   isArchive: z.optional(z.boolean()),
-  /**
-   * If set, the save contains these files instead of the sandbox's state: files below `below` in the home directory whose path
-   * contains `id`.
-   */
+  /** If set, the save contains the files below `below` in the home directory whose path contains `id`, instead of the state. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
-  /**
-   * Whether this scan checks every file of the image too, as before a stop. Otherwise a scan checks them only every few minutes.
-   */
+  /** Whether to check every file of the image, too, as before a stop. Otherwise a scan does so only every few minutes. */
   isThorough: z.optional(z.boolean()),
   /** Whether the actor knows of no changes. If no process was active since the last scan either, nothing is scanned. */
   isAtRest: z.optional(z.boolean()),

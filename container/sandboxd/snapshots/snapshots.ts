@@ -23,10 +23,7 @@ const ROOT = SYSTEM ?? dirname(WORKSPACE);
 const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
 
-/**
- * The interval of full scans, in milliseconds. A full scan also finds files of the image that were rewritten in place, and takes
- * half a second.
- */
+/** The interval of full scans, which also find files of the image that were rewritten in place, and take half a second. */
 const THOROUGH_MS = 120_000;
 /** The most bytes of a compressed manifest. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
@@ -99,10 +96,7 @@ export class Snapshots {
     return turn.signal;
   }
 
-  /**
-   * Runs one step of a restore. The next save or restore cancels the step, and waits for its end.
-   * @param request closed if the step is cancelled
-   */
+  /** The next save or restore cancels the step, and waits for its end. @param request closed if the step is cancelled */
   #runRestoreStep<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const cut = () => request.destroy();
     signal.addEventListener("abort", cut);
@@ -156,8 +150,7 @@ export class Snapshots {
   }
 
   /**
-   * Whether this state was already restored. Then it must not be restored again: the request may be a late one of an actor that
-   * is gone, and would undo later changes.
+   * A restored state must not be restored again: a late request of an actor that is gone would undo later changes.
    * @throws {FileError} `missing` if the container has another state
    */
   #isRestored(id: string): boolean {

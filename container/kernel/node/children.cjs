@@ -1,8 +1,5 @@
 "use strict";
-/**
- * Child processes that code starts. sandboxd finds them by the run's mark. A child gets the run's streams, not our descriptors
- * 0 to 2.
- */
+/** sandboxd finds the children that code starts by the run's mark. They get the run's streams, not our descriptors 0 to 2. */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
@@ -29,10 +26,7 @@ function listeningPart() {
   return children.size > 0 ? "child" : undefined;
 }
 
-/**
- * Sets the mark, a limit of this process. Runs set it only when they start a child or listen on a port, because Node needs another
- * program (prlimit) to set a limit.
- */
+/** Called only when code starts a child or listens on a port, because Node needs another program (prlimit) to set a limit. */
 function markSelf() {
   if (unsetMark === undefined) return;
   spawnSync("/usr/bin/prlimit", ["--pid", String(process.pid), `--locks=${unsetMark}:`], { stdio: "ignore" });
@@ -90,10 +84,7 @@ function withFiles(streams, stdio, replaced, call) {
   }
 }
 
-/**
- * Returns `stdio` as an array without our descriptors 0, 1 and 2. `replaced` has the indexes where a pipe has replaced descriptor 1
- * or 2.
- */
+/** `replaced` has the indexes where a pipe has replaced our descriptor 1 or 2. */
 function replaceOwnDescriptors(stdio) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((entry) => entry ?? "pipe");
   const replaced = [];

@@ -144,7 +144,6 @@ class Results:
     def __init__(self, notebook, output):
         self.notebook, self.shell, self.output = notebook, notebook.shell, output
         self.items = []
-        # The sizes of the items.
         self.sizes = []
         # The indexes of the items that can be replaced, by display_id.
         self.places = {}

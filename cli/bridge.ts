@@ -1,8 +1,6 @@
 /**
- * Connects MCP over standard input and output to a server's HTTP endpoint, for clients that start a process.
- *
- * Messages pass unchanged, in the protocol's revisions of 2025 and 2026. After a server restart the bridge reconnects, and the
- * client can continue, because the server stores nothing about MCP sessions.
+ * Connects a client's standard input and output to a server's HTTP endpoint. Messages pass unchanged, in MCP's revisions of 2025 and
+ * 2026. After a server restart the client can continue, because the server stores nothing about MCP sessions.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
@@ -18,10 +16,7 @@ import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./text
 export interface BridgeOptions {
   /** Finds the server, or starts a local one if no URL is configured. @throws {CommandError} if it cannot be reached */
   locate(): Promise<ServerAddress>;
-  /**
-   * Whether the server still runs. If the server was killed, another program may listen at its address, and must not get the
-   * token.
-   */
+  /** Whether the server still runs. Otherwise another program may listen at its address, and must not get the token. */
   isCurrent?(address: ServerAddress): boolean;
   send(message: JSONRPCMessage): Promise<void>;
   log(line: string): void;
@@ -30,10 +25,7 @@ export interface BridgeOptions {
 /** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/**
- * How long a request waits before the server's first response, in milliseconds. This limit is shorter, because clients abandon a
- * process that is silent for long.
- */
+/** How long a request waits before the server's first response. Clients abandon a process that is silent for long. */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */
@@ -73,7 +65,6 @@ export class Bridge {
     return this.#failure?.kind;
   }
 
-  /** Forwards a client's message to the server, and every response to the client. */
   forward(message: JSONRPCMessage): void {
     const forwarding: Promise<void> = this.#forward(message).finally(() =>
       this.#inProgress.delete(forwarding),
@@ -83,8 +74,7 @@ export class Bridge {
 
   async #forward(message: JSONRPCMessage): Promise<void> {
     if ("method" in message && message.method === "notifications/cancelled") {
-      // In the revision of 2026, closing the stream cancels a request. In the revision of 2025 this message cancels it, so the
-      // bridge also forwards the message to the server.
+      // In the revision of 2026, closing the stream cancels a request; in that of 2025 this message does, so it is forwarded, too.
       const id = message.params?.requestId as RequestID;
       this.#open.get(id)?.abort();
       this.#open.delete(id);
@@ -107,7 +97,6 @@ export class Bridge {
     }
   }
 
-  /** Resolves when every accepted message has its response. */
   async waitUntilSettled(): Promise<void> {
     while (this.#inProgress.size > 0) await Promise.allSettled(this.#inProgress);
   }

@@ -11,10 +11,7 @@ import { noText, textTwice, unreadable, WRONG_VALUE, wrongSandboxName } from "./
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
 
-/**
- * A command with examples in its help.
- * @param examples the help prepends `sandbox-mcp `, unless an example contains it
- */
+/** @param examples the help prepends `sandbox-mcp `, unless an example contains it */
 function plainCommand(name: string, description: string, examples: readonly string[]) {
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
   const command = new Command(name)
@@ -25,10 +22,7 @@ function plainCommand(name: string, description: string, examples: readonly stri
   return command;
 }
 
-/**
- * Makes the address's `?sandbox=` the default of `--sandbox`, as for every client.
- * @throws {CommandError} for an invalid name, before anything is sent or written
- */
+/** The address's `?sandbox=` is the default of `--sandbox`. @throws {CommandError} for an invalid name, before anything is sent */
 function applySandbox(command: CommandUnknownOpts): void {
   const name: unknown = command.getOptionValue("sandbox");
   checkSandbox("--sandbox", name);
@@ -44,10 +38,7 @@ function checkSandbox(what: string, name: unknown): void {
   if (typeof name === "string" && !SANDBOX_NAME.test(name)) throw wrongSandboxName(what, name);
 }
 
-/**
- * Examples for a help text.
- * @param lines shell commands
- */
+/** @param lines shell commands */
 export function exampleText(lines: readonly string[]): string {
   const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   return `\nExamples:\n${shown.join("\n")}`;
@@ -117,10 +108,7 @@ function portNumber(text: string): number {
   throw new InvalidArgumentError(WRONG_VALUE.port);
 }
 
-/**
- * A command's text: an argument, standard input for `-`, or a file.
- * @throws {CommandError} without text, or with an argument and a file
- */
+/** An argument, standard input for `-`, or a file. @throws {CommandError} without text, or with an argument and a file */
 export async function textFrom(
   what: string,
   argument: string | undefined,

@@ -200,10 +200,7 @@ export class Deployment {
     return { ...secrets, SERVER_AUTH_TOKEN: this.token };
   }
 
-  /**
-   * The names of the server's secrets.
-   * @throws {CommandError} if they cannot be listed: an existing token must not be replaced by mistake
-   */
+  /** @throws {CommandError} if the secrets cannot be listed: an existing token must not be replaced by mistake */
   async #secretNames(): Promise<string[]> {
     const { status, output } = await this.#wrangler(["secret", "list", "--format", "json"]);
     // Error 10007 means that the Worker does not exist yet.

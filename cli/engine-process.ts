@@ -9,10 +9,7 @@ import { waitAtMost } from "../src/shared/timers.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { engineEnded } from "./texts.ts";
 
-/**
- * The size in MiB of a semispace, half of V8's space for young objects. By default, V8 grows it to 32 MiB under load, and never
- * shrinks it.
- */
+/** The MiB of a semispace, half of V8's space for young objects. By default, V8 grows it to 32 under load, and never shrinks it. */
 const YOUNG_MIB = 8;
 
 export interface RunningEngine {

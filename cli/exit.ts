@@ -25,15 +25,11 @@ export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 /** Signals within this time, in milliseconds, count as one Ctrl-C: the terminal and npm each send one. */
 export const ONE_CTRL_C_MS = 500;
 
-/**
- * An error that the user can correct. The program prints its message without a stack, and exits with status 1. A `CommandError` has
- * its own exit status.
- */
+/** An error that the user can correct. It is printed without a stack; the exit status is 1, or that of a `CommandError`. */
 export class UserError extends Error {
   override readonly name = "UserError";
 }
 
-/** An error of a command. Its kind decides the exit status. */
 export class CommandError extends UserError {
   readonly kind: ExitName;
 

@@ -22,8 +22,7 @@ const execute = promisify(execFile);
 const TIMEOUT_MS = 20_000;
 
 async function output(program: string, args: string[], env = process.env): Promise<string | undefined> {
-  // wrangler runs in this program's directory, not in the user's. In the user's directory, a file `.env` could set the address to
-  // which wrangler sends its token.
+  // wrangler must not run in the user's directory: a file `.env` there could set the address to which it sends its token.
   return execute(program, args, { timeout: TIMEOUT_MS, env, cwd: root }).then(
     ({ stdout }) => stdout.trim(),
     () => undefined,
@@ -78,8 +77,7 @@ async function python(stateDir: string): Promise<Check> {
   const found = `${used.version} at ${used.executable}`;
   if (isReady(used)) return ok(name, found);
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
-  // Missing libraries are not a warning, because only code that imports them needs them. `start` reports its attempt to install
-  // them.
+  // Not a warning, because only code that imports the libraries needs them. `start` reports its attempt to install them.
   const hint = `${startLine()} installs the missing libraries for sandboxes: ${missing.join(", ")}`;
   return ok(name, `${found}; ${hint}`);
 }

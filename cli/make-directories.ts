@@ -2,10 +2,7 @@ import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { codeOf } from "../container/sandboxd/file-error.ts";
 
-/**
- * Does what `mkdir -p` does. Node's option `recursive` never returns if the system reports ENOENT although the parent exists, as
- * below /proc.
- */
+/** Like `mkdir -p`. Node's `recursive` never returns if the system reports ENOENT although the parent exists, as below /proc. */
 export function makeDirectories(path: string, mode = 0o777): void {
   try {
     mkdirSync(path, mode);

@@ -1,10 +1,7 @@
 /** The required Node version, as in `engines` of package.json. This file imports nothing that older versions cannot parse. */
 import { versions } from "node:process";
 
-/**
- * The required versions in words. Node 22.15 introduced `getCACertificates`, with which the local server reads the machine's
- * certificates.
- */
+/** Node 22.15 introduced `getCACertificates`, with which the local server reads the machine's certificates. */
 export const NEEDED_NODE = "Node 22 (22.15 or newer) or Node 24 or newer";
 
 export function isNewEnough(version: string = versions.node): boolean {

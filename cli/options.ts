@@ -34,11 +34,7 @@ Examples:
 The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...) are taken from the environment, then
 from .dev.vars. If neither has SERVER_AUTH_TOKEN, the server generates one and saves it in .dev.vars.`;
 
-/**
- * @param cwd the base of relative paths
- * @returns undefined if help is requested
- * @throws {CommandError} naming the wrong option
- */
+/** @param cwd the base of relative paths @returns undefined for help @throws {CommandError} naming the wrong option */
 export function readOptions(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
@@ -96,10 +92,7 @@ function parse(argv: readonly string[]) {
   }
 }
 
-/**
- * Refuses flags that npm took because `--` was missing before them. npm turns `--port=1` into npm_config_port=1, and `--port 1`
- * into npm_config_port=true with 1 among the arguments.
- */
+/** Without `--` before them, npm turns `--port=1` into npm_config_port=1, and `--port 1` into npm_config_port=true and 1. */
 function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
   const swallowed = Object.entries(FLAGS).flatMap(([flag, { type }]) => {
     const values = type === "string" ? env[`npm_config_${flag.replaceAll("-", "_")}`]?.split("\n\n") : [];

@@ -19,10 +19,7 @@ export function timeForName(): string {
   return new Date().toISOString().replaceAll(":", "-");
 }
 
-/**
- * Replaces a file. Only the user who runs this program can read the new file. The temporary file has a random name, because other
- * users could have put a link at a predictable name. A link at `file` is replaced, too.
- */
+/** Also replaces a link. The temporary file's name is random, because others could have put a link at a predictable one. */
 export function replaceFile(file: string, text: string): void {
   const temporary = `${file}.${randomUUID()}.tmp`;
   try {

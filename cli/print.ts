@@ -48,10 +48,7 @@ export function failure(kind: ExitName, message: string, asJSON: boolean): void 
     );
 }
 
-/**
- * An error's kind and message.
- * @param unexpected the kind for errors that are not caused by the user or by a local file
- */
+/** @param unexpected the kind for errors that are not caused by the user or by a local file */
 export function failureOf(
   error: unknown,
   unexpected: ExitName = "refusedByServer",
@@ -71,9 +68,7 @@ export function printOutput(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? escapeControls(text) : text);
 }
 
-/**
- * Color sequences, marks that change the writing direction, and control characters other than tab, line feed and carriage return.
- */
+/** Colors, marks that change the writing direction, and control characters other than tab, line feed and carriage return. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /\x1b\[[\d;:]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\p{Bidi_Control}]/gu;
 

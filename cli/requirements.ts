@@ -12,10 +12,7 @@ export function requireLinux(platform: NodeJS.Platform): void {
   if (platform !== "linux") throw needsLinux(platform);
 }
 
-/**
- * Creates the directories and the link that sandboxes without isolation need.
- * @throws {UserError} with the exact command, if only an administrator can create it
- */
+/** @throws {UserError} with the exact command, if only an administrator can create a directory or the link */
 export async function requirePlaces(container: string): Promise<void> {
   const problem = await makePlaces(container);
   if (problem !== undefined) throw new UserError(problem);
@@ -29,11 +26,7 @@ export interface Installer {
   install(): Promise<void>;
 }
 
-/**
- * Installs bubblewrap if that needs no password.
- * @returns the features of bubblewrap that the engine needs to know
- * @throws {UserError} with the reason and the exact command otherwise
- */
+/** Installs bubblewrap if that needs no password. @throws {UserError} otherwise, with the reason and the exact command */
 export async function requireBubblewrap(
   print: (line: string) => void,
   installer = apt,

@@ -23,10 +23,7 @@ export function rotateOwner(before: string | undefined, until: string): Rotation
   return { token, variables };
 }
 
-/**
- * @param list the value of AUTH_TOKENS, if known
- * @throws {CommandError} if it has no token of this name
- */
+/** @param list the value of AUTH_TOKENS, if known @throws {CommandError} if it has no token of this name */
 export function rotateNamed(name: string, list: string | undefined, until: string): Rotation {
   const token = newToken();
   const entries = list === undefined ? [unknownEntry(name)] : entriesOf(list);
@@ -38,9 +35,8 @@ export function rotateNamed(name: string, list: string | undefined, until: strin
 }
 
 /**
- * Returns in words until when the previous token is valid; undefined if it is no longer valid. While the previous token is valid,
- * `token rotate --write` needs `--yes`. A second rotation ends the previous token at once, even if clients still use it.
- * @param name the name of a token in AUTH_TOKENS; undefined for the owner's
+ * Until when the previous token is valid, in words; undefined if it is not. Another rotation would end it at once, even if clients
+ * still use it. @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  */
 export function previousTokenEnd(
   variables: Readonly<Record<string, string>>,

@@ -1,8 +1,6 @@
 /**
- * Runs the Worker in workerd, through miniflare.
- *
- * `wrangler dev` is not used: it runs a proxy in a second workerd, and serves every R2 bucket without a token under /cdn-cgi/.
- * Here clients connect to the Worker's own socket.
+ * Runs the Worker in workerd, through miniflare: clients connect to the Worker's own socket. `wrangler dev` would run a proxy in a
+ * second workerd, and serve every R2 bucket without a token under /cdn-cgi/.
  */
 import { mkdir } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -17,10 +15,7 @@ export interface WorkerOptions {
   /** 0 for any free port. */
   port: number;
   stateDir: string;
-  /**
-   * Values that are not empty replace the values of the configuration file. May be a promise; everything else is prepared while it
-   * resolves.
-   */
+  /** Values that are not empty replace those of the configuration file. A promise, so that everything else is prepared meanwhile. */
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;

@@ -38,9 +38,7 @@ const SYSTEM = "/usr/bin/python3";
 const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
-/**
- * Finds the interpreters; undefined if there are none. `other` is the first interpreter that has all packages, apart from `first`.
- */
+/** @returns undefined without interpreters; `other` is the first one that has all packages, apart from `first` */
 export async function findPython(stateDir: string) {
   const [first, ...others] = await findPythons();
   if (first === undefined) return undefined;
@@ -51,10 +49,7 @@ export async function findPython(stateDir: string) {
   return { first, other: others.find(isReady), packages, isReady };
 }
 
-/**
- * @param given the user's interpreter, for which nothing is installed
- * @throws {UserError} if it is not Python 3
- */
+/** @param given the user's interpreter, for which nothing is installed @throws {UserError} if it is not Python 3 */
 export async function setUpPython(
   given: string | undefined,
   stateDir: string,
@@ -113,10 +108,7 @@ class PythonPackages {
     this.#pip?.kill("SIGKILL");
   }
 
-  /**
-   * @param other an interpreter that has all packages
-   * @returns the interpreter for new sandboxes; undefined if none has the packages
-   */
+  /** @param other has all packages @returns the interpreter for new sandboxes; undefined if none has the packages */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
     this.#print(PYTHON.installing(LIST, executable));
@@ -152,10 +144,7 @@ class PythonPackages {
     return undefined;
   }
 
-  /**
-   * Installs the packages into a temporary directory, and renames it after every package was imported.
-   * @throws Error with pip's message
-   */
+  /** Renames the directory only after every package was imported. @throws Error with pip's message */
   async #installFromIndex(): Promise<void> {
     const { executable } = this.#python;
     const target = join(this.#directory, packagesKey(this.#python));
@@ -173,8 +162,7 @@ class PythonPackages {
   }
 
   async #run(command: string[]): Promise<void> {
-    // Sandboxes run as another user, who must be able to read the packages. pip is killed with this process, because it would
-    // otherwise overlap with the next attempt.
+    // Sandboxes run as another user, who must be able to read the packages. A surviving pip would overlap with the next attempt.
     const script = 'umask 022; exec setpriv --pdeathsig KILL -- "$@"';
     const child = spawn("/bin/sh", ["-c", script, "sh", ...command], {
       // `python -c` also loads modules from the working directory, which may be a project that a sandbox writes to.

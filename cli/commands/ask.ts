@@ -83,10 +83,7 @@ export const ask = serverCommand(
     await server.close();
   });
 
-/**
- * Sends the question, and prints the program. Returns when the program is written, or the wait or the connection ends.
- * @returns the run's id
- */
+/** Sends the question, and prints the program until it is complete, or the wait or connection ends. @returns the run's id */
 async function writeProgram(
   server: Server,
   body: object,
@@ -124,10 +121,7 @@ async function writeProgram(
 
 type Events = Awaited<ReturnType<typeof eventsOf>>;
 
-/**
- * Returns the next event, or undefined if the connection broke while the run continues.
- * @throws {CommandError} for the server's error
- */
+/** @returns undefined if the connection broke while the run continues @throws {CommandError} for the server's error */
 async function nextEvent(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;

@@ -76,10 +76,7 @@ export function imageDirectory(given: string | undefined): string | undefined {
   return directory;
 }
 
-/**
- * Prints how a code run ended, and writes its images. The exit status is the run's. If the run succeeded but an image could not
- * be written, the exit status is `unavailable`.
- */
+/** The exit status is the run's, or `unavailable` if the run succeeded but an image could not be written. */
 export function reportCode(
   { run, content, status }: FollowedRun,
   directory: string | undefined,
@@ -93,7 +90,6 @@ export function reportCode(
   process.exitCode = exit;
 }
 
-/** Prints the value of the last expression, the exception, and the images' paths. */
 function printResult(run: object, content: Answer["content"], images: readonly string[] | undefined): void {
   const { result, left_out, error } = codeFields.parse(run);
   if (result) printOutput(process.stdout, `${result}\n`);
@@ -107,10 +103,7 @@ function printResult(run: object, content: Answer["content"], images: readonly s
   if (images === undefined && shown.length > 0) note(unsavedImages(shown.length));
 }
 
-/**
- * Writes the images as `image-1.png` and so on, with numbers that no file has yet.
- * @returns their paths, and why one could not be written
- */
+/** Writes `image-1.png` and so on, with numbers that no file has yet. @returns their paths, and why one could not be written */
 function saveImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
   const images: string[] = [];
   let number = 0;

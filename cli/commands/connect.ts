@@ -124,9 +124,7 @@ function placeOf(client: ClientKind, project: string | undefined): Place {
   return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
-/**
- * @throws {CommandError} if a symbolic link leads out of the project, because a sandbox that mounts the project could have made it
- */
+/** @throws {CommandError} if a symbolic link leads out of the project: a sandbox that mounts the project could have made it */
 function requireInside(project: string, file: string): void {
   let path = file;
   while (!existsSync(path) && path !== project) path = dirname(path);
@@ -152,8 +150,7 @@ function withFileErrors<T>(file: string, work: () => T): T {
 }
 
 /**
- * Replaces the file, or the file to which a symbolic link leads. Only its user can read the new file, because it may contain a
- * token.
+ * Replaces the file, or the file to which a symbolic link leads. Only its user can read the new file: it may contain a token.
  * @returns the path of the copy of the earlier file, if there was one
  * @throws {CommandError} if the directory does not exist: the user may have misspelled it
  */

@@ -63,10 +63,7 @@ export const shell = bridgeCommand(
     }
   });
 
-/**
- * Connects the user's terminal to the run's terminal, and resets the user's terminal afterwards.
- * @returns false if the user detached before the run ended
- */
+/** Connects the user's terminal to the run's, and resets it afterwards. @returns false if the user detached before the end */
 async function converse(server: Server, id: string, isAttached: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const leaving = Promise.withResolvers<false>();
@@ -116,10 +113,7 @@ function isConnectionLost(error: unknown): boolean {
   );
 }
 
-/**
- * Raw mode keeps the terminal's output processing. Full-screen programs expect that the terminal adds no carriage returns.
- * Therefore this function turns output processing off.
- */
+/** Raw mode keeps the terminal's output processing, but full-screen programs expect that it adds no carriage returns. */
 function disableOutputProcessing(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }

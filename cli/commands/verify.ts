@@ -59,10 +59,7 @@ const PORT = 8080;
 interface ToolCheck {
   /** Other tools that the check calls. */
   needs?: readonly string[];
-  /**
-   * @returns what was found, for the report
-   * @throws Error if the check fails
-   */
+  /** @returns what was found, for the report @throws Error if the check fails */
   use(): Promise<string>;
 }
 
@@ -72,10 +69,7 @@ type Uses = Record<Exclude<ToolName, "execute_task" | "destroy_sandbox">, ToolCh
 
 const withNeeds = (needs: readonly string[], use: () => Promise<string>): ToolCheck => ({ needs, use });
 
-/**
- * The result of a check that neither passed nor failed, for example because this connection lacks a tool. `verdict` is the
- * result to report.
- */
+/** A check that neither passed nor failed, for example because this connection lacks a tool. `verdict` is the result to report. */
 class Inconclusive extends Error {
   readonly verdict: "skipped" | "warning";
 

@@ -1,7 +1,4 @@
-/**
- * Makes docs/images/claude-code.png: the real Claude Code in a terminal, with a scripted model, connected to a server of npm
- * start.
- */
+/** Makes docs/images/claude-code.png: the real Claude Code, with a scripted model, connected to a server of npm start. */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -43,8 +40,7 @@ try {
     content: "#!/bin/sh\necho 'compiling 412 files'\nsleep 600\n",
   });
   await callTool(server.url, "run_command", { command: "chmod +x build.sh" });
-  // Loads numpy, so that Claude Code's call ends within half a second. A longer call returns a task to a client with MCP's Tasks
-  // extension.
+  // Loads numpy, so that Claude Code's call ends within half a second. A longer call would return a task (MCP's Tasks extension).
   await callTool(server.url, "run_code", { code: SIEVE });
 
   const env = claudeEnvironment(home, model.url);

@@ -1,7 +1,6 @@
 /**
- * Generates pages and files from definitions in the code: tools, commands, variables, limits, tables, skills, and names of
- * tests. `npm run docs` writes them; with --check it only names those that are stale. It is JavaScript because it runs in Node
- * but imports modules that are typed for workerd.
+ * Generates pages and files from definitions in the code. With --check it only names those that are stale. It is JavaScript because
+ * it runs in Node but imports modules that are typed for workerd.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/client";
@@ -145,7 +144,6 @@ fill("docs/reference/tools.md", "sets", `| set | tools |\n| --- | --- |\n${sets.
 fill("docs/reference/cli.md", "commands", commandReference());
 fill("docs/reference/limits.md", "limits", limitsTable());
 
-/** The tables and keys of a database, as rows of one table. */
 function schemaTable({ tables, keys }) {
   const rows = (prefix, all) =>
     Object.entries(all).map(([name, { holds, kept }]) => `| ${prefix}\`${name}\` | ${holds} | ${kept} |`);

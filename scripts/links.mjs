@@ -141,19 +141,13 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
       problems.push(`${path}: no message in the code has the text "${quoted}"`);
   }
 
-/**
- * Splits a message into its parts without values. A value has a digit, a dash or a slash. A comma or another punctuation mark
- * also separates parts.
- */
+/** A message's parts without values, which have a digit, a dash or a slash. Punctuation also separates parts. */
 function fixedParts(message) {
   const parts = message.replace(/\S*[\d/-]\S*/g, ",").split(/[.,:;()]+(?:\s+|$)|\s+\(/);
   return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);
 }
 
-/**
- * Whether the code contains a part of a message: as one text, as a text with a value in place of one word, or as a text that is
- * inserted into another.
- */
+/** Whether the code has this part: as one text, with a value in place of one word, or inserted into another text. */
 function isInCode(part) {
   const words = part.split(" ");
   const isTemplate = (...pieces) => templates.includes(pieces.flat().join(" "));

@@ -1,7 +1,4 @@
-/**
- * The set-up of measurements: an engine of the local platform, our Worker, and the bare Worker, which is the baseline. Each
- * Worker has a separate workerd.
- */
+/** The programs that are measured: an engine, our Worker, and the bare Worker, which is the baseline, in a workerd each. */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

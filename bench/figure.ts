@@ -1,7 +1,4 @@
-/**
- * A figure measures one thing with our server and with a baseline. To add a figure, write a module in `figures/` and list it in
- * `figures/index.ts`.
- */
+/** A figure measures our server and a baseline. To add one, write a module in `figures/` and list it in `figures/index.ts`. */
 import type { TestBed } from "./bed.ts";
 import type { Row } from "./measure.ts";
 

@@ -22,10 +22,7 @@ type Call = (index: number) => Promise<unknown>;
 /** The number of parts of a measurement. The range of their ratios shows how steady it is. */
 const PARTS = 5;
 
-/**
- * Times calls of both sides in turns. In every second pair, the baseline is first.
- * @param after called after each call; its time does not count
- */
+/** Times both sides in turns. In every second pair, the baseline is first. @param after called after each call, not timed */
 export async function interleave(
   ours: Call,
   baseline: Call,
@@ -84,7 +81,6 @@ export function quantile(values: readonly number[], at: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * at))] ?? NaN;
 }
 
-/** Rounds numbers of 1,000 and more to whole numbers, and others to three decimals. */
 function round(value: number): number {
   return Math.abs(value) >= 1000 ? Math.round(value) : Math.round(value * 1000) / 1000;
 }

@@ -1,7 +1,4 @@
-/**
- * Measures the processor time of sandboxd's scans for changed files: `npx node bench/scans.ts [files]`. Scans as many files as
- * the image has, and changes one before each scan.
- */
+/** The processor time of sandboxd's scans, with one file changed before each scan: `npx node bench/scans.ts [files]`. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,10 +8,7 @@ import { quantile } from "./measure.ts";
 
 /** The number of files, by default about as many as the image has. There are a tenth as many directories. */
 const files = Number(process.argv[2] ?? 90_000);
-/**
- * The server's intervals for a sandbox that changes all the time, in seconds: between two saves, and between two scans of all
- * files.
- */
+/** The server's intervals for a sandbox that changes all the time: between two saves, and between two scans of all files. */
 const [SAVE_SECONDS, THOROUGH_SECONDS] = [2, 120];
 
 const root = mkdtempSync(join(tmpdir(), "sandbox-mcp-scans-"));
@@ -40,8 +34,7 @@ try {
     return quantile(all, 0.5);
   };
   const thorough = await median(true);
-  // A scan remembers only the directories that did not change in the tenth of a second before it. So the program waits, and then
-  // makes a scan that remembers all of them.
+  // A scan remembers only directories that did not change in the tenth of a second before it. This one remembers all.
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await scanMs(false);
   const usual = await median(false);

@@ -2,10 +2,7 @@ import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 
-/**
- * The numbers of clients and of sandboxes. Each client calls the sandboxes in turn. If there are enough sandboxes, each client
- * starts with a different one.
- */
+/** Each client calls the sandboxes in turn. If there are enough sandboxes, each client starts with a different one. */
 const LOADS = [1, 20].flatMap((sandboxes) => [1, 10, 50, 200].map((clients) => ({ clients, sandboxes })));
 
 /** How many windows of measurement each side has, in turns, and the length of a window in milliseconds. */
@@ -80,7 +77,6 @@ function rowsOf({ clients, sandboxes }: Load, ours: Result, baseline: Result): R
   return [...rows, row(`${name}, calls that succeeded`, "%", successRate(ours), successRate(baseline))];
 }
 
-/** Starts all sandboxes and their kernels, on both sides. */
 async function prepare({ ours, bare }: TestBed, sandboxes: number) {
   const contexts = new Map<string, string>();
   const names = Array.from({ length: sandboxes }, (_, index) => `bench-load-${index}`);

@@ -11,10 +11,7 @@ const SAMPLE_MS = 50;
 /** How long the Worker may take after a command to store the end of its output, in milliseconds. */
 const SETTLE_MS = 4000;
 
-/**
- * The Worker's memory while a command prints much, and afterwards. Garbage is collected before each sample, because it would
- * count as used memory.
- */
+/** Memory while a command prints much, and afterwards. Garbage, which would count as used, is collected before each sample. */
 export const memory: Figure = {
   name: "memory",
   baseline: "the same Worker after its first command, before it has seen any output",

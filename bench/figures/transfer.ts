@@ -19,9 +19,7 @@ export const IN_MEMORY = "/dev/shm";
 
 const SANDBOX = "bench-transfer";
 
-/**
- * Uploads a gigabyte into a sandbox and downloads it, by links. Also measures the memory of each program that forwards the bytes.
- */
+/** Uploads a gigabyte and downloads it, by links. Also measures the memory of each program that forwards the bytes. */
 export const transfer: Figure = {
   name: "transfer",
   baseline: "curl with a bare Node server and a file in memory",

@@ -3,14 +3,12 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { type RunningEngine, startEngineProcess } from "../cli/engine-process.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
+import { root } from "../cli/program-files.ts";
 import { type RunningWorker, startWorker } from "../cli/run-worker.ts";
 import { type Bare, type WorkerClient, bareClient, closeClients, workerClient } from "./worker-client.ts";
 import { children, commandLine } from "./process-memory.ts";
-
-const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** The Worker of `npm start`, the baseline's Worker, and our Worker with counted operations. */
 export const CONFIGS = {

@@ -1,9 +1,7 @@
 /** Makes the tables of faults in docs/internals/reliability.md from the names of tests; `npm run docs` writes them. */
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-
-const repository = fileURLToPath(new URL("../", import.meta.url));
+import { root } from "../cli/program-files.ts";
 
 /** Blocks of tests in the files of TASKS that break something. They are in these files because they need an agent. */
 const ELSEWHERE = new Set([
@@ -31,7 +29,7 @@ const NAME_ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
 /** Finds names in a file line by line, because the formatter puts each on a separate line. */
 function rowsOf(file: string): Row[] {
-  const lines = readFileSync(join(repository, file), "utf8").split("\n");
+  const lines = readFileSync(join(root, file), "utf8").split("\n");
   const rows: Row[] = [];
   /** The names of the blocks that enclose a line, by their indentation. */
   let blocks: { indent: number; name: string }[] = [];
@@ -58,7 +56,7 @@ function rowsOf(file: string): Row[] {
 }
 
 function files(directory: string): string[] {
-  return readdirSync(join(repository, directory))
+  return readdirSync(join(root, directory))
     .filter((name) => name.endsWith(".test.ts"))
     .map((name) => `${directory}/${name}`);
 }

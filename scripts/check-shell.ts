@@ -2,9 +2,8 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { root } from "../cli/program-files.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
 const scripts = ["scripts", "cli"].flatMap((folder) =>
   readdirSync(join(root, folder))
     .filter((file) => file.endsWith(".sh"))

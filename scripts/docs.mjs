@@ -8,7 +8,6 @@ import { InMemoryTransport } from "@modelcontextprotocol/server";
 import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify } from "jsonc-parser";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { brokenThings } from "./broken-things.ts";
 import { limitsTable } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
@@ -27,8 +26,8 @@ import { tools } from "../src/tools/index.ts";
 import { endLines } from "../src/tools/run-summary.ts";
 import { publishedSkills } from "./skills.ts";
 import { toolTypes } from "./tool-types.ts";
+import { root } from "../cli/program-files.ts";
 
-const root = fileURLToPath(new URL("../", import.meta.url));
 const check = process.argv.includes("--check");
 const stale = [];
 /** Pages with generated parts, by path. */

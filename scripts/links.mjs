@@ -9,13 +9,12 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
-import { fileURLToPath } from "node:url";
 import { EXIT } from "../cli/exit.ts";
 import { USAGE } from "../cli/options.ts";
 import { leafCommands } from "../cli/command-tree.ts";
 import { VARIABLES } from "../src/shared/variables.ts";
+import { root } from "../cli/program-files.ts";
 
-const root = fileURLToPath(new URL("../", import.meta.url));
 const read = (path) => readFileSync(join(root, path), "utf8");
 /** Git lists a deleted file until the deletion is staged. */
 const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: root })

@@ -2,10 +2,9 @@
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { root } from "../cli/program-files.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
 const output = join(root, "mcpb/dist");
 const content = join(output, "bundle");
 

@@ -5,11 +5,10 @@
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { BUILT, SETTINGS, bundle } from "../cli/bundle.ts";
 import { bundleForPackage } from "./bundle-sandboxd.ts";
+import { root } from "../cli/program-files.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
 const dist = join(root, "dist");
 
 /** Folders with files that the modules read or start by path. */

@@ -8,9 +8,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-
-const root = fileURLToPath(new URL("..", import.meta.url));
+import { root } from "../cli/program-files.ts";
 
 const given = process.env.SANDBOX_RUNTIME_URL;
 process.exitCode =
@@ -19,7 +17,7 @@ process.exitCode =
     : test(given, process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir());
 
 function test(url: string, shared: string): number {
-  const vitest = fileURLToPath(new URL("../node_modules/vitest/vitest.mjs", import.meta.url));
+  const vitest = join(root, "node_modules/vitest/vitest.mjs");
   const env = { ...process.env, SANDBOX_RUNTIME_URL: url, SANDBOX_RUNTIME_SHARED: shared };
   const options = { cwd: root, env, stdio: "inherit" } as const;
   return spawnSync(process.execPath, [vitest, "run", "--project", "runtime"], options).status ?? 1;

@@ -1,14 +1,13 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join, relative } from "node:path";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { quietWrangler } from "../../cli/bundle.ts";
+import { root } from "../../cli/program-files.ts";
 import { CONFIGS } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, latencyRows } from "../measure.ts";
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
 const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
 
 /** The time that each new isolate needs before its first request, to compile and evaluate the Worker's module. */

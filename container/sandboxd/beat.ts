@@ -1,7 +1,4 @@
-/**
- * Tells init.pl that sandboxd responds. sandboxd sends itself requests, and writes a byte to standard output for each correct
- * response. A user program that listens at sandboxd's port or socket would respond differently.
- */
+/** Writes init.pl a byte for each correct response of sandboxd to itself. A user program at its port would respond differently. */
 import { randomBytes } from "node:crypto";
 import { get } from "node:http";
 import { TOKEN_HEADER } from "./protocol.ts";

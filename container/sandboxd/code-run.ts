@@ -1,4 +1,4 @@
-/** Follows code in a kernel: its output files, and the kernel's process. The actor knows when the code has ended, and calls `finish`. */
+/** Follows code in a kernel: its output files, and the kernel's process. The actor calls `finish` when the code has ended. */
 import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
 import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";

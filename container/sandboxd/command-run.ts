@@ -44,7 +44,7 @@ const RELEASE_MS = 300;
 
 /** How long a keeper may take to write the status after its shell has ended, in milliseconds. */
 const STATUS_MS = 1000;
-/** After STUCK_POLLS polls without new output, an ended command's output ends. A busy machine may not run the copier for seconds. */
+/** After STUCK_POLLS polls without output, an ended command's output ends. A busy machine may not run the copier for seconds. */
 const STUCK_POLL_MS = 1000;
 const STUCK_POLLS = 10;
 /** The time between SIGTERM and SIGKILL, in milliseconds. */

@@ -31,7 +31,7 @@ async function confine(path: string, field: string): Promise<void> {
   }
 }
 
-/** The path of a file to change, which may not exist yet. Functions that change files require it, so none forgets the confinement. */
+/** The path of a file to change, which may not exist yet. Functions that change files require it: none forgets the confinement. */
 export class GuardedPath {
   /** The path to open. If the caller is confined, the file's directory stays open, so that nobody can exchange that directory. */
   readonly path: string;

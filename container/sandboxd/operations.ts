@@ -144,7 +144,7 @@ const put = {
     confined: flag(),
     max: z.optional(count()),
     digest: flag(),
-    /** The body's length, or the hexadecimal marker that ends it. Both reveal a truncated body, which some streams do not report. */
+    /** The body's length, or the hexadecimal marker that ends it. Both reveal truncation, which some streams do not report. */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
     /** If the body is a form: its content type. The form's only file is written. A form needs no marker at its end. */

@@ -194,10 +194,7 @@ export const eventSchema = z.discriminatedUnion("type", [
 
 export type Event = z.infer<typeof eventSchema>;
 
-/**
- * The mark of a run's processes. It is their limit of file locks, which Linux stores but does not enforce. Child processes inherit
- * it, and unlike environment variables and process groups, programs do not change it by accident.
- */
+/** The mark of a run's processes: a limit of file locks. Children inherit it, Linux ignores it, and programs do not change it. */
 export function markOf(id: string): bigint {
   let mark = 0n;
   for (const digit of id.replace(/t$/, "").slice(-12)) mark = mark * 36n + BigInt(Number.parseInt(digit, 36));

@@ -1,4 +1,3 @@
-/** Reading files: ranges of bytes and of lines, listings, disk usage. */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { constants, fstatSync, readSync, statSync } from "node:fs";
@@ -16,7 +15,7 @@ const OWN_DEVICES = new Set(
 );
 const SMALL_BYTES = 64 * 1024;
 
-export interface OpenedFile {
+interface OpenedFile {
   handle: FileHandle;
   stats: Stats;
 }
@@ -113,7 +112,6 @@ async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean):
   }
 }
 
-/** The number of lines of files that were read lately. */
 const lineCounts = new Map<string, number>();
 const MAX_LINE_COUNTS = 64;
 

@@ -131,7 +131,7 @@ function scanProcesses(): Process[] {
   return lastProcesses;
 }
 
-/** Where the mark, which is a limit, cannot be set, SANDBOX_MCP_RUN identifies a run's processes. Most of them keep the variable. */
+/** Where the mark, a limit, cannot be set, SANDBOX_MCP_RUN identifies a run's processes. Most of them keep the variable. */
 function canMark(): boolean {
   mayMark ??= processOf(process.pid, true)?.limit === "unlimited";
   return mayMark;

@@ -58,7 +58,6 @@ export type PathField<Shape> = {
     ? Name
     : never;
 }[keyof Shape & string];
-/** Whether a parameter is a path, which may be optional. */
 export const isPath = (schema: unknown): boolean =>
   schema === pathSchema || (schema instanceof z.ZodMiniOptional && isPath(schema.def.innerType));
 const digest = () => z.string().check(z.regex(/^[0-9a-f]{64}$/));
@@ -69,10 +68,7 @@ export const listCursor = () =>
 /** The largest image file that can be shown, if necessary scaled down, in bytes. */
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
-/**
- * The largest image in a result. Model providers accept images of this side length and number of pixels without scaling. Base64
- * adds a third to the bytes, and some clients accept at most 1 MB.
- */
+/** The largest image in a result. Model providers accept it unscaled. Base64 adds a third; some clients accept at most 1 MB. */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const shrinkOutcome = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ShrinkOutcome = z.infer<typeof shrinkOutcome>;

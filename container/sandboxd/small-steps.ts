@@ -1,5 +1,3 @@
-/** Splits long work into small steps, so that it does not block other work. */
-
 /** How long a loop may keep other events waiting, in milliseconds. */
 const TURN_MS = 20;
 

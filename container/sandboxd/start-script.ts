@@ -1,7 +1,6 @@
 /**
  * The script that a ready shell reads before its command: it applies the call's settings, and sets a trap that stores the session's
- * state. Where `set -x` may be on, the script's own commands send standard error to /dev/null. Otherwise bash would print these
- * commands to the user's standard error.
+ * state. Its commands send standard error to /dev/null where a user's `set -x` would print them.
  */
 import { MAX_CELLS, type StartCall, type TerminalSize, type Variables, markOf } from "./protocol.ts";
 

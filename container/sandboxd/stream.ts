@@ -44,7 +44,7 @@ const MAX_WAIT_MS = 50;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
 /** Receives output at an offset. Bytes are skipped only after `keepOnlyTail`. */
-export type Receiver = (offset: number, bytes: Buffer) => void;
+type Receiver = (offset: number, bytes: Buffer) => void;
 
 const piece = Buffer.allocUnsafe(PIECE_BYTES);
 
@@ -73,7 +73,6 @@ export class OutputStream {
   #copier: ChildProcess | undefined;
   /** The last copied bytes, one fewer than the mark has, because two reads may split the mark. */
   #lastCopied = Buffer.alloc(0);
-  /** Whether some of the output may be missing. */
   isIncomplete = false;
   #ranOutOfSpace = false;
   readonly #mark: Buffer | undefined;

@@ -1,4 +1,3 @@
-/** Finds the files that a coding agent changed. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
@@ -127,7 +126,6 @@ export interface Program {
 }
 
 interface ProgramOptions {
-  /** Whether the program reads `input`. */
   hasInput?: boolean;
   cwd?: string;
   env?: NodeJS.ProcessEnv;

@@ -6,7 +6,7 @@ import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { readText } from "./host-files.ts";
 
-export interface AttachedNetworks {
+interface AttachedNetworks {
   reason: string;
   list: BlockList;
 }

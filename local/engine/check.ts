@@ -75,7 +75,6 @@ async function attempt(
   }
 }
 
-/** Whether this process is root only in its user namespace, and not on the machine. */
 function isRootOnlyInNamespace(): boolean {
   return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
 }

@@ -1,7 +1,6 @@
 /**
- * Checks one connection of the control protocol (capnweb: JSON arrays) for messages that the Worker did not request or would
- * have to store. User code can replace the control server, and capnweb has no limits. The SDK has none either: it stores
- * everything that the sandbox passes to its callbacks. The control server uses no streams, so they are refused.
+ * Checks a connection of the control protocol (capnweb: JSON arrays) for messages that the Worker did not request or would have to
+ * store. User code can replace the control server, and capnweb and the SDK have no limits. Streams are refused, as none are used.
  */
 
 import { SANDBOX_JSON } from "../../src/shared/bounded.ts";

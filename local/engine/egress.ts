@@ -201,7 +201,7 @@ async function sendUpstream(
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
       else gather(incoming, pieces);
-      // A compressed response that repeats the secret and a program's guess is shorter for a correct guess. Its length is not logged.
+      // A compressed response that repeats the secret and a guess is shorter for a correct guess. Its length is not logged.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();

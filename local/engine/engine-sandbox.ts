@@ -232,7 +232,7 @@ export class EngineSandbox {
     await this.#sendTo("control", START_KERNEL);
   }
 
-  /** Sends bytes to one of our servers, unless the sandbox is in use or has ended. @returns false if the server does not listen yet */
+  /** Sends bytes to one of our servers, unless the sandbox is used or ended. @returns false if the server does not listen yet */
   async #sendTo(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;
     try {

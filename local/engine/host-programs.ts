@@ -22,7 +22,6 @@ export async function runHost(
   }
 }
 
-/** The text that a failed program printed to stderr, or else the error itself. */
 export function failureOf(error: unknown): string {
   const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
   return printed === "" ? String(error) : printed;

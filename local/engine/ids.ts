@@ -1,4 +1,4 @@
-/** If root starts the server, each sandbox has its own ids: no process or file belongs to two, and its programs can switch users. */
+/** If root starts the server, each sandbox has its own ids: no process or file belongs to two, and programs can switch users. */
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";

@@ -19,7 +19,7 @@ import { superviseCommand } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { messageOf, quote } from "../../src/shared/text.ts";
-import { attempt } from "../../container/sandboxd/file-error.ts";
+import { attempt, codeOf } from "../../container/sandboxd/file-error.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 export type OwnServer = "control" | "sandboxd";
@@ -146,7 +146,7 @@ async function openControlSocket(
           return { pid, directory };
         }
       } catch (error) {
-        const code = error instanceof Error && "code" in error ? error.code : undefined;
+        const code = codeOf(error);
         if (code !== "ENOENT" && code !== "EACCES" && code !== "ESRCH") throw error;
       }
     }

@@ -373,7 +373,7 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
     .map(({ name }) => join(directory, name));
 }
 
-/** Removes old empty groups of engines without a run directory, which nothing else would find. Another engine may use young ones. */
+/** Removes old empty groups of engines without a run directory: nothing else finds them. Another engine may use young ones. */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
     for (const whole of await groupsIn(path, groupPrefix)) {

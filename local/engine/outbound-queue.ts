@@ -328,7 +328,7 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
   return streamResponse(incoming, response);
 }
 
-/** Removes connection-specific headers (RFC 9110, 7.6.1), but not Content-Length: a server would read a body as the next request. */
+/** Removes connection-specific headers (RFC 9110, 7.6.1), but not Content-Length: a body would be read as the next request. */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);
   const pairs: [string, string][] = [];

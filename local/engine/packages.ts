@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { MACHINE, installing } from "./texts.ts";
 
-export interface PackageSet {
+interface PackageSet {
   title: string;
   manifest: string;
   directory: string;

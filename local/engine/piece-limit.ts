@@ -17,7 +17,7 @@ const UNUSED_BYTES = 2048;
 /** The size of buffers in Node's streams. */
 const MAX_GATHERED = 65_536;
 
-/** For all sandboxes of a principal. Each frame takes 22 µs of workerd's thread: without this limit, nine sandboxes occupied it. */
+/** For all sandboxes of a principal. A frame takes 22 µs of workerd's thread: without this limit, nine sandboxes occupied it. */
 const PER_SECOND_TOGETHER = 2 * PER_SECOND;
 
 interface PieceLimits {
@@ -152,7 +152,7 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
   };
 }
 
-/** Drains a request whose response ended early: the next one on the connection, perhaps another principal's, would wait behind it. */
+/** Drains a request whose response ended early: the connection's next one, perhaps another principal's, would wait behind it. */
 export function drainAfter(request: IncomingMessage, response: ServerResponse): void {
   response.once("close", () => {
     request.unpipe();

@@ -1,7 +1,4 @@
-/**
- * A prepared sandbox, so that the first call in a new sandbox need not wait. It starts like any other sandbox, with a Python kernel
- * in it. Until it is assigned to an actor, it runs no user code and has no network access. It is assigned only once.
- */
+/** Starts before its first call. Until it is assigned to an actor, it runs no user code and has no network access. */
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { fingerprint } from "./mount-namespace.ts";
 import {

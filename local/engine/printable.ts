@@ -1,4 +1,4 @@
-/** Makes a sandbox's text safe for logs and terminals: it cannot imitate a log line, move the cursor or change the writing direction. */
+/** Makes a sandbox's text safe for logs and terminals: no imitated log lines, moves of the cursor or changes of direction. */
 export function printable(text: string): string {
   return text
     .replace(/[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, (character) =>

@@ -55,7 +55,6 @@ const ownProcessors = (/^Cpus_allowed_list:\s*(.*)$/m.exec(readText("/proc/self/
   .split(",")
   .map((range) => range.split("-").map(Number));
 
-/** The sum of the times for which these processors have been idle. */
 function idleSeconds(): number {
   const isOwn = (processor: number) =>
     ownProcessors.some(([first = 0, last = first]) => processor >= first && processor <= last);

@@ -58,7 +58,6 @@ export async function findPythons(): Promise<Python[]> {
   });
 }
 
-/** Prefers an interpreter that has all packages, then an interpreter that can install them, then the first interpreter. */
 export function choosePython(pythons: readonly Python[]): Python | undefined {
   return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
 }

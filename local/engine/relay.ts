@@ -1,7 +1,6 @@
 /**
- * WebSockets between the Worker and a sandbox. The engine is the endpoint of both connections and forwards the messages, so that it
- * can limit a sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time. All
- * sandboxes share this thread. `inside` is the connection to the sandbox, `outside` the connection to the Worker.
+ * WebSockets between the Worker and a sandbox. The engine is the endpoint of both connections, so that it can limit a sandbox:
+ * workerd would keep all messages in memory until the Worker's thread, which all sandboxes share, has time.
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -10,6 +9,7 @@ import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
 import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
 import { FramedConnection } from "./frames.ts";
 import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
+import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { gather, paceTogether, Pieces, sharedByOwner } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
@@ -17,7 +17,7 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 const highWaterMark = 1024 * 1024;
 /** The memory of a waiting message besides its bytes. */
 const messageOverhead = 1024;
-/** For the previews of all sandboxes of a principal: with this limit each, ten sandboxes could take 1.3 GB of the engine's memory. */
+/** For the previews of all sandboxes of a principal: with this limit each, ten sandboxes could take 1.3 GB of memory. */
 const maxBuffered = 128 * 1024 * 1024;
 
 /** The bytes of waiting or incomplete messages. */
@@ -38,7 +38,7 @@ export class RelayPace {
   readonly #isOfPreviews: boolean;
   buffered: Buffered = { bytes: 0 };
 
-  /** @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Outside of previews, they are the user's file transfers. */
+  /** @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Elsewhere, they are the user's file transfers. */
   constructor(isOfPreviews: boolean) {
     this.#isOfPreviews = isOfPreviews;
     this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
@@ -55,7 +55,7 @@ export class RelayPace {
   }
 }
 
-export interface RelayOptions {
+interface RelayOptions {
   upstream: Socket;
   path: string;
   headers: [string, string][];
@@ -107,8 +107,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     delete chosen["sec-websocket-protocol"];
   });
   inside.on("error", (error) => {
-    const code = "code" in error ? String(error.code) : "";
-    if (code.startsWith("WS_ERR_")) onBroken?.(STOPPED_BECAUSE.frame(error.message));
+    if (codeOf(error)?.startsWith("WS_ERR_")) onBroken?.(STOPPED_BECAUSE.frame(error.message));
     upstream.destroy();
     if (!hasResponse) worker.destroy();
   });

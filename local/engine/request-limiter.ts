@@ -23,7 +23,7 @@ export class RequestLimiter {
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
   /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
-  /** The rate of closing connections for too many pipelined requests. By then, Node has parsed about a thousand requests of each. */
+  /** The rate of closing connections for pipelined requests. By then, Node has parsed about a thousand requests of each. */
   readonly #endings = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
 
@@ -36,9 +36,8 @@ export class RequestLimiter {
   }
 
   /**
-   * Whether to handle a request. A request that arrives before the end of the previous response is refused. The limiter then stops
-   * reading from the connection, because Node would keep the waiting requests. The connection closes after the previous response,
-   * so that the client knows which requests to repeat (RFC 9112, 9.3.2).
+   * A request before the end of the previous response is refused, and the limiter stops reading: Node would keep the waiting ones. The
+   * connection closes after that response, so that the client knows which requests to repeat (RFC 9112, 9.3.2).
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;

@@ -25,7 +25,7 @@ import { REQUEST_PROBLEMS } from "./texts.ts";
 
 const signalSchema = z.object({ signal: z.int().min(1).max(64) });
 
-export interface RouterOptions {
+interface RouterOptions {
   secret: string;
   port: number;
   boot: string;
@@ -152,7 +152,7 @@ export class Router {
     await sendWithinPolicy(sandbox.egress, request, response, new URL(url), headers, used);
   }
 
-  /** Web pages in local browsers can send requests here, but without the secret and, after DNS rebinding, without the right Host. */
+  /** Web pages in local browsers can send requests, but without the secret and, after DNS rebinding, without the right Host. */
   #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const isOwnHost =

@@ -14,7 +14,7 @@ import { canConnect, type RunningProcess } from "./launch.ts";
 import { collectOutput, exitOf, prelude } from "./sandbox-processes.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
-export interface UnisolatedOptions {
+interface UnisolatedOptions {
   directory: string;
   view: View;
   env: Record<string, string>;
@@ -25,7 +25,7 @@ export interface UnisolatedOptions {
 /** Marks a sandbox's processes. sandboxd passes it on to commands (`NO_ENV` in container/sandboxd/run-processes.ts). */
 const marker = "SANDBOX_MCP_BARE";
 
-/** Its stdin closes when the engine ends the sandbox or dies. It then kills all processes in the control groups or with the marker. */
+/** Its stdin closes when the engine ends the sandbox or dies. Then it kills all processes in the groups or with the marker. */
 const reaper = [
   'trap "" INT TERM HUP',
   "cat >/dev/null",

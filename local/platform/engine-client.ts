@@ -1,4 +1,3 @@
-/** The Worker's client of the engine. */
 import { pause } from "../../src/shared/timers.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 

@@ -57,7 +57,7 @@ export const STOP_MS = 20_000;
 /** The Worker handles requests to these hosts, as registered on `ctx.container`. */
 export const interceptsSchema = z.object({
   http: z.array(z.string()),
-  /** Requests to these hosts, also by plain HTTP, continue to the internet under the sandbox's policy. The Worker serves all others. */
+  /** Requests to these hosts, also by plain HTTP, go on to the internet under the sandbox's policy. The Worker serves all others. */
   https: z.array(z.string()),
   all: z.boolean(),
 });

@@ -1,7 +1,4 @@
-/**
- * The bucket `RESULTS` of the local platform: a folder that workerd serves. miniflare's bucket is itself a Worker on the only
- * thread of workerd, and forwards content in pieces of 4 KiB. For a long output, that took more time than everything else.
- */
+/** The bucket `RESULTS`: a folder that workerd serves. miniflare's is a Worker on workerd's only thread, in slow 4 KiB pieces. */
 
 import type { Env as ServerEnv } from "../../src/shared/config.ts";
 import type { Bucket } from "../../src/storage/object-store.ts";

@@ -1,13 +1,12 @@
 /**
- * Names of the files in which the local platform keeps objects. Each run and each saved workspace has a folder. So listing the
- * objects of one takes the same time whatever else is stored. In one folder, a principal's 300,000 objects made each listing take
- * a second of the thread that all principals share, and 600 MB of memory.
+ * Names of the files in which the local platform keeps objects. Each run and each saved workspace has a folder. In one folder,
+ * 300,000 objects made each listing take a second of the thread that all principals share, and 600 MB of memory.
  */
 
 /** `<principal hash>/<run id>/`, or `<principal hash>/workspaces/<save id>/` */
 const FOLDER = /^(?:[^/]+\/workspaces\/[^/]+|[^/]+\/(?!workspaces\/)[^/]+)\//;
 
-export interface ObjectPlace {
+interface ObjectPlace {
   folder: string;
   file: string;
 }

@@ -13,7 +13,7 @@ import type { EngineClient } from "./engine-client.ts";
 const RETRY_MS = 100;
 
 /** Finds the Fetcher for a pattern of host names. The pattern null matches all hosts. */
-export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
+type FindFetcher = (pattern: string | null) => Fetcher | undefined;
 
 /** Runs until the sandbox is gone or `isActive` returns false. The actor polls, because only the actor can call its Fetchers. */
 export async function serveOutbound(

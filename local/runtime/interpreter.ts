@@ -8,7 +8,7 @@ import { messageOf } from "../../src/shared/text.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { Kernel, type KernelReply, PROGRAMS } from "./kernels/kernel.ts";
 
-export interface RunCallbacks {
+interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
   onStderr?: (output: { text: string; timestamp: number }) => void | Promise<void>;
   /** Called only by the image's interpreter: our cells return no value. */

@@ -1,5 +1,4 @@
 "use strict";
-/** The certificate authorities that this process trusts. */
 const { readFileSync } = require("node:fs");
 const tls = require("node:tls");
 /** The certificate of Cloudflare's TLS interception. SANDBOX_CA_CERT overrides its path. */

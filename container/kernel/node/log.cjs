@@ -76,10 +76,7 @@ class Log {
     return bytes.subarray(0, fs.readSync(this.file, bytes, 0, bytes.length, from));
   }
 
-  /**
-   * Returns the summary. With a file, long output and output that is not UTF-8 stay in the file, and the summary has no `text`.
-   * Without a file, output that is not UTF-8 is in `data` (base64). `last` has the last dropped bytes, in base64.
-   */
+  /** Returns the summary, as `end` in sandbox_mcp_kernel/log.py does. */
   end() {
     const found = { bytes: this.kept + this.dropped, dropped: this.dropped };
     const head = Buffer.concat(this.head);

@@ -2,7 +2,7 @@
 import { promisify } from "node:util";
 import zlib from "node:zlib";
 
-export type Codec = "raw" | "zstd" | "deflate";
+type Codec = "raw" | "zstd" | "deflate";
 const hasZstd = typeof zlib.zstdCompressSync === "function";
 const CODEC: Codec = hasZstd ? "zstd" : "deflate";
 

@@ -1,4 +1,3 @@
-/** Selects the files that are restored if a state was saved on another image. */
 import type { Base } from "./base.ts";
 import type { ManifestEntry, Manifest } from "./manifest.ts";
 import { parentPath, kindOf, unitOf } from "./scope.ts";

@@ -1,7 +1,6 @@
 /**
- * One restore: applies a manifest's changes to the image, with contents requested from packs (stored objects that hold the contents
- * of many files). It runs before any user program. So a file that is already at a path of the manifest belongs to the image or to
- * an interrupted attempt.
+ * One restore: applies a manifest's changes to the image, with contents from packs (objects with the contents of many files). It runs
+ * before any user program, so a file at a path of the manifest belongs to the image or to an interrupted attempt.
  */
 import { createHash } from "node:crypto";
 import {
@@ -189,7 +188,6 @@ export class Restore {
     return this.#written.get(path) !== path;
   }
 
-  /** Cancels the restore, and removes the files that it has written. */
   abandon(): void {
     removeFiles(this.#root, this.#written);
   }

@@ -75,10 +75,7 @@ function isBelow(directories: ReadonlySet<string>, path: string): boolean {
 
 const SYSTEM = new Set("bin boot etc lib lib32 lib64 libx32 opt sbin usr var".split(" "));
 
-/**
- * `own`: the user's files. `installed`: in a directory where users install programs beside the image's. `system`: in any other
- * directory of the image; its package manager owns them.
- */
+/** `own`: the user's. `installed`: where users install programs beside the image's. `system`: elsewhere; the package manager's. */
 export function kindOf(path: string): "own" | "installed" | "system" {
   if (!SYSTEM.has(topDirectory(path))) return "own";
   return /^(?:opt|usr\/local)\/|(?:^|\/)site-packages(?:\/|$)|\/lib\/node_modules\//.test(path)

@@ -10,7 +10,7 @@ import type { Variables } from "./dev-vars.ts";
 /** How a user calls the command line. PROGRAM of program-files.ts is not used, because it recognizes only `npm run cli`. */
 const PROGRAM = isPackaged ? PACKAGE_PROGRAM : "npm run cli --";
 
-export interface Announcement {
+interface Announcement {
   /** The MCP endpoint. */
   url: string;
   token: string;

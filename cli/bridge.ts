@@ -7,13 +7,15 @@ import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/clien
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { boundAnswer, fetchDirectly } from "../client/connection.ts";
 import { SandboxError } from "../client/errors.ts";
+import { codeOf } from "../container/sandboxd/file-error.ts";
 import { parseJSON } from "../src/shared/bounded.ts";
+import { messageOf } from "../src/shared/text.ts";
 import { CommandError, type ExitName } from "./exit.ts";
 import { explain, refusal, unreachable } from "./server-calls.ts";
 import type { ServerAddress } from "./server-address.ts";
 import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./texts.ts";
 
-export interface BridgeOptions {
+interface BridgeOptions {
   /** Finds the server, or starts a local one if no URL is configured. @throws {CommandError} if it cannot be reached */
   locate(): Promise<ServerAddress>;
   /** Whether the server still runs. Otherwise another program may listen at its address, and must not get the token. */
@@ -87,7 +89,7 @@ export class Bridge {
       await this.#deliver(message, request, signal);
     } catch (error) {
       if (signal.aborted) return;
-      const words = error instanceof Error ? error.message : String(error);
+      const words = messageOf(error);
       // The client gets every error. The log gets an error only if it differs from the previous one.
       if (words !== this.#failure?.words) this.#options.log(words);
       this.#failure = { kind: error instanceof CommandError ? error.kind : "unavailable", words };
@@ -210,8 +212,7 @@ export class Bridge {
 
 function wasNotSent(error: unknown): boolean {
   const cause = error instanceof Error ? error.cause : undefined;
-  const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-  return ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"].includes(String(code));
+  return ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"].includes(codeOf(cause) ?? "");
 }
 
 /** A header value as in SEP-2243: base64 if it cannot be sent unchanged. */

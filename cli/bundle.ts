@@ -41,7 +41,7 @@ export interface Settings {
 }
 
 /** A built Worker. wrangler bundles all modules into one. */
-export interface BuiltWorker {
+interface BuiltWorker {
   modules: Module[];
   settings: Settings;
 }

@@ -1,4 +1,3 @@
-/** The command line, as a tree of commands. */
 import { Command, type CommandUnknownOpts } from "@commander-js/extra-typings";
 import description from "../package.json" with { type: "json" };
 import { examplesOf, exampleText } from "./define-command.ts";

@@ -1,4 +1,3 @@
-/** Questions to the user of a terminal. */
 import { createInterface } from "node:readline/promises";
 import { notConfirmed } from "./texts.ts";
 

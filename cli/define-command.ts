@@ -1,4 +1,3 @@
-/** How all commands are defined: common options, and examples. */
 import { readFileSync } from "node:fs";
 import { buffer } from "node:stream/consumers";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
@@ -38,7 +37,6 @@ function checkSandbox(what: string, name: unknown): void {
   if (typeof name === "string" && !SANDBOX_NAME.test(name)) throw wrongSandboxName(what, name);
 }
 
-/** @param lines shell commands */
 export function exampleText(lines: readonly string[]): string {
   const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   return `\nExamples:\n${shown.join("\n")}`;

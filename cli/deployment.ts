@@ -15,7 +15,7 @@ import { keepCopy } from "./output-files.ts";
 import { newToken } from "./rotation.ts";
 import * as texts from "./texts.ts";
 
-export interface DeploymentOptions {
+interface DeploymentOptions {
   /** The directory of wrangler.jsonc. */
   directory: string;
   /** A program and its first arguments. */

@@ -1,10 +1,10 @@
 /** The Worker's variables: from the environment, then from `.dev.vars`, which also stores a generated token. */
-import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
 import { makeDirectories } from "./make-directories.ts";
 import { replaceFile } from "./output-files.ts";
+import { newToken } from "./rotation.ts";
 import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
 import { tokenNotKept, variablesUnchangeable, variablesUnreadable } from "./texts.ts";
 
@@ -30,7 +30,7 @@ export function readVariables(env: Readonly<Record<string, string | undefined>>,
   if (givenToken) {
     return { values, token: givenToken, tokenSource: env.SERVER_AUTH_TOKEN?.trim() ? "environment" : "file" };
   }
-  const token = randomBytes(32).toString("base64url");
+  const token = newToken();
   saveToken(file, token);
   return { values: { ...values, SERVER_AUTH_TOKEN: token }, token, tokenSource: "generated" };
 }

@@ -15,7 +15,6 @@ const YOUNG_MIB = 8;
 export interface RunningEngine {
   url: string;
   python: string | undefined;
-  /** Sets the interpreter for new sandboxes. */
   usePython(executable: string): void;
   /** Ends the engine with every sandbox; resolves when it is gone. */
   close(): Promise<void>;

@@ -1,4 +1,4 @@
-/** The exit statuses. From 64 on, they are the statuses of sysexits.h, timeout(1) and shells (130), because few other programs return them. */
+/** From 64 on, as in sysexits.h, timeout(1) and shells (130): few other programs return these. */
 export const EXIT = {
   succeeded: 0,
   /** The code raised an error, the task failed, or a check failed. */

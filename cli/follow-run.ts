@@ -1,4 +1,3 @@
-/** Follows a run to its end, and prints its output as it arrives. */
 import type { RunData } from "../client/follow.ts";
 import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./server-calls.ts";
@@ -98,7 +97,6 @@ export class Interrupt {
   readonly #happened: Promise<undefined>;
   readonly #listener: () => void;
 
-  /** @param onFirst called at the first Ctrl-C */
   constructor(onFirst: () => void = () => undefined) {
     const happened = Promise.withResolvers<undefined>();
     this.#happened = happened.promise;

@@ -1,4 +1,3 @@
-/** The keyboard of a terminal in a sandbox. */
 import { StringDecoder } from "node:string_decoder";
 import { Typing } from "../src/shared/terminal/typing.ts";
 

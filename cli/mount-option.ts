@@ -1,5 +1,5 @@
 /** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
-import { attempt } from "../container/sandboxd/file-error.ts";
+import { attempt, codeOf } from "../container/sandboxd/file-error.ts";
 import {
   accessSync,
   constants,
@@ -22,7 +22,6 @@ import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./exit.ts";
 import * as texts from "./texts.ts";
 
-/** The mounts in the form for the Worker, and in the form for the engine. */
 export interface Mounts {
   forWorker: MountedDirectory[];
   forEngine: HostDirectory[];
@@ -189,8 +188,7 @@ function realDirectory(path: string, text: string): string {
     return source;
   } catch (error) {
     if (error instanceof UserError) throw error;
-    const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (code === "ENOENT") throw texts.wrongMount(text, texts.MOUNT.missing(path));
+    if (codeOf(error) === "ENOENT") throw texts.wrongMount(text, texts.MOUNT.missing(path));
     throw texts.wrongMount(text, texts.MOUNT.unreadable(path));
   }
 }

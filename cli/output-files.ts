@@ -1,4 +1,3 @@
-/** Files that the program writes for its user. */
 import { randomUUID } from "node:crypto";
 import { chmodSync, constants, copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { codeOf } from "../container/sandboxd/file-error.ts";

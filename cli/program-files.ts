@@ -24,7 +24,7 @@ export function programCommand(file: string, version: string): [command: string,
   return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : `file:${resolve(cache, tarball)}`];
 }
 
-/** Clients start it in the user's project, where a sandbox could write `node_modules/.bin/sh`. So npx runs in the home directory. */
+/** Clients start it in the user's project, where a sandbox could write `node_modules/.bin/sh`, so npx runs in the home directory. */
 export function clientCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [command, ...args] = programCommand(file, version);
   if (command !== "npx" || process.platform === "win32") return [command, ...args];
@@ -41,16 +41,12 @@ export function startLine(options = ""): string {
 
 export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts");
 
+const ownCommand = programCommand(PROGRAM_FILE, description.version);
 /** How the user of a package calls the program. With npx, `sandbox-mcp` is not in the PATH. */
-export const PACKAGE_PROGRAM = programOf(PROGRAM_FILE);
+export const PACKAGE_PROGRAM = ownCommand[0] === "npx" ? ownCommand.map(shellWord).join(" ") : "sandbox-mcp";
 
 /** How the user calls this command line, for messages. */
 export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : PACKAGE_PROGRAM;
-
-function programOf(file: string): string {
-  const words = programCommand(file, description.version);
-  return words[0] === "npx" ? words.map(shellWord).join(" ") : "sandbox-mcp";
-}
 
 /** The default state directory. npm may remove a package at any time, so a package uses the user's directory. */
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {

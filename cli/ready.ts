@@ -1,4 +1,3 @@
-/** Checks a server with requests like a client's. */
 import { unexpectedResponse } from "./texts.ts";
 
 /** Sends a JSON-RPC request without parameters, outside any session. */

@@ -1,4 +1,3 @@
-/** Checks the machine's requirements: Linux, and a working bubblewrap. */
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { makePlaces } from "../local/engine/unisolated.ts";

@@ -6,7 +6,7 @@ export const newToken = () => randomBytes(32).toString("base64url");
 
 export const sha256 = (token: string) => createHash("sha256").update(token).digest("hex");
 
-export interface Rotation {
+interface Rotation {
   token: string;
   /** The server's new variables. Angle brackets mark values that only the operator can fill in. */
   variables: Record<string, string>;
@@ -26,7 +26,8 @@ export function rotateOwner(before: string | undefined, until: string): Rotation
 /** @param list the value of AUTH_TOKENS, if known @throws {CommandError} if it has no token of this name */
 export function rotateNamed(name: string, list: string | undefined, until: string): Rotation {
   const token = newToken();
-  const entries = list === undefined ? [unknownEntry(name)] : entriesOf(list);
+  const unknown = { name, sha256: "<the current sha256>", scopes: ["<as before>"] };
+  const entries: Entry[] = list === undefined ? [unknown] : entriesOf(list);
   const entry = entries.find((each) => each.name === name);
   if (entry === undefined) throw unknownToken(name);
   const { sha256: before, ...rest } = entry;
@@ -56,10 +57,6 @@ export function previousTokenEnd(
 }
 
 type Entry = Record<string, unknown>;
-
-function unknownEntry(name: string): Entry {
-  return { name, sha256: "<the current sha256>", scopes: ["<as before>"] };
-}
 
 function entriesOf(list: string): Entry[] {
   try {

@@ -10,12 +10,12 @@ import type * as MiniflareModule from "miniflare";
 import { bundle, quietWrangler } from "./bundle.ts";
 import { moveObjects } from "./move-objects.ts";
 
-export interface WorkerOptions {
+interface WorkerOptions {
   config: string;
   /** 0 for any free port. */
   port: number;
   stateDir: string;
-  /** Values that are not empty replace those of the configuration file. A promise, so that everything else is prepared meanwhile. */
+  /** Values that are not empty replace those of the configuration file. A promise, so that the rest is prepared meanwhile. */
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;

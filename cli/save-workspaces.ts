@@ -1,4 +1,3 @@
-/** Saves all workspaces before the server ends. */
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
 import { SAVING } from "./texts.ts";
 

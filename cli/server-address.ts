@@ -1,4 +1,3 @@
-/** The server of a command, and its token. */
 import { resolve } from "node:path";
 import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { findRunning } from "./running.ts";

@@ -1,4 +1,3 @@
-/** A bridge between a client, over standard input and output, and a server. */
 import { createInterface } from "node:readline";
 import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
 import { Bridge } from "./bridge.ts";

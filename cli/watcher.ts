@@ -18,7 +18,7 @@ export interface RunEvent extends AnyListedRun {
   sandbox: string;
 }
 
-export interface OutputEvent {
+interface OutputEvent {
   event: "output";
   sandbox: string;
   id: string;
@@ -39,10 +39,9 @@ const MAX_FOLLOWED_RUNS = 8;
 /** The pause between pages of a run that prints without end, in milliseconds. The server allows 20 calls a second. */
 const PAGE_MS = 1000;
 
-/** The most runs listed per sandbox. */
-const RUNS = 50;
+const RUNS_PER_SANDBOX = 50;
 
-export interface WatchOptions {
+interface WatchOptions {
   /** The only sandbox to watch; all if undefined. */
   sandbox?: string | undefined;
   intervalSeconds: number;
@@ -117,7 +116,7 @@ class Watcher {
   async #pollRuns(sandbox: string): Promise<number[]> {
     let listed: Awaited<ReturnType<Server["call"]>>;
     try {
-      listed = await this.#server.call("list_runs", { sandbox, limit: RUNS });
+      listed = await this.#server.call("list_runs", { sandbox, limit: RUNS_PER_SANDBOX });
     } catch (error) {
       // The sandbox may have been destroyed since it was listed.
       if (error instanceof CommandError && error.kind === "refusedByServer") return [];
@@ -141,7 +140,7 @@ class Watcher {
 
   /** Bounds memory: forgets the states of the oldest runs. */
   #forget(): void {
-    const maxRuns = MAX_SANDBOXES * RUNS * 2;
+    const maxRuns = MAX_SANDBOXES * RUNS_PER_SANDBOX * 2;
     for (const id of this.#runs.keys()) {
       if (this.#runs.size <= maxRuns) return;
       if (!this.#followed.has(id)) this.#runs.delete(id);

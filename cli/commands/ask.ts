@@ -1,4 +1,3 @@
-/** `sandbox-mcp ask`: a model answers a question with a program that runs in a sandbox. */
 import { setTimeout as pause } from "node:timers/promises";
 import { Option } from "@commander-js/extra-typings";
 import { EventSourceParserStream } from "eventsource-parser/stream";

@@ -1,4 +1,3 @@
-/** `sandbox-mcp code`: runs a program in a kernel of a sandbox. */
 import { existsSync, writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";

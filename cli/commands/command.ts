@@ -1,4 +1,3 @@
-/** `sandbox-mcp command`: runs a shell command in a sandbox. */
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-command.ts";
 import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";

@@ -1,4 +1,3 @@
-/** `sandbox-mcp connect`: writes a client's configuration. */
 import { accessSync, constants, existsSync, lstatSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";

@@ -1,4 +1,3 @@
-/** `sandbox-mcp deploy`: deploys the server to Cloudflare, step by step. */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";

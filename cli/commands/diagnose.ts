@@ -1,9 +1,9 @@
-/** `sandbox-mcp diagnose`: collects one file for a bug report. */
 import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import packageJSON from "../../package.json" with { type: "json" };
 import { makeDirectories } from "../make-directories.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import { HIDDEN_VARIABLES, OPERATOR_VARIABLES, shownValue } from "../../src/shared/variables.ts";
 import { portOption, serverCommand } from "../define-command.ts";
 import { validate } from "../configuration.ts";
@@ -98,7 +98,7 @@ async function serverState(options: ServerOptions): Promise<object> {
       limits,
     };
   } catch (error) {
-    return { error: error instanceof Error ? error.message : String(error) };
+    return { error: messageOf(error) };
   }
 }
 

@@ -1,4 +1,3 @@
-/** `sandbox-mcp doctor`: checks this machine's requirements. */
 import { report } from "../checks.ts";
 import { dataCommand, portOption } from "../define-command.ts";
 import { deployChecks, localChecks } from "../machine.ts";

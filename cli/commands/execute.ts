@@ -1,4 +1,3 @@
-/** `sandbox-mcp execute`: hands a task to a coding agent in a sandbox. */
 import { Option } from "@commander-js/extra-typings";
 import { AGENT_NAMES } from "../../src/shared/names.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";

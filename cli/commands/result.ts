@@ -1,4 +1,3 @@
-/** `sandbox-mcp result` waits for an earlier run, and `sandbox-mcp cancel` stops it. */
 import { z } from "zod";
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { follow, type FollowedRun, toFollowedRun } from "../follow-run.ts";

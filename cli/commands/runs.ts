@@ -1,4 +1,3 @@
-/** `sandbox-mcp runs`: lists the runs of a sandbox. */
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { sandboxOf } from "../../src/runs/id.ts";

@@ -1,4 +1,3 @@
-/** `sandbox-mcp sandboxes`: the caller's sandboxes. */
 import { z } from "zod";
 import { serverCommand } from "../define-command.ts";
 import { Server } from "../server-calls.ts";

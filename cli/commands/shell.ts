@@ -1,4 +1,3 @@
-/** `sandbox-mcp shell`: a terminal in a sandbox. */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { SandboxError } from "../../client/errors.ts";
@@ -89,7 +88,8 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
   const resizing = new Resizing(size, (now) => server.call("send_input", { id, ...now }));
   const resize = () => resizing.start();
   stdin.setRawMode(true);
-  disableOutputProcessing();
+  // Raw mode keeps the terminal's output processing, but full-screen programs expect that it adds no carriage returns.
+  spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
   stdin.on("data", press);
   stdin.once("end", leave);
   stdout.on("resize", resize);
@@ -111,11 +111,6 @@ function isConnectionLost(error: unknown): boolean {
   return (
     error instanceof Error && error.cause instanceof SandboxError && error.cause.code === "connection_lost"
   );
-}
-
-/** Raw mode keeps the terminal's output processing, but full-screen programs expect that it adds no carriage returns. */
-function disableOutputProcessing(): void {
-  spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }
 
 async function show(server: Server, id: string, filter: TerminalFilter, isAttached: boolean): Promise<true> {

@@ -1,4 +1,3 @@
-/** `sandbox-mcp stdio`: the server as a process, for clients that start one. */
 import { bridgeCommand } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
 import { LocalServer } from "../local-server.ts";

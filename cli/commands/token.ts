@@ -1,4 +1,3 @@
-/** `sandbox-mcp token`: tokens, their hashes, and where to put them. */
 import { buffer } from "node:stream/consumers";
 import { Command, Option } from "@commander-js/extra-typings";
 import { ownerToken } from "../../src/shared/env-fields.ts";

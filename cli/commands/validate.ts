@@ -1,4 +1,3 @@
-/** `sandbox-mcp validate`: checks a deployment's configuration for common mistakes. */
 import { existsSync } from "node:fs";
 import { report } from "../checks.ts";
 import { dataCommand } from "../define-command.ts";

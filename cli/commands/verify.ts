@@ -1,4 +1,3 @@
-/** `sandbox-mcp verify`: checks a server by using it. */
 import { randomBytes } from "node:crypto";
 import { request as requestHTTP } from "node:http";
 import { request as requestHTTPS } from "node:https";
@@ -14,6 +13,7 @@ import { Progress } from "../print.ts";
 import { serverAddress, type ServerAddress } from "../server-address.ts";
 import { LANGUAGES, TRAITS } from "../../src/shared/languages.ts";
 import { TOOL_NAMES as NAMES, type ToolName } from "../../src/shared/tool-sets.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import { VERIFY } from "./texts.ts";
 
 const TOOL_NAMES: ReadonlySet<string> = NAMES;
@@ -308,7 +308,7 @@ class Verification {
       this.checks.push({ name, verdict: "ok", found: found.trim(), ms: performance.now() - startedAt });
       return true;
     } catch (error) {
-      const found = error instanceof Error ? error.message : String(error);
+      const found = messageOf(error);
       const isDenied = error instanceof CommandError && error.kind === "denied";
       if (error instanceof Inconclusive) this.checks.push({ name, verdict: error.verdict, found });
       else if (isDenied && remedy === undefined)

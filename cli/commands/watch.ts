@@ -1,4 +1,3 @@
-/** `sandbox-mcp watch`: shows a server's activity as it happens. */
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { Server } from "../server-calls.ts";
 import { alignRows, duration, line, oneLine, applyStyle } from "../print.ts";

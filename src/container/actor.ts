@@ -16,7 +16,7 @@ interface AccountActor extends Rpc.DurableObjectBranded {
 /** With several classes, this line does not compile: then `actorNamed` and `actorOf` must choose one. */
 const [ONLY_CLASS]: readonly [SandboxClass] = SANDBOX_CLASSES;
 
-/** No other file reads the binding. */
+/** The namespace of the sandboxes' actors, with the type that the caller needs. No other file reads the binding. */
 function sandboxesOf<Actor extends Rpc.DurableObjectBranded>(
   env: SandboxNamespaces,
 ): DurableObjectNamespace<Actor> {

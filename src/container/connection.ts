@@ -1,4 +1,8 @@
-/** Closes soon after the last call, so that the actor can sleep. User programs may listen instead of sandboxd: checks every message. */
+/**
+ * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events. It opens with the first call and
+ * closes soon after the last one, so that the actor can sleep. A user program may listen in place of sandboxd, so every message
+ * is checked. A message that breaks the protocol ends the connection.
+ */
 import {
   type Call,
   EVENT_CHARS,
@@ -18,13 +22,13 @@ import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./
 export interface Follower {
   onEvent(event: Event): void;
   onPiece(piece: Piece): void;
-  /** The next connection delivers the run's later events. */
+  /** Called when the connection is lost. The next connection delivers the run's later events. */
   onBreak(): void;
 }
 
 /** A connection without calls and followed runs closes after this time. */
 const IDLE_MS = 2000;
-/** For one start call, one container after the other. */
+/** The most containers to which one start call is sent, one after the other. */
 const MAX_STARTS = 3;
 
 export interface TerminalInput {
@@ -60,7 +64,10 @@ export class Connection {
     };
   }
 
-  /** Calls about existing runs work even before the restore. @throws {ToolError} `no_answer`, `sandbox_restarted` */
+  /**
+   * Sends calls about existing runs, even before the workspace is restored. @throws {ToolError} `no_answer`,
+   * `sandbox_restarted`
+   */
   async send(...calls: RunCall[]): Promise<void> {
     this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
@@ -71,14 +78,17 @@ export class Connection {
       try {
         return await this.beginAgain(call, isOver);
       } catch (error) {
-        // The container disappeared before the call reached it, so another container may be started.
+        // The container disappeared before the call reached it. Nothing was done, so another container may be started.
         const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#lifecycle.isRunning);
         if (isOver() || !isInterrupted || attempt === MAX_STARTS) throw error;
       }
     }
   }
 
-  /** sandboxd starts a command only once. @throws {ToolError} as `send`; `sandbox_restarted` also before the restore */
+  /**
+   * Repeats a start call; sandboxd starts a command only once.
+   * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
+   */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#socket ?? (await this.#openConnection());
     // Another call may have opened the connection during the restore, and the run may have ended.
@@ -86,7 +96,10 @@ export class Connection {
     this.#send(socket, [call]);
   }
 
-  /** Only for calls that the follower of a run repeats, or no longer needs, over a new connection. */
+  /**
+   * Sends a call only if a connection is open. For calls that the follower of a run repeats, or no longer needs, over a new
+   * connection.
+   */
   sendIfOpen(call: RunCall): void {
     this.#socket?.send(JSON.stringify(call));
   }
@@ -107,12 +120,15 @@ export class Connection {
     }
   }
 
-  /** Returns the accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if they are unknown */
+  /**
+   * Types into a run's terminal. Returns the number of accepted bytes.
+   * @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if the number is unknown
+   */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();
     this.#typing.set(key, typing);
-    // May be rejected before anything awaits it.
+    // The promise may be rejected before anything awaits it.
     typing.promise.catch(() => undefined);
     try {
       await this.send({ type: "input", id, key, text, size });

@@ -1,4 +1,7 @@
-/** User code may listen in place of sandboxd, so every response is checked. */
+/**
+ * Operations on files and tasks in a sandbox, by requests to sandboxd. User code may listen in place of sandboxd, so every
+ * response is checked.
+ */
 import type * as z from "zod/mini";
 import {
   FAILED,
@@ -29,6 +32,7 @@ import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.
 /** The lowest accepted upload speed: a large body gets more time. */
 const BYTES_PER_MS = 100;
 
+/** Records changes of the workspace, so that it is saved. */
 interface Changing {
   noteChange(): void;
 }
@@ -113,7 +117,10 @@ export function partsOf(row: Row, given: object): { call: Record<string, unknown
   return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
 }
 
-/** Without time limits and retries. @param refuse makes the error for a failure that sandboxd reports */
+/**
+ * Sends the request that a row defines, without time limits and retries. @param refuse makes the error for a failure that
+ * sandboxd reports
+ */
 export function requestOperation(
   fetch: Requesting,
   row: Row,
@@ -163,7 +170,7 @@ async function bytesOf(response: Response, turns: Turns, maxBytes: number): Prom
   return bytes;
 }
 
-/** From sandboxd or a program in its place. */
+/** The error for a response that breaks the protocol, from sandboxd or a program in its place. */
 export function malformedResponse(): ToolError {
   return damaged(DAMAGED.sandboxd);
 }

@@ -16,17 +16,17 @@ import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
   readonly id: string;
-  /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored. */
+  /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored then. */
   readonly isEnded: boolean;
   /** Whether a caller waits for the next output; undefined if the follower need not know. */
   readonly isWatched?: boolean;
-  /** Waits until there is room before it calls `output`. */
+  /** Waits until there is room for this many bytes, then calls `output`. */
   take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
   /** `count` bytes were not stored, because the log is full. `last` has the last of them. */
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void;
   hasRoom(stream: Stream): boolean;
-  /** Received bytes of a stream: the offset from which to resume. */
+  /** How many bytes of a stream the sink has received: the offset from which to resume. */
   position(stream: Stream): number;
   /** Bytes that the actor has stored, so that the sandbox need not keep them. */
   storedBytes(stream: Stream): number;
@@ -38,10 +38,11 @@ export interface OutputSink {
 export interface ContainerLink {
   connection: Connection;
   lifecycle: Pick<ContainerLifecycle, "isRunning" | "waitUntilReadyForRun">;
+  /** The sandbox's variables; undefined if none was ever set. */
   variables: { readonly current: Variables | undefined };
 }
 
-/** sandboxd responds to a ping at once unless it hangs. */
+/** How long sandboxd may take to respond to a ping, in milliseconds. It responds at once unless it hangs. */
 export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
@@ -54,7 +55,7 @@ const MAX_BREAKS = 20;
 const RECONNECT_LIMIT_MS = 60_000;
 /** A connection that lasts longer resets the count of broken connections. */
 const STABLE_MS = 1000;
-/** The pause before the next connection, for each broken connection in a row. */
+/** The pause before the next connection grows by this for each broken connection in a row, in milliseconds. */
 const RECONNECT_STEP_MS = 20;
 /** sandboxd sends a window of each stream, at most one piece more, and the last bytes. Only another program sends more. */
 const MAX_WAITING_BYTES = STREAMS.length * (WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
@@ -63,9 +64,9 @@ export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "
 export abstract class RunFollower {
   protected readonly link: ContainerLink;
   protected readonly sink: OutputSink;
-  /** sandboxd has reported about the run, which has started therefore. */
+  /** Whether sandboxd has reported anything about the run, so that it has started. */
   protected isKnown = false;
-  /** `requestRun` has succeeded once, so sandboxd may have started the run. */
+  /** Whether `requestRun` has succeeded once, so that sandboxd may have started the run. */
   protected wasRequested = false;
   #breaks = 0;
   #brokenAt = 0;
@@ -76,9 +77,10 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silentTicks = 0;
-  /** Resolves when the sink has accepted all output, except `#waitingBytes`. */
+  /** Resolves when the sink has accepted all output. `#waitingBytes` counts the bytes that the sink has not accepted yet. */
   #taking: Promise<unknown> = Promise.resolve();
   #waitingBytes = 0;
+  /** What the actor last reported to sandboxd over this connection: the stored bytes, and the streams whose log is full. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #reportedFull = new Set<Stream>();
 
@@ -87,14 +89,14 @@ export abstract class RunFollower {
     this.sink = sink;
   }
 
-  /** Also starts the run if needed. */
+  /** Requests the run's reports over this connection, and its start if needed. */
   protected abstract requestRun(): Promise<void>;
 
   protected get isOver(): boolean {
     return this.sink.isEnded;
   }
 
-  /** The run's last event, when the sink has all output; undefined if something else ended the run. */
+  /** Waits until the sink has all output, and returns the run's last event; undefined if something else ended the run. */
   protected async outcome(): Promise<Outcome | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
       onEvent: (event) => this.#handleEvent(event),
@@ -155,6 +157,7 @@ export abstract class RunFollower {
     void this.#end(event);
   }
 
+  /** Ends the wait for the outcome, after the sink has accepted all earlier output. */
   async #end(outcome: Outcome): Promise<void> {
     await this.#taking;
     this.#outcome = outcome;
@@ -179,8 +182,8 @@ export abstract class RunFollower {
 
   #passOutput({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
-    // The previous connection may have delivered the beginning of a piece. The copy frees the message: otherwise a program in sandboxd's
-    // place could make each new byte keep a whole piece in memory.
+    // The previous connection may have delivered the beginning of a piece. The copy frees the memory of the message. Otherwise a
+    // program in sandboxd's place could make each new byte keep a whole piece in memory.
     if (gap < 0) this.sink.output(stream, bytes.slice(-gap));
     else if (gap > 0) this.sink.recordSkipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);
@@ -218,7 +221,7 @@ export abstract class RunFollower {
     void this.#reconnectDelay();
   }
 
-  /** Also finds that the container is gone. */
+  /** Pauses after a broken connection, or finds that the container is gone. */
   async #reconnectDelay(): Promise<void> {
     if (Date.now() - this.#connectedAt > STABLE_MS) this.#breaks = 0;
     if (this.#breaks === 0) this.#brokenAt = Date.now();

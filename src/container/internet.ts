@@ -1,4 +1,8 @@
-/** Requests through the Worker: all of a restricted sandbox, else those with a secret or git sign-in. Follows no redirects. */
+/**
+ * Handles the requests that a sandbox sends to the internet through the Worker. Under a restrictive policy these are all
+ * requests. Otherwise they are the requests to hosts for which the principal has a secret or a git sign-in. The Worker does not
+ * follow redirects. If the program follows one, its next request comes here too.
+ */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";
 import type { Connection } from "../shared/connection-log.ts";
@@ -9,7 +13,7 @@ import { type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/se
 import { accountOf, actorOf } from "./actor.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
-/** Set by `SandboxNetwork.enforce`. `principalID` is the sandbox's. */
+/** The handler's parameters, set by `SandboxNetwork.enforce`: the principal of the sandbox, and the policy. */
 export interface OutboundPolicy extends NetworkPolicy {
   principalID?: string | undefined;
 }
@@ -25,19 +29,25 @@ type Internet = (request: Request, from: RequestSource) => Promise<Response>;
 
 let internet: Internet = (request) => fetch(request, { redirect: "manual" });
 
-/** On the local platform, requests must not reach the machine's network. */
+/**
+ * Replaces the function that sends requests to the internet. On the local platform, requests must not reach the machine's
+ * network.
+ */
 export function setInternet(other: Internet): void {
   internet = other;
 }
 
-/** Adds the secrets for the host. @param containerID the id of the sandbox's Durable Object */
+/**
+ * Forwards a request if the policy allows it, with the secrets for its host. @param containerID the id of the sandbox's Durable
+ * Object
+ */
 export async function forwardByPolicy(
   request: Request,
   env: Env,
   containerID: string,
   policy: OutboundPolicy | undefined,
 ): Promise<Response> {
-  // The URL has the host that the program connected to; the Host header may name another.
+  // The URL has the host that the program connected to. The Host header may name another host.
   const { hostname, port, protocol } = new URL(request.url);
   const host = canonicalHost(hostname) ?? "";
   const targetPort = Number(port || (protocol === "https:" ? 443 : 80));
@@ -49,14 +59,14 @@ export async function forwardByPolicy(
   const isAllowed =
     policy !== undefined && allowsHost(policy, host) && (isFull || ALLOWED_PORTS.has(targetPort));
   if (!isAllowed || namedHost !== host) {
-    // Recorded before the response, so that the result of the call that caused the request can name the refused host.
+    // The record comes before the response, so that the result of the call that caused the request can name the refused host.
     await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, INTERNET_TEXTS.refused(host));
   }
   const { secrets: all, gitSignIn } = parseConfig(env);
   const { principalID } = policy;
   const secrets = port === "" ? secretsOfHost(secretsFor(all, principalID), host) : [];
-  // Last, because an operator's secret for the same place takes precedence.
+  // The git sign-in comes last, because an operator's secret for the same place takes precedence.
   if (gitSignIn && principalID !== undefined && isGitRequest(request.method, new URL(request.url))) {
     const personCredential = await accountOf(env, principalID).gitCredential(host);
     if (personCredential) secrets.push(asSecret(host, personCredential));
@@ -70,7 +80,7 @@ export async function forwardByPolicy(
     response =
       used.length === 0 ? await internet(request, from) : await sendWith(used, request, url, headers, from);
   } catch {
-    // Hides the reason, which may name internal proxies.
+    // The reason is hidden, because it may name internal proxies.
     response = refusal(502, INTERNET_TEXTS.unreachable(host));
   }
   const { status } = response;
@@ -78,7 +88,7 @@ export async function forwardByPolicy(
   return reportSize(response, end);
 }
 
-/** Reports at once if the length is known, else when the body has ended or its reader has stopped. */
+/** Reports a response's size: at once if the length is known, else when the body has ended or its reader has stopped. */
 function reportSize(response: Response, end: (bytes: number) => void): Response {
   const { body, headers } = response;
   const length = headers.get("content-length");
@@ -98,14 +108,17 @@ function reportSize(response: Response, end: (bytes: number) => void): Response 
   return new Response(counter.readable, response);
 }
 
-/** Dropped if a secret is added. Several ranges of a response, for example, could each contain part of a secret. */
+/**
+ * Request headers that are dropped if a secret is added. Ranges of a response, for example, could each contain part of a
+ * secret.
+ */
 const DROPPED_REQUEST_HEADERS = ["range", "if-range", "expect", "host", "content-length"];
-/** These no longer apply, or would make the client bypass this handler. */
+/** Response headers that no longer apply, or that would make the client bypass this handler. */
 const DROPPED_RESPONSE_HEADERS = ["alt-svc", "transfer-encoding"];
-/** Decoded by the platform, which distinguishes case: `GZIP` stays encoded. */
+/** The content codings that the platform decodes. It distinguishes upper and lower case: `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 
-/** Sends only by TLS and to the standard port. Masks the secrets in the response. */
+/** Sends a request with its secrets, only by TLS and to the standard port, and masks them in the response. */
 async function sendWith(
   secrets: readonly Secret[],
   request: Request,
@@ -134,7 +147,8 @@ async function sendWith(
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // For HEAD too: a program could send guesses with the secret, and the compressed length would show whether a guess is right.
+    // These headers are dropped for HEAD too. A program could send guesses together with the secret, and the compressed length
+    // would show whether a guess is right.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {
@@ -148,7 +162,7 @@ async function sendWith(
   });
 }
 
-/** Some servers refuse bodies of unknown length. */
+/** A body with its announced length, because some servers refuse bodies of unknown length. */
 function fixLength(body: ReadableStream, headers: Headers): ReadableStream {
   const length = headers.get("content-length");
   return length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));

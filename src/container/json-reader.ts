@@ -1,6 +1,6 @@
-/** Keeps only the path to the current value. */
+/** Reads streaming JSON and keeps only the path to the current value. */
 
-/** As written in the JSON, with quotes. A longer name is read as "", a longer value as undefined. */
+/** A longer name is read as "", a longer value as undefined. The limit counts bytes as written in the JSON, with quotes. */
 const MAX_TEXT_BYTES = 100;
 /** Deeper nesting counts as malformed. No real request reaches this depth. */
 const MAX_DEPTH = 200;
@@ -9,11 +9,18 @@ export type Path = readonly string[];
 
 interface JSONListener {
   open?(path: Path, isList: boolean): void;
-  /** Neither a list nor an object. @param read undefined if too long; exact only for ASCII */
+  /**
+   * Called at the end of a value that is neither a list nor an object.
+   * @param read returns a string's value, or the text of another value; undefined if it is too long. Each byte counts as a
+   * character, so only ASCII is exact
+   */
   value(path: Path, read: () => string | undefined): void;
 }
 
-/** What a number, `true`, `false` or `null` consists of. A regular expression would take most of the reader's time. */
+/**
+ * For each byte, whether it can be part of a number, `true`, `false` or `null`. A table, because a regular expression would
+ * take most of the reader's time.
+ */
 const IS_LITERAL = Array.from({ length: 256 }, (_, byte) => /[\w.+-]/.test(String.fromCharCode(byte)));
 const [SPACE, TAB, LINE_FEED, RETURN] = [0x20, 0x09, 0x0a, 0x0d];
 const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];
@@ -22,7 +29,7 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
 export class JSONReader {
   readonly #listener: JSONListener;
   readonly #path: string[] = [];
-  /** `isNamed`: a name was read, and its value follows. */
+  /** For each enclosing list or object: whether a name was read and its value follows. */
   readonly #enclosing: { isList: boolean; isNamed: boolean }[] = [];
   #text: number[] = [];
   #isInString = false;
@@ -33,7 +40,10 @@ export class JSONReader {
     this.#listener = listener;
   }
 
-  /** Reading stops then. Not a complete check: invalid UTF-8, `[1,,2]` and a missing end, for example, are not noticed. */
+  /**
+   * Whether the input has a wrong character, name or bracket, or too much nesting. Then the rest is not read. This is not a
+   * complete check: invalid UTF-8, `[1,,2]` and a missing end, for example, are not noticed.
+   */
   get isMalformed(): boolean {
     return this.#isMalformed;
   }

@@ -1,13 +1,13 @@
-/** Between the egress that forwards model requests and the actor that keeps the budget. */
+/** Model requests of tasks, between the egress that forwards them and the actor that keeps the budget. */
 import type { TraceContext } from "../shared/trace.ts";
 
 export interface ModelCall {
   run: string;
-  /** Within the run, from 1. */
+  /** The number of the request within the run, from 1. */
   number: number;
 }
 
-/** `busy` if the same request may succeed soon. */
+/** The decision about a model request; `busy` if the same request may succeed soon. */
 export type BudgetCheck = Admitted | { refused: string; busy?: boolean };
 
 interface Admitted {
@@ -23,11 +23,13 @@ export interface UpstreamError {
 export interface ModelOutcome {
   tokens: number;
   error?: UpstreamError;
-  /** The agent disconnected before the end, which is not an error of the API. */
+  /** Whether the agent disconnected before the end. This is not an error of the API. */
   cut?: boolean;
 }
 
-/** `isConfined`: the sandbox's network is restricted, so the model's API must not reach hosts for the sandbox. */
+/**
+ * A `BudgetCheck`. `isConfined`: the sandbox's network is restricted, so the model's API must not reach hosts for the sandbox.
+ */
 export type Admission = Exclude<BudgetCheck, Admitted> | (Admitted & { isConfined: boolean });
 /** The egress reports a request under way at this interval. */
 export const REPORT_MS = 20_000;

@@ -1,4 +1,8 @@
-/** Hosts whose credential must not be in the sandbox: the Worker replaces a task's placeholder with it, if the actor agrees. */
+/**
+ * Hosts that a sandbox reaches only through the Worker, because their credential must not be in the sandbox. A process in the
+ * sandbox sends a placeholder made for its task. The handler runs in the Worker, not in the actor. It asks the actor whether
+ * the placeholder is valid, replaces the placeholder with the credential, and forwards the request.
+ */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
@@ -16,12 +20,15 @@ import { MODEL_API_TEXTS } from "./texts.ts";
 export type OutboundHandler = (request: Request, env: Env, containerID: string) => Promise<Response>;
 
 interface EgressRow {
-  /** Forwarded `POST` paths, and those whose requests cost tokens. */
+  /**
+   * `paths` are the `POST` paths that are forwarded; all others are refused. `charged` are the paths whose requests cost tokens.
+   */
   paths: readonly string[];
   charged: readonly string[];
-  /** Header names, or prefixes ending with `*`. */
+  /** Forwarded header names, or prefixes ending with `*`. */
   passed: readonly string[];
   upstream(config: Config): string;
+  /** Adds the headers that a request needs besides the credential. */
   complete(headers: Headers, credential: Secret): void;
 }
 
@@ -39,16 +46,17 @@ const EGRESS: Record<string, EgressRow> = {
   },
 };
 
-/** They identify the account, or do not apply to the forwarded body. */
+/** Response headers that are dropped: they identify the account, or do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
 const NO_RETRY = "x-should-retry";
-/** The API's own limit. */
+/** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** The rate of a sandbox's request bytes: all sandboxes may share the thread that reads them. */
+/** The rate limit for a sandbox's request bytes. It is needed because all sandboxes may share the thread that reads them. */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-/** Rates by sandbox, the most recently used last. */
+/** The rate limits by sandbox, the most recently used last. */
 const paces = new Map<string, Pace>();
 const MAX_PACES = 1000;
+/** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
@@ -58,7 +66,7 @@ export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   ]),
 );
 
-/** As if the sandbox had sent it, with the run's placeholder. */
+/** Sends a model request for a sandbox's run as if the sandbox had sent it, with the run's placeholder. */
 export async function callModel(request: Request, env: Env, containerID: string): Promise<Response> {
   const row = EGRESS[MODEL_HOST];
   if (!row) throw new Error(`no egress is defined for ${MODEL_HOST}`);
@@ -133,7 +141,7 @@ async function serve(
   }
   const { readable, counted } = countTokens(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
-  // Even if the agent stops reading the response.
+  // The tokens count even if the agent stops reading the response.
   const charged = counted.then(({ counter, isComplete }) => {
     return finish({ tokens: isCharged ? counter.charge(meter, isComplete, isStream) : 0, cut: !isComplete });
   });
@@ -144,7 +152,7 @@ async function serve(
   });
 }
 
-/** Retries once, because the actor may have been reset. */
+/** Reports the end of a request to the actor. Retries once, because the actor may have been reset. */
 async function report(env: Env, containerID: string, call: ModelCall, outcome: ModelOutcome): Promise<void> {
   const finish = () => actorOf(env, containerID).finishModelCall(call, outcome);
   await finish().catch(finish);
@@ -159,7 +167,7 @@ async function forwardError(
   const body = mask.text(await response.text().catch(() => ""));
   await reportError({ status: response.status, message: errorMessage(body) });
   const isRedirect = response.status < 400;
-  // The agent must not go to another address.
+  // The agent must not follow a redirect to another address.
   headers.delete("location");
   // A retry does not help if the server is misconfigured.
   if (isRedirect || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
@@ -171,7 +179,7 @@ function errorMessage(body: string): string {
     const { error }: { error?: { message?: unknown } } = JSON.parse(body);
     if (typeof error?.message === "string") return cutText(error.message, 500);
   } catch {
-    // A gateway in front of the API responded.
+    // The error is not in the API's format, because a gateway in front of the API responded.
   }
   return cutText(body, 200).trim() || MODEL_API_TEXTS.noReason;
 }
@@ -197,7 +205,11 @@ function paceOf(containerID: string): Pace {
   return pace;
 }
 
-/** Without the whole body the API does nothing, so `wasSent` matters for the cost. `refused` aborts with a `RefusedRequest`. */
+/**
+ * Meters a request body while it is forwarded. `wasSent` returns whether the whole body was sent: its announced length, or its
+ * end. Without the whole body, the API does nothing. Aborts `refused`, with a `RefusedRequest` as reason, if the body is too
+ * large, or if it makes the API connect to hosts that the sandbox may not reach.
+ */
 function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
   const refusing = new AbortController();
@@ -238,7 +250,7 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   return { body: readable, wasSent, meter, refused };
 }
 
-/** Counts reported tokens until the reader disconnects. */
+/** Forwards a body piece by piece and counts its reported tokens until its reader disconnects. */
 function countTokens(
   body: ReadableStream<Uint8Array>,
   closed: AbortSignal,
@@ -259,7 +271,7 @@ function countTokens(
         counter.add(value);
         await writer.write(value);
       }
-      // Even if the agent has stopped reading.
+      // The response is complete, even if the agent has stopped reading it.
       isComplete = true;
       await writer.close();
     } catch (error) {
@@ -280,7 +292,10 @@ function placeholderOf(headers: Headers): string {
   return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
 }
 
-/** In the API's format. A status below 500 tells the agent not to retry, unless `headers` are given. */
+/**
+ * An error in the API's format, so that the agent can read it. A status below 500 tells the agent not to retry, unless
+ * `headers` are given.
+ */
 function refusal(
   status: number,
   type: string,

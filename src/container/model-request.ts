@@ -1,16 +1,19 @@
-/** Reads a Messages API request as it streams: its size, its maximum output tokens, and which hosts it makes the API connect to. */
+/** Reads a Messages API request as it streams: its size, its maximum output tokens, and the hosts that the API connects to. */
 import { JSONReader, type Path } from "./json-reader.ts";
 
-/** For a request without a plausible `max_tokens`: more than any model produces. */
+/** Assumed for a request without a plausible `max_tokens`: more than any model produces. */
 const MAX_TOKENS = 128_000;
-/** An estimate until the API reports the tokens. Text has about four bytes per token. */
+/** Until the API reports the tokens, this many request bytes count as one token. Text has about four bytes per token. */
 const BYTES_PER_TOKEN = 3;
-/** Sources of images and documents that the API need not fetch by URL. */
+/** Types of sources for images and documents that the API need not fetch by URL. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);
 /** Tools that the agent itself runs, and tool search. The API runs all others, which may reach any host. */
 const AGENT_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
-/** Parses JSON, because a search would match inside a conversation. Of repeated names both values count, as parsers differ. */
+/**
+ * Parses JSON: a text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. If a name occurs
+ * twice, both values count, because some parsers use the first and others the last.
+ */
 export class RequestMeter {
   #bytes = 0;
   #maxTokens: number | undefined;
@@ -35,6 +38,7 @@ export class RequestMeter {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
+  /** The part of the request that makes the API connect to a host; undefined if no part so far does. */
   get reachedHost(): string | undefined {
     return this.#reader.isMalformed ? "invalid JSON" : this.#reachedHost;
   }

@@ -1,28 +1,32 @@
-/** The tokens to charge for a response of the Messages API. */
+/** Reads the token counts in a response of the Messages API, and computes the tokens to charge for the response. */
 import { pieceDecoder } from "../shared/text.ts";
 import type { RequestMeter } from "./model-request.ts";
 
 /**
- * In a usage report. Searched without parsing, because a response without streaming is one line of any length, and a gateway may
- * split it. The model's own text cannot match, because its quotes are escaped. A tool's input can only increase the count.
+ * A field of a usage report. The counter searches the text without parsing it, because a response without streaming is one line
+ * of any length, and a gateway may split that line. The model's own text cannot match, because its quotes are escaped. A tool's
+ * input that looks like a report can only increase the count.
  */
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
 
-/** The end of a stream. A tool may be called `message_stop`, so the pattern begins with a line break, which JSON strings lack. */
+/**
+ * The last event of a stream. A tool of the request may be called `message_stop`. So the pattern begins with a line break,
+ * which no string in JSON contains.
+ */
 const LAST_EVENT =
   /[\r\n](?:event: ?message_stop[\r\n]|data: ?\{\s{0,20}"type"\s{0,20}:\s{0,20}"message_stop")/;
 
-/** Longer than any field. */
+/** Characters kept of earlier text; longer than any field. */
 const KEPT_CHARS = 128;
 
 export class UsageCounter {
   readonly #decode = pieceDecoder();
   readonly #seen = new Map<string, number>();
   #rest = "";
-  /** A response of `count_tokens` has `input_tokens` without a report, and costs nothing. */
+  /** Whether there was a report. A response of `count_tokens` has `input_tokens` without a report, and costs nothing. */
   #hasReport = false;
-  /** Before the last event of a stream, the report is incomplete. */
+  /** Whether the last event of a stream has arrived. Before that, the report is incomplete. */
   #isComplete = false;
 
   add(bytes: Uint8Array): void {
@@ -32,12 +36,13 @@ export class UsageCounter {
     const from = this.#hasReport ? 0 : text.indexOf('"usage"');
     if (from < 0) return;
     this.#hasReport = true;
-    // Not every event reports all totals. A number that the end of a piece cuts is read again with the next piece.
+    // Events report totals, but not every event reports all totals. A number that the end of a piece cuts is read again with
+    // the next piece.
     for (const [, name = "", digits] of text.slice(from).matchAll(FIELD))
       this.#seen.set(name, Math.max(this.#countOf(name), Number(digits)));
   }
 
-  /** A token read from the cache counts as a tenth, as in the price. */
+  /** Tokens so far. A token read from the cache counts as a tenth of a token, as in the price. */
   get tokens(): number {
     const cached = Math.ceil(this.#countOf("cache_read_input_tokens") / 10);
     return (
@@ -48,7 +53,10 @@ export class UsageCounter {
     );
   }
 
-  /** A response that ends before its report costs `max_tokens`. @param isWhole whether the response was read to its end */
+  /**
+   * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown.
+   * @param isWhole whether the response was read to its end
+   */
   charge(request: RequestMeter, isWhole: boolean, isStream: boolean): number {
     if (this.#hasReport && (isStream ? this.#isComplete : isWhole)) return this.tokens;
     const input = this.#hasReport ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;

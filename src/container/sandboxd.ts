@@ -1,4 +1,4 @@
-/** sandboxd requires the actor's token. */
+/** HTTP requests to sandboxd in this actor's container. sandboxd requires the actor's token. */
 import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import {
   IS_ENDING,
@@ -12,6 +12,7 @@ import { CALL_MS, pause } from "../shared/timers.ts";
 import { Turns } from "../shared/turns.ts";
 import { containerEnded, containerGone } from "./texts.ts";
 
+/** The platform's connection to the container. */
 interface ContainerPort {
   readonly isRunning: boolean;
   fetch(port: number, request: Request): Promise<Response>;
@@ -19,36 +20,38 @@ interface ContainerPort {
 }
 
 export interface ContainerLifecycle {
-  /** Whether a container runs and is not ending, perhaps still without its workspace. */
+  /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
   readonly isRunning: boolean;
-  /** Aborted when the container must not be used any more. Undefined if no container has its workspace. */
+  /** A signal that is aborted when the container must not be used any more. Undefined if no container has its workspace. */
   readonly container: AbortSignal | undefined;
-  /** @throws {ToolError} `no_answer` after `ms`; errors of the start or restore */
+  /** Waits for a container with its workspace. @throws {ToolError} `no_answer` after `ms`; errors of the start or restore */
   waitUntilReady(ms?: number): Promise<unknown>;
-  /** @throws {ToolError} `sandbox_restarted` if the run is over; errors of the start */
+  /** Like `waitUntilReady`, for a run. @throws {ToolError} `sandbox_restarted` if the run is over; errors of the start */
   waitUntilReadyForRun(isOver: () => boolean): Promise<void>;
 }
 
-/** How long, and how often, requests are retried while sandboxd does not respond. */
+/** How long to retry while sandboxd does not respond, and the pause between attempts, in milliseconds. */
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 
+/** How long sandboxd may take to report about itself, in milliseconds. */
 const REPORT_MS = 2000;
 const TOKEN_KEY = "sandboxd:token";
 
 /**
- * Large responses of a sandbox. A program in sandboxd's place can send almost all of a response and then wait until its time is over.
- * Measured without a limit: 200 such responses to `list_files` took 2.4 GB.
+ * How many large responses of a sandbox are read at once. A program in sandboxd's place can send almost all of a response and
+ * then wait until its time is over. Measured without a limit: 200 such responses to `list_files` took 2.4 GB.
  */
 const READ_AT_ONCE = 2;
 
 /**
- * Requests of an actor, except those that send a stream. The others wait, which costs almost nothing. Measured without a limit: 3,000
- * requests to a sandboxd that did not respond, each repeated every RETRY_MS, delayed other principals' calls by 25 seconds.
+ * How many requests of an actor are open at once, except those that send a stream. The others wait, which costs almost nothing.
+ * Measured without a limit: 3,000 requests to a sandboxd that did not respond, each repeated every RETRY_MS, delayed the calls of
+ * other principals by 25 seconds.
  */
 const OPEN_AT_ONCE = 64;
 
-/** A large response needs a turn of `turns`. */
+/** Reads a response. A large response needs a turn of `turns`. */
 type Reading<T> = (response: Response, turns: Turns) => Promise<T>;
 
 export type Requesting = <T>(
@@ -77,7 +80,7 @@ export class Sandboxd {
     return { [TOKEN_VARIABLE]: this.#token };
   }
 
-  /** In a container that an earlier version of this server started, sandboxd requires no token. */
+  /** The token for sandboxd. In a container that an earlier version of this server started, sandboxd requires no token. */
   get #token(): string {
     const stored = this.#kv.get<string>(TOKEN_KEY);
     if (stored !== undefined) return stored;
@@ -94,21 +97,22 @@ export class Sandboxd {
     this.#port.noteUse();
   }
 
-  /** @param request made by this actor */
+  /** Sends a request to sandboxd with its token. @param request made by this actor */
   fetch(request: Request): Promise<Response> {
     request.headers.set(TOKEN_HEADER, this.#token);
     return this.#port.fetch(SANDBOXD_PORT, request);
   }
 
+  /** sandboxd's report about itself; undefined if it does not respond. */
   async report() {
     const signal = AbortSignal.timeout(REPORT_MS);
     const response = await this.fetch(new Request("http://sandboxd/", { signal })).catch(() => undefined);
     await response?.body?.cancel().catch(() => undefined);
     if (response === undefined) return undefined;
     return {
-      /** Requests and WebSockets to exposed ports. */
+      /** How many requests and WebSockets to exposed ports are open. */
       openPreviews: Number(response.headers.get(OPEN_PREVIEWS)),
-      /** False also for earlier versions of sandboxd, which do not report this. */
+      /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
       isServing: response.headers.get(IS_ENDING) === "false",
     };
   }
@@ -125,14 +129,15 @@ export class Sandboxd {
       try {
         return await this.request(...request, isThere);
       } catch (error) {
-        // A late error would look like a broken connection to the next container.
+        // If the container has ended, the error says so. A late error would look like a broken connection to the next container.
         throw isGone(error) && container.aborted ? containerEnded() : error;
       }
     };
   }
 
   /**
-   * Works even before the workspace is restored. Retries if sandboxd does not respond, unless the body is a stream.
+   * Makes a request, even before the workspace is restored, and reads the response. Retries if sandboxd does not respond,
+   * unless the body is a stream, which can be sent only once.
    * @param isThere whether the intended container still exists; called before each attempt
    * @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`
    */
@@ -144,7 +149,7 @@ export class Sandboxd {
     isThere: () => boolean = () => this.isRunning,
   ): Promise<T> {
     if (init.body instanceof ReadableStream) {
-      // A stream cannot be repeated, so sandboxd must respond before.
+      // sandboxd must respond before a stream is sent, because a stream cannot be repeated.
       await this.request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
       return await this.#send(path, init, signal, read, isThere);
     }
@@ -177,9 +182,10 @@ export class Sandboxd {
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
-        // The container may be stopping. The actor checks this for some time, and reports a broken connection if it still runs.
+        // The container may be stopping. The actor checks this for some time. If the container still runs afterwards, the actor
+        // reports a broken connection.
         if (isStream || !isThere()) throw containerGone();
-        // sandboxd was restarted after some work on the request, so the time to connect starts again.
+        // sandboxd worked on the request for a while and was then restarted, so the time to connect starts again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
         await pause(RETRY_MS);

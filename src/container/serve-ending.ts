@@ -1,4 +1,4 @@
-/** sandboxd sends this before its container ends: see `SERVER_HOST` in protocol.ts. */
+/** Handles the request that sandboxd sends before its container ends: see `SERVER_HOST` in protocol.ts. */
 import { ENDING_PATH, TOKEN_HEADER } from "../../container/sandboxd/protocol.ts";
 import type { Env } from "../shared/config.ts";
 import { actorOf } from "./actor.ts";

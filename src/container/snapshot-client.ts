@@ -1,3 +1,4 @@
+/** Saves and restores a sandbox's state by requests to sandboxd. Responses are checked and bounded. */
 import type { Call, Content, ResultOf } from "../../container/sandboxd/operations.ts";
 import type { FileFailure } from "../../container/sandboxd/shapes.ts";
 import {
@@ -10,13 +11,14 @@ import type { Requesting } from "./sandboxd.ts";
 import { requestOperation, partsOf } from "./file-operations.ts";
 import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stepFailed, tooManyEntries } from "./texts.ts";
 
-/** The paths of its files contain the conversation's id. */
+/** An agent's conversation: files below a directory of the home directory. Their paths contain the conversation's id. */
 export interface Conversation {
-  /** Relative to the home directory, for example `/.agent/conversations`. */
+  /** The directory, relative to the home directory, for example `/.agent/conversations`. */
   below: string;
   id: string;
 }
 
+/** The id of the task that continues a conversation. */
 export type Target = { task: string };
 
 export class Snapshots {
@@ -26,7 +28,7 @@ export class Snapshots {
     this.#fetch = fetch;
   }
 
-  /** A broken stream is not repeated: the save starts again. */
+  /** Does one step of a save or restore. A broken stream is not repeated: the save starts again. */
   async call<Name extends keyof SnapshotRequests>(
     name: Name,
     input: Call<SnapshotRequests[Name]> & Content<SnapshotRequests[Name]["up"]>,
@@ -41,7 +43,7 @@ export class Snapshots {
 }
 
 function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): ToolError {
-  // An earlier version of sandboxd cannot read newer states.
+  // sandboxd itself failed. For a restore, this means an earlier version, which cannot read newer states.
   if (code === "UNKNOWN" && step === "restore") return new ToolError("no_answer", STATE_NOT_READ, "", true);
   if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));

@@ -1,3 +1,4 @@
+/** The interpreters of a container, which run code in contexts. */
 import type { Language } from "../../shared/languages.ts";
 import type { CellResponse } from "./kernel-protocol.ts";
 
@@ -6,8 +7,9 @@ export interface Interpreter {
   createContext(language: Language): Promise<{ id: string }>;
   /** May never settle if its kernel dies. @throws {InterpreterError} `context_gone` if the code did not run */
   run(code: string, context: { id: string; language: Language }): Promise<CellResponse>;
+  /** May take long. */
   deleteContext(id: string): Promise<void>;
-  /** Settles calls whose kernel died. Until then the platform counts the sandbox as used. */
+  /** Settles calls that never return because their kernel died. Until then the platform counts the sandbox as used. */
   settleAbandoned(): void;
 }
 

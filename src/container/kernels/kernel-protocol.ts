@@ -1,4 +1,7 @@
-/** A kernel's first cell loads the prelude (`container/kernel/`), each later one runs user code. Every cell prints a JSON document. */
+/**
+ * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell is code that a kernel executes. The first
+ * cell loads the prelude, and each later cell runs code of the user. Every cell prints a JSON document, which this file reads.
+ */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
 import { isRecord } from "../../shared/is-record.ts";
@@ -8,23 +11,23 @@ import { cutText } from "../../shared/text.ts";
 import { KERNEL_MALFORMED } from "../texts.ts";
 
 const PRELUDE = "/opt/sandbox-mcp/kernel";
-/** Long output is here: `<run id>.out` and `<run id>.err`, as for commands. */
+/** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
 const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
 
-/** Pids are reused, so the start time, in clock ticks since boot, is part of the identity. */
+/** A process by its pid and its start time, because pids are reused. The start time is in clock ticks since boot. */
 export interface KernelProcess {
   pid: number;
   started: number;
 }
 
-/** Best first. */
+/** Image formats, best first. */
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
 const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
 
-/** Images are base64. The prelude limits the size of every form. */
+/** One output of a run. Images are base64. The prelude limits the size of every form. */
 export type RichResult = { [Form in (typeof FORMS)[number]]?: string };
 
-/** One traceback entry per line, with only the user's frames. */
+/** An exception of the code. The traceback has one entry per line and only the user's frames. */
 export interface CodeError {
   name: string;
   message: string;
@@ -32,15 +35,15 @@ export interface CodeError {
 }
 
 export interface CodeStream {
-  /** Undefined if the output went to the run's files. */
+  /** All kept output; undefined if the output went to the run's files. */
   output?: Uint8Array;
   bytes: number;
-  /** Counted but not kept, because of the log's limit. */
+  /** How many bytes were counted but not kept, because of the log's limit. */
   dropped: number;
   last?: Uint8Array;
 }
 
-/** UTF-8 is in `text`; other bytes are in `data` and `last`, in base64. */
+/** A stream in the document: UTF-8 is in `text`; other bytes are in `data` and `last`, in base64. */
 interface SentStream {
   text?: string;
   data?: string;
@@ -55,7 +58,7 @@ const hello = z.object({
   started: z.int().nonnegative(),
 });
 
-/** What listens on a port, or may soon: the kernel itself, or a child process. */
+/** Which process of a run listens on a port, or may begin to listen soon: the kernel itself, or a child process. */
 export type Listening = "itself" | "child";
 
 export interface RunDocument<Stream = CodeStream> {
@@ -70,7 +73,7 @@ export interface RunDocument<Stream = CodeStream> {
   exit: number | null;
 }
 
-/** Uses no schema, which would take ten times as long: every call needs this check. */
+/** Checks without a schema: every call needs this check, and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {
   return (
     isRecord(value) &&
@@ -119,7 +122,7 @@ export function loadCell(language: Language, directory = PRELUDE): string {
   return TRAITS[language].load(directory);
 }
 
-/** A valid call in the language for every possible code. */
+/** The cell that runs code. It is a valid call in the language for every possible code. */
 export function runCell(
   language: Language,
   runID: string,
@@ -129,7 +132,7 @@ export function runCell(
   const argument = toASCII(
     JSON.stringify({
       run: runID,
-      // Inherited by processes that the code starts, so that sandboxd finds them.
+      // Processes that the code starts inherit the mark, so that sandboxd finds them.
       mark: String(markOf(runID)),
       files: `${directory}/${runID}`,
       cap_bytes: logCapBytes,
@@ -142,12 +145,12 @@ export function runCell(
   return `__sandbox_mcp__(${TRAITS[language].argument(argument)})`;
 }
 
-/** The JavaScript executor treats U+2028 as the end of a request. */
+/** JSON in ASCII: the JavaScript executor treats U+2028 as the end of a request. */
 function toASCII(json: string): string {
   return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** The prelude prints this when it is loaded. */
+/** The kernel's process, which the prelude prints when it is loaded; undefined if the output does not contain it. */
 export function parseHello(printed: string): KernelProcess | undefined {
   const [line = ""] = /^\{"sandbox_mcp_kernel"[^\n]{0,500}$/m.exec(printed) ?? [];
   const found = hello.safeParse(parseBounded(line, SANDBOX_JSON));
@@ -199,7 +202,7 @@ function boundStream({ text, data, bytes, dropped, last }: SentStream): CodeStre
 
 const encoder = new TextEncoder();
 
-/** Undefined also for invalid base64, and beyond `maxBytes`. */
+/** The decoded bytes; undefined if there is no text, its base64 is invalid, or it is too long for `maxBytes`. */
 function fromBase64(text: string | undefined, maxBytes: number): Uint8Array | undefined {
   if (text === undefined || text.length > Math.ceil(maxBytes / 3) * 4) return undefined;
   try {
@@ -246,7 +249,7 @@ export function isCellResponse(result: unknown): result is CellResponse {
 }
 
 export interface CodeOutcome {
-  /** No kernel got the code: the run was cancelled first, or the kernel did not start in time. */
+  /** False if no kernel got the code: the run was cancelled first, or the kernel did not start in time. */
   started: boolean;
   /** `error`: the code raised an exception. `died`: the kernel ended by itself or was killed by something else. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
@@ -265,7 +268,7 @@ export interface CodeOutcome {
 
 export function outcomeOf({ logs, error }: CellResponse, runID: string): CodeOutcome {
   const runDocument = parseDocument(logs.stdout.join(""), runID);
-  // Something other than the code failed, and there is only the executor's message.
+  // Without a document, something other than the code failed, and there is only the executor's message.
   if (!runDocument)
     return {
       ...outcomeWithoutResult("error", "kept"),
@@ -287,7 +290,7 @@ export function outcomeOf({ logs, error }: CellResponse, runID: string): CodeOut
 
 const NO_DOCUMENT: CodeError = { name: "KernelError", message: KERNEL_MALFORMED, traceback: [] };
 
-/** The output is in the run's files. */
+/** The outcome of code without a result. Its output is in the run's files. */
 export function outcomeWithoutResult(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
   return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };

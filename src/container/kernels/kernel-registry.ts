@@ -1,4 +1,4 @@
-/** In SQLite, and cached in memory. */
+/** A sandbox's kernels by language and context: in SQLite, and cached in memory. */
 import * as z from "zod";
 import { LANGUAGES } from "../../shared/languages.ts";
 import { Rows } from "../../storage/rows.ts";
@@ -39,7 +39,7 @@ export class KernelRegistry {
     this.#rows.write(query, key, contextID, language, pid, started);
   }
 
-  /** Keeps the kernel's replacement. */
+  /** Removes this kernel, but not its replacement. */
   delete(kernel: Kernel): void {
     if (this.#cache.get(kernel.key)?.contextID === kernel.contextID) this.#cache.delete(kernel.key);
     this.#rows.write("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);

@@ -1,5 +1,5 @@
 /**
- * Live kernels: one process for each language and context name, with its variables.
+ * Live kernels: one process for each language and context name. A kernel keeps its variables from call to call.
  *
  * An interpreter delivers output only at the end, has no timeout, and may never settle if its kernel dies. So this class
  * enforces the deadline, and sandboxd follows the output, interrupts and ends the kernel, and notices its death.
@@ -42,7 +42,7 @@ export interface CodeSpec {
   /** The same name in two languages means two contexts. */
   context: string;
   code: string;
-  /** From the code's start. Starting the kernel may take as long again. */
+  /** The time limit from the code's start, in milliseconds. Starting the kernel may take as long again. */
   timeoutMs: number;
   /** Kept bytes of each stream; the rest is only counted. */
   logCapBytes: number;
@@ -50,20 +50,21 @@ export interface CodeSpec {
 
 interface CodeStart {
   markStarted(): void;
-  /** Undefined if the kernel was gone and the code did not run. */
+  /** Called with the kernel that gets the code; with undefined if the kernel was gone and the code did not run. */
   onKernelAssigned(kernel: Kernel | undefined): void;
 }
 
+/** How an earlier actor's code was ended in its kernel. */
 export type CellHandover = "idle" | "interrupted" | "killed";
 type StopReason = "timeout" | "cancelled" | "gone" | "ending";
-/** How long a Python kernel may take for each of two interrupts. */
+/** How long a Python kernel may take to respond to each of two interrupts, in milliseconds. */
 const INTERRUPT_GRACE_MS = 1_000;
-/** A kernel's start, including its container. */
+/** How long a kernel may take to start, including its container, in milliseconds. */
 const CREATE_MS = 120_000;
-/** A stopping container, until the platform kills it. */
+/** How long a stopping container may take before the platform kills it, in milliseconds. */
 const ENDING_MS = 15 * 60_000;
 const STOP_MS = 10_000;
-/** A connection with only abandoned calls. */
+/** How long a connection stays open if only abandoned calls use it, in milliseconds. */
 const HANG_UP_MS = 5000;
 const DETAIL_CHARS = 200;
 /** Contexts have UUIDs. */
@@ -71,7 +72,7 @@ const MAX_CONTEXT_ID_CHARS = 64;
 
 interface Refusal {
   until: number;
-  /** sandboxd reports that its container continues, so that new code is accepted again. Never rejects. */
+  /** Whether sandboxd reports that its container continues, so that new code is accepted again. The promise never rejects. */
   isOver: () => Promise<boolean>;
 }
 
@@ -80,8 +81,9 @@ export class Kernels {
   readonly #link: ContainerLink;
   readonly #registry: KernelRegistry;
   readonly #queue = new KeyedQueue();
-  /** As far as this actor knows. */
+  /** The version of the sandbox's variables in each kernel, as far as this actor knows. */
   readonly #versions = new WeakMap<Kernel, number>();
+  /** A function for each run that stops its running or waiting code, by run id. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
   #refusal: Refusal | undefined;
@@ -94,7 +96,7 @@ export class Kernels {
     this.#registry = new KernelRegistry(sql);
   }
 
-  /** Waits for earlier code of the context. @throws {ToolError} if the kernel does not start, or the container is ending */
+  /** Runs code after earlier code of its context. @throws {ToolError} if the kernel does not start, or the container is ending */
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     if (this.#isEnding) throw ending(NOT_RUN);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
@@ -119,17 +121,21 @@ export class Kernels {
     }
   }
 
-  /** The running run comes first. */
+  /** The runs for which this run waits. The running one comes first. */
   waitingFor(runID: string, spec: Pick<CodeSpec, "language" | "context">): string[] {
     return this.#queue.waitingFor(keyOf(spec), runID);
   }
 
-  /** A run that waits never starts. */
+  /** Cancels a run. A run that waits never starts. */
   cancel(runID: string): void {
     this.#stops.get(runID)?.("cancelled");
   }
 
-  /** Returns whether code was running or waiting. @param isOver asked at each refusal: whether the container continues */
+  /**
+   * Refuses new code because the container is stopping. Returns whether code was running or waiting.
+   * @param isOver whether code is accepted again: the container continues, and only the previous sandboxd ended. Called at each
+   * refusal
+   */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };
     return this.#stops.size > 0;
@@ -165,7 +171,7 @@ export class Kernels {
     for (const stop of this.#stops.values()) stop("gone");
   }
 
-  /** As if the time limit of an earlier actor's code were over. Its result is lost, and other code of the context waits. */
+  /** Stops an earlier actor's code as if its time limit were over. The code's result is lost. Other code of the context waits. */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));
@@ -202,7 +208,8 @@ export class Kernels {
     start: CodeStart,
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
-    // Without a container, these kernels belong to an earlier one, and the next sandboxd would report them dead.
+    // If no container runs, the registry's kernels belong to an earlier container, and the next sandboxd would report them
+    // dead.
     const known = this.#link.lifecycle.isRunning ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
       start.onKernelAssigned(known);
@@ -341,7 +348,7 @@ export class Kernels {
     return undefined;
   }
 
-  /** Also ends all processes of the kernel's code. If the kernel died by itself, they continue. */
+  /** Ends a kernel with all processes of its code. If the kernel died by itself, those processes continue. */
   async #end(code: RunningCode, kernel: Kernel, isDead = false): Promise<void> {
     this.#registry.delete(kernel);
     if (!isDead) await code.end("KILL");
@@ -356,15 +363,15 @@ export class Kernels {
     result.then(settled, settled);
   }
 
-  /** Waits until no other call is open: settling may break every call to the interpreter. */
+  /** Settles abandoned calls, but only while no other call is open: settling may break every call to the interpreter. */
   onRelease(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;
-    // The call that ends the kernel uses the same connection.
+    // Delayed, because the call that ends the kernel uses the same connection.
     setTimeout(() => isDue() && this.#interpreter.settleAbandoned(), HANG_UP_MS);
   }
 
-  /** The kernel may run abandoned code, unless the container is gone. @returns the given error */
+  /** Ends a kernel that may run abandoned code, unless the container is gone. @returns the given error */
   #discard(runID: string, kernel: Kernel, error?: unknown): unknown {
     const { pid, started } = kernel;
     this.#registry.delete(kernel);
@@ -387,6 +394,7 @@ function isContext(result: unknown): boolean {
   return isRecord(result) && typeof result.id === "string" && result.id.length <= MAX_CONTEXT_ID_CHARS;
 }
 
+/** The promise's value, or the reason why the wait ended. */
 async function waitUnlessStopped<T>(
   promise: Promise<T>,
   stopped: Promise<StopReason>,
@@ -405,7 +413,10 @@ function keyOf({ language, context }: Pick<CodeSpec, "language" | "context">): s
   return `${language}/${context}`;
 }
 
-/** User code can replace the SDK's control server. The SDK throws a TypeError for unreadable results. */
+/**
+ * Checks a result of the SDK's control server in the sandbox. User code can replace that server. The SDK throws a TypeError for
+ * unreadable results.
+ */
 async function checkResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
   let result: T;
   try {

@@ -1,18 +1,21 @@
-/** Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK reports none of this. */
+/**
+ * Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK reports none of this,
+ * and a call never settles if its kernel died.
+ */
 import type { Signal } from "../../../container/sandboxd/protocol.ts";
 import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
-/** Following short code would double its processor time. */
+/** sandboxd begins to follow code after this time, in milliseconds. Following short code would double its processor time. */
 const FOLLOW_AFTER_MS = 500;
-/** Following begins earlier if a caller waits for the output. */
+/** If a caller waits for the code's output, sandboxd begins to follow the code after this time, in milliseconds. */
 const FOLLOW_WATCHED_AFTER_MS = 50;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
-  /** Repeated by each new connection, after the call that describes the code. */
+  /** Calls about the code, except the first call, which describes the code. Each new connection repeats all of them. */
   #calls: RunCall[] = [];
   #isRequested = false;
   #isFinished = false;
@@ -28,7 +31,7 @@ export class RunningCode extends RunFollower {
     }, FOLLOW_WATCHED_AFTER_MS);
   }
 
-  /** Resolves when all output was received, too. */
+  /** Resolves when the kernel has died and all output was received. */
   get died(): Promise<"died"> {
     return this.#died.promise;
   }
@@ -38,7 +41,7 @@ export class RunningCode extends RunFollower {
     void this.#follow();
   }
 
-  /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when the actor has all output. */
+  /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when they have ended and the actor has all output. */
   async end(signal: Exclude<Signal, "INT">): Promise<void> {
     this.#call({ type: "kill", id: this.sink.id, signal });
     await this.finish(true);
@@ -77,7 +80,7 @@ export class RunningCode extends RunFollower {
   }
 
   async #watchKernel(): Promise<void> {
-    // Without sandboxd, only the kernel's own result is used.
+    // Without a connection to sandboxd, only the kernel's own result is used.
     const outcome = await this.outcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { tokens } from "../runs/task-detail.ts";
 
-/** Plain data, because the run's record stores it. */
+/** The facts that an agent has reported so far. They are plain data, because the run's record stores them. */
 export const agentReport = z.object({
   conversation: z.string().optional(),
   model: z.string().optional(),
@@ -12,7 +12,9 @@ export const agentReport = z.object({
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
+  /** How many lines of output were not events. */
   unread: z.number(),
+  /** The first line that was not an event. */
   unreadSample: z.string().optional(),
 });
 

@@ -1,4 +1,7 @@
-/** A new agent needs a row in `AGENTS`, and one in `EGRESS` (`src/container/model-egress.ts`) for its model. */
+/**
+ * The coding agents for tasks: how to start each one, and how to read its output. A new agent needs a row in `AGENTS`, and one
+ * in `EGRESS` (`src/container/model-egress.ts`) for its model.
+ */
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import { ClaudeEvents } from "./claude-code.ts";
 import { OpenCodeEvents } from "./opencode.ts";
@@ -20,13 +23,13 @@ export interface Agent {
   title: string;
   /** How the operator adds the program to the image. */
   image: string;
-  /** The same on the local platform. */
+  /** How the operator installs the program on the local platform. */
   install: string;
-  /** The program reads the task from standard input. */
+  /** The agent's program and arguments. The program reads the task from standard input. */
   command(options: AgentOptions): string[];
-  /** `key` is a placeholder for the model's credential, `conversation` the conversation's id. */
+  /** The program's variables. `key` is a placeholder for the model's credential, `conversation` the conversation's id. */
   env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
-  /** Below the home directory. Each file's path contains the conversation's id. */
+  /** The directory of conversations, below the home directory. Each file's path contains the conversation's id. */
   conversations: string;
   limitsTurns: boolean;
   /** Whether the agent supports definitions in Claude Code's format (`components.ts`). */
@@ -52,7 +55,7 @@ const CLAUDE_CODE: Agent = {
   env: (key) => ({
     ANTHROPIC_BASE_URL: "http://anthropic.internal",
     ANTHROPIC_API_KEY: key,
-    // Otherwise the agent refuses to skip permission prompts as root.
+    // Without this variable, the agent refuses to skip permission prompts as root.
     IS_SANDBOX: "1",
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     DISABLE_AUTOUPDATER: "1",
@@ -88,7 +91,7 @@ const OPENCODE: Agent = {
       provider: {
         anthropic: {
           options: { baseURL: "http://anthropic.internal/v1" },
-          // OpenCode refuses models that are not in its own list.
+          // OpenCode refuses models that are not in its own list, so the model is added.
           models: model === undefined ? {} : { [openCodeModel(model)]: {} },
         },
       },

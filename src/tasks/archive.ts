@@ -1,4 +1,4 @@
-/** Keeps a task's files and conversation as snapshots, for a task that continues it. */
+/** Stores the files and conversation of a task as snapshots, and restores them for a task that continues it. */
 import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation } from "../container/snapshot-client.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -17,7 +17,7 @@ export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
 export interface Archives {
   keepArchive(archive: TaskArchive): Promise<ArchiveLeftOut>;
-  /** @param run whose conversation is restored @param task the continuing task's id inside the sandbox */
+  /** @param run the run whose conversation is restored @param task the id of the continuing task inside the sandbox */
   restoreConversation(run: string, task: string): Promise<void>;
 }
 
@@ -25,10 +25,13 @@ const ID = /^[\w-]{1,200}$/;
 
 const MAX_NAMED = 3;
 
-/** sandboxd may end during an attempt, and restarts for the next. */
+/** sandboxd may end during an attempt. The next attempt restarts it. */
 const ATTEMPTS = 3;
 
-/** @param below the agent's conversations @param id of the conversation @throws the error of the last attempt */
+/**
+ * @param below the agent's directory of conversations @param id the agent's id of its conversation
+ * @throws the error of the last attempt
+ */
 export async function archive(
   archives: Archives,
   what: Omit<TaskArchive, "conversation">,

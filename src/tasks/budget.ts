@@ -1,4 +1,7 @@
-/** Each task gets a placeholder instead of the model's credential, valid only while its agent runs. The database has only its hash. */
+/**
+ * The model budgets of running tasks. Each task gets a placeholder instead of the model's credential. The database has only the
+ * placeholder's hash. A placeholder is valid only while its task's agent runs.
+ */
 import {
   type BudgetCheck,
   type ModelOutcome,
@@ -13,10 +16,16 @@ import { MODEL_CALL_TEXTS } from "./texts.ts";
 
 export const MAX_REQUESTS = 5000;
 
-/** Tokens are known at a request's end, so this many can exceed the budget. Claude Code runs up to ten subagents. */
+/**
+ * The most concurrent requests of one task. A request's tokens are known only at its end, so a task can exceed its budget by
+ * this many requests. Claude Code runs up to ten subagents, and also makes small requests.
+ */
 export const MAX_IN_FLIGHT = 12;
 
-/** An evicted Worker reports no end. Several report intervals, and shorter than the time for which agents retry. */
+/**
+ * How long a request counts as pending after its Worker's last report, in milliseconds. The limit is needed because an evicted
+ * Worker does not report the request's end. It is several report intervals, and shorter than the time for which agents retry.
+ */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
 export interface Spending {
@@ -27,6 +36,7 @@ export interface Spending {
   upstream?: UpstreamError;
 }
 
+/** Stored reasons for refusing a task's requests. */
 const TASK_REFUSED = 1;
 const DAY_REFUSED = 2;
 
@@ -51,7 +61,7 @@ export class TaskBudgets {
 
   async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
-    // Agents check the prefix of their key.
+    // Agents check the prefix of their key, so the placeholder needs this prefix. The rest is random.
     const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     this.#sql.exec(
       "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused, traceparent, tracestate) VALUES (?, ?, 0, 0, ?, 0, ?, ?)",
@@ -103,7 +113,7 @@ export class TaskBudgets {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();
-    // For the day, even if the task has ended.
+    // The tokens count for the day even if the task has ended.
     if (ended || !this.#isOpen(run)) this.putBack(new Map([[dayOf(Date.now()), tokens]]));
     if (!ended) return;
     this.#sql.exec("UPDATE task_budgets SET tokens = tokens + ? WHERE run = ?", tokens, run);
@@ -121,7 +131,10 @@ export class TaskBudgets {
     this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
   }
 
-  /** Removes the tokens, by day: the caller reports them, or calls `putBack`. */
+  /**
+   * Removes and returns the tokens that were not yet reported to the account, by day. The caller reports them, or calls
+   * `putBack`.
+   */
   takeUnreported(): Map<number, number> {
     const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM unreported_tokens RETURNING *");
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));

@@ -6,7 +6,7 @@ import * as field from "./event-fields.ts";
 import type { Fields } from "./event-fields.ts";
 import * as texts from "./texts.ts";
 
-/** Per message: each block becomes a line of the log, and agents send only a few. */
+/** The most blocks to read from one message, because each becomes a line of the log. Agents send only a few. */
 const MAX_BLOCKS = 200;
 
 export class ClaudeEvents implements EventReader {

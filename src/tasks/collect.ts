@@ -1,3 +1,4 @@
+/** Collects a task's changes: the list of files, the diff, and the files as artifacts in R2. */
 import {
   CHANGES_DIFF,
   CHANGES_LIST,
@@ -23,7 +24,7 @@ import {
 import { decodeText, joinBytes } from "../shared/text.ts";
 import { NOT_KEPT, noArtifact } from "./texts.ts";
 
-/** The artifact with the whole diff counts too. */
+/** Limits for a task's artifacts. The artifact with the whole diff counts too. */
 const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
@@ -32,7 +33,7 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 
 const MAX_NAMED = 20;
 
-/** The list of changed files, as JSON. The run's detail, an SQLite value, may contain a path three times. */
+/** The most bytes of the list of changed files as JSON. The run's detail, an SQLite value, may contain a path three times. */
 const LISTED_BYTES = 200_000;
 
 const TOO_MANY = NOT_KEPT.tooMany(MAX_ARTIFACTS);
@@ -76,7 +77,7 @@ export async function collect(
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
     await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, scanned.listBytes);
-  // Files that exceed only the number come last, because the other reasons say more.
+  // Files that exceed only the number of artifacts come last, because the other reasons say more about the file.
   const [special, surplus]: [UnkeptFiles["named"], UnkeptFiles["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;

@@ -1,6 +1,6 @@
 /**
- * The operator's agents and commands for tasks: Markdown with front matter in Claude Code's format, in `agents/<name>.md` and
- * `commands/<name>.md` below a prefix of the bucket, or in a folder of the local machine.
+ * Definitions of agents and commands that the operator offers to tasks: Markdown with front matter in Claude Code's format, in
+ * `agents/<name>.md` and `commands/<name>.md` below a prefix of the bucket, or in a folder of the local machine.
  */
 import * as z from "zod";
 import type { Config, Env } from "../shared/config.ts";
@@ -31,23 +31,25 @@ export const taskComponents = z.object({
 
 type TaskComponents = z.infer<typeof taskComponents>;
 
-/** The file's name without `.md`, not a path. */
+/** A name is its file's name without `.md`, not a path. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const MAX_NAMED = 10;
 
-/** The server offers the first ones of each kind by name. */
+/**
+ * The most definitions of each kind that are offered to tasks. If there are more, the server offers the first of them by name.
+ */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;
 
 interface Source {
-  /** In any order; may be incomplete if there are very many. */
+  /** The file names of a kind, in any order. The list may be incomplete if there are very many. */
   files(kind: ComponentKind): Promise<string[]>;
   read(path: string): Promise<Uint8Array | Unreadable | undefined>;
 }
 
-/** As the end of a sentence. */
+/** Why a file cannot be read, as the end of a sentence. */
 interface Unreadable {
   problem: string;
 }
@@ -87,7 +89,7 @@ function folderSource(folder: Fetcher): Source {
       return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
     },
     async read(path) {
-      // Thrown if the operating system refuses access.
+      // `fetch` throws if the operating system refuses access.
       const response = await folder.fetch(`http://folder/${path}`).catch(() => undefined);
       if (!response) return { problem: UNUSABLE.unreadable };
       const size = Number(response.headers.get("content-length") ?? Number.NaN);
@@ -117,13 +119,13 @@ export async function listComponents(env: Env, config: Config): Promise<Componen
   return { agents, commands };
 }
 
-/** As `<kind>/<name>`. @throws {ToolError} for an invalid name, or too many */
+/** Checks names of definitions and returns them as `<kind>/<name>`. @throws {ToolError} for an invalid name, or too many */
 export function wantedComponents(named: Partial<ComponentNames>): string[] {
   return COMPONENT_KINDS.flatMap((kind) => checkNames(kind, named[kind] ?? []));
 }
 
 /**
- * The operator's definitions have their content. Empty if the task names none.
+ * The definitions that a task names. The operator's definitions have their content. Empty if the task names none.
  * @param mayHaveOwn whether the task's directory may have other definitions; only the sandbox knows them
  * @throws {ToolError} for a missing or unusable definition
  */
@@ -160,7 +162,7 @@ function checkNames(kind: ComponentKind, given: readonly string[]): string[] {
   throw notADefinition(kind, cutText(invalidName, 100));
 }
 
-/** Also logs the problem with the operator's definition. */
+/** The error for a broken definition of the operator. Also logs the problem. */
 function unusableError(config: Config, component: string, { problem }: Unreadable): ToolError {
   log(config, { event: "component", component, problem });
   return unusableDefinition(component, problem);

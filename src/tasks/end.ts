@@ -17,16 +17,17 @@ export interface TaskFacts
   /** The agent's name for people, and its program. */
   agent: string;
   program: string;
+  /** How the agent's process ended. */
   command: End;
   report: AgentReport;
   step: Step | undefined;
   spending: Spending;
-  /** As `<kind>/<name>`. */
+  /** The operator's definitions, as `<kind>/<name>`. */
   offered: readonly string[];
   stderr: string;
 }
 
-/** `note` says why a task did not succeed, and what to do. */
+/** The end of a task. `note` says why it did not succeed, and what to do. */
 interface TaskVerdict {
   state: EndState;
   note?: string;

@@ -9,12 +9,12 @@ const LINE_CHARACTERS = 200;
 
 const ANSWER_CHARACTERS = 24_000;
 
-/** Lines that are not events may be important, but must not flood the log. */
+/** The most lines to show that are not events. Such lines may be important, but must not flood the log. */
 const SHOWN_UNREAD = 20;
 
 export type Fields = Record<string, unknown>;
 
-/** Returns the lines for the run's log. */
+/** Reads a line of an agent's output, and counts it if it is not an event. Returns the lines for the run's log. */
 export function readLine(reader: EventReader, line: string): string[] {
   if (line.trim() === "") return [];
   const event = record(parseBounded(line, SANDBOX_JSON));
@@ -58,12 +58,12 @@ export function text(value: unknown): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-/** Stored as it is, such as an id; undefined if too long. */
+/** A text that the run's record stores as it is, such as an id; undefined if it is too long. */
 export function shortText(value: unknown): string | undefined {
   return typeof value === "string" && value.length <= LINE_CHARACTERS ? value : undefined;
 }
 
-/** Numbers of a size that sums and JSON can hold. */
+/** A number of a size that sums and JSON can hold. */
 export function number(value: unknown): number | undefined {
   return typeof value === "number" && Math.abs(value) <= Number.MAX_SAFE_INTEGER ? value : undefined;
 }

@@ -1,4 +1,4 @@
-/** A question's request to the Messages API, and its streamed response, which is untrusted. */
+/** The program for a question: the request to the Messages API, and its streamed response, which is untrusted. */
 import { createParser } from "eventsource-parser";
 import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
@@ -16,12 +16,13 @@ export const MAX_QUESTION = 20_000;
 
 const MAX_CODE = 50_000;
 
-/** Of a response, including thinking. The question's budget may be lower. */
+/** The most tokens of a response, including thinking. The question's budget may be lower. */
 const MAX_TOKENS = 16_000;
 
-/** About 260 for each token. */
+/** The most bytes to read from one response: about 260 for each token. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
+/** The most characters to show of the model's text, if the model wrote no program. */
 const MAX_MODEL_TEXT = 500;
 
 const TOOL = "write_program";
@@ -38,19 +39,20 @@ export interface ProgramOrder {
   model: string;
 }
 
-/** @param budget tokens that the question may use */
+/** The request body for Anthropic's Messages API, streamed. @param budget tokens that the question may use */
 export function programRequest({ question, languages, model }: ProgramOrder, budget: number) {
   return {
     model,
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // No `tool_choice` that forces a call: the API refuses it for models that always think, and a model must be able to decline in text.
+    // The request has no `tool_choice` that forces a call of the tool. The API refuses that setting for models that always think,
+    // and a model must be able to decline in text.
     tools: [
       {
         name: TOOL,
         description: "Runs a program. What it prints is the user's answer.",
-        // Otherwise the API sends the code only when it is complete.
+        // Without this, the API sends the code only when it is complete.
         eager_input_streaming: true,
         input_schema: {
           type: "object",
@@ -67,7 +69,7 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
   };
 }
 
-/** Other events and fields are ignored. */
+/** The parts of the stream's events that are read. Other events and fields are ignored. */
 const streamEvent = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("message_start"),
@@ -92,13 +94,13 @@ const streamEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("error"), error: z.object({ type: z.string(), message: z.string() }) }),
 ]);
 
-/** The tool's input up to the beginning of the code. */
+/** The JSON of the tool's input up to the beginning of the code. */
 const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 
-/** Without an incomplete escape sequence at the end. */
+/** The characters of a JSON string, without an incomplete escape sequence at the end. */
 const IN_STRING = /(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
 
-/** A sentence, and whether a retry may help. */
+/** A response without a program: the reason as a sentence, and whether a retry may help. */
 export interface ProgramProblem {
   problem: string;
   isTransient?: boolean;
@@ -124,7 +126,7 @@ export class ProgramReader {
     this.#languages = languages;
   }
 
-  /** Within its limit, without half a surrogate pair at its end. */
+  /** The code so far, within its limit, without half a surrogate pair at its end. */
   get code(): string {
     return dropHalfPair(this.#code.slice(0, MAX_CODE));
   }
@@ -133,7 +135,7 @@ export class ProgramReader {
     return this.#usage;
   }
 
-  /** Returns whether more is needed. */
+  /** Parses a piece of the stream. Returns whether more is needed. */
   add(bytes: Uint8Array): boolean {
     this.#bytes += bytes.length;
     this.#parser.feed(this.#decode(bytes));

@@ -1,4 +1,7 @@
-/** A model writes a program in one request, with a placeholder and a budget as an agent has; a kernel runs it. */
+/**
+ * Answers questions: a model writes a program in one request, and the program runs in a kernel like any code. A question is a
+ * task without an agent. Its model request has a placeholder and a budget, as an agent has.
+ */
 import type { ContainerLifecycle } from "../container/sandboxd.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { CodeExecutor } from "../runs/code-executor.ts";
@@ -23,15 +26,15 @@ interface QuestionsHost {
   code: CodeExecutor;
   budgets: TaskBudgets;
   maxTokens: number;
-  /** As if the request came from the sandbox. */
+  /** Sends a request to the model's API as if it came from the sandbox. */
   callModel(request: Request): Promise<Response>;
   lifecycle: Pick<ContainerLifecycle, "waitUntilReadyForRun">;
 }
 
-/** `run_code` with this context can use a question's variables, and no other code is affected. */
+/** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
 const CONTEXT = "question";
 
-/** A request that may succeed later is repeated. */
+/** A request that may succeed later is repeated up to MAX_REPEATS times, after a pause of at most MAX_PAUSE_MS milliseconds. */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 
@@ -54,12 +57,12 @@ export class Questions implements Executor<QuestionSpec> {
     return { done, cancel: () => question.cancel(), waiting: () => question.waiting };
   }
 
-  /** @param state of the running code. A run without a state counts as never started, and is not resumed */
+  /** @param state the state of the running code. A run without a state counts as never started, and is not resumed */
   resume(run: ActiveRun, state: unknown): Execution {
     return this.#host.code.resume(run, state);
   }
 
-  /** Until there are more than `seen` characters. @returns whether the model was writing */
+  /** Waits up to `ms` milliseconds for more than `seen` characters of code. @returns whether the model was writing */
   async waitForCode(id: string, seen: number, ms: number): Promise<boolean> {
     const question = this.#open.get(id);
     if (!question?.isWriting) return false;
@@ -124,7 +127,7 @@ class Question {
     return { ...end, detail: { ...this.#detail, ...this.#keptDetail(end) } };
   }
 
-  /** Without the files of original images if the sandbox ends with the question. */
+  /** The result of the code. Leaves out the files of original images if the sandbox ends with the question. */
   #keptDetail({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;
@@ -188,7 +191,7 @@ class Question {
       }
     } catch {
       signal.throwIfAborted();
-      // Cut off. The reader reports that below.
+      // The response was cut off. The reader reports that below.
     }
     const { program } = reader;
     if ("problem" in program) return program;
@@ -201,7 +204,8 @@ class Question {
   #progress({ code, usage }: ProgramReader): void {
     this.#detail.tokens = { ...usage };
     if (code.length <= this.#detail.code.length) return;
-    // Starts the container with the first code: without code, none is needed. An error is reported when the program starts.
+    // The container starts when the model writes the first code: without code, no container is needed. An error of the start is
+    // reported when the program starts.
     if (this.#detail.code === "")
       this.#host.lifecycle.waitUntilReadyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;

@@ -1,4 +1,4 @@
-/** Prepares the sandbox, runs the agent, and fetches the results. */
+/** A running task: prepares the sandbox, runs the agent, and fetches the results. */
 import { taskDirectory } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { messageOf } from "../shared/text.ts";
@@ -18,11 +18,11 @@ import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 import * as texts from "./texts.ts";
 
-/** For fetching a task's results; KEEP_CANCELLED_MS after it was cancelled. */
+/** How long it may take to fetch the results of a task, in milliseconds; KEEP_CANCELLED_MS after a task was cancelled. */
 const KEEP_MS = 900_000;
 const KEEP_CANCELLED_MS = 120_000;
 
-/** An agent that is not ready by then is being installed, and the task's output reports the wait. */
+/** If the agent is not ready after this time, in milliseconds, it is being installed. The task's output then reports the wait. */
 const INSTALL_NOTICE_MS = 2000;
 
 const CANCELLED_BEFORE_AGENT: End = { state: "cancelled", note: texts.CANCELLED_TEXT };
@@ -64,7 +64,7 @@ export class RunningTask {
     return this.#run.id;
   }
 
-  /** Of the continued conversation, or of a new one. */
+  /** The id of the continued conversation, or of a new one. */
   get #conversation(): string {
     return this.#state.spec.conversation ?? this.#run.id;
   }
@@ -73,7 +73,7 @@ export class RunningTask {
     this.#output.addLine(line);
   }
 
-  /** If the task is cancelled while it waits for another one. */
+  /** Resolves with the end if the task is cancelled while it waits for another task. */
   get cancelledInQueue(): Promise<End> {
     return this.#cancelledInQueue.promise;
   }
@@ -121,7 +121,7 @@ export class RunningTask {
     return this.#waitForEnd(this.#command);
   }
 
-  /** Waits also for the cancellation. @returns the reason if the agent cannot be installed */
+  /** Waits until the agent is installed, or the task is cancelled. @returns the reason if the agent cannot be installed */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
     const noticeTimer = setTimeout(() => this.addLine(texts.waitingForAgent(title)), INSTALL_NOTICE_MS);
@@ -191,7 +191,7 @@ export class RunningTask {
     };
   }
 
-  /** Fetches as many results as possible into `detail`. Returns the note, with which results could not be kept. */
+  /** Fetches as many results as possible into `detail`. Returns the verdict's note, and adds which results could not be kept. */
   async #collectResults(detail: TaskDetail, verdictNote: string | undefined): Promise<string> {
     const { spec } = this.#state;
     const { record } = this.#run;
@@ -223,7 +223,7 @@ export class RunningTask {
     return Promise.race([waitAtMost(KEEP_MS, work), cancelled]);
   }
 
-  /** Nothing needs to be kept. */
+  /** The detail of a task that never began. Nothing needs to be kept. */
   #detailOfUnstarted(): TaskDetail {
     return { ...this.#detail(), safe: true };
   }
@@ -248,6 +248,7 @@ export class RunningTask {
     };
   }
 
+  /** Writes the state to disk at once, and not with the run's next save. */
   #saveNow(): void {
     this.#save();
     this.#run.save();

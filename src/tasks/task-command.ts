@@ -1,11 +1,11 @@
-/** The command line of `container/task.sh`. */
+/** The command line of `container/task.sh` for a task, and the directory for the task's clone. */
 import { quote } from "../shared/text.ts";
 import { noRepositoryName } from "./texts.ts";
 
-/** Callers cannot use this name. */
+/** The session of tasks. Callers cannot use this name. */
 export const TASK_SESSION = "_task";
 
-/** @param agent program and arguments @param wanted definitions, as `<kind>/<name>` */
+/** @param agent the agent's program and arguments @param wanted definitions, as `<kind>/<name>` */
 export function taskCommand(
   id: string,
   { directory, repository, branch }: { directory: string; repository?: string; branch?: string },

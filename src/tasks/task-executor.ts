@@ -1,4 +1,7 @@
-/** `container/task.sh` runs agents one after another: two agents' changes in one workspace could not be told apart. */
+/**
+ * Executes tasks: `container/task.sh` runs a coding agent in the sandbox as one command, then the results are fetched. A
+ * sandbox's tasks run one after another, because the changes of two agents in one workspace could not be told apart.
+ */
 import type { Scope } from "../shared/principal.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { Executor } from "../runs/executor.ts";
@@ -13,7 +16,7 @@ import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
 export type TaskSpec = StoredSpec & {
   task: string;
-  /** The task to continue in a new sandbox with its files. Its conversation is restored from the archive. */
+  /** The task to continue in a new sandbox, which has the task's files. Its conversation is restored from the archive. */
   continuedRun?: string;
   /** The operator's definitions that the task names. */
   definitions?: Definition[];
@@ -42,12 +45,16 @@ export class TaskExecutor implements Executor<TaskSpec> {
     return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
   }
 
-  /** Callers without `tasks:run` could use the placeholder for the model's key in their code. @throws {ToolError} */
+  /**
+   * While an agent runs, refuses callers without `tasks:run`, because their code could use the placeholder for the model's key.
+   * @throws {ToolError}
+   */
   refuseDuringTask({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw agentIsWorking(sandbox);
   }
 
+  /** Shows an error of a model request in the task's output. */
   finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     if (!outcome.error) return;
     const { status, message } = outcome.error;

@@ -5,7 +5,7 @@ import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { Rows } from "../storage/rows.ts";
 
-/** Every field of a listed run but these is stored. */
+/** The fields of a task that the list stores: every field of a listed run, except the fields that are named here. */
 export type TaskEntry = Omit<RunSummary, "kind" | "exitCode" | "waiting">;
 
 /** Makes optional fields required. */
@@ -35,7 +35,7 @@ export class TaskIndex {
     this.#expire();
   }
 
-  /** Newest first. @param before a task that may no longer be in the list */
+  /** Lists the newest first. @param before only tasks before this one, which may no longer be in the list */
   list(limit: number, before: string | undefined): TaskEntry[] {
     this.#expire();
     const rows = this.#rows.all<Row>(

@@ -7,7 +7,7 @@ import type { CommandState } from "../runs/command-executor.ts";
 import type { RunSink, Stream } from "../runs/run-types.ts";
 import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 
-/** A longer line is not parsed. */
+/** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
 
 /** After each YIELD_BYTES of events, more than agents print in a minute, the reader pauses. */
@@ -17,7 +17,7 @@ const YIELD_MS = 20;
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
 
-/** Reported by `container/task.sh` on the agent's stream. */
+/** The steps that `container/task.sh` reports on the agent's stream. */
 export const STEPS = [
   "directory_exists",
   "cloning",
@@ -46,17 +46,21 @@ export class TaskOutput implements RunSink<CommandState> {
   readonly #onProgress: () => void;
   readonly #onCommandStart: (state: CommandState | undefined) => void;
   readonly #storedOffset: () => number;
-  /** Of the agent's stdout, up to the last complete line. */
+  /** Bytes of the agent's stdout up to the last complete line. */
   offset: number;
   step: Step | undefined;
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #isSkipping = false;
   #bytesSincePause = 0;
-  /** Added to the log together, because each addition has a fixed cost. */
+  /** Lines of the current output that are not yet in the log. They are added together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
-  /** @param storedOffset returns how many bytes of the agent's stdout were read and stored */
+  /**
+   * @param onProgress called after each output
+   * @param onCommandStart receives the state for resuming the agent's command
+   * @param storedOffset returns how many bytes of the agent's stdout were read and stored
+   */
   constructor(
     run: RunSink,
     events: EventReader,
@@ -106,7 +110,7 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.waitUntilEnded(ms);
   }
 
-  /** One agent's output must not block other work. */
+  /** Pauses regularly, so that one agent's output does not block other work. */
   async take(bytes: number, output: () => void): Promise<void> {
     const before = this.position("stdout");
     await this.#run.take(bytes, output);

@@ -1,4 +1,4 @@
-/** What tasks use of the actor, and the state from which a task resumes. */
+/** The parts of the actor that tasks use, and the state from which a task resumes. */
 import * as z from "zod";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type CommandExecutor, commandState } from "../runs/command-executor.ts";
@@ -15,38 +15,41 @@ export interface TasksHost {
   files: FileOperations;
   commands: CommandExecutor;
   budgets: TaskBudgets;
-  /** @throws Error that says what to do */
+  /** Installs an agent that the platform's sandboxes lack. @throws Error that says what to do */
   prepareAgent(agent: string): Promise<void>;
   objects: RunObjects;
   boot(): number;
   maxTokens: number;
   archives: Archives;
   archiveMaxBytes: number;
+  /** How long an archive is kept, in milliseconds. */
   keepMs: number;
   report(error: unknown): void;
 }
 
+/** The part of a task's specification that the executor needs after the start. */
 const storedSpec = z.object({
   agent: z.enum(AGENT_NAMES),
-  /** Cloned into `directory` before the agent starts. */
+  /** The repository to clone into `directory` before the agent starts. */
   repository: z.string().optional(),
   branch: z.string().optional(),
-  /** An absolute path. */
+  /** The agent's working directory: an absolute path. */
   directory: z.string(),
   model: z.string().optional(),
   maxTurns: z.number().optional(),
-  /** Made for this task, and ends with it. */
+  /** Whether the sandbox was made for this task and ends with it. */
   ownSandbox: z.boolean(),
   /** The agent's id of a conversation to continue. */
   conversation: z.string().optional(),
   timeoutMs: z.number(),
-  /** Why the timeout is shorter than requested. */
+  /** Why the timeout is shorter than requested; undefined if it is not. */
   cut: z.string().optional(),
   components: taskComponents.optional(),
 });
 
 export type StoredSpec = z.infer<typeof storedSpec>;
 
+/** The state from which another actor resumes a task. */
 export const taskState = z.object({
   spec: storedSpec,
   command: commandState.optional(),

@@ -1,3 +1,4 @@
+/** An artifact of a task as an answer of get_result. */
 import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";
@@ -10,9 +11,10 @@ import { type ToolContext, text } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 import { artifactBytesText, artifactPageText } from "./texts.ts";
 
+/** The most bytes of text in one result. */
 const MAX_TEXT = 48 * 1024;
 
-/** @param requestedCursor without it, the answer shows an image, and describes any other binary file */
+/** @param requestedCursor the first byte to read. Without it, the answer shows an image, and describes any other binary file. */
 export async function artifactOutput(
   context: ToolContext,
   id: string,

@@ -16,13 +16,19 @@ export function requireSavedWorkspaces({ config }: ToolContext): void {
   throw noCheckpoints();
 }
 
-/** The container starts with the first call to the sandbox. @throws {ToolError} */
+/**
+ * Creates a sandbox with a checkpoint's files and settings. Its container starts with the first call to the sandbox. @throws
+ * {ToolError}
+ */
 export async function fork(context: ToolContext, checkpoint: string, sandbox: string): Promise<Fork> {
   const { env, principal } = context;
   return unwrap(await accountOf(env, principal.id).fork(ownerOf(context, sandbox), checkpoint));
 }
 
-/** Takes the settings of the sandbox in which the task ran. @throws {ToolError} `not_found` if the files are gone */
+/**
+ * Creates a sandbox with the files of a task, and the settings of the sandbox in which the task ran.
+ * @throws {ToolError} `not_found` if the files are gone
+ */
 export async function forkTask(context: ToolContext, run: string, sandbox: string): Promise<void> {
   const { env, principal } = context;
   unwrap(await accountOf(env, principal.id).forkArchive(ownerOf(context, sandbox), run));

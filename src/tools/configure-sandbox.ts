@@ -10,7 +10,10 @@ import { decideNetwork } from "./decision.ts";
 import { defineTool, sandboxField, joinSections, text, variablesField, forbidNUL } from "./define.ts";
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
-/** Reserved by bash or by this project. Every shell runs the file of BASH_ENV or ENV first; IFS changes how scripts are parsed. */
+/**
+ * Variables that this tool refuses. Bash reserves some. Every shell would run the file named by BASH_ENV or ENV first. IFS
+ * changes how scripts are parsed. `__proto__` is special in JavaScript. The rest belong to this project.
+ */
 const RESERVED =
   /^(?:BASHOPTS|BASHPID|BASH_ENV|BASH_VERSINFO|DIRSTACK|ENV|EUID|FUNCNAME|GROUPS|IFS|OLDPWD|PPID|PWD|SHELLOPTS|SHLVL|UID|_|__proto__|SANDBOX_MCP_.*|sbx_.*)$/;
 

@@ -1,4 +1,4 @@
-/** Calls that wait for a person's decision, for which the client opens a page of this server (URL elicitation). */
+/** Calls that wait for a person's decision. The client opens a page of this server (URL elicitation), which asks the person. */
 import {
   inputRequired,
   inputResponse,
@@ -19,16 +19,19 @@ export interface Question {
   id: string;
   url: string;
   message: string;
-  /** The run that the question is about. The client's next call names it. */
+  /** The id of the run that the question is about. The client's next call names it. */
   run?: string;
 }
 
-/** Of the question in a result, and of the reply in the next call. */
+/** The key of the question in a result, and of the reply in the client's next call. */
 const KEY = "decision";
 
 const SHOWN_HOSTS = 5;
 
-/** A question if the change gives the sandbox more network access and the client can show one. @throws {ToolError} after a refusal */
+/**
+ * Returns the change, or a question to a person if the change gives the sandbox more network access and the client can show a
+ * question. @throws {ToolError} if a person has refused
+ */
 export async function decideNetwork(
   context: CallerContext & { isDeclined: boolean },
   sandbox: string,
@@ -57,13 +60,16 @@ export function hasDeclined({ mcpReq }: ServerContext): boolean {
   return answer.kind === "elicit" && answer.action !== "accept";
 }
 
-/** The client sends it, so it may be any text. */
+/** The id of the run that the question was about. The client sends it, so it may be any text. */
 export function questionedRun({ mcpReq }: ServerContext): string | undefined {
   const state = mcpReq.requestState<unknown>();
   return typeof state === "string" ? state : undefined;
 }
 
-/** As the client's revision of MCP requires. @throws {UrlElicitationRequiredError} for clients before 2026-07-28 */
+/**
+ * The question in the form that the client's revision of MCP requires. @throws {UrlElicitationRequiredError} for clients before
+ * 2026-07-28
+ */
 export function questionResult(
   { id, url, message, run }: Question,
   { urlElicitation }: CallerContext,

@@ -1,4 +1,4 @@
-/** What every tool is made of, and the steps of every call. */
+/** The kit for tools: the definition of a tool, and the steps of every call. */
 import type { CallToolResult, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
@@ -27,20 +27,25 @@ import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 
 export interface ToolContext extends CallerContext, SandboxCalls {
   progress: ((message: string) => void) | undefined;
+  /** Whether the person declined the question of the previous call. */
   isDeclined: boolean;
-  /** The run of the previous call's question, as the client sent it. */
+  /** The id of the run that the previous call's question was about, as the client sent it. */
   questionedRun: string | undefined;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
-  /** For the model: ids and durations only if the next call needs them. */
+  /** The text for the model. It has ids and durations only if the next call needs them. */
   content: CallToolResult["content"];
   structured?: Structured;
   task?: MCPTask;
+  /** A person has to decide this before the call is done. */
   question?: Question;
 }
 
-/** By default, a tool is not idempotent, and can reach the network, as code can. Read-only tools need no other hints. */
+/**
+ * Hints for clients. An omitted hint has the protocol's default: a tool is not idempotent, and can reach the network, as code
+ * in a sandbox can. For read-only tools the other hints have no meaning.
+ */
 type Annotations =
   | { readOnlyHint: true }
   | { readOnlyHint: false; destructiveHint: boolean; idempotentHint?: true };
@@ -51,17 +56,20 @@ interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject, 
   /** For the model: what the tool does, when to use it, and what it returns. Under 2,048 characters. */
   description: string;
   input: Input;
-  /** Of `structured`. None for a tool that may return images: some clients show only the data of a tool with a schema. */
+  /**
+   * The schema of `structured`. A tool that may return images has no schema, because some clients show only the data of a tool
+   * with a schema.
+   */
   output?: Output;
-  /** Like `output`, for a tool without. Only the types of the client library use it. */
+  /** The schema of `structured` for a tool without `output`. Only the types of the client library use it. */
   data?: z.ZodObject;
-  /** Clients hide results over 50,000 characters from the model unless the tool declares them. */
+  /** Whether a result may exceed 50,000 characters. Clients hide longer results from the model unless the tool declares this. */
   hasLongAnswers?: true;
   showsPanel?: true;
-  /** True by default. */
+  /** Whether this server offers and lists the tool; true by default. */
   isOffered?(config: Config): boolean;
   annotations: Annotations;
-  /** Checked for the whole request, before any handler runs. */
+  /** The scopes that a caller needs. The server checks them for the whole request, before any handler runs. */
   scopes: readonly Scope[];
   /** Replaces `scopes` if the argument `id` names a task. */
   taskScopes?: readonly Scope[];
@@ -100,20 +108,23 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
         const answer = await handle(args as z.output<Input>, context);
-        // The caller of a read-only call can repeat it.
+        // Only the answer of a read-only call may be withheld, because its caller can repeat the call.
         countAnswer(answer, caller, definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       if (output.question) return questionResult(output.question, caller);
-      // The SDK's schema requires content.
+      // The SDK's schema requires content, which a task does not have.
       if (output.task) return { content: [], resultType: "task", ...output.task };
       return { content: output.content, structuredContent: output.structured };
     },
   };
 }
 
-/** In characters; data is as large as text. @throws {ToolError} `quota_exceeded` if over the limit and the answer may be withheld */
+/**
+ * Counts an answer that the client has not read yet. Its size in characters is an estimate: structured data is about as large as
+ * its text. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld
+ */
 export function countAnswer(
   { content }: ToolOutput<unknown>,
   { isStructured, memory }: CallerContext,
@@ -131,7 +142,7 @@ function errorResult(error: ToolError, { isStructured }: CallerContext): CallToo
   return { content: [text(error.text)], isError: true, ...(_meta && { _meta }) };
 }
 
-/** The operator offers the tool, the client chose it, and the token's scopes allow it. */
+/** Whether a caller gets a tool: the operator offers it, the client chose it, and the token's scopes allow it. */
 export function isListed(tool: Tool, { config, principal, chosenTools = config.tools }: CallerContext) {
   const scopeSets = [tool.scopes, ...(tool.taskScopes ? [tool.taskScopes] : [])];
   return (
@@ -147,7 +158,10 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
   if (chosenTools && !chosenTools.has(name)) throw leftOutByConnection(name, chosenTools);
 }
 
-/** Logs a call's outcome, and returns errors. For an unexpected error, answer and log have only the request id in common. */
+/**
+ * Runs one call, from MCP or REST, and logs its outcome. Returns errors. The answer for an unexpected error has only the request
+ * id. The error's line in the log has the same id.
+ */
 export async function recordCall<T>(
   caller: CallerContext,
   { tool, scopes, sandbox }: { tool: string; scopes: readonly Scope[]; sandbox?: string },
@@ -189,10 +203,13 @@ export function scopesOf(
 
 const HEARTBEAT_SECONDS = 5;
 
-/** Repeated in each unread notification. Measured: 181 tokens of 1 MB, unread, made the server's memory grow by 5.7 GB. */
+/**
+ * Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. Measured:
+ * for a client that sent 181 tokens of 1 MB and read nothing, the server's memory grew by 5.7 GB.
+ */
 const MAX_PROGRESS_TOKEN_LENGTH = 256;
 
-/** Repeats the last progress regularly, so that the client keeps waiting. */
+/** Sends notifications of progress, and repeats the last one regularly, so that the client keeps waiting. */
 function heartbeat(title: string, { mcpReq }: ServerContext) {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined || String(progressToken).length > MAX_PROGRESS_TOKEN_LENGTH)
@@ -204,7 +221,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
     // In milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
     progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
-    // Fails if the client has disconnected. The call continues.
+    // The notification fails if the client has disconnected. The call continues.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };
   const timer = setInterval(() => {
@@ -214,7 +231,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   return { report: (message: string) => notify((lastMessage = message)), stop: () => clearInterval(timer) };
 }
 
-/** For the default settings, the tool's own schema object. */
+/** A tool's input schema for these settings. For the default settings, it is the tool's own schema object. */
 export function inputFor(tool: Pick<Tool, "input">, options: { sandbox: string; maxWaitSeconds: number }) {
   const { input } = tool;
   const { sandbox, maxWaitSeconds } = options;
@@ -273,14 +290,14 @@ export function text(value: string): CallToolResult["content"][number] {
   return { type: "text", text: value };
 }
 
-/** Of programs and files, shown so that it cannot be mistaken for the server's text. */
+/** Program output or file content, shown so that it cannot be mistaken for the server's text. */
 type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
 
 export function quoteOutput(head: string | undefined): QuotedOutput | undefined {
   return head === undefined ? undefined : { head, tail: "" };
 }
 
-/** Drops empty sections. */
+/** Joins labelled sections of the server's text and of outputs. Empty sections are dropped. */
 export function joinSections(
   parts: readonly [label: string, value: string | number | QuotedOutput | undefined][],
 ): string {
@@ -295,6 +312,7 @@ export function joinSections(
     .join("\n");
 }
 
+/** Joins lines of the server's own text, after the notice if there is one. */
 export function addNotice(notice: string | undefined, ...lines: string[]): string {
   return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
@@ -333,7 +351,7 @@ export function variablesField(problemWith: (name: string) => string | undefined
     .optional();
 }
 
-/** Linux allows 128 KiB including the name. */
+/** The most bytes of a variable's value. Linux allows 128 KiB including the name. */
 const MAX_VALUE_BYTES = 120 * 1024;
 
 const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;

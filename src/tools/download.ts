@@ -1,4 +1,4 @@
-/** Each link is a URL in the text and also a resource block, because some clients show only one of the two. */
+/** Links in results. Each link is a URL in the text and also a resource block, because some clients show only one of the two. */
 import mime from "mime/lite";
 import { type SandboxCall, callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
@@ -17,15 +17,15 @@ import { downloadText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
 
-/** The life of a link in a result. `file_link` has the same default. */
+/** How long a link in a result is valid, in milliseconds. `file_link` has the same default. */
 const EXPIRES_MS = 3_600_000;
 
 const EXPIRES_STEP_MS = 600_000;
 
-/** Per answer. `get_result` and `file_link` give the others. */
+/** The most links to artifacts or files in one answer. `get_result` and `file_link` give the others. */
 const MAX_LINKS = 10;
 
-/** Stands for a stored HTML page in a kernel's result. */
+/** The text that stands for a stored HTML page in a kernel's result. */
 const PAGE =
   /^\[An interactive page, HTML of (\d{1,10}) bytes: (\/workspace\/\.outputs\/\w{1,40}\.html)\]$/gm;
 
@@ -43,12 +43,18 @@ export async function urlOf(context: ToolContext, link: LinkName): Promise<strin
   return token === undefined || origin === undefined ? undefined : `${origin}/files/${token}`;
 }
 
-/** Rounded up, so that an answer repeated soon has the same link. */
+/**
+ * The expiry of a new link, in milliseconds since the epoch. It is rounded up, so that an answer repeated soon has the same
+ * link.
+ */
 function resultExpiry(): number {
   return Math.ceil((Date.now() + EXPIRES_MS) / EXPIRES_STEP_MS) * EXPIRES_STEP_MS;
 }
 
-/** Empty if the links cannot be stored: a link to a file needs a running container, for example. */
+/**
+ * Stores links in the sandbox's actor, and returns their URLs. Returns an empty list if that fails, for example because
+ * a link to a file needs a running container.
+ */
 async function storeLinks(
   context: ToolContext,
   sandbox: string,
@@ -77,7 +83,7 @@ export async function fileDownloads(
   });
 }
 
-/** @param files with names as in `sandbox://` addresses */
+/** Links to outputs of a run. @param files with names as in `sandbox://` addresses */
 export async function runDownloads(
   context: ToolContext,
   id: string,
@@ -96,7 +102,7 @@ export async function runDownloads(
   });
 }
 
-/** The data that a result does not show: artifacts, a cut log, HTML pages, and original images. */
+/** Links to the data that a result does not show: artifacts, a cut log, HTML pages, and original images. */
 export async function downloadsOf(context: ToolContext, run: RunView): Promise<Download[]> {
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;
   const log = isCut ? wholeLog(run) : [];
@@ -111,7 +117,7 @@ function artifactsOf(run: RunView) {
     .map(({ path, size }) => ({ name: ARTIFACTS + path, size, shown: path }));
 }
 
-/** A growing log gets no link, which would soon show too little. */
+/** A link to the log of an ended run. A growing log gets no link, because the link would soon show too little. */
 export function wholeLog({ state, logBytes }: RunView) {
   return state === "running" ? [] : [{ name: LOG_NAME, size: logBytes, shown: "the whole output" }];
 }

@@ -4,7 +4,7 @@ import { putInFence } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
 import { editedText, sameText } from "./texts.ts";
 
-/** Code can read files, so `sandbox:exec` may see a diff. */
+/** The scopes that may see a diff. `sandbox:exec` is one of them, because code can read files. */
 const MAY_READ = ["sandbox:read", "sandbox:exec"] as const;
 
 const MAX_EDITS = 200;

@@ -12,12 +12,12 @@ import { canRunTasks } from "../shared/config.ts";
 import { startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
 
-/** A longer text must be in a file of the sandbox or repository. */
+/** The most characters of a task. A longer text must be in a file of the sandbox or repository. */
 export const MAX_TASK = 100_000;
 
 export const TASK_SECONDS = { default: 300, max: MAX_RUN_SECONDS } as const;
 
-/** The schema that clients get lacks the pattern, to save tokens. */
+/** A schema for text that matches a pattern. The schema that clients get lacks the pattern, to save tokens. */
 const matching = (pattern: RegExp, characters: number, message: string) =>
   z
     .string()
@@ -26,7 +26,7 @@ const matching = (pattern: RegExp, characters: number, message: string) =>
 
 const names = () => z.array(z.string()).optional();
 
-/** Without a scheme: a path or `host:path`. Sandboxes cannot reach git's other schemes, such as FTP. */
+/** A repository without a scheme is a path or `host:path`. Sandboxes cannot reach git's other schemes, such as FTP. */
 const REPOSITORY = /^(?:(?:https?|ssh|git|file):\/\/|(?![a-z][a-z\d+.-]*:\/\/))[^\s-]\S*$/i;
 
 /** `execute_task` and `POST /execute` share these fields. */
@@ -80,7 +80,7 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     const mcpTask = taskOf(started, notice);
     if (mcpTask) return { content: [], task: mcpTask };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
-    // The clone failed before the task began, so a repeated call does no work twice.
+    // A question means that the clone failed before the task began. So a repeated call does no work twice.
     const question = gitQuestion(context, run, { isRepeatable: true });
     if (question) return { content: [], question };
     return runAnswer(context, run, fieldsOf, [notice, later].filter(Boolean).join(" "));

@@ -53,7 +53,7 @@ export const fileLink = defineTool({
     const actor = await actorName(sandbox, context.principal.id);
     const url = await urlOf(context, { actor, id: ids[0] ?? "" });
     if (url === undefined) throw noLinks();
-    // Last, because it consumes a notice about lost state without showing it.
+    // This check is last, because it consumes a notice about lost state without showing it.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
     const { type, sha256 } = described?.value ?? {};
@@ -76,7 +76,7 @@ export const fileLink = defineTool({
 
 /** @throws {ToolError} `is_directory` for a path that cannot be written as a file */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
-  // The upload creates a missing directory or sandbox, and reports an invalid path.
+  // These errors are ignored: the upload creates a missing directory or sandbox, and reports an invalid path.
   const existing = await undefinedIfFailed(context.operate(sandbox, "stat", { path }), [
     "not_found",
     "invalid_argument",

@@ -8,10 +8,13 @@ import { sandboxOfRun } from "./run-sandbox.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
 
-/** If too many calls wait already. Slows down callers that call `waitForRun` in a loop. */
+/** The pause if too many calls wait already, in milliseconds. It slows down callers that call `waitForRun` in a loop. */
 const FULL_PAUSE_MS = 1000;
 
-/** `quota_exceeded` becomes a pause: the error would hide a new task's id, or end a run's stream. */
+/**
+ * Waits for a run. If too many calls wait already, returns the current state after FULL_PAUSE_MS. It throws no error then: an
+ * error would hide the id of a task that has just begun, or end the stream of a run.
+ */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
   const read = (waitMs: number) =>
     context.reading(sandboxOfRun(run.id), (actor, owner) => actor.readRun(owner, { ...run, waitMs }));
@@ -24,7 +27,7 @@ export async function waitForRun(context: ToolContext, run: RunToRead) {
   }
 }
 
-/** Sends the task's output as progress. @throws {ToolError} `not_found` */
+/** Waits up to `waitMs` for a task to end, and sends its output as progress. @throws {ToolError} `not_found` */
 export async function followTask(context: ToolContext, id: string, waitMs: number) {
   const deadline = Date.now() + waitMs;
   const read = (until: number, cursor?: number) => {

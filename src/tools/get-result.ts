@@ -48,7 +48,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
         cursor,
         maxBytes: PAGE_BYTES,
         onProgress: context.progress,
-        // A program shows output when it arrives. A model waits for a page, because each call costs it time and tokens.
+        // A program shows output when it arrives. A model waits for a page, because each call costs the model time and tokens.
         until: context.isStructured ? "output" : "page",
       }),
     );
@@ -59,7 +59,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
     const { content, structured } = pageOutput(run, page, notes, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
-    // All later blocks are the log itself.
+    // The links follow the head, because all later blocks are the log itself.
     const head = addDownloads(context, content.slice(0, 1), downloads);
     return { content: [...head, ...content.slice(1)], structured };
   },

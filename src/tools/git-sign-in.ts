@@ -1,4 +1,4 @@
-/** If git lacked credentials in a run, asks a person to sign in to the host, or says what to do. */
+/** If git lacked credentials in a run, the server asks a person to sign in to the host, or the answer says what to do. */
 import { accountOf } from "../actors/account-of.ts";
 import { type RunView, hasFailed } from "../runs/run-types.ts";
 import { GIT_PATH } from "../shared/link-token.ts";
@@ -12,7 +12,10 @@ import type { ToolContext } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
-/** Any program can print git's message, so `gitHost` checks the host. */
+/**
+ * The host for which git had no credentials in an ended run. `gitHost` checks the host, because any program can print git's
+ * message.
+ */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || !hasFailed(run)) return undefined;
   const { note = "", stderr, stdout } = run;
@@ -36,7 +39,11 @@ export async function gitHint(context: ToolContext, run: RunView): Promise<strin
   return signInText(host, signInPage(context, host));
 }
 
-/** Asks only once, at the run's end. Clients of MCP 2025-11-25 repeat the call itself, so only if that does no harm. */
+/**
+ * A question that asks the person to sign in, if the run ended during this call. Later calls only read the run's result, so
+ * they do not ask. Clients of MCP 2025-11-25 repeat the call without naming the earlier run, so they get a question only if a
+ * repetition does no harm.
+ */
 export function gitQuestion(
   context: ToolContext,
   run: RunView,
@@ -50,7 +57,7 @@ export function gitQuestion(
   return url ? { id: run.id, url, message: signInQuestion(host), run: run.id } : undefined;
 }
 
-/** Undefined if the previous call asked no such question. */
+/** The run that the previous call's question was about, and whether the person signed in; undefined without such a question. */
 export async function signInAnswer(context: ToolContext, { isTask }: { isTask: boolean }) {
   const { questionedRun: id, urlElicitation, config, isDeclined, env, principal } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;

@@ -12,11 +12,12 @@ interface ImageFile {
   path: string;
   size: number;
   read: () => Promise<Uint8Array>;
+  /** The call that reads the image's bytes. */
   instead: string;
   links: () => Promise<readonly Download[]>;
 }
 
-/** With a link to the file if the image was changed. @throws {ToolError} `not_shown` */
+/** A line about an image, the image, and a link to the file if the image was changed. @throws {ToolError} `not_shown` */
 export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
   const { sandbox, size, instead, links } = file;
   const name = shownName(file.path);

@@ -1,4 +1,4 @@
-/** A new tool is a file in this folder, its name in `tool-sets.ts` and a line here. */
+/** All tools. A new tool is a file in this folder, its name in `tool-sets.ts` and a line here. */
 import type { Scope } from "../shared/principal.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { type Tool, scopesOf } from "./define.ts";

@@ -7,7 +7,7 @@ import { shownName, shownTime } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, text, wholeNumber, addNotice } from "./define.ts";
 import { emptyDirectoryText, longNames, moreFilesText } from "./texts.ts";
 
-/** Of a listing: enough for 5,000 names, but not for 5,000 long paths. */
+/** The longest text of a listing, in characters: enough for 5,000 names, but not for 5,000 long paths. */
 const MAX_CHARS = 4.5 * 1024 * 1024;
 
 export const listFiles = defineTool({

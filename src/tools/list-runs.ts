@@ -52,7 +52,10 @@ export const listRuns = defineTool({
   },
 });
 
-/** The report that a task has ended may reach the account late, or never. So the sandbox of each task listed as running is asked. */
+/**
+ * The report that a task has ended may reach the account late, or never. So the server asks a sandbox for the state of each task
+ * that the account lists as running.
+ */
 async function tasksOf(context: ToolContext, limit: number, before: string | undefined) {
   const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const refresh = async (task: TaskEntry): Promise<RunSummary> => {

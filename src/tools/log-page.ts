@@ -10,14 +10,14 @@ import { endLines, stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
 
 interface PageOptions {
-  /** About earlier output that the page leaves out. */
+  /** A note about earlier output that the page leaves out. */
   before?: string | undefined;
-  /** The caller has just typed into the run, and needs no hint about typing. */
+  /** Whether the caller has just typed into the run, and so needs no hint about typing. */
   isTyped?: boolean;
   isRaw?: boolean | undefined;
 }
 
-/** The longest incomplete character. */
+/** The most bytes of an incomplete character. */
 const MAX_CHARACTER_BYTES = 3;
 
 export const logPage = z.object({
@@ -70,7 +70,10 @@ function nextCall(run: RunView, next: number): string {
   return run.state === "running" ? pageRunningText(next) : pageEndText(run.droppedBytes);
 }
 
-/** A character or escape sequence that this page would cut moves to the next page, unless the run has ended. */
+/**
+ * A page as texts, one per span of a stream. A character or escape sequence that this page would cut moves to the next page. The
+ * last page of a run that has ended keeps it, because it will never be completed.
+ */
 function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const log: z.input<typeof logPage>["log"] = [];
   const add = (stream: Stream, printed: string) => {
@@ -84,7 +87,7 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   // No cut moves the whole page, or paging would never advance. Only a single character of a running run may wait for its rest.
   if (room === 0 && (run.state !== "running" || bytes > MAX_CHARACTER_BYTES)) room = bytes;
   let end = next - (bytes - room);
-  // A piece may end inside a character.
+  // One decoder per stream, because a piece may end inside a character.
   const decode = { stdout: pieceDecoder(), stderr: pieceDecoder() };
   for (const piece of pieces) {
     add(piece.stream, decode[piece.stream](piece.bytes.subarray(0, room)));
@@ -103,7 +106,7 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   return { log, next: end };
 }
 
-/** Up to the last place where no stream is inside a character. */
+/** The number of bytes up to the last place where no stream is inside a character. */
 function wholeLength(pieces: LogPage["pieces"]): number {
   const missing = { stdout: 0, stderr: 0 };
   let length = 0;

@@ -1,6 +1,6 @@
 /**
- * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares it, a call becomes a task when its run takes longer than
- * `TASK_AFTER_MS`. Then the client polls `tasks/get` with the run's id, and the model need not call get_result.
+ * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares the extension, a call becomes a task when its run
+ * takes longer than `TASK_AFTER_MS`. Then the client polls `tasks/get` with the run's id, and the model need not call get_result.
  */
 import { createdAt } from "../runs/id.ts";
 import { lastLine } from "../runs/shown-output.ts";
@@ -22,23 +22,27 @@ export function declaresTasks(message: unknown): boolean {
   return declaredExtension(message, TASKS_EXTENSION) !== undefined;
 }
 
-/** Each with the tool whose scopes the method needs. */
+/** The methods of the extension, each with the tool whose scopes it needs. */
 export const TASK_METHODS = {
   "tasks/get": "get_result",
   "tasks/update": "get_result",
   "tasks/cancel": "cancel_run",
 } as const;
 
-/** A shorter run's call returns the result, not a task. */
+/** In milliseconds. The call of a run that ends within this time returns the run's result, not a task. */
 const TASK_AFTER_MS = 500;
 
 interface CallWait {
   waitMs: number;
-  /** Undefined if the run stays a plain call. */
+  /** The task that the run becomes; undefined if it stays a plain call. */
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
 }
 
-/** A call with a short wait stays plain, because its model wants to continue; so does one with a notice, for which tasks have no field. */
+/**
+ * Decides whether a call becomes a task. A call with a short wait stays a plain call, because its model wants to continue. So
+ * does a call with a notice, because a task has no field for it.
+ * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
+ */
 export function callWait(
   { takesTasks = false, config, principal }: CallerContext,
   waitSeconds: number,
@@ -67,7 +71,7 @@ export type MCPTask = {
   pollIntervalMs: number;
 };
 
-/** `failed` is only for JSON-RPC errors: a run that fails, times out or is lost is `completed`. */
+/** A run as a task. `failed` is only for JSON-RPC errors: a run that fails, times out or is lost is `completed`. */
 export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLDays">): MCPTask {
   const { id, state, startedAt, endedAt } = run;
   const created = createdAt(id);

@@ -3,8 +3,8 @@ import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import { errorText, resultText } from "./run-result.ts";
 
 /**
- * For plain HTTP; undefined for other runs. `output` is the program's output, then the value of its last expression. `error` is the
- * program's exception, or why there is no result; null on success.
+ * A question as plain HTTP shows it; undefined for other runs. `output` is the program's output, then the value of its last
+ * expression. `error` is the program's exception, or why there is no result; null on success.
  */
 export function plainQuestion(run: RunView) {
   const question = questionDetailOf(run);

@@ -29,7 +29,7 @@ export const restoreSandbox = defineTool({
     const { checkpoint: found, exists } = unwrap(
       await retryOnce(async () => account().findCheckpoint(id, sandbox)),
     );
-    // A destroyed sandbox has lost its settings, which a fork restores from the checkpoint.
+    // A destroyed sandbox has lost its settings. A fork restores them from the checkpoint.
     const isFork = found.sandbox !== sandbox || !exists;
     const made: Restored = isFork
       ? await fork(context, id, sandbox)

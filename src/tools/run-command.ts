@@ -67,7 +67,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
     if (before) return runAnswer(context, before.run, runFields, undefined, before.hint);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
-    // The client of an MCP task waits for the task's end, but an interactive program asks for input before.
+    // The client of an MCP task waits for the task's end, but an interactive program asks for input before its end.
     const pollScope = parameters.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, pollScope);
     const isLive = context.isStructured === true || parameters.interactive;

@@ -1,3 +1,4 @@
+/** Results of all runs: text for models, data for programs. */
 import * as z from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type ShownOutput, shownText } from "../runs/shown-output.ts";
@@ -16,7 +17,7 @@ import { NO_OUTPUT, listeningText, resultCutText, inTerminalText, wholeOutputTex
 
 type Block = ToolOutput["content"][number];
 
-/** @param hint replaces the advice for a run in which git lacked credentials */
+/** A run as the answer of a call. @param hint replaces the advice for a run in which git lacked credentials */
 export async function runAnswer<Fields>(
   context: ToolContext,
   run: RunView,
@@ -71,7 +72,7 @@ function portsOf({ detail }: RunView): readonly number[] {
   return (detail && "ports" in detail && detail.ports) || [];
 }
 
-/** After the command; undefined if it is /workspace. */
+/** The working directory of the command's session after the command; undefined if it is /workspace. */
 function cwdOf({ detail }: RunView): string | undefined {
   return detail && "cwd" in detail ? detail.cwd : undefined;
 }
@@ -86,7 +87,7 @@ export const runOutput = resultOutput.extend({
   cwd: z.string().optional(),
 });
 
-/** `run_code` publishes no schema: some clients show the data of a tool with a schema, but not its images. */
+/** The data of `run_code`, which publishes no schema: some clients show the data of a tool with a schema, but not its images. */
 export const codeOutput = runOutput.extend({
   result: z.string().optional(),
   html: z.array(z.string()).optional(),
@@ -94,7 +95,7 @@ export const codeOutput = runOutput.extend({
   error: z.object({ name: z.string(), message: z.string(), traceback: z.array(z.string()) }).optional(),
 });
 
-/** Each kind of run adds its own fields. */
+/** The data common to all runs. Each kind of run adds its own fields. */
 export const anyRunOutput = resultOutput.loose();
 
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
@@ -118,7 +119,7 @@ function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
   };
 }
 
-/** The fields for callers who did not start the run. */
+/** The fields of a run with its source, for callers who did not start the run. */
 export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
@@ -158,17 +159,20 @@ function nextCall(run: RunView): string | undefined {
   return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;
 }
 
-/** One regular expression for the whole line would take quadratic time. */
+/**
+ * Finds the reason in a line that replaces an omitted result. One regular expression for the whole line would take quadratic
+ * time.
+ */
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;
 }
 
-/** By these marks, kernels and the executor show that a value was cut, or that an output exceeded a limit. */
+/** The marks by which kernels and the executor show that a value was cut, or that an output exceeded a limit. */
 const CUT =
   /^\[\.{3} \d{1,12} of \d{1,12} characters omitted(?=: [^\n\]]{0,80}\]$)|\.{3} \d{1,12} more(?: items?| characters?)?(?=[\])}]|$)|^\[(?:\d{1,12} more outputs not shown|An interactive page of \d{1,12} bytes is not kept): [^\n\]]{0,200}\]$/m;
 
-/** Programs need this list; a model sees the marks in the texts. */
+/** What is missing in the texts and HTML forms of results. Programs need this list; a model sees the marks in the texts. */
 function cutsOf(results: readonly CodeResult[]): string[] {
   return results.flatMap((result) => {
     if (!("text" in result)) return [];

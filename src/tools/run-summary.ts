@@ -4,11 +4,12 @@ import { type EachField, type ListedRun, type RunState, listedRun } from "../sha
 import { makeVisible } from "../shared/shown.ts";
 import { runningText, waitingText } from "./texts.ts";
 
-/** For a model. In the structured fields, which programs read, a waiting run is `running`. */
+/** The state that a model sees. In the structured fields, which programs read, a waiting run is `running`. */
 export function stateText({ state, waiting }: RunSummary): RunState | "waiting" {
   return waiting ? "waiting" : state;
 }
 
+/** How a run ended, as sections of an answer. */
 export function endLines({ exitCode, note }: RunView): [label: string, value: string | number | undefined][] {
   return [
     ["exit_code", exitCode],

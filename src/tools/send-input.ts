@@ -8,7 +8,7 @@ import { longLineText, nothingToType, skippedText } from "./texts.ts";
 
 const MAX_TEXT = 10_000;
 
-/** Of one line, passed to programs that read whole lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */
+/** How many bytes of one line a terminal passes to programs that read whole lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */
 const LINE_BYTES = 4095;
 
 function hasLongLine(text: string): boolean {

@@ -1,4 +1,4 @@
-/** Chooses the sandbox and initial state of a task or question. */
+/** Starts a task or a question: chooses its sandbox and initial state. */
 import { type Agent, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run-types.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";
@@ -21,6 +21,7 @@ type SharedFields = "task" | "repository" | "branch" | "model" | "maxTurns" | "t
 
 interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<ComponentNames> {
   agent?: AgentName;
+  /** The sandbox's name; undefined for a new sandbox. */
   sandbox?: string;
   continueFrom?: string;
   checkpoint?: string;
@@ -28,7 +29,7 @@ interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<ComponentNam
 
 /** @param what one of the texts of `NEEDS_MODEL` @throws {ToolError} */
 function requireModel(context: ToolContext, what: string): void {
-  // HTTP routes start tasks without a tool, so nothing has checked this yet.
+  // HTTP routes start tasks without a tool. So no earlier code has checked that the operator offers `execute_task`.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
   throw texts.noModel(what);
@@ -99,7 +100,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   return startInFork(context, name, () => forkTask(context, continuedRun, name), begin);
 }
 
-/** If the task is refused, destroys the sandbox that `make` creates from a saved state. */
+/** Starts a task in a sandbox that `make` creates from a saved state. If the task is refused, destroys the sandbox. */
 async function startInFork<T>(
   context: ToolContext,
   sandbox: string,
@@ -110,7 +111,7 @@ async function startInFork<T>(
   try {
     return await begin();
   } catch (error) {
-    // After any other error the task may have begun. The sandbox is destroyed when it has been idle for long.
+    // After any other error the task may have begun. The server destroys the sandbox once it has been idle for long.
     if (error instanceof ToolError)
       await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
     throw error;
@@ -136,7 +137,7 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "conti
   components?: readonly string[];
 };
 
-/** In the earlier task's sandbox if its files are still there, else in a new one with the restored files. */
+/** Continues in the earlier task's sandbox if its files are still there, else in a new sandbox with the restored files. */
 async function continueTask(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
   const earlierSandbox = sandboxOfRun(id);

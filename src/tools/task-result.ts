@@ -1,3 +1,4 @@
+/** Results of tasks: text for models, data for programs. */
 import * as z from "zod";
 import { shownText } from "../runs/shown-output.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
@@ -91,7 +92,7 @@ export function taskFields(
   };
 }
 
-/** For plain HTTP; undefined for other runs. The middle of a long log is omitted. */
+/** A task as plain HTTP shows it; undefined for other runs. The middle of a long log is omitted. */
 export function plainTask(run: RunView) {
   const task = taskDetailOf(run);
   if (!task) return undefined;
@@ -108,7 +109,7 @@ export function plainTask(run: RunView) {
   };
 }
 
-/** The last lines of progress are shown instead. */
+/** Whether the task has no result, so that the last lines of its progress are shown instead. */
 function hasNoResult({ state }: RunView): boolean {
   return state === "running" || state === "lost";
 }

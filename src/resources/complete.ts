@@ -16,7 +16,7 @@ export async function completeSandbox(caller: CallerContext, value: string): Pro
   return (await names(caller)).filter((name) => name.startsWith(value) && name !== RUNS);
 }
 
-/** Relative to /workspace or absolute. A directory's path ends with a slash. */
+/** Completes paths, relative to /workspace or absolute. A directory's path ends with a slash. */
 export async function completePath(caller: CallerContext, sandbox: string, value: string): Promise<string[]> {
   if (!(await names(caller)).includes(sandbox) || value.includes("\0")) return [];
   if (value.length > MAX_RESOURCE_URI) return [];
@@ -29,7 +29,7 @@ export async function completePath(caller: CallerContext, sandbox: string, value
     .filter((path) => path.startsWith(value));
 }
 
-/** First the names of sandboxes with runs, then the latest runs of one sandbox. */
+/** Completes run ids: first the names of sandboxes with runs, then the latest runs of one sandbox. */
 export async function completeRun(caller: CallerContext, value: string): Promise<string[]> {
   const { scopes } = caller.principal;
   // Sandbox names may contain dots, so the text before a dot may be a whole name or only part of one.

@@ -1,3 +1,4 @@
+/** How reads of resources reach the principal's sandboxes, and how their errors are reported. */
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
 import { type SandboxCall, callSandbox, operate } from "../actors/sandbox-client.ts";
@@ -6,7 +7,7 @@ import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
-/** The call may be repeated. Starts no container, and leaves notices for the next answer of a tool. */
+/** Calls a method of a sandbox that may be repeated. Starts no container, and leaves notices for the next answer of a tool. */
 export async function readSandbox<T>(
   caller: CallerContext,
   sandbox: string,
@@ -15,6 +16,7 @@ export async function readSandbox<T>(
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 
+/** Does a file operation, and leaves notices like `readSandbox`. @param mayStart whether a container may be started */
 export async function operateWithoutNotice<Name extends OperationName>(
   caller: CallerContext,
   sandbox: string,
@@ -29,7 +31,7 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
   return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
 }
 
-/** The text of an unexpected error refers to its log line. */
+/** Turns every error into a JSON-RPC error. The text of an unexpected error refers to its log line. */
 export async function convertErrors<T>(caller: CallerContext, method: string, work: () => Promise<T>) {
   try {
     return await work();

@@ -8,7 +8,7 @@ import { readResource } from "./read.ts";
 import { skillsExtension } from "./skills.ts";
 import { ABOUT_FILES, ABOUT_RUNS } from "./texts.ts";
 
-/** @param sandbox whose paths are completed if the client has not chosen one yet */
+/** @param sandbox the sandbox whose paths are completed if the client has not chosen one yet */
 export function registerResources(server: McpServer, caller: CallerContext, sandbox: string): void {
   const { scopes } = caller.principal;
   const read = (uri: URL) => readResource(caller, uri.href);

@@ -18,10 +18,10 @@ const PAGE_SANDBOXES = 10;
 const TOP_ENTRIES = 100;
 const MAX_TASKS = 20;
 
-/** A slower sandbox is listed without files. */
+/** How long a sandbox may take to list its workspace, in milliseconds. A slower sandbox is listed without files. */
 const LIST_MS = 3000;
 
-/** Lists by name, starts no container, and does not count as use. @param after the cursor */
+/** One page of sandboxes by name. Listing starts no container and does not count as use. @param after the cursor */
 export async function listResources(caller: CallerContext, after: string | undefined) {
   if (after !== undefined && !SANDBOX_NAME.test(after))
     throw new ProtocolError(ProtocolErrorCode.InvalidParams, NO_PAGE);

@@ -1,4 +1,6 @@
-/** The panel for clients with MCP Apps. The page is the same for all; the token's scopes limit its calls. */
+/**
+ * The panel as a resource for clients with MCP Apps. All callers get the same page. The token's scopes limit the page's calls.
+ */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -16,7 +18,7 @@ export async function readPanel(
     return { mimeType: "application/json", text: JSON.stringify(names) };
   }
   if (uri !== PANEL_URI) return undefined;
-  // No other resource needs the page.
+  // Imported here, because no other resource needs the page.
   const { files, page } = await import("../../panel/built.js");
   const previews = previewSource(caller.config, caller.origin);
   const csp = previews === undefined ? undefined : { frameDomains: [previews] };
@@ -27,7 +29,7 @@ export async function readPanel(
   };
 }
 
-/** Clients show it in a frame that loads nothing. esbuild escapes `</script` and `</style`. */
+/** One document, because clients show it in a frame that loads nothing. esbuild escapes `</script` and `</style`. */
 function documentOf(script: string | undefined, style: string | undefined): string {
   return `<!doctype html>
 <html lang="en" data-display="inline">

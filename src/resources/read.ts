@@ -1,3 +1,4 @@
+/** `resources/read`: a file or a directory of a sandbox, or an output of a run. */
 import type { ReadResourceResult } from "@modelcontextprotocol/server";
 import mime from "mime/lite";
 import type { Artifact } from "../runs/task-detail.ts";
@@ -28,12 +29,12 @@ import { INSTEAD, absolutePathText, logOf, nothingOfName, tooLarge } from "./tex
 
 type Contents = { mimeType: string; _meta?: Record<string, unknown> } & ({ text: string } | { blob: string });
 
-/** In base64 they stay below 1 MB, where common clients cut a response. */
+/** The most bytes of a resource. In base64 they stay below 1 MB, where common clients cut a response. */
 const RESOURCE_BYTES = 700 * 1024;
 
 const MAX_ENTRIES = 1000;
 
-/** None for the panel and skills, which contain no user data, and unknown addresses. */
+/** The scopes needed to read a resource; none for the panel and skills, which contain no user data, and unknown addresses. */
 export function resourceScopes(uri: string): readonly Scope[] {
   const address = parseResourceURI(uri);
   if ("problem" in address) return [];
@@ -102,7 +103,10 @@ async function readDirectory(caller: CallerContext, sandbox: string, path: strin
   return listing({ path, entries, more: next !== undefined });
 }
 
-/** Ends with a slash for a directory. @param parent an absolute path */
+/**
+ * The address of an entry of a directory. It ends with a slash if the entry is a directory.
+ * @param parent the absolute path of the directory
+ */
 export function entryURI(sandbox: string, parent: string, { path, type }: { path: string; type: string }) {
   const uri = fileURI(sandbox, `${parent === "/" ? "" : parent}/${path}`);
   return uri !== undefined && type === "directory" ? `${uri}/` : uri;
@@ -156,7 +160,7 @@ function listing(value: unknown): Contents {
 
 const MEDIA = /^(?:image\/(?!svg)|audio\/|video\/|font\/)/;
 
-/** Unless the content contradicts the name: `.ts`, for example, is also a video format. */
+/** The MIME type for a file name, unless the content contradicts the name. For example, `.ts` is also a video format. */
 export function typeOf(path: string, isText: boolean | undefined): string {
   const named = mime.getType(path) ?? undefined;
   if (isText === true && (named === undefined || MEDIA.test(named))) return "text/plain";

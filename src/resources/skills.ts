@@ -1,11 +1,11 @@
-/** From `plugin/skills` (MCP's Skills extension, SEP-2640). `npm run docs` writes skills.json. */
+/** The skills of `plugin/skills` (MCP's Skills extension, SEP-2640). `npm run docs` writes skills.json. */
 import type { ReadResourceResult, Resource } from "@modelcontextprotocol/server";
 import { type Skill, SkillsExtension } from "@modelcontextprotocol/server/ext/skills";
 import published from "./skills.json" with { type: "json" };
 
 const MIME_TYPE = "text/markdown";
 
-/** Skills change only with a deployment, and are the same for everybody. */
+/** All caches may keep skills for an hour: skills change only with a deployment, and are the same for everybody. */
 const CACHE = { ttlMs: 3_600_000, cacheScope: "public" } as const;
 
 const skills = new Map<string, { skill: Skill; text: string }>(

@@ -55,13 +55,14 @@ export interface NeededTools {
   onlyCalls: boolean;
 }
 
+/** The functions of the tools and resources that the MCP routes use. */
 export interface MCPParts {
   createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer;
   requiredScopes(name: string, args: unknown): readonly Scope[];
   resourceScopes(uri: string): readonly Scope[];
 }
 
-/** Tests cannot construct the requests of `ExportedHandler`. */
+/** Used instead of `ExportedHandler`, because tests cannot construct that type's requests. */
 export interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }
@@ -73,7 +74,10 @@ interface Route {
   path: string;
   methods: string;
   hasLandingPage?: boolean;
-  /** Pages of any origin may read the response, except on loopback: any page could find out that its user runs this server. */
+  /**
+   * Whether pages of any origin may read the response. On loopback they may not, because any page could then find out that its
+   * user runs this server.
+   */
   isPublic?: boolean;
   /** Unauthenticated requests cause writes, so they are rate limited by address. */
   writes?: boolean;
@@ -300,7 +304,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
       return servePlainCall(createServer({ era: "legacy" }), request, body.value, onerror);
     const handler = createMcpHandler(createServer, {
       route,
-      // The guards above replace the handler's own.
+      // Switch off the handler's own guards; the guards above replace them.
       corsOptions: false,
       allowedOriginHostnames: "*",
       onerror,
@@ -308,7 +312,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Tool calls and reads of resources are already logged.
+  // Tool calls and reads of resources are already logged. This logs other uses of a token, and refused requests.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return internalErrorResponse(caller, "mcp", error, idOf(body.value));
   const isInitialize = isRecord(body.value) && body.value.method === "initialize";
@@ -352,7 +356,7 @@ function resourceRead(message: unknown): string[] {
   return typeof uri === "string" ? [uri] : [];
 }
 
-/** A response that repeats them stays in memory until the client has read it. */
+/** The strings of a message that its response repeats. The response stays in memory until the client has read it. */
 function repeatedStrings(message: unknown): string[] {
   if (!isRecord(message)) return [];
   const { ref, name, uri } = isRecord(message.params) ? message.params : {};
@@ -360,7 +364,7 @@ function repeatedStrings(message: unknown): string[] {
   return values.filter((value) => typeof value === "string");
 }
 
-/** A batch is allowed as a whole or not at all. */
+/** The scopes that all calls of the body need. A batch is allowed as a whole or not at all. */
 function scopesNeeded(parts: MCPParts, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
   const needed = new Set([
     ...calls.flatMap(({ name, args }) => parts.requiredScopes(name, args)),
@@ -392,12 +396,12 @@ function health(request: Request, context: RequestContext): Response {
 
 type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>;
 
-/** A route of OAuth, or of a page that needs OAuth. */
+/** A route whose requests cause writes, of OAuth or of a page that needs OAuth. */
 function writingRoute(path: string, methods: string, serve: ServeWithOAuth): Route {
   return { path, methods, serve: requireOAuth(serve), writes: true };
 }
 
-/** The route exists only while OAuth is on. */
+/** Makes a route that exists only while OAuth is on. */
 function requireOAuth(serve: ServeWithOAuth) {
   return {
     open: (request: Request, context: RequestContext) => {
@@ -444,7 +448,7 @@ function internalErrorResponse(
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }
 
-/** Every route fails until the operator corrects the configuration, `/health` too, so that deployments notice. */
+/** Until the operator corrects the configuration, every route fails. `/health` fails too, so that deployments notice. */
 function misconfiguredResponse(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")

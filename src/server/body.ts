@@ -6,16 +6,19 @@ import * as texts from "./texts.ts";
 
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
-/** A client that is still sending might not see the response if the server closed the connection. */
+/**
+ * How many bytes of an oversized body are read and discarded. If the server closed the connection while the client was still
+ * sending, the client might not see the response.
+ */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
-/** Enough for the largest body at half a megabit per second. */
+/** Time limit for a body: enough for the largest body at half a megabit per second. */
 const BODY_MS = 150_000;
 
-/** A call has some dozens of values, a batch of 100 messages a few thousand. */
+/** JSON limits. A call has some dozens of values, a batch of 100 messages a few thousand. */
 const BOUNDS = { values: 10_000, depth: 100, name: MAX_BODY_BYTES };
 
-/** The same limit as in MCP's own handler. */
+/** The most messages in a batch: the same limit as in MCP's own handler. */
 const MAX_BATCH = 100;
 
 export async function readJSON(
@@ -23,7 +26,7 @@ export async function readJSON(
   memory?: RequestMemory,
 ): Promise<{ value: unknown } | { problem: BodyProblem }> {
   const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS, memory };
-  // A chunk is malformed, or the client disconnects.
+  // Reading fails if a chunk is malformed or the client disconnects.
   const read = await readBody(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
   let text: string;
@@ -38,6 +41,7 @@ export async function readJSON(
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
 }
 
+/** The responses to invalid bodies: the HTTP status, the JSON-RPC error code and the message. */
 const REFUSALS = {
   broken: [400, -32700, texts.UNREADABLE_BODY.broken],
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],

@@ -5,7 +5,10 @@ export interface ClientLine {
   /** Without a file, the text is a shell command. */
   file?: string;
   text: string;
-  /** Opens the client, which asks its user to add the server. Has no token, because browsers keep links in their history. */
+  /**
+   * A link that opens the client, which then asks its user to add the server. The link has no token, because browsers keep
+   * links in their history.
+   */
   link?: string;
 }
 

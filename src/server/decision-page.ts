@@ -1,4 +1,4 @@
-/** Only the sandbox's principal can decide about its network access. */
+/** The page for decisions about network access. Only the sandbox's principal can decide. */
 import { linkKeys } from "../actors/link-keys.ts";
 import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
 import { messagePage } from "../auth/consent-page.ts";
@@ -51,7 +51,10 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
 
 export const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
 
-/** Returns the page to show if the visitor is not signed in. @param signInText asks the visitor to sign in */
+/**
+ * The signed-in visitor of a page, or the page to show instead. @param signInText the text of the page that asks a visitor to
+ * sign in
+ */
 export async function identifyVisitor(
   request: Request,
   oauth: OAuth,
@@ -59,7 +62,8 @@ export async function identifyVisitor(
   signInText: PageMessage,
 ): Promise<CallerContext | Response> {
   const { pathname, searchParams } = new URL(request.url);
-  // Browsers send the session's cookie only from this server's own pages, so after a link from another site the page reloads once.
+  // Browsers send the session's cookie only from this server's own pages, so after a link from another site the page reloads
+  // once.
   const hasReloaded = searchParams.has("again");
   const session = await panelSession(request, oauth, context);
   if ("response" in session) {
@@ -70,7 +74,10 @@ export async function identifyVisitor(
   return { ...context, ...session };
 }
 
-/** Undefined if the visitor may decide: only a session that may run code, and only with the form of this server's own page. */
+/**
+ * The page for a visitor who may not decide; undefined if the visitor may. Only a session that may run code can decide, and
+ * only this server's own page may send the form.
+ */
 export function refuseVisitor(request: Request, oauth: OAuth, { principal }: CallerContext) {
   if (missingScopes(principal, DECISION_SCOPES).length > 0)
     return messagePage(DECISION_TEXTS.noScope, { status: 403, link: signIn(new URL(request.url).pathname) });

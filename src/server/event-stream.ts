@@ -1,4 +1,7 @@
-/** Runs the generator at most one event ahead of the client, and ends it if the client disconnects. */
+/**
+ * A response of server-sent events. The generator runs at most one event ahead of the client. If the client disconnects, the
+ * stream ends the generator.
+ */
 export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: (event: Event) => string) {
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({
@@ -14,7 +17,7 @@ export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: 
 
 export const EVENT_HEADERS = { "content-type": "text/event-stream", "x-accel-buffering": "no" };
 
-/** Proxies close silent connections. */
+/** A comment that keeps the connection open, because proxies close silent connections. */
 export const KEEP_ALIVE = ": keep-alive\n\n";
 
 export const KEEP_ALIVE_MS = 10_000;

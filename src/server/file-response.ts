@@ -1,4 +1,4 @@
-/** All bodies are streamed. */
+/** Files of a sandbox as HTTP responses. All bodies are streamed. */
 import { readBody } from "../shared/stream-bytes.ts";
 import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
@@ -41,7 +41,7 @@ export interface FileCall {
   path: string;
 }
 
-/** Files in /proc report size 0, even if they have content. */
+/** Sends a file that reports size 0. Files in /proc always report 0, even if they have content. */
 async function sendSmall({ request, env, owner, path }: FileCall, headers: Headers): Promise<Response> {
   const { value } = await operate(env, owner, "read", { path, offset: 0, limit: MAX_UNSIZED_BYTES });
   const { bytes } = value;
@@ -61,7 +61,10 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
   throw unknownArchive();
 }
 
-/** @param sendDirectory responds for a directory if the request does not choose an archive format */
+/**
+ * Sends a file or the requested range, or a directory as an archive. @param sendDirectory responds for a directory if the
+ * request does not choose an archive format
+ */
 export async function sendFile(call: FileCall, sendDirectory: () => Promise<Response>): Promise<Response> {
   const { request, env, owner, path } = call;
   const format = archiveFormat(request);
@@ -80,7 +83,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
       if (opened.size > 0 && opened.size < offset + length) throw becameShorter(path);
       throw malformedResponse();
     }
-    // The file has changed.
+    // The file has changed, so size and digest no longer describe it.
     if (opened.size !== stat.size || opened.modified !== stat.modified)
       for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
     return opened.body;
@@ -88,7 +91,11 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   return new Response(body, { status, headers });
 }
 
-/** Counts memory until the body is read. @param length undefined if unknown @throws {ToolError} `quota_exceeded` */
+/**
+ * Opens a body, and counts its memory until the client has read it or has disconnected.
+ * @param length undefined if it is not known
+ * @throws {ToolError} `quota_exceeded`
+ */
 async function countedDownload(
   { request, ctx, owner, by }: Pick<FileCall, "request" | "ctx" | "owner" | "by">,
   length: number | undefined,
@@ -108,7 +115,7 @@ async function countedDownload(
   }
 }
 
-/** `name` is as in `sandbox://` addresses. */
+/** Sends an output of a run. `name` is its name in `sandbox://` addresses. */
 export async function sendRunFile(
   call: Omit<FileCall, "path">,
   { run, name }: Pick<RunLink, "run" | "name">,
@@ -168,7 +175,7 @@ export async function sendArchive(call: FileCall, format: ArchiveFormat): Promis
   return new Response(body, { headers });
 }
 
-/** The body itself, or the file of its form. */
+/** Writes the request's body, or the file of its form, into the sandbox. @param max in bytes */
 export async function receiveFile({ request, env, owner, path }: FileCall, max: number) {
   if (isTooLarge(request, max)) {
     await drainBody(request);
@@ -182,7 +189,7 @@ export async function receiveFile({ request, env, owner, path }: FileCall, max: 
   }
 }
 
-/** Without the mark, the receiver knows that the stream was cut off. */
+/** Adds a mark to the end of a stream. If the mark is missing, the receiver knows that the stream was cut off. */
 function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
   return body.pipeThrough(
     new TransformStream({
@@ -192,10 +199,13 @@ function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
   );
 }
 
-/** The response to a refused upload waits this long for its body. */
+/** How long the body of a refused upload is read before the response. */
 const DRAIN_MS = 5000;
 
-/** A client that is still sending might not see the response. One that waits for 100 Continue has sent nothing. */
+/**
+ * Reads the body of a refused request. If the server closed the connection while the client was still sending, the client might
+ * not see the response. A client that waits for 100 Continue has sent nothing.
+ */
 export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
   await readBody(request, { maxBytes: 0, drainBytes: Infinity, ms: DRAIN_MS }).catch(() => undefined);
@@ -243,7 +253,7 @@ function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string
   return `"${modified.toString(36)}-${size.toString(36)}"`;
 }
 
-/** Undefined for the whole file, which a server may send for several ranges, too. */
+/** The requested range; undefined for the whole file. For several ranges, a server may send the whole file. */
 function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;
   const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];

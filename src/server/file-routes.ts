@@ -1,4 +1,4 @@
-/** `/files/<token>` for links, `/sandboxes/<name>/files/<path>` for scripts with a token. */
+/** Files over plain HTTP: `/files/<token>` for links, `/sandboxes/<name>/files/<path>` for scripts with a token. */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { ANY_DEPTH, PATH_MAX } from "../../container/sandboxd/operations.ts";
@@ -162,7 +162,7 @@ const SCOPES_BY_METHOD: Record<string, readonly Scope[]> = {
   DELETE: ["sandbox:write"],
 };
 
-/** The path is relative to /workspace, or absolute after a second slash. */
+/** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute after a second slash. */
 export async function serveFiles(request: Request, caller: CallerContext): Promise<Response> {
   const scopes = SCOPES_BY_METHOD[request.method] ?? [];
   const refusal = insufficientScope(caller, scopes);

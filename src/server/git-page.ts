@@ -1,4 +1,4 @@
-/** A person signs in to and out of git hosts here. The page never shows a token. */
+/** The page on which a person signs in to and out of git hosts for their sandboxes. It never shows a token. */
 import { accountOf } from "../actors/account-of.ts";
 import { messagePage } from "../auth/consent-page.ts";
 import { markup } from "../auth/html.ts";

@@ -1,4 +1,4 @@
-/** For models: what the server offers, and what to know before the first call. */
+/** The instructions that clients show their model: what the server offers, and what to know before the first call. */
 import { LANGUAGE_TITLES } from "../shared/languages.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 

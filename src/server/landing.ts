@@ -1,4 +1,4 @@
-/** The endpoint's page for browsers. It contains no token. */
+/** The endpoint's page for browsers: it introduces the server and shows how to connect clients. It contains no token. */
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
@@ -11,7 +11,7 @@ import { namedOrigin } from "../shared/origin.ts";
 import { SANDBOX_NAME_FORM } from "../shared/names.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 
-/** MCP clients do not accept HTML. */
+/** Whether a browser requests a page. MCP clients do not accept HTML. */
 export function isBrowser(request: Request): boolean {
   return (request.method === "GET" || request.method === "HEAD") && acceptsHTML(request);
 }

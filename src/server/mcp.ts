@@ -45,20 +45,20 @@ export function createMCPServer(
             idleMinutes: config.idle.minutes,
             mounted: mountLines(config, principal),
           }),
-      // No session to announce changes in.
+      // The lists never announce changes: there is no session to announce them in.
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
   );
   if (!neededTools.onlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   server.server.registerCapabilities(APPS_CAPABILITY);
-  // The panel's page calls these tools as soon as it loads, so only callers who may use them get its link.
+  // The panel's page calls the tools of `PANEL_NEEDS` as soon as it loads. So only callers who may use these tools get its link.
   const linksPanel =
     caller.mayShowApps && PANEL_NEEDS.every((need) => listed.some(({ name }) => name === need));
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations, hasLongAnswers, showsPanel } = tool;
-    // The error of a tool that is called but not listed explains what is missing.
+    // A tool that is called but not listed is registered too: its error explains what is missing.
     if (!listed.includes(tool) && !neededTools.called.includes(name)) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, (issues) => {
@@ -81,21 +81,22 @@ export function createMCPServer(
       const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
-      // With structured content too, clients would show their model either only that, as escaped JSON, or both, at twice the tokens.
+      // Without `?results=structured`, the answer has only text. With structured content too, clients would show their model
+      // either only the structured content, as escaped JSON, or both, at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });
   }
   return server;
 }
 
-/** Otherwise Claude Code writes a long answer to a file and shows its model only the first 2 KB. */
+/** Without this, Claude Code writes a long answer to a file and shows its model only the first 2 KB. */
 const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
 
 const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };
 
 const PANEL_NEEDS: readonly ToolName[] = ["list_sandboxes", "list_runs", "get_result"];
 
-/** The tool is not called, so no other code logs the call. */
+/** Logs a call with arguments that do not match the schema. The tool is not called, so no other code logs the call. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   const fields = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
   log(caller.config, { event: "call", ...callerFields(caller), ...fields, outcome: "error" });
@@ -135,10 +136,10 @@ function listedSchema(schema: z.ZodObject, side: "input" | "output", options: Sc
   return json;
 }
 
-/** The error names a higher maximum. The highest possible maximum of wait_seconds is 600. */
+/** Schemas do not list a higher maximum, because the error names it. The highest possible maximum of wait_seconds is 600. */
 const HIGHEST_LISTED = 600;
 
-/** These keywords would be a tenth of the list, which costs tokens. */
+/** Whether a keyword can be left out of a listed schema. Such keywords would be a tenth of the list, which costs tokens. */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
   switch (keyword) {
     // The default dialect of MCP.

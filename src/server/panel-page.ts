@@ -1,4 +1,4 @@
-/** The page is the same for everybody, and loads its data from `/panel/mcp`. */
+/** `/panel`: the page itself, which is the same for everybody. It loads its data from `/panel/mcp`. */
 import { files, page } from "../../panel/built.js";
 import { markup } from "../auth/html.ts";
 import { messagePage } from "../auth/consent-page.ts";
@@ -11,7 +11,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
 import { NEEDS_SCRIPTS, panelOff } from "./texts.ts";
 
-/** Only the panel's own scripts, styles and addresses, so that a browser never runs text from a sandbox. */
+/** Allows only the panel's own scripts, styles and addresses, so that a browser never runs text from a sandbox. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",

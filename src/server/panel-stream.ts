@@ -1,7 +1,7 @@
 /**
- * `POST /panel/stream`: sends a panel page each changed result that it watches, as server-sent events. The server calls the same tools
- * as the page would at `/panel/mcp`, through the same guards. Every request states the log offset to read from, so a broken
- * connection causes neither gaps nor repeated lines.
+ * `POST /panel/stream`: sends a panel page the results that it watches, as server-sent events. The server calls the same tools
+ * as the page would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log
+ * offset to read from, so a broken connection causes neither gaps nor repeated lines.
  */
 import * as z from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
@@ -18,11 +18,11 @@ import { EVENT_HEADERS, KEEP_ALIVE } from "./event-stream.ts";
 import { UnbufferedBody } from "./unbuffered.ts";
 import { STREAM_TEXTS } from "./texts.ts";
 
-/** Limits the polls of one stream: one request to a Worker may make only 1000 calls. */
+/** The lifetime of one stream. It limits the polls: one request to a Worker may make only 1000 calls. */
 const STREAM_MS = 300_000;
 const MAX_POLLS = 150;
 
-/** Each check of the session also sends a keep-alive comment. */
+/** The interval of session checks. Each check also sends a keep-alive comment. */
 const SESSION_MS = 5000;
 
 const POLL_WAIT_SECONDS = 20;
@@ -31,15 +31,16 @@ const MAX_WATCHED = 8;
 
 const MAX_WATCH_LENGTH = 8192;
 
+/** The longest that an event waits for its reader. */
 const STALL_MS = 30_000;
 
-/** The most per principal and isolate. Polls are rate limited across all isolates. */
+/** The most streams of a principal in one isolate. Their polls are rate limited across all isolates. */
 const MAX_STREAMS = 20;
 
-/** The platform has ended the request of a stream that has not checked its session for this long. */
+/** If a stream has not checked its session for this many milliseconds, the platform has ended its request. */
 const STREAM_EXPIRY_MS = STALL_MS + 2 * SESSION_MS;
 
-/** After `again` the page reconnects at once, after `busy` later. */
+/** Why a stream ended. After `again` the page reconnects at once, after `busy` later. */
 type End = "again" | "busy" | "replaced" | "signed_out";
 
 const list = (name: "list_sandboxes" | "list_runs") =>
@@ -56,7 +57,7 @@ const watchSchema = z.discriminatedUnion("name", [
 ]);
 
 const requestSchema = z.strictObject({
-  /** The same for all streams of a page: a new stream replaces the old one. */
+  /** Chosen by the page and the same for all its streams: a new stream replaces the old one. */
   page: z.string().regex(/^[\w-]{8,64}$/, "must be 8 to 64 letters, digits, - and _"),
   watch: z
     .array(watchSchema)
@@ -68,12 +69,12 @@ const requestSchema = z.strictObject({
 type WatchRequest = z.output<typeof watchSchema>;
 
 interface PanelGuards {
-  /** Refuses if the session is no longer valid. */
+  /** The caller of the request's session, or the refusal if that session is no longer valid. */
   callerOf(request: Request): Promise<Caller | Refusal>;
   mcp(request: Request, caller: CallerContext): Promise<Response>;
 }
 
-/** For the rate limit, the request itself counts as the first poll. */
+/** Serves the stream with the guards of `/panel/mcp`. For the rate limit, the request itself counts as the first poll. */
 export async function panelStream(
   request: Request,
   caller: CallerContext,
@@ -103,12 +104,12 @@ class PanelStream {
   readonly #caller: CallerContext;
   readonly #guards: PanelGuards;
   readonly #registration: OpenStream;
-  /** If the client does not read, at most one event of each watched call waits in memory. */
+  /** Unbuffered: if the client does not read, at most one event of each watched call waits in memory. */
   readonly body = new UnbufferedBody(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
   #polls = 0;
-  /** For the rate limit, when the stream was opened. */
+  /** How many polls were counted for the rate limit when the stream was opened. */
   #countedPolls = 0;
 
   constructor(request: Request, caller: CallerContext, guards: PanelGuards, registration: OpenStream) {
@@ -248,7 +249,7 @@ class PanelStream {
   }
 }
 
-/** A `refused` call is not repeated. */
+/** The result of a poll as it is sent to the page. A `refused` call is not repeated. */
 type PollResult = { data: unknown } | { problem: string } | { refused: string };
 
 const positionSchema = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });

@@ -1,7 +1,7 @@
 /**
- * Requests to a host name that belongs to a program in a sandbox. The host name is the only credential. This server's own tokens and
- * cookies do not reach the sandbox, and linked pages do not learn the host name. Programs see the host `localhost`, so that their own
- * host checks accept the requests.
+ * Previews: requests to a host name that belongs to a program in a sandbox. The host name is the only credential. This server's
+ * own tokens and cookies are not passed on to the sandbox, and linked pages do not learn the host name. Programs in the sandbox
+ * see the host `localhost`, so that their own host checks accept the requests.
  */
 import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";
@@ -16,7 +16,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { isBrowser } from "./landing.ts";
 import { PREVIEW_TEXTS } from "./texts.ts";
 
-/** Requests per minute and sandbox. A page of a development server can request a thousand modules at once. */
+/** Requests per minute to one sandbox. A page of a development server can request a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
 const NOTICES: Record<
@@ -82,7 +82,7 @@ async function headersInside(
   return headers;
 }
 
-/** Could affect other hosts of the same domain, or how the browser reaches them. */
+/** Response headers that could affect other hosts of the same domain, or how the browser reaches them. */
 const WITHHELD = ["alt-svc", "clear-site-data", "strict-transport-security", PREVIEW_STATE];
 
 function headersOutside(given: Headers, { outside, port }: { outside: string; port: number }): Headers {
@@ -98,7 +98,7 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
   if (ownOrigin && Number(ownOrigin[1]) === port)
     headers.set("location", outside + location.slice(ownOrigin[0].length));
   headers.set("x-robots-tag", "noindex, nofollow");
-  // The host name is the credential, so pages on other sites must not see it.
+  // The host name is the credential, so pages on other sites must not see it as a referrer.
   if (!headers.has("referrer-policy")) headers.set("referrer-policy", "same-origin");
   return headers;
 }

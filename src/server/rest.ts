@@ -1,4 +1,8 @@
-/** Tasks and questions over plain HTTP, for scripts and CI, which depend on the fields of the JSON. The same limits as the tools. */
+/**
+ * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute`, and `GET` and `DELETE` of `/tasks/:taskId/result`.
+ * Scripts depend on the fields of the JSON. These routes start and follow the same tasks as the tools, for the same principals
+ * and within the same limits.
+ */
 import * as z from "zod";
 import { canSignIn } from "../auth/methods/index.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
@@ -30,7 +34,7 @@ const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
-/** Its error messages are sent to callers unchanged. */
+/** A schema for text that is not blank. Its error messages are sent to callers unchanged. */
 function requiredText(name: string, max: number) {
   return z
     .string(REST_TEXTS.required)
@@ -81,7 +85,7 @@ function fieldNames({ shape }: z.ZodObject): string {
 
 const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
-/** Sends events if the client accepts nothing else. */
+/** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
   const memory = new RequestMemory(caller.principal.id, request.signal);
   const body = await readJSON(request, memory).finally(() => memory.release());
@@ -116,7 +120,7 @@ async function waitForEnd(context: ToolContext, run: RunView, deadline: number):
   }
 }
 
-/** The response for a failed run gets the status 422 (`?strict=1`). */
+/** Whether the response for a failed run gets the status 422 (`?strict=1`). */
 function isStrictRequest(request: Request): boolean {
   const strict = new URL(request.url).searchParams.get("strict") ?? "0";
   if (!["0", "1", "false", "true"].includes(strict)) throw refusal(REST_TEXTS.strict);
@@ -146,7 +150,7 @@ function parseFields<T>(schema: z.ZodType<T>, fields: object): T {
   if (excess) throw refusal(REST_TEXTS.noField(excess.keys[0], FIELDS));
   const [issue] = error.issues;
   const message = issue?.message ?? REST_TEXTS.unreadable;
-  // A message of a tool's schema begins with a verb.
+  // A message of a tool's schema begins with a verb, so the field's name is put before it.
   throw refusal(/^[a-z]/.test(message) ? `${String(issue?.path[0])} ${message}` : message);
 }
 

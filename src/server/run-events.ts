@@ -1,4 +1,4 @@
-/** The run continues if the client stops reading. */
+/** Streams a task or a question as server-sent events. The run continues if the client stops reading. */
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import type { RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
@@ -9,13 +9,16 @@ import { pieceDecoder } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
-/** Limits the polls of one stream: one request to a Worker may make only 1000 calls. */
+/** The lifetime of one stream. It limits the polls: one request to a Worker may make only 1000 calls. */
 const STREAM_MS = 600_000;
 
-/** Bytes per poll: a log of 100 MiB takes 200 polls. */
+/** Bytes of output per poll: a log of 100 MiB takes 200 polls. */
 const PAGE_BYTES = 512 * 1024;
 
-/** Bounds of the pause between polls, a hundredth of the elapsed time. So a stream makes at most 750 polls. */
+/**
+ * The pause between polls is a hundredth of the elapsed time, within these bounds in milliseconds. So a stream makes at most
+ * 750 polls.
+ */
 const PAUSE_MS = { min: 100, max: 1200 };
 
 interface RunEvents {
@@ -26,7 +29,10 @@ interface RunEvents {
   memory: RequestMemory;
 }
 
-/** `code` and `output` have new text only. The last event is `result`, `running` if the run continues, or `error`. */
+/**
+ * The first event is `task`. `code` and `output` have the new text since the previous event. The last event is `result`,
+ * `running` if the run continues, or `error` if the server cannot read the run.
+ */
 export function runEvents(context: ToolContext, source: RunEvents): Response {
   return eventStream(eventsOf(context, source), textOf);
 }

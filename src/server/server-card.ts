@@ -1,4 +1,4 @@
-/** The public AI catalog links to the public server card (SEP-2127). */
+/** How clients discover this server: the public AI catalog links to the public server card (SEP-2127). */
 import { SUPPORTED_PROTOCOL_VERSIONS } from "@modelcontextprotocol/server";
 import registry from "../../server.json" with { type: "json" };
 import { namedOrigin } from "../shared/origin.ts";
@@ -11,7 +11,7 @@ export const CARD_PATH = "/mcp/server-card";
 
 const CARD_TYPE = "application/mcp-server-card+json";
 
-/** `SUPPORTED_PROTOCOL_VERSIONS` lacks this revision. */
+/** A supported revision of MCP that `SUPPORTED_PROTOCOL_VERSIONS` does not list. */
 const MODERN_VERSION = "2026-07-28";
 
 /** Registry names begin with a reversed domain: io.github.owner/name. */
@@ -47,7 +47,7 @@ function originOf(request: Request, { config }: RequestContext): string {
   return config.publicOrigin ?? namedOrigin(request)?.origin ?? new URL(request.url).origin;
 }
 
-/** Clients may cache it for an hour and revalidate it by its ETag. */
+/** A document that clients may cache for an hour and revalidate by its ETag. */
 async function publish(request: Request, type: string, document: object): Promise<Response> {
   const body = JSON.stringify(document);
   const etag = `"${(await sha256(body)).toHex().slice(0, 32)}"`;

@@ -1,4 +1,4 @@
-/** MCP's Tasks extension (SEP-2663), for runs that tools start. A task's id is the run's id. */
+/** The methods of MCP's Tasks extension (SEP-2663), for runs that tools start. A task's id is the run's id. */
 import { type McpServer, MissingRequiredClientCapabilityError } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import { protocolError, readSandbox } from "../resources/context.ts";

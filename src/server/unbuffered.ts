@@ -30,7 +30,7 @@ export class UnbufferedBody {
     });
   }
 
-  /** Drops waiting bytes. */
+  /** Ends the stream after these bytes. Waiting bytes are dropped. */
   end(last: Uint8Array): void {
     if (this.#isEnded) return;
     this.#close();

@@ -1,6 +1,6 @@
 import { UPLOAD_TEXTS } from "./texts.ts";
 
-/** Without the script, the page is a plain form. */
+/** The script of the upload page. Without the script, the page is a plain form. */
 export const UPLOAD_SCRIPT = `
 const form = document.getElementById("form");
 const progress = document.getElementById("progress");

@@ -1,4 +1,4 @@
-/** People sign in here, and approve or deny an OAuth client's request. */
+/** `/authorize`: people sign in, and approve or deny an OAuth client's request. */
 import {
   AuthorizationError,
   authorizationErrorRedirect,
@@ -27,11 +27,11 @@ import * as texts from "./texts.ts";
 const MAX_SEARCH_CHARACTERS = 8192;
 const MAX_FORM_BYTES = 16 * 1024;
 
-/** It becomes part of a store key of at most 512 bytes, unless it is a URL. */
+/** The longest client id that is not a URL. It becomes part of a store key of at most 512 bytes. */
 const MAX_CLIENT_ID_BYTES = 256;
 
 interface PageContext extends RequestContext {
-  /** As the OAuth provider expects it: addressed to the issuer, with the provider's cookie names. */
+  /** The request in the form that the OAuth provider expects: addressed to the issuer, with the provider's cookie names. */
   request: Request;
   oauth: OAuth;
 }
@@ -79,7 +79,7 @@ async function show(context: PageContext): Promise<Response> {
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
 }
 
-/** The form has a new handle, which works only once and only in this browser. */
+/** Shows the consent page. Its form has a new handle, which works only once and only in this browser. */
 async function consent(
   context: PageContext,
   authRequest: AuthRequest,
@@ -154,7 +154,7 @@ async function decide(context: PageContext): Promise<Response> {
 
 interface PendingSignIn {
   verifier: string;
-  /** A code of one site is not valid for another. Earlier versions did not store this. */
+  /** The sign-in method: an authorization code of one site is not valid for another. Earlier versions did not store it. */
   via?: string;
 }
 
@@ -218,7 +218,10 @@ async function complete(
   return seeOther(redirectTo, headers);
 }
 
-/** All scopes if the client requested none. `offline_access` is ignored. `tasks:run` is offered only if the server has a model. */
+/**
+ * The known scopes that the client requested; all scopes if it requested none. `offline_access` is ignored. `tasks:run` is
+ * offered only if the server has a model.
+ */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
   const requested = scope.filter((name) => name !== "offline_access");
   const known = requested.length === 0 ? SCOPES : knownScopes(requested);
@@ -238,7 +241,7 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
-/** The provider itself does not require PKCE of confidential clients. */
+/** Requires PKCE of every client. The provider itself does not require it of confidential clients. */
 function checkChallenge(authRequest: AuthRequest): void {
   if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
   throw refusal(authRequest, "invalid_request", texts.REQUEST_PROBLEMS.noChallenge);
@@ -249,7 +252,10 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
   return new AuthorizationError(code, { description, redirectUri, state: state || undefined, issuer });
 }
 
-/** Does not redirect to the client: anybody can register one, so the server would be an open redirect. */
+/**
+ * Shows an error to the person, and does not redirect to the client. Anybody can register a client, so a redirect would make the
+ * server an open redirect.
+ */
 function errorPage(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {

@@ -1,4 +1,7 @@
-/** Authentication by static tokens or OAuth access tokens. Refusals have the challenges of RFC 6750 in `WWW-Authenticate`. */
+/**
+ * Authentication by the Authorization header, with static tokens or OAuth access tokens. Refusals have the challenges of RFC 6750
+ * in `WWW-Authenticate`.
+ */
 import { json, type Refusal } from "../shared/responses.ts";
 import type { RefusalReason } from "../shared/log.ts";
 import type { Config } from "../shared/config.ts";
@@ -26,8 +29,8 @@ interface Candidate {
 }
 
 /**
- * Only by the `Authorization: Bearer` header: URLs end up in logs, and RFC 6750 makes tokens in URLs and bodies optional (sections
- * 2.2 and 2.3). Only a token in the OAuth format is looked up in the store.
+ * Identifies the caller by the `Authorization: Bearer` header only. Tokens in URLs and bodies are ignored, because URLs end up in
+ * logs; RFC 6750 makes both optional (sections 2.2 and 2.3). Only a token in the OAuth format is looked up in the store.
  * @param paths the resources whose OAuth tokens are accepted. A challenge names the metadata of the first resource
  */
 export async function authenticate(
@@ -53,10 +56,16 @@ export async function authenticate(
   return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, metadata);
 }
 
-/** A header with more words is treated as if it contained one of this server's tokens. */
+/**
+ * The most words of an `Authorization` header that are compared with this server's tokens. A header with more words is treated as
+ * if it contained one.
+ */
 const MAX_WORDS = 20;
 
-/** Includes text in the format of a token: does not read the store. Searches malformed headers, because they leak tokens too. */
+/**
+ * Whether an `Authorization` header contains a token of this server, or text in the format of one. Does not read the store. Also
+ * searches malformed headers, because they leak tokens too.
+ */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
   const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
   for (const word of header.split(/[\s,]+/)) for (const part of basicParts(word)) words.add(part);
@@ -78,12 +87,15 @@ function basicParts(word: string): string[] {
   }
 }
 
-/** Recently valid OAuth tokens are exempt from the lookup limit until this time. */
+/** Recently valid OAuth tokens, with the time until which they are exempt from the lookup limit. */
 const validUntil = new Map<string, number>();
 const EXEMPT_MS = 600_000;
 const MAX_EXEMPT = 1000;
 
-/** Limited per address, because a lookup costs money; valid tokens are exempt, so that guesses do not lock out signed-in clients. */
+/**
+ * Returns the holder of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute.
+ * Recently valid tokens are exempt, so that a flood of guesses does not lock out signed-in clients.
+ */
 export async function lookUpToken(
   token: string,
   oauth: OAuth,
@@ -105,8 +117,9 @@ export async function lookUpToken(
 }
 
 /**
- * Undefined without the Bearer scheme or without text after it, "" if that text is not one token. The scheme is case-insensitive and
- * may be followed by any number of spaces (RFC 9110 section 11.4). Two headers arrive joined by ", ", so they are never one token.
+ * The token in an `Authorization` header; undefined without the Bearer scheme or without text after it, "" if that text is not
+ * one token. The scheme is case-insensitive and may be followed by any number of spaces (RFC 9110 section 11.4). Two headers
+ * arrive joined by ", ", so they are never one token.
  */
 function presentedToken(header: string | null): string | undefined {
   const credentials = /^bearer(?: +(.*))?$/is.exec(header ?? "");
@@ -114,7 +127,7 @@ function presentedToken(header: string | null): string | undefined {
   return /^[\x21-\x7e]+$/.test(credentials[1]) ? credentials[1] : "";
 }
 
-/** Compares digests with every candidate, and in constant time. */
+/** Compares the token with every candidate, by digest and in constant time. */
 async function principalOf(token: string, candidates: readonly Candidate[]): Promise<Principal | undefined> {
   const digest = await sha256(token);
   let match: Principal | undefined;
@@ -161,8 +174,8 @@ function previousCandidate(
 const REALM = "sandbox-mcp";
 
 /**
- * Status 401. For a request without a token, RFC 6750 section 3.1 requires a challenge without an error, which would make a client
- * discard its token.
+ * Status 401. The challenge has the error `invalid_token` only if the request has a token. For a request without a token, RFC
+ * 6750 section 3.1 requires a challenge without an error. An error would make a client discard its token.
  * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined for the panel, and if OAuth is off
  */
 export function unauthorized(reason: RefusalReason, message: string, metadata?: string): Refusal {
@@ -171,7 +184,10 @@ export function unauthorized(reason: RefusalReason, message: string, metadata?: 
   return { reason, response: json({ error: "Unauthorized", message }, 401, { "www-authenticate": header }) };
 }
 
-/** Status 403. A client signs in again with exactly the challenge's scopes, so these include the current ones. */
+/**
+ * Status 403 if the principal lacks a scope of `needed`, else undefined. The message names all required scopes. The challenge
+ * also names the principal's current scopes, because a client signs in again with exactly the scopes of the challenge.
+ */
 export function insufficientScope(
   { principal, metadata }: Caller,
   needed: readonly Scope[],
@@ -190,7 +206,7 @@ export function insufficientScope(
   return { reason: "insufficient_scope", response: json(body, 403, { "www-authenticate": header }) };
 }
 
-/** Status 503: after another status, the client would discard its token. */
+/** Status 503: the token could not be looked up. After another status, the client would discard its token. */
 function tokenUnchecked(): Refusal {
   const body = { error: "Service Unavailable", message: CALLER_TEXTS.unchecked };
   const response = json(body, 503, { "retry-after": "5" });

@@ -1,4 +1,4 @@
-/** Which client asks for which scopes, where the browser goes next, and how to sign in. */
+/** The consent page: which client asks for which scopes, where the browser goes next, and how to sign in. */
 import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { markup, plain } from "./html.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
@@ -12,14 +12,17 @@ import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS, backTo, siteButton } from
 interface Consent {
   description: ConsentDescription;
   issuer: string;
-  /** With `?`. The form sends it, so that an error page can offer a new start. */
+  /** The query of the authorization request, with `?`. The form sends it, so that an error page can offer a new start. */
   search: string;
   handle: string;
   headers: Headers;
   offeredScopes: readonly Scope[];
   ticked: readonly Scope[];
   signInMethods: ReadonlyMap<string, Offer>;
-  /** On a phone, a focused field opens the keyboard, which covers the client's name: so a field gets the focus only after an error. */
+  /**
+   * Whether the browser runs on a phone. There a focused field opens the keyboard, which covers the client's name. So a field
+   * gets the focus only after an error.
+   */
   onPhone: boolean;
   problem?: Problem | undefined;
 }
@@ -117,7 +120,7 @@ ${link && markup`<p><a class="button plain" href="${link.href}" rel="noreferrer"
   return page(title, body, { status, headers });
 }
 
-/** The server itself never redirects to the client with an error. */
+/** A link back to the client with an error. The server itself never redirects there. */
 export function clientErrorLink(redirectTo: string): { href: string; label: string } {
   return { href: redirectTo, label: backTo(hostOf(redirectTo)) };
 }
@@ -126,7 +129,7 @@ function hostOf(uri: string): string {
   return new URL(uri).host || uri;
 }
 
-/** A CSP source. CSP cannot express IPv6 addresses, so for them it is only the scheme. */
+/** The CSP source for a redirect URI. CSP cannot express IPv6 addresses, so the source for such an address is only the scheme. */
 function formTarget(redirectURI: string): string {
   const { protocol, host, hostname } = new URL(redirectURI);
   return hostname === "" || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;

@@ -1,10 +1,14 @@
-/** `__Host-` cookies cannot be set by another host. Browsers accept them only over HTTPS, so on loopback the prefix is missing. */
+/**
+ * The cookies that bind a sign-in to its browser. Over HTTPS their names have the `__Host-` prefix, so that no other host can
+ * set them. Browsers accept the prefix only over HTTPS, so on loopback, the only place with plain HTTP, the same cookies have
+ * no prefix.
+ */
 
 export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const PREFIX_WITHOUT_HOST = COOKIE_PREFIX.slice("__Host-".length);
 
-/** Cookies of this server and of Cloudflare. */
+/** Whether a cookie belongs to this server or to Cloudflare. */
 export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }
@@ -21,7 +25,7 @@ export function addCookiePrefix(request: Request, secure: boolean): Request {
   return new Request(request, { headers });
 }
 
-/** Over plain HTTP, browsers would drop cookies with the prefix and `Secure`. */
+/** Over plain HTTP, removes the prefix and `Secure`, because browsers would drop cookies that have them. */
 export function removeCookiePrefix(headers: Headers, secure: boolean): Headers {
   if (secure) return headers;
   const cookies = headers.getSetCookie();

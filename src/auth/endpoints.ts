@@ -1,4 +1,4 @@
-/** What OAuth clients call directly: metadata, registration, tokens, revocation. */
+/** The endpoints that OAuth clients call directly: metadata, registration, tokens, revocation. */
 import { readBody } from "../shared/stream-bytes.ts";
 import { json } from "../shared/responses.ts";
 import { log } from "../shared/log.ts";
@@ -12,14 +12,17 @@ import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
-/** Smaller than for other bodies, because the store keeps the whole registration. */
+/** Smaller than the limit of other bodies, because the store keeps the whole registration. */
 const MAX_REGISTRATION_BYTES = 16 * 1024;
 
-/** These become part of a store key, which has at most 512 bytes. The server's own values have a third of MAX_KEY_PART_BYTES. */
+/**
+ * Parameters that become part of a store key, which may have at most 512 bytes. The server's own values have a third of
+ * MAX_KEY_PART_BYTES.
+ */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
-/** Behind a proxy, the request may have arrived with another origin. */
+/** The request with the public origin in its URL. Behind a proxy, the request may have arrived with another origin. */
 export function moveToIssuer(request: Request, { issuer }: OAuth): Request {
   const { pathname, search, origin } = new URL(request.url);
   return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);
@@ -82,7 +85,7 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   return publicResponse;
 }
 
-/** Anybody can register clients, so beyond a limit the oldest unapproved one is deleted. */
+/** Limits the number of unapproved clients, because anybody can register clients. Beyond the limit, the oldest one is deleted. */
 async function boundClients(registration: Response, context: RequestContext): Promise<void> {
   const { client_id } = await registration.json<{ client_id: string }>();
   const { OAUTH_KV } = providerEnv(context);
@@ -98,7 +101,7 @@ function isTooLong(name: string, value: string): boolean {
 
 const UNREADABLE = {
   broken: [400, ENDPOINT_TEXTS.broken],
-  // Only for callers with a principal.
+  // `readBody` returns this only for callers with a principal.
   no_room: [429, ENDPOINT_TEXTS.tooLarge],
   too_large: [413, ENDPOINT_TEXTS.tooLarge],
   too_slow: [408, ENDPOINT_TEXTS.tooSlow],

@@ -1,4 +1,4 @@
-/** Every value is escaped, except instances of `HTML`. */
+/** HTML templates. Every value is escaped, except instances of `HTML`. */
 
 export class HTML {
   readonly text: string;
@@ -10,7 +10,10 @@ export class HTML {
 
 type Value = HTML | string | number | false | undefined | readonly Value[];
 
-/** False and undefined render as nothing. Not named `html`, because formatters rewrite templates of that name. */
+/**
+ * An HTML template. False and undefined render as nothing. It is not named `html`, because formatters rewrite templates of that
+ * name.
+ */
 export function markup(strings: TemplateStringsArray, ...values: Value[]): HTML {
   return new HTML(String.raw({ raw: strings }, ...values.map(renderValue)));
 }
@@ -22,11 +25,15 @@ function renderValue(value: Value): string {
   return String(value).replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
-/** One line of visible characters, so that a name from outside cannot imitate other text of the page. May be empty. */
+/**
+ * Makes a name from outside safe to show: one line of at most `limit` characters, without control, bidirectional and invisible
+ * characters, so that it cannot imitate other text of the page. Empty if nothing visible is left.
+ */
 export function plain(name: string, limit = 60): string {
   const line = name
     .replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Cs}]/gu, " ")
-    // Invisible, but letters or symbols in Unicode: Hangul fillers, the empty braille pattern, the null notehead.
+    // Invisible characters that Unicode counts as letters or symbols: Hangul fillers, the empty braille pattern, the null
+    // notehead.
     .replace(/[\u115f\u1160\u3164\uffa0\u2800\u{1d159}]/gu, " ")
     .replace(/\s+/g, " ")
     .trim();

@@ -1,4 +1,4 @@
-/** Failures are `StoreError`s, and every operation has a time limit. */
+/** The key-value store for OAuth: failures are `StoreError`s, and every operation has a time limit. */
 import type { Env } from "../shared/config.ts";
 import { logError } from "../shared/log.ts";
 import type { SignInName } from "../shared/principal.ts";
@@ -8,23 +8,26 @@ import { messageOf } from "../shared/text.ts";
 
 const MAX_KEY_BYTES = 512;
 
-/** Most operations take less than a second. */
+/** The time limit of one operation. Most take less than a second. */
 const TIMEOUT_MS = 10_000;
 
-/** Keeps the store's message, because the OAuth provider recognizes some. */
+/** The store failed or timed out. Keeps the store's message, because the OAuth provider recognizes some messages. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 }
 
 export function guardStore(store: KVNamespace): KVNamespace {
   return interceptStore(store, (name, key, call) => {
-    // No value has a key that is too long, and the store would throw.
+    // No value has a key that is too long, and the store would throw for such a key.
     const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
     return name === "get" && isTooLong ? Promise.resolve(null) : withTimeLimit(call);
   });
 }
 
-/** The sign-in methods' own values. A key begins with its name and a colon: see the table in docs/internals/storage.md. */
+/**
+ * The keys of the sign-in methods' own values. A key begins with its name here and a colon. docs/internals/storage.md has the
+ * table.
+ */
 export const METHOD_KEYS = {
   "github-login": {
     id: "<login>",
@@ -50,7 +53,7 @@ export function methodStore({ OAUTH_KV }: Pick<Env, "OAUTH_KV">): MethodStore {
   };
 }
 
-/** @param intercept gets each method's name, its first argument, and a function that makes the call */
+/** Wraps a store. @param intercept gets each method's name, its first argument, and a function that makes the call */
 export function interceptStore(
   store: KVNamespace,
   intercept: (name: string | symbol, key: unknown, call: () => Promise<unknown>) => unknown,
@@ -82,7 +85,7 @@ async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   throw new StoreError("OAUTH_KV did not respond in time");
 }
 
-/** Logs the error if the store failed. */
+/** The result of the work. If the store failed, logs the error and returns undefined. */
 export async function unlessStoreFails<T>(context: RequestContext, where: string, work: () => Promise<T>) {
   try {
     return await work();

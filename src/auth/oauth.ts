@@ -21,18 +21,18 @@ import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, addPanelClient } from "./panel-
 import { guardStore } from "./oauth-store.ts";
 import { ENDPOINT_TEXTS, OAUTH_OFF } from "./texts.ts";
 
-/** Each is a separate resource: its tokens are refused at the others. */
+/** The MCP paths and the panel. Each is a separate resource: its tokens are refused at the others. */
 const RESOURCE_PATHS = ["/mcp", "/", PANEL_PATH] as const;
 
 export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 
 const ACCESS_TOKEN_SECONDS = 3600;
-/** However often the grant is refreshed. */
+/** A grant ends this long after the sign-in, however often it is refreshed. */
 const GRANT_SECONDS = (30 * DAY_MS) / 1000;
 const SESSION = { accessTokenTTL: PANEL_SESSION_SECONDS, refreshTokenTTL: 0 };
 const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
-/** The provider encrypts it with a key that only the token's holder has. */
+/** The content of a grant. The provider encrypts it with a key that only the token's holder has. */
 const grantSchema = z.preprocess(
   // Grants last 30 days. Grants of earlier versions call the field `door`.
   (props) => (isRecord(props) ? { via: props.door, ...props } : props),
@@ -47,15 +47,15 @@ export interface OAuth {
   resources: ReadonlyMap<ResourcePath, OAuthResourceServer<ProviderEnv, Principal>>;
 }
 
-/** The provider passes nothing else to its callbacks. */
+/** The bindings with the request's context, because the provider passes nothing else to its callbacks. */
 interface ProviderEnv extends Env {
   context: RequestContext;
 }
 
-/** Passes the name of a failed check to the log, and is removed before the response is sent. */
+/** A response header that passes the name of a failed check to the log. Removed before the response is sent. */
 export const CHECK_HEADER = "x-failed-check";
 
-/** The last one for each configuration. On loopback the origin depends on the request's host. */
+/** The last `OAuth` built for a configuration. On loopback the origin depends on the request's host. */
 const built = new WeakMap<Config, OAuth>();
 
 export function oauthFor(request: Request, { env, config }: RequestContext): OAuth | { off: string } {
@@ -79,12 +79,12 @@ export function metadataURL({ issuer }: OAuth, path: ResourcePath): string {
   return `${issuer}${METADATA_PATH}${path === "/" ? "" : path}`;
 }
 
-/** Other tokens are not looked up. */
+/** Whether the token has this server's format. Other tokens are not looked up. */
 export function isTokenShaped(token: string): boolean {
   return /^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token);
 }
 
-/** Undefined if the token is invalid, `unavailable` if the lookup failed. */
+/** The principal of an access token for one of `paths`; undefined if it is invalid, `unavailable` if the lookup failed. */
 export async function tokenHolder(
   oauth: OAuth,
   token: string,
@@ -122,8 +122,9 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // With metadata documents, anybody can make the server fetch a URL without signing in: on loopback, from inside the user's network. The
-    // local platform turns them off even if it has a public origin.
+    // With metadata documents, anybody can make the server fetch a URL without signing in. On loopback that request would come
+    // from inside the user's network, so metadata documents are off on loopback. The local platform turns them off even if it has
+    // a public origin.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,
@@ -161,7 +162,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
   return { issuer, server, resources };
 }
 
-/** Responds with the token's principal, for `tokenHolder`. */
+/** Builds the server of one resource. Its handler responds with the token's principal, for `tokenHolder`. */
 function protectedResource(
   server: OAuthAuthorizationServer<ProviderEnv>,
   config: Config,

@@ -1,4 +1,4 @@
-/** Headers deny everything a page does not need. */
+/** The layout of all pages, with headers that deny everything a page does not need. */
 import { HTML, markup } from "./html.ts";
 import { sha256 } from "../shared/sha256.ts";
 
@@ -81,7 +81,10 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .warn { color: var(--warn); background: var(--warn-back); }
 `;
 
-/** Works after the pointer was here for a second: a page above this one could disappear at the first click of a double click. */
+/**
+ * A button that approves by one click. The click counts when the pointer has been over the page for a second: another page could
+ * show itself above this one and disappear at the first click of a double click.
+ */
 export function approvalButton(button: HTML): HTML {
   return markup`<div class="late">${button}</div>`;
 }
@@ -129,7 +132,7 @@ interface Document {
   headers: Headers;
 }
 
-/** Cannot be framed. @param policy its Content-Security-Policy */
+/** A complete document that cannot be framed. @param policy its Content-Security-Policy */
 export function htmlDocument({ title, head, body, policy, status, headers }: Document): Response {
   headers.set("content-type", "text/html; charset=utf-8");
   headers.set("content-security-policy", policy.join("; "));

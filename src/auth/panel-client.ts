@@ -4,12 +4,15 @@ import { DAY_MS } from "../shared/days.ts";
 import { interceptStore } from "./oauth-store.ts";
 import { PANEL_CALLBACK_PATH } from "./paths.ts";
 
-/** Registered clients have random ids. */
+/** Registered clients have random ids, so none can have this one. */
 export const PANEL_CLIENT_ID = "panel";
 
 export const PANEL_SESSION_SECONDS = (7 * DAY_MS) / 1000;
 
-/** The panel's client is not stored, so it needs no set-up and never expires. */
+/**
+ * Wraps a store so that the panel counts as a registered client. The client is not stored, so it needs no set-up and never
+ * expires.
+ */
 export function addPanelClient(store: KVNamespace, issuer: string): KVNamespace {
   const client: ClientInfo = {
     clientId: PANEL_CLIENT_ID,

@@ -1,7 +1,7 @@
 /**
- * A panel session in a browser: a panel access token in a cookie, which scripts cannot read, and which browsers send only with requests
- * from pages of this site. A request that changes something must come from a page of this server (`isFromPanel`). The session ends
- * with its grant, or when the person's sign-in rule is removed.
+ * A panel session in a browser: a panel access token in a cookie. Scripts cannot read the cookie, and browsers send it only with
+ * requests from pages of this site. A request that changes something must come from a page of this server (`isFromPanel`). The
+ * session ends with its grant, or when the person's sign-in rule is removed.
  */
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
@@ -20,16 +20,19 @@ import { CALLER_TEXTS, NOT_APPROVED, NOT_SIGNED_IN, SIGN_IN_EXPIRED, STORAGE_SIL
 
 const SESSION_COOKIE = "panel";
 
-/** Binds a sign-in to its browser. Has the state, the code verifier and the page to return to. */
+/** The cookie that binds a sign-in to its browser. It has the state, the code verifier and the page to return to. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/** Where a sign-in may return to, besides the panel: the page for a network decision (with its token), and for git hosts. */
+/**
+ * Pages besides the panel that a sign-in may return to: the page for a network decision (with its token) and the page for git
+ * hosts.
+ */
 const RETURN_PATHS = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
-/** The same as on the consent page. */
+/** The time limit of a sign-in, the same as on the consent page. */
 const SIGN_IN_SECONDS = 600;
 
-/** The server's codes are a third as long. */
+/** The longest code that is looked up. The server's codes are a third as long. */
 const MAX_CODE_BYTES = 360;
 
 export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<Response> {
@@ -80,7 +83,7 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   ]);
 }
 
-/** Requests from other pages than this server's are refused by their `Origin` header. */
+/** The caller of a request from one of this server's pages. Requests from other pages are refused by their `Origin` header. */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));
@@ -89,7 +92,10 @@ export async function panelCaller(request: Request, context: RequestContext): Pr
   return { reason: "bad_origin", response };
 }
 
-/** For requests that only show data: does not check which page sent the request. */
+/**
+ * The caller of the browser's session, for requests that only show data. Does not check which page sent the request, so a request
+ * that changes something needs `panelCaller`.
+ */
 export async function panelSession(
   request: Request,
   oauth: OAuth,
@@ -131,7 +137,7 @@ export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
   return request.headers.get("origin") === issuer;
 }
 
-/** Undefined if there are two cookies of the name, because one could be forged. */
+/** The value of a cookie; undefined if there are two of its name, because one could be forged. */
 function cookieOf(request: Request, name: string, oauth: OAuth): string | undefined {
   const fullName = cookieName(name, oauth);
   const start = `${isSecure(oauth) ? fullName : fullName.replace(/^__Host-/, "")}=`;
@@ -143,12 +149,12 @@ function cookieOf(request: Request, name: string, oauth: OAuth): string | undefi
   return values.length === 1 ? values[0] || undefined : undefined;
 }
 
-/** Over plain HTTP with the port, because browsers send a host's cookies to servers on all its ports. */
+/** Over plain HTTP the name has the port, because browsers send a host's cookies to servers on all its ports. */
 function cookieName(name: string, oauth: OAuth): string {
   return `${COOKIE_PREFIX}${name}${isSecure(oauth) ? "" : `-${new URL(oauth.issuer).port || 80}`}`;
 }
 
-/** @param value characters that cookies allow, as in all tokens */
+/** @param value text of characters that cookies allow; all tokens are such text */
 function cookie(oauth: OAuth, name: string, value: string, seconds: number, sameSite: "Lax" | "Strict") {
   return `${cookieName(name, oauth)}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${sameSite}; Secure`;
 }

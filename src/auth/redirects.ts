@@ -2,8 +2,9 @@ import type { Config } from "../shared/config.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 
 /**
- * Requires a DNS name or an IP address, and no host of a preview, where code in a sandbox would receive the authorization code. The URL
- * standard allows more characters in a host (`a;sandbox`, `*`, `a,b`), which could add directives to the consent page's CSP.
+ * Whether an HTTP address has a DNS name or an IP address as its host, and not the host of a preview. At a preview, code in a
+ * sandbox would receive the authorization code. The URL standard allows more characters in a host (`a;sandbox`, `*`, `a,b`). The
+ * consent page's CSP names the host, so such characters could add directives to it.
  */
 export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   const url = new URL(redirectURI);
@@ -12,7 +13,7 @@ export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   return /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(url.hostname) && previewLabel(url, config) === undefined;
 }
 
-/** The provider refuses invalid JSON. */
+/** Whether a registration request has a redirect URI with a forbidden host. The provider refuses invalid JSON. */
 export function hasForbiddenHost(registration: string, config: Config): boolean {
   let uris: unknown;
   try {

@@ -1,4 +1,7 @@
-/** Finds out what was revoked by watching the store: the provider always returns status 200 (RFC 7009, 2.2). */
+/**
+ * Finds out which grant or token a revocation revoked, by watching the store: the provider always returns status 200 (RFC 7009,
+ * 2.2).
+ */
 import * as z from "zod";
 import { interceptStore } from "./oauth-store.ts";
 
@@ -13,6 +16,7 @@ const tokenRecord = z.object({
   grant: z.object({ clientId: z.string(), scope: z.array(z.string()) }),
 });
 
+/** Wraps a store and records the values that are read, and the keys that are deleted. */
 export function watchRevocations(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];

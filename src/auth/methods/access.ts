@@ -1,4 +1,4 @@
-/** Cloudflare Access protects `/authorize` and names the person in a signed header. */
+/** Sign-in by Cloudflare Access, which protects `/authorize` and names the person in a signed header. */
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
 import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
@@ -8,7 +8,7 @@ import type { FormMethod, MethodConfig, Rule } from "./method.ts";
 const NAME = "access";
 
 interface Settings {
-  /** The team's origin issues its assertions. */
+  /** The team's origin, which is the issuer of its assertions. */
   issuer: string;
   audience: string;
   certsURL: string;
@@ -53,7 +53,7 @@ function ruleOf({ issuer, audience }: Settings): Rule<typeof NAME> {
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-/** Fetched by URL on first use, and again when they are old or a key is unknown. */
+/** The team's signing keys by URL. Fetched on first use, and again when they are old or a key is unknown. */
 const keySets = new Map<string, KeySet>();
 
 async function identityOf(request: Request, context: RequestContext) {
@@ -67,7 +67,7 @@ async function identityOf(request: Request, context: RequestContext) {
   }
 }
 
-/** Undefined without a valid assertion, and for a service token. @throws if the team's keys cannot be fetched */
+/** The person; undefined without a valid assertion, and for a service token. @throws if the team's keys cannot be fetched */
 async function verifyAssertion(request: Request, { issuer, audience, certsURL }: Settings) {
   const assertion = request.headers.get("cf-access-jwt-assertion");
   if (!assertion) return undefined;
@@ -89,7 +89,7 @@ async function verifyAssertion(request: Request, { issuer, audience, certsURL }:
   }
 }
 
-/** Other errors mean that the keys are unavailable. */
+/** Whether the error means that the assertion is invalid. Other errors mean that the keys are unavailable. */
 function isRefusal(error: unknown): boolean {
   return (
     error instanceof errors.JOSEError &&

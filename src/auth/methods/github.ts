@@ -1,4 +1,4 @@
-/** GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
+/** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
 import * as z from "zod";
 import type { MethodStore } from "../oauth-store.ts";
 import { challengeOf } from "../pkce.ts";
@@ -13,7 +13,7 @@ import {
 
 const NAME = "github";
 
-/** In lower case. Logins of managed users contain an underscore. */
+/** A login in lower case. Logins of managed users contain an underscore. */
 const LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 
 interface Settings {
@@ -73,7 +73,7 @@ function requireSettings(config: MethodConfig<typeof NAME>): Settings {
   return settings;
 }
 
-/** For a login or `id:<number>`. They always differ: no login has a colon. */
+/** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or `id:<number>`. They always differ: no login has a colon. */
 function userRule(entry: string): Rule<typeof NAME> {
   return `${NAME}:user:${entry}`;
 }
@@ -108,7 +108,11 @@ async function accountOf(
   return { ...account, token: granted.access_token };
 }
 
-/** GitHub reassigns free logins, so a listed one belongs to the account that used it first. @throws {SiteError} */
+/**
+ * The configuration rule that lets the account sign in, or the reason for refusing it. A listed login belongs to the account
+ * that first used it, because GitHub reassigns free logins. `store` keeps that account.
+ * @throws {SiteError}
+ */
 async function ruleOf(
   settings: Settings,
   account: Account & { token: string },

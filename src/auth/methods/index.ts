@@ -1,4 +1,4 @@
-/** In the order in which the consent page shows them. */
+/** The sign-in methods, in the order in which the consent page shows them. */
 import type { Config } from "../../shared/config.ts";
 import { OWNER_ID, type Principal, type SignInName, tokenPrincipalID } from "../../shared/principal.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
@@ -13,7 +13,7 @@ export const METHODS: readonly SignInMethod[] = Object.values(BY_NAME);
 
 export const REDIRECT_METHODS: readonly RedirectMethod[] = METHODS.filter((method) => "signInURL" in method);
 
-/** In a browser, as the same principal, on a server on which OAuth is on. */
+/** Whether the caller can sign in as the same principal in a browser, on a server on which OAuth is on. */
 export function canSignIn({ id }: Principal, context: RequestContext): boolean {
   return id === OWNER_ID ? owner.isOn(context) : !id.startsWith(tokenPrincipalID(""));
 }

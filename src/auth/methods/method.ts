@@ -1,4 +1,4 @@
-/** Each sign-in method has a file in this folder and a line in index.ts. */
+/** The interface of sign-in methods. Each method has a file in this folder and a line in index.ts. */
 import type { Config } from "../../shared/config.ts";
 import type { SignInRefusal } from "../../shared/log.ts";
 import type { OWNER_ID, SignInName } from "../../shared/principal.ts";
@@ -9,6 +9,7 @@ import type { MethodStore } from "../oauth-store.ts";
 
 export interface Identity<Name extends SignInName = SignInName> {
   principal: Name extends "owner" ? typeof OWNER_ID : `${Name}:${string}`;
+  /** The rule that let the person sign in, one of `Method.rules`. */
   rule: Rule<Name>;
 }
 
@@ -28,6 +29,7 @@ interface RefusedForm {
   problem: Problem;
 }
 
+/** The refusal for a person who returned from another site and may not sign in. */
 interface RefusedAccount {
   refused: "not_allowed" | "login_reassigned";
   login: string;
@@ -40,7 +42,7 @@ export class SiteError extends Error {
 
 const SITE_TIMEOUT_MS = 10_000;
 
-/** Returns redirects. @throws {SiteError} also after the time limit */
+/** Sends a request to the site of a sign-in method. Returns redirects. @throws {SiteError} also after the time limit */
 export async function fetchSite(title: string, url: string, init: RequestInit): Promise<Response> {
   try {
     return await fetch(url, { ...init, redirect: "manual", signal: AbortSignal.timeout(SITE_TIMEOUT_MS) });
@@ -51,9 +53,10 @@ export async function fetchSite(title: string, url: string, init: RequestInit): 
 
 interface Appearance {
   verb: string;
-  /** The name `decision`, and the method's name as the value. */
+  /** The attributes of the method's button: the name `decision`, and the method's name as the value. */
   button: HTML;
   isPanel: boolean;
+  /** Whether this is the only sign-in method on the page. */
   isAlone: boolean;
   alert: HTML | false | undefined;
   isFocused: boolean;
@@ -62,12 +65,16 @@ interface Appearance {
 export interface Offer {
   /** A click alone approves, so the page must protect the button. False if the person types a secret first. */
   isOneClick: boolean;
+  /** The part of the form with its button. */
   show(appearance: Appearance): HTML;
   /** The sign-in page's origin, if it is another site. The server may redirect the form there. */
   origin?: string;
 }
 
-/** A method sees its own variables, which begin with its name. The owner's method sees all. */
+/**
+ * The part of the configuration that a method sees: its own variables, which begin with its name. The owner's method sees all of
+ * it.
+ */
 export type MethodConfig<Name extends SignInName> = Name extends "owner"
   ? Config
   : { values: Pick<Config["values"], VariableName & `${Uppercase<Name>}_${string}`> };
@@ -75,17 +82,20 @@ export type MethodConfig<Name extends SignInName> = Name extends "owner"
 interface Method<Name extends SignInName> {
   /** The method's name in the log, grants and forms, and before the colon of principal ids. It never changes. */
   name: Name;
-  /** Turns the method on. Begins with its name. */
+  /** The variable that turns the method on. It begins with the method's name. */
   variable: Name extends "owner" ? "SERVER_AUTH_TOKEN" : VariableName & `${Uppercase<Name>}_${string}`;
   isOn(context: Pick<RequestContext, "env"> & { config: MethodConfig<Name> }): boolean;
-  /** Lets people sign in now. Every use of a grant's tokens checks that its rule still exists, so never change the text of a rule. */
+  /**
+   * The rules that let people sign in now. A grant names its rule, and every use of its tokens checks that the rule still
+   * exists. So never change the text of a rule.
+   */
   rules(config: MethodConfig<Name>): Promise<readonly Rule<Name>[]> | readonly Rule<Name>[];
 }
 
 export interface FormMethod<Name extends SignInName = SignInName> extends Method<Name> {
-  /** Undefined if this browser cannot use the method. */
+  /** Returns undefined if this browser cannot use the method. */
   offer(request: Request, context: RequestContext): Promise<Offer | undefined>;
-  /** The service that identifies people before their requests reach the server, if that is how the method works. */
+  /** The name of the service that identifies people before their requests reach the server, if that is how the method works. */
   gateway?: string;
   identify(
     form: URLSearchParams,
@@ -94,13 +104,14 @@ export interface FormMethod<Name extends SignInName = SignInName> extends Method
   ): Promise<Identity<Name> | RefusedForm | undefined>;
 }
 
-/** Bind a sign-in at another site to this browser and this server. */
+/** Values that bind a sign-in at another site to this browser and this server. */
 export interface SignInRedirect {
   verifier: string;
   redirectURI: string;
 }
 
 export interface RedirectMethod<Name extends SignInName = SignInName> extends Method<Name> {
+  /** The site's name, in texts. */
   title: string;
   /** The sign-in page's origin. The server may redirect the form there. */
   origin(config: MethodConfig<Name>): string;

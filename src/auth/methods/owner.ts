@@ -1,4 +1,4 @@
-/** The server's token, typed into the form. `Attempts` counts wrong tokens. */
+/** Sign-in with the server's token, typed into the form. `Attempts` counts wrong tokens. */
 import { ATTEMPTS_NAME, addressOf, attemptsOf } from "../../actors/attempts.ts";
 import { ownerTokens } from "../../shared/owner-tokens.ts";
 import { OWNER_ID } from "../../shared/principal.ts";
@@ -42,7 +42,7 @@ ${alert}<label class="field" for="token">The server's token</label>
   },
 };
 
-/** Contains a digest of the server's token, with which nobody can sign in. */
+/** The rule for holders of the server's token. It contains a digest of the token. Nobody can sign in with the digest. */
 async function ownerRule(serverAuthToken: string): Promise<Rule<"owner">> {
   const digest = await sha256(`sandbox-mcp owner's door\n${serverAuthToken}`);
   return `owner:${digest.subarray(0, 16).toHex()}`;

@@ -10,13 +10,19 @@ export const APP_MIME_TYPE = "text/html;profile=mcp-app";
 
 export const PANEL_URI = "ui://sandbox-mcp/panel";
 
-/** Names the tools that the page may call, because clients do not tell the page. */
+/**
+ * The resource with the names of the tools that the page may call. The page reads it first, because clients do not tell the
+ * page these names.
+ */
 export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 
-/** In a result's `_meta`, which clients show to the page but not to the model. */
+/** The key of the run's id in a result's `_meta`. Clients show `_meta` to the page but not to the model. */
 export const RUN_META = "sandbox-mcp/run";
 
-/** In a result's `_meta`: clients check structured content against the tool's output schema. */
+/**
+ * The key of an error's data in the result's `_meta`, for clients that request structured results. Structured content cannot
+ * have this data, because clients check it against the tool's output schema.
+ */
 export const ERROR_META = "sandbox-mcp/error";
 
 export function declaresApps(message: unknown): boolean {
@@ -26,10 +32,13 @@ export function declaresApps(message: unknown): boolean {
 
 type PanelForm = "structured" | "raw";
 
-/** Has the value of `?results=`. Clients forward only name and arguments; VS Code and LibreChat drop `_meta` keys. */
+/**
+ * The argument in which the page sends the value of `?results=`. No tool's schema has it. It is an argument, because clients
+ * forward only the tool's name and arguments, and some (VS Code, LibreChat) drop `_meta` keys.
+ */
 const FORM_ARGUMENT = "_results";
 
-/** @returns undefined if the page did not make the call */
+/** Removes the argument from a message. @returns undefined if the page did not make the call */
 export function takePanelForm(message: unknown): PanelForm | undefined {
   if (!isRecord(message) || message.method !== "tools/call" || !isRecord(message.params)) return undefined;
   const { arguments: args } = message.params;

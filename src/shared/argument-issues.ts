@@ -1,4 +1,4 @@
-/** Each message ends a sentence that begins with the argument's name. */
+/** Explains why a value does not match a schema. Each message ends a sentence that begins with the argument's name. */
 import type * as z from "zod";
 import { shownName, makeVisible } from "./shown.ts";
 import { cutText } from "./text.ts";
@@ -13,14 +13,14 @@ const KINDS: Record<string, string> = {
   record: "an object",
 };
 
-/** Problems, and unknown names, per text. A call may have thousands. */
+/** How many problems, and how many unknown names, one text lists. A call may have thousands. */
 const LISTED = 5;
 
 const MAX_NAME_CHARS = 100;
 
 const alternatives = new Intl.ListFormat("en-GB", { type: "disjunction" });
 
-/** The `error` option of a parse. Messages of the schema take precedence. */
+/** Replaces zod's own messages, as the `error` option of a parse. Messages of the schema take precedence. */
 export function issueMessage(issue: z.core.$ZodRawIssue): string {
   switch (issue.code) {
     case "invalid_type":

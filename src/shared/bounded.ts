@@ -1,27 +1,29 @@
-/** 8 MiB of JSON can have millions of values, so a size limit is not enough. */
+/** Limits for JSON from sandboxes and clients: 8 MiB of JSON can have millions of values, so a size limit is not enough. */
 
-/** `name` is the longest member name in characters. */
+/** The most values, the deepest nesting, and the longest member name in characters. */
 interface JSONBounds {
   values: number;
   depth: number;
   name: number;
 }
 
-/** Data from a sandbox is large only if it has a large string. Within these limits, parsing takes at most 20 ms. */
+/**
+ * For data from a sandbox. Such data is large only if it has a large string. Within these limits, parsing takes at most 20 ms.
+ */
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
 
-/** All names are known. A listing of 5,000 files has 25,000 values. */
+/** For responses of our own protocol, where all names are known. A listing of 5,000 files has 25,000 values. */
 export const RESPONSE_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
 
-/** The longest event of a run names 20 ports. */
+/** For an event of a run. The longest event names 20 ports. */
 export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
 
-/** @returns undefined for invalid JSON and beyond the bounds; null is a value */
+/** @returns undefined for invalid JSON and for JSON over the bounds. The JSON value `null` is returned as null */
 export function parseBounded(text: string, bounds: JSONBounds): unknown {
   return exceedsBounds(text, bounds) ? undefined : parseJSON(text);
 }
 
-/** @returns undefined for invalid JSON; null is a value */
+/** @returns undefined for invalid JSON. The JSON value `null` is returned as null */
 export function parseJSON(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -36,7 +38,7 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
 export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
   let values = 0;
   let depth = 0;
-  // A regular expression takes longer than the parser itself.
+  // Compares character codes, because a regular expression takes longer than the parser itself.
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === QUOTE) {
@@ -46,7 +48,7 @@ export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
       at = end;
     } else if (code === CLOSE_LIST || code === CLOSE_OBJECT) depth -= 1;
     else if (code === COMMA || code === OPEN_LIST || code === OPEN_OBJECT) {
-      // The value that may follow.
+      // Counts the value that may follow.
       values += 1;
       if (code !== COMMA) depth += 1;
       if (values > bounds.values || depth > bounds.depth) return true;
@@ -61,7 +63,7 @@ function isName(text: string, end: number): boolean {
   return after.exec(text)?.[0] === ":";
 }
 
-/** The first quote after an even number of backslashes. */
+/** The end of a string that began before `from`: the first quote after an even number of backslashes. */
 function endOfString(text: string, from: number): number {
   for (let end = text.indexOf('"', from); end >= 0; end = text.indexOf('"', end + 1)) {
     let before = end;

@@ -12,26 +12,27 @@ const MIB = 1024 * 1024;
 
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
-/** R2 or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
+/** An R2 bucket or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
 type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
 
-/** This folder imports no actors. */
+/** Untyped, because this folder imports no actors. */
 type Namespaces = Record<(typeof DURABLE_OBJECTS)[number], DurableObjectNamespace>;
 
 export type SandboxNamespaces = Pick<Namespaces, SandboxClass>;
 
+/** Bindings and variables. `parseConfig` parses the variables. */
 export interface Env extends Omit<Namespaces, "Attempts">, Partial<Record<VariableName, string>> {
-  /** Without it, owners cannot sign in by token. */
+  /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it, owners cannot sign in by token. */
   Attempts?: DurableObjectNamespace;
-  /** Without it OAuth is off. */
+  /** Stores OAuth clients, grants and tokens. Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;
-  /** The local platform's task definitions, which take precedence over `COMPONENTS`. */
+  /** The local platform's folder of task definitions. It takes precedence over `COMPONENTS`. */
   COMPONENTS_FOLDER?: Fetcher;
-  /** Use it through `objectStore`. */
+  /** Stores logs and artifacts of runs, saved workspaces, and definitions. Use it through `objectStore`. */
   RESULTS: BucketBinding;
-  /** Without it there is no limit for the calls of a principal. */
+  /** Limits the calls of a principal. Without it there is no limit. */
   RATE_LIMITER?: RateLimit;
-  /** For OAuth requests that cause writes, by client address. Without it, a limiter in this process limits them. */
+  /** Limits OAuth requests that cause writes, for each client address. Without it, a limiter in this process limits them. */
   ADDRESS_LIMITER?: RateLimit;
 }
 
@@ -43,7 +44,7 @@ export type Config = Readonly<ReturnType<typeof configOf>>;
 
 export type Limits = Config["limits"];
 
-/** Each problem is a sentence that names a variable, never its value. */
+/** The configuration is invalid. Each problem is a sentence that names a variable, never its value. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
   readonly problems: readonly string[];
@@ -56,7 +57,7 @@ export class ConfigError extends Error {
 
 const parsed = new WeakMap<object, Config | ConfigError>();
 
-/** Parsed once per `env`. @throws {ConfigError} naming every wrong variable */
+/** The configuration of `env`, parsed once per object. @throws {ConfigError} naming every wrong variable */
 export function parseConfig(env: Env): Config {
   const known = parsed.get(env) ?? parse(env);
   parsed.set(env, known);
@@ -84,7 +85,7 @@ function parse(env: Env): Config | ConfigError {
   return problems.length > 0 ? new ConfigError(problems) : configOf(values);
 }
 
-/** For variables that must be set together with `name`. An empty list counts as not set. */
+/** Errors for variables that must be set together with `name`, but are not. An empty list counts as not set. */
 function missingVariables(name: VariableName, values: Values): string[] {
   const isSet = (other: string) =>
     ![undefined, ""].includes((values as Record<string, unknown>)[other]?.toString());
@@ -106,7 +107,7 @@ function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   );
 }
 
-/** With the names and units that the code uses. The table of variables documents them. */
+/** The values, with the names and units that the code uses. The table of variables documents them. */
 function configOf(values: Values) {
   const metadata = values.OAUTH_CLIENT_METADATA;
   const authTokens: readonly StaticToken[] = values.AUTH_TOKENS ?? [];
@@ -176,7 +177,7 @@ function modelSecrets(key: string | undefined, token: string | undefined): Secre
   return [{ name: "model", hosts: [MODEL_HOST], place, value, principals: [SERVER], variable: undefined }];
 }
 
-/** The server's own host would count as a preview, or share its cookies with all previews. */
+/** Whether the server's own host would count as a preview, or would share its cookies with all previews. */
 function coversServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
   if (previewHost === undefined || publicOrigin === undefined) return false;
   const { hostname } = new URL(`https://${previewHost}`);

@@ -1,24 +1,26 @@
+/** A sandbox's recent connections, allowed and refused, one line each. */
 import { ALLOWED_PORTS } from "./network-policy.ts";
 
 export interface Connection {
-  /** The beginning, in milliseconds since the epoch. */
+  /** When the connection began, in milliseconds since the epoch. */
   at: number;
   host: string;
   port: number;
-  /** `CONNECT` for a tunnel. */
+  /** `CONNECT` for a tunnel, otherwise the request's method. */
   method: string;
   status?: number;
   bytes: number;
   /** Names of the added secrets, separated by commas. Never a value. */
   secret?: string;
   /**
-   * `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves to, an address that no policy allows.
-   * `mismatch`: the request was sent to one host and named another.
+   * Why the connection was refused. `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves
+   * to, an address that no policy allows. `mismatch`: the request was sent to one host and named another.
    */
   refused?: "policy" | "address" | "mismatch";
 }
 
 export interface SeenConnections {
+  /** The id of the `ConnectionLog` that recorded the connections. */
   log: string;
   refused: number;
   connections: readonly Connection[];
@@ -26,7 +28,7 @@ export interface SeenConnections {
 
 export interface Refusal {
   host: string;
-  /** Set if not in `ALLOWED_PORTS`: no list of hosts can allow it. */
+  /** The port, if it is not in `ALLOWED_PORTS`: no list of hosts can allow it. */
   port?: number;
   why: NonNullable<Connection["refused"]>;
   count: number;

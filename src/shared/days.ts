@@ -11,7 +11,7 @@ export function nextDay(now: number): string {
   return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
 }
 
-/** Splits the last `seconds` before `now`. */
+/** How many of the last `seconds` before `now` belong to each day. */
 export function splitByDay(seconds: number, now: number): [day: number, seconds: number][] {
   const days: [number, number][] = [];
   for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {

@@ -1,6 +1,7 @@
 /**
- * The query of the endpoint's URL, for all calls to it: `?sandbox=name` sets the default sandbox, `?results=structured` adds data to the
- * text, `?results=raw` also keeps terminals' control sequences, `?tools=` selects tools, `?images=off` replaces images by descriptions.
+ * The query of the endpoint's URL. It applies to all calls to this URL: `?sandbox=name` sets the default sandbox,
+ * `?results=structured` adds data to the text, `?results=raw` also keeps terminals' control sequences, `?tools=` selects tools,
+ * and `?images=off` replaces images by descriptions.
  */
 import * as z from "zod";
 import { list } from "./env-fields.ts";
@@ -9,10 +10,10 @@ import { type ToolName, describeWrongChoice } from "./tool-sets.ts";
 
 export interface EndpointQuery {
   sandbox: string;
-  /** Results have `structuredContent`, and tools output schemas. */
+  /** Whether results have `structuredContent`, and the list of tools has output schemas. */
   structured: boolean;
   tools?: readonly string[] | undefined;
-  /** Logs keep control sequences, for clients that are terminals. */
+  /** Whether a terminal's log keeps its control sequences, for clients that are terminals. */
   raw?: boolean;
   images: boolean;
 }
@@ -26,7 +27,7 @@ const parameters = z.object({
   images: z.enum(["on", "off"], "must be on or off").default("on"),
 });
 
-/** Returns a sentence about the query's problem, if any. @param offered the tools that `?tools=` may choose */
+/** The parsed query, or a sentence about its problem. @param offered the tools that `?tools=` may choose */
 export function endpointQueryOf(
   { searchParams }: URL,
   offered: ReadonlySet<ToolName>,
@@ -41,7 +42,8 @@ export function endpointQueryOf(
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
   const badTools = data?.tools && describeWrongChoice(data.tools, offered);
   if (badTools) problems.push(`tools ${badTools}`);
-  // Gateways add parameters, which are ignored. A name close to one of the server's is probably a typing error.
+  // Gateways add parameters, which are ignored. A name close to one of the server's parameters is probably a typing error, so
+  // it is reported.
   for (const name of searchParams.keys()) {
     const intended = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
     if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${intended}`);
@@ -71,6 +73,7 @@ function isClose(name: string, known: string): boolean {
   return lower.startsWith(known) || isWithin(2, lower, known);
 }
 
+/** Whether at most `edits` insertions, deletions and replacements turn one text into the other. */
 function isWithin(edits: number, one: string, other: string): boolean {
   if (one === other) return true;
   if (edits === 0) return false;

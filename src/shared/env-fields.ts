@@ -1,8 +1,12 @@
-/** An issue's message ends a sentence that begins with the variable's name. */
+/** Schemas for values of variables. An issue's message ends a sentence that begins with the variable's name. */
 import * as z from "zod";
 import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
-/** `.dev.vars` and CI systems write unset variables as empty text; `wrangler secret put` from a pipe adds a newline. */
+/**
+ * An empty variable counts as unset, because `.dev.vars` and CI systems write unset variables as empty text. White space around a
+ * value is removed, because a secret piped into `wrangler secret put` ends with a newline. This changes no valid value, because
+ * none begins or ends with white space.
+ */
 export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined) {
   const trimmed = z.string("must be a text variable").trim();
   return z.preprocess(
@@ -14,7 +18,7 @@ export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined
   );
 }
 
-/** Follows "Bearer ". Long, because the server does not count guesses at /mcp. */
+/** Text that can follow "Bearer ". It must be long, because the server does not count guesses at /mcp. */
 export const ownerToken = z
   .string()
   .regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces")
@@ -24,12 +28,16 @@ export const ownerToken = z
     "must be random, but repeats a few characters: openssl rand -hex 32 makes one",
   );
 
-/** Fewer than five different characters, or a repeated part, as in one of a million random texts of 16 hex digits. */
+/**
+ * Whether a text has fewer than five different characters, or repeats a part. One in a million random texts of 16 hex digits is
+ * like this.
+ */
 function isRepetitive(text: string): boolean {
   const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
 }
 
+/** Refuses a value in a transformation of zod. */
 export function refuse(context: z.RefinementCtx, message: string): never {
   context.addIssue({ code: "custom", message });
   return z.NEVER;
@@ -47,7 +55,7 @@ export function list<T>(entry: z.ZodType<T, string>) {
     .pipe(z.array(entry));
 }
 
-/** As browsers send it: lower case, no default port, no trailing slash. */
+/** An `http` or `https` origin as browsers send it: lower case, no default port, no trailing slash. */
 export function webOrigin(text: string, context: z.RefinementCtx): string {
   const url = URL.parse(text);
   const isOrigin = url?.pathname === "/" && !/[?#@\\*]/.test(text);
@@ -55,7 +63,10 @@ export function webOrigin(text: string, context: z.RefinementCtx): string {
   return refuse(context, "must be an origin such as https://example.com, without a path");
 }
 
-/** With a port unless the port is 443. Previews need a certificate for names below it, and names below a `workers.dev` name have none. */
+/**
+ * The host name of previews, with a port unless the port is 443. Names below it need a certificate, and names below a
+ * `workers.dev` name have none.
+ */
 export function hostName(text: string, context: z.RefinementCtx): string {
   const url = URL.parse(`https://${text}`);
   const isName =
@@ -70,14 +81,14 @@ export function hostName(text: string, context: z.RefinementCtx): string {
   );
 }
 
-/** Without a trailing slash, because paths are appended. */
+/** An `http` or `https` URL for appending paths, without a trailing slash. */
 export function baseURL(text: string, context: z.RefinementCtx): string {
   const url = URL.parse(text);
   if (url && /^https?:$/.test(url.protocol) && !/[?#@\\*]/.test(text)) return url.href.replace(/\/+$/, "");
   return refuse(context, "must be a URL such as https://example.com/api");
 }
 
-/** Like `webOrigin`, or an application's origin with its own scheme (a browser extension, a desktop shell). */
+/** Like `webOrigin`, but also accepts an application's origin with its own scheme (a browser extension, a desktop shell). */
 export function anyOrigin(text: string, context: z.RefinementCtx): string {
   const hasOwnScheme = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
   return hasOwnScheme ? text.toLowerCase() : webOrigin(text, context);
@@ -87,7 +98,7 @@ export function unique(values: readonly string[]): boolean {
   return new Set(values).size === values.length;
 }
 
-/** A secret with other characters could not be sent. */
+/** Text that can be a header's value. A secret with other characters could not be sent. */
 export function headerValue() {
   return visibleText("must be visible ASCII characters without spaces");
 }
@@ -96,7 +107,7 @@ export function visibleText(message: string) {
   return z.string("is missing").regex(/^[\x21-\x7e]+$/, message);
 }
 
-/** Needs a time zone. Returns milliseconds since the epoch. */
+/** A schema that reads a time with its time zone and returns milliseconds since the epoch. */
 export function time() {
   return z.iso
     .datetime({ offset: true, error: "must be a time with its zone, such as 2026-12-31T12:00:00Z" })
@@ -107,13 +118,13 @@ export function allowHosts<T extends z.ZodType<string[]>>(entries: T) {
   return entries.refine((hosts) => hosts.length <= MAX_HOSTS, `must have at most ${MAX_HOSTS} hosts`);
 }
 
-/** In upper or lower case. Reports about the configuration may show it. */
+/** One of several words, in upper or lower case. Reports about the configuration may show it. */
 export function choice<const T extends string>(words: readonly T[]) {
   const message = words.length === 2 ? `must be ${words.join(" or ")}` : `must be one of ${words.join(", ")}`;
   return z.string().toLowerCase().pipe(z.enum(words, message)).meta({ isShowable: true });
 }
 
-/** At least 1. Reports about the configuration may show it. */
+/** A whole number of at least 1, as text. Reports about the configuration may show it. */
 export function count(max: number) {
   const message = `must be a whole number from 1 to ${max}`;
   return z
@@ -128,7 +139,7 @@ export function fromJSON(text: string, context: z.RefinementCtx): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    // The parser's own message quotes the text.
+    // The parser's own message is not used, because it quotes the text.
     return refuse(context, "is not valid JSON");
   }
 }

@@ -1,4 +1,7 @@
-/** Written for a model. They pass from the actor to the Worker as data (`Failure`), because thrown errors lose their properties. */
+/**
+ * Errors for callers, written for a model. Each says what failed and with which values, why, and which call to make next.
+ * Errors pass from the actor to the Worker as data (`Failure`), because thrown errors lose their properties.
+ */
 
 import { makeVisible } from "./shown.ts";
 import { clause } from "./text.ts";
@@ -30,14 +33,14 @@ export interface Failure {
   code: ErrorCode;
   /** What failed, with its values, as a sentence. */
   message: string;
-  /** A sentence; empty if there is nothing to do. */
+  /** The next call, as a sentence; empty if there is nothing to do. */
   hint: string;
   retryable: boolean;
 }
 
 export type Outcome<T> = { ok: true; value: T } | { ok: false; failure: Failure };
 
-/** Meant for the caller. All other errors are internal, and only the log has their details. */
+/** An error meant for the caller. All other errors are internal, and only the log has their details. */
 export class ToolError extends Error implements Failure {
   override readonly name = "ToolError";
   readonly code: ErrorCode;
@@ -71,7 +74,7 @@ export function unwrap<T>(outcome: Outcome<T>): T {
   throw ToolError.from(outcome.failure);
 }
 
-/** Returns a `ToolError` as data. Other errors are thrown. */
+/** The result of the work, or the `ToolError` that it throws, as data. Other errors are thrown. */
 export async function outcomeOf<T>(work: () => T | Promise<T>): Promise<Outcome<T>> {
   try {
     return { ok: true, value: await work() };
@@ -81,7 +84,7 @@ export async function outcomeOf<T>(work: () => T | Promise<T>): Promise<Outcome<
   }
 }
 
-/** If the work fails with a `ToolError` of one of these codes; of any code without `codes`. */
+/** The result of the work; undefined if it fails with a `ToolError` of one of these codes. Without `codes`: any `ToolError`. */
 export async function undefinedIfFailed<T>(
   work: Promise<T>,
   codes?: readonly ErrorCode[],
@@ -94,10 +97,16 @@ export async function undefinedIfFailed<T>(
   }
 }
 
-/** Thrown by an actor whose database a newer server has written. Callers get only an error's message, so they recognize it by this text. */
+/**
+ * An actor throws an error with this text if a newer server has written its database. Callers of the actor get only the error's
+ * message, so they recognize the error by this text.
+ */
 export const NEWER_DATABASE = "A newer server has written this database";
 
-/** For an unexpected error, the caller gets only a reference to the log. */
+/**
+ * The error for the caller: a `ToolError` is returned unchanged. For an unexpected error, the caller gets only a reference to
+ * the log.
+ */
 export function toolErrorOf(error: unknown, ref: string): ToolError {
   if (error instanceof ToolError) return error;
   if (error instanceof Error && error.message.includes(NEWER_DATABASE))
@@ -116,7 +125,7 @@ export const internalError = (ref: string) =>
     "The server's log has the details under that reference.",
   );
 
-/** The same for a run of another principal. */
+/** The error for an unknown run. A run of another principal gets the same error. */
 export const unknownRun = (id: string) =>
   new ToolError(
     "not_found",
@@ -129,7 +138,7 @@ export const SANDBOX_STOPPED =
 export const SANDBOX_STOPPED_HINT =
   "The next call restarts the sandbox and says which files are back. Repeat the work whose results are missing, then this call.";
 
-/** The container, or only its connection, disappeared during the call. */
+/** Whether an error means that the container, or only its connection, disappeared during the call. */
 export function isGone(error: unknown): boolean {
   return error instanceof ToolError && error.code === "sandbox_restarted";
 }
@@ -141,7 +150,7 @@ export const connectionLost = () =>
     "Look at what was done (list_files, read_file), then repeat the rest.",
   );
 
-/** @throws {ToolError} `no_answer` after `ms` */
+/** Waits for a sandbox's result. @throws {ToolError} `no_answer` after `ms` milliseconds */
 export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
   const result = await waitAtMost(
     ms,
@@ -159,7 +168,10 @@ export const sandboxUnresponsive = (ms: number) =>
     true,
   );
 
-/** The container has certainly ended or is being replaced. If it may still run, the error is `containerGone`. */
+/**
+ * The error for a call to a container that has certainly ended or is being replaced. If the container may still run, because
+ * perhaps only the connection broke, the error is `containerGone`.
+ */
 export class EndingError extends ToolError {}
 
 /** @param what begins the message, for example "The command was not started" */
@@ -182,7 +194,7 @@ export const exhausted = () =>
 
 const NO_RUN_TO_STOP = "There is no run that cancel_run could stop. Use destroy_sandbox and start again.";
 
-/** In a sandbox without a run, cancel_run cannot help. */
+/** Corrects the hint of `exhausted` for a sandbox without a run, where cancel_run cannot help. */
 export function correctExhaustedHint(failure: Failure): Failure {
   if (failure.code !== "exhausted") return failure;
   return { ...failure, hint: NO_RUN_TO_STOP };

@@ -1,4 +1,7 @@
-/** Clients declare extensions in every request since revision 2026-07-28, and before only in the first one. */
+/**
+ * MCP extensions that clients declare: since revision 2026-07-28 in every request, in earlier revisions only in the first
+ * request.
+ */
 import { isRecord } from "./is-record.ts";
 
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
@@ -9,13 +12,13 @@ export function declaredExtension(message: unknown, extension: string): Record<s
   return isRecord(declared) ? declared : undefined;
 }
 
-/** Elicitation in mode `url`. */
+/** Whether a client opens URLs for its user on request (elicitation in mode `url`). */
 export function declaresURLElicitation(message: unknown): boolean {
   const elicitation = capabilitiesOf(message)?.elicitation;
   return isRecord(elicitation) && isRecord(elicitation.url);
 }
 
-/** Encodes the client's declarations, so that the server need not store sessions. */
+/** A session id, which encodes the client's declarations. So the server need not store sessions. */
 export function sessionID(declared: { apps: boolean; urls: boolean }): string | undefined {
   if (!declared.apps && !declared.urls) return undefined;
   return `${declared.apps ? APPS : ""}${declared.urls ? URLS : ""}${crypto.randomUUID()}`;

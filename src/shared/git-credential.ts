@@ -1,18 +1,18 @@
-/** Credentials of people for git hosts. Pure functions. */
+/** Credentials of people for git hosts: which hosts and values are valid, and which requests get a credential. Pure functions. */
 import type { NetworkLimits } from "./network-limits.ts";
 import { allowsHost, canBeListed, canonicalHost, isAddress } from "./network-policy.ts";
 import type { Secret } from "./secrets.ts";
 
 export interface GitCredential {
-  /** Hosts that need only a token ignore it. */
+  /** The user name of the basic authentication. Hosts that need only a token ignore it. */
   user: string;
   token: string;
 }
 
-/** If no user is given. GitHub accepts it, and hosts that need only a token ignore it. */
+/** The user name if none is given. GitHub accepts it, and hosts that need only a token ignore it. */
 const TOKEN_USER = "x-access-token";
 
-/** Code in a sandbox could guess a shorter token, if a host echoes the guesses. See `secrets.ts`. */
+/** At least 16 characters: code in a sandbox could guess a shorter token, if a host echoes the guesses. See `secrets.ts`. */
 const TOKEN = /^[\x21-\x7e]{16,1000}$/;
 const USER = /^[\w.@+-]{1,100}$/;
 
@@ -21,7 +21,7 @@ export function gitCredential(user: string, token: string): GitCredential | unde
   return USER.test(trimmed.user) && TOKEN.test(trimmed.token) ? trimmed : undefined;
 }
 
-/** Undefined if invalid or beyond the operator's limits. */
+/** The canonical form of a host that somebody may sign in to; undefined if it is invalid or beyond the operator's limits. */
 export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): string | undefined {
   const host = canonicalHost(text.trim());
   if (host === undefined || !canBeListed(host) || isAddress(host)) return undefined;
@@ -30,7 +30,7 @@ export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): st
   return host;
 }
 
-/** Git's smart HTTP protocol, over HTTPS at the standard port. */
+/** Whether a request belongs to git's smart HTTP protocol, over HTTPS at the standard port. */
 export function isGitRequest(method: string, { protocol, port, pathname, searchParams }: URL): boolean {
   if (protocol !== "https:" || port !== "") return false;
   if (method === "GET" && pathname.endsWith("/info/refs"))
@@ -47,7 +47,7 @@ export function asSecret(host: string, { user, token }: GitCredential): Secret {
 const REFUSED =
   /(?:could not read (?:Username|Password)|Authentication failed) for '(https:\/\/[^'\s]{1,2000})'/;
 
-/** From git's message; undefined if it was not HTTPS at the standard port. */
+/** The host that refused git, according to git's message; undefined if it was not HTTPS at the standard port. */
 export function refusedByHost(printed: string): string | undefined {
   const url = URL.parse(REFUSED.exec(printed)?.[1] ?? "");
   return url?.port === "" ? url.hostname : undefined;

@@ -1,9 +1,13 @@
-/** Does not decode pixels, because images from sandboxes may be hostile; container/sandboxd/image.py does it in sandboxes. */
+/**
+ * Reads image files: the type, size in pixels, and whether the file is complete. It follows the structure without decoding
+ * pixels, because the images come from sandboxes, which may be hostile. Pixels are decoded only in sandboxes
+ * (container/sandboxd/image.py).
+ */
 import { crc32 } from "node:zlib";
 
 export interface ImageHeader {
   mimeType: ImageType;
-  /** As stored; EXIF may rotate the image. */
+  /** Pixels as stored; EXIF may rotate the image. */
   width: number;
   height: number;
   frames: number;
@@ -38,10 +42,10 @@ export function imageHeader(bytes: Uint8Array, mimeType: ImageType): ImageHeader
   return { mimeType, ...header };
 }
 
-/** Chunks, markers and blocks. Limits the time. Photos of 8 MB have up to 100,000. */
+/** The most chunks, markers and blocks of a file. This limits the time. Photos of 8 MB have up to 100,000. */
 const MAX_PARTS = 250_000;
 
-/** @throws {Error} at a premature end */
+/** Reads bytes in order. @throws {Error} at a premature end */
 class Reader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -98,7 +102,7 @@ class Reader {
   }
 }
 
-/** Chunks with their checksums, up to the last one (PNG, section 5). */
+/** PNG: chunks with their checksums, up to the last one (PNG, section 5). */
 function readPNG(bytes: Uint8Array): Size & { frames: number } {
   const reader = new Reader(bytes);
   reader.take(8);
@@ -122,7 +126,7 @@ function readPNG(bytes: Uint8Array): Size & { frames: number } {
   return { ...size, frames };
 }
 
-/** Segments, and the coded data of scans up to the end marker (ITU-T T.81, annex B). */
+/** JPEG: segments, and the coded data of scans up to the end marker (ITU-T T.81, annex B). */
 function readJPEG(bytes: Uint8Array): Size & { frames: number } {
   const reader = new Reader(bytes);
   reader.take(2);
@@ -146,11 +150,12 @@ function readJPEG(bytes: Uint8Array): Size & { frames: number } {
 const END_OF_IMAGE = 0xd9;
 const START_OF_SCAN = 0xda;
 
+/** The three excluded markers of this range do not begin a frame. */
 function isStartOfFrame(marker: number): boolean {
   return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
 }
 
-/** One that has a segment or ends the image. Skips escaped bytes, fill bytes and restart markers. */
+/** The next marker that has a segment or ends the image. Skips escaped bytes, fill bytes and restart markers. */
 function nextMarker(reader: Reader): number {
   for (;;) {
     reader.countPart();
@@ -226,7 +231,7 @@ function readWebP(bytes: Uint8Array): Size & { frames: number } {
   return { ...shown, frames: Math.max(1, frames) };
 }
 
-/** A key frame (RFC 6386, section 9.1). */
+/** A key frame's size (RFC 6386, section 9.1). */
 function lossySize(data: Reader): Size {
   data.take(6);
   return { width: data.u16(true) & 0x3fff, height: data.u16(true) & 0x3fff };

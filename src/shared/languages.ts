@@ -1,37 +1,40 @@
-/** A new language needs a row here, a prelude in `container/kernel`, and its program in the image. The compiler reports the rest. */
+/**
+ * The languages of live kernels. A new language needs a name and a row here, a prelude in `container/kernel`, and its program in
+ * the image and on this machine. The compiler reports the other places that need it.
+ */
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
 export type Language = (typeof LANGUAGES)[number];
 
-/** Models write most code in it. */
+/** Python, the language in which models write most code. */
 export const DEFAULT_LANGUAGE: Language = "python";
 
 export const PROGRAM_LANGUAGES = ["python", "typescript"] as const satisfies readonly Language[];
 
 export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
 
-/** Some languages share one. */
+/** The program of a kernel. Some languages share one. */
 export type KernelProgram = "python" | "javascript";
 
 interface Traits {
   title: string;
   program: KernelProgram;
   endings: readonly string[];
-  /** Loads the prelude (`container/kernel`) into a new kernel. */
+  /** The code that loads the prelude (`container/kernel`) from a directory into a new kernel. */
   load(directory: string): string;
-  /** Does not change the last value either. */
+  /** Code without effects. It does not change the last value either. */
   idle: string;
-  /** Writes the argument of a call in source code. */
+  /** Writes ASCII JSON as an argument of a call in source code. */
   argument(json: string): string;
   isInterruptible: boolean;
   /** Messages for a missing or replaced prelude file. */
   missingPrelude: RegExp;
-  /** For a package that code failed to import, as a sentence. */
+  /** How to install the package that code failed to import, as a sentence; undefined for other errors. */
   installHint(error: { name: string; message: string }): string | undefined;
 }
 
-/** Named differently from their module. */
+/** PyPI packages that are named differently from their module. */
 const PYPI: Record<string, string> = {
   attr: "attrs",
   bs4: "beautifulsoup4",
@@ -90,6 +93,7 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
   typescript: { ...nodeTraits("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
 };
 
+/** The languages that run without a program, as titles. */
 export const titlesWithout = (missing: KernelProgram): string[] =>
   LANGUAGES.flatMap((language) => (TRAITS[language].program === missing ? [] : [TRAITS[language].title]));
 

@@ -1,10 +1,10 @@
-/** The platform's limiter counts per data center. Two limiters in memory replace missing bindings. */
+/** Rate limits. The platform's limiter counts per data center. Two limiters in memory replace missing bindings. */
 import { TOO_MANY_REQUESTS } from "./errors.ts";
 import { json, type Refusal } from "./responses.ts";
 
 const MINUTE_MS = 60_000;
 
-/** Counted separately in one minute. All others share one count. */
+/** The most keys counted separately in one minute. All others share one count. */
 const MAX_KEYS = 10_000;
 
 export class ProcessLimiter implements RateLimit {
@@ -12,7 +12,7 @@ export class ProcessLimiter implements RateLimit {
   readonly #counts = new Map<string, number>();
   #minute = 0;
 
-  /** @param limit per key and minute */
+  /** @param limit how many uses of one key are allowed per minute */
   constructor(limit: number) {
     this.#limit = limit;
   }
@@ -28,13 +28,13 @@ export class ProcessLimiter implements RateLimit {
   }
 }
 
-/** If `ADDRESS_LIMITER` is not bound, for example locally, where all users have one address. So the limit is high. */
+/** Used if `ADDRESS_LIMITER` is not bound, for example locally, where all users have one address. So the limit is high. */
 export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 
-/** For token lookups if `RATE_LIMITER` is not bound. The calls of a principal have no limit then. */
+/** Used for token lookups if `RATE_LIMITER` is not bound. The calls of a principal have no limit then. */
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
-/** Counts uses of `key`. Without a limiter, the limit is never reached. */
+/** Counts uses of `key`, and returns whether the limit is reached. Without a limiter, the limit is never reached. */
 export async function isRateLimited(limiter: RateLimit | undefined, key: string, times = 1) {
   for (let use = 0; limiter && use < times; use += 1) {
     const { success } = await limiter.limit({ key });
@@ -44,6 +44,6 @@ export async function isRateLimited(limiter: RateLimit | undefined, key: string,
 }
 
 export function rateLimited(): Refusal {
-  // The limiter does not report when its period ends: at most a minute.
+  // The limiter does not report when its period ends. The period is at most a minute.
   return { reason: "rate_limited", response: json(TOO_MANY_REQUESTS, 429, { "retry-after": "60" }) };
 }

@@ -1,13 +1,13 @@
-/** A file link's token has the actor and the id of the stored link, signed. A forged token reaches no sandbox. */
+/** The tokens of file links: the actor and the id of the stored link, signed. A forged token reaches no sandbox. */
 import * as z from "zod";
 import { ACTOR_NAME_SOURCE, type ActorName } from "./names.ts";
 import { equal } from "./preview-address.ts";
 import { sign } from "./sign.ts";
 
-/** Identifies the principal. The token's signature covers it. */
+/** The name of the sandbox's Durable Object, which identifies the principal. The signature of the token covers it. */
 const actorSchema = z.string().transform((name) => name as ActorName);
 
-/** Earlier versions put the whole link into the token, as base64url JSON. */
+/** A link to a sandbox's file. Earlier versions put the whole link into the token, as base64url JSON. */
 const linkSchema = z.strictObject({
   actor: actorSchema,
   /** Changes when the container ends. */
@@ -15,7 +15,7 @@ const linkSchema = z.strictObject({
   direction: z.enum(["download", "upload"]),
   /** Absolute. */
   path: z.string(),
-  /** For uploads. `confined`: the path must stay below /workspace and /tmp. */
+  /** For uploads: the most bytes, and whether the path must stay below /workspace and /tmp. */
   max: z.number().optional(),
   confined: z.boolean().optional(),
   /** Milliseconds since the epoch. */
@@ -25,7 +25,7 @@ const linkSchema = z.strictObject({
 
 export type FileLink = z.infer<typeof linkSchema>;
 
-/** Outlives the sandbox. */
+/** A link to a run's output, which outlives the sandbox. */
 const runLinkSchema = z.strictObject({
   actor: actorSchema,
   run: z.string(),
@@ -44,19 +44,19 @@ export interface LinkName {
   id: string;
 }
 
-/** The link's token follows. */
+/** The path of links to decisions about network access. The token of the link follows. */
 export const DECISION_PATH = "/panel/decision";
 
-/** The name of a host may follow. */
+/** The path of the page on which people sign in to git hosts. The name of a host may follow. */
 export const GIT_PATH = "/panel/git";
 
-/** For a signature, 96 bits are enough, because each guess needs a request. */
+/** The length of a link's id, and of its signature. 96 bits are enough for the signature, because each guess needs a request. */
 export const LINK_ID_CHARS = 12;
 const SIGNATURE_CHARS = 16;
 
 const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
-/** Tokens of earlier versions. Such links are valid for a day, so a later version can remove this pattern. */
+/** The tokens of links from earlier versions. Such links are valid for a day, so a later version can remove this pattern. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
 export async function writeToken({ actor, id }: LinkName, [key]: readonly CryptoKey[]) {
@@ -79,10 +79,10 @@ export async function readToken(
   return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
 }
 
-/** The signature may be cut to a prefix. */
+/** Whether this server made the signature, which may be cut to a prefix. */
 async function isSigned(text: string, signature: string, keys: readonly CryptoKey[]): Promise<boolean> {
   const signatures = await Promise.all(keys.map((key) => sign(key, text)));
-  // Decoding would ignore some bits of the last character.
+  // Compared as text, because decoding ignores some bits of the last character.
   return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
 }
 

@@ -1,14 +1,15 @@
 /**
  * Writes one JSON line per event to the console. Workers Logs indexes these lines.
  *
- * TypeScript refuses any other event or field. No field contains a token, code, file content, a path or a URL, except that a client's id
- * can be the URL of its metadata document. `names.ts` and `trace.ts` check names of sandboxes and trace ids, which callers choose.
+ * There are only the events below, and TypeScript refuses any other field. No field contains a token, code, file content, a path
+ * or a URL. One exception: a client's id can be the URL of its metadata document. Names of sandboxes and trace ids come from the
+ * caller, and are checked by `names.ts` and `trace.ts`.
  */
 
 import type { Principal } from "./principal.ts";
 import { type TraceContext, traceFields } from "./trace.ts";
 
-/** Most verbose first. */
+/** Most verbose first. A level includes all levels after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -19,15 +20,15 @@ interface RequestFields {
   principal?: string;
   via?: Principal["via"];
   client?: string;
-  /** From the trace context that the caller sent. */
+  /** If the caller sent a trace context: the trace, and the caller's span. */
   trace_id?: string;
   parent_span_id?: string;
-  /** Needed, or granted, separated by spaces. */
+  /** Scopes that the request needed, or that were granted, separated by spaces. */
   scope?: string;
 }
 
 interface Events {
-  /** Logged at the call's end. Also records the token's use. */
+  /** One tool call, logged at its end. It also records the token's use. */
   call: RequestFields & {
     tool: string;
     sandbox?: string;
@@ -38,18 +39,18 @@ interface Events {
   refusal: RequestFields & {
     status: number;
     reason: RefusalReason;
-    /** The pattern, never the actual URL. */
+    /** The route's pattern, never the actual URL. */
     route?: string;
     /** For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`. */
     check?: string;
   };
-  /** Issued to a client, refreshed, revoked, or used without a tool call. */
+  /** A valid token was issued to a client, refreshed, revoked, or used without a tool call. Calls have their own event. */
   token: RequestFields & { action: "use" | "issue" | "refresh" | "revoke"; route?: string };
   sandbox: { action: "start" | "stop" | "destroy"; principal: string; sandbox: string };
   sign_in: RequestFields & { outcome: "approved" | "denied" | "refused"; reason?: SignInRefusal };
-  /** `where` names a tool or another part of the server. The response has only `ref`. */
+  /** An unexpected error. `where` names a tool or another part of the server. The response has only `ref`. */
   error: { ref: string; where: string; error: unknown };
-  /** `problems` name variables, never values. */
+  /** The configuration is invalid. `problems` name variables, never values. */
   config: { problems: readonly string[] };
   /** `component` is `<kind>/<name>`, the name of the operator's file. */
   component: { component: string; problem: string };
@@ -85,7 +86,7 @@ export type SignInRefusal =
   | "wrong_token"
   | "too_many_attempts"
   | "not_allowed"
-  /** The sign-in site has given the allowed login to somebody else. */
+  /** The allowed login now belongs to another account, because the sign-in site has given it to somebody else. */
   | "login_reassigned"
   | "not_vouched_for"
   /** The site of a sign-in method did not respond as it should. */
@@ -132,7 +133,10 @@ export function logError(
   log(config, { event: "error", ref, where, error });
 }
 
-/** The message may quote user data (a command, a path): only at `debug`. Class, code and stack locate the fault. */
+/**
+ * The logged parts of an unexpected error. Its message may quote user data (a command, a path), so the message is logged only
+ * at `debug`. Class, code and stack frames locate the fault without the message.
+ */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };
   const code = "code" in error && ["string", "number"].includes(typeof error.code) ? error.code : undefined;

@@ -1,9 +1,10 @@
 /**
- * Masks secret values in responses to a sandbox: a safety net, not a guarantee. Finds traces, which reveal a value: as it is, with percent
- * or JSON escapes, and inside base64, also in several pieces of a body.
+ * Masks secret values in responses to a sandbox: a safety net, not a guarantee. It finds values as they are, with percent or
+ * JSON escapes, and inside base64, also if a value arrives in several pieces of a body. A text that reveals a value is called a
+ * trace.
  *
- * Times and sizes of the masked pieces depend only on lengths and word boundaries. Otherwise code could send guesses to a host that
- * echoes them, and learn from the timing how much of a value is right.
+ * The times and sizes of the masked pieces depend only on lengths and word boundaries. Otherwise code could send guesses to a
+ * host that echoes them, and learn from the timing how much of a value is right.
  */
 import { PatternAutomaton } from "./pattern-automaton.ts";
 import { joinBytes } from "./text.ts";
@@ -18,10 +19,10 @@ const QUOTE = 0x22;
 const SLASH = 0x2f;
 const DIGITS = "0123456789abcdef";
 
-/** The longest spelling is like `\u002f`. */
+/** The longest spelling of one character, as in `\u002f`. */
 const MAX_SPELLING_CHARS = 6;
 
-/** The number of held-back bytes is rounded up to this, so that it does not reveal a value's length. */
+/** The number of bytes that are held back is rounded up to a multiple of this, so that it does not reveal a value's length. */
 const LENGTH_CLASS = 64;
 
 const BASE64_PAIRS = ["+-", "/_"];
@@ -29,7 +30,10 @@ const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter +
 
 const isVisible = (byte: number) => byte > 0x20 && byte < 0x7f;
 
-/** Directly before a value, an unfinished escape or a base64 character contains part of it. */
+/**
+ * An unfinished escape, or a base64 character, directly before a value. These characters contain part of it, so they are masked
+ * too.
+ */
 const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3})?)$/i;
 const BEGUN_BASE64 = /[\w+/-]$/;
 
@@ -50,7 +54,7 @@ export class Mask {
     return decoder.decode(maskBytes(encoder.encode(text), this.#traces));
   }
 
-  /** Drops a header whose name contains a secret, in upper or lower case. */
+  /** Masks values of headers. Drops a header whose name contains a secret, in upper or lower case. */
   headers(headers: Headers): Headers {
     const safe = new Headers();
     for (const [name, value] of headers)
@@ -59,12 +63,13 @@ export class Mask {
     return safe;
   }
 
-  /** Holds back the last word while it may be the beginning of a value. */
+  /** Masks a body while it streams. Holds back the last word while it may be the beginning of a value. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const traces = this.#traces;
     const maxHeldBytes = Math.max(0, ...traces.map((trace) => trace.maxHeldBytes));
-    /** Held back, with enough bytes before to find a trace that began earlier. */
+    /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
     let tail: Uint8Array = new Uint8Array();
+    /** How many bytes of `tail` have been sent. */
     let sent = 0;
     return new TransformStream({
       transform(piece, controller) {
@@ -113,7 +118,7 @@ function maskBytes(
 }
 
 class TraceMatcher {
-  /** The longest spelling of the longest trace. */
+  /** The most bytes that are held back: the longest spelling of the longest trace. */
   readonly maxHeldBytes: number;
   readonly #automaton: PatternAutomaton<SecretTrace>;
 
@@ -131,7 +136,10 @@ class TraceMatcher {
     this.#automaton = new PatternAutomaton(traces, columns);
   }
 
-  /** Searches the bytes as they are, then with decoded percent escapes, then with decoded JSON escapes. Ranges may overlap. */
+  /**
+   * Returns the positions of traces. Searches the bytes as they are, then with decoded percent escapes, then with decoded JSON
+   * escapes. Ranges may overlap.
+   */
   findIn(bytes: Uint8Array): [start: number, end: number][] {
     const found = this.#findPlain(bytes);
     for (const escape of [PERCENT, BACKSLASH])
@@ -190,7 +198,7 @@ function hexadecimal(bytes: Uint8Array, from: number, to: number): number {
   return number;
 }
 
-/** Extends the last range if needed: a value that repeats itself (`aaaa`) can end at every byte. */
+/** Adds the range of a trace, or extends the last one: a value that repeats itself (`aaaa`) can end at every byte. */
 function addRange(
   ranges: [number, number][],
   trace: SecretTrace,
@@ -199,7 +207,7 @@ function addRange(
   end: number,
 ): void {
   const last = ranges.at(-1);
-  // A last range that began long before `start` also covers an escape or a base64 character there.
+  // If the last range began long before `start`, that range also covers an escape or a base64 character before `start`.
   const isInside = last !== undefined && start >= last[0] + MAX_SPELLING_CHARS && start <= last[1];
   const range: [number, number] = isInside
     ? [start, end + (trace.sharesLast ? 1 : 0)]
@@ -209,7 +217,7 @@ function addRange(
   last[1] = Math.max(last[1], range[1]);
 }
 
-/** With the neighbouring characters that contain a part of the value. */
+/** The range to mask for a trace, with the neighbouring characters that contain a part of the value. */
 function rangeOf(
   { sharesFirst, sharesLast }: SecretTrace,
   bytes: Uint8Array,

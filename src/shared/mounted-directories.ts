@@ -1,4 +1,4 @@
-/** `npm start --mount` mounts them into the owner's sandboxes. */
+/** Directories of the operator's machine that `npm start --mount` mounts into the owner's sandboxes. */
 import * as z from "zod";
 import { OWNER_ID } from "./principal.ts";
 
@@ -13,7 +13,10 @@ export const mountedDirectories = z.array(directory, "must be a JSON list");
 
 export type MountedDirectory = z.output<typeof directory>;
 
-/** For the owner's model only. A directory is listed even before its sandbox exists. */
+/**
+ * Lines about mounted directories for the owner's model; none for other principals. A directory is listed even before its
+ * sandbox exists.
+ */
 export function mountLines({ mounts }: { mounts: readonly MountedDirectory[] }, principal: { id: string }) {
   return principal.id === OWNER_ID ? mounts.map(lineOf) : [];
 }

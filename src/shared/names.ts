@@ -1,4 +1,4 @@
-/** The panel imports this file too. */
+/** Names of sandboxes, agents, sessions, models, and sandboxes' Durable Objects. The panel imports this file too. */
 import { sha256 } from "./sha256.ts";
 
 export const MAX_SANDBOX_NAME = 63;
@@ -19,34 +19,36 @@ export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
 export const SESSION_NAME_RULE = "must be 1 to 64 characters of a-z, 0-9, -, _ and ., neither _ nor . first";
 
-/** Safe in a command line. Schemas limit its length. */
+/** A model's name, which is safe in a command line. Schemas limit its length. */
 export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 
-/** Part of a Durable Object's name. Earlier versions allowed only such names. */
+/** Short names are part of a Durable Object's name. Earlier versions allowed only such names. */
 const SHORT_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
-/** One for each size. */
+/** The classes of sandboxes, one for each size. */
 export const SANDBOX_CLASSES = ["Sandbox"] as const;
 
 export type SandboxClass = (typeof SANDBOX_CLASSES)[number];
 
-/** Each has a binding of the same name. */
+/** The Worker's Durable Objects. Each has a binding of the same name. */
 export const DURABLE_OBJECTS = [...SANDBOX_CLASSES, "Account", "Attempts"] as const;
 
 declare const ofActor: unique symbol;
-/** The mark lets the compiler tell it from the name of a sandbox. */
+/** A result of `actorName`. The mark lets the compiler tell it from the name of a sandbox. */
 export type ActorName = string & { readonly [ofActor]: true };
 
-/** Without `^` and `$`. */
+/** The form of `actorName`'s results, without `^` and `$`. */
 export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{16}-)-[a-z2-7]{16}`;
 
 /**
- * `<name>-<16 base32 characters>`: the first 80 bits of the SHA-256 of the principal's id, so that principals can use the same names, and
- * nobody can find another id with the same hash. The host label of a preview stays within DNS's 63 characters.
+ * The Durable Object's name for a principal's sandbox: `<name>-<16 base32 characters>`, the first 80 bits of the SHA-256 of the
+ * principal's id. So principals can use the same names without conflicts. Nobody can find a principal id with the same hash. The
+ * host label of a preview stays within DNS's 63 characters.
  *
- * A long name, or one with `_` or `.`, is replaced by its hash and a dash, with which no short name ends.
+ * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms
+ * differ.
  */
 export async function actorName(name: string, principalID: string): Promise<ActorName> {
   const label = SHORT_NAME.test(name) ? name : `${await hashOf(name)}-`;
@@ -58,7 +60,7 @@ export function randomLetters(count: number): string {
   return Array.from(random, (byte) => BASE32[byte & 31]).join("");
 }
 
-/** Every call needs the hash of its principal. */
+/** Hashes of recent principals, because every call needs one. */
 const hashes = new Map<string, string>();
 const MAX_HASHES = 1000;
 

@@ -1,4 +1,4 @@
-/** The operator's limits and defaults for a principal's sandboxes. */
+/** The operator's network limits and defaults for a principal's sandboxes. */
 import type { Config } from "./config.ts";
 import { type Internet, type NetworkPolicy, narrow } from "./network-policy.ts";
 import { tokenPrincipalID } from "./principal.ts";
@@ -9,7 +9,10 @@ export interface NetworkLimits {
   initial: NetworkPolicy;
 }
 
-/** Omitted parts are the operator's defaults. A limit that was lowered later restricts the choice. */
+/**
+ * The effective policy for a choice. Omitted parts are the operator's defaults. If the operator lowers a limit later, the new
+ * limit restricts the choice.
+ */
 export function policyOf(
   choice: { internet?: Internet | undefined; allowHosts?: readonly string[] | undefined },
   { most, initial }: NetworkLimits,
@@ -18,7 +21,10 @@ export function policyOf(
   return narrow({ internet, allowHosts }, most);
 }
 
-/** The general limits, restricted by the entry of the principal's token. */
+/**
+ * A principal's limits: the general limits, restricted by the entry of its token. Without a principal id, returns the general
+ * limits.
+ */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,
   principalID: string | undefined,

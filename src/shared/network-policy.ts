@@ -1,6 +1,10 @@
-/** For the Worker and the local engine. Hosts of `src/container/model-egress.ts` are reachable under every policy. */
+/**
+ * Network policies: the syntax of entries, the hosts that they cover, and how one policy restricts another. Pure functions,
+ * shared by the Worker and the local engine. Hosts served by the Worker itself (`src/container/model-egress.ts`) are reachable
+ * under every policy.
+ */
 
-/** Each level includes the previous one. */
+/** What a sandbox reaches: nothing, listed hosts, or everything. Each level includes the previous one. */
 export const INTERNET = ["none", "allowlist", "full"] as const;
 
 export type Internet = (typeof INTERNET)[number];
@@ -30,13 +34,13 @@ export const ALLOWED_PORTS: ReadonlySet<number> = new Set([80, 443]);
 
 export const ALLOWED_PORTS_LISTED = [...ALLOWED_PORTS].join(" and ");
 
-/** Without a final dot: at least two labels, each at most 63 characters, at most 253 in total. */
+/** A DNS name without a final dot: at least two labels, each at most 63 characters, at most 253 in total. */
 const NAME =
   /^(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 const IPV4 = /^\d{1,3}(?:\.\d{1,3}){3}$/;
 
-/** Lower case, punycode, no final dot. @returns the entry, or its problem as the end of a sentence */
+/** Normalizes a list entry: lower case, punycode, no final dot. @returns the entry, or its problem as the end of a sentence */
 export function parseHostEntry(text: string): { entry: string } | { problem: string } {
   if (text === PACKAGES) return { entry: PACKAGES };
   const wildcard = text.startsWith("*.") ? "*." : "";
@@ -44,7 +48,8 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
   if (host === undefined) return { problem: NO_HOST };
   if (!canBeListed(host)) return { problem: NO_HOST };
   if (!isAddress(host)) return { entry: wildcard + host };
-  // 127.1, 0x7f.0.0.1 and 2130706433 are one address. Only the usual spelling shows readers of a list what it allows.
+  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address. Only the usual spelling is accepted, so that readers of a
+  // list see what it allows.
   return wildcard === "" && host === text
     ? { entry: host }
     : { problem: "is an address that is not in its usual form" };
@@ -53,9 +58,9 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
 const NO_HOST =
   "is not a host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path";
 
-/** As in list entries, without brackets and final dot; undefined if not valid. */
+/** A connection's host in the same form as list entries, without brackets and final dot; undefined if it is not valid. */
 export function canonicalHost(text: string): string | undefined {
-  // First, because a URL parser would drop tabs and line ends, decode %41, and cut off user names, ports and paths.
+  // Checked first, because a URL parser would drop tabs and line ends, decode %41, and cut off user names, ports and paths.
   // oxlint-disable-next-line no-control-regex
   if (text === "" || text.length > 300 || /[\u0000-\u0020\u007f%/\\?#@]/.test(text)) return undefined;
   const isBare = text.includes(":") && !text.startsWith("[");
@@ -69,7 +74,7 @@ export function isAddress(host: string): boolean {
   return host.includes(":") || IPV4.test(host);
 }
 
-/** An address, or a name with a dot. @param host in canonical form */
+/** Whether an allowlist can name this host: an address, or a name with a dot. @param host in canonical form */
 export function canBeListed(host: string): boolean {
   return isAddress(host) || NAME.test(host);
 }
@@ -116,7 +121,7 @@ function expandPackages(entries: readonly string[]): readonly string[] {
   return entries.flatMap((entry) => (entry === PACKAGES ? PACKAGE_HOSTS : entry));
 }
 
-/** `*.name` covers names below `name`, not `name` itself. */
+/** Whether an entry covers a host or another entry. `*.name` covers names below `name`, not `name` itself. */
 function covers(entry: string, host: string): boolean {
   if (entry === host) return true;
   const below = entry.slice(1);

@@ -1,27 +1,30 @@
 /**
- * Which host a request may name, and which web pages may send requests. A web page must not reach a server on its user's machine: the
- * check of Origin prevents direct requests, the check of Host DNS rebinding, which points the page's own host name at 127.0.0.1.
+ * Which host a request may name, and which web pages may send requests.
+ *
+ * Both checks protect against web pages. A web page must not reach a server on the machine of the page's user. The check of
+ * Origin prevents direct requests. The check of Host prevents DNS rebinding, which points the page's own host name at 127.0.0.1.
  * Programs can send any header and need a token.
  */
 import type { Config } from "./config.ts";
 import { previewLabel } from "./preview-address.ts";
 
-/** Headers of MCP clients of every revision, and of scripts. */
+/** The request headers of MCP clients of every revision, and of scripts. */
 const REQUEST_HEADERS =
   "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, if-none-match";
 
-/** Readable in addition to the headers that CORS always allows. */
+/** The response headers that a page may read, in addition to the headers that CORS always allows. */
 const RESPONSE_HEADERS =
   "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 
-/** Seconds: the most that Chromium accepts. */
+/** How long browsers cache a preflight, in seconds: the most that Chromium accepts. */
 const PREFLIGHT_MAX_AGE = "7200";
 
 /**
+ * Whether the server accepts the host the request names:
  * - a loopback name always: no web page can own one, and Cloudflare's edge routes none to a Worker;
  * - `PUBLIC_ORIGIN`'s host and port;
  * - without `PUBLIC_ORIGIN`, any host over HTTPS: the owner of the certificate has chosen to serve this server under that name.
- * Over plain HTTP, an unknown name may be DNS rebinding.
+ *   Over plain HTTP, an unknown name is refused, because it may be DNS rebinding.
  */
 export function isHostAllowed(request: Request, config: Config): boolean {
   const named = namedOrigin(request);
@@ -31,7 +34,7 @@ export function isHostAllowed(request: Request, config: Config): boolean {
   return named.protocol === "https:";
 }
 
-/** The origin by the Host header; undefined if invalid. */
+/** The request's origin by its Host header; undefined if invalid. */
 export function namedOrigin(request: Request): URL | undefined {
   // Two Host headers arrive as one invalid host.
   if (!URL.canParse(request.url)) return undefined;
@@ -40,11 +43,13 @@ export function namedOrigin(request: Request): URL | undefined {
 }
 
 /**
+ * Whether requests from the request's `Origin` are accepted:
  * - no `Origin`: the sender is not a web page, or is one of our own pages;
  * - `PUBLIC_ORIGIN` and the origins of `ALLOWED_ORIGINS`;
  * - a loopback origin, on any port, while the request itself is served on loopback.
  *
- * Refuses `null` (a sandboxed frame, a file), unreadable values, and previews, whose pages come from sandboxes.
+ * Everything else is refused: `null` (a sandboxed frame, a file), unreadable values, and previews, because their pages come
+ * from sandboxes.
  */
 export function isOriginAllowed(request: Request, config: Config): boolean {
   const header = request.headers.get("origin");
@@ -78,7 +83,7 @@ export function allowReading(request: Request, config: Config, headers: Headers)
   headers.set("access-control-expose-headers", RESPONSE_HEADERS);
 }
 
-/** Lower case, punycode, no default port, no final dot. */
+/** A normalized http(s) origin: lower case, punycode, no default port, no final dot. */
 function parse(text: string): URL | undefined {
   if (!/^https?:\/\/[^/?#@\\\s,]+$/i.test(text) || !URL.canParse(text)) return undefined;
   const url = new URL(text);

@@ -1,6 +1,6 @@
 import type { Config } from "./config.ts";
 
-/** Newest first. The previous token is accepted only if a newer one is set. */
+/** The owner's accepted tokens, newest first. The previous token is accepted only if a newer token is set. */
 export function ownerTokens(config: Pick<Config, "serverAuthToken" | "previousToken">): readonly string[] {
   const { serverAuthToken, previousToken } = config;
   if (serverAuthToken === undefined) return [];

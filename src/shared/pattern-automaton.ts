@@ -1,12 +1,15 @@
-/** Constant time per character: reveals nothing about a match. Aho and Corasick, "Efficient string matching", 1975. */
+/**
+ * Finds which pattern ends at a character, with one lookup per character of any text. So the time does not reveal how much of a
+ * pattern the text contains. Method: Aho and Corasick, "Efficient string matching", 1975.
+ */
 export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #columns: Uint8Array;
   readonly #width: number;
-  /** For each state and column, which is a class of equal characters. State 0 is the start. */
+  /** The next state for each state and column, which is a class of equal characters. State 0 is the start. */
   readonly #next: Int32Array;
   readonly #ending: (Pattern | undefined)[] = [undefined];
 
-  /** @param columns the class of each character code; 0 for characters in no pattern */
+  /** @param columns for each character code, the number of its class of equal characters; 0 for characters in no pattern */
   constructor(patterns: readonly Pattern[], columns: Uint8Array) {
     this.#columns = columns;
     this.#width = Math.max(...columns) + 1;
@@ -16,7 +19,7 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     this.#complete();
   }
 
-  /** 0 means that no pattern has begun. */
+  /** The state after one more character. 0 means that no pattern has begun. */
   next(state: number, character: number): number {
     return this.#next[state * this.#width + (this.#columns[character] ?? 0)] ?? 0;
   }
@@ -35,7 +38,10 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     this.#ending[state] = pattern;
   }
 
-  /** A character that continues no pattern leads to the longest pattern prefix that the text ends with. */
+  /**
+   * Adds the transitions for characters that continue no pattern. Each leads to the longest pattern prefix that the text ends
+   * with.
+   */
   #complete(): void {
     const shorter = new Int32Array(this.#ending.length);
     const queue = [0];

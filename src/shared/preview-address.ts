@@ -1,9 +1,10 @@
 /**
- * `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, or `localhost` for a server with a loopback name, because
- * browsers resolve every name below it to their own machine.
+ * The host names of previews: `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, or `localhost` for a server
+ * with a loopback name, because browsers resolve every name below it to their own machine.
  *
- * A token has random characters and a signature, so that a forged label is refused without a call, which would create an actor. A DNS
- * label's 63 characters leave 25 for the token (129 bits), or 19 (98 bits) after the longest sandbox name.
+ * A token consists of random characters and a signature, so that a forged label is refused without a call to its sandbox. A call
+ * would create an actor. A DNS label has at most 63 characters. That leaves 25 characters for the token (129 bits), or 19 (98
+ * bits) after the longest sandbox name.
  */
 import type { Config } from "./config.ts";
 import { ACTOR_NAME_SOURCE, type ActorName } from "./names.ts";
@@ -22,8 +23,9 @@ export const PREVIEW_TOKEN = "x-sandbox-mcp-preview-token";
 export const PREVIEW_STATE = "x-sandbox-mcp-preview-state";
 
 /**
- * `ended`: no such preview. `stopped`: its container is gone. `waiting`: no program has responded yet. `silent`: a program responded
- * earlier, but not any more. `tls`: the program speaks TLS. `foreign`: the program does not speak HTTP.
+ * `ended`: the preview does not exist or has ended. `stopped`: its container is gone. `waiting`: no program has responded on
+ * its port yet. `silent`: a program responded earlier, but does not any more. `tls`: the program speaks TLS. `foreign`: the
+ * program does not speak HTTP.
  */
 export type PreviewState = "ended" | "stopped" | "waiting" | "silent" | "tls" | "foreign";
 
@@ -32,7 +34,10 @@ const TOKEN_CHARACTERS = 25;
 
 const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,${TOKEN_CHARACTERS}})$`);
 
-/** Every name below `PREVIEW_HOST` is a preview. Below `localhost`, only names that end with such a label are. */
+/**
+ * The label before the domain if the host can only be a preview; else undefined. Every name below `PREVIEW_HOST` is a preview.
+ * Below `localhost`, only names that end with such a label are previews.
+ */
 export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "previewHost">) {
   const hostSuffix = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;
   if (hostSuffix && hostname.endsWith(hostSuffix)) return hostname.slice(0, -hostSuffix.length);

@@ -18,7 +18,7 @@ export function previewURL(
   return serverURL.href;
 }
 
-/** All previews as one source of a Content Security Policy. */
+/** The addresses of all previews as one source of a Content Security Policy. */
 export function previewSource({ previewHost }: Pick<Config, "previewHost">, origin: string | undefined) {
   const any = { port: 1024, actor: "any", token: "any" };
   const url = previewURL(any, { config: { previewHost }, origin });

@@ -1,31 +1,34 @@
-/** Static and OAuth tokens both become a `Principal`. */
+/** Who is calling, and what they may do. Static and OAuth tokens both become a `Principal`. */
 
 export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"] as const;
 
 export type Scope = (typeof SCOPES)[number];
 
-/** The location hints of Cloudflare's Durable Objects. */
+/** Where a sandbox's actor can be created: the location hints of Cloudflare's Durable Objects. */
 export const REGIONS = ["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"] as const;
 
 export type Region = (typeof REGIONS)[number];
 
 export interface Principal {
-  /** `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. Survives a rotation of the token. */
+  /**
+   * `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. A rotation of the token does not change the
+   * id.
+   */
   id: string;
   scopes: readonly Scope[];
   region?: Region | undefined;
-  /** For the log: `token`, `previous_token` (replaced by a rotation), or the sign-in method's name. */
+  /** How the caller signed in, for the log: `token`, `previous_token` (replaced by a rotation), or the sign-in method's name. */
   via: string;
-  /** For the log and to recognize the panel; undefined for a static token. */
+  /** The id of the OAuth client, for the log and to recognize the panel; undefined for a static token. */
   client?: string;
 }
 
-/** The server's own token and the owner's sign-in: one person, one set of sandboxes. */
+/** The principal of the server's own token and the owner's sign-in: one person, one set of sandboxes. */
 export const OWNER_ID = "owner";
 
 export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
 
-/** `token` for static tokens, the others by the name of their sign-in method. */
+/** The forms of principals' ids: `token` for static tokens, the others by the name of their sign-in method. */
 export const PRINCIPAL_IDS = {
   owner: { form: "owner", pattern: /^owner$/ },
   token: { form: "token:<name>", pattern: /^token:[a-z0-9-]{1,32}$/ },
@@ -35,7 +38,7 @@ export const PRINCIPAL_IDS = {
 
 export type SignInName = Exclude<keyof typeof PRINCIPAL_IDS, "token">;
 
-/** Rows of docs/internals/security.md, in Markdown. */
+/** The rows of the sign-in methods in docs/internals/security.md, in Markdown. */
 export const SIGN_IN_DOCS: Record<SignInName, { title: string; offeredWhen: string; who: string }> = {
   owner: {
     title: "the owner's token, typed in",

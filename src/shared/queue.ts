@@ -23,7 +23,7 @@ export class KeyedQueue {
     }
   }
 
-  /** The running work is first. */
+  /** The ids of the work before `id`; the running work is first. */
   waitingFor(key: string, id: string): string[] {
     const ids = this.#queues.get(key)?.ids ?? [];
     return ids.slice(0, Math.max(0, ids.indexOf(id)));

@@ -1,17 +1,29 @@
-/** Without a limit, one batch request whose client reads nothing could keep a hundred answers of 9 MB in memory. */
+/**
+ * Limits the memory that a principal's requests use: calls in progress, bodies that arrive, and answers that their clients have
+ * not read yet. Without a limit, one batch request whose client reads nothing could keep a hundred answers of 9 MB in memory.
+ */
 
 import { tooMuchUnread } from "./errors.ts";
 
-/** The limit per principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
+/** The most bytes of one principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
 export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
 
-/** Following a client takes time, and a response of this size fits into the connection's buffers (4 MB on loopback). */
+/**
+ * A smaller response counts as read at once. It takes time to follow how a client reads, and a response of this size fits into
+ * the connection's buffers (4 MB on loopback).
+ */
 export const SMALL_BYTES = 256 * 1024;
 
-/** Allows 2,048 calls at once. Measured: 9,000 calls to a sandbox that did not respond took 925 MB. */
+/**
+ * The bytes that a call counts in addition to its body and answer. They limit a principal to 2,048 calls at once. Measured: 9,000
+ * calls to a sandbox that did not respond took 925 MB.
+ */
 const CALL_BYTES = 64 * 1024;
 
-/** If the client does not read. Measured: 1,000 downloads of a log took 1.4 MB each. */
+/**
+ * The memory of a download or a stream of events whose client does not read: a page of a log, its copies, and the buffers of
+ * connections. Measured: 1,000 downloads of a log took 1.4 MB each.
+ */
 const STREAM_BYTES = 2 * 1024 * 1024;
 
 const usedBytes = new Map<string, number>();
@@ -22,8 +34,9 @@ export class RequestMemory {
   #isReleased = false;
 
   /**
-   * @param key the principal, or one kind of its streams, counted separately
-   * @param client aborts when the client disconnects. The runtime may then end the request without its `catch` and `finally` blocks
+   * @param key the principal, or one kind of its streams. The bytes of each key are counted separately
+   * @param client aborts when the client disconnects. The runtime may then end the request without running its `catch` and
+   * `finally` blocks
    */
   constructor(key: string, client: AbortSignal) {
     this.#key = key;
@@ -31,14 +44,18 @@ export class RequestMemory {
     else client.addEventListener("abort", () => this.release());
   }
 
-  /** Body and answer are added later. A call beyond the limit is counted too, and refused with its body. */
+  /** Counts a call. Its body and answer are added later. A call beyond the limit is counted too, and refused with its body. */
   static forCall(principalID: string, client: AbortSignal): RequestMemory {
     const memory = new RequestMemory(principalID, client);
     memory.add(CALL_BYTES);
     return memory;
   }
 
-  /** Links work without a token: their holders must not block the principal's requests. @throws {ToolError} `quota_exceeded` */
+  /**
+   * Counts a download or a stream of events. Requests by link have a separate limit, because a link works without a token: a
+   * person with a link must not be able to block the principal's own requests.
+   * @throws {ToolError} `quota_exceeded`
+   */
   static forStream(principalID: string, by: "link" | "token", client: AbortSignal): RequestMemory {
     const memory = new RequestMemory(`streams by ${by} of ${principalID}`, client);
     memory.addAnswer(STREAM_BYTES, true);
@@ -56,7 +73,7 @@ export class RequestMemory {
     return (usedBytes.get(this.#key) ?? 0) + bytes <= MAX_MEMORY_BYTES;
   }
 
-  /** @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld */
+  /** Adds an answer. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld */
   addAnswer(bytes: number, mayWithhold: boolean): void {
     if (mayWithhold && !this.hasRoomFor(bytes)) throw tooMuchUnread(MAX_MEMORY_BYTES);
     this.add(bytes);
@@ -68,7 +85,7 @@ export class RequestMemory {
     usedBytes.set(this.#key, (usedBytes.get(this.#key) ?? 0) + bytes);
   }
 
-  /** Waits until the client has read the response or has disconnected. */
+  /** Releases the bytes when the client has read the response or has disconnected. */
   releaseAfter(response: Response): Response {
     const { body, headers } = response;
     const mayGrow = headers.get("content-type")?.startsWith("text/event-stream") === true;

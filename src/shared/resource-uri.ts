@@ -1,16 +1,16 @@
 /**
- * `sandbox://<sandbox>/<path>` is a file or directory: relative to /workspace, or absolute after a second slash.
- * `sandbox://runs/<id>/<name>` is a run's output. A sandbox named `runs` has no addresses.
+ * The addresses of MCP resources. `sandbox://<sandbox>/<path>` is a file or directory: relative to /workspace, or absolute
+ * after a second slash. `sandbox://runs/<id>/<name>` is a run's output. A sandbox named `runs` has no addresses.
  */
 import { SANDBOX_NAME } from "./names.ts";
 
 export const RUNS = "runs";
 
-/** A run's log, and the prefix of a task's artifacts. */
+/** The name of a run's log, and the prefix of a task's artifacts. */
 export const LOG_NAME = "log";
 export const ARTIFACTS = "artifacts/";
 
-/** The list of a sandbox's connections. A real file with this path has no address. */
+/** The path of the list of a sandbox's connections. It is not a real file; a file with this path has no address. */
 export const NETWORK_PATH = "/workspace/.network";
 
 type ResourceAddress =
@@ -20,14 +20,16 @@ type ResourceAddress =
 
 const WORKSPACE = "/workspace";
 
-/** The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded. */
+/**
+ * The most characters of an address. The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded.
+ */
 export const MAX_RESOURCE_URI = 16_384;
 
-/** As in RFC 6570. */
+/** The templates of both kinds of addresses, as in RFC 6570. */
 export const FILE_TEMPLATE = "sandbox://{sandbox}/{+path}";
 export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
 
-/** Undefined if the sandbox has no addresses. @param path absolute, without `.` and `..` */
+/** The address of a file; undefined if its sandbox has no addresses. @param path absolute, without `.` and `..` */
 export function fileURI(sandbox: string, path: string): string | undefined {
   if (sandbox === RUNS) return undefined;
   const isBelow = path === WORKSPACE || path.startsWith(`${WORKSPACE}/`);

@@ -1,4 +1,4 @@
-/** The data of `list_runs`, which the panel and command line show. */
+/** The names of run states and kinds, and the data of `list_runs`, which the panel and command line show. */
 import * as z from "zod";
 
 export const RUN_KINDS = ["code", "command", "task"] as const;
@@ -6,8 +6,8 @@ export const RUN_KINDS = ["code", "command", "task"] as const;
 export type RunKind = (typeof RUN_KINDS)[number];
 
 /**
- * `succeeded` or `failed`: the program ended by itself. `cancelled` or `timed_out`: the server ended it. `lost`: the sandbox or
- * connection disappeared and the end is unknown.
+ * `running`, then one final state: `succeeded` or `failed` if the program ended by itself, `cancelled` or `timed_out` if the
+ * server ended it, `lost` if the sandbox or connection disappeared and the end is unknown.
  */
 export const END_STATES = ["succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
 export const RUN_STATES = ["running", ...END_STATES] as const;
@@ -34,6 +34,9 @@ export const runListing = z.object({
 });
 
 export type ListedRun = z.output<typeof listedRun>;
-/** The compiler reports every list that lacks a new field. */
+/**
+ * A value for each field; undefined for a field that a list does not show. So the compiler reports every list that lacks a new
+ * field.
+ */
 export type EachField<T = unknown> = Record<keyof ListedRun, T | undefined>;
 export type RunListing = z.output<typeof runListing>;

@@ -6,18 +6,18 @@ const listedPreview = z.object({ port: z.number(), url: z.string().optional(), e
 /** Times are ISO 8601. */
 const listedSandbox = z.object({
   name: z.string(),
-  /** A stopped sandbox starts with the next call, with its saved workspace. */
+  /** Whether its container runs. A stopped sandbox starts with the next call, with its saved workspace. */
   state: z.enum(["running", "stopped"]),
   created_at: z.string(),
   /** Accurate to a minute. */
   last_used_at: z.string(),
-  /** In `/workspace`, measured at most a minute before the last use. */
+  /** Bytes in its `/workspace`, measured at most a minute before its last use; missing if not measured. */
   size_bytes: z.number().optional(),
-  /** `saved_bytes` is the size of all changed files; missing if the sandbox was never saved. */
+  /** When it was last saved, and the bytes of all its changed files; missing if it was never saved. */
   saved_at: z.string().optional(),
   saved_bytes: z.number().optional(),
   variables: z.array(z.string()),
-  /** `INTERNET`, and for `allowlist` the hosts; missing if an earlier version configured the sandbox. */
+  /** Its network access (`INTERNET`), and for `allowlist` the hosts; missing if an earlier version configured it. */
   internet: z.string().optional(),
   allow_hosts: z.array(z.string()).optional(),
   previews: z.array(listedPreview),

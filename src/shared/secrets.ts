@@ -1,4 +1,4 @@
-/** The server adds these credentials to sandboxes' requests. They are in no sandbox. */
+/** Credentials that the server adds to sandboxes' requests: their format, scope and placement. They are in no sandbox. */
 import * as z from "zod";
 import { headerValue, refuse, unique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";
@@ -9,10 +9,14 @@ const MAX_SECRETS = 100;
 
 const MAX_SECRET_HOSTS = 20;
 
-/** Code can test guesses against the masked echo of a host, 2^26 a second: weeks for 12 random hexadecimal digits, millennia for 16. */
+/**
+ * Code can send guesses to a host that echoes them. `mask.ts` masks only right guesses in the response, so code learns which
+ * guess is right. A processor checks about 2^26 guesses per second. It finds a random value of 12 hexadecimal digits in weeks,
+ * and one of 16 in millennia.
+ */
 const MIN_VALUE_LENGTH = 16;
 
-/** `template` contains `{value}` once; for `basic` it is the user and password. */
+/** The place of a value in a request. `template` contains `{value}` once; for `basic` it is the user and password. */
 export interface SecretPlace {
   in: "header" | "query" | "basic";
   name: string;
@@ -21,13 +25,13 @@ export interface SecretPlace {
 
 export interface Secret {
   name: string;
-  /** As in a list of allowed hosts, without addresses and `packages`. */
+  /** Entries as in a list of allowed hosts, without addresses and `packages`. */
   hosts: readonly string[];
   place: SecretPlace;
   value: string;
-  /** Who may use the secret; undefined for everybody. */
+  /** Ids of the principals that may use it in their sandboxes; undefined for everybody. */
   principals: readonly string[] | undefined;
-  /** Contains a placeholder in sandboxes, for programs that require a key. */
+  /** The variable that contains a placeholder in sandboxes, for programs that require a key. */
   variable: string | undefined;
 }
 
@@ -50,8 +54,10 @@ function policyOf(allowHosts: readonly string[]): NetworkPolicy {
 }
 
 /**
- * Overwrites what the sandbox wrote in the secrets' places. The first secret of a place counts. Removes other headers with a placeholder:
- * some programs send their key twice, and a host may refuse the wrong one. @returns the secrets used
+ * Puts secrets into a request, and overwrites the values that the sandbox wrote in their places. If two secrets have the same
+ * place, the first counts. Other headers with a placeholder are removed: some programs send their key twice, and a host may
+ * refuse the wrong one.
+ * @returns the secrets used
  */
 export function addSecrets(secrets: readonly Secret[], headers: Headers, url: URL): Secret[] {
   const places = new Set<string>();
@@ -77,7 +83,7 @@ function formatSecret({ place, value }: Secret): string {
   return place.in === "basic" ? `Basic ${btoa(text)}` : text;
 }
 
-/** The spelling of the other parameters may be part of a signature. */
+/** A query with one parameter set and the others unchanged, because their spelling may be part of a signature. */
 function setParameter(search: string, name: string, value: string): string {
   const otherParameters = search
     .slice(1)
@@ -86,13 +92,16 @@ function setParameter(search: string, name: string, value: string): string {
   return `?${[...otherParameters, `${percentEncode(name)}=${percentEncode(value)}`].join("&")}`;
 }
 
-/** Every reserved character (RFC 3986, 2.3). */
+/** Encodes every reserved character (RFC 3986, 2.3). */
 function percentEncode(text: string): string {
   const encodeCharacter = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
   return encodeURIComponent(text).replace(/[!'()*]/g, encodeCharacter);
 }
 
-/** For programs that require a key. The value goes into the secret's own place instead (`addSecrets`). */
+/**
+ * The placeholder for programs that require a key. The server does not put the value where the placeholder is: `addSecrets` sets
+ * the value in the secret's own place, and removes other headers that contain the placeholder.
+ */
 function placeholderOf({ name }: Secret): string {
   return `sandbox-mcp-secret-${name}`;
 }
@@ -105,7 +114,7 @@ export function placeholders(secrets: readonly Secret[]): Record<string, string>
   );
 }
 
-/** Would reveal a value in a response. */
+/** A text that would reveal a value in a response. */
 export interface SecretTrace {
   text: string;
   /** Whether the base64 characters before and after `text` contain bits of the value. */
@@ -120,7 +129,7 @@ export function tracesOf({ place, value }: Secret): SecretTrace[] {
   return [{ text: value, sharesFirst: false, sharesLast: false }, ...traces];
 }
 
-/** Only those that depend on nothing but the text, if `before` bytes (modulo 3) precede it. */
+/** The base64 characters that depend only on the text, if `before` bytes (modulo 3) precede the text. */
 function base64Trace(text: string, before: number): SecretTrace {
   const encoded = btoa("\0".repeat(before) + text).replace(/=+$/, "");
   const bits = (before + text.length) * 8;
@@ -181,7 +190,7 @@ const secret = z
     return { ...rest, place, principals, variable };
   });
 
-/** Messages never contain a value. */
+/** The schema of `SECRETS`. Its messages never contain a value. */
 export const secretList = z
   .array(secret, "must be a JSON list")
   .max(MAX_SECRETS, `must have at most ${MAX_SECRETS} secrets`)

@@ -1,12 +1,15 @@
-/** Some clients end a chat over an unsupported type or size: other types are refused, and large images scaled in a sandbox. */
+/**
+ * Images for clients. Some clients and model providers end a chat if an image is of a type or size that they do not support. So
+ * only supported types are passed on, and large images are first scaled down in a sandbox.
+ */
 import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";
 
-/** Scaling takes up to four bytes of the sandbox's memory for each pixel. */
+/** The most pixels of an image that is scaled. Scaling takes up to four bytes of the sandbox's memory for each. */
 const MAX_PIXELS = 100_000_000;
 
-/** `problem` is a sentence without its subject. */
+/** Why an image cannot be shown, as a sentence without its subject, and what to do. */
 export interface ImageRefusal {
   problem: string;
   remedy: string;
@@ -18,7 +21,7 @@ interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> 
   change?: string | undefined;
 }
 
-/** `stopped`: the sandbox does not run. */
+/** Scales an image in a sandbox, or returns why it did not. `stopped`: the sandbox does not run. */
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
 type ImageProblem = Exclude<ShrinkOutcome, "made"> | "stopped";
 
@@ -30,7 +33,7 @@ export function tooLarge(size: number): ImageRefusal | undefined {
 const SMALLER =
   "Make it smaller in the sandbox, for example with PIL: image.thumbnail((1000, 1000)), or cut it into parts.";
 
-/** The type comes from the content, not the name. */
+/** A displayable image, or the reason for refusing it. Its type comes from its content, not its name. */
 export async function shownImage(
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,
@@ -79,7 +82,10 @@ async function scaleDown(
   return { mimeType, width, height, bytes: made, change };
 }
 
-/** Undefined if a scaled image cannot be shown: user code can replace the scaling program. */
+/**
+ * The header of an image that a sandbox has scaled; undefined if it cannot be shown. This is checked, because user code can
+ * replace the scaling program.
+ */
 function shownHeader(made: Uint8Array): ImageHeader | undefined {
   const mimeType = imageType(made);
   if (mimeType !== "image/png" && mimeType !== "image/jpeg") return undefined;

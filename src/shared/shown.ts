@@ -1,13 +1,16 @@
-/** Text of a sandbox cannot imitate the server's: names become one word, sentences one line, output a fence that it cannot end. */
+/**
+ * Shows text chosen by a sandbox so that it cannot imitate the server's own text. A name becomes one word, a sentence stays on
+ * one line, and output goes into a fence that it cannot end.
+ */
 import { randomLetters } from "./names.ts";
 
 /** Control characters, line breaks, invisible characters, marks that change the writing direction, and lone surrogates. */
 export const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
-/** Cannot be mistaken for several words, or for a label of the server. */
+/** A name that cannot be mistaken for several words, or for a label of the server. */
 const PLAIN_NAME = /^(?:(?!\p{Default_Ignorable_Code_Point})[\p{L}\p{M}\p{N}._/+@%=~-])+$/u;
 
-/** On one line. Characters that are invisible, or that move other characters, become JSON escapes. */
+/** A text on one line. Characters that are invisible, or that move other characters, become JSON escapes. */
 export function makeVisible(text: string): string {
   return text.replace(HIDDEN, escapeCharacter);
 }
@@ -16,12 +19,12 @@ export function toVisibleJSON(value: unknown, indent?: number): string {
   return JSON.stringify(value, null, indent).split("\n").map(makeVisible).join("\n");
 }
 
-/** Unchanged if it is one plain word, else a JSON string. */
+/** A name of a file, variable, branch or the like: unchanged if it is one plain word, else as a JSON string. */
 export function shownName(name: string): string {
   return PLAIN_NAME.test(name) ? name : toVisibleJSON(name);
 }
 
-/** Text may be megabytes of such characters, and escaping is slow. */
+/** The escapes of characters seen so far: text may be megabytes of such characters, and escaping is slow. */
 const escapes = new Map<string, string>();
 
 function escapeCharacter(character: string): string {
@@ -34,7 +37,7 @@ function escapeCharacter(character: string): string {
   return made;
 }
 
-/** To the second, from milliseconds since the epoch or ISO 8601. */
+/** A time to the second, from milliseconds since the epoch or ISO 8601. */
 export function shownTime(time: number | string): string {
   return new Date(time).toISOString().replace(/\.\d+Z$/, "Z");
 }
@@ -47,10 +50,16 @@ export function isLine(text: string): boolean {
 
 const FENCE = "```";
 
-/** Also with invisible characters between. Lists the similar characters, because `normalize` takes quadratic time. */
+/**
+ * Three backticks or similar characters, also with invisible characters between them. This lists the characters, because
+ * `normalize` takes quadratic time.
+ */
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
-/** Random letters make a fence that the text cannot end. More backticks would not help, because models do not count them. */
+/**
+ * A text in a fence. If the text contains a fence or a similar line, the fence gets random letters, which the text cannot know.
+ * More backticks would not help, because models do not count them.
+ */
 export function putInFence(text: string): string {
   const fence = LOOKS_LIKE_FENCE.test(text) ? FENCE + randomLetters(8) : FENCE;
   return `${fence}\n${text}${text.endsWith("\n") ? "" : "\n"}${fence}`;

@@ -6,7 +6,7 @@ import { REGIONS, type Region, type Scope, SCOPES, TOKEN_NAME } from "./principa
 
 export interface StaticToken {
   name: string;
-  /** Of the token's UTF-8 bytes, in lower-case hexadecimal. */
+  /** SHA-256 of the token's UTF-8 bytes, in lower-case hexadecimal. */
   sha256: string;
   scopes: readonly Scope[];
   /** The replaced token, by its SHA-256. */
@@ -19,7 +19,7 @@ export interface StaticToken {
 export interface PreviousToken {
   /** The token, or its SHA-256. */
   value: string;
-  /** Milliseconds since the epoch; Infinity if the token works until it is removed. */
+  /** When it stops working, in milliseconds since the epoch; Infinity if it works until it is removed. */
   until: number;
 }
 

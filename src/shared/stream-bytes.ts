@@ -2,7 +2,7 @@ import type { RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
 import type { Turns } from "./turns.ts";
 
-/** The last piece may be shorter. @param body must be a byte stream */
+/** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
 export async function* splitStream(
   body: ReadableStream<Uint8Array>,
   bytes: number,
@@ -15,26 +15,30 @@ export async function* splitStream(
       if (done) return;
     }
   } finally {
-    // Fails if the stream has ended.
+    // The cancellation fails if the stream has ended.
     await reader.cancel().catch(() => undefined);
   }
 }
 
-/** The default time limit of a body, and how much is read at once. */
+/** The default time limit of a body in milliseconds, and how many bytes are read at once. */
 const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
 
 interface Bounds {
   maxBytes: number;
-  /** Of an oversized body, read and dropped; 0 by default. */
+  /** How many bytes of an oversized body are still read and dropped; 0 by default. */
   drainBytes?: number;
   ms?: number;
   memory?: RequestMemory | undefined;
-  /** For a body of more than READ_BYTES. Until it has a turn, only that many of its bytes are read. */
+  /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
   turns?: Turns | undefined;
 }
 
-/** Reads are large, because each takes some more kilobytes of memory. @throws if the client disconnects, for example */
+/**
+ * Reads a body into one buffer, and counts its bytes while they arrive. The reads are large, because each read takes some more
+ * kilobytes of memory.
+ * @throws errors of reading, for example if the client disconnects
+ */
 export async function readBody(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
   { maxBytes, drainBytes = 0, ms = READ_MS, memory, turns }: Bounds,
@@ -81,7 +85,7 @@ export async function readBody(
   }
 }
 
-/** From a browser; undefined for another type, and for a body that is too long, too slow or broken. */
+/** A form sent by a browser; undefined for another type, and for a body that is too long, too slow or broken. */
 export async function readForm(request: Request, bounds: Bounds): Promise<URLSearchParams | undefined> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
   if (type !== "application/x-www-form-urlencoded") return undefined;
@@ -89,7 +93,7 @@ export async function readForm(request: Request, bounds: Bounds): Promise<URLSea
   return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
 }
 
-/** Undefined if too long, too slow or encoded: the server never requests an encoding. */
+/** A response's body; undefined if it is too long, too slow or encoded. The server never requests an encoding. */
 export async function readBounded(response: Response, bounds: Bounds) {
   if (isEncoded(response)) {
     await response.body?.cancel();
@@ -99,7 +103,7 @@ export async function readBounded(response: Response, bounds: Bounds) {
   return "bytes" in read ? read.bytes : undefined;
 }
 
-/** The runtime decodes the body, whose length on the wire differs. */
+/** Whether the runtime decodes the body, so that its length on the wire differs. */
 export function isEncoded({ headers }: Response): boolean {
   return (headers.get("content-encoding") ?? "identity") !== "identity";
 }

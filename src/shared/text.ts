@@ -1,9 +1,9 @@
-/** A copy of larger parts would take more time than joining them saves. */
+/** The most bytes of parts that are joined. Larger parts stay separate, because a copy would take more time than it saves. */
 export const JOINED_BYTES = 32 * 1024;
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Undefined for NUL and invalid UTF-8. */
+/** The text of UTF-8 bytes without NUL; undefined for other bytes. */
 export function textOf(bytes: Uint8Array): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
@@ -13,10 +13,10 @@ export function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** Where bytes were cut out of a longer text, so that a character may be incomplete. */
+/** The ends at which bytes were cut out of a longer text, so that a character may be incomplete there. */
 type CutEnds = "none" | "start" | "end" | "both";
 
-/** Drops an incomplete character at a cut end. `bytes` is the number of bytes. */
+/** Like `textOf`, with the number of bytes. An incomplete character at a cut end is dropped. */
 export function wholeText(bytes: Uint8Array, cut: CutEnds): { text: string; bytes: number } | undefined {
   const complete = wholeCharacters(bytes, cut);
   const text = textOf(complete);
@@ -30,7 +30,7 @@ export function decodeText(bytes: Uint8Array, cut: CutEnds): string {
   return lenient.decode(wholeCharacters(bytes, cut));
 }
 
-/** In bytes. */
+/** The bytes of the character that begins with this byte. */
 export function characterLength(lead: number): number {
   if (lead >= 0xf0) return 4;
   if (lead >= 0xe0) return 3;
@@ -56,16 +56,19 @@ export function wholeCharacters(bytes: Uint8Array, cut: CutEnds): Uint8Array {
   return bytes;
 }
 
-/** A call without a piece returns the rest. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
+/**
+ * Decodes a stream that arrives in pieces. If a piece ends inside a character, the character comes with the next piece. A call
+ * without a piece returns the rest. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays.
+ */
 export function pieceDecoder(): (piece?: Uint8Array) => string {
   const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
   return (piece) => decoder.decode(piece, { stream: piece !== undefined });
 }
 
-/** In UTF-16 units. Longer lines are split, because an incomplete line is kept in memory and joined with each piece. */
+/** Longer lines are split, in UTF-16 units, because an incomplete line is kept in memory and joined with each piece. */
 const MAX_LINE = 16 * 1024;
 
-/** Like `pieceDecoder`. A line comes with the piece in which it ends. */
+/** Like `pieceDecoder`, but returns lines. If a piece ends inside a line, the line comes with a later piece. */
 export function lineDecoder(): (piece?: Uint8Array) => string[] {
   const decode = pieceDecoder();
   let rest = "";
@@ -78,7 +81,7 @@ export function lineDecoder(): (piece?: Uint8Array) => string[] {
   };
 }
 
-/** Never contains half of a surrogate pair. */
+/** At most `units` UTF-16 units of a text, from its start unless it is cut there. Never contains half of a surrogate pair. */
 export function cutText(text: string, units: number, cutAt: "start" | "end" = "end"): string {
   if (text.length <= units) return text;
   return cutAt === "end"
@@ -103,7 +106,7 @@ export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   return joined;
 }
 
-/** Joins small parts, because each takes memory. */
+/** Adds bytes to the end of a list. Joins small parts, because each part takes memory. */
 export function addPart(parts: Uint8Array[], bytes: Uint8Array): void {
   const last = parts.at(-1);
   if (last && last.length + bytes.length <= JOINED_BYTES) parts[parts.length - 1] = joinBytes([last, bytes]);
@@ -115,7 +118,7 @@ export function titleOf(source: string): string {
   return line.length > 120 ? `${cutText(line, 119).toWellFormed()}…` : line;
 }
 
-/** Without its full stop, for the end of another sentence. */
+/** A sentence without its full stop, for use at the end of another sentence. */
 export function clause(sentence: string): string {
   // With the lookbehind, long rows of dots and spaces take linear time.
   return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");
@@ -125,7 +128,7 @@ export function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** For people: without unnecessary quotation marks. */
+/** Like `quote`, but for people: without unnecessary quotation marks. */
 export function shellWord(text: string): string {
   return /^[\w./:=@+-]+$/.test(text) ? text : quote(text);
 }

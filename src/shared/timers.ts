@@ -1,7 +1,7 @@
-/** For a container, a restore or a save: many clients give up after 60 seconds. */
+/** The longest that a call waits for a container, a restore or a save: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
 
-/** Undefined after `ms`. */
+/** Waits for the promise. Returns its value, or undefined after `ms` milliseconds. */
 export async function waitAtMost<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => resolve(undefined), ms);
@@ -16,7 +16,10 @@ export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Not `AbortSignal.any`: workerd would keep each signal made by it (about 1.5 KB) for as long as `outer`. */
+/**
+ * Does work with a signal that aborts with `outer`, or after `ms` milliseconds. This is not `AbortSignal.any`: workerd would keep
+ * each signal made by it (about 1.5 KB) for as long as `outer`.
+ */
 export async function withLimitedSignal<T>(
   outer: AbortSignal,
   ms: number,

@@ -1,4 +1,4 @@
-/** A tool is in every set of `TOOLS` and `?tools=` that needs it. */
+/** The names of the tools, and the sets for `TOOLS` and `?tools=`. A tool is in every set that needs it. */
 
 const RUNS = ["get_result", "list_runs", "cancel_run"] as const;
 
@@ -27,7 +27,7 @@ export function chooseTools(words: readonly string[], offered: ReadonlySet<ToolN
   return new Set([...offered].filter((tool) => named.has(tool)));
 }
 
-/** The problem as the end of a sentence. */
+/** The problem with a choice of tools, as the end of a sentence; undefined if the choice is valid. */
 export function describeWrongChoice(words: readonly string[], offered: ReadonlySet<ToolName>) {
   const sets = Object.entries(TOOL_SETS).filter(([, tools]) => tools.some((tool) => offered.has(tool)));
   const choices: string[] = [...sets.map(([set]) => set), ...offered];

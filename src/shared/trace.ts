@@ -1,4 +1,7 @@
-/** W3C trace context (https://www.w3.org/TR/trace-context/) in `_meta` (SEP-414) or headers. Only valid values are passed on. */
+/**
+ * W3C trace context (https://www.w3.org/TR/trace-context/) as MCP carries it: in a request's `_meta` (SEP-414), or in HTTP
+ * headers. Only valid values are accepted, so that nothing else reaches the log or model requests.
+ */
 import { isRecord } from "./is-record.ts";
 
 export interface TraceContext {
@@ -38,7 +41,7 @@ function parseTrace(traceparent: unknown, tracestate: unknown): TraceContext | u
   return { traceparent: `00-${trace}-${span}-${flags}`, ...(state !== undefined && { tracestate: state }) };
 }
 
-/** The specification requires to drop an invalid list completely. */
+/** An invalid list is dropped completely, as the specification requires. */
 function validState(tracestate: string): string | undefined {
   if (tracestate.length > MAX_TRACESTATE) return undefined;
   const members = tracestate

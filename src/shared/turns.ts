@@ -9,7 +9,7 @@ export class Turns {
     this.#free = count;
   }
 
-  /** Returns the function that ends the turn; undefined after `ms`. */
+  /** Waits for a turn, for at most `ms` milliseconds. Returns the function that ends the turn; undefined if there was none. */
   async take(ms: number): Promise<(() => void) | undefined> {
     if (this.#free > 0) this.#free -= 1;
     else {
@@ -17,7 +17,7 @@ export class Turns {
       const getTurn = () => resolve(true);
       this.#waiting.add(getTurn);
       const hasTurn = await waitAtMost(ms, promise);
-      // The turn may arrive just when the time is over.
+      // The turn may arrive just when the time is over. It is used then.
       if (!hasTurn && this.#waiting.delete(getTurn)) return undefined;
     }
     let isOver = false;

@@ -1,14 +1,14 @@
-/** For the server's pushes (`/panel/stream`) and for polling by the page. */
+/** What the panel watches and how often, for the server's pushes (`/panel/stream`) and for polling by the page. */
 
 import { CALL_INTERVAL_MS } from "./terminal/typing.ts";
 
-/** A poll of a log waits for output, so its pause begins after its result. */
+/** Milliseconds between polls. A poll of a log waits for output, so its pause begins after its result. */
 export const POLL_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
 
-/** A screen of text. If a terminal prints at most this much, it counts as the echo of a key. */
+/** The bytes of a screen of text. If a terminal prints at most this much, the output counts as the echo of a key. */
 const ECHO_BYTES = 8192;
 
-/** All are read-only. */
+/** The tools that can be watched; all are read-only. */
 export type WatchedTool = keyof typeof POLL_MS;
 
 export interface LogPosition {
@@ -22,7 +22,7 @@ export interface LogPosition {
 const MAX_BEHIND = 1024 * 1024;
 const TAIL = 256 * 1024;
 
-/** Bytes between `next_cursor` and this offset are skipped. */
+/** The offset of the next poll. Bytes between `next_cursor` and this offset are skipped. */
 export function nextOffset({ next_cursor: next, log_bytes: bytes }: LogPosition): number {
   return bytes - next > MAX_BEHIND ? bytes - TAIL : next;
 }
@@ -36,7 +36,12 @@ export function logPauseMs(position: LogPosition): number {
   return nextOffset(position) < position.log_bytes ? 0 : POLL_MS.get_result;
 }
 
-/** After silence the next poll begins at once, so that typed keys appear. @param cursor where the last poll began */
+/**
+ * Milliseconds until the next poll of a terminal. If the terminal was silent before this output, the next poll begins at once,
+ * so that typed keys appear immediately.
+ * @param cursor the first byte of the last poll
+ * @param tookMs its duration in milliseconds
+ */
 export function terminalPauseMs(position: LogPosition, cursor: number, tookMs: number): number {
   const isEcho = position.next_cursor - cursor <= ECHO_BYTES;
   return isEcho

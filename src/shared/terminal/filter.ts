@@ -19,14 +19,18 @@ const SEQUENCE = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}[@-~]|[ -/]{1,4}[0-~]|[0-Z\\`-
 const UNFINISHED = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}|[ -/]{1,4})?$/;
 
 /**
- * Passed unchanged: movements, erasing, colors, the scroll region, the cursor's shape, a soft reset, line drawing, the keypad mode. A
- * terminal replies to a query as if the user typed, so only the query for the cursor's position passes, which line editors need.
+ * Sequences passed unchanged: movements, erasing, colors, the scroll region, the cursor's shape, a soft reset, line drawing,
+ * the keypad mode. A terminal replies to a query as if the user typed the reply. So only the query for the cursor's position
+ * passes, because line editors need it.
  */
 const PASSED =
   // oxlint-disable-next-line no-control-regex
   /^\x1b(?:\[(?:[\d;:]*[@-MPSTXZ`abdefmrsu]|\?[\d;]*[JK]|6n|\d* q|!p)|[()][0AB]|[78=>DEM])$/;
 
-/** With their defaults. Others, such as modes that report keys in another format, do not pass; programs work without them. */
+/**
+ * Modes that pass, with their defaults. Other modes do not pass, such as modes that report keys in another format. Programs work
+ * without them.
+ */
 const MODES: Readonly<Record<string, "h" | "l">> = {
   "4": "l", // insert
   "?1": "l", // application cursor keys
@@ -49,8 +53,9 @@ const MODES: Readonly<Record<string, "h" | "l">> = {
 const PLAIN = "\u001b[0m\u001b(B\u001b)B\u000f";
 
 /**
- * Passes text, colors, cursor movements, and modes that can be restored. Other sequences could write to the clipboard, set the title, or
- * make the terminal send input. A sequence passes completely or not at all, so that two pieces cannot form a new one.
+ * Filters sandbox output for a user's terminal. It passes text, colors, cursor movements, and modes that can be restored. Other
+ * sequences could write to the clipboard, set the title, or make the terminal send input to the program. A sequence passes
+ * completely or not at all, so that two pieces cannot form a new one.
  */
 export class TerminalFilter {
   #isInString = false;
@@ -98,7 +103,7 @@ export class TerminalFilter {
     return shown;
   }
 
-  /** Resets only changed modes, because resetting some of them moves the cursor. */
+  /** Restores the terminal. Only changed modes are reset, because resetting some of them moves the cursor. */
   resetSequences(): string {
     let text = PLAIN;
     if (this.#hasKeypad) text += "\u001b>";

@@ -1,4 +1,4 @@
-/** A sandbox's terminal follows the size of the terminal that shows it. */
+/** The size of a terminal in a sandbox, which follows the terminal that shows it. */
 import { pause } from "../timers.ts";
 import { spaceCalls } from "./typing.ts";
 
@@ -9,10 +9,11 @@ export interface Size {
 
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
+/** How many calls try to pass a size on, and the pause after a failed call, in milliseconds. */
 const MAX_ATTEMPTS = 4;
 const RETRY_MS = 500;
 
-/** One at a time. In the end, the terminal has the latest size. */
+/** Passes size changes on to a terminal, one at a time. In the end, the terminal has the latest size. */
 export class Resizing {
   readonly #size: () => Size;
   readonly #pass: (size: Size) => Promise<unknown>;
@@ -42,7 +43,7 @@ export class Resizing {
       try {
         await spaceCalls(() => this.#pass(this.#size()));
       } catch {
-        // A size that has changed meanwhile gets all attempts.
+        // If the size has changed meanwhile, the new size gets all attempts.
         this.#attemptsLeft = Math.max(this.#attemptsLeft, remaining);
         await pause(RETRY_MS);
       }

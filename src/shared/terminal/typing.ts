@@ -1,19 +1,20 @@
+/** Keyboard input for a sandbox's terminal. */
 import { cutText } from "../text.ts";
 import { pause } from "../timers.ts";
 
-/** The server allows 20 calls per second for typing and following together. */
+/** The shortest time between calls. The server allows 20 calls per second for typing and following together. */
 export const CALL_INTERVAL_MS = 120;
 
 const MAX_TYPED = 4000;
 
-/** In order. Combines text that was typed between two calls. */
+/** Sends typed text in order, and combines text that was typed between two calls. */
 export class Typing {
   readonly #send: (text: string) => Promise<void>;
   readonly #onFailure: (error: unknown) => void;
   #typed = "";
   #isSending = false;
 
-  /** @param send if it fails, `onFailure` is called and nothing more is sent */
+  /** @param send types a text. If `send` fails, `onFailure` is called and nothing more is sent */
   constructor(send: (text: string) => Promise<void>, onFailure: (error: unknown) => void) {
     this.#send = send;
     this.#onFailure = onFailure;
@@ -39,6 +40,7 @@ export class Typing {
   }
 }
 
+/** Does the work, and returns when the next call is allowed. */
 export async function spaceCalls<T>(work: () => Promise<T>): Promise<T> {
   const delay = pause(CALL_INTERVAL_MS);
   const value = await work();

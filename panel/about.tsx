@@ -1,3 +1,4 @@
+/** A sandbox's page: its state, saved data, ports, network and checkpoints. */
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { Facts, PlainButton } from "./controls.tsx";
@@ -25,7 +26,7 @@ interface AboutProps {
   refresh: () => void;
 }
 
-/** @returns `words` for the user, because the tool's own text is for models */
+/** Calls a tool. @returns `words` for the user, because the tool's own text is for models */
 async function callWithOutcome(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
   await callTool(tool, args);
   return words;
@@ -191,7 +192,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
     if (await host().confirm(restoreQuestion(name, exactTime(saved_at))))
       await act(async () => {
-        // Only the tool's text names the checkpoint of the replaced state.
+        // Shows the tool's text, because only this text names the checkpoint of the replaced state.
         const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
         return content.map(({ text }) => text ?? "").join("\n");
       });

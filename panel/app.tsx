@@ -22,7 +22,7 @@ const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", 
 
 const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Overview" };
 
-/** The list of tools changes only with the server's configuration. */
+/** The pause between polls of the list of tools. The list changes only with the server's configuration. */
 const TOOLS_MS = 600_000;
 
 const NO_FILTER = {};
@@ -120,6 +120,7 @@ interface PanelProps {
   route: Route;
 }
 
+/** From this many sandboxes on, the list has a search field. */
 const SEARCH_FROM_SANDBOXES = 12;
 
 function Sandboxes({ listing, route }: PanelProps) {
@@ -149,7 +150,7 @@ function Sandboxes({ listing, route }: PanelProps) {
   );
 }
 
-/** The first command creates the sandbox if needed. */
+/** Opens a sandbox by name; its first command creates it if needed. */
 function OpenOther() {
   const isOffered = useOffered();
   if (!isOffered("run_command")) return null;

@@ -1,4 +1,4 @@
-/** In a browser window, the page calls the server itself, with its session instead of a token. */
+/** The page in a browser window: it calls the server itself, with its session instead of a token. */
 import type { Form, Host, ToolResult } from "./host.ts";
 import { streamedSource } from "./streamed.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";

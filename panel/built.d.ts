@@ -1,4 +1,4 @@
-/** `scripts/bundle-panel.ts` makes `built.js`, which is never committed. */
+/** The result of `scripts/bundle-panel.ts` for the Worker: `built.js`, which is never committed. */
 
 export const files: Record<string, string>;
 

@@ -1,8 +1,10 @@
 /**
- * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls, with the client's own token.
+ * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls to the server, with
+ * the client's own token.
  *
- * The types come from the official package, but not its class `App`, which includes an MCP client and a schema library: 147 KB
- * compressed, four times as much as this page, each time that a chat shows the page.
+ * The types come from the official package. This file implements the few messages itself, because the package's class `App`
+ * includes an MCP client and a schema library. The class takes 147 KB compressed, four times as much as this page, and a chat
+ * would load it each time that it shows the page.
  */
 import type {
   McpUiHostContext,
@@ -76,7 +78,7 @@ export async function chatHost(): Promise<Host> {
     subject.stopFollowing();
     place.set(href);
   };
-  // The page has no address, and is not allowed to leave its frame.
+  // The browser would not follow links here: the page has no address, and is not allowed to leave its frame.
   document.addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
     if (!link) return;
@@ -114,7 +116,10 @@ export async function chatHost(): Promise<Host> {
   };
 }
 
-/** For a client that reads no resources for the page. The server refuses forbidden calls. */
+/**
+ * Offers all tools, for a client that reads no resources for the page. All controls are shown then, and the server refuses
+ * forbidden calls.
+ */
 const EVERY_TOOL: OfferedTools = { has: () => true };
 
 function applyContext({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {
@@ -135,7 +140,7 @@ function reportHeight(parent: ParentPage, isHeightFree: () => boolean): void {
   }).observe(document.body);
 }
 
-/** A chat has many such pages, most of them scrolled away. */
+/** Whether the page is visible: a chat has many such pages, most of them scrolled away. */
 function trackVisibility(): () => boolean {
   let isSeen = true;
   new IntersectionObserver((entries) => {

@@ -1,3 +1,4 @@
+/** Shows how to connect each client, with settings to copy. */
 import { useState } from "preact/hooks";
 import { PlainButton } from "./controls.tsx";
 import { clientLines, formatted } from "../src/server/client-lines.ts";

@@ -1,13 +1,14 @@
 import type { ComponentChildren, ComponentProps } from "preact";
 
-/** For names, paths and commands, which a browser must not correct. */
+/** Properties of inputs for names, paths and commands: a browser must not correct them. */
 export const VERBATIM = { autocomplete: "off", autocapitalize: "none", spellcheck: false } as const;
 
+/** A button without the accent color. */
 export function PlainButton(props: ComponentProps<"button">) {
   return <button type="button" class="plain" {...props} />;
 }
 
-/** Leaves out rows without a value. */
+/** Names and values. Rows without a value are left out. */
 export function Facts({ rows }: { rows: readonly (readonly [name: string, value: ComponentChildren])[] }) {
   return (
     <dl>
@@ -26,9 +27,10 @@ export function Facts({ rows }: { rows: readonly (readonly [name: string, value:
 
 interface SearchProps {
   label: string;
+  /** The number of items in the searched list. */
   count: number;
   class?: string;
-  /** The text is in lower case. */
+  /** Called with the text in lower case. */
   find: (text: string) => void;
 }
 

@@ -1,4 +1,4 @@
-/** `scripts/bundle-panel.ts` bundles a package's style sheet as text. */
+/** The style sheet of a package, which `scripts/bundle-panel.ts` bundles as text. */
 declare module "*.css" {
   const text: string;
   export default text;

@@ -1,4 +1,4 @@
-/** A browser does not open its own dialogs for a frame. */
+/** Questions inside the page, because a browser does not open its own dialogs for a frame. */
 
 export function confirmDialog(question: string): Promise<boolean> {
   return show(question, ["Yes", "No"]);
@@ -36,7 +36,7 @@ function show(words: string, labels: readonly string[]): Promise<boolean> {
     });
     document.body.append(dialog);
     dialog.showModal();
-    // On "No" or "Close", so that Enter changes nothing.
+    // The focus is on "No" or "Close", so that Enter changes nothing.
     (row.lastElementChild as HTMLButtonElement).focus();
   });
 }

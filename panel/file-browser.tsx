@@ -1,3 +1,4 @@
+/** A sandbox's files: a tree, an open file, uploads and downloads. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { PlainButton, SearchField, VERBATIM } from "./controls.tsx";
 import { FileView } from "./file-view.tsx";
@@ -11,9 +12,10 @@ import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
 import { LOADING, NO_NAME_FOUND, uploadedText } from "./texts.ts";
 
-/** Shown at first, and more with each press of the button. Only visible files are rendered. */
+/** How many directories are shown at first, and how many more each press of the button shows. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
 
+/** From this many entries on, a directory has a search field. */
 const SEARCH_FROM_ENTRIES = 100;
 
 const HOME = "/workspace";
@@ -21,9 +23,9 @@ const HOME = "/workspace";
 interface Tree {
   sandbox: string;
   open: string;
-  /** Changes when directories must be loaded again. */
+  /** A number that changes when directories must be loaded again. */
   version: number;
-  /** For files dropped on a directory. Does nothing if uploads are not allowed. */
+  /** Called with files dropped on a directory. Does nothing if uploads are not allowed. */
   send: (directory: string, files: Iterable<File>) => void;
   showFailure: (error: unknown) => void;
 }
@@ -70,7 +72,7 @@ export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }
     void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
   };
   useEffect(() => {
-    // Outside the target, the browser would replace the page by a dropped file.
+    // If a file is dropped outside the target, the browser would replace the page by the file.
     const ignoreDrop = (event: Event) => event.preventDefault();
     addEventListener("dragover", ignoreDrop);
     addEventListener("drop", ignoreDrop);
@@ -238,7 +240,7 @@ function File({ tree, path, entry }: { tree: Tree; path: string; entry: Entry })
   );
 }
 
-/** Empty if the directory does not exist yet. */
+/** The names in a directory; empty if it does not exist yet. */
 async function namesIn(sandbox: string, path: string, signal: AbortSignal): Promise<ReadonlySet<string>> {
   try {
     return new Set((await list(sandbox, path, signal)).entries.map((entry) => entry.path));

@@ -1,3 +1,4 @@
+/** Components that the tree of files and an open file share. */
 import { PlainButton } from "./controls.tsx";
 import { makeVisible } from "../src/shared/shown.ts";
 import { downloadURL } from "./file.ts";

@@ -1,3 +1,4 @@
+/** One file: its text, picture or description. */
 import { useEffect, useState } from "preact/hooks";
 import { PlainButton, VERBATIM } from "./controls.tsx";
 import { MAX_BYTES, read, write } from "./file.ts";
@@ -13,14 +14,14 @@ import { LOADING, MIXED_LINE_ENDS, NAME_NOT_UTF8, NO_FILE, OVERWRITE, onlyFirst 
 type View =
   | { kind: "text"; text: string; newline: "\n" | "\r\n"; isNew?: true }
   | { kind: "missing" }
-  /** Cannot be written back unchanged: it is too long, or has line ends of several kinds. */
+  /** Text that this page cannot write back unchanged: it is too long, or has line ends of several kinds. */
   | { kind: "fixed"; text: string; why: string }
-  /** From `read_file`: a picture, or a description. */
+  /** The content that `read_file` returns: a picture, or a description. */
   | { kind: "other"; blocks: Block[] };
 
 const NEW: View = { kind: "text", text: "", newline: "\n", isNew: true };
 
-/** Replaces bytes of a file name that are not UTF-8. No path can reach such a file. */
+/** The character that replaces bytes of a file name that are not UTF-8. No path can reach such a file. */
 const NOT_UTF8 = "\ufffd";
 
 /** Unsaved changes by sandbox and path, for when the file is opened again. */

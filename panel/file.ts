@@ -1,3 +1,4 @@
+/** A sandbox's files through the tools: reading, writing, and links for transfers. */
 import type { ToolOutputs } from "../client/tool-types.ts";
 import { callTool, ToolFailed, Unreachable } from "./tools.ts";
 import { FILE_CHANGED, statusText, uploadBroke, uploadStopped } from "./texts.ts";
@@ -6,9 +7,11 @@ type Page = ToolOutputs["list_files"];
 export type Entry = Page["entries"][number];
 export type Entries = Pick<Page, "entries" | "more">;
 
+/** The most entries listed per call, and shown per directory. */
 const PAGE_ENTRIES = 5000;
 const MAX_ENTRIES = 50_000;
 
+/** The largest file shown completely, in bytes. */
 export const MAX_BYTES = 256 * 1024;
 
 export async function list(sandbox: string, path: string, signal: AbortSignal): Promise<Entries> {
@@ -46,12 +49,12 @@ export async function write(sandbox: string, path: string, content: string): Pro
   await callTool("write_file", { sandbox, path, content });
 }
 
-/** A directory comes as an archive. Valid for a few minutes. */
+/** A download link for a file, or a directory as an archive; valid for a few minutes. */
 export async function downloadURL(sandbox: string, path: string): Promise<string> {
   return link({ sandbox, path, direction: "download", expires_seconds: 300 });
 }
 
-/** @param progress called with the sent part, from 0 to 1 */
+/** Uploads a file. @param progress called with the sent part, from 0 to 1 */
 export async function upload(
   sandbox: string,
   path: string,

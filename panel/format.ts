@@ -1,3 +1,5 @@
+/** Numbers for people. */
+
 export function size(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB"];
   let [value, unit] = [bytes, 0];

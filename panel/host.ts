@@ -10,25 +10,26 @@ export interface Block {
   mimeType?: string;
 }
 
-/** `raw` keeps the control sequences in a terminal's output. */
+/** The form of results. `raw` keeps the control sequences in a terminal's output. */
 export type Form = "structured" | "raw";
 
 export interface Watch {
   name: WatchedTool;
   arguments: Record<string, unknown>;
+  /** Whether a terminal's output keeps its control sequences. */
   raw?: boolean;
 }
 
 export interface Update {
-  /** Undefined if the tool failed or the call was refused. */
+  /** The structured result; undefined if the tool failed or the call was refused. */
   data?: unknown;
   problem?: string;
 }
 
 /**
- * Repeats calls, and reports the first result and every change of each. Resolves when the caller should start the source again at once, or
- * the signal aborts. Reports the pages of a run's log in order, from the cursor in the arguments, and nothing after the last one.
- * Makes no further request before `report` has resolved.
+ * Repeats the calls in `watch`, and reports the first result and every change of each call. Resolves when the caller should start
+ * the source again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the
+ * arguments, and nothing after the last page. It makes no further request before `report` has resolved.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
 export type Source = (
@@ -45,7 +46,11 @@ export interface ToolResult {
 }
 
 export interface Host {
-  /** `data` is in this form. @throws {SignedOut} {@link Unreachable} {@link ToolFailed} if the call returned no result, even `isError` */
+  /**
+   * Calls a tool. The result has data (`structuredContent`) in this form.
+   * @throws {SignedOut} {@link Unreachable} {@link ToolFailed} if the call returned no result. A result with `isError` is
+   * returned.
+   */
   callTool(
     name: string,
     args: Record<string, unknown>,
@@ -53,27 +58,27 @@ export interface Host {
     signal?: AbortSignal,
   ): Promise<ToolResult>;
   listTools(signal?: AbortSignal): Promise<OfferedTools>;
-  /** Uses the server's stream (streamed.ts), or polls tools (polled-source.ts). */
+  /** Watches what the page shows: by the server's stream (streamed.ts), or by polling tools (polled-source.ts). */
   watch: Source;
 
   /** The open part of the page: a URL fragment from `hrefOf`. */
   place: Value<string>;
   go(href: string): void;
 
-  /** Where clients connect; undefined if a connected client shows the page. */
+  /** The address that clients connect to; undefined if a connected client shows the page. */
   endpoint: string | undefined;
-  /** Undefined if the page has no session. @throws {Unreachable} */
+  /** Ends the session; undefined if the page has none. @throws {Unreachable} */
   signOut: (() => Promise<void>) | undefined;
-  /** For uploads and terminals. */
+  /** Whether the page itself can send requests to the server, for uploads and terminals. */
   canReachServer: boolean;
-  /** Lets the user save a file. @throws {ToolFailed} */
+  /** Lets the user save a file from an address of the server. @throws {ToolFailed} */
   download(url: string): Promise<void>;
   confirm(question: string): Promise<boolean>;
-  /** The document's event `visibilitychange` reports changes. */
+  /** Whether the page is hidden. The document's event `visibilitychange` reports changes. */
   isOutOfSight(): boolean;
-  /** Undefined if it cannot change. */
+  /** The display mode; undefined if the mode cannot change. */
   display: Value<"inline" | "fullscreen"> | undefined;
-  /** The client may refuse. */
+  /** Requests another display mode. The client may refuse. */
   show(display: "inline" | "fullscreen"): Promise<void>;
 }
 

@@ -1,4 +1,7 @@
-/** Watches everything that the page shows, through one stream at a time. Components name a tool, and get its results as they change. */
+/**
+ * Watches everything that the page shows, through one stream at a time. Components name a tool, and get its results as they
+ * change.
+ */
 import { useEffect, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import { host, type Source, type Update, type Watch } from "./host.ts";
@@ -7,7 +10,7 @@ import { isSignedOut, showError } from "./tools.ts";
 
 const RETRY_MS = 3000;
 
-/** Each new stream repeats all calls. */
+/** The pause before a new stream, because each new stream repeats all calls. */
 const RECONNECT_MS = 250;
 
 /** All watchers added and removed within this time share one new stream. */
@@ -39,6 +42,7 @@ class Live {
     };
   }
 
+  /** Starts a new stream, which repeats all calls. */
   renew(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
@@ -79,7 +83,7 @@ class Live {
 
   async #report(watcher: Watcher | undefined, update: Update, signal: AbortSignal): Promise<void> {
     if (signal.aborted || !watcher || !this.#watchers.has(watcher)) return;
-    // The source reports nothing more for this watcher.
+    // No new stream is needed: the source reports nothing more for this watcher.
     if (await watcher.onUpdate(update)) this.#watchers.delete(watcher);
   }
 }
@@ -92,7 +96,7 @@ export interface WatchState<T> {
   refresh(): void;
 }
 
-/** @param args undefined watches nothing */
+/** Watches a tool's structured result. @param args the call's arguments; undefined watches nothing */
 export function useWatched<T>(name: WatchedTool, args: Record<string, unknown> | undefined): WatchState<T> {
   const [state, setState] = useState<{ key?: string; value?: T; problem?: string }>({});
   const key = args && JSON.stringify([name, args]);

@@ -1,8 +1,8 @@
-/** Only visible rows are elements, however long the log is. */
+/** Shows a log. Only visible rows are elements, however long the log is. */
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Line, OutputLog, Span } from "./output-log.ts";
 
-/** In pixels, as in the style sheet. */
+/** A row's height in pixels, as in the style sheet. */
 const ROW_HEIGHT = 20;
 
 const MARGIN_ROWS = 10;
@@ -12,6 +12,7 @@ interface Size {
   height: number;
 }
 
+/** @param version a number that changes when the log changes */
 export function LogView({ log, version, label }: { log: OutputLog; version: number; label: string }) {
   const box = useRef<HTMLDivElement>(null);
   const probe = useRef<HTMLSpanElement>(null);

@@ -1,7 +1,10 @@
-/** Applies colors and line rewrites, drops other control sequences, and shows control characters as symbols, such as ␛. */
+/**
+ * A program's output as lines of text. Colors and line rewrites are applied, other control sequences are dropped, and control
+ * characters are shown as symbols, such as ␛. So output is always shown as text.
+ */
 import { outputLeftOut } from "./texts.ts";
 
-/** `style` contains class names. */
+/** A span of a line in one style; `style` contains class names. */
 export interface Span {
   text: string;
   style: string;
@@ -12,10 +15,10 @@ export interface Line {
   length: number;
 }
 
-/** A longer line is split. */
+/** The longest line in characters. A longer line is split. */
 const MAX_LINE = 4096;
 
-/** A log drops its oldest lines beyond these limits. */
+/** The most characters and lines that a log keeps. It drops the oldest lines. */
 const MAX_CHARACTERS = 2_000_000;
 const MAX_LINES = 20_000;
 
@@ -28,6 +31,7 @@ const TAB = 8;
 // oxlint-disable-next-line no-control-regex
 const SEQUENCE = /^\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\`-~])/;
 
+/** An incomplete sequence at the end of a chunk. */
 // oxlint-disable-next-line no-control-regex
 const UNFINISHED = /^\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)$/;
 
@@ -49,11 +53,14 @@ interface Cell {
 export class OutputLog {
   #lines: Line[] = [];
   #characters = 0;
+  /** The current line, and the cursor's column. */
   #cells: Cell[] = [];
   #column = 0;
   #style: Style = {};
   #classes = "";
+  /** An incomplete control sequence, completed by the next chunk. */
   #pending = "";
+  /** Whether earlier lines were dropped. */
   isCut = false;
 
   lines(): readonly Line[] {
@@ -83,6 +90,7 @@ export class OutputLog {
     this.#trim();
   }
 
+  /** Shows that `bytes` bytes of output are missing. */
   addGap(bytes: number): void {
     if (this.#cells.length > 0) this.#endLine();
     this.#pending = "";

@@ -1,4 +1,7 @@
-/** A browser window and a client's chat use the same script, so the Worker contains it once. */
+/**
+ * The panel: a page that shows runs, their output and sandboxes, with the tools that every client has. A browser window and a
+ * client's chat use the same script, so the Worker contains it once.
+ */
 import { render } from "preact";
 import { App } from "./app.tsx";
 import { browserHost } from "./browser.ts";

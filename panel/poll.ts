@@ -1,3 +1,4 @@
+/** Polling while the page is visible. */
 import { useEffect, useState } from "preact/hooks";
 import { host } from "./host.ts";
 import { showError, ToolFailed } from "./tools.ts";
@@ -10,7 +11,8 @@ interface PollState<T> {
 }
 
 /**
- * While the page is visible. @param key a new key loads the value again; undefined loads nothing
+ * Loads a value while the page is visible.
+ * @param key a new key loads the value again; undefined loads nothing
  * @param everyMs the pause after a result; without it, loading ends with the first result or tool error
  */
 export function usePolled<T>(
@@ -44,7 +46,7 @@ export function usePolled<T>(
   return poll;
 }
 
-/** Also ends when the network returns, or when the signal aborts. */
+/** Resolves after `ms` milliseconds, when the network returns, or when the signal aborts. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const finish = () => {

@@ -1,3 +1,4 @@
+/** A sandbox's runs: the list, and one open run with live output. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { PlainButton, VERBATIM } from "./controls.tsx";
 import { isTaskID } from "../src/runs/id.ts";
@@ -151,6 +152,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
   );
 }
 
+/** Texts in place of output, by the run's state. */
 const EMPTY_TEXTS: Record<string, string> = { unknown: LOADING_RUN, running: NO_OUTPUT };
 
 interface OpenRunProps {

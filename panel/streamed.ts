@@ -67,5 +67,6 @@ export const streamedSource: Source = async (watch, report, signal) => {
 
 interface StreamEvent extends Update {
   watch: number;
+  /** The reason, if the server refuses to make this call. */
   refused?: string;
 }

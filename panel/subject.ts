@@ -1,4 +1,4 @@
-/** In a chat, shows the sandbox of the called tool, and the run that the call started. */
+/** Chooses the page's content in a chat: the sandbox of the called tool, and the run that the call started. */
 import { RUN_META } from "../src/shared/apps.ts";
 import { titleOf } from "../src/shared/text.ts";
 import type { Host } from "./host.ts";
@@ -18,7 +18,7 @@ export class Subject {
   readonly #place: Value<string>;
   readonly #callTool: Host["callTool"];
   readonly #stopped = new AbortController();
-  /** Resolves with whether the server lists the call's run. */
+  /** Opens the call's run if the server lists it. Resolves with whether the server lists it. */
   #find: ((mayHaveEnded: boolean) => Promise<boolean>) | undefined;
 
   constructor(place: Value<string>, callTool: Host["callTool"]) {
@@ -26,11 +26,12 @@ export class Subject {
     this.#callTool = callTool;
   }
 
+  /** Stops following the call, because the page shows something else now. */
   stopFollowing(): void {
     this.#stopped.abort();
   }
 
-  /** @param tool as the client describes it */
+  /** Handles the call. @param tool the tool as the client describes it; undefined if the client does not describe it */
   setCall(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
     if (this.#stopped.signal.aborted) return;
     const args = isArgs(given) ? given : {};
@@ -47,7 +48,7 @@ export class Subject {
     }
   }
 
-  /** @param result as the client forwards it */
+  /** Opens the run that the call started. @param result the call's result, as the client forwards it */
   setResult(result: Args): void {
     if (this.#stopped.signal.aborted) return;
     const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;

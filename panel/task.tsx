@@ -1,3 +1,4 @@
+/** An agent's task, or a question: its progress, changes, results and costs. */
 import type { TargetedEvent } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Facts, PlainButton } from "./controls.tsx";
@@ -102,6 +103,7 @@ export function Task({ id, followed, details }: { id: string; followed: Followed
   );
 }
 
+/** How many steps are shown at first, and how many more each press of the button shows. */
 const SHOWN_STEPS = 100;
 
 function Steps({ log, version }: { log: OutputLog; version: number }) {
@@ -142,15 +144,16 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
 }
 
 interface ArtifactData {
-  /** The text, or what fits into one answer. */
+  /** The text, or the part of it that fits into one answer. */
   content?: string;
+  /** Where the text continues; undefined at the end. */
   next_cursor?: number;
   url?: string;
 }
 
 const KINDS: Readonly<Record<string, string>> = { "@": "place", "+": "added", "-": "removed" };
 
-/** An added line may look like a file header. Only lines before a file's first hunk are headers. */
+/** The kind of each line. An added line may look like a file header. Only lines before a file's first hunk are headers. */
 function kindsOf(lines: readonly string[]): (string | undefined)[] {
   let isHead = true;
   return lines.map((line) => {
@@ -160,7 +163,7 @@ function kindsOf(lines: readonly string[]): (string | undefined)[] {
   });
 }
 
-/** Additions and removals have signs, not only colors. */
+/** A diff. Additions and removals have signs, not only colors. */
 function Diff({ text }: { text: string }) {
   const lines = text.replace(/\n$/, "").split("\n");
   const kinds = kindsOf(lines);
@@ -207,7 +210,7 @@ function Artifact({ id, path, bytes }: { id: string; path: string; bytes: number
   );
 }
 
-/** Without hints for models. */
+/** An artifact's content, without hints for models. */
 function blocksOf({ data, content }: ToolResult<ArtifactData>): readonly Block[] {
   const isWhole = data.content !== undefined && data.next_cursor === undefined;
   return isWhole ? [{ type: "text", text: data.content }] : content;

@@ -1,4 +1,4 @@
-/** Uses xterm.js. The page loads this module only if it shows a terminal. */
+/** A terminal's screen, by xterm.js. The page loads this module only if it shows a terminal. */
 import { FitAddon } from "@xterm/addon-fit";
 import { type ITheme, Terminal } from "@xterm/xterm";
 import css from "@xterm/xterm/css/xterm.css";
@@ -11,12 +11,12 @@ addStyle(css);
 
 const SCROLLBACK = 5000;
 
-/** Characters drawn at once. Between slices, the page handles events. */
+/** How many characters are drawn at once. Between slices, the page handles events. */
 const SLICE = 2048;
 
 const MAX_PASTED_CHARS = 100_000;
 
-/** Act as keys, or end a paste early. */
+/** Control characters, which pasted text must not contain: they act as keys, or end a paste early. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL_CHARACTERS = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
@@ -25,8 +25,9 @@ export interface Options {
   /** Called for typed text, and for responses to a program's terminal queries. */
   onTyped: (text: string) => void;
   onSize: (size: Size) => void;
+  /** Called when the keyboard focus should leave the terminal. */
   onLeave: () => void;
-  /** The reason why a text cannot be pasted. */
+  /** Called with the reason if a text cannot be pasted. */
   onRefused: (reason: string) => void;
   confirm: (question: string) => Promise<boolean>;
 }
@@ -39,7 +40,9 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /** Queries in earlier output get no response, because the program got one when it printed the query. */
+  /**
+   * Whether earlier output is being drawn. Queries in it get no response, because the program got one when it printed the query.
+   */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {
@@ -96,7 +99,7 @@ export class Screen {
     this.#terminal.options.cursorInactiveStyle = "none";
   }
 
-  /** Drawing is slower for a screen reader. */
+  /** Whether a screen reader gets the output, which makes drawing slower. */
   set isReadAloud(isReadAloud: boolean) {
     this.#terminal.options.screenReaderMode = isReadAloud;
   }
@@ -116,7 +119,7 @@ export class Screen {
     return new TerminalFilter(() => Math.max(this.#terminal.rows, this.#terminal.cols));
   }
 
-  /** The page itself handles the keys to leave the terminal, to copy and to paste. */
+  /** Whether the program gets a key. The page itself handles the keys to leave the terminal, to copy and to paste. */
   #isForTerminal(event: KeyboardEvent): boolean {
     if (event.type !== "keydown" || !event.ctrlKey) return true;
     if (event.key === "]") {

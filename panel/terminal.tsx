@@ -1,3 +1,4 @@
+/** A command's terminal: its output, and typing. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Resizing, type Size } from "../src/shared/terminal/size.ts";
 import { Typing } from "../src/shared/terminal/typing.ts";
@@ -12,7 +13,7 @@ import { callTool, showError } from "./tools.ts";
 import type { LogPage } from "./use-run.ts";
 import { notShown } from "./texts.ts";
 
-/** How long the element's size must be stable before the page sends it. */
+/** How long the terminal element's size must be stable before the page sends it to the program. */
 const SETTLE_MS = 300;
 
 export interface TerminalState {
@@ -21,9 +22,10 @@ export interface TerminalState {
   bytes: number;
 }
 
+/** The terminal sizes that this page has sent, by run. */
 const sentSizes = new Map<string, Size>();
 
-/** Started by this page and not shown yet. */
+/** Runs that this page has started but not shown yet. */
 const fresh = new Set<string>();
 
 let lastSize: Size | undefined;
@@ -127,12 +129,14 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       console.error(error);
     });
 
+    /** Shows a run's output until its end. Returns a function that stops it. */
     function follow(opened: Screen): () => void {
       const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
-      /** Bytes printed before this screen opened; undefined until the first page of output. */
+      /** How many bytes the program printed before this screen opened; undefined until the first page of output. */
       let past = fresh.delete(id) ? 0 : undefined;
       /** The next output may begin in the middle of a line. */
       let isCut = false;
+      /** Whether earlier output is incomplete. */
       let isPastCut = false;
       let drawn = Promise.resolve();
       const draw = async (page: LogPage) => {
@@ -209,7 +213,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
   );
 }
 
-/** Skips a partial line or sequence, up to the next one. */
+/** Drops the beginning of output that starts within a line or an escape sequence, up to the next line or sequence. */
 function skipPartialSequence(text: string): string {
   // oxlint-disable-next-line no-control-regex
   return text.slice(Math.max(0, text.search(/[\n\x1b]/)));

@@ -1,9 +1,10 @@
-/** Relative ("5 minutes ago"), with the exact time on hover. */
+/** A relative time ("5 minutes ago"), with the exact one on hover. */
 import { useEffect, useState } from "preact/hooks";
 
 const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
+/** How often relative times are updated. */
 const REFRESH_MS = 20_000;
 
 const UNITS = [

@@ -1,3 +1,4 @@
+/** Types into a command that runs in a terminal. */
 import { VERBATIM } from "./controls.tsx";
 import { callTool } from "./tools.ts";
 import { useAction } from "./use-action.ts";

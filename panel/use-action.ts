@@ -1,4 +1,4 @@
-/** Whether a person's action is under way, and its error. */
+/** An action of a person on the page: whether it is under way, and its error. */
 import { useState } from "preact/hooks";
 import { showError } from "./tools.ts";
 

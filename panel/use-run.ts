@@ -1,4 +1,7 @@
-/** After a broken connection, continues at the same byte. If it is more than 1 MiB behind, skips to the last 256 KiB and marks the gap. */
+/**
+ * Follows a run's output. After a broken connection it continues at the same byte. If it is more than 1 MiB behind, it skips to
+ * the last 256 KiB and marks the gap.
+ */
 import { useEffect, useState } from "preact/hooks";
 import type { ToolOutputs } from "../client/tool-types.ts";
 import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
@@ -11,6 +14,7 @@ import { callTool } from "./tools.ts";
 
 export interface FollowedRun {
   log: OutputLog;
+  /** A number that changes when the log changes. */
   version: number;
   state: RunState | undefined;
   exitCode: number | undefined;
@@ -19,7 +23,7 @@ export interface FollowedRun {
   problem: string | undefined;
 }
 
-/** `get_result` with a cursor returns the fields of a result of `send_input`. */
+/** A page of a log, as `get_result` returns it with a cursor. It has the fields of a result of `send_input`. */
 export type LogPage = ToolOutputs["send_input"];
 
 const NO_OUTPUT = {
@@ -82,18 +86,20 @@ export function useRun(id: string | undefined): FollowedRun {
   return followed.id === id ? followed : { ...NO_OUTPUT, log: new OutputLog(), version: 0 };
 }
 
+/** The fields of `get_result` for every run. */
 interface RunFields extends ListedRun {
-  /** May be cut by the server. */
+  /** The program or command. The server may have cut it. */
   source: string;
 }
 
 export interface RunDetails {
   fields: RunFields | undefined;
+  /** The text that models get, and pictures. */
   content: Block[];
   problem: string | undefined;
 }
 
-/** Leaves out the log. @param key a new key loads the data again; undefined loads nothing */
+/** A run's data without its log. @param key a new key loads the data again; undefined loads nothing */
 export function useRunDetails(id: string, key: string | undefined): RunDetails {
   const { value, problem } = usePolled(key, (signal) =>
     callTool<RunFields>("get_result", { id, wait_seconds: 0 }, signal),

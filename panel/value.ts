@@ -1,3 +1,4 @@
+/** A value that changes outside the page's components. */
 import { useEffect, useState } from "preact/hooks";
 
 export class Value<T> {
@@ -18,12 +19,14 @@ export class Value<T> {
     for (const watcher of this.#watchers) watcher();
   }
 
+  /** Calls `watcher` after every change. @returns a function that stops it */
   watch(watcher: () => void): () => void {
     this.#watchers.add(watcher);
     return () => this.#watchers.delete(watcher);
   }
 }
 
+/** The current value. The component is rendered again when it changes. */
 export function useValue<T>(value: Value<T>): T {
   const [now, setNow] = useState(() => value.get());
   useEffect(() => {

@@ -1,4 +1,4 @@
-/** If there is no sandbox, shows how to connect a client. */
+/** The first page: sandboxes and recent runs. If there is no sandbox, it shows how to connect a client. */
 import { useEffect, useState } from "preact/hooks";
 import { sandboxOf } from "../src/runs/id.ts";
 import type { ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
@@ -13,10 +13,10 @@ import { RunLink } from "./run-link.tsx";
 import { Time } from "./time.tsx";
 import { LOADING_RUNS, NO_RUNS } from "./texts.ts";
 
-/** The page shows these in detail; its navigation lists all. */
+/** How many recently used sandboxes the page shows in detail. The page's navigation lists all sandboxes. */
 const SHOWN_SANDBOXES = 8;
 
-/** Sandboxes watched for runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */
+/** How many sandboxes are watched for runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */
 const WATCHED_SANDBOXES = 5;
 
 const SHOWN_RUNS = 10;
@@ -94,7 +94,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
           if (data) setRunsBySandbox((before) => ({ ...before, [name]: (data as RunListing).runs }));
           return false;
         },
-        // The list of sandboxes shows problems of the connection.
+        // If the connection has a problem, the list of sandboxes shows it.
         onProblem: () => undefined,
       }),
     );

@@ -1,24 +1,24 @@
-/** A long list renders only its visible rows. */
+/** A list that renders only its visible rows if it is long. */
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 const MAX_UNWINDOWED_ROWS = 30;
 
-/** Rendered around the visible rows, so that the Tab key reaches them. */
+/** How many rows before and after the visible rows are rendered, so that the Tab key reaches them. */
 const MARGIN_ROWS = 5;
 
 interface Rows<T> {
   items: readonly T[];
   keyOf: (item: T) => string;
-  /** All rows have the same height: the style sheet cuts longer text. */
+  /** One element. All rows have the same height: the style sheet cuts longer text. */
   row: (item: T) => ComponentChildren;
-  /** The list scrolls to this row at first, if it has a scroll bar of its own. */
+  /** The key of the row to scroll to at first, if the list has a scroll bar of its own. */
   current?: string;
   class?: string;
   labelledBy?: string;
 }
 
-/** `height` is in pixels, `first` the first rendered row, `last` the row after the last one. */
+/** The height of a row in pixels, and the numbers of the first row that is rendered and of the row after the last one. */
 interface VisibleRange {
   height: number;
   first: number;
@@ -28,7 +28,7 @@ interface VisibleRange {
 export function WindowedList<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
   const list = useRef<HTMLUListElement>(null);
   const [range, setRange] = useState<VisibleRange>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
-  /** Stays rendered when it is not visible. */
+  /** The row with the focus. It stays rendered when it is not visible. */
   const [focused, setFocused] = useState<string>();
   const isLong = items.length > MAX_UNWINDOWED_ROWS;
 
@@ -69,7 +69,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
     const index = items.findIndex((item) => keyOf(item) === current);
     if (isLong && box && height > 0 && index >= 0)
       box.scrollTop = index * height - (box.clientHeight - height) / 2;
-    // Once, because later the user may have scrolled.
+    // Scrolls only once, because later the user may have scrolled.
   }, [isLong, height > 0]);
 
   if (!isLong)

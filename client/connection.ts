@@ -31,7 +31,7 @@ const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 const CALL_TIMEOUT_MS = 2 * MAX_WAIT_SECONDS * 1000;
 
-/** All runs of a connection together use at most half of the server's limit of calls. */
+/** The time between two polls. With it, all runs of a connection together use at most half of the server's limit of calls. */
 const POLL_EVERY_MS = 100;
 
 export interface ConnectOptions {
@@ -212,7 +212,10 @@ export async function fetchDirectly(
 /** The statuses of responses without a body: https://fetch.spec.whatwg.org/#null-body-status. */
 const NO_BODY = new Set([204, 205, 304]);
 
-/** Fails after MAX_ANSWER_BYTES, because the body is kept in memory. In an event stream, the limit is for each event. */
+/**
+ * Makes the body of a response fail after MAX_ANSWER_BYTES, because the body is kept in memory. In an event stream, the limit is
+ * for each event.
+ */
 export function boundAnswer(response: Response): Response {
   // In Chromium a 204 has an empty body, but the constructor of Response refuses any body for this status.
   if (response.body === null || NO_BODY.has(response.status)) return response;
@@ -241,7 +244,10 @@ function endOfLastEvent(piece: Uint8Array): number {
   return 0;
 }
 
-/** Accepts everything: the SDK's validators generate code, which Workers forbid. The server has validated its results. */
+/**
+ * A validator that accepts everything. The SDK's validators generate code, and Workers forbid that. The server has validated
+ * its results.
+ */
 const TRUSTING: jsonSchemaValidator = {
   getValidator<T>(): JsonSchemaValidator<T> {
     return (data) => ({ valid: true, data: data as T, errorMessage: undefined });

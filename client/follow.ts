@@ -64,7 +64,10 @@ export interface FollowOptions {
 
 const MAX_OUTPUT = 16 * 1024 ** 2;
 
-/** In seconds. A run that ends in this time needs no second call. The output of a longer run is read as it arrives. */
+/**
+ * How long the first call waits, in seconds. A run that ends in this time needs no second call. If a run takes longer, the client
+ * reads its output as it arrives.
+ */
 export const FIRST_WAIT_SECONDS = 0.5;
 
 /** How long a broken connection is retried, in milliseconds. The run continues during that time. */
@@ -81,7 +84,7 @@ const MAX_RETRY_PAUSE_MS = 5000;
 const PAGE_PAUSE_MS = 100;
 const MAX_PAGE_PAUSE_MS = 500;
 
-/** How long an abort waits for the run's end. The call that cancels it is repeated even after that. */
+/** How long an abort waits for the end of the run. The call that cancels the run is repeated even after that. */
 const CANCEL_WAIT_MS = 5000;
 
 /** The data of run-starting calls and `get_result`, for every kind of run. */

@@ -156,7 +156,10 @@ export class Files {
 /** Pages and their workers have a location; Node, Bun and Workers have none. */
 const IN_BROWSER = "location" in globalThis;
 
-/** An absolute path comes after a second slash. `..` is resolved here, because in a URL it would leave the route. */
+/**
+ * The URL of a path. An absolute path comes after a second slash. `..` is resolved here, because in a URL it would leave the
+ * route.
+ */
 export function fileAddress(sandbox: string, path: string): string {
   const parts: string[] = [];
   for (const part of (path.startsWith("/") ? path : `/workspace/${path}`).split("/")) {

@@ -38,7 +38,10 @@ export class Sandbox {
     this.files = new Files(connection, name);
   }
 
-  /** Waits for the code's end. Variables stay for later calls with this language and context. An exception is a result with `error`. */
+  /**
+   * Runs code in a live kernel and waits for its end. Variables stay for later calls with the same language and context. An
+   * exception is a result with `error`.
+   */
   async runCode(code: string, options: CodeOptions = {}): Promise<CodeRun> {
     return codeRun(await this.#run("run_code", { code }, options));
   }
@@ -48,7 +51,10 @@ export class Sandbox {
     return commandRun(await this.#run("run_command", { command }, options));
   }
 
-  /** @param id of the `interactive` command's run, from `onStart` */
+  /**
+   * Types into an `interactive` command.
+   * @param id the id of the command's run, from `onStart`
+   */
   async type(id: string, text: string): Promise<void> {
     await this.#call("send_input", { id, text });
   }

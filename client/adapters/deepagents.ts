@@ -74,7 +74,10 @@ const ERRORS: Record<string, FileOperationError> = {
   too_large: "invalid_path",
 };
 
-/** In the words of deepagents; null if the work succeeded. @throws all errors without an entry in `ERRORS` */
+/**
+ * Returns the word that deepagents uses for the failure; null if the work succeeded.
+ * @throws all errors without an entry in `ERRORS`
+ */
 async function failureOf(work: () => Promise<unknown>): Promise<FileOperationError | null> {
   try {
     await work();

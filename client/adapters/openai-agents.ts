@@ -1,4 +1,6 @@
-/** For the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`. */
+/**
+ * Sandboxes for the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`.
+ */
 import { type Editor, type ToolOutputImage, UserError, applyDiff } from "@openai/agents-core";
 import * as sdk from "@openai/agents-core/sandbox";
 import * as internal from "@openai/agents-core/sandbox/internal";
@@ -9,7 +11,10 @@ import { Process } from "./process.ts";
 import { Sessions, newName, quote } from "./shell-sessions.ts";
 
 export type OpenAISandboxOptions = {
-  /** A sandbox with a name survives the run. Without a name, the run gets a new sandbox that ends with it. */
+  /**
+   * The sandbox's name. A sandbox with a name survives the run. Without a name, the run gets a new sandbox that ends with the
+   * run.
+   */
   name?: string;
 };
 

@@ -18,8 +18,8 @@ export class Sessions {
   }
 
   /**
-   * In a session that no running command uses. Sessions are reused, because a used session has a shell ready. The command runs in a
-   * subshell, so that its variables, functions and umask end with it.
+   * Runs a command, in /workspace by default, in a session that no running command uses. Sessions are reused, because a used
+   * session has a shell ready. The command runs in a subshell, so that its variables, functions and umask end with it.
    */
   async run(command: string, options: CommandOptions = {}): Promise<CommandRun & { exitCode: number }> {
     let number = 1;

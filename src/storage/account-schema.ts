@@ -1,3 +1,4 @@
+/** The database of a principal's Durable Object. */
 import type { Schema } from "./migrations.ts";
 
 export const ACCOUNT_SCHEMA = {

@@ -1,3 +1,4 @@
+/** The database of the Durable Objects that count guesses and registrations. */
 import type { Schema } from "./migrations.ts";
 
 export const ATTEMPTS_SCHEMA = {

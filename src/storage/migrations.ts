@@ -1,14 +1,14 @@
-/** Each object migrates its database when it starts, before anything reads it. */
+/** Versions of the Durable Objects' databases. Each object migrates its database when it starts, before anything reads it. */
 import { NEWER_DATABASE } from "../shared/errors.ts";
 
-/** Never change a released migration, because some databases have already applied it. */
+/** One step between versions. Never change a released migration, because some databases have already applied it. */
 interface Migration {
   name: string;
   /** Statements ending with semicolons. */
   sql: string;
 }
 
-/** Text for docs/internals/storage.md. */
+/** What a table or key holds and until when, for docs/internals/storage.md. */
 interface Documented {
   holds: string;
   kept: string;
@@ -20,12 +20,12 @@ export interface Schema {
   keys: Readonly<Record<string, Documented>>;
 }
 
-/** `decisions:*` describes every key that begins with `decisions:`. */
+/** A key that a schema describes. `decisions:*` describes every key that begins with `decisions:`. */
 export type KeyOf<S extends Pick<Schema, "keys">> = {
   [Key in keyof S["keys"] & string]: Key extends `${infer Prefix}*` ? `${Prefix}${string}` : Key;
 }[keyof S["keys"] & string];
 
-/** The compiler refuses a key that the object's schema does not describe. */
+/** A Durable Object's synchronous key-value storage. The compiler refuses a key that the object's schema does not describe. */
 export interface KeyValues<Key extends string> {
   get<T>(key: Key): T | undefined;
   put<T>(key: Key, value: T): void;
@@ -33,10 +33,15 @@ export interface KeyValues<Key extends string> {
   list<T>(options: { prefix: Key; end?: Key; limit?: number }): Iterable<[Key, T]>;
 }
 
-/** workerd does not allow PRAGMA user_version. */
+/** The storage key for the number of applied migrations. workerd does not allow PRAGMA user_version. */
 export const VERSION_KEY = "schema:version";
 
-/** All or none. The first creates only missing tables: databases without versions have some. @throws for a newer database */
+/**
+ * Runs all missing migrations or none. The first migration creates only missing tables, because a database of a server without
+ * versions already has some.
+ * @returns the object's key-value storage
+ * @throws if a newer server wrote the database
+ */
 export function migrate<Key extends string>(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,
   { migrations }: Pick<Schema, "migrations">,

@@ -1,7 +1,8 @@
-/** Logs, results of tasks, saved workspaces, definitions. Only this file calls R2. */
+/** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file calls R2. */
 import type { Env } from "../shared/config.ts";
 
 export interface StoredObject {
+  /** Bytes of the whole object. */
   size: number;
   body: ReadableStream<Uint8Array>;
   bytes(): Promise<Uint8Array>;
@@ -11,9 +12,9 @@ export interface StoredObject {
 export interface ObjectStore {
   put(key: string, content: Uint8Array): Promise<void>;
   get(key: string, range?: { offset: number; length: number }): Promise<StoredObject | undefined>;
-  /** Ignores missing objects. */
+  /** Deletes any number of objects. Missing ones are ignored. */
   delete(keys: readonly string[]): Promise<void>;
-  /** @param delimiter omits keys that contain this text after the prefix */
+  /** @param delimiter the list omits keys that contain this text after the prefix */
   list(prefix: string, delimiter?: string): Promise<{ keys: string[]; truncated: boolean }>;
 }
 
@@ -25,7 +26,7 @@ export async function deleteBelow(store: ObjectStore, prefix: string): Promise<v
   }
 }
 
-/** What the store uses of R2, and what a stand-in for R2 needs. */
+/** The methods of R2 that the store uses. A stand-in for R2 must have them. */
 export interface Bucket {
   put(key: string, content: Uint8Array): Promise<unknown>;
   get(key: string, options: { range?: { offset: number; length: number } }): Promise<StoredObject | null>;
@@ -36,9 +37,10 @@ export interface Bucket {
   }): Promise<{ objects: { key: string }[]; truncated: boolean }>;
 }
 
+/** The most objects that R2 deletes per call. */
 const R2_DELETE_BATCH = 1000;
 
-/** Another store than R2 needs its binding in `Env`, and a stand-in for local servers. */
+/** The server's store. Another store than R2 needs its binding in `Env`, and a stand-in for local servers. */
 export function objectStore({ RESULTS: bucket }: Pick<Env, "RESULTS">): ObjectStore {
   return storeOf(bucket as R2Bucket, R2_DELETE_BATCH);
 }

@@ -1,4 +1,4 @@
-/** Times in columns are milliseconds since the epoch. */
+/** Typed queries of a Durable Object's tables. Times in columns are milliseconds since the epoch. */
 export class Rows {
   readonly #sql: SqlStorage;
 

@@ -1,7 +1,7 @@
-/** The SDK adds its own tables and keys. */
+/** The database of a sandbox's Durable Object. The SDK adds its own tables and keys. */
 import type { KeyOf, KeyValues, Schema } from "./migrations.ts";
 
-/** Destroying an idle sandbox that has a saved workspace keeps them for the next start. */
+/** If the server destroys an idle sandbox that has a saved workspace, it keeps the settings for the next start. */
 const AS_LONG_AS_SETTINGS = "with the settings";
 
 export const SANDBOX_SCHEMA = {

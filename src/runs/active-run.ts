@@ -1,4 +1,4 @@
-/** Collects a run's output, stores its record, and wakes waiting callers. */
+/** A run under way: collects its output, stores its record, and wakes waiting callers. */
 import { ToolError } from "../shared/errors.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
@@ -13,22 +13,24 @@ import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import { hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
 
-/** How often new output is written. A run that ends sooner is written once, after its end. */
+/** How often new output is written to disk. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
 
+/** The shortest time between progress lines. */
 const PROGRESS_MS = 250;
 
 /** A terminal has settled when it was silent for QUIET_MS. A call waits SETTLE_MS for that at most. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
+/** How long to wait for the container's end after a failed call. */
 const CONTAINER_END_WAIT_MS = 5000;
 
 interface ActiveRunHost {
   store: RunStore;
   backlog: Backlog;
   saveLater(run: ActiveRun): void;
-  /** The platform may report a lost sandbox when only the connection broke. */
+  /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
 }
 
@@ -73,7 +75,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.record.endedAt !== undefined;
   }
 
-  /** Includes bytes that are not saved yet. */
+  /** Bytes of the log, including bytes that are not saved yet. */
   get logBytes(): number {
     return this.#log.bytes;
   }
@@ -82,6 +84,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#log.waitingBytes;
   }
 
+  /** The run's current view, including unsaved output. */
   view(): RunView {
     return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
   }
@@ -93,7 +96,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
   }
 
-  /** Only the first call has an effect. A question calls this for its model request, and again for its program. */
+  /** Only the first call has an effect. A question calls this when its model request starts, and when its program starts. */
   markStarted(): void {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
@@ -109,7 +112,8 @@ export class ActiveRun implements RunSink, WaitingLog {
       end = await done;
     } catch (cause) {
       const error = await this.#host.explainError(cause);
-      // A platform error may be the first sign that the container is stopping. The caller's next call must not reach that container.
+      // A platform error may be the first sign that the container is stopping. The caller may call again at once, and that call
+      // must not reach the stopping container.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(CONTAINER_END_WAIT_MS);
       if (this.isEnded) return void (await this.#shipAll());
       const { id, detail, resumeState } = this.record;
@@ -121,7 +125,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     await this.#shipAll();
   }
 
-  /** The execution may continue. */
+  /** Ends the record even if the execution continues. */
   finish(end: End): void {
     if (this.isEnded) return;
     clearInterval(this.#timer);
@@ -129,13 +133,13 @@ export class ActiveRun implements RunSink, WaitingLog {
     // The run never started, so its duration is zero.
     if (this.waiting) this.record.startedAt = now;
     const { detail: before } = this.record;
-    // Even if the clock was set back.
+    // A run must not end before it began, even if the clock was set back.
     Object.assign(this.record, end, { endedAt: Math.max(now, this.record.startedAt) });
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];
     this.#changed = true;
-    // An actor's response waits until its writes are done, so a short run is written after it.
+    // An actor's response waits until its writes are done, so a short run is written after the response.
     if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
@@ -147,7 +151,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
-  /** No await separates the writes of log and record, so they are one transaction. */
+  /** Writes new output. No await separates the writes of log and record, so they are one transaction. */
   save(): void {
     if (!this.#changed) return;
     this.#changed = false;
@@ -229,6 +233,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waitAtMost(ms, this.#settled.promise);
   }
 
+  /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
     const deadline = Date.now() + ms;
     let before = "";
@@ -238,7 +243,7 @@ export class ActiveRun implements RunSink, WaitingLog {
       if (line === before) await this.waitForChange(left);
       else {
         before = line;
-        // Fails if the client has disconnected.
+        // The report fails if the client has disconnected.
         void (async () => onProgress(line))().catch(() => undefined);
         await this.waitUntilEnded(Math.min(PROGRESS_MS, left));
       }
@@ -249,7 +254,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.type !== undefined;
   }
 
-  /** @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if only part of the text was typed */
+  /**
+   * Types into the run's terminal and, unless `waits` is false, waits until it settles.
+   * @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if only part of the text was typed
+   */
   async type(input: TerminalInput, waits = true): Promise<void> {
     const { id } = this.record;
     const type = this.#execution?.type;
@@ -265,7 +273,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (waits) await this.waitUntilQuiet(text === "" ? QUIET_MS : SETTLE_MS, before, text);
   }
 
-  /** Resolves at the run's end too, or after `ms`. @param from output bytes before typing; an echo does not count as output */
+  /**
+   * Resolves when the terminal has printed something and settled, when the run ends, or after `ms` milliseconds. @param from
+   * the number of output bytes before typing; the echo of the typed text does not count as output
+   */
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
     const deadline = Date.now() + Math.min(ms, SETTLE_MS);
@@ -273,7 +284,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
       const silentMs = Date.now() - this.#outputAt;
-      // Many calls may wait while single bytes arrive: do not wake for each, and compare the output only after a pause.
+      // Many calls may wait while single bytes arrive. So a call does not wake for each byte, and compares the output only after
+      // a pause.
       if (bytes <= echoed) await this.waitForChange(Math.min(left, SETTLE_MS));
       else if (silentMs < QUIET_MS) await this.waitUntilEnded(Math.min(left, QUIET_MS - silentMs));
       else if (isEchoOf(typed, stdout.last(bytes - from))) echoed = bytes;
@@ -298,7 +310,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #outputChanged(): void {
     this.#changed = true;
     this.#outputAt = Date.now();
-    // If the last write was long ago, do not wait for the next tick.
+    // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();
   }
@@ -309,7 +321,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of wakers) wake();
   }
 
-  /** Resolves even if the move to R2 fails. */
+  /** Moves part of the log to R2, or waits for the move under way. Resolves even if the move fails. */
   moveLog(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;

@@ -1,20 +1,29 @@
-/** Bounds the log data that waits for R2, because SQLite's file never shrinks, and how fast a sandbox prints after a burst. */
+/**
+ * Limits how much log data waits for R2 in a sandbox's actor, and the rate at which a sandbox can print after a burst. The amount
+ * is limited because SQLite's file never shrinks. At the limit, runs that print take turns: each waits until R2 has stored some
+ * data.
+ */
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
 
-/** The limit of all logs together. One read from the sandbox may exceed it. */
+/** The limit for all logs together, in bytes. One read from the sandbox may exceed the limit. */
 const WAITING_BYTES = 4 * 1024 * 1024;
 
-/** How long output waits for R2; not at all during REFUSED_MS after a failure. */
+/** How long output waits for R2. During REFUSED_MS after a failure, it does not wait. */
 const UPLOAD_WAIT_MS = 3000;
 const REFUSED_MS = 10_000;
 
-/** All sandboxes may share the thread that stores output. The burst exceeds a default log; after it, programs' writes block. */
+/**
+ * The limit for the output of a sandbox's runs, in bytes and bytes per second: all sandboxes may share the thread that stores
+ * output. The burst is larger than a log of the default size. After the burst, the writes of programs block, as at a slow
+ * terminal.
+ */
 const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 
 export interface WaitingLog {
   readonly waitingBytes: number;
+  /** Moves some of these bytes to R2. Settles when the attempt has ended. */
   moveLog(): Promise<void>;
 }
 
@@ -28,7 +37,10 @@ export class Backlog {
     this.#logs = logs;
   }
 
-  /** Waits for room, unless R2 fails to make room. @param bytes for the rate limit */
+  /**
+   * Calls `output` when there is room, or when R2 has failed to make room. @param bytes the size of this output, for the rate
+   * limit
+   */
   async take(bytes: number, output: () => void): Promise<void> {
     const ms = this.#pace.take(bytes);
     if (ms > 0) await pause(ms);
@@ -46,7 +58,7 @@ export class Backlog {
     return Iterator.from(this.#logs()).reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
   }
 
-  /** The log with the most waiting bytes makes the largest objects. */
+  /** Moves part of the log with the most waiting bytes, because it makes the largest objects. */
   async #moveLargest(): Promise<void> {
     const before = this.#bytes;
     const [largest] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);

@@ -3,21 +3,25 @@ import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 export interface CodeDetail {
   results: CodeResult[];
   error?: CodeError;
+  /** Ports that the code's programs listen on. */
   ports?: readonly number[];
 }
 
-/** A result in its most readable form. `html` is for programs, not for models; `leftOut` says, as a sentence, that it did not fit. */
+/**
+ * A result of code in its most readable form. `html` is for programs, not for models. If the HTML does not fit, `leftOut` is a
+ * sentence that says so.
+ */
 export type CodeResult = { text: string; html?: string; leftOut?: string } | CodeImage;
 
 export interface CodeImage {
   /** Base64. */
   image: string;
   mimeType: string;
-  /** In pixels; missing in records of earlier versions. */
+  /** Width and height in pixels; missing in records of earlier versions. */
   width?: number;
   height?: number;
-  /** How this image differs from the displayed one: a sentence without its subject. */
+  /** How this image differs from the image that the code displayed: a sentence without its subject. */
   change?: string | undefined;
-  /** The original, if the image was changed and the file could be stored. */
+  /** The file in the sandbox with the original, if the image was changed and could be stored. */
   original?: { path: string; size: number };
 }

@@ -1,3 +1,4 @@
+/** Runs code in kernels. */
 import {
   type CodeError,
   type CodeOutcome,
@@ -27,26 +28,30 @@ import {
 import type { EndState } from "../shared/run-listing.ts";
 import * as texts from "./texts.ts";
 
+/** How long it may take to end an earlier actor's code and read its output. */
 const TAKE_OVER_MS = 60_000;
 
-/** Kept at each end of a traceback. */
+/** Characters kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
-/** Originals of scaled images: where, the most per run, and the time limit for storing them. */
+/** The directory for originals of scaled images, the most per run, and the time limit for storing them, in milliseconds. */
 const OUTPUTS = "/workspace/.outputs";
 const MAX_ORIGINALS = 20;
 const KEEP_MS = 5000;
 
-/** The most per run: each image takes a process in the sandbox. */
+/** The most images to scale per run. Each image takes a process in the sandbox. */
 const MAX_SCALED = 20;
 
-/** The space of the line that replaces an omitted result, in bytes of JSON. */
+/** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** The limit of a text result, as of an output stream. The preludes shorten all but HTML and SVG to this. */
+/**
+ * The most characters of one text result: as many as callers see of an output stream. The preludes shorten all but HTML and SVG
+ * to this.
+ */
 const TEXT_CHARS = 32 * 1024;
 
-/** JSON of all text results. Some clients cut a response at 1 MB. */
+/** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
 const TEXTS_BYTES = 256 * 1024;
 
 const encoder = new TextEncoder();
@@ -60,7 +65,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly #files: FileOperations;
   readonly #logCapBytes: number;
 
-  /** @param logCapBytes how much of each output stream the kernel writes to files; it only counts the rest */
+  /** @param logCapBytes how many bytes of each output stream the kernel writes to files. It only counts the rest */
   constructor(kernels: Kernels, files: FileOperations, logCapBytes: number) {
     this.#kernels = kernels;
     this.#files = files;
@@ -87,7 +92,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       {
         markStarted: () => {
           sink.markStarted();
-          // Once for the start of the kernel, once for the code.
+          // The time limit twice: once for the start of the kernel, once for the code.
           limit.setDeadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
         onKernelAssigned: (kernel) => {
@@ -99,7 +104,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     sink.hasFiles = outcome.hasFiles;
     for (const stream of STREAMS) {
       const { output, bytes, last } = outcome[stream];
-      // The sink may have the beginning: sandboxd reads the run's files while the code runs.
+      // The sink may have the beginning already: sandboxd reads the run's files while the code runs.
       if (output) sink.output(stream, output.subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.recordSkipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
@@ -108,7 +113,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     return endOf(outcome, fitResults(shown, outcome.error), spec);
   }
 
-  /** Stores originals of scaled images as files. */
+  /** Results with displayable images. Originals of scaled images are stored as files. */
   async #prepareResults(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
     let smaller = 0;
     const makeSmaller: MakeSmaller = async (image) =>
@@ -135,7 +140,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     return image === "made" ? bytes : image;
   }
 
-  /** The code's result was lost with the earlier actor. */
+  /** Ends code that an earlier actor sent to a kernel. Its result was lost with that actor. */
   resume(sink: RunSink, state: unknown): Execution {
     const kernel = kernelSchema.parse(state);
     const notes: Record<CellHandover, string> = texts.handoverTexts(
@@ -172,7 +177,7 @@ function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End
 /** A line replaces each result that does not fit into a run's record. */
 function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
   const raised = error && shortenError(error);
-  // A line for each result and for its HTML, in case they are omitted.
+  // Reserves room for a line for each result and for its HTML, in case they are omitted.
   const lines = shown.length + shown.filter((result) => "html" in result).length;
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - lines * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
@@ -218,10 +223,12 @@ function shortenError({ name, message, traceback }: CodeError): CodeError {
   };
 }
 
+/** Bytes of the value's JSON in UTF-8. */
 function sizeOf(value: unknown): number {
   return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
 }
 
+/** The result with a displayable image, or the reason why there is none. */
 async function makeShowable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
   if ("text" in result) return result;
   const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => texts.NOT_MADE_SMALLER);
@@ -230,7 +237,7 @@ async function makeShowable(result: CodeResult, makeSmaller: MakeSmaller): Promi
   return { image: bytes.toBase64(), ...image };
 }
 
-/** Empty for invalid base64. */
+/** The decoded bytes; empty for invalid base64. */
 function fromBase64(text: string): Uint8Array {
   try {
     return Uint8Array.fromBase64(text, { lastChunkHandling: "strict" });
@@ -241,7 +248,7 @@ function fromBase64(text: string): Uint8Array {
 
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
-/** A picture with a text gives two results. */
+/** A result in its most readable form. A picture with a text gives two results. */
 function toCodeResults(result: RichResult): CodeResult[] {
   const { text, markdown, latex, svg, html, left_out } = result;
   // User objects produce this data, and clients refuse a whole response if an image is not base64.

@@ -1,3 +1,4 @@
+/** Runs shell commands with sandboxd, from the start call to the end. */
 import * as z from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
@@ -20,15 +21,16 @@ export interface CommandSpec extends Allowance {
   command: string;
   /** The command uses and may change the shell session's directory, variables and functions. */
   session: string;
-  /** For this command only; undefined for the session's directory. */
+  /** The directory for this command only; undefined for the session's directory. */
   cwd?: string;
-  /** For this command only. */
+  /** Variables for this command only. */
   env?: Record<string, string>;
   stdin?: string;
-  /** A pseudo terminal that accepts input. */
+  /** Whether the command runs in a pseudo terminal that accepts input. */
   interactive?: boolean;
 }
 
+/** The state from which another actor resumes a command. */
 export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */
@@ -39,7 +41,7 @@ export const commandState = z.object({
   interactive: z.boolean().optional(),
 });
 
-/** Callers cannot use this name. */
+/** The session of services. Callers cannot use this name. */
 export const SERVICE_SESSION = "_service";
 
 export function isServiceState(state: unknown): boolean {
@@ -59,7 +61,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     this.#link = link;
   }
 
-  /** Waits for earlier commands of the session. */
+  /** Runs a command after earlier ones of its session. */
   start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
     const run = new RunningCommand(this.#link, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
@@ -90,7 +92,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     };
   }
 
-  /** Continues after the output that the sink already has. */
+  /** Resumes an earlier actor's command, after the output that the sink already has. */
   resume(sink: RunSink, state: unknown): Execution {
     const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
@@ -109,7 +111,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #cancelledBeforeTurn = Promise.withResolvers<End>();
-  /** Settles when the request to start or follow the run was sent. */
+  /** Settles when the request to start or follow the run was sent to sandboxd. */
   readonly #requested = Promise.withResolvers<void>();
   #start: StartCall | undefined;
   isStarted = false;
@@ -122,6 +124,7 @@ class RunningCommand extends RunFollower {
     return this.#cancelledBeforeTurn.promise;
   }
 
+  /** Whether the start call was sent and not refused. */
   get mayHaveStarted(): boolean {
     return this.wasRequested && !this.#isRefused;
   }
@@ -130,7 +133,7 @@ class RunningCommand extends RunFollower {
     return super.isOver || this.limit.isReached;
   }
 
-  /** Ends the command at its deadline. Starts the command if `start` is given. */
+  /** Reports output until the command ends, and ends the command at its deadline. Starts the command if `start` is given. */
   async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
     this.isStarted = true;
     this.#start = start;
@@ -170,6 +173,7 @@ class RunningCommand extends RunFollower {
     await this.#kill().catch(() => undefined);
   }
 
+  /** Ends the command early, with its processes. */
   async end(why: StopReason): Promise<void> {
     if (this.sink.isEnded) return;
     if (!this.isStarted) this.#cancelledBeforeTurn.resolve(CANCELLED_BEFORE_START);

@@ -1,7 +1,11 @@
 import type { ActiveRun } from "./active-run.ts";
 import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts";
 
-/** @param before resolves with the function that starts the execution, or with the run's end if nothing must start */
+/**
+ * Returns an execution that first waits for `before`. `before` resolves with the function that starts the real execution, or with
+ * the run's end if nothing must start.
+ * @param waiting what `before` waits for, shown to the run's caller
+ */
 export function startAfter(
   run: ActiveRun,
   before: () => Promise<End | (() => Execution)>,

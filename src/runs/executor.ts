@@ -1,14 +1,19 @@
+/** How runs of one kind are executed. */
 import type { ActiveRun } from "./active-run.ts";
 import type { Allowance, Execution } from "./run-types.ts";
 import type { RunKind } from "../shared/run-listing.ts";
 
 export interface Executor<Spec extends Allowance> extends Resumer {
   readonly kind: RunKind;
-  /** Stores the state for resuming the run with `run.keepState`. */
+  /** Starts a run, and stores the state for resuming it with `run.keepState`. */
   start(run: ActiveRun, spec: Spec): Execution;
 }
 
 export interface Resumer {
-  /** @param state from `keepState`, as parsed JSON @throws if it is not a state of this version */
+  /**
+   * Resumes an earlier actor's run.
+   * @param state from `keepState`, as parsed JSON
+   * @throws if it is not a state of this version
+   */
   resume(run: ActiveRun, state: unknown): Execution;
 }

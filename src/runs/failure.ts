@@ -1,11 +1,13 @@
+/** How a run ends if its executor throws. */
 import { type ErrorCode, ToolError, internalError } from "../shared/errors.ts";
 import type { End } from "./run-types.ts";
 import { failureNote } from "./texts.ts";
 
 export interface RunFailure {
   end: End;
+  /** The error for a waiting caller, unless the run was lost. */
   error: ToolError;
-  /** Whether the run may have begun with unknown end: the caller then gets a `lost` run, not an error. */
+  /** Whether the run may have begun and its end is unknown. If so, its caller gets a `lost` run instead of an error. */
   isLoss: boolean;
   cause?: unknown;
 }
@@ -13,7 +15,7 @@ export interface RunFailure {
 /** After these errors it is unknown how far the run got. */
 const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection_lost", "no_answer"]);
 
-/** @param mayHaveRun if so, the text must not claim that nothing happened */
+/** @param mayHaveRun whether the run may have begun. If so, the text must not claim that nothing happened */
 export function failureOf(error: unknown, runID: string, mayHaveRun: boolean): RunFailure {
   const failure = error instanceof ToolError ? error.toFailure() : undefined;
   if (!failure) {

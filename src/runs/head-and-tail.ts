@@ -1,3 +1,4 @@
+/** The first and last bytes of a stream, in bounded memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
 import { decodeText, joinBytes, wholeCharacters } from "../shared/text.ts";
 import type { ShownOutput } from "./shown-output.ts";
@@ -5,10 +6,10 @@ import type { ShownOutput } from "./shown-output.ts";
 const EMPTY = new Uint8Array(0);
 
 export class HeadAndTail {
-  /** At most `SHOWN_END_BYTES` each. */
+  /** The first bytes of the stream, and the last bytes after them: each at most `SHOWN_END_BYTES`. */
   head: Uint8Array;
   tail: Uint8Array;
-  /** Of the whole stream. */
+  /** Bytes of the whole stream. */
   bytes: number;
 
   constructor(head: Uint8Array = EMPTY, tail: Uint8Array = EMPTY, bytes = 0) {
@@ -17,12 +18,12 @@ export class HeadAndTail {
     this.bytes = bytes;
   }
 
-  /** Shares the arrays, which `add` replaces and never changes. */
+  /** A copy. It shares the arrays, because `add` replaces them and never changes them. */
   static copy({ head, tail, bytes }: HeadAndTail): HeadAndTail {
     return new HeadAndTail(head, tail, bytes);
   }
 
-  /** @param last all of the next `count` bytes, or only the last of them if the others were not read */
+  /** Adds the next `count` bytes. `last` contains all of these bytes, or only the last of them if the others were not read. */
   add(last: Uint8Array, count = last.length): void {
     let rest = last;
     if (this.head.length < SHOWN_END_BYTES && this.head.length === this.bytes && count === last.length) {
@@ -37,7 +38,7 @@ export class HeadAndTail {
     this.bytes += count;
   }
 
-  /** Fewer if fewer are kept. */
+  /** The last `count` bytes, or fewer if fewer are kept. */
   last(count: number): Uint8Array {
     return joinBytes([this.head, this.tail]).subarray(-count);
   }

@@ -1,34 +1,42 @@
 /**
- * The log of one run: both output streams in the order of arrival. Output is collected in memory. A full object goes to R2, and an
- * SQLite row records where it is; a flush writes the rest to rows, which move to R2 together if the log gets long. A cursor is a byte
- * offset into the log, so it stays valid when bytes move.
+ * The log of one run: both output streams in the order of arrival. New output is collected in memory. When it fills an object,
+ * the object goes to R2, and an SQLite row records where it is. The next flush writes the rest to rows. The rows of a long log
+ * later move to R2 together, and a short log stays in SQLite. A cursor is a byte offset into the log, so it stays valid when
+ * bytes move.
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
 
-/** SQLite values in a Durable Object are limited to 2 MB. */
+/** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/** Each row costs readers time, and programs can switch streams with every byte. Beyond these rows, pieces are joined. */
+/**
+ * A log may have FREE_ROWS rows, and one more for each LEAST_ROW_BYTES bytes. Beyond that, a piece joins the last unsaved piece
+ * of its stream. Programs can switch between their streams with every byte, and each row costs readers time.
+ */
 const FREE_ROWS = 1000;
 const LEAST_ROW_BYTES = 32;
 
-/** An object may exceed this by one piece. An actor has 128 MB for everything, and holds two objects: one being filled, one sent. */
+/**
+ * The size of an R2 object in bytes; an object may exceed it by one piece. An actor has 128 MB for everything, and holds two
+ * objects: one being filled and one being sent.
+ */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 
-/** One object has rows up to this number, because reading them takes memory. */
+/** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
 
-/** A longer log goes to R2 completely. */
+/** A log up to this size stays in SQLite; a longer one goes to R2 completely. */
 export const SQLITE_LOG_BYTES = 64 * 1024;
 
-/** Buffers for objects are kept: allocating one takes longer than filling it. */
+/** The buffer size for objects, and how many buffers are kept: allocating one takes longer than filling it. */
 const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
 const MAX_SPARE = 2;
 const spare: Uint8Array[] = [];
 
+/** Bytes of one stream with their position in the log. */
 interface PlacedPiece {
   stream: Stream;
   seq: number;
@@ -37,6 +45,7 @@ interface PlacedPiece {
   parts: Uint8Array[];
 }
 
+/** Pieces on their way from memory to R2. */
 interface PiecesInTransit {
   pieces: PlacedPiece[];
   bytes: number;
@@ -44,9 +53,10 @@ interface PiecesInTransit {
   isFlushed: boolean;
 }
 
+/** The R2 bucket, and a run's place in it. */
 export interface RunObjects {
   bucket: ObjectStore;
-  /** `<principal hash>/<run id>/` */
+  /** `<principal hash>/<run id>/`: the prefix of a run's object keys. */
   prefix(runID: string): string;
 }
 
@@ -60,24 +70,25 @@ type Row = {
   data: ArrayBuffer | null;
 };
 
-/** Each running run has one, in its actor. */
+/** Writes a run's log. Each running run has one, in its actor. */
 export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #store: RunObjects;
   readonly #runID: string;
-  /** In bytes. Once it is 0, nothing more is added. */
+  /** The log's limit in bytes. Once it is 0, nothing more is added. */
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
   #pending: PlacedPiece[] = [];
   #pendingBytes = 0;
   #leaving: PiecesInTransit | undefined;
-  /** Pieces that go to R2 together share a row, so there may be fewer rows than pieces. */
+  /** The number of the next piece. Pieces that go to R2 together share a row, so there may be fewer rows than pieces. */
   #seq: number;
   #objects: number;
-  /** In rows, but not in an object yet. */
+  /** Bytes that are in rows, but in no object yet. */
   #unshipped: number;
 
+  /** Continues after the rows of an earlier actor. */
   constructor(sql: SqlStorage, store: RunObjects, runID: string, cap: () => number, isNew: boolean) {
     this.#sql = sql;
     this.#store = store;
@@ -109,7 +120,7 @@ export class LogWriter {
     return this.#remainingBytes(stream) > 0;
   }
 
-  /** Each stream has a share that the other cannot use up. */
+  /** How many bytes of a stream may still be added. Each stream has a share that the other stream cannot use up. */
   #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
     // A log whose limit was 0 stays closed, so that it has no gaps.
@@ -121,6 +132,7 @@ export class LogWriter {
     return this.bytes > SQLITE_LOG_BYTES;
   }
 
+  /** Bytes that must go to R2. */
   get waitingBytes(): number {
     return this.exceedsSQLite ? this.#pendingBytes + (this.#leaving?.bytes ?? 0) + this.#unshipped : 0;
   }
@@ -129,6 +141,7 @@ export class LogWriter {
     return this.#pendingBytes >= OBJECT_BYTES || this.#unshipped >= OBJECT_BYTES;
   }
 
+  /** Whether too much waits in memory because R2 fails. */
   get isOverdue(): boolean {
     return this.#pendingBytes >= 2 * OBJECT_BYTES;
   }
@@ -159,7 +172,7 @@ export class LogWriter {
     this.#pendingBytes += bytes.length;
   }
 
-  /** Synchronous, so that the caller's writes are in the same transaction. */
+  /** Writes pending output to rows. Synchronous, so that the caller's writes are in the same transaction. */
   flush(): void {
     if (this.#leaving && !this.#leaving.isFlushed) {
       this.#leaving.isFlushed = true;
@@ -186,9 +199,9 @@ export class LogWriter {
   }
 
   /**
-   * Moves at most one object of a long log to R2. Calls must not overlap.
-   * @param onShipped called in the transaction that records the object; `isNew`: the pieces are new to SQLite
-   * @throws errors of R2; the next call tries again
+   * Moves at most one object of a long log to R2. If R2 refuses it, the next call tries again. Calls must not overlap.
+   * @param onShipped called in the transaction that records the object. Its argument says whether the pieces are new to SQLite
+   * @throws errors of R2
    */
   async moveToStore(onShipped: (isNew: boolean) => void): Promise<void> {
     if (!this.exceedsSQLite) return;
@@ -235,7 +248,7 @@ export class LogWriter {
     }
   }
 
-  /** Replaces the pieces' rows by one for each piece from `joinAdjacent`. */
+  /** Puts the pieces into one object. Replaces their rows by one row for each piece from `joinAdjacent`. */
   async #ship(pieces: readonly PlacedPiece[]): Promise<void> {
     const object = await this.#put(pieces.flatMap(({ parts }) => parts));
     this.#sql.exec(
@@ -268,7 +281,7 @@ export class LogWriter {
   }
 }
 
-/** Adjacent in the log: no other piece is between them, in this list or in R2. */
+/** Joins pieces of one stream that are adjacent in the log: no other piece is between them, in this list or in R2. */
 function joinAdjacent(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   const joinedPieces: PlacedPiece[] = [];
   for (const piece of pieces) {
@@ -280,7 +293,7 @@ function joinAdjacent(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   return joinedPieces;
 }
 
-/** Reads a flushed log. */
+/** Pieces of a flushed log from `cursor` on, at most `maxBytes` in total. */
 export async function readLog(
   sql: SqlStorage,
   runID: string,
@@ -301,7 +314,7 @@ export async function readLog(
     const length = Math.min(row.length, cursor + maxBytes - row.start) - from;
     return { row, from, length, at: (row.object_start ?? 0) + from };
   });
-  // There may be many small rows, so each object is read once.
+  // There may be many small rows, so each object is read once for all of them.
   const objects = Map.groupBy(
     parts.filter(({ row }) => !row.data),
     ({ row }) => row.object ?? 0,

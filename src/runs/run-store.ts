@@ -1,3 +1,4 @@
+/** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
 import { cutText } from "../shared/text.ts";
 import { Rows } from "../storage/rows.ts";
@@ -7,15 +8,16 @@ import type { End, RunSummary, RunView, Stream } from "./run-types.ts";
 import type { RunKind, RunState } from "../shared/run-listing.ts";
 
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
+  /** The stored part of the source, from `sourceToStore`. */
   source?: string | undefined;
-  /** Undefined if nothing was started. */
+  /** The state for resuming the run; undefined if nothing was started. */
   resumeState?: unknown;
   output: Record<Stream, HeadAndTail>;
   logBytes: number;
   droppedBytes: number;
 }
 
-/** Has every field, except those that the executor reports. */
+/** A run's record when the run begins: it has every field, except those that the executor reports. */
 export type NewRun = RunRecord & Record<Exclude<keyof RunRecord, ReportedField>, unknown>;
 
 type ReportedField = "resumeState" | "endedAt" | Exclude<keyof End, "state">;
@@ -42,13 +44,14 @@ type Row = {
   source: string | null;
 };
 
-/** Leaves out results and output, which may be megabytes. */
+/** The columns for lists, without results and output, which may be megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
 type SummaryRow = Pick<Row, (typeof SUMMARY)[number]>;
 
 /** Ids sort by the time of the request, so the query passes only a few running runs before an ended one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
 
+/** How much all runs of a sandbox store. */
 export interface Stored {
   bytes: number;
   /** When the oldest ended run ended, in milliseconds since the epoch. */
@@ -99,20 +102,20 @@ export class RunStore {
     return row && recordOf(row);
   }
 
-  /** Oldest first. */
+  /** Runs without an end, oldest first. */
   listUnfinished(): RunRecord[] {
     return this.#rows.all<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id").map(recordOf);
   }
 
-  /** Newest first. */
+  /** Newest first; only runs before the run `before`, if given. */
   list(limit: number, before: string | undefined, kind: RunKind | undefined): RunSummary[] {
     const query = `SELECT ${SUMMARY.join(", ")} FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?`;
     return this.#rows.all<SummaryRow>(query, before ?? "~", kind ?? null, kind ?? null, limit).map(summaryOf);
   }
 
   /**
-   * In the order of the requests. @param time milliseconds since the epoch
-   * @param beforeID bounds the search: sorts after the ids of all runs that began before `time`
+   * At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch, in the order of their requests.
+   * @param beforeID bounds the search: an id that sorts after the ids of all runs that began before `time`
    */
   listEndedBefore(time: number, beforeID: string, limit: number): string[] {
     const query = "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?";
@@ -125,9 +128,10 @@ export class RunStore {
   }
 
   /**
-   * Of runs that ended after `time`, without services and lost runs, whose duration is unknown. Time before `from` does not count.
+   * The total duration, in milliseconds, of runs that ended after `time`. Time before `from` does not count. Services do not
+   * count, nor do lost runs, because their duration is unknown.
    * @param time milliseconds since the epoch, like `from`
-   * @param afterID bounds the search: sorts before the ids of all these runs
+   * @param afterID bounds the search: an id that sorts before the ids of all these runs
    */
   millisecondsSince(time: number, afterID: string, from: number): number {
     return this.#rows.one<{ sum: number }>(
@@ -138,7 +142,10 @@ export class RunStore {
     ).sum;
   }
 
-  /** 0 without runs, because then nothing can be removed. Called every few seconds, so it reads only rows of tasks and long logs. */
+  /**
+   * Returns the stored bytes: the database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can
+   * be removed. Called every few seconds, so the query reads only the rows of tasks and of runs with long logs.
+   */
   measureStored(): Stored {
     const { runs, bytes, oldest } = this.#rows.one<{ runs: number; bytes: number; oldest: number | null }>(
       `SELECT EXISTS (SELECT 1 FROM runs) AS runs, (${FIRST_END}) AS oldest,
@@ -158,7 +165,7 @@ export class RunStore {
 
 const SOURCE_CHARACTERS = 16_384;
 
-/** Undefined if the title contains the whole source. */
+/** The part of the source that is stored; undefined if the title contains the whole source. */
 export function sourceToStore(source: string, title: string): string | undefined {
   if (source.trim() === title) return undefined;
   if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();

@@ -1,4 +1,7 @@
-/** A run belongs to the actor, not to the request that started it, so its callers may disconnect. */
+/**
+ * All runs of one sandbox, from start until their records expire. A run belongs to the actor, not to the request that started
+ * it, so its callers may disconnect.
+ */
 import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun } from "./active-run.ts";
@@ -27,6 +30,7 @@ import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
+/** The part of the principal's quota that is reserved for a run. */
 export interface Reservation {
   seconds: number;
   /** Why the time is less than requested, in sentences. */
@@ -43,11 +47,11 @@ export interface RunQuota {
 }
 
 interface RunContainer {
-  /** So that a container may start. @throws the reason if it fails */
+  /** Registers the sandbox with its account, so that a container may start. @throws the reason if it fails */
   admitRun(): Promise<void>;
-  /** A run ended before its quota was reserved, so the registration may not be needed. */
+  /** Called if a run ended before its quota was reserved. Then the registration may not be needed. */
   release(): void;
-  /** The platform may report a lost sandbox when only the connection broke. */
+  /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
 }
 
@@ -57,27 +61,31 @@ export interface RunsHost {
   sql: SqlStorage;
   objects: RunObjects;
   sandbox(): string;
-  /** Beyond it, a stream may still use the rest of its own quarter. */
+  /** The limit of a log, in bytes. Beyond it, a stream may still use the rest of its own quarter. */
   logCapBytes: number;
   /** How long a record outlives its run. */
   keepMs: number;
+  /** Keeps the actor alive for background work. */
   background(work: Promise<unknown>): void;
   /** Adds notes, for example about connections refused since `startedAt`. Never rejects. */
   completeEnd(end: End, startedAt: number): End | Promise<End>;
   logError(id: string, error: unknown): void;
-  /** When the task's record is deleted. */
+  /** Deletes the stored files of a task when its record is deleted. */
   removeTaskFiles(id: string): Promise<void>;
 }
 
+/** A part that reacts to runs. */
 export interface RunSubscriber {
+  /** A run began, ended or was removed. */
   onRunsChange?(): void;
+  /** A run ended. If it has files in the sandbox, they can be deleted. */
   onRunEnd?(run: RunRecord, hasFiles: boolean): void;
 }
 
 /** Something that runs wait for between reservation and start, such as a set-up. */
 export interface Gate {
   isOpen(): boolean;
-  /** Resolves with an end if the run must not start. */
+  /** Resolves when the run may start. Resolves with an end if the run must not start. */
   pass(run: ActiveRun): Promise<End | undefined>;
   waiting?(): WaitState | undefined;
 }
@@ -88,18 +96,22 @@ export interface LogPage {
   next: number;
 }
 
+/** How a run begins, and how its caller waits. */
 interface RunStart {
-  /** Besides quota. May continue after the caller has its response. @throws the reason if it fails */
+  /**
+   * Prepares what the run needs besides quota. May continue after the caller has its response.
+   * @throws the reason if the preparation fails
+   */
   prepare?(): Promise<void>;
   gate?: Gate;
-  /** Latest time for the caller's response, in milliseconds since the epoch. */
+  /** The latest time for the caller's response, in milliseconds since the epoch. */
   replyBy?: number;
-  /** Until when the caller waits for the run's end, in milliseconds since the epoch. */
+  /** Until when the caller waits for the end of a run that has begun, in milliseconds since the epoch. */
   waitUntil: number;
-  /** Whether the result names the run's id even if it shows all output of an ended run. */
+  /** Whether the result names the run's id even if the run has ended and the result shows all of its output. */
   namesID: boolean;
   onProgress?: OnProgress | undefined;
-  /** Does not count in the quota, and does not prevent an idle stop. */
+  /** Whether the run is a service. It does not count in the quota and does not prevent an idle stop. */
   isService?: boolean;
 }
 
@@ -109,23 +121,25 @@ const UNMETERED: RunQuota = {
   giveBack: () => undefined,
 };
 
-/** The last output line, whenever it changes. */
+/** Receives a run's last output line whenever it changes. */
 export type OnProgress = (line: string) => unknown;
 
 export interface TerminalReply {
   run: RunView;
   page: LogPage;
-  /** Bytes before the page that were never shown. */
+  /** Bytes of the log before the page that were never shown. */
   skipped: number;
 }
 
+/** The most records deleted in one sweep. */
 const SWEEP_BATCH = 200;
 
-/** Ended runs of this time are written together. */
+/** How long ended runs are collected before their records are written together. */
 const BATCH_MS = 100;
 
 type WaitsFor = "output" | "page";
 
+/** A run, and the requested part of its log. */
 export interface RunReading {
   run: RunView;
   page?: LogPage;
@@ -134,7 +148,7 @@ export interface RunReading {
 export interface RunToRead {
   id: string;
   waitMs: number;
-  /** In bytes; undefined to read no log. */
+  /** The position in the log to read from, in bytes; undefined to read no log. */
   cursor?: number | undefined;
   maxBytes?: number;
   onProgress?: OnProgress | undefined;
@@ -143,9 +157,13 @@ export interface RunToRead {
   seenCode?: number;
 }
 
+/** The most bytes of a log in one result. */
 export const PAGE_BYTES = 48 * 1024;
 
-/** Most programs print more often while they work, so a call for a page waits its full time and does not return after each line. */
+/**
+ * A call that waits for a page of output returns when the output pauses for this long. Most programs print more often while they
+ * work, so each call waits its full `wait_seconds` and does not return after each line.
+ */
 const LOG_REST_MS = 10_000;
 
 export class Runs {
@@ -153,10 +171,10 @@ export class Runs {
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
   readonly #backlog = new Backlog(() => this.#active.values());
-  /** Ended runs are written before the store is read. */
+  /** Ended runs that are not on disk yet. They are written before the store is read. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
-  /** Storage is full and nothing can be evicted: logs stop growing. */
+  /** Whether the principal's storage is full and nothing can be evicted. Logs stop growing then. */
   isFull = false;
   #subscribers: readonly RunSubscriber[] = [];
 
@@ -165,7 +183,7 @@ export class Runs {
     this.#store = new RunStore(host.sql);
   }
 
-  /** Called in this order. */
+  /** Sets the parts that react to runs, in the order in which they are called. */
   subscribe(...subscribers: RunSubscriber[]): void {
     this.#subscribers = subscribers;
   }
@@ -179,7 +197,7 @@ export class Runs {
     for (const part of this.#subscribers) part.onRunsChange?.();
   }
 
-  /** Services do not prevent an idle stop. */
+  /** Whether there are runs that prevent an idle stop of the container. */
   get isBusy(): boolean {
     return this.#active.values().some(({ isService }) => !isService);
   }
@@ -193,7 +211,10 @@ export class Runs {
     return this.#active.values().some((run) => !run.isEnded);
   }
 
-  /** Shows an unstarted run if preparation takes too long. @throws the reason if the start fails while the caller waits */
+  /**
+   * Starts a run and waits for it. The principal's quota may shorten its time limit. If preparation takes too long, the result
+   * shows a run that has not started. @throws the reason, if the run fails to start while the caller waits
+   */
   async start<Spec extends Allowance & { interactive?: boolean }>(
     executor: Executor<Spec>,
     source: string,
@@ -242,7 +263,7 @@ export class Runs {
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();
     run.seenBytes = run.logBytes;
-    // Stored before the id leaves the actor, so that it is valid after a restart.
+    // The record is stored before the id leaves the actor, so that the id is valid after a restart.
     if (namesID || !run.isEnded || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
   }
@@ -257,7 +278,7 @@ export class Runs {
     return reservation;
   }
 
-  /** @param isUp whether the container of these runs is running */
+  /** Resumes an earlier actor's runs. @param isUp whether their container runs */
   resume(executors: Record<RunKind, Resumer>, isUp: boolean): void {
     for (const record of this.#store.listUnfinished()) {
       if (hasNeverStarted(record)) this.#markLost(record, texts.NOT_STARTED_SERVER_RESTARTED);
@@ -289,12 +310,15 @@ export class Runs {
     this.#notifyEnd(lost, true);
   }
 
-  /** @param id as in the sandbox */
+  /** Whether a run is under way. @param id the run's id inside the sandbox */
   isRunning(id: string): boolean {
     return this.#active.values().some((run) => run.id === id && !run.isEnded);
   }
 
-  /** Counts runs that ended after `time` (milliseconds since the epoch), today (UTC). */
+  /**
+   * How many seconds the runs that ended after `time` have run today (UTC).
+   * @param time in milliseconds since the epoch; the result is 0 if it is undefined
+   */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
@@ -305,7 +329,7 @@ export class Runs {
     return Math.ceil(this.#store.millisecondsSince(since, afterID, today) / 1000);
   }
 
-  /** Their container is gone. */
+  /** Ends all runs because their container is gone. */
   endAll(note: string): void {
     for (const run of this.#active.values())
       run.finish({
@@ -314,7 +338,12 @@ export class Runs {
       });
   }
 
-  /** @param until with a cursor: `output` for the first new output, `page` for a full page or a pause @throws {ToolError} `not_found` */
+  /**
+   * Waits up to `waitMs` for the run's end or, with a cursor, for output after the cursor. Returns the run's current view.
+   * @param until with a cursor: `output` waits for the first new output, `page` for a full page or a pause of the output
+   * @param onProgress receives the last output line during the wait
+   * @throws {ToolError} `not_found`
+   */
   async result(
     id: string,
     waitMs: number,
@@ -347,7 +376,11 @@ export class Runs {
     return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
   }
 
-  /** `skipped` bytes came before the page. With `maxBytes` 0, does not wait. @throws `not_found`, errors of `ActiveRun.type` */
+  /**
+   * Types into a run's terminal. Returns the last `maxBytes` bytes of the output since the previous call, and in `skipped` how
+   * many bytes came before them. With `maxBytes` 0 the call does not wait for output.
+   * @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
+   */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
     const run = this.#active.get(id);
     if (!run)
@@ -388,7 +421,7 @@ export class Runs {
     this.#notifyChange();
   }
 
-  /** Returns when the next run expires, in milliseconds since the epoch. */
+  /** Deletes expired runs. Returns the time at which the next run expires, in milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
     const expired = this.#listEndedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
@@ -403,7 +436,7 @@ export class Runs {
     return this.#store.measureStored();
   }
 
-  /** Deletes oldest runs first, until `bytes` are freed or no run is left that ended before `before`. */
+  /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
   async evict(bytes: number, before: number): Promise<Stored> {
     let left = this.measureStored();
     const targetBytes = left.bytes - bytes;
@@ -443,6 +476,7 @@ export class Runs {
     return run;
   }
 
+  /** Waits for a run's reservation, then starts and follows the run, unless the run has ended meanwhile. */
   #followLate(
     run: ActiveRun,
     execute: (reservation: Reservation) => Execution,
@@ -509,7 +543,7 @@ export class Runs {
   }
 }
 
-/** @param startedAt milliseconds since the epoch */
+/** Gives the reservation back to the quota when the execution ends. @param startedAt in milliseconds since the epoch */
 function meter(
   execution: Execution,
   quota: RunQuota,
@@ -521,11 +555,12 @@ function meter(
   return execution;
 }
 
+/** The specification with the time that the quota allows. */
 function applyCut<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
   return cut === undefined ? spec : { ...spec, timeoutMs: seconds * 1000, cut };
 }
 
-/** Such a run has neither a resume state nor output. */
+/** Whether a run was never started. Such a run has neither a resume state nor output. */
 function hasNeverStarted({ resumeState, output }: RunRecord): boolean {
   return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }

@@ -1,17 +1,19 @@
+/** The parts of an output that callers see: its beginning, its end, and the size of the omitted middle. */
+
 import { stripEscapes } from "../shared/escape-sequences.ts";
 import { cutText, decodeText } from "../shared/text.ts";
 
-/** `head` is everything if nothing was omitted. */
+/** One output stream. `head` is everything if nothing was omitted. */
 export interface ShownOutput {
   head: string;
   tail: string;
-  /** Of the whole stream. */
+  /** Bytes of the whole stream. */
   bytes: number;
-  /** Between `head` and `tail`. */
+  /** Bytes between `head` and `tail`. */
   omitted: number;
 }
 
-/** A line in the middle says how much is omitted. */
+/** The stream as one text; a line in the middle says how much is omitted. */
 export function shownText(shown: ShownOutput): string {
   const { head, tail, omitted } = shown;
   return omitted === 0 ? head + tail : `${head}\n${omittedText(shown)}\n${tail}`;
@@ -21,7 +23,7 @@ export function omittedText({ omitted, bytes }: Pick<ShownOutput, "omitted" | "b
   return `[... ${omitted} of ${bytes} bytes omitted ...]`;
 }
 
-/** Where the last line is searched for, and how much of it is shown. */
+/** The last line is searched for in the last LINE_BYTES of an output. At most LINE_CHARS of it are shown. */
 const LINE_BYTES = 4 * 1024;
 const LINE_CHARS = 200;
 

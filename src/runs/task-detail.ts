@@ -1,8 +1,8 @@
-/** Stored details of runs of kind `task`: tasks for agents, and questions. */
+/** The stored details of a run of kind `task`: a task for an agent, or a question. */
 import * as z from "zod";
 import type { CodeDetail } from "./code-detail.ts";
 
-/** As the agent reports them. */
+/** The model's tokens, as the agent reports them. */
 export const tokens = z.object({
   input: z.number(),
   output: z.number(),
@@ -13,41 +13,45 @@ export const tokens = z.object({
 export type Tokens = z.infer<typeof tokens>;
 
 export interface TaskDetail {
-  /** In `AGENTS`. */
+  /** The agent's key in `AGENTS`. */
   agent: string;
-  /** Reported by the agent; otherwise the run's note says why not. */
+  /** Whether the agent reports success; otherwise the run's note says why not. */
   success: boolean;
   /** The agent's final message, cut at 24,000 characters. */
   answer?: string;
   model?: string;
-  /** As `<kind>/<name>`. */
+  /** The definitions that the task named, as `<kind>/<name>`. */
   components?: readonly string[];
-  /** An absolute path in the sandbox. */
+  /** The working directory: an absolute path in the sandbox. */
   directory: string;
+  /** The agent's id for the conversation. */
   conversation?: string;
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
-  /** Undefined before the end, and if the changes could not be determined. */
+  /** The task's changes; undefined before its end, and if the changes could not be determined. */
   changes?: Changes;
+  /** Files that the task produced, as stored in R2. */
   artifacts: Artifact[];
-  /** Created and changed files; undefined if all were stored. */
+  /** Created and changed files that were not stored; undefined if all were. */
   notKept?: UnkeptFiles;
   archive?: Archive;
-  /** The container starts when the task ended. If there are more now, the task's container is gone. */
+  /** The number of container starts when the task ended. If the sandbox now has more, the task's container is gone. */
   boot?: number;
-  /** Made for the task, and ends with it. */
+  /** Whether the sandbox was made for the task and ends with it. */
   ownSandbox: boolean;
-  /** Everything worth keeping is in R2, so the sandbox may be destroyed. */
+  /** Whether everything worth keeping is in R2, so that the sandbox may be destroyed. */
   safe: boolean;
 }
 
+/** A question: the model's program and its result. */
 export interface QuestionDetail extends CodeDetail {
-  /** Undefined until the program is complete. */
+  /** Chosen by the model; undefined until the program is complete. */
   language?: string;
+  /** The code written so far. */
   code: string;
   model: string;
-  /** Used by the request that wrote the program. */
+  /** Tokens of the request that wrote the program. */
   tokens?: Pick<Tokens, "input" | "output">;
   ownSandbox: boolean;
   /** Everything is in the record. */
@@ -59,8 +63,9 @@ export interface Changes {
   files: ChangedFile[];
   /** The number of all changed files. */
   count: number;
-  /** A git diff against the start, cut at `DIFF_BYTES`. */
+  /** A git diff against the state at the start, cut at `DIFF_BYTES`. */
   diff: string;
+  /** Bytes of the whole diff. */
   diffBytes: number;
 }
 
@@ -73,7 +78,7 @@ export interface ChangedFile {
 }
 
 export interface Artifact {
-  /** As in `ChangedFile`, or `DIFF_NAME`. */
+  /** A path as in `ChangedFile`, or `DIFF_NAME`. */
   path: string;
   /** Bytes. */
   size: number;
@@ -88,21 +93,25 @@ export interface UnkeptFiles {
 export interface Archive {
   /** Missing if an earlier version stored the archive in a form that this version does not read. */
   isSnapshot?: true;
+  /** The files that did not fit: their number, their total bytes, and the largest files. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
-  /** Directories of regenerable files with too many entries. */
+  /** Directories with too many entries, whose files can be regenerated. */
   crowded?: string[];
+  /** Whether the agent's conversation did not fit. */
   isWithoutConversation?: true;
 }
 
-/** The whole diff. */
+/** The artifact with a task's whole diff. */
 export const DIFF_NAME = "changes.diff";
 
-/** Lists every changed file. Exists if not all are shown individually. */
+/** The artifact that lists every changed file, one per line. Exists if not all are shown individually. */
 export const LIST_NAME = "changes.list";
 
-/** Individually, in a result. */
+/** The most changed files that a result shows individually. */
 export const SHOWN_FILES = 50;
 
+/** The most changed files that a record lists. */
 export const MAX_FILES = 500;
 
+/** The most bytes of a diff in the record. */
 export const DIFF_BYTES = 24 * 1024;

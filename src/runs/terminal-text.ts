@@ -1,14 +1,17 @@
-/** The log stores raw output with control sequences. */
+/** A terminal's output as text. The log stores the raw output with its control sequences. */
 
 import { decodeText } from "../shared/text.ts";
 
-/** Our terminals are not wider. A longer line takes several rows. */
+/** The widest row; our terminals are not wider. A longer line takes several rows. */
 const MAX_COLUMNS = 1000;
 
-/** The cursor can return to this many rows. Nested progress bars and menus need fewer. */
+/** The cursor can return to this many of the last rows. Nested progress bars and menus need fewer. */
 const MAX_ROWS = 50;
 
-/** What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Other programs use another order. */
+/**
+ * The text that a Python kernel prints for `clear_output()`: the same as CLEARED in streams.py. Other programs send these
+ * sequences in another order.
+ */
 const CLEARED = "\x1b[3J\x1b[2J\x1b[H";
 
 /** A control sequence (CSI) with parameters and final character; an escape sequence to ignore; a control character; or text. */
@@ -16,15 +19,24 @@ const TOKEN =
   // oxlint-disable-next-line no-control-regex
   /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/g;
 
-/** Without control sequences and overwritten text. Text that a full-screen program draws elsewhere becomes a separate line. */
+/**
+ * The text that a terminal would show: without control sequences and overwritten text. Text that a full-screen program draws at
+ * another place becomes a separate line.
+ */
 export function terminalText(output: string): string {
   return render(output).text;
 }
 
-/** At most twice as long as the output, plus a row. @returns `moved`: written or moved cells, under `MAX_COLUMNS` per character */
+/**
+ * The text of `terminalText`, with a count of the work. The text is at most twice as long as the output, plus a row: further
+ * padding is dropped.
+ * @returns `moved`: the number of cells that were written, or moved by insertions and deletions; less than `MAX_COLUMNS` for each
+ * character of output
+ */
 export function render(output: string): { text: string; moved: number } {
   let text = "";
   let row: string[] = [];
+  /** The rows that can still change, from the top, and the cursor's row. */
   let rows = [{ cells: row, end: "" }];
   let cursorRow = 0;
   let column = 0;
@@ -99,7 +111,10 @@ export function render(output: string): { text: string; moved: number } {
   return { text: text + rows.map(textOfRow).join(""), moved };
 }
 
-/** Keeps the last state of overwritten lines, such as progress bars, and drops text that a kernel's code has cleared. */
+/**
+ * The text with overwritten lines, such as progress bars, in their last state, and without text that a kernel's code has
+ * cleared.
+ */
 export function lastStates(printed: string): string {
   const text = textAfterClear(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
@@ -112,21 +127,21 @@ export function lastStates(printed: string): string {
   return lines.join("\n");
 }
 
-/** Undefined if nothing was cleared. */
+/** The text after the last clearing; undefined if nothing was cleared. */
 export function textAfterClear(text: string): string | undefined {
   const at = text.lastIndexOf(CLEARED);
   return at < 0 ? undefined : text.slice(at + CLEARED.length);
 }
 
-/** How many characters at the end belong to an unfinished sequence. */
+/** The number of characters at the end that form an incomplete control sequence. */
 export function unfinishedSequenceLength(output: string): number {
   // oxlint-disable-next-line no-control-regex
   return /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,200})?$/.exec(output)?.[0].length ?? 0;
 }
 
-/** An echo may be partial. */
+/** Whether an output is only the terminal's echo of typed text, or a part of the echo. */
 export function isEchoOf(typed: string, output: Uint8Array): boolean {
-  // After text without a line end, a program waits for more, so its only output is the echo, which then counts as output.
+  // After text without a line end, a program waits for more text, so its only output is the echo. The echo then counts as output.
   // oxlint-disable-next-line no-control-regex
   if (!/[\r\n]$/.test(typed) || output.length > 4 * typed.length + MAX_COLUMNS) return false;
   const shown = letters(terminalText(decodeText(output, "none")));

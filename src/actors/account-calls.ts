@@ -12,18 +12,26 @@ export interface Preview {
   expiresAt: number;
 }
 
-/** Every call carries these facts, because a newly started actor does not know them. */
+/**
+ * The sandbox of a call, its principal, and the call's permissions. Every call carries all of them, because a newly started actor
+ * does not know them.
+ */
 export interface Owner {
   principalID: string;
   sandbox: string;
-  /** Where to create an actor that does not exist yet; the platform chooses if undefined. An actor never moves. */
+  /** The region for an actor that does not exist yet. An actor never moves. If undefined, the platform chooses. */
   region?: Region;
-  /** If false, no start. `ifKnown` (reading, deleting files) starts only used or configured sandboxes: a new one has no files. */
+  /**
+   * False if the call must not start a container: its caller may only read, or the call is about the previous container.
+   * `ifKnown` is for reading and deleting files. It starts only a sandbox that was used or configured before, because a new
+   * sandbox has no files.
+   */
   mayStart?: boolean | "ifKnown";
+  /** The caller's scopes; undefined counts as none. */
   scopes?: readonly Scope[];
-  /** In milliseconds; the server's maximum if undefined. */
+  /** How long the caller waits, in milliseconds; the server's maximum if undefined. */
   callerWaitMs?: number;
-  /** If false, the next result has the notices. */
+  /** False if the caller's result has no place for notices. The next result then has them. */
   takesNotice?: boolean;
 }
 
@@ -33,8 +41,9 @@ export type Ending = "container" | "workspace" | "checkpoints";
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
+  /** Whether the saved workspace and the settings stay. */
   isKept: boolean;
-  /** How many were deleted if the `Ending` is `checkpoints`; otherwise how many stay. */
+  /** The number of deleted checkpoints if the `Ending` is `checkpoints`; otherwise the number of checkpoints that stay. */
   checkpoints: number;
 }
 
@@ -56,11 +65,12 @@ export interface CheckpointSettings {
 export interface RestoredCheckpoint {
   to: Checkpoint;
   before?: Checkpoint | undefined;
-  /** Why the previous state could not be saved, as a clause. Then `before` is the last saved state. */
+  /** Why the previous state could not be saved, as a clause. If set, `before` is the last saved state. */
   unsaved?: string | undefined;
   settings?: CheckpointSettings | undefined;
 }
 
+/** The part of a listed sandbox that only the sandbox's actor knows. */
 export interface SandboxStatus {
   isAlive: boolean;
   previews: Preview[];

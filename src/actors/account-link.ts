@@ -14,7 +14,7 @@ import { workspacesPrefix } from "./saved-states.ts";
 import type { KV } from "./stored-value.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
 
-/** `region` is where the actor was created. */
+/** The owner as the sandbox's first call named it; `region` is where the actor was created. */
 interface KnownOwner extends Owner {
   principalHash: string;
 }
@@ -22,13 +22,14 @@ interface KnownOwner extends Owner {
 /** What the account knew about a sandbox before a call registered it. */
 export type EarlierState = "nothing" | "stopped";
 
+/** How often an active sandbox reports its use to the account. */
 const REGISTER_MS = 60_000;
 
-/** The stored time of the last use may be up to WRITE_MS too old. */
+/** The storage key for the time of the last use. The stored time may be up to WRITE_MS milliseconds too old. */
 const USED = "used";
 const WRITE_MS = 60_000;
 
-/** The time until which run seconds were reported to the account. */
+/** The storage key of the time until which run seconds were reported to the account. */
 const SETTLED = "told";
 
 export class AccountLink {
@@ -38,15 +39,16 @@ export class AccountLink {
   readonly #setName: (sandbox: string) => Promise<void>;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
-  /** Counts ended registrations: a stop during a registration makes it invalid. */
+  /** Counts ended registrations. If the sandbox stops during a registration, that registration is not valid afterwards. */
   #endCount = 0;
+  /** When a call or a run last used the sandbox, as far as this actor knows. */
   #usedAt = 0;
   /** The time of the last checkpoint, which contains all earlier changes. */
   #keptAt = 0;
   #writtenAt = 0;
-  /** Hosts that the principal has signed in to, as the account last reported them. */
+  /** The git hosts that the principal has signed in to, as the account last reported them. */
   gitHosts: readonly string[] = [];
-  /** Keeps reports in order. */
+  /** Sends one report after another, so that they reach the account in order. */
   readonly #reports = new SerialQueue();
   readonly lease: Lease;
 
@@ -76,7 +78,7 @@ export class AccountLink {
     return this.#owner;
   }
 
-  /** Milliseconds since the epoch; undefined if no run seconds were reported. */
+  /** The time up to which run seconds were reported, in milliseconds since the epoch; undefined if none were reported. */
   get settledAt(): number | undefined {
     return this.#kv.get<number>(SETTLED);
   }
@@ -102,7 +104,11 @@ export class AccountLink {
     return accountOf(this.#env, owner.principalID);
   }
 
-  /** Waits for the account at the first call, and at the first after a stop. @returns undefined if the call did not wait */
+  /**
+   * Registers the sandbox as in use. The first call, and the first call after a stop, waits for the account. Later calls register
+   * the sandbox in the background, at most once a minute.
+   * @returns the facts that the account had before, if the call waited; otherwise undefined
+   */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
     this.#usedAt = now;
@@ -124,12 +130,12 @@ export class AccountLink {
     return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }
 
-  /** The sandbox need not have been used. @throws {ToolError} `quota_exceeded` */
+  /** Registers the settings of a sandbox, even if it was never used. @throws {ToolError} `quota_exceeded` */
   async recordSettings(owner: Owner, settings: ListedSettings): Promise<void> {
     await this.#reports.run(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
   }
 
-  /** A lower bound in milliseconds, because the stored time is only approximate. */
+  /** A lower bound for the time since the last use, in milliseconds. The stored time of the last use is only approximate. */
   get unusedMs(): number {
     const before = this.#kv.get<number>(USED);
     const used = before === undefined ? Date.now() : before + WRITE_MS;
@@ -140,16 +146,17 @@ export class AccountLink {
     return Date.now() - this.#usedAt < ms;
   }
 
+  /** Whether the sandbox was used in the last `ms` milliseconds, and after its last checkpoint. */
   isInUse(ms: number): boolean {
     return this.wasUsedWithin(ms) && this.#usedAt >= this.#keptAt;
   }
 
-  /** @param at the checkpoint contains all earlier changes; in milliseconds since the epoch */
+  /** @param at the checkpoint contains all changes before this time, in milliseconds since the epoch */
   noteCheckpoint(at: number): void {
     this.#keptAt = at;
   }
 
-  /** @param before what the account knew before the registration */
+  /** Undoes a registration. @param before the facts that the account had before the registration */
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
     // A saved workspace stays: a fork has one before its first use.
@@ -157,7 +164,10 @@ export class AccountLink {
     else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
-  /** A run's end counts as use, except a service's end. A lost run's sandbox may have been destroyed: do not register it again. */
+  /**
+   * A run's end counts as use, so that the sandbox is not removed as idle. The end of a service does not count. A lost
+   * run does not count either: its sandbox may have been destroyed, and must not be registered again.
+   */
   onRunEnd({ state, resumeState }: Pick<RunRecord, "state" | "resumeState">): void {
     if (state !== "lost" && !isServiceState(resumeState)) this.#ctx.waitUntil(this.noteUse());
   }
@@ -195,7 +205,7 @@ export class AccountLink {
     log(parseConfig(this.#env), { event: "sandbox", action, principal, sandbox });
   }
 
-  /** @param bytes undefined if the size could not be measured */
+  /** Reports the sandbox's size in bytes; undefined if it could not be measured. */
   async reportSize(bytes: number | undefined): Promise<void> {
     const { owner } = this;
     if (bytes !== undefined)

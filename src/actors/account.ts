@@ -1,4 +1,4 @@
-/** One principal's sandboxes and quota. Most calls to a running sandbox do not wait for the account. */
+/** The Durable Object for one principal's sandboxes and quota. Most calls to a running sandbox do not wait for the account. */
 import { DurableObject } from "cloudflare:workers";
 import { actorNamed } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
@@ -39,7 +39,7 @@ import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
-/** Without preview URLs and the operator's network limits. */
+/** A listed sandbox, without its preview URLs and the operator's network limits. */
 export interface SandboxRecord
   extends Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">, ListedSettings {
   previews: Preview[];
@@ -69,10 +69,10 @@ const HOUR_MS = 3_600_000;
 
 const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 
-/** Collects the garbage of several saves. */
+/** The delay before garbage is deleted, so that garbage of several saves is deleted together. */
 const SWEEP_MS = 60_000;
 
-/** Total wait of a call while the account saves and stops an idle sandbox to make room. */
+/** How long a call waits in total while the account saves and stops an idle sandbox to make room. */
 const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
@@ -105,7 +105,7 @@ export class Account extends DurableObject<Env> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
       const { runningSandboxes: allowed } = this.#config.limits;
-      // No await between these checks and `recordUse`: two calls must not both take the last place.
+      // There is no await between these checks and `recordUse` below, so that two calls cannot both take the last place.
       for (
         let otherRunning = this.#otherRunning(sandbox);
         otherRunning.length >= allowed;
@@ -130,12 +130,16 @@ export class Account extends DurableObject<Env> {
     return isKnown;
   }
 
+  /** Stores the account's principal. If the sandbox is new, schedules the removal of idle sandboxes. */
   async #prepareIdleRemoval(principalID: string, isNew: boolean): Promise<void> {
     this.#principalID = principalID;
     if (isNew) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
   }
 
-  /** A never used sandbox is registered as stopped, so that it counts and expires. Fails if the limit of sandboxes would be exceeded. */
+  /**
+   * Stores the settings of a sandbox. A sandbox that was never used is registered as stopped, so that it counts and
+   * expires like any other. Fails if the limit of sandboxes would be exceeded.
+   */
   sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
@@ -145,13 +149,13 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Least recently used first. Empty if `except` itself has a container. */
+  /** Other sandboxes with a container, least recently used first. Empty if `except` itself has one. */
   #otherRunning(except: string): string[] {
     const names = this.#sandboxes.running();
     return names.includes(except) ? [] : names;
   }
 
-  /** Stops one sandbox that is not in use. Returns false if all are in use, or cannot be stopped. */
+  /** Stops the first one of these sandboxes that is not in use. Returns false if all are in use, or cannot be stopped. */
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
@@ -169,12 +173,12 @@ export class Account extends DurableObject<Env> {
     return this.#gitHosts.list();
   }
 
-  /** Only for the egress: no other code needs the token. */
+  /** Only the egress may call this: no other code needs the token. */
   gitCredential(host: string): GitCredential | undefined {
     return this.#gitHosts.credential(host);
   }
 
-  /** Running sandboxes learn the host now, stopped ones when they start. */
+  /** Stores a credential, and reports its host to the running sandboxes. Stopped sandboxes get the host when they start. */
   async signInToGit(principalID: string, host: string, credential: GitCredential): Promise<void> {
     this.#gitHosts.put(host, credential);
     const notify = async (name: string) =>
@@ -186,7 +190,7 @@ export class Account extends DurableObject<Env> {
     this.#gitHosts.remove(host);
   }
 
-  /** @returns whether the principal has signed in after `since` */
+  /** Waits for a sign-in to a git host. @returns whether the principal has signed in after `since` */
   gitSignedIn(host: string, since: number, waitMs: number): Promise<boolean> {
     return this.#gitHosts.waitForSignIn(host, since, waitMs);
   }
@@ -205,7 +209,7 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes.recordStop(name);
   }
 
-  /** Used quota stays counted. */
+  /** Removes a sandbox and ends its lease. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
     // The settings stay for the saved state, which expires by itself.
@@ -219,22 +223,23 @@ export class Account extends DurableObject<Env> {
     return { wasKnown, wasSaved, isKept, checkpoints };
   }
 
-  /** Whether a stopped sandbox may have files after a start. */
+  /** Whether a stopped sandbox may have files after a start: it was used or configured, or has a saved workspace. */
   isKnown(sandbox: string): boolean {
     return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
   }
 
-  /** The state to start from. If workspaces are not saved, only the sandbox of a continued task has one. */
+  /** The saved state for a sandbox's start. If workspaces are not saved, only the sandbox of a continued task has a state. */
   workspace(sandbox: string): Snapshot | undefined {
     const { isSaved } = this.#config.workspaces;
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
-  /** Returns how many bytes the save may add. */
+  /** Begins a save. Returns how many bytes it may add. */
   beginSave(...save: Parameters<SnapshotRegistry["begin"]>): Promise<Outcome<number>> {
     return this.#change(() => this.#snapshots.begin(...save));
   }
 
+  /** Changes saved states, and schedules the deletion of objects that nothing refers to any more. */
   async #change<T>(work: () => T | Promise<T>): Promise<Outcome<T>> {
     const outcome = await outcomeOf(work);
     await this.#planSweep();
@@ -245,7 +250,7 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.fullError().toFailure();
   }
 
-  /** @param packBytes the size of the pack that the save added */
+  /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes the size of the pack that it added */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
     const outcome = await this.#change(() => this.#snapshots.commit(save, packBytes));
     // The caller may stop the server once it has this result.
@@ -280,7 +285,7 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** @param isWriting whether writes of its objects may still be under way */
+  /** Ends a save that was not committed. @param isWriting whether writes of its objects may still be under way */
   async abandonSave(sandbox: string, id: string, isWriting: boolean): Promise<void> {
     this.#snapshots.abandonSave(sandbox, id, isWriting);
     await this.#planSweep();
@@ -305,7 +310,7 @@ export class Account extends DurableObject<Env> {
     }));
   }
 
-  /** Returns how many checkpoints the sandbox has left. */
+  /** Deletes a checkpoint. Returns how many the sandbox has left. */
   async removeCheckpoint(sandbox: string, id: string): Promise<Outcome<number>> {
     return await this.#change(() => {
       this.#snapshots.removeCheckpoint(sandbox, id);
@@ -313,7 +318,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Undefined before the first sandbox. */
+  /** The account's principal; undefined before its first sandbox. */
   get #principalID(): string | undefined {
     return this.#kv.get<string>("principal");
   }
@@ -335,7 +340,10 @@ export class Account extends DurableObject<Env> {
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
   }
 
-  /** @param settings stored with the checkpoint of the previous state, for its forks */
+  /**
+   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state.
+   * @param settings stored with the checkpoint of the previous state, for its forks
+   */
   async restoreCheckpoint(
     sandbox: string,
     id: string,
@@ -348,7 +356,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** The container starts with the first call. */
+  /** Creates a sandbox from a checkpoint. Its container starts with its first call. */
   fork(owner: Owner, id: string): Promise<Outcome<Fork>> {
     const { sandbox } = owner;
     return this.#fork(
@@ -366,8 +374,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * The new sandbox's actor gets the settings first, so that no call runs without them. After a later failure it keeps them, for the
-   * next sandbox of that name. Fails if the limit of sandboxes would be exceeded.
+   * Creates a sandbox from a saved state. The new sandbox's actor gets the settings first, so that no call runs without them. If
+   * a later step fails, the actor keeps the settings, and a sandbox created later with that name has them. Fails if the limit of
+   * sandboxes would be exceeded.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -412,7 +421,7 @@ export class Account extends DurableObject<Env> {
     if (due !== undefined) await this.#ensureAlarm(Math.max(due, Date.now() + SWEEP_MS));
   }
 
-  /** @param at milliseconds since the epoch; an earlier alarm stays */
+  /** Sets the alarm to a time, in milliseconds since the epoch, unless an earlier alarm is set. */
   async #ensureAlarm(at: number): Promise<void> {
     const planned = await this.ctx.storage.getAlarm();
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
@@ -423,7 +432,10 @@ export class Account extends DurableObject<Env> {
     await deleteBelow(objectStore(this.env), fullPrefix);
   }
 
-  /** Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if it still is, with nothing left to evict. */
+  /**
+   * Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if nothing more can be evicted and
+   * the limit is still exceeded.
+   */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
     const { storageBytes } = this.#config.limits;
@@ -437,7 +449,7 @@ export class Account extends DurableObject<Env> {
         .evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1)
         .catch(() => undefined);
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
-      // It evicted nothing: do not ask it again.
+      // This sandbox evicted nothing, so the loop does not ask it again.
       if (!remaining || remaining.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
@@ -447,12 +459,12 @@ export class Account extends DurableObject<Env> {
     this.#tasks.put(task);
   }
 
-  /** Newest first. @param before a task's id: only older tasks are listed */
+  /** Tasks of all sandboxes, newest first. @param before a task's id: only older tasks are listed */
   listTasks(limit: number, before?: string): TaskEntry[] {
     return this.#tasks.list(limit, before);
   }
 
-  /** Sorted by name. `isRunning` is the last known state. */
+  /** The sandboxes sorted by name, and whether each was last known to be running. */
   sandboxes(): { name: string; isRunning: boolean }[] {
     return this.#sandboxes
       .list()
@@ -460,7 +472,7 @@ export class Account extends DurableObject<Env> {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** Most recently used first; sandboxes that exist only as a saved workspace come last. */
+  /** Lists the most recently used sandboxes first. Sandboxes that exist only as a saved workspace come last. */
   async view(): Promise<AccountView> {
     const registered = new Map(this.#sandboxes.list().map((row) => [row.name, row]));
     const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
@@ -482,8 +494,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * The account's record of running sandboxes may be wrong: it gets no report when the machine restarts, or when a container is
-   * lost while its actor is not in memory. The records stay, because a container may be starting. Omits late responses.
+   * Asks each of these sandboxes, which the account has recorded as running, for its state. The record may be wrong: the account
+   * gets no report when the machine restarts, or when a container is lost while its actor is not in memory. This method does not
+   * correct the records, because a container may be starting. It leaves out a sandbox that does not respond in time.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;
@@ -496,7 +509,7 @@ export class Account extends DurableObject<Env> {
     return new Map((await Promise.all(requests)).flat());
   }
 
-  /** If too little is free, first takes unused slots and seconds back from other sandboxes. */
+  /** Lends run slots and seconds to a sandbox. If too few are free, first takes unused ones back from other sandboxes. */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
     if (!grant.refused) return grant;
@@ -511,6 +524,7 @@ export class Account extends DurableObject<Env> {
     return this.#quota.lease(owner.sandbox, { ...request, spent: new Map() }, Date.now());
   }
 
+  /** Destroys sandboxes that were idle for too long, and deletes objects that nothing refers to any more. */
   override async alarm(): Promise<void> {
     const principalID = this.#principalID;
     const idleMs = this.#config.sandboxTTLHours * HOUR_MS;
@@ -518,7 +532,7 @@ export class Account extends DurableObject<Env> {
     if (principalID !== undefined)
       for (const name of idle) {
         const actor = await this.#sandbox(principalID, name);
-        // The next alarm tries again.
+        // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
         await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       }
     this.#snapshots.expire();
@@ -528,7 +542,7 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** @param region where to create a new actor */
+  /** @param region where to create the actor if it does not exist */
   async #sandbox(
     principalID: string,
     name: string,

@@ -1,4 +1,4 @@
-/** Calls and file streams under way. While there are any, the container is not stopped as idle. */
+/** Counts calls and file streams under way in a sandbox. While there are any, its container is not stopped as idle. */
 import type { ContainerPlatform } from "./platform/platform.ts";
 
 interface ActivityHost {
@@ -32,7 +32,7 @@ export class Activity {
     }
   }
 
-  /** A file's transfer may outlast its call. */
+  /** Waits for the transfer of a file's body, which may outlast its call. */
   async transfer<T>(work: Promise<T>): Promise<T> {
     this.#transfers++;
     try {
@@ -43,7 +43,7 @@ export class Activity {
     }
   }
 
-  /** A copy of the stream that can leave the actor. A stream from the container counts as a transfer until it ends. */
+  /** Returns a copy of the stream that can leave the actor. A stream from the container counts as a transfer until it ends. */
   trackTransfer(
     body: ReadableStream<Uint8Array>,
     { isFromContainer = true } = {},

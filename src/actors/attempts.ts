@@ -1,9 +1,10 @@
 /**
- * Three objects of this class: one counts guesses of the owner's token, one lists unapproved clients, one has the key for links.
- * All guesses go to one object, so that parallel guesses cannot exceed the limit.
+ * There are three Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an
+ * approval, and one stores the key for links. All guesses go to the same object, so parallel guesses cannot exceed the limit.
  *
- * Every wait is bounded, and an attempt during a wait does not extend it. Guesses block their own address. Guesses from many
- * addresses also block all that have not signed in before, even with the right token: it is not checked.
+ * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
+ * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
+ * that have not signed in. Then a person with the right token waits too, because the server checks no token from these addresses.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -15,15 +16,15 @@ const SECOND = 1000;
 const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
-/** Wrong tokens from an address before the first wait. */
+/** After this many wrong tokens from an address, the next attempt from there has to wait. */
 const FREE_FAILURES = 5;
-/** Each further wrong token doubles the wait. */
+/** The wait after FREE_FAILURES wrong tokens. Each further wrong token doubles it. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
-/** Shared by all addresses that have not signed in: a burst of guesses, then one guess per interval. */
+/** All addresses that have not signed in share this limit: a burst of guesses, then one guess per interval. */
 const SHARED_BURST = 100;
 const SHARED_INTERVAL = HOUR / 100;
-/** How long failures count after an address's last guess, and a sign-in after its last one. */
+/** How long an address's failures count after its last guess, and how long an address counts as signed in. */
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
 
@@ -31,6 +32,7 @@ const CLEAR_AT = "strangers:clear-at";
 
 export const ATTEMPTS_NAME = "owner";
 
+/** The object that lists registered clients without an approval. */
 const CLIENTS_NAME = "clients";
 
 export interface MadeKey {
@@ -40,7 +42,7 @@ export interface MadeKey {
 
 const MADE_KEY = "link-key";
 
-/** Registering one more removes the oldest. */
+/** The most unapproved clients. Registering one more removes the oldest. */
 export const MAX_UNAPPROVED = 500;
 
 export function registrationsOf(env: Pick<Env, "Attempts">) {
@@ -61,7 +63,7 @@ export class Attempts extends DurableObject {
     this.#kv = migrate(ctx.storage, ATTEMPTS_SCHEMA);
   }
 
-  /** The key signs links if no variable sets one. */
+  /** The key for signing links if no variable sets one. Generated on first use. */
   linkKey(): MadeKey {
     const stored = this.#kv.get<MadeKey>(MADE_KEY);
     if (stored) return stored;
@@ -70,7 +72,7 @@ export class Attempts extends DurableObject {
     return made;
   }
 
-  /** A registration needs no credential. Returns the clients to remove. */
+  /** Records a client registration, which needs no credential. Returns the clients to remove. */
   registered(client: string): string[] {
     this.#rows.write("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
     const removed = this.#rows.all<{ client: string }>(
@@ -84,7 +86,7 @@ export class Attempts extends DurableObject {
     this.#rows.write("DELETE FROM unapproved WHERE client = ?", client);
   }
 
-  /** The attempt counts as wrong until `succeeded` is called. @returns 0 if allowed, else the seconds to wait */
+  /** Counts an attempt as wrong until `succeeded` is called. @returns 0 if the attempt is allowed, else the seconds to wait */
   take(address: string, now = Date.now()): number {
     this.#forget(now);
     const [source] = this.#rows.all<{ failures: number; last_at: number; succeeded_at: number }>(
@@ -113,12 +115,12 @@ export class Attempts extends DurableObject {
     this.#rows.write("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When the shared limit allows the whole burst again if nobody guesses until then; milliseconds since the epoch. */
+  /** When the shared limit allows the whole burst again, in milliseconds since the epoch, if nobody guesses until then. */
   #sharedLimitClearAt(now: number): number {
     return Math.max(this.#kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
-  /** Bounds the table. */
+  /** Deletes expired rows, which bounds the table. */
   #forget(now: number): void {
     this.#rows.write(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
@@ -135,8 +137,9 @@ function waitAfter(failures: number): number {
 }
 
 /**
- * Cloudflare sets the header and overwrites a client's value. Without it (a server on one machine) all requests count together.
- * IPv6 addresses count by /64, because every customer has a whole /64.
+ * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without
+ * the header (a server on one machine) all requests count together. IPv6 addresses count by /64, because every customer
+ * has a whole /64.
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";

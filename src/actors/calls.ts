@@ -1,4 +1,7 @@
-/** Errors become data. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`. */
+/**
+ * Handles the calls to a sandbox. A result contains notices, and an error as data. A `CallPlan` says what a call needs besides
+ * its own work. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
+ */
 import {
   type FileRow,
   type OperationName,
@@ -26,21 +29,21 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
 import { actorUnreachable, changeRefused, needsScope, stopped } from "./texts.ts";
 
-/** `notice`: what happened since the last result, for example that files were lost. */
+/** The result of an actor's method, with notices since the last result, for example that files were lost. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 export interface CallPlan {
-  /** Refuses, during a task, callers that may not run tasks. */
+  /** While a task runs in the sandbox, refuses the call unless its caller may run tasks. */
   isRefusedDuringTask?: boolean;
-  /** Registers the sandbox and waits for its set-up. Implies `isLimited`. */
+  /** Registers the sandbox and waits for its set-up, so that the work may start a container. Implies `isLimited`. */
   usesContainer?: boolean;
   /** Fails if the work takes longer than the client waits. */
   isLimited?: boolean;
-  /** How long to wait for a set-up under way if the container is not used, in milliseconds. */
+  /** How long a call that does not use the container waits for a set-up under way, in milliseconds. */
   setUpMs?: number;
-  /** Repeats the work in the next container if this one is gone. */
+  /** Repeats the work in the next container if the current one is gone. */
   isRepeated?: boolean;
-  /** Exempts work that has begun from the time limit, because it reads a stream. */
+  /** Exempts the work from the time limit once it has begun, because it reads a stream. */
   readsStream?: boolean;
 }
 
@@ -61,7 +64,7 @@ export interface RunPlan<Spec extends Allowance> {
   onStart?(owner: Owner, run: RunView): Promise<void>;
 }
 
-/** With `namesID` the result has the run's id even if it is complete. */
+/** How the caller of a run waits. With `namesID` the result has the run's id even if it is complete. */
 export type RunWait = [waitMs?: number, namesID?: boolean, onProgress?: OnProgress];
 
 interface CallParts {
@@ -72,12 +75,12 @@ interface CallParts {
   runs: Pick<Runs, "start" | "hasUnendedRun">;
   plans: RunPlans;
   files: FileOperations;
-  /** These file operations do not count as use of the sandbox. */
+  /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
   diskUsage: Pick<DiskUsage, "noteUse">;
-  /** Results show their notices in this order. */
+  /** The parts that have notices, in the order in which a result shows them. */
   noticeSources: readonly { takeNotice(): string | undefined }[];
-  /** For calls without `callerWaitMs`, in milliseconds. */
+  /** How long a client waits if its call has no `callerWaitMs`, in milliseconds. */
   maxWaitMs: number;
   background(work: Promise<unknown>): void;
 }
@@ -89,7 +92,7 @@ export class Calls {
     this.#parts = parts;
   }
 
-  /** Unexpected errors are thrown, so that they are logged. */
+  /** Does the work of a call. Expected errors become data. Unexpected errors are thrown, so that they are logged. */
   async perform<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
     const { account, activity, lifecycle, plans, noticeSources } = this.#parts;
     await account.setOwner(owner);
@@ -106,7 +109,7 @@ export class Calls {
     return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
   }
 
-  /** If the run takes too long, the caller gets its id before the time limit. */
+  /** Starts a run and waits for it. If the run takes too long, the caller gets its id before the time limit. */
   run<Kind extends keyof RunSpecs>(
     owner: Owner,
     kind: Kind,
@@ -163,7 +166,10 @@ export class Calls {
     return callerWaitMs ?? this.#parts.maxWaitMs;
   }
 
-  /** Throws if the client waits no longer. Begun work continues; other work is not done. @throws {ToolError} `no_answer` */
+  /**
+   * Throws if a call takes longer than its client waits. Work that has begun continues. Work that has not begun is not done.
+   * @throws {ToolError} `no_answer`
+   */
   async #limited<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan): Promise<T> {
     const { activity, lifecycle, background } = this.#parts;
     const ms = this.#waitMs(owner);
@@ -183,7 +189,10 @@ export class Calls {
     throw actorUnreachable(owner.sandbox, ms, hasBegun);
   }
 
-  /** @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
+  /**
+   * Makes the preparations that the plan needs, then does the work. @throws {ToolError} `quota_exceeded` if there are too many
+   * sandboxes
+   */
   async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
     const { lifecycle, setUp, diskUsage } = this.#parts;
     if (!plan.usesContainer) {

@@ -1,16 +1,19 @@
-/** One sandbox's connections; they outlive its container, its actor and the server. */
+/** Stores the connections of one sandbox, so that they outlive its container, its actor and the server. */
 import type { KV } from "./stored-value.ts";
 import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log.ts";
 
 interface StoredConnections {
-  /** `log` is the id of these containers' newest log. */
+  /** The connections of earlier containers. `log` is the id of the newest log of these containers. */
   earlier: SeenConnections;
   current: SeenConnections;
 }
 
 const KEY = "connections";
 
-/** How long a connection may be unstored. Each write stores all as one value of about 130 KB: Cloudflare charges per written row. */
+/**
+ * The longest time between a connection and the write that stores it. Each write stores all connections as one value of about 130
+ * KB, because Cloudflare charges for each written row.
+ */
 const COLLECT_MS = 5000;
 
 const NONE: StoredConnections = {
@@ -27,7 +30,7 @@ export class ConnectionHistory {
   readonly #host: HistoryHost;
   #kept: StoredConnections;
   #stored = "";
-  /** Counts calls of `forget`: a collection under way must not restore forgotten connections. */
+  /** Counts calls of `forget`, so that a collection under way does not restore forgotten connections. */
   #forgetCount = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -40,7 +43,7 @@ export class ConnectionHistory {
     this.#timer ??= setTimeout(() => void this.collect().catch(() => undefined), COLLECT_MS);
   }
 
-  /** Stores what the platform has seen, and returns all. Call it before the platform drops its connections. */
+  /** Stores the connections that the platform has seen, and returns all stored ones. Call it before the platform drops them. */
   async collect(): Promise<SeenConnections> {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -7,7 +7,7 @@ import type { RestartNotice } from "./restart-notice.ts";
 import type { Sandboxd } from "../container/sandboxd.ts";
 import type { Workspace } from "./workspace.ts";
 
-/** Attempts to save before the platform ends the container. */
+/** How often to try a save before the platform ends the container, and the pause between attempts in milliseconds. */
 const TRIES = 3;
 const PAUSE_MS = 1000;
 
@@ -28,7 +28,7 @@ export class ContainerEnd {
     this.#host = host;
   }
 
-  /** Returns whether everything was saved. Calls and runs may still change files afterwards. */
+  /** Saves before the server stops. Returns whether everything was saved. Calls and runs may still change files afterwards. */
   async saveForServer(): Promise<boolean> {
     const { lifecycle, workspace, notice, network, sync } = this.#host;
     const isSaved = (await workspace.saveToStop()) && workspace.mayStop;
@@ -38,14 +38,17 @@ export class ContainerEnd {
     return isSaved;
   }
 
-  /** Returns false, without saving, if the token is wrong or sandboxd still serves: code in the sandbox can read the token too. */
+  /**
+   * Saves before the platform ends the container. Returns false, without saving, if the token is wrong, or if sandboxd still
+   * serves. It asks sandboxd because code in the sandbox can read the token and send this request too.
+   */
   async saveForPlatform(token: string): Promise<boolean> {
     const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;
     if (!sandboxd.isToken(token)) return false;
     if (!lifecycle.isRunning) return true;
     const isServing = async () => (await sandboxd.report())?.isServing === true;
     if (await isServing()) return false;
-    // Code for kernels bypasses sandboxd, which cannot refuse it.
+    // Code for kernels goes through the SDK's server and not through sandboxd, so sandboxd cannot refuse it.
     const hadCode = kernels.refuse(isServing);
     await this.#save();
     if (hadCode) {

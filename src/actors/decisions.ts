@@ -1,4 +1,4 @@
-/** A person's decisions about a sandbox's network. */
+/** A person's decisions about a sandbox's network. Open and refused questions are stored until they expire. */
 import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { base64url, LINK_ID_CHARS } from "../shared/link-token.ts";
@@ -11,10 +11,10 @@ import type { SandboxSettings } from "./settings.ts";
 
 const PREFIX = "decisions:";
 
-/** Open and refused questions are kept this long. */
+/** How long a question is stored, open or refused. */
 const DECISION_LIFETIME_MS = 900_000;
 
-/** Beyond it, the question that expires first is dropped. */
+/** The most stored questions. Beyond it, the question that expires first is dropped. */
 const MAX_QUESTIONS = 20;
 
 interface StoredDecision {
@@ -23,7 +23,10 @@ interface StoredDecision {
   isRefused: boolean;
 }
 
-/** `within`: no more access than now, so no person is asked. */
+/**
+ * `within`: the change gives no more access than the sandbox has, so no person is asked. Otherwise the question about the change
+ * is open, or a person has refused it.
+ */
 export type ChangeState =
   | { state: "within"; change: NetworkPolicy }
   | { state: "open" | "refused"; id: string; added: string[] };
@@ -49,7 +52,10 @@ export class NetworkDecisions {
     this.#host = host;
   }
 
-  /** Waits for a decision if the question exists already. @throws {ToolError} if the operator forbids the change */
+  /**
+   * Stores a question if the change gives more access. If the question exists already, waits for a decision.
+   * @throws {ToolError} if the operator forbids the change
+   */
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
     // The question is about the whole policy, because another call may change the settings that this change omits.
     const next = this.#policyAfter(change);
@@ -64,6 +70,7 @@ export class NetworkDecisions {
     return { state: stored.isRefused ? "refused" : "open", id, added };
   }
 
+  /** An open question, for the holder of its link. */
   find(id: string): NetworkQuestion | undefined {
     const { account } = this.#host;
     const stored = account.principalID === undefined ? undefined : this.#find(id);

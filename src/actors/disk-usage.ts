@@ -1,7 +1,7 @@
-/** Measures soon after a call, at most once a minute, without delaying calls. */
+/** Measures how much of the disk a sandbox uses: soon after a call, at most once a minute, without delaying calls. */
 import type { Lifecycle } from "./lifecycle.ts";
 
-/** Waits for this long without use, but at most MEASURE_INTERVAL_MS. */
+/** A measurement waits until the sandbox was unused for this long, but at most MEASURE_INTERVAL_MS. */
 const MEASURE_DEBOUNCE_MS = 3000;
 
 const MEASURE_INTERVAL_MS = 60_000;
@@ -53,7 +53,7 @@ export class DiskUsage {
     if (quiet < MEASURE_DEBOUNCE_MS && now - this.#dueAt < MEASURE_INTERVAL_MS)
       return this.#measureIn(MEASURE_DEBOUNCE_MS - quiet);
     this.#measuredAt = now;
-    // The next use measures again.
+    // The next use schedules another measurement, so a failure needs no retry.
     this.#host.background(this.#host.measure().catch(() => undefined));
   }
 }

@@ -1,21 +1,24 @@
-/** Links to files end with the container; links to run outputs outlive it. An upload link works once. */
+/**
+ * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive it. An
+ * upload link works once.
+ */
 import type { SandboxKV, SandboxKey } from "../storage/sandbox-schema.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type FileLink, type KeptLink, LINK_ID_CHARS, base64url } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 
-/** The container's id, which links to its files contain. */
+/** The storage key of the running container's id. Links to its files contain the id. */
 const EPOCH = "file-links:epoch";
 
-/** Used upload links, sorted by expiry. */
+/** The storage prefix of used upload links, sorted by expiry. */
 const USED = "file-links:used:";
 
 const LINK_PREFIX = "file-links:kept:";
 
-/** The precision of expiry times in ids. */
+/** The unit of expiry times in ids. */
 const EXPIRES_UNIT_MS = 600_000;
 
-/** More than one per new link, so that expired links do not accumulate. */
+/** How many expired links are deleted with each new link. More than one, so that expired links do not accumulate. */
 const DELETED_PER_LINK = 8;
 
 export interface UploadLink {
@@ -43,14 +46,17 @@ export class FileLinks {
     return this.#kv.get<string>(EPOCH) === epoch;
   }
 
-  /** Starts a container if none runs. Returns the links' ids. */
+  /** Stores links to files of the container, and starts a container if none runs. Returns the links' ids. */
   async keepFiles(links: readonly Omit<FileLink, "actor" | "epoch" | "id">[]): Promise<string[]> {
     await this.#files.call("stat", { path: "/" });
     const epoch = this.epoch();
     return Promise.all(links.map((link) => this.keep({ ...link, epoch })));
   }
 
-  /** Returns the id. The same download and expiry have the same id, so that repeated results store nothing new. */
+  /**
+   * Stores a link and returns its id. The same download with the same expiry has the same id, so that repeated results store
+   * nothing new.
+   */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);
@@ -92,7 +98,7 @@ export class FileLinks {
   }
 }
 
-/** These texts sort like the times. */
+/** The time as the beginning of an id. These texts sort like the times. */
 function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)

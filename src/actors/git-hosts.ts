@@ -1,9 +1,9 @@
-/** A principal's git sign-ins. Only the egress gets a token. */
+/** The git hosts that a principal has signed in to, and their tokens. Only the egress gets a token. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
 import { waitAtMost } from "../shared/timers.ts";
 
-/** One more drops the oldest sign-in. */
+/** The most hosts. A further sign-in drops the host with the oldest sign-in. */
 const MAX_HOSTS = 20;
 
 export type GitHost = {

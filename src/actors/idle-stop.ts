@@ -1,4 +1,8 @@
-/** Busy processes postpone the stop for `KEEP_BUSY` hours at most, because code in the sandbox can fake being busy. */
+/**
+ * Decides when an idle container is stopped. An open preview postpones the stop. If the operator allows it (`KEEP_BUSY`), busy
+ * background processes postpone the stop too. They postpone it for `KEEP_BUSY` hours at most, because code in the sandbox can
+ * fake being busy.
+ */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
@@ -12,7 +16,7 @@ const HOUR_MS = 3_600_000;
 
 const BUSY_CHECK_MS = 60_000;
 
-/** A share of one processor. An idle server that polls files or timers uses less. */
+/** Processes that use at least this share of a processor count as busy. An idle server that polls files or timers uses less. */
 const BUSY_SHARE = 0.01;
 
 interface IdleStopHost {
@@ -21,7 +25,7 @@ interface IdleStopHost {
   account: Pick<AccountLink, "unusedMs">;
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
-  /** These file operations do not count as use of the sandbox. */
+  /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
   limits: { minutes: number; maxMinutes: number; busyHours: number };
 }
@@ -38,7 +42,7 @@ export class IdleStop {
     this.#choice = new StoredValue(host.kv, "idle_minutes");
   }
 
-  /** Undefined for the operator's default. */
+  /** The configured minutes; undefined for the operator's default. */
   get choice(): number | undefined {
     return this.#choice.value;
   }
@@ -65,6 +69,7 @@ export class IdleStop {
     return Math.max(0, idleMs - this.#host.account.unusedMs, this.#postponedUntil - Date.now());
   }
 
+  /** Stops the idle container, unless an open preview or busy processes postpone the stop. */
   async onIdleTimeout(): Promise<void> {
     if (await this.#host.previews.isInUse()) return;
     const { account, limits, lifecycle } = this.#host;
@@ -73,7 +78,10 @@ export class IdleStop {
     else await lifecycle.stopIfUnused();
   }
 
-  /** The first check of a container sees only connections: there is no earlier use of the processor to compare with. */
+  /**
+   * Whether processes have connections, or used the processor since the last check. The first check of a container sees only
+   * connections.
+   */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
     // Containers of earlier versions do not support this call.

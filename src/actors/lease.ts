@@ -1,4 +1,4 @@
-/** A sandbox's share of its principal's quota, from which runs reserve slots and seconds. */
+/** A sandbox's share of its principal's quota. Runs reserve slots and seconds of the lease, and give unused ones back. */
 import type { Limits } from "../shared/config.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
@@ -6,19 +6,20 @@ import { SerialQueue } from "../shared/queue.ts";
 import { splitByDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
-/** More than a run needs, so that the next runs need no request. */
+/** The quota that a request asks for in addition to the need of its run, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
 /** How long before its end a lease is renewed. */
 const RENEW_MS = 60_000;
 
+/** The pause before a failed renewal is retried. */
 const RETRY_MS = 10_000;
 
 interface LeaseHost {
   request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
   limits: Limits;
-  /** A settlement contains all spent seconds: the next actor must not report them again. */
+  /** Called for each settlement. A settlement contains all spent seconds, so the next actor must not report them again. */
   onSettled(): void;
 }
 
@@ -29,7 +30,7 @@ export class Lease implements RunQuota {
   #grant: Grant | undefined;
   #inUse = { ...NO_HOLDING };
   #spent = new Map<number, number>();
-  /** The last settlement's number. Starts from the clock, to be above the numbers of earlier actors. */
+  /** The number of the last settlement. It starts from the clock, so that it is above the numbers of earlier actors. */
   #turn = Date.now();
   #isRequesting = false;
   readonly #queue = new SerialQueue();
@@ -39,7 +40,7 @@ export class Lease implements RunQuota {
     this.#host = host;
   }
 
-  /** Seconds of today that an earlier actor spent and did not report. */
+  /** Adds seconds of today that an earlier actor spent and did not report. */
   inherit(spent: number): void {
     if (spent <= 0) return;
     this.#spend([[dayOf(Date.now()), spent]]);
@@ -55,7 +56,7 @@ export class Lease implements RunQuota {
 
   #borrow(seconds: number): Promise<Reservation> {
     return this.#queue.run(async () => {
-      // The previous request may have lent enough.
+      // The previous request may have lent enough quota.
       const lent = this.#reserve(seconds, seconds);
       if (lent) return lent;
       const { refused } = await this.#request({ slots: 1, seconds: 1 }, { slots: 1, seconds });
@@ -68,7 +69,7 @@ export class Lease implements RunQuota {
   takeUnchecked(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
-    // No timer means no lease yet, and the account counts only runs that a lease covers.
+    // Without a timer, this actor has no lease yet. The account counts only runs that a lease covers, so one is requested now.
     if (this.#timer === null) this.#renewIn(0);
     return { seconds };
   }
@@ -83,7 +84,7 @@ export class Lease implements RunQuota {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
-  /** A request under way has settled the spent seconds already. */
+  /** Gives back unused quota when the account asks. A request under way has settled the spent seconds already. */
   settle(): Settlement {
     if (this.#isRequesting) return { turn: this.#turn, spent: new Map(), inUse: { ...this.#inUse } };
     return this.#settlement();
@@ -104,7 +105,7 @@ export class Lease implements RunQuota {
   #reserve(wanted: number, least: number): Reservation | undefined {
     const grant = this.#grant;
     if (!grant || grant.until <= Date.now()) return undefined;
-    // A grant is valid for one calendar day.
+    // A grant is valid for one calendar day, so only seconds of today count.
     const spent = this.#spent.get(dayOf(Date.now())) ?? 0;
     const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - spent);
     if (grant.slots - this.#inUse.slots < 1 || seconds < least) return undefined;
@@ -122,8 +123,8 @@ export class Lease implements RunQuota {
     } finally {
       this.#isRequesting = false;
     }
-    // A lease ends at midnight (UTC) at the latest. One shorter than RENEW_MS does; renewed before midnight, it would end then
-    // too, so the renewal follows after it.
+    // Every lease ends at midnight (UTC) at the latest. If a new lease is shorter than RENEW_MS, it ends at midnight. The next
+    // renewal follows after midnight, because a lease that is renewed before midnight would end at midnight too.
     const left = this.#grant.until - Date.now();
     this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;
@@ -134,7 +135,7 @@ export class Lease implements RunQuota {
     this.#timer = setTimeout(() => this.#renew(), ms);
   }
 
-  /** Keeps the account counting running and ended runs. */
+  /** Renews before the lease ends, so that the account keeps counting running and ended runs. */
   #renew(): void {
     if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
     const renewal = this.#queue

@@ -1,4 +1,4 @@
-/** The states of a sandbox, and the parts that `Lifecycle` uses or informs. */
+/** The states of a sandbox between start and destruction, and the parts that `Lifecycle` uses or informs about changes. */
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
@@ -17,17 +17,18 @@ export interface Starting {
   attempt: Promise<AbortSignal>;
 }
 
-/** A container runs without its workspace. */
+/** A container runs, and does not have its workspace yet. */
 export interface Restoring {
   is: "restoring";
-  /** The reason of the abort is the error for interrupted calls. */
+  /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
   life: AbortController;
-  /** Undefined after a failure, and in a new actor until a call needs the container. */
+  /** The restore under way; undefined after a failure, and in a new actor until a call needs the container. */
   attempt: Promise<AbortSignal> | undefined;
-  /** Whether this actor has registered the container with the account; false until its first call. */
+  /** Whether this actor has registered the container with the account; false in a new actor until its first call. */
   isRegistered: boolean;
 }
 
+/** The states on the way to a usable container. */
 export type Position =
   /** The account counts no container of this sandbox. */
   | { is: "absent" }
@@ -36,24 +37,29 @@ export type Position =
   | Restoring
   | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
 
-/** While a container is being ended, `position` is the state after that end; `step` changes it. */
+/**
+ * `ending`: a container is being ended. `position` is the state after that end; `step` changes `position` when the container
+ * ends.
+ */
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
 
-/** Called in the order of subscription. */
+/** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
 export interface Subscriber {
+  /** A container started, still without its workspace. */
   onContainerStart?(): void;
+  /** The container has its workspace, so that work can begin in it. */
   onContainerReady?(): void;
-  /** The container is gone, or ending and not to be used any more. */
+  /** The container is gone, or must not be used any more because it is ending. */
   onContainerEnd?(end: End): void;
-  /** The container has ended before. */
+  /** The sandbox was destroyed; its container has ended. */
   onDestroy?(destroyed: Destroyed): void;
-  /** @param settings stored with the checkpoint */
+  /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */
   onRestore?(settings: CheckpointSettings | undefined): void;
-  /** A call or run ended. @param isUnused whether no other is under way, now or later */
+  /** A call or run ended. @param isUnused returns, now or later, whether no other call or run is under way */
   onRelease?(isUnused: () => boolean): void;
-  /** Whether the part uses the container, which then is not stopped as idle. */
+  /** Whether the part uses the container, so that it must not be stopped as idle. */
   readonly isBusy?: boolean;
 }
 
@@ -92,7 +98,7 @@ export interface LifecycleParts {
 
 type Named<Name> = Extract<Position, { is: Name }>;
 
-/** Every position may become absent, because its container can end. */
+/** The positions that may come before each position. Every position may become absent, because its container can end. */
 interface Before {
   absent: Position["is"];
   registered: "absent" | "starting";
@@ -103,7 +109,7 @@ interface Before {
 
 export const ABSENT: Named<"absent"> = { is: "absent" };
 
-/** A transition that is not in `Before` does not compile. */
+/** The current state. `Lifecycle` changes it only by these methods, so a transition that is not in `Before` does not compile. */
 export class LifecycleState {
   #current: State;
 
@@ -119,7 +125,7 @@ export class LifecycleState {
     return this.#current.is === "ending" ? this.#current.position : this.#current;
   }
 
-  /** False if the position is not `from` any more: the container was ended or lost. */
+  /** Changes the position. Returns false if it is not `from` any more: the container was ended or lost. */
   step<To extends Position>(from: Named<Before[To["is"]]>, to: To): boolean {
     if (this.position !== from) return false;
     this.#current = this.#current.is === "ending" ? { ...this.#current, position: to } : to;

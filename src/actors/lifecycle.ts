@@ -1,5 +1,6 @@
 /**
- * Only this file starts, restores and ends the container. docs/internals/architecture.md has a diagram of the states.
+ * Starts, restores and ends the sandbox's container, and decides who may use it. No other file does this.
+ * docs/internals/architecture.md has a diagram of the states.
  *
  * Each transition checks and replaces the state without an await in between. After a wait, a call checks the state again.
  */
@@ -25,37 +26,46 @@ import {
 import type { Checkpoint } from "./saved-states.ts";
 import type { Settings } from "./workspace.ts";
 
+/** The most containers started for one call or run. */
 const MAX_STARTS = 3;
 
+/** How long `waitUntilReady` waits if the caller gives no time. */
 const READY_TIMEOUT_MS = 900_000;
 
-/** A sandbox used this recently is not stopped to make room, unless its last use was a checkpoint. */
+/** A sandbox used in the last RECENT_USE_MS is not stopped to make room for another, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
-/** The save continues after this time. Callers who restrict the network wait as long, and so do alarms, which have 15 minutes. */
+/**
+ * How long the end of a container waits for its save. The save continues after that. A caller who restricts the network waits
+ * this long. The platform's alarm waits this long too, and an alarm may take 15 minutes.
+ */
 const SAVE_TO_STOP_MS = 40_000;
 
-/** How long an unused container that cannot be saved is kept: code in the sandbox could delay its save for ever. */
+/**
+ * How long an unused container that cannot be saved is kept. There is a limit because code in the sandbox could delay its save
+ * for ever.
+ */
 const KEEP_UNSAVED_MS = 3_600_000;
 
-/** After an interrupted call, an ending container may seem to run for this long. */
+/** After an interrupted call, a container that is ending may still seem to run for this long. */
 const STOPPING_GRACE_MS = 3000;
 
-/** How long a repeated call waits for the report that the previous container has ended. */
+/** How long a repeated call waits for the platform's report that the previous container has ended. */
 const END_REPORT_MS = 5000;
 
 export class Lifecycle {
   readonly #parts: LifecycleParts;
   readonly #subscribers: Subscriber[] = [];
   readonly #states: LifecycleState;
-  /** Counts containers that are gone, and ended attempts to start one. */
+  /** Counts the containers that are gone, and the ended attempts to start one. */
   #goneCount = 0;
   /** What the account knew of the sandbox before it counted the container. */
   #before: EarlierState | undefined;
   readonly #ends = new SerialQueue();
   #endingCount = 0;
+  /** Since when an unused container has been kept because its save failed or took too long. */
   #unsavedSince = 0;
-  /** Two calls at once could end two containers, one after the other. */
+  /** Enforces the policy for one call at a time: two calls at once could end two containers, one after the other. */
   readonly #enforcing = new SerialQueue();
 
   constructor(parts: LifecycleParts) {
@@ -77,13 +87,13 @@ export class Lifecycle {
 
   // The current container.
 
-  /** Aborted when the container must not be used any more. Undefined if no container has its workspace. */
+  /** A signal that is aborted when the container must not be used any more. Undefined if no container has its workspace. */
   get container(): AbortSignal | undefined {
     const state = this.#state;
     return state.is === "ready" && this.#parts.platform.isRunning ? state.life.signal : undefined;
   }
 
-  /** Whether a container runs and is not ending, perhaps still without its workspace. */
+  /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
   get isRunning(): boolean {
     return "life" in this.#checkState();
   }
@@ -101,11 +111,13 @@ export class Lifecycle {
     return this.#subscribers.some(({ isBusy }) => isBusy);
   }
 
+  /** Whether a call, run or transfer is under way, or the container is starting or ending. */
   get #mustStay(): boolean {
     const { is } = this.#state;
     return this.#isBusy || this.#parts.activity.isBusy || is === "starting" || is === "ending";
   }
 
+  /** Returns the state, after noticing a container that ended by itself. */
   #checkState(): State {
     const position = this.#position;
     if ("life" in position && !this.#parts.platform.isRunning) {
@@ -115,7 +127,7 @@ export class Lifecycle {
     return this.#state;
   }
 
-  /** The container may be one that an earlier actor started. */
+  /** Handles the platform's report that a container ended. An earlier actor may have started that container. */
   #containerEnded(): void {
     const state = this.#checkState();
     if (this.#goneCount > 0 || state.is !== "absent") return;
@@ -147,8 +159,8 @@ export class Lifecycle {
   // Starting a container.
 
   /**
-   * Registers the sandbox with its account, so that a container may start; not while a container is ending, because the report of
-   * that end would undo the registration.
+   * Registers the sandbox with its account, so that a container may start. First waits until no container is ending, because the
+   * report of that end would undo the registration.
    * @throws {ToolError} `quota_exceeded`; `not_found` if a container would have to start and the call may not start one
    */
   async admit(owner: Owner): Promise<void> {
@@ -166,11 +178,11 @@ export class Lifecycle {
       refuseStart();
       const before = await account.register(owner);
       const state = this.#checkState();
-      // The container was ended or lost, so the registration is not valid any more.
+      // Meanwhile the container was ended or lost, so the registration is not valid any more.
       if (goneBefore !== this.#goneCount) continue;
       this.#before ??= before;
       if (state.is === "ending") continue;
-      // The container may have ended during the registration.
+      // Checked again, because the container may have ended during the registration.
       refuseStart();
       if (state.is === "absent") this.#states.step(state, { is: "registered" });
       else if ("life" in state) state.isRegistered = true;
@@ -178,7 +190,7 @@ export class Lifecycle {
     }
   }
 
-  /** A run may begin after its call has ended and the sandbox has stopped. */
+  /** Like `admit`, for a run. A run may begin after its call has ended and the sandbox has stopped. */
   async admitRun(): Promise<void> {
     const state = this.#checkState();
     const isCounted = state.is === "registered" || state.is === "starting";
@@ -186,9 +198,10 @@ export class Lifecycle {
       await this.admit(this.#parts.account.owner);
   }
 
+  /** Waits until no container is ending, and ends a container that a restored checkpoint replaces. */
   async #finishPrevious(): Promise<void> {
     await this.#untilEndsAreOver();
-    // An earlier actor was discarded before it ended the container of a restored checkpoint.
+    // An earlier actor began to restore a checkpoint, and was discarded before it ended the container.
     if (this.#parts.workspace.isRestoringCheckpoint)
       await this.#end(async () => {
         if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
@@ -200,7 +213,10 @@ export class Lifecycle {
     while (this.#state.is === "ending") await this.#state.ended.promise;
   }
 
-  /** Repeats `work` if the container has begun to end meanwhile, because a destruction would undo it. No await before `done`. */
+  /**
+   * Does `work`. Repeats it if the container has begun to end meanwhile, because a destruction would undo the work. Then calls
+   * `done`, without an await in between.
+   */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
       await this.#untilEndsAreOver();
@@ -210,13 +226,15 @@ export class Lifecycle {
   }
 
   /**
-   * Starts a container if none runs and the sandbox was admitted. The start continues after `waitMs`.
+   * Returns the container with its workspace. Starts one if the sandbox was admitted.
+   * @param waitMs how long the caller waits; the start continues after that
    * @throws {ToolError} `no_answer` after `waitMs`; `sandbox_restarted` if not admitted; errors of the start or restore
    */
   async waitUntilReady(waitMs = READY_TIMEOUT_MS): Promise<AbortSignal> {
     const { container } = this;
     if (container) return container;
     const attempt = this.#attempt();
+    // The start continues even if nobody waits for it.
     this.#parts.background(attempt.catch(() => undefined));
     const ready = await waitAtMost(waitMs, attempt);
     if (!ready) throw stillRestoring(this.#parts.account.owner.sandbox, waitMs);
@@ -254,7 +272,7 @@ export class Lifecycle {
     try {
       network.prepareStart();
       await network.enforce();
-      // An end that began meanwhile would miss a container that starts now.
+      // An end that began during these steps would miss a container that starts now.
       if (this.#position !== starting) throw containerEnded();
       await platform.start(environment.variables);
       // The policy may have changed meanwhile.
@@ -292,7 +310,7 @@ export class Lifecycle {
     return life.signal;
   }
 
-  /** @param work changes the sandbox's saved state, which then is restored to the running container */
+  /** Does `work`, which changes the sandbox's saved state, then restores that state to the running container. */
   async restoreAgain(work: () => Promise<void>): Promise<void> {
     const state = this.#state;
     if (state.is !== "ready") throw containerEnded();
@@ -306,6 +324,10 @@ export class Lifecycle {
     await attempt;
   }
 
+  /**
+   * Like `waitUntilReady`, for a run. Tries again if the container ends first.
+   * @param isOver whether the run has ended, so that it needs no container
+   */
   async waitUntilReadyForRun(isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       if (isOver()) {
@@ -323,7 +345,9 @@ export class Lifecycle {
     }
   }
 
-  /** The work must be idempotent. */
+  /**
+   * Does idempotent work. If the container turns out to be gone, repeats the work in the next container, up to MAX_STARTS times.
+   */
   async retryInNextContainer<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -336,6 +360,10 @@ export class Lifecycle {
     }
   }
 
+  /**
+   * Used when a call finds that its container is gone. Resolves when the platform has reported the end of that container, or
+   * after END_REPORT_MS.
+   */
   async #untilReportedEnd(): Promise<void> {
     this.#checkState();
     const position = this.#position;
@@ -345,19 +373,22 @@ export class Lifecycle {
     await waitAtMost(END_REPORT_MS, promise);
   }
 
-  /** The container may be gone, or only the connection broken. */
+  /** The error for an interrupted call: its container may be gone, or only the connection broke. */
   async explainError(error: unknown): Promise<unknown> {
     if (error instanceof EndingError) return error;
     return isGone(error) && (await this.#isStillRunning()) ? connectionLost() : error;
   }
 
-  /** The platform may report an end late. */
+  /**
+   * Whether the same container still runs STOPPING_GRACE_MS after an interrupted call. The platform may report an end
+   * late.
+   */
   async #isStillRunning(): Promise<boolean> {
     const position = this.#position;
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;
     for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
-    // Ends the runs of a lost container with a note that says so, before the call's error can end them.
+    // If the container is gone, this ends its runs with a note that says so, before the call's error can end them.
     this.#checkState();
     return isSame();
   }
@@ -366,7 +397,7 @@ export class Lifecycle {
     this.release();
   }
 
-  /** Called when a call or run has ended. Withdraws the registration of a container that did not start and is not needed. */
+  /** Called when a call or run has ended. Withdraws the registration if no container has started and none is needed. */
   release(): void {
     for (const part of this.#subscribers) part.onRelease?.(() => !this.isInUse);
     const state = this.#state;
@@ -375,13 +406,13 @@ export class Lifecycle {
     const before = this.#before ?? "stopped";
     this.#before = undefined;
     this.#states.step(state, ABSENT);
-    // If this fails, the account later removes the sandbox as idle.
+    // If this fails, the account lists the sandbox and later removes it as idle.
     background(account.withdraw(before).catch(() => undefined));
   }
 
   // Ending a container.
 
-  /** Until all such work is done, no container starts and nothing begins in one. */
+  /** Does `work`, which ends a container. Until all such work is done, no container starts and nothing begins in one. */
   async #end<T>(work: () => Promise<T>): Promise<T> {
     this.#checkState();
     this.#endingCount++;
@@ -401,12 +432,13 @@ export class Lifecycle {
   async #endContainer(end: End): Promise<void> {
     const { platform, account } = this.#parts;
     const wasRunning = platform.isRunning;
-    // First, or a run that ends with the container would look as if it had ended by itself.
+    // Called first. Otherwise a run that ends with the container would look as if it had ended by itself.
     this.#retire(end);
     await platform.end();
     if (wasRunning) account.reportStop();
   }
 
+  /** Ends a container on purpose, and stores the reason for the next notice. */
   async #endInOrder(end: Exclude<End, "lost" | "destroy">): Promise<void> {
     if (!this.#parts.platform.isRunning) return;
     this.#parts.notice.noteEnding(end);
@@ -420,7 +452,10 @@ export class Lifecycle {
     );
   }
 
-  /** @param waitMs how long to wait for the save, which continues afterwards */
+  /**
+   * Like `stopIfUnused`, but also keeps a sandbox that was used in the last RECENT_USE_MS.
+   * @param waitMs how long to wait for the save, which continues afterwards
+   */
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
     return this.#endUnused(
@@ -430,7 +465,7 @@ export class Lifecycle {
     );
   }
 
-  /** A saved state stays, with its settings, and expires by itself. */
+  /** Destroys the container of an unused sandbox. A saved state stays, with its settings, and expires by itself. */
   destroyIfUnused(owner: Owner, wasUsed: () => boolean): Promise<boolean> {
     return this.#endUnused(
       () => this.#mustStay || wasUsed(),
@@ -438,7 +473,10 @@ export class Lifecycle {
     );
   }
 
-  /** No await after the last check, and calls wait from then on: the save has every acknowledged change. Returns whether it ended. */
+  /**
+   * Saves the workspace of an unused container, then ends the container. Returns whether it ended. There is no await between the
+   * last check and the beginning of the end, and calls wait from then on. So the save contains every acknowledged change.
+   */
   async #endUnused(
     isInUse: () => boolean,
     end: () => Promise<unknown>,
@@ -453,18 +491,19 @@ export class Lifecycle {
     return true;
   }
 
+  /** How long an unsaved container has been kept since its last use. */
   #keptUnsavedMs(): number {
     const now = Date.now();
     if (now - this.#unsavedSince > this.#parts.account.unusedMs) this.#unsavedSince = now;
     return now - this.#unsavedSince;
   }
 
-  /** Ends a container that keeps forbidden connections. */
+  /** Enforces the network policy, and ends a container that keeps forbidden connections. */
   enforceNetwork(): Promise<void> {
     const { platform, network, workspace } = this.#parts;
     return this.#enforcing.run(async () => {
       if (!platform.isRunning || (await network.enforce())) return;
-      // Bounded, because code in the sandbox could delay its save for ever.
+      // The wait for the save is bounded, because code in the sandbox could delay its save for ever.
       const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
       // Another container may have started meanwhile, with the current policy.
       if (await network.enforce().catch(() => false)) return;
@@ -475,6 +514,7 @@ export class Lifecycle {
     });
   }
 
+  /** Creates a checkpoint of the workspace, saving it first if a container runs. @throws {ToolError} */
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
     const { workspace, account } = this.#parts;
     const keptAt = Date.now();
@@ -485,9 +525,9 @@ export class Lifecycle {
     return checkpoint;
   }
 
-  /** The next container starts from the checkpoint. @throws {ToolError} before anything has changed */
+  /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} before anything has changed */
   restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
-    // So that no work begins in an ending container.
+    // Inside `#end`, so that no work begins in a container that is ending.
     return this.#end(async () => {
       const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings);
       await this.#endForRestore(states.settings);
@@ -501,11 +541,12 @@ export class Lifecycle {
     for (const part of this.#subscribers) part.onRestore?.(settings);
   }
 
+  /** Ends the container at once, with all processes, and deletes the data that `ending` names. */
   async destroy(owner: Owner, ending: Ending): Promise<Destroyed> {
     const { account } = this.#parts;
     const destroyed = this.#end(async () => {
       await this.#endContainer("destroy");
-      // After the container's end, or an earlier call could register the sandbox again.
+      // After the container's end: otherwise an earlier call could register the sandbox again.
       const record = await account.reportDestruction(owner, ending);
       for (const part of this.#subscribers) part.onDestroy?.(record);
       if (record.wasKnown) account.logEvent("destroy");

@@ -1,4 +1,4 @@
-/** The server recognizes its links by their signatures, without a lookup. */
+/** The keys that sign the server's links, so that the server recognizes its links without a lookup. */
 import type { Config } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
@@ -8,7 +8,7 @@ import type { Attempts, MadeKey } from "./attempts.ts";
 
 const LINK_KEY_NAME = "links";
 
-/** `expires_seconds` of the tools. */
+/** The longest life of a link or preview: `expires_seconds` of the tools. */
 const MAX_LIFE_MS = DAY_MS;
 
 type KeyContext = Pick<RequestContext, "config" | "env">;
@@ -20,7 +20,10 @@ interface KeyCache {
 
 const caches = new WeakMap<Config, KeyCache>();
 
-/** The first key signs. Empty if no variable sets a key and the server cannot store a generated one. */
+/**
+ * The accepted signing keys; the first one signs. Empty if no variable sets a key and the server cannot store a
+ * generated one.
+ */
 export async function linkKeys(context: KeyContext): Promise<CryptoKey[]> {
   const { derived } = cacheOf(context.config);
   const secrets = await secretsOf(context);
@@ -40,7 +43,7 @@ async function secretsOf({ config, env }: KeyContext): Promise<readonly string[]
   if (tokens.length > 0) return tokens;
   const made = await generatedKey({ config, env });
   if (!made) return [];
-  // Earlier versions signed with GitHub's secret.
+  // Earlier versions signed with GitHub's secret. Their links stay valid until they expire.
   const { GITHUB_CLIENT_SECRET: earlier } = config.values;
   const isEarlierValid = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
   return isEarlierValid ? [made.key, earlier] : [made.key];
@@ -50,6 +53,7 @@ function generatedKey({ config, env }: KeyContext): Promise<MadeKey | undefined>
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
   cache.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());
+  // A failure is not cached.
   cache.made.catch(() => (cache.made = undefined));
   return cache.made;
 }

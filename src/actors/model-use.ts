@@ -1,4 +1,4 @@
-/** Each run has a budget, and all share their principal's daily tokens. */
+/** The model use of a sandbox's runs. Each run has a budget, and all share their principal's daily tokens. */
 import type { Admission, BudgetKeeper, ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
@@ -50,7 +50,7 @@ export class ModelUse implements BudgetKeeper {
     const { budgets, tasks, background } = this.#host;
     budgets.finishRequest(call, outcome);
     tasks.finishModelCall(call, outcome);
-    // The next report includes tokens that this one could not deliver.
+    // The next report includes the tokens that this one could not deliver.
     background(this.#reportTokens().catch(() => undefined));
   }
 

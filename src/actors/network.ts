@@ -1,4 +1,4 @@
-/** A sandbox's network settings, within the principal's limits: stores and enforces them, and explains refusals. */
+/** Stores a sandbox's network settings, keeps them within the principal's limits, enforces them, and explains refusals. */
 import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
@@ -26,7 +26,7 @@ import {
   refusedText,
 } from "./texts.ts";
 
-/** The operator's defaults apply to omitted parts. */
+/** The choice from `configure_sandbox`. The operator's defaults apply to omitted parts. */
 export interface NetworkChoice {
   internet?: Internet | undefined;
   allowHosts?: readonly string[] | undefined;
@@ -40,7 +40,7 @@ export interface NetworkHost {
   principalID(): string | undefined;
   secretHosts(): readonly string[];
   gitHosts(): readonly string[];
-  /** Routes requests to these hosts, including TLS, to the policy handler, now and in later containers. */
+  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later containers. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
@@ -48,6 +48,7 @@ export class SandboxNetwork {
   readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
   readonly #choice: StoredValue<NetworkChoice>;
+  /** The hosts to which requests of the running container are intercepted. */
   readonly #intercepted: StoredValue<string[]>;
   #isStarting = false;
   #enforced = "";
@@ -63,7 +64,10 @@ export class SandboxNetwork {
     return policyOf(this.choice, this.#host.limits());
   }
 
-  /** A change with only `allowHosts` selects `allowlist`. @throws {ToolError} if it exceeds the operator's limits */
+  /**
+   * The choice after these changes. A change with only `allowHosts` selects `allowlist`. @throws {ToolError} if it exceeds the
+   * operator's limits
+   */
   choiceAfter({ internet, allowHosts }: NetworkChoice): NetworkChoice {
     const { most } = this.#host.limits();
     const requested = internet ?? (allowHosts === undefined ? undefined : "allowlist");
@@ -97,7 +101,7 @@ export class SandboxNetwork {
     this.connections.forget();
   }
 
-  /** The next `enforce` must send the policy again. */
+  /** Called when a container is about to start: the next `enforce` must send the policy again. */
   prepareStart(): void {
     this.#enforced = "";
     this.#isStarting = true;
@@ -105,11 +109,12 @@ export class SandboxNetwork {
     this.#host.platform.prepareStart();
   }
 
-  /** @returns false if the running container keeps forbidden connections */
+  /** Makes the platform enforce the current policy. @returns false if the running container keeps forbidden connections */
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#intercepted.value ?? [];
-    // The platform intercepts a host until the container ends, even if its secret was removed: such a host needs the new policy too.
+    // The platform intercepts a host until the container ends, even if the host's secret was removed. Such a host gets the new
+    // policy too, because its handler would keep the earlier one.
     const hosts = [...new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)])];
     const sent = JSON.stringify([policy, hosts]);
     if (sent === this.#enforced) return true;
@@ -117,12 +122,15 @@ export class SandboxNetwork {
     const isEnforced = await this.#host.platform.enforce(policy);
     if (hosts.length > before.length) this.#intercepted.value = hosts;
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
-    // Otherwise the next call tries again, until the container with the forbidden connections has ended.
+    // If the policy is not enforced, the next call tries again, until the container with the forbidden connections has ended.
     if (isEnforced) this.#enforced = sent;
     return isEnforced;
   }
 
-  /** Git gets no token in a container that started without any interception: it may not trust the platform's certificates. */
+  /**
+   * The git hosts whose requests are intercepted, so that git gets a token. A container that started without any interception may
+   * not trust the platform's certificates, so intercepted requests would fail there. Then git gets a token in the next container.
+   */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
     const isTrusted =
       this.#isStarting || intercepted.length > 0 || this.#host.platform.isAlwaysTrusted === true;
@@ -135,10 +143,10 @@ export class SandboxNetwork {
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
-  /** @returns the refused requests and the call that would allow them; undefined if none was refused after `since` */
+  /** Names the requests that were refused after `since`, and the call that would allow them; undefined if none was refused. */
   async refusalNote(since: number): Promise<string | undefined> {
     const isUnrestricted = this.policy.internet === "full";
-    // Then only connections to hosts with a secret or a git sign-in are refused.
+    // An unrestricted network refuses only connections to hosts with a secret or a git sign-in.
     if (isUnrestricted && this.#host.secretHosts().length + this.#host.gitHosts().length === 0)
       return undefined;
     const refused = await this.#host.platform.refusalsSince(since);
@@ -173,6 +181,7 @@ export class SandboxNetwork {
     return remedies;
   }
 
+  /** The policy, the number of refused connections, and one line for each recent connection, oldest first. */
   async lines(): Promise<string> {
     const { refused, connections } = await this.connections.collect();
     const { internet, allowHosts } = this.policy;

@@ -1,4 +1,7 @@
-/** Each part uses parts created before it, and learns of changes by the events of `Lifecycle` and `Runs`. */
+/**
+ * Creates the parts of a sandbox's actor, in groups from the container up to its calls. Each part uses parts created before it,
+ * and learns of changes by the events of `Lifecycle` and `Runs`.
+ */
 import { Connection } from "../container/connection.ts";
 import { FileOperations } from "../container/file-operations.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
@@ -51,6 +54,7 @@ import { SetUp } from "./set-up.ts";
 import { LOST_NOTES } from "./texts.ts";
 import { Workspace } from "./workspace.ts";
 
+/** The members of the actor and the SDK that the parts use. */
 interface ActorPlatform {
   ctx: DurableObjectState<{}>;
   env: Env;
@@ -58,14 +62,14 @@ interface ActorPlatform {
   interpreter: Interpreter;
   network: NetworkPlatform;
   intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]): Promise<void>;
-  /** @throws Error that says what to do */
+  /** Installs a coding agent that the sandbox lacks. @throws Error that says what to do */
   prepareAgent(agent: string): Promise<void>;
   setName(sandbox: string): Promise<void>;
 }
 
 export type Parts = ReturnType<typeof createParts>;
 
-/** The parts with one of these methods. The compiler reports one that is not subscribed. */
+/** The names of the parts that have one of these methods. With this type the compiler reports a part that is not subscribed. */
 type Reacting<All, Event extends string> = {
   [Name in keyof All]: Extract<keyof All[Name], Event> extends never ? never : Name;
 }[keyof All];
@@ -75,7 +79,7 @@ export function createParts(actor: ActorPlatform) {
   const { account, lifecycle, runs, settings, decisions, network, previews, fileLinks } = parts;
   const { restartNotice, workspace, setUp, service } = parts;
 
-  // In the order of the calls: a subscriber may rely on the work of those before it.
+  // Subscribers are called in this order. A subscriber may rely on the work of the subscribers before it.
   const { taskRecords, runRecords, diskUsage, connection, kernels } = parts;
   const onRuns: Pick<typeof parts, Reacting<typeof parts, keyof RunSubscriber>> = {
     taskRecords,
@@ -115,9 +119,11 @@ export function createParts(actor: ActorPlatform) {
   };
   lifecycle.subscribe(...Object.values(onContainers));
   actor.platform.onIdle(parts.idle);
-  // Programs in the sandbox may act before the next call. If this fails, the next call enforces the policy again.
+  // Enforced now, because programs in the sandbox may act before the next call. If this fails, the next call enforces
+  // the policy again.
   if (account.principalID !== undefined) parts.background(lifecycle.enforceNetwork().catch(() => undefined));
 
+  // The parts that the methods of `Sandbox` call.
   return {
     account,
     lifecycle,
@@ -138,6 +144,7 @@ export function createParts(actor: ActorPlatform) {
   };
 }
 
+/** The sandbox and its account. */
 function createBase(actor: ActorPlatform) {
   const { ctx, env, platform } = actor;
   const kv: SandboxKV = migrate(ctx.storage, SANDBOX_SCHEMA);
@@ -168,6 +175,7 @@ function createBase(actor: ActorPlatform) {
   };
 }
 
+/** The container, its network, its saved state, and the connections to it. */
 function addContainer(base: ReturnType<typeof createBase>) {
   const { actor, account, config, secrets } = base;
   const network = new SandboxNetwork({
@@ -219,6 +227,7 @@ function addExecution(parts: ReturnType<typeof addContainer>) {
   return { ...parts, kernels, runs, code, commands: new CommandExecutor(parts) };
 }
 
+/** The sandbox's settings, and the runs that they start: the set-up and the service. */
 function addSettings(execution: ReturnType<typeof addExecution>) {
   const { config, variables, network } = execution;
   const report = execution.reportFrom("workspace");
@@ -245,6 +254,7 @@ function addSettings(execution: ReturnType<typeof addExecution>) {
   };
 }
 
+/** Agents and questions, and the runs that callers start. */
 function addTasks(configured: ReturnType<typeof addSettings>) {
   const { actor, config, lifecycle, workspace, settings, code, commands, restartNotice } = configured;
   const { maxTokens, archiveMaxMiB } = config.tasks;
@@ -288,6 +298,7 @@ function addTasks(configured: ReturnType<typeof addSettings>) {
   return { ...parts, tasks, questions, modelUse, taskRecords, plans, executors };
 }
 
+/** The outputs and records of runs, links to files, and the measurement of the disk use. */
 function addUpkeep(parts: ReturnType<typeof addTasks>) {
   const { account, idle, files } = parts;
   return {

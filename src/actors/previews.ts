@@ -1,4 +1,8 @@
-/** A preview outlives its container. A request to it starts no container, because anybody can send one. */
+/**
+ * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview
+ * outlives its container, because a service or the user starts the program again in the next container. A request to a
+ * preview starts no container, because anybody can send one.
+ */
 import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Preview } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -19,6 +23,7 @@ interface PreviewsHost {
 
 const MAX_PREVIEWS = 20;
 
+/** Ends the requests to a port when its preview expires or is closed. */
 interface Cut {
   controller: AbortController;
   timer: ReturnType<typeof setTimeout>;
@@ -34,7 +39,12 @@ export class Previews {
     this.#host = host;
   }
 
-  /** An open port keeps its token. @returns `before`: the previous expiry, or 0 @throws {ToolError} `quota_exceeded` */
+  /**
+   * Opens a port until `expiresAt`. An open port keeps its token.
+   * @param token for a port that is not open
+   * @returns also `before`: the port's previous expiry; 0 if it was not open
+   * @throws {ToolError} `quota_exceeded`
+   */
   open(port: number, token: string, expiresAt: number): Preview & { before: number } {
     const open = this.list();
     const earlier = open.find((preview) => preview.port === port);
@@ -65,7 +75,7 @@ export class Previews {
     return wasOpen;
   }
 
-  /** The rows stay, so that responses can say that the sandbox has stopped. */
+  /** Ends all requests. Keeps the rows, so that responses can say that the sandbox has stopped. */
   onContainerEnd(): void {
     this.#cutAll();
   }
@@ -102,7 +112,7 @@ export class Previews {
     const cut = this.#signalOf(port, row.expires_at);
     const response = await this.#host.sandboxd
       .fetch(new Request(request, { headers, signal: cut, redirect: "manual" }))
-      // For example, user code killed sandboxd.
+      // sandboxd does not run; for example, user code killed it.
       .catch(() => undefined);
     if (cut.aborted) return refuseUnserved("ended");
     // Programs must not imitate the server's messages about previews.
@@ -114,7 +124,10 @@ export class Previews {
     return response;
   }
 
-  /** Only sandboxd knows open requests and WebSockets: workerd applies back-pressure only if the actor does not listen to them. */
+  /**
+   * Whether a request or WebSocket is open, which counts as use. Only sandboxd knows this. The actor forwards WebSockets without
+   * listening to them, because workerd applies back-pressure only then.
+   */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;
     const report = await this.#host.sandboxd.report();

@@ -1,6 +1,8 @@
 /**
- * A principal's quota, lent to sandboxes as leases of run slots and seconds. A sandbox spends its lease without asking, so that
- * most runs cost no request. Lent quota counts as used, so limits hold exactly even if many sandboxes start runs at once.
+ * A principal's quota. The `Account` stores it and lends parts of it to sandboxes.
+ *
+ * A lease holds run slots and seconds. A sandbox spends its lease without asking, so that most runs cost no request to
+ * the account. Lent quota counts as used, so limits hold exactly even if many sandboxes start runs at once.
  */
 
 import { Rows } from "../storage/rows.ts";
@@ -9,32 +11,33 @@ import { DAY_MS, dayOf, type UsedByDay } from "../shared/days.ts";
 
 export type Holding = { slots: number; seconds: number };
 
-/** Seconds that runs have spent, and quota that runs use now. */
+/** A sandbox's report: the seconds that its runs have spent, and the quota that its runs use now. */
 export interface Settlement {
-  /** Orders a sandbox's settlements: a late one must not overwrite a newer one. */
+  /** The number of this settlement of the sandbox. A late settlement must not overwrite a newer one. */
   turn: number;
   spent: UsedByDay;
   inUse: Holding;
 }
 
 export interface LeaseRequest extends Settlement {
-  /** In addition to `inUse`. If less is free, the account refuses the request. */
+  /** The least that is needed in addition to `inUse`. If less is free, the account refuses the request. */
   needed: Holding;
+  /** The most that the run can use, in addition to `inUse`. */
   wanted: Holding;
-  /** For the next runs, so that they need no request. */
+  /** More quota for the next runs, so that they need no request. */
   spare: Holding;
 }
 
-/** The total quota, including that of running runs. */
+/** The quota that a sandbox may use in total, including its running runs. */
 export interface Grant extends Holding {
-  /** Milliseconds since the epoch. */
+  /** Until when the grant may be spent without a new request, in milliseconds since the epoch. */
   until: number;
   refused?: { limit: Exclude<keyof Limits, "storageBytes">; allowed: number; used: number };
 }
 
 const LEASE_MS = 5 * 60_000;
 
-/** A lease counts this long after its end, so that the sandbox can renew it for running runs. */
+/** How long a lease still counts after its end, so that the sandbox can renew it for running runs. */
 const GRACE_MS = 60_000;
 
 type Used = "run_seconds" | "model_tokens";
@@ -48,7 +51,7 @@ export class Quota {
     this.#limits = limits;
   }
 
-  /** Spent seconds count even if the settlement is outdated. */
+  /** Takes back unused quota. Spent seconds count even if the settlement is outdated. */
   settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
     this.#count("run_seconds", spent);
     this.#rows.write(
@@ -61,6 +64,7 @@ export class Quota {
     );
   }
 
+  /** Counts the quota that a sandbox has spent, and lends the quota it needs. `refused` names the limit if too little is free. */
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = dayOf(now);
     this.#count("run_seconds", spent);
@@ -82,7 +86,7 @@ export class Quota {
     else if (free.seconds < needed.seconds)
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {
-      // Spare quota only while half of each limit stays free, because a grant that is being sent cannot be revoked.
+      // Sandboxes get spare quota only while half of each limit stays free, because a grant that is being sent cannot be revoked.
       const withSpare = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
       const leavesHalf =
         free.slots - withSpare.slots >= concurrentRuns / 2 &&
@@ -93,6 +97,7 @@ export class Quota {
         seconds: Math.min(requested.seconds, free.seconds),
       };
     }
+    // Running runs keep their quota.
     const grant = {
       slots: inUse.slots + extra.slots,
       seconds: inUse.seconds + extra.seconds,

@@ -1,17 +1,23 @@
-/** Tells, once, how the last container ended, with its processes and kernels, and what was restored. */
+/**
+ * Counts container starts, and remembers how the last container ended. The processes and kernels of that container ended too. The
+ * next result says this, once, and names what was restored.
+ */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshot } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";
 
-/** After these ends part of the workspace may be missing: calls and runs continued after the save, or the end did not wait for it. */
+/**
+ * The ends of a container after which part of the workspace may be missing. Either calls and runs continued after the save, or
+ * the end did not wait for the save.
+ */
 const NOT_ALL_SAVED = new Set(["unsaved_server", "unsaved_network", "platform"]);
 
 export class RestartNotice {
   readonly #count: StoredValue<number>;
-  /** Unset if the end is unplanned. */
+  /** Why the container is being stopped; unset if its end is unplanned. */
   readonly #ending: StoredValue<string>;
-  /** Kept until the restore is done and the notice is written. */
+  /** How the previous container ended. Kept until the restore is done and the notice is written. */
   readonly #ended: StoredValue<string>;
   readonly #notice: StoredValue<string>;
 
@@ -32,7 +38,10 @@ export class RestartNotice {
     this.#ending.value = undefined;
   }
 
-  /** @param state undefined if the sandbox starts empty @param dropped not restored, because the image has changed */
+  /**
+   * @param state undefined if the sandbox starts empty
+   * @param dropped the files that were not restored, because the image has changed
+   */
   noteRestore(state: Snapshot | undefined, dropped?: NamedFiles): void {
     const ending = this.#ended.value;
     this.#ended.value = undefined;
@@ -45,7 +54,7 @@ export class RestartNotice {
     this.#ending.value = how;
   }
 
-  /** The next start counts as the first. */
+  /** The next start of a destroyed sandbox counts as the first. */
   onDestroy(): void {
     for (const stored of [this.#count, this.#ending, this.#ended, this.#notice]) stored.value = undefined;
   }

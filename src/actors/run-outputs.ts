@@ -1,4 +1,4 @@
-/** Results, logs and artifacts outlive the container. */
+/** Reads the results and logs of runs, and the artifacts of tasks, for callers. All of these outlive the container. */
 import { joinBytes } from "../shared/text.ts";
 import { localID } from "../runs/id.ts";
 import type { RunReading, Runs, RunToRead } from "../runs/runs.ts";
@@ -16,14 +16,17 @@ import { noSuchFile, tooManyWaiting } from "./texts.ts";
 
 const PAGE_BYTES = 1024 * 1024;
 
-/** Calls that may wait, for each run that the principal may have at once. Each takes about 130 KB of the server's memory. */
+/**
+ * The limit of calls that wait for runs of a sandbox. It is WAITING_PER_RUN for each run that the principal may have at once, but
+ * at least MIN_WAITING. There is a limit because each waiting call takes about 130 KB of the server's memory.
+ */
 const WAITING_PER_RUN = 2;
 const MIN_WAITING = 100;
 
 export interface RunFileStat {
-  /** In bytes; of a running run, the log's current size. */
+  /** Bytes; for a running run, the log's current size. */
   size: number;
-  /** The run's end, or its start while it runs. Milliseconds since the epoch. */
+  /** When the run ended, or started if it still runs. Milliseconds since the epoch. */
   modified: number;
 }
 
@@ -51,7 +54,10 @@ export class RunOutputs {
     this.#host = host;
   }
 
-  /** With a cursor, waits for output after it. @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait */
+  /**
+   * Waits for the run to end or, with a cursor, for output after the cursor. Returns that output too.
+   * @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait
+   */
   async read({ cursor, maxBytes = 0, ...waited }: RunToRead): Promise<RunReading> {
     const { runs, config } = this.#host;
     const maxWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);
@@ -91,7 +97,7 @@ export class RunOutputs {
     return activity.trackTransfer(body, { isFromContainer: false });
   }
 
-  /** At most `maxBytes`. @throws {ToolError} `not_found` */
+  /** A range of an artifact, at most `maxBytes` long. @throws {ToolError} `not_found` */
   async artifact(
     id: string,
     path: string,
@@ -120,7 +126,7 @@ export class RunOutputs {
       type: "bytes",
       pull: async (controller) => {
         const { pieces, next } = await this.#host.runs.log(id, at, Math.min(PAGE_BYTES, end - at));
-        // Pieces may share a buffer, which `enqueue` would detach.
+        // A copy, because pieces may share a buffer, and `enqueue` detaches the buffer of the bytes that it gets.
         const bytes = Uint8Array.from(joinBytes(pieces.map((piece) => piece.bytes)));
         const isEnd = next >= end || next === at;
         at = next;

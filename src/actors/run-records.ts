@@ -1,4 +1,7 @@
-/** Cleans up after runs, and reports their bytes to the account, whose limit counts all sandboxes. */
+/**
+ * Cleans up after ended runs: deletes their files in the sandbox soon, and their records and logs when they expire.
+ * Reports the stored bytes to the account, because the limit counts all sandboxes of a principal.
+ */
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
 import type { RunRecord, Stored } from "../runs/run-store.ts";
@@ -12,13 +15,16 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 
-/** One call deletes the files of several runs: after CLEAN_BATCH runs, or after a run with more than CLEAN_BYTES of output. */
+/**
+ * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, or after a run with more
+ * than CLEAN_BYTES of output.
+ */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
 
 const SWEEP_RETRY_MS = 3_600_000;
 
-/** The delay of a report after a change, and the interval during runs. */
+/** The delay of a report to the account after a change, and its interval during runs. */
 const REPORT_MS = 5000;
 
 interface RunRecordsHost {
@@ -28,7 +34,7 @@ interface RunRecordsHost {
   platform: Pick<ContainerPlatform, "isRunning" | "onSweep" | "scheduleSweep">;
   /** How long a record outlives its run. */
   keepMs: number;
-  /** Returns whether storage is still full after evictions. */
+  /** Reports the stored bytes to the account. Returns whether storage is still full after evictions. */
   reportStored(stored: Stored): Promise<boolean>;
   background(work: Promise<unknown>): void;
 }
@@ -58,13 +64,14 @@ export class RunRecords {
     if (this.#sweepAt.value === undefined) background(this.#planSweep(Date.now() + keepMs));
   }
 
+  /** The container's files are gone, so none are left to delete. */
   onContainerEnd(): void {
     this.#toClean = [];
   }
 
   async #sweep(): Promise<void> {
     this.#sweepAt.value = undefined;
-    // If R2 fails, a later sweep tries again.
+    // If R2 fails to delete the logs, a later sweep tries again.
     const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_RETRY_MS);
     if (next !== undefined) await this.#planSweep(next);
   }
@@ -80,7 +87,7 @@ export class RunRecords {
     setTimeout(() => {
       this.#isReportDue = false;
       this.#host.background(this.#report().catch(() => this.onRunsChange()));
-      // The logs of running runs grow.
+      // The logs of running runs grow, so their size is reported again.
       if (this.#host.runs.hasActive) this.onRunsChange();
     }, REPORT_MS);
   }
@@ -102,7 +109,7 @@ interface TaskRecordsHost {
   background(work: Promise<unknown>): void;
 }
 
-/** Destroys a sandbox made for a task once the task's results are stored elsewhere. */
+/** Reports tasks to the account. Destroys a sandbox made for a task once the task's results are stored elsewhere. */
 export class TaskRecords {
   readonly #host: TaskRecordsHost;
 
@@ -122,7 +129,7 @@ export class TaskRecords {
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
     const recording = account.account(owner).recordTask(taskEntry(run));
-    // Then only the account's entry must be removed.
+    // If the container is gone, only the account's entry must be removed.
     const isContainerGone = state === "lost" && !platform.isRunning;
     const end = async () =>
       isContainerGone

@@ -1,3 +1,4 @@
+/** The Worker's calls to a principal's sandboxes. */
 import {
   type Input,
   type OperationName,
@@ -23,7 +24,10 @@ export interface WithNotice<T> {
   notice: string | undefined;
 }
 
-/** If `reads` is set, retries once after a reset of the actor. @throws {ToolError} with the notice before its message */
+/**
+ * Calls the actor of the owner's sandbox. If `reads` is set and the actor was reset, calls it once more.
+ * @throws {ToolError} with the notice before its message
+ */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
@@ -31,8 +35,8 @@ export async function callSandbox<T>(
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  // A failed stub keeps failing, so each attempt gets a new one. The location matters only for the call that creates the actor,
-  // never for links and previews.
+  // A failed stub keeps failing, so each attempt gets a new stub. The location matters only for the call that creates the actor.
+  // Links and previews call only existing actors, without a location.
   const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () =>
     call(sandboxActor(env, name, options), { ...owner, region: options.locationHint });
@@ -43,7 +47,11 @@ export async function callSandbox<T>(
   throw ToolError.from(withNotice(result.failure, result.notice));
 }
 
-/** The operation's row says whether it is retried. Restores the types that a stub loses. @throws {ToolError} */
+/**
+ * Does a file operation in the owner's sandbox. Its row in `operations` says whether it is retried. A stub loses the
+ * operation's types; this function restores them.
+ * @throws {ToolError}
+ */
 export function operate<Name extends OperationName>(
   env: Env,
   owner: Owner,
@@ -61,12 +69,12 @@ export function operate<Name extends OperationName>(
   );
 }
 
-/** Whether the scopes allow more than reading. */
+/** Whether the scopes allow more than reading, so that a call may start a container. */
 export function canStartWith(scopes: readonly Scope[]): boolean {
   return scopes.some((scope) => scope !== "sandbox:read");
 }
 
-/** All throw a `ToolError` if they fail. */
+/** The calls to one caller's sandboxes. All of them throw a `ToolError` if they fail. */
 export type SandboxCalls = ReturnType<typeof sandboxCallsOf>;
 
 export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt }: CallerContext) {
@@ -78,6 +86,7 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
   };
   return {
     sandbox: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call),
+    /** Calls a method that only reads. Retries if the actor was reset. */
     reading: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call, { reads: true }),
     operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
       operate(env, owner(sandbox), name, input),

@@ -3,7 +3,7 @@ import type { Stored } from "../runs/run-store.ts";
 import { Rows } from "../storage/rows.ts";
 import type { NetworkChoice } from "./network.ts";
 
-/** Times are milliseconds since the epoch. */
+/** A sandbox as the account knows it. Times are milliseconds since the epoch. */
 export type RegisteredSandbox = {
   name: string;
   state: "running" | "stopped";
@@ -14,7 +14,7 @@ export type RegisteredSandbox = {
 
 export interface ListedSettings {
   variables: readonly string[];
-  /** Undefined if the account has not stored one. */
+  /** The network choice; undefined if the account has not stored one. */
   network: NetworkChoice | undefined;
 }
 
@@ -25,6 +25,7 @@ export class SandboxRegistry {
     this.#rows = new Rows(sql);
   }
 
+  /** Most recently used first. */
   list(): RegisteredSandbox[] {
     const columns =
       "name, state, created_at AS createdAt, last_used_at AS lastUsedAt, size_bytes AS sizeBytes";
@@ -61,7 +62,7 @@ export class SandboxRegistry {
     );
   }
 
-  /** A sandbox that was never used counts as stopped. */
+  /** Records that a sandbox was configured. One that was never used counts as stopped. */
   recordConfiguration(name: string): void {
     this.#rows.write(
       `INSERT INTO sandboxes VALUES (?1, 'stopped', ?2, ?2, 0)
@@ -80,7 +81,7 @@ export class SandboxRegistry {
     this.#rows.write("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }
 
-  /** Keeps settings and stored sizes. Returns whether the sandbox existed. */
+  /** Removes a sandbox but keeps its settings and stored sizes. Returns whether it existed. */
   remove(name: string): boolean {
     return this.#rows.write("DELETE FROM sandboxes WHERE name = ?", name) > 0;
   }
@@ -108,18 +109,18 @@ export class SandboxRegistry {
     );
   }
 
-  /** The record outlives the sandbox. */
+  /** Records how much a sandbox's runs store. The record stays when the sandbox is destroyed. */
   putStored(sandbox: string, { bytes, oldest }: Stored): void {
     if (bytes === 0) this.#rows.write("DELETE FROM storage WHERE sandbox = ?", sandbox);
     else this.#rows.write("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", sandbox, bytes, oldest ?? null);
   }
 
-  /** Including destroyed sandboxes. */
+  /** Bytes stored for all sandboxes, including destroyed ones. */
   storedBytes(): number {
     return this.#rows.one<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").sum;
   }
 
-  /** Sandboxes with removable runs. `oldest` is when the first of these ended. */
+  /** Sandboxes with removable runs, and when the oldest run of each ended. Oldest first. */
   storedByAge(): { sandbox: string; oldest: number }[] {
     return this.#rows.all("SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL ORDER BY oldest");
   }

@@ -1,3 +1,4 @@
+/** The actor of one sandbox: its container, kernels, files and runs, on top of the SDK's class. */
 import type { OperationName } from "../../container/sandboxd/operations.ts";
 import type { Admission, ModelCall, ModelOutcome } from "../container/model-calls.ts";
 import type { CodeRunSpec } from "../runs/code-executor.ts";
@@ -32,7 +33,7 @@ import type { RunFileStat, RunOutputs, TaskOrigin } from "./run-outputs.ts";
 import type { Checkpoint } from "./saved-states.ts";
 import type { SettingsChange } from "./settings.ts";
 
-/** The save also takes time, so a set-up under way gets only part of the limit. */
+/** A checkpoint waits only 15 s for a set-up under way, because the save of the checkpoint also takes time. */
 const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
@@ -57,7 +58,7 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** For sandboxes that lack a coding agent; the image has all. @throws Error that says what to do */
+  /** Installs a coding agent that the sandbox lacks. The image has all of them. @throws Error that says what to do */
   protected async prepareAgent(_agent: string): Promise<void> {}
 
   // Runs.
@@ -96,7 +97,7 @@ export class Sandbox extends SandboxActor {
     return this.#perform(owner, ({ runs }) => runs.type(...input));
   }
 
-  /** With its record, its log, and the files of a task. */
+  /** Removes an ended run: its record, its log, and the files of a task. */
   removeRun(owner: Owner, id: string): Promise<ActorResult<void>> {
     return this.#perform(owner, ({ runs }) => runs.remove(id));
   }
@@ -133,12 +134,15 @@ export class Sandbox extends SandboxActor {
     return this.#perform(owner, ({ fileLinks }) => Promise.all(links.map((link) => fileLinks.keep(link))));
   }
 
-  /** May have expired. For a link to a file, `linkOwner` checks the container. */
+  /** The stored link of this id, which may have expired. For a link to a file, `linkOwner` checks the container. */
   async findLink(id: string): Promise<KeptLink | undefined> {
     return this.#parts.fileLinks.find(id);
   }
 
-  /** Undefined if the link's container is gone. @param epoch the container's id; undefined for a link to a run output */
+  /**
+   * The owner for calls that use a link; undefined if the link's container is gone. @param epoch the id of the container, for a
+   * link to a file; undefined for a link to a run output
+   */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
     const { lifecycle, fileLinks, account } = this.#parts;
     if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.belongsTo(epoch))) return undefined;
@@ -154,7 +158,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.fileLinks.isUsedUp(link);
   }
 
-  /** A failed upload's link may be used again. */
+  /** Ends an upload. If it failed, the link may be used again. */
   async releaseLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
     this.#parts.fileLinks.releaseClaim(link, isUsedUp);
   }
@@ -173,18 +177,19 @@ export class Sandbox extends SandboxActor {
     return this.#perform(owner, ({ previews }) => previews.close(port));
   }
 
+  /** Serves preview requests. */
   protected serve(request: Request): Promise<Response> | undefined {
     return request.headers.has(PREVIEW_TOKEN) ? this.#parts.previews.serve(request) : undefined;
   }
 
   // Settings and the network.
 
-  /** The sandbox need not run. @param region where to create its actor */
+  /** Changes settings and returns all of them. The sandbox need not run. @param region where to create its actor */
   configureSandbox(owner: Owner, change: SettingsChange, region: Region | undefined) {
     return this.#perform(owner, ({ settings }) => settings.configure(owner, change, region), CONFIGURE);
   }
 
-  /** Called by the account before the sandbox is created from a saved state. */
+  /** Called by the account before the sandbox is created from a saved state: replaces the sandbox's settings. */
   inherit(owner: Owner, change: CheckpointSettings): Promise<ActorResult<void>> {
     return this.#perform(owner, async ({ settings }) => {
       settings.inherit(change);
@@ -192,7 +197,7 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** @param waitMs how long to wait if the question exists */
+  /** Stores a question to a person if the change gives more access. @param waitMs how long to wait if the question exists */
   askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<ChangeState>> {
     return this.#perform(owner, ({ decisions }) => decisions.ask(change, waitMs));
   }
@@ -201,11 +206,12 @@ export class Sandbox extends SandboxActor {
     return this.#parts.decisions.find(id);
   }
 
-  /** Returns whether the question was open. */
+  /** Records the person's decision. Returns whether the question was open. */
   decideNetwork(owner: Owner, id: string, isAllowed: boolean): Promise<ActorResult<boolean>> {
     return this.#perform(owner, ({ decisions }) => decisions.decide(owner, id, isAllowed));
   }
 
+  /** Called by the account when the principal has signed in to a git host. */
   async gitHostsChanged(hosts: string[]): Promise<void> {
     this.#parts.account.gitHosts = hosts;
     await this.#parts.lifecycle.enforceNetwork();
@@ -221,21 +227,24 @@ export class Sandbox extends SandboxActor {
     this.#parts.network.connections.collectSoon();
   }
 
-  /** Called by the egress for each model request. */
+  /** Called by the egress for each model request: admits it if its key belongs to a run here and tokens are left. */
   admitModelCall(key: string): Promise<Admission> {
     return this.#parts.modelUse.admitModelCall(key);
   }
 
+  /** Called by the egress during a model request. */
   renewModelCall(call: ModelCall): void {
     this.#parts.modelUse.renewModelCall(call);
   }
 
+  /** Called by the egress when a model request is done. */
   finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     this.#parts.modelUse.finishModelCall(call, outcome);
   }
 
   // The container's state and end.
 
+  /** Creates a checkpoint of the workspace. Waits for a set-up under way, then saves. */
   makeCheckpoint(owner: Owner, label: string): Promise<ActorResult<Checkpoint>> {
     return this.#perform(
       owner,
@@ -244,7 +253,7 @@ export class Sandbox extends SandboxActor {
     );
   }
 
-  /** The next container starts from the checkpoint. */
+  /** Ends the container; the next one starts from a checkpoint. Also returns the checkpoint of the previous state. */
   restoreCheckpoint(owner: Owner, id: string): Promise<ActorResult<RestoredCheckpoint>> {
     return this.#perform(
       owner,
@@ -253,24 +262,24 @@ export class Sandbox extends SandboxActor {
     );
   }
 
-  /** Deletes the data that `ending` names. Returns what existed. */
+  /** Ends the container with all processes, and deletes the data that `ending` names. Returns what existed. */
   async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<ActorResult<Destroyed>> {
     return { ok: true, value: await this.#parts.lifecycle.destroy(owner, ending) };
   }
 
-  /** Called by the local platform before the server stops. Returns whether everything was saved. */
+  /** Called by the local platform before the server stops. Saves the workspace; returns whether everything was saved. */
   saveToStop(): Promise<boolean> {
     return this.#parts.containerEnd.saveForServer();
   }
 
-  /** Called by sandboxd, through the egress, before the platform ends the container. */
+  /** Called by sandboxd, through the egress, before the platform ends the container. Saves the workspace. */
   containerEnding(token: string): Promise<boolean> {
     return this.#parts.containerEnd.saveForPlatform(token);
   }
 
   // Calls of the account.
 
-  /** Called by the account when the principal's storage is full, for runs that ended before `before`. */
+  /** Called by the account when the principal's storage is full: deletes `bytes` bytes of runs that ended before `before`. */
   evictRuns(bytes: number, before: number): Promise<Stored> {
     return this.#parts.runs.evict(bytes, before);
   }
@@ -280,17 +289,18 @@ export class Sandbox extends SandboxActor {
     return { isAlive: lifecycle.isAlive, previews: previews.list() };
   }
 
+  /** Gives back the unused part of the lease. */
   settleLease(): Settlement {
     return this.#parts.account.lease.settle();
   }
 
-  /** Returns whether the sandbox was destroyed. */
+  /** Destroys the sandbox unless it was used in the last `idleMs` milliseconds. Returns whether it was destroyed. */
   destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
     const { lifecycle, account } = this.#parts;
     return lifecycle.destroyIfUnused(owner, () => account.wasUsedWithin(idleMs));
   }
 
-  /** Returns whether the container ended. @param waitMs how long to wait for its save */
+  /** Makes room for another sandbox. Returns whether this container ended. @param waitMs how long to wait for its save */
   async stopIfIdle(owner: Owner, waitMs: number): Promise<boolean> {
     await this.#parts.account.setOwner(owner);
     return this.#parts.lifecycle.makeRoom(waitMs);

@@ -1,19 +1,20 @@
-/** Each problem with a save is reported once. */
+/** Failed and partial saves of a workspace, and the notices about them: each problem is reported once. */
 import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { LeftOut } from "./saved-states.ts";
 import { leftOut } from "./workspace-transfer.ts";
 import { isPermanentSaveError, notSavedText, partlySavedText, reasonOf } from "./texts.ts";
 
-/** Doubles each time up to the maximum. */
+/** The delay before a failed save is retried. It doubles each time up to the maximum. */
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 300_000;
 
-/** How long saves fail before a notice says so. */
+/** A notice reports failing saves after this time. */
 const NOTICE_AFTER_MS = 180_000;
 
 export class SaveTroubles {
   #failures = 0;
+  /** Since when saves fail (milliseconds since the epoch), and the last reason. */
   #failing: { since: number; why: ToolError } | undefined;
   #isFailureReported = false;
   #leftOut: LeftOut | undefined;
@@ -39,7 +40,7 @@ export class SaveTroubles {
     this.#isFailureReported = false;
   }
 
-  /** A call has returned this error, so no notice is needed. */
+  /** A call has returned this error to its caller, so no notice is needed. */
   noteReported(error: unknown): void {
     this.#isFailureReported ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
@@ -51,13 +52,19 @@ export class SaveTroubles {
     if (!this.#hasReportableLoss) this.#isLeftOutReported = false;
   }
 
-  /** The container's end may have caused the last failure, so failures do not count any more. */
+  /**
+   * The container is gone, with the files that saves left out. Earlier failures do not count any more, because the end of the
+   * container may have caused the last failure.
+   */
   noteContainerEnd(): void {
     this.#leftOut = undefined;
     this.noteSave();
   }
 
-  /** Sockets are useless without their processes, and crowded directories can be regenerated. */
+  /**
+   * Sockets need no notice, because they are useless without their processes. Crowded directories, with more
+   * files than can be saved, can be regenerated.
+   */
   get #hasReportableLoss(): boolean {
     return this.#leftOut !== undefined && (this.#leftOut.count > 0 || this.#leftOut.unreadable !== undefined);
   }

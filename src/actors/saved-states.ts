@@ -1,16 +1,18 @@
-/** Saved states, as an account records them, and the keys of their objects in R2. Times are milliseconds since the epoch. */
+/**
+ * The records that an account keeps of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch.
+ */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 
-/** The content that one save has added; its id is the save's. */
+/** The content that one save has added. A pack has the id of its save. */
 export type Pack = {
   id: string;
   bytes: number;
-  /** Bytes that the snapshot still uses. */
+  /** The bytes that the snapshot still uses. */
   live: number;
 };
 
 export interface LeftOut {
-  /** Files beyond the limit: `bytes` is their total size, and `names` has the largest. */
+  /** The number of files beyond the limit. `bytes` is their total size, and `names` has the largest of them. */
   count: number;
   bytes: number;
   names: string[];
@@ -31,20 +33,21 @@ export interface Snapshot {
   packs: Pack[];
 }
 
+/** A save that will become its sandbox's current state. */
 export interface Save extends Omit<Snapshot, "savedAt"> {
   sandbox: string;
   /** The sandbox's state when the save began. */
   base: string | undefined;
-  /** If set, the sandbox keeps its state. */
+  /** If set, the save becomes this archive, and the sandbox keeps its state. */
   archive?: Archive;
 }
 
 export interface Archive {
-  /** The task's run, or the key of the set-up. */
+  /** The whole id of the task's run, or the key of the set-up. */
   run: string;
   part: "workspace" | "conversation";
   expiresAt: number;
-  /** JSON, for a sandbox that continues the task. */
+  /** The sandbox's settings as JSON, for a sandbox that continues the task. */
   settings?: string | undefined;
 }
 
@@ -58,6 +61,7 @@ export type Checkpoint = {
   expiresAt: number;
 };
 
+/** A sandbox's current state as listed. Times are milliseconds since the epoch. */
 export type SavedWorkspace = {
   sandbox: string;
   createdAt: number;
@@ -70,7 +74,10 @@ export function workspacesPrefix(principalHash: string): string {
   return `${principalHash}/workspaces/`;
 }
 
-/** In R2, the principal's prefix comes before these, and a number of five digits after them. */
+/**
+ * The key prefixes of a save's objects in R2. The principal's prefix comes before them, and a number of five digits
+ * after them.
+ */
 export function packPrefix(id: string): string {
   return `${id}/pack.`;
 }

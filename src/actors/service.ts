@@ -1,7 +1,7 @@
 /**
- * A script that runs in the background of each container after the restore. A loop in the sandbox restarts it with a growing
- * pause, so that a script that always crashes has only one run per container. The run does not prevent an idle stop, and does not
- * count in the quota of runs.
+ * The service of a sandbox: a script that runs in the background of each container after the workspace is restored. A loop in the
+ * sandbox restarts the script when it ends, with a growing pause. So a script that always crashes has only one run per container.
+ * The run is a background process: it does not prevent an idle stop, and does not count in the quota of runs.
  */
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { SERVICE_SESSION } from "../runs/command-executor.ts";
@@ -15,26 +15,29 @@ import type { SetUp } from "./set-up.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import { SERVICE_ENDED, serviceRestarted } from "./texts.ts";
 
-/** One run's limit. Below 24 days, the longest delay of `setTimeout`. */
+/** How long one run may take. Below 24 days, the longest delay of `setTimeout`. */
 const MAX_SERVICE_MS = 20 * 86_400_000;
 
 const MAX_RECORDS = 3;
 
-/** A new script waits for the old one, because both may need the same port. */
+/** How long a new script waits until the old one has ended. Both may need the same port. */
 const MAX_CANCEL_MS = 30_000;
 
-/** Doubles with each restart, unless the service ran for at least `STABLE_S`. */
+/** The pause before a restart, in seconds. It doubles each time, unless the service ran for at least `STABLE_S`. */
 const FIRST_PAUSE_S = 1;
 const MAX_PAUSE_S = 300;
 const STABLE_S = 60;
 
 interface State {
-  /** Empty after the service was removed. The old runs are kept, so that their records can be deleted. */
+  /** Empty after the service was removed. `runs` still has the ids of its runs, so that old records can be deleted. */
   script: string;
   runs: string[];
-  /** Whether the newest run belongs to an earlier script. Its end does not cancel the current one. */
+  /**
+   * Whether the newest run belongs to an earlier script. Its end must not count as a cancellation of the current
+   * script.
+   */
   isReplaced?: boolean;
-  /** A cancelled service stays stopped in this container. */
+  /** Whether the service was cancelled. Then it stays stopped in this container. */
   isCancelled?: boolean;
 }
 
@@ -55,7 +58,7 @@ export class Service {
   readonly #host: ServiceHost;
   readonly #stored: StoredValue<State>;
   #notice: string | undefined;
-  /** Counts changes, which make earlier starts obsolete. */
+  /** Counts changes. A start that began before a change is obsolete. */
   #changeCount = 0;
   #pauseS = FIRST_PAUSE_S;
   #timer: ReturnType<typeof setTimeout> | null = null;
@@ -87,7 +90,7 @@ export class Service {
     return { state: this.#isRunning ? "running" : "stopped", run: this.#run };
   }
 
-  /** A blank script ends the service. */
+  /** Sets the script and, if a container runs, starts it there. A blank script ends the service. */
   put(given: string): void {
     const script = given.trim() === "" ? "" : given;
     if (this.script === script && this.#isRunning) return;
@@ -108,6 +111,7 @@ export class Service {
     this.#startIfDue();
   }
 
+  /** Starts the service if it is not running and a container has its workspace. */
   #startIfDue(): void {
     const isWanted = this.script !== undefined && !this.#isRunning && !this.#state?.isCancelled;
     if (!isWanted || !this.#host.lifecycle.container) return;
@@ -125,6 +129,7 @@ export class Service {
     this.#reset();
   }
 
+  /** Makes a start under way obsolete, and lets the next start happen at once. */
   #reset(): void {
     this.#changeCount++;
     clearTimeout(this.#timer);
@@ -132,7 +137,7 @@ export class Service {
     if (this.#state?.isCancelled) this.#stored.value = { ...this.#state, isCancelled: false };
   }
 
-  /** A run that ended unexpectedly starts again, for example if something killed the loop. */
+  /** Starts the service again if its run ended unexpectedly, for example because something killed the loop. */
   onRunEnd({ id, state }: Pick<RunRecord, "id" | "state">): void {
     if (!this.#state || id !== this.#run || state === "lost") return;
     if (state === "cancelled") this.#stored.value = { ...this.#state, isCancelled: true };
@@ -159,7 +164,7 @@ export class Service {
     const { setUp, runs, commands } = this.#host;
     await setUp.begin();
     const { script } = this;
-    // A service that started containers would never let the sandbox stop.
+    // The service does not start a container. If it did, the sandbox would never stop.
     if (changeCount !== this.#changeCount || script === undefined || !this.#host.lifecycle.container) return;
     const spec = {
       command: loop(script),

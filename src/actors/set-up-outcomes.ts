@@ -1,6 +1,7 @@
 /**
- * An outcome is the files that a set-up's script left. The same script with the same inputs should leave the same files, so the
- * account stores the outcome under their hash, and the principal's next sandbox with them starts from it like a fork.
+ * The outcomes of set-ups. An outcome is the files that a script left. The server expects that the same script with the same
+ * inputs leaves the same files in every new sandbox of a principal. So the account stores the outcome under a hash of the script
+ * and its inputs. The next sandbox starts from the outcome like a fork.
  */
 import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -15,13 +16,14 @@ import { NETWORK_CHANGED } from "./texts.ts";
 
 export interface KeepPlan {
   key: string;
-  /** Whether only the script has changed files: then other sandboxes can start from the outcome. */
+  /** Whether only the script has changed files, so that other sandboxes can start from the outcome. */
   isShared: boolean;
   network: string;
 }
 
 export interface Restored {
   key: string;
+  /** Milliseconds since the epoch. */
   savedAt: number;
 }
 
@@ -46,9 +48,9 @@ export class SetUpOutcomes {
   }
 
   /**
-   * Restores an earlier outcome into a container that has run no user program, else plans to keep the new one; undefined if it
-   * cannot be kept. Never rejects: if the restore fails, the script runs.
-   * @param previousKey of the outcome that the sandbox's files contain
+   * Restores an earlier outcome into a container that has run no user program. Otherwise returns a plan to keep the new
+   * outcome, or undefined if it cannot be kept. Never rejects: if the restore fails, the script runs.
+   * @param previousKey the key of the outcome that the sandbox's files already contain
    * @param isUsed whether something else has run in the container
    */
   async begin(
@@ -77,7 +79,10 @@ export class SetUpOutcomes {
     }
   }
 
-  /** Decides which requests of the script succeed. A new value of a secret does not change access. */
+  /**
+   * The part of the network settings that decides which requests of the script succeed. Values of secrets are left out,
+   * because a new value does not change access.
+   */
   get #network(): string {
     const { internet, allowHosts } = this.#host.policy();
     const hosts = internet === "allowlist" ? [...allowHosts].sort() : [];
@@ -106,6 +111,6 @@ async function keyOf(
     value === null ? [] : [[name, value]],
   );
   set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
-  // The 2 is the format's version.
+  // The 2 is the format's version: outcomes of earlier versions do not match.
   return `setup:${(await sha256(JSON.stringify([2, script, set, network, system]))).toHex()}`;
 }

@@ -1,7 +1,8 @@
 /**
- * A script that runs once, after the restore and before the first call. Its result is part of the sandbox's state; if it could not
- * be saved, the next container runs the script again. Its run continues without its caller and after a restart of the actor. After
- * a failure calls still work, and every result reports the failure, so that the caller can fix the script.
+ * A sandbox's set-up: a script that runs once, after the files are restored and before the first call. Its result is
+ * part of the sandbox's state; if the result could not be saved, the next container runs the script again. A set-up is a run like
+ * any other: it continues without its caller and after a restart of the actor. If it fails, calls still work, and every
+ * result reports the failure, so that the caller can fix the script.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
 import { joinBytes, clause, decodeText } from "../shared/text.ts";
@@ -26,16 +27,17 @@ import {
   setUpRestoredText,
 } from "./texts.ts";
 
-/** Callers cannot use this name. */
+/** The session of set-ups. Callers cannot use this name. */
 const SESSION = "_setup";
 const MAX_SETUP_MS = 1_800_000;
 
-/** After this many containers in a row ended during the set-up, it is skipped, so that the sandbox stays usable. */
+/** If this many containers in a row ended during the set-up, the set-up is skipped, so that the sandbox stays usable. */
 const MAX_LOST_CONTAINERS = 3;
 
-/** How often one call waits for the set-up if the container ends each time. */
+/** How many times one call waits for the set-up if the container ends each time. */
 const MAX_ATTEMPTS = 3;
 
+/** How much of the end of a failed set-up's output is shown. */
 const TAIL_BYTES = 600;
 
 const RESULT_WAIT_MS = 600_000;
@@ -45,18 +47,20 @@ interface State {
   run?: string;
   /** Whether the current container has had its set-up, successful or not. */
   isDone: boolean;
+  /** How many containers in a row ended during the set-up. */
   lost: number;
   failure?: string;
-  /** Whether other programs have run in the container, and may have changed files. */
+  /** Whether other programs than the script have run in the container, and may have changed files. */
   isUsed?: boolean;
   /** The key of the outcome that the sandbox's files contain. Stored data uses this name. */
   had?: string;
-  /** Whether the script under way may have changed the workspace. */
+  /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
   keeping?: KeepPlan;
   restoredAt?: number;
 }
 
+/** Clears the fields about a run that has ended. */
 const NO_RUN = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };
 
 interface SetUpHost {
@@ -81,6 +85,7 @@ export class SetUp {
   #underWay: Promise<void> | undefined;
   #notice: string | undefined;
   #containersGone = 0;
+  /** Where runs wait for a set-up under way. */
   readonly gate: Gate = {
     isOpen: () => this.#underWay === undefined,
     pass: async (run) => {
@@ -99,7 +104,7 @@ export class SetUp {
     this.#updateSaveHold();
   }
 
-  /** Call it after the earlier actor's runs are resumed. */
+  /** Follows an earlier actor's set-up. Call it after that actor's runs are resumed. */
   resume(): void {
     if (this.#state?.run !== undefined) this.#follow(this.#state.run);
   }
@@ -116,6 +121,7 @@ export class SetUp {
     return state.isDone ? "succeeded" : "due";
   }
 
+  /** Whether this script is set and has not failed. */
   has(script: string): boolean {
     const { state } = this;
     return state !== "none" && state !== "failed" && this.#state?.script === script;
@@ -140,11 +146,12 @@ export class SetUp {
     return this.#state && { script: this.#state.script, had: this.#state.had };
   }
 
+  /** Sets the script of the checkpoint from which this sandbox is created. */
   inherit({ script, had }: SetUpSettings): void {
     this.#put({ script, had, isDone: false, lost: 0 });
   }
 
-  /** @param settings stored with the checkpoint */
+  /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */
   onRestore(settings: CheckpointSettings | undefined): void {
     const state = this.#state;
     const setup = settings?.setup;
@@ -156,7 +163,7 @@ export class SetUp {
     this.#notice = undefined;
   }
 
-  /** Resolves when the run has an id. @throws the reason if it cannot run */
+  /** Starts the set-up if it is due. Resolves when its run has an id. @throws the reason if it cannot run */
   async begin(): Promise<void> {
     while (this.#isDue) {
       this.#starting ??= this.#start().finally(() => (this.#starting = undefined));
@@ -174,7 +181,7 @@ export class SetUp {
   async #start(): Promise<void> {
     const state = this.#state;
     if (!state) return;
-    // An attempt that failed before its run had an id may have stored these fields.
+    // An earlier attempt may have failed before its run had an id. This removes the fields that the attempt stored.
     this.#put({ ...state, ...NO_RUN });
     const { id } = await this.#run(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.
@@ -189,7 +196,7 @@ export class SetUp {
     const { runs, commands } = this.#host;
     const pass = async (run: ActiveRun) => (await this.#restoreOutcome(run)) ?? (await this.#saveFirst(run));
     const gate: Gate = { isOpen: () => false, pass };
-    // Otherwise a later step could hide a failed one.
+    // `set -e` ends the script at its first failing step. Without it, a later step could hide the failure.
     const command = `set -e\n${script}`;
     const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MAX_SETUP_MS };
     return runs.start(commands, script, spec, { waitUntil: 0, namesID: true, gate });
@@ -212,7 +219,7 @@ export class SetUp {
     return { state: "succeeded", note: setUpRestoredText(savedAt) };
   }
 
-  /** Until the script has ended, no later state is saved. */
+  /** Saves the workspace before the script runs. Until the script has ended, no later state is saved. */
   async #saveFirst(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     // A failed save is retried later, and reported.
@@ -244,7 +251,7 @@ export class SetUp {
     const isSameContainer = containersGone === this.#containersGone;
     if (!isSameContainer && success) return this.#put({ ...state, ...NO_RUN, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
-    // If no container could start, or it is gone, the next call runs the set-up again.
+    // If no container could start, or the container is gone, the next call runs the set-up again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
       run && isFailure(run)
@@ -252,14 +259,14 @@ export class SetUp {
         : lost >= MAX_LOST_CONTAINERS
           ? setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
-    // If the container stays, the next script finds the files of this one.
+    // If the container stays, the next script finds the files that this script has left.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.noteChange();
     if (success) this.#notice = success.message;
   }
 
-  /** Keeps the outcome before anything else changes the files. */
+  /** Keeps the script's outcome before anything else changes the files. Returns its key, and a message. */
   async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "had"> & { message: string }> {
     const { keeping, restoredAt, had } = state;
     if (restoredAt !== undefined) return { had, message: setUpRestoredText(restoredAt) };
@@ -290,7 +297,11 @@ export class SetUp {
     }
   }
 
-  /** Runs wait at `gate` instead. @throws {ToolError} after the time limit; the reason if the set-up cannot run */
+  /**
+   * Waits for the set-up before work that is not a run. Runs wait at `gate`.
+   * @param mayBegin whether to start it if it is due
+   * @throws {ToolError} after the time limit; the reason if it cannot run
+   */
   async waitUntilDone({ ms = CALL_MS, mayBegin = true }): Promise<void> {
     if (mayBegin) await this.begin();
     let mayRepeat = mayBegin;
@@ -301,7 +312,7 @@ export class SetUp {
     throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
-  /** If the container ended, repeats the set-up while `mayRepeat` allows. */
+  /** Waits for the set-up. If its container ended, repeats it while `mayRepeat` allows. */
   async #untilDone(mayRepeat: () => boolean): Promise<void> {
     for (let begun = 1; ; begun++) {
       while (this.#underWay) await this.#underWay;
@@ -327,7 +338,7 @@ export class SetUp {
   }
 }
 
-/** A platform failure has no exit code. */
+/** Whether a set-up ran and failed. A platform failure has no exit code. */
 function isFailure({ state, exitCode }: RunView): boolean {
   return state === "timed_out" || state === "cancelled" || (state === "failed" && exitCode !== undefined);
 }

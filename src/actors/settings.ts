@@ -1,4 +1,7 @@
-/** A call changes all settings that it names, or none if it fails. */
+/**
+ * A sandbox's settings: variables, network, set-up, idle time and service. A call changes all settings that it names; a call that
+ * fails changes none.
+ */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
@@ -16,10 +19,10 @@ export interface SettingsChange {
   /** An empty value removes the variable. */
   env?: Readonly<Record<string, string>> | undefined;
   network?: NetworkChoice | undefined;
-  /** A script; an empty one removes the set-up. */
+  /** The script of the set-up; an empty one removes it. */
   setup?: string | undefined;
   idleMinutes?: number | undefined;
-  /** A script; an empty one ends the service. */
+  /** The script of the sandbox's service; an empty one ends the service. */
   start?: string | undefined;
 }
 
@@ -31,7 +34,7 @@ interface CurrentSettings {
   service: { state: ServiceState; run?: string | undefined };
 }
 
-/** `region` is undefined if the platform chose it. */
+/** A sandbox's settings, and its actor's region; undefined if the platform chose it. */
 export type Configured = CurrentSettings & { region: Region | undefined };
 
 interface SettingsHost {
@@ -63,7 +66,10 @@ export class SandboxSettings {
     };
   }
 
-  /** @throws {ToolError} as `change` does, and if the actor is in another region */
+  /**
+   * @param region where to create the sandbox's actor
+   * @throws {ToolError} as `change` does, and if the actor is in another region
+   */
   async configure(owner: Owner, change: SettingsChange, region?: Region): Promise<Configured> {
     const { account, lifecycle } = this.#host;
     const { region: current } = account.owner;
@@ -73,7 +79,11 @@ export class SandboxSettings {
     return { ...this.current, region: current };
   }
 
-  /** If the sandbox is destroyed meanwhile, changes the next one. @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded` */
+  /**
+   * Applies the whole change, or nothing if it fails. Changes are applied one after another. If the sandbox is destroyed during a
+   * change, the change is applied after that, to a sandbox without settings.
+   * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
+   */
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;
@@ -116,7 +126,7 @@ export class SandboxSettings {
     return isNone ? undefined : settings;
   }
 
-  /** Takes the settings of the checkpoint from which the sandbox is created. */
+  /** Replaces the settings with the settings of the checkpoint from which the sandbox is created. */
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
     const { variables, setUp, idle, service } = this.#host;
     variables.put(undefined);

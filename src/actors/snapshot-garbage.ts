@@ -1,4 +1,4 @@
-/** Removes unneeded rows at once, and objects in R2 when their deletion is due. */
+/** Removes data that no saved state needs: rows at once, objects in R2 when their deletion is due. */
 import type { Rows } from "../storage/rows.ts";
 import { manifestPrefix, packPrefix } from "./saved-states.ts";
 
@@ -37,7 +37,7 @@ export class SnapshotGarbage {
       this.#rows.write("INSERT OR IGNORE INTO garbage VALUES (?, ?)", packPrefix(id), now);
   }
 
-  /** @param remove takes a key prefix; failures are retried later */
+  /** Deletes due garbage with `remove`, which takes a key prefix. Failures are retried later. */
   async sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
     for (;;) {
       const due = this.#rows.all<{ prefix: string }>(

@@ -1,12 +1,12 @@
 /**
- * The saved states of a principal's sandboxes, in the tables of its `Account`.
+ * The saved states of a principal's sandboxes, in the tables of the principal's `Account`.
  *
- * A snapshot (a manifest, and packs with its content) lives while it is a sandbox's current state, or a checkpoint or an archive of
- * a task or set-up refers to it. A pack lives while a snapshot refers to it. When space is short, archives are evicted in the order
- * of their expiry.
+ * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while a
+ * checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. When space is short,
+ * archives are evicted in the order of their expiry.
  *
- * Every step is one transaction, which also records unreferenced objects as garbage: a row with their R2 key prefix, until R2 has
- * deleted them. So neither a crash nor an R2 error leaves objects behind.
+ * Every step is one transaction. The transaction also records unreferenced objects as garbage: a row with their R2 key prefix.
+ * The row stays until R2 has deleted the objects, so neither a crash nor an R2 error leaves objects behind.
  */
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
@@ -23,13 +23,16 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/** A longer save is abandoned. An interrupted one may still write objects, so they are deleted only after this time. */
+/**
+ * How long a save may take. A longer save is abandoned. An interrupted save may still write objects, so its objects are deleted
+ * only after this time.
+ */
 const WRITING_MS = 3_600_000;
 
-/** Each sandbox keeps its newest ones. */
+/** The most automatic checkpoints per sandbox; the newest stay. */
 const MAX_AUTOMATIC = 10;
 
-/** The newest stay. */
+/** The most stored outcomes of set-ups; the newest stay. */
 const MAX_OUTCOMES = 100;
 
 type StateStorage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
@@ -94,8 +97,8 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Abandons the sandbox's earlier save. Returns how many bytes the new one may add.
-   * @param notEnough the free bytes that were too few for an earlier save
+   * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes the new one may add.
+   * @param isArchive whether the save becomes an archive @param notEnough the free bytes that were too few for an earlier save
    * @throws {ToolError} if the save may add no more than `notEnough`
    * @throws Error if the sandbox's current state is not `base` any more
    */
@@ -109,7 +112,7 @@ export class SnapshotRegistry {
   ): number {
     return this.#storage.transactionSync(() => {
       if (!isArchive) this.#requireBase(sandbox, base);
-      // The new state replaces the previous one, whose bytes do not count.
+      // The new state replaces the previous one, so the bytes of the previous one do not count.
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
       if (Math.max(0, room) <= notEnough) throw this.fullError();
       const [before] = this.#rows.all<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
@@ -120,8 +123,8 @@ export class SnapshotRegistry {
   }
 
   /**
-   * A repeated call changes nothing.
-   * @param packBytes the size of the pack that the save added
+   * Makes a save its sandbox's current state, or an archive. A repeated call changes nothing.
+   * @param packBytes the size of the pack that it added
    * @throws {ToolError} if the principal's limit is exceeded
    * @throws Error if the save was abandoned, has another base, or refers to unknown packs
    */
@@ -181,7 +184,10 @@ export class SnapshotRegistry {
       );
   }
 
-  /** Evicts archives in the order of their expiry while the limit is exceeded; none if evicting all would not be enough. */
+  /**
+   * Evicts archives in the order of their expiry until the limit is no longer exceeded. Evicts none if evicting all of them would
+   * not be enough.
+   */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
     if (this.#lastingBytes() > workspaceBytes) return;
@@ -204,19 +210,19 @@ export class SnapshotRegistry {
     this.#garbage.collect(now);
   }
 
-  /** The sandbox must have no state. @throws {ToolError} `not_found` */
+  /** Makes the archive of a task or set-up the state of a sandbox that has none. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.requireArchive(run).id, now));
   }
 
-  /** @throws {ToolError} `not_found` */
+  /** The archived workspace of a task or set-up. @throws {ToolError} `not_found` */
   requireArchive(run: string): Snapshot {
     const archive = this.findArchive(run, "workspace");
     if (archive) return archive;
     throw taskFilesNotKept(run);
   }
 
-  /** @param isWriting whether writes of its objects may still be under way */
+  /** Ends a save that was not committed. @param isWriting whether writes of its objects may still be under way */
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       const rowsWritten = this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
@@ -229,15 +235,20 @@ export class SnapshotRegistry {
     for (const { id } of saves) this.#garbage.discard(id, dueAt);
   }
 
+  /** Extends the life of a used sandbox's state. */
   noteUse(sandbox: string, now = Date.now()): void {
     this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
 
-  /** Keeps settings that are stored already. @param origin the id of the checkpoint, or of the task's run */
+  /**
+   * Stores settings as JSON for forks, unless settings are stored already. @param origin the id of the checkpoint, or of the
+   * task's run
+   */
   keepSettings(origin: string, settings: string): void {
     this.#rows.write("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
 
+  /** The settings that `keepSettings` has stored, as JSON. */
   settings(origin: string): string | undefined {
     return this.#rows.all<{ settings: string }>(
       "SELECT settings FROM checkpoint_settings WHERE checkpoint = ?",
@@ -245,7 +256,7 @@ export class SnapshotRegistry {
     )[0]?.settings;
   }
 
-  /** Returns whether the destroyed sandbox had a state. */
+  /** Deletes a destroyed sandbox's state and abandons its save under way. Returns whether it had a state. */
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {
       const rowsWritten = this.#rows.write("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
@@ -259,7 +270,7 @@ export class SnapshotRegistry {
     return this.#currentID(sandbox) !== undefined;
   }
 
-  /** @throws {ToolError} `not_found` if there is no state, `quota_exceeded` */
+  /** Creates a checkpoint of a sandbox's state. @throws {ToolError} `not_found` if there is no state, `quota_exceeded` */
   checkpoint(sandbox: string, label: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const snapshot = this.#currentID(sandbox);
@@ -272,7 +283,10 @@ export class SnapshotRegistry {
     });
   }
 
-  /** `before` is the checkpoint of the previous state, created if needed. @throws {ToolError} `not_found` */
+  /**
+   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state, and creates it if needed.
+   * @throws {ToolError} `not_found`
+   */
   restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
     return this.#storage.transactionSync(() => {
       const to = this.requireCheckpoint(id);
@@ -297,7 +311,8 @@ export class SnapshotRegistry {
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
     );
-    // If labels contained labels of automatic checkpoints, each restore would make a longer one.
+    // An automatic checkpoint is named by its id. If labels contained labels of automatic checkpoints, each restore would make a
+    // longer label.
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#rows.write(
@@ -309,7 +324,7 @@ export class SnapshotRegistry {
     return before;
   }
 
-  /** @throws {ToolError} `not_found` */
+  /** Creates a sandbox's first state from a checkpoint. @throws {ToolError} `not_found` */
   fork(sandbox: string, id: string, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       this.requireCheckpoint(id);
@@ -366,7 +381,7 @@ export class SnapshotRegistry {
     return this.#bytesOf("SELECT id FROM snapshots");
   }
 
-  /** Counts checkpoints and sandboxes, whose states are never evicted. @param except a sandbox to leave out */
+  /** Bytes of the states of checkpoints and sandboxes, which are never evicted. @param except a sandbox to leave out */
   #lastingBytes(except = ""): number {
     return this.#bytesOf(
       "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",
@@ -383,7 +398,7 @@ export class SnapshotRegistry {
     ).bytes;
   }
 
-  /** Also abandons saves that never ended. */
+  /** Deletes expired checkpoints and archives, and states of long unused sandboxes. Abandons saves that never ended. */
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
       for (const table of ["checkpoints", "archives"])
@@ -398,7 +413,7 @@ export class SnapshotRegistry {
     return this.#garbage.sweep(remove, now);
   }
 
-  /** Milliseconds since the epoch. */
+  /** When the next state expires or the next garbage is due, in milliseconds since the epoch. */
   nextDue(): number | undefined {
     const { due } = this.#rows.one<{ due: number | null }>(
       `SELECT min(due) AS due FROM (SELECT min(due_at) AS due FROM garbage UNION ALL SELECT min(expires_at) FROM checkpoints
@@ -457,6 +472,7 @@ export class SnapshotRegistry {
     return this.requireCheckpoint(id);
   }
 
+  /** The error for a save or a checkpoint that takes more than the principal's limit. */
   fullError(): ToolError {
     const { workspaceBytes: allowed } = this.#limits;
     return quotaError({ limit: "workspaceBytes", allowed, used: this.bytes });

@@ -2,7 +2,7 @@ import type { SandboxKey, SandboxKV } from "../storage/sandbox-schema.ts";
 
 export type KV = Pick<SandboxKV, "get" | "put" | "delete">;
 
-/** Cached in memory, because calls read it often. */
+/** A value in an actor's storage, cached in memory because calls read it often. */
 export class StoredValue<T> {
   readonly #kv: KV;
   readonly #key: SandboxKey;

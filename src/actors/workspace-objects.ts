@@ -1,15 +1,16 @@
-/** Stores streams of saved states in R2, as objects of one size. */
+/** Stores streams of saved states in R2, as objects of one size, and reads ranges of them. */
 import { ToolError } from "../shared/errors.ts";
 import { splitStream } from "../shared/stream-bytes.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
-/** Must not change, because stored streams were split by it. */
+/** The size of all objects but the last. It must not change, because stored streams were split by it. */
 const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** Objects in memory, written or being filled. Few, because the actors of a process share 128 MB. */
+/** The most objects in memory, written or being filled. A low number, because the actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
+/** How long one operation of R2 may take. */
 const R2_MS = 60_000;
 
 export class StorageError extends Error {
@@ -28,7 +29,7 @@ interface ObjectRange {
   to: number;
 }
 
-/** Returns the stream's length in bytes. @throws {ToolError} if it exceeds `max` @throws {StorageError} */
+/** Writes a stream. Returns its length in bytes. @throws {ToolError} if it exceeds `max` @throws {StorageError} */
 export async function writeObjects(
   bucket: ObjectStore,
   prefix: string,
@@ -54,14 +55,14 @@ export async function writeObjects(
       if (failure) break;
     }
   } finally {
-    // So that the written objects can be deleted afterwards.
+    // Waits for all writes, so that the written objects can be deleted afterwards.
     await Promise.all(writes);
   }
   if (failure) throw failure.error;
   return bytes;
 }
 
-/** @throws {StorageError}, and errors of the stream */
+/** Writes the bytes of ranges to a stream, in order, until the signal aborts. @throws {StorageError}, and errors of the stream */
 export async function readObjects(
   bucket: ObjectStore,
   ranges: readonly ObjectRange[],
@@ -71,7 +72,7 @@ export async function readObjects(
   const parts = partsOf(ranges);
   const get = ({ key, offset, length }: Part) => {
     const object = withTimeLimit(bucket.get(key, { offset, length }));
-    // May fail before the loop awaits it and reports the error.
+    // A read may fail before the loop awaits it. The loop then reports the error.
     object.catch(() => undefined);
     return object;
   };

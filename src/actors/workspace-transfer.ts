@@ -1,4 +1,7 @@
-/** Moves saved states between sandboxd and R2. The account admits each save before it begins, so that all stored bytes count. */
+/**
+ * Moves saved states between sandboxd and R2. The account admits each save before it begins, and records it afterwards, so that
+ * all stored bytes count.
+ */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshots, Target } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
@@ -16,13 +19,16 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
-/** Files can grow during a save. Without a limit, a program in sandboxd's place could use up the principal's quota. */
+/**
+ * The new content of a save may be GROWTH times as large as the limit for its files, because files can grow during the save.
+ * Without this limit, a program in sandboxd's place could send the whole free quota of the principal in each of several saves.
+ */
 const GROWTH = 2;
 
-/** How long a save that exceeded the free quota is remembered. */
+/** How long a save that was larger than the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
 
-/** The state that a container started from or was last saved as; no snapshot if it started empty. */
+/** The state that a container started from or was last saved as. Without a snapshot, the container started empty. */
 export interface Origin {
   snapshot?: string;
   /** Milliseconds since the epoch. */
@@ -30,16 +36,17 @@ export interface Origin {
   packs: Pack[];
 }
 
+/** A save that sandboxd has planned. */
 export interface Save {
   id: string;
   origin: Origin;
   plan: Plan;
-  /** Undefined for the sandbox's state. */
+  /** The archive that the save becomes, with its byte limit; undefined for the sandbox's state. */
   archive?: (Archive & { maxBytes: number }) | undefined;
 }
 
 export interface TransferHost {
-  /** The limit for the sandbox's files. */
+  /** How many bytes of the sandbox's files are saved at most. */
   maxBytes: number;
   snapshots: Pick<Snapshots, keyof Snapshots>;
   bucket: ObjectStore;
@@ -51,7 +58,7 @@ export interface TransferHost {
 
 export class WorkspaceTransfer {
   readonly #host: TransferHost;
-  /** `room` was the free quota. */
+  /** The last save that was larger than the free quota, `room`. */
   #lastRefusal: { bytes: number; room: number; at: number } | undefined;
 
   constructor(host: TransferHost) {
@@ -59,7 +66,8 @@ export class WorkspaceTransfer {
   }
 
   /**
-   * @param target the task that continues a conversation, if the state is one
+   * Restores a state to the container.
+   * @param target the task that continues a conversation, if the state is a conversation
    * @returns the files that were not restored, because the image has changed since the save
    * @throws errors of sandboxd and R2
    */
@@ -94,7 +102,7 @@ export class WorkspaceTransfer {
     return dropped;
   }
 
-  /** @param onCommit called before the commit @throws {ToolError}, errors of sandboxd and R2 */
+  /** Stores and commits a save. @param onCommit called before the commit @throws {ToolError}, errors of sandboxd and R2 */
   async store(save: Save, signal: AbortSignal, onCommit = () => {}) {
     const { id, origin, plan, archive } = save;
     const account = this.#host.account();
@@ -147,7 +155,7 @@ export class WorkspaceTransfer {
     const ownPack = needed.find((pack) => pack.id === id);
     if ((ownPack?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
       throw new Error(`the size of the save ${id} differs from its declared size`);
-    // The sandbox does not know the size of older packs.
+    // The sandbox does not know the size of older packs; it reports which parts it needs.
     const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
     const packs = needed.map(({ id: pack, length, live }) => {
       return { id: pack, bytes: sizes.get(pack) ?? length, live };
@@ -155,7 +163,10 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** The free quota that was too small for an earlier save of at most this size: until more is free, none is sent. */
+  /**
+   * The free quota that was too small for an earlier save of at most this size. Until more quota is free, no save of this size is
+   * sent.
+   */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
@@ -172,7 +183,7 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
-/** If both sides fail, throws the error of R2. */
+/** Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2. */
 async function streamBody<T>(
   length: number,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,

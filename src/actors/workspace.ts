@@ -1,10 +1,11 @@
 /**
- * A sandbox's state survives its container: it is saved to R2 while it changes and before an orderly stop, and restored to the next
- * container before any call.
+ * A sandbox's state is everything that was changed in it. It survives its container: it is saved to R2 while it changes and
+ * before an orderly stop, and restored to the next container before any call.
  *
- * The account decides which state is current. A save becomes current in one transaction, after all its objects are written. A
- * container is whole once the state that was current at its start is restored to it. Only whole containers are saved, and only while
- * their last state, restored or saved, is the sandbox's current state.
+ * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
+ * objects are written; until then the previous state stays. A container is called whole once the state that was current at its
+ * start is restored to it. Only whole containers are saved. A save also requires that the container's last state, restored or
+ * saved, is still the sandbox's current state.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation, Target } from "../container/snapshot-client.ts";
@@ -38,35 +39,38 @@ export interface WorkspaceHost extends TransferHost {
   report(error: unknown): void;
 }
 
-/** A save takes a second or two, so a change of up to 20 MB is saved within five seconds. */
+/**
+ * A save begins SAVE_DEBOUNCE_MS after the last change, but at most SAVE_MAX_DELAY_MS after the first unsaved one. The save
+ * itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
+ */
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** Saves start at least SAVE_PACE times the duration of the earlier one apart, so that other work gets time. */
+/** The time between the starts of two saves is at least this many times the duration of the first, so other work gets time. */
 const SAVE_PACE = 2;
 
-/** Saves even if no change is known: commands and background processes write files too. */
+/** A save begins after this time even if no change is known: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
 const RESTORE_TIMEOUT_MS = 900_000;
 
 const SAVE_TIMEOUT_MS = 1_800_000;
 
-/** All calls wait until a set-up's outcome is kept. */
+/** The time limit for keeping a set-up's outcome. All calls wait until it is kept. */
 const OUTCOME_MS = 600_000;
 
-/** From MAX_PACKS packs on, a save writes the REPACKED_PACKS smallest again, as one pack. */
+/** If a save has at least MAX_PACKS packs, it writes the REPACKED_PACKS smallest packs again, as one pack. */
 const MAX_PACKS = 20;
 const REPACKED_PACKS = 16;
 
-/** An archive may have these bytes in addition to its files. */
+/** How many bytes an archive may have in addition to the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
 
 interface Installation {
   container: AbortSignal;
   /** A hash of the installed system. */
   system: string;
-  /** The workspace is empty, and the sandbox has no state. */
+  /** Whether the container's workspace is empty and the sandbox has no state. */
   isEmpty: boolean;
   /** When the container's state was saved; milliseconds since the epoch. */
   savedAt: number | undefined;
@@ -74,6 +78,7 @@ interface Installation {
 
 const EMPTY_ORIGIN: Origin = { packs: [] };
 
+/** The sandbox's settings, for forks of a saved state. */
 export interface Settings {
   readonly forCheckpoint: CheckpointSettings | undefined;
 }
@@ -82,29 +87,30 @@ export class Workspace {
   readonly #host: WorkspaceHost;
   readonly #transfer: WorkspaceTransfer;
   readonly #troubles = new SaveTroubles();
-  /** Undefined until the container has its workspace. */
+  /** The state that the running container started from or was last saved as; undefined until the container has its workspace. */
   readonly #origin: StoredValue<Origin>;
-  /** A save that the account may or may not have committed. */
+  /** The id of a save that the account may or may not have committed. */
   readonly #unconfirmed: StoredValue<string>;
-  /** The checkpoint to restore. The running container must end first. */
+  /** The checkpoint that the sandbox is being restored to. The running container must end first. */
   readonly #restoring: StoredValue<string>;
   /** Aborted when the last restored container ends. */
   #container = AbortSignal.abort();
-  /** sandboxd does one save or restore at a time. */
+  /** Serializes saves and restores: sandboxd does one at a time. */
   readonly #queue = new SerialQueue();
+  /** The next save, and whether it checks every file. */
   #next: Promise<void> | undefined;
   #isNextThorough = false;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerAt = 0;
   #changedAt = 0;
-  /** Since when there are unsaved changes; undefined if everything is saved. */
+  /** Since when there are unsaved changes, in milliseconds since the epoch; undefined if everything is saved. */
   #dirtySince: number | undefined;
-  /** What `#dirtySince` was when the current save began, and becomes again if that fails. */
+  /** The value that `#dirtySince` had when the current save began. If the save fails, `#dirtySince` gets it back. */
   #savingSince: number | undefined;
   #lastSave = { begunAt: 0, tookMs: 0 };
-  /** The last change of the saved state, until the account has responded. */
+  /** Settles when the account has responded to the last change of the saved state, if any. */
   #committing: Promise<unknown> | undefined;
-  /** While a set-up script changes the workspace, nothing is saved. */
+  /** Whether a set-up script is changing the workspace. Until the script ends, nothing is saved. */
   isHeld = false;
 
   constructor(host: WorkspaceHost) {
@@ -115,7 +121,7 @@ export class Workspace {
     this.#restoring = new StoredValue(host.kv, "workspace:going-back");
   }
 
-  /** Continues with an earlier actor's container. @returns whether the container had its workspace */
+  /** Continues with an earlier actor's container, which may have ended. @returns whether the container had its workspace */
   resume(container: AbortSignal): boolean {
     if (this.#origin.value === undefined) return false;
     if (this.isRestoringCheckpoint) return true;
@@ -150,13 +156,13 @@ export class Workspace {
     this.#timer = null;
   }
 
-  /** @param container aborted when it ends @throws {ToolError} */
+  /** Restores the sandbox's state, and sets the notice about it. @param container aborted when it ends @throws {ToolError} */
   async restore(container: AbortSignal): Promise<void> {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.#forgetContainer();
     this.#container = container;
-    // The account may still accept a save or outcome of the previous container. If this container were restored before that, the
-    // account would refuse all of its saves.
+    // The account may still accept a save or a set-up's outcome of the previous container. If this container were restored before
+    // that, the account would refuse all saves of this container.
     await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;
@@ -181,7 +187,10 @@ export class Workspace {
     return await this.#host.account().workspace(this.#host.sandbox());
   }
 
-  /** @throws {ToolError} that says the reason, and that the call was not started */
+  /**
+   * Restores a state to the container, as `WorkspaceTransfer.restore` does.
+   * @throws {ToolError} that says the reason, and that the call was not started
+   */
   async #restoreTo(
     state: Snapshot,
     container: AbortSignal,
@@ -198,7 +207,7 @@ export class Workspace {
     }
   }
 
-  /** The workspace has changed or may have changed. */
+  /** Records that the workspace has changed or may have changed. */
   noteChange(): void {
     if (!this.#host.isSaved || this.#origin.value === undefined) return;
     this.#changedAt = Date.now();
@@ -210,7 +219,7 @@ export class Workspace {
     this.noteChange();
   }
 
-  /** Unless a save begins earlier. */
+  /** Schedules a save in `ms` milliseconds, unless one begins earlier. */
   #plan(ms: number): void {
     const at = Date.now() + ms;
     if (this.#timer !== null && this.#timerAt <= at) return;
@@ -235,8 +244,8 @@ export class Workspace {
   }
 
   /**
-   * During a save, schedules another one, because the current one may miss the caller's changes. Does nothing if the container is not
-   * whole, or is being set up.
+   * Saves the current workspace. If a save is under way, another save follows, because the save under way may have missed the
+   * caller's changes. Does nothing if the container is not whole, or is being set up.
    * @param options `isThorough`: whether to check every file of the image too, because one may have been rewritten in place
    * @throws {ToolError} with the reason
    */
@@ -307,8 +316,9 @@ export class Workspace {
   }
 
   /**
-   * Files of the workspace are kept up to a limit, the agent's conversation completely or not at all. Content that the sandbox's own
-   * state has is not stored twice. Returns what is left out. @throws {ToolError}, and errors of R2
+   * Keeps a task's results: files of the workspace up to a limit, and the agent's conversation, completely or not at all.
+   * Content that the sandbox's own state has is not stored twice. Returns what is left out.
+   * @throws {ToolError}, and errors of R2
    */
   keepArchive(archive: TaskArchive, { forCheckpoint }: Settings): Promise<ArchiveLeftOut> {
     return this.#queue.run(async () => {
@@ -362,7 +372,10 @@ export class Workspace {
     return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }
 
-  /** Restores an earlier task's conversation to where the script of the continuing task expects it. @throws {ToolError} */
+  /**
+   * Restores the conversation of an earlier task to the place where the script of the continuing task expects it. @throws
+   * {ToolError}
+   */
   async restoreConversation(run: string, task: string): Promise<void> {
     await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
@@ -382,7 +395,11 @@ export class Workspace {
     return { container, system, isEmpty: isEmpty && isNew, savedAt: origin?.savedAt };
   }
 
-  /** @param expiresAt for other sandboxes, in milliseconds since the epoch; undefined if none may use it @throws {ToolError} */
+  /**
+   * Saves a set-up's result. Other sandboxes can start from it if `expiresAt` is given.
+   * @param expiresAt when the result expires for other sandboxes, in milliseconds since the epoch
+   * @throws {ToolError}, and errors of R2
+   */
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();
@@ -400,8 +417,10 @@ export class Workspace {
   }
 
   /**
-   * For a sandbox without a state. Returns when the result was saved; undefined if there is none. @throws {ToolError}
+   * Restores a set-up's result into a sandbox without a state. Returns the time of the result's save; undefined if there is
+   * none.
    * @param lifecycle restores the container again once the account has the state
+   * @throws {ToolError}
    */
   async restoreOutcome(
     { container }: Installation,
@@ -426,6 +445,7 @@ export class Workspace {
     return outcome.savedAt;
   }
 
+  /** Finds out whether an unconfirmed save was committed, and tells sandboxd if so. */
   async #resolveUnconfirmed(signal: AbortSignal): Promise<void> {
     const id = this.#unconfirmed.value;
     if (id === undefined) return;
@@ -444,7 +464,7 @@ export class Workspace {
     await sync();
   }
 
-  /** Returns whether the save has ended, successfully or not, within `waitMs`. */
+  /** Saves before an orderly stop. Returns whether the save has ended, successfully or not. @param waitMs how long to wait */
   async saveToStop(waitMs = SAVE_TIMEOUT_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
     const saving = this.save({ isThorough: true }).then(
@@ -455,13 +475,13 @@ export class Workspace {
     return (await waitAtMost(waitMs, saving)) ?? false;
   }
 
-  /** A running set-up is repeated later, so it needs no save. */
+  /** Whether the container may be stopped: everything is saved. A running set-up is repeated later, so it needs no save. */
   get mayStop(): boolean {
     if (!this.#isWhole || this.isHeld) return true;
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
-  /** A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
+  /** Saves for a call. A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
@@ -481,8 +501,10 @@ export class Workspace {
   }
 
   /**
-   * The caller then ends the container and calls `finishCheckpointRestore`. If the current state cannot be saved before the user changes
-   * something, the last saved state is kept, and the result says why. @throws {ToolError} before anything has changed
+   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If no save can
+   * succeed before the user changes something, the last saved state is kept, and the result says why. The caller then ends the
+   * container and calls `finishCheckpointRestore`.
+   * @throws {ToolError} before anything has changed
    */
   async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
     const { sync } = this.#host;
@@ -497,7 +519,10 @@ export class Workspace {
     return { ...unwrap(outcome), unsaved };
   }
 
-  /** Returns why the workspace cannot be saved, which must not prevent a restore. @throws {ToolError} for an error that may not repeat */
+  /**
+   * Returns why the workspace cannot be saved; undefined if it was saved. A workspace that cannot be saved must not prevent a
+   * restore. @throws {ToolError} for an error that may not repeat
+   */
   async #saveBeforeRestore(): Promise<string | undefined> {
     try {
       await this.#saveForCall();
@@ -520,7 +545,7 @@ export class Workspace {
   }
 }
 
-/** Packs with more unused than used bytes and, if there are many, the smallest. */
+/** Packs to write again: every pack with more unused than used bytes and, if there are many packs, the smallest. */
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);

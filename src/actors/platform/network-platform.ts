@@ -1,17 +1,21 @@
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Refusal, SeenConnections } from "../../shared/connection-log.ts";
 
-/** Set when the container starts, it makes the SDK's image trust the certificates with which HTTPS is intercepted. */
+/** If this variable is set when the container starts, the SDK's image trusts the certificates with which HTTPS is intercepted. */
 export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
-/** The SDK's outbound handlers on Cloudflare, the engine's proxy locally. */
+/** Enforces network policies: by the SDK's outbound handlers on Cloudflare, by the engine's proxy locally. */
 export interface NetworkPlatform {
-  /** Connections that the platform cannot see under a policy. Shown above the list of connections. */
+  /** Names the connections that the platform cannot see under a policy. Shown above the list of connections. */
   readonly unseen?: string;
   /** Whether every container, from its start, trusts the certificates with which HTTPS is intercepted. */
   readonly isAlwaysTrusted?: boolean;
+  /** Called when no container runs and one is about to start. */
   prepareStart(): void;
-  /** For new connections, now and in later containers. @returns false if the running container keeps forbidden connections */
+  /**
+   * Applies the policy to new connections, now and in later containers. @returns false if the running container keeps
+   * forbidden connections
+   */
   enforce(policy: OutboundPolicy): Promise<boolean>;
   connections(): Promise<SeenConnections[]>;
   forget(): void;

@@ -1,4 +1,4 @@
-/** Only this file knows the names of the SDK's outbound handlers, and when the SDK stores and reads them. */
+/** Sets the SDK's outbound handlers. Only this file knows their names, and when the SDK stores and reads them. */
 import type { SandboxKV } from "../../storage/sandbox-schema.ts";
 import type { Sandbox as BaseSandbox, ContainerProxy } from "@cloudflare/sandbox";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
@@ -23,19 +23,24 @@ interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "intercep
 
 const POLICY_HANDLER = "policy";
 
-/** Marks a sandbox that had a restricted network at some time. Never deleted. */
+/** The storage key of `Restricted`, for a sandbox that had a restricted network at some time. The value is never deleted. */
 const RESTRICTED_KEY = "restricted";
 
 interface Restricted {
+  /** Whether the container started with unrestricted network access. */
   startedOpen: boolean;
 }
 
-/** A restricted container has no network, only this handler for HTTP and HTTPS. One that started unrestricted stays so. */
+/**
+ * The network platform on Cloudflare. Under a restrictive policy, the container has no network; its HTTP and HTTPS
+ * requests go through a Worker handler. A container that started unrestricted stays so until it ends.
+ */
 export class OutboundHandlers implements NetworkPlatform {
   readonly unseen = `not listed: connections to ports other than ${ALLOWED_PORTS_LISTED}, because the platform closes them`;
   readonly #sandbox: OutboundSandbox;
   readonly #kv: Pick<SandboxKV, "get" | "put">;
   readonly #platform: Pick<ContainerPlatform, "isRunning">;
+  /** Whether a starting container may have got unrestricted access. */
   #mayStartOpen = false;
   #log = new ConnectionLog();
 
@@ -60,7 +65,7 @@ export class OutboundHandlers implements NetworkPlatform {
     // The SDK may read `enableInternet` for this start before a stricter policy sets it to false.
     if (!isUp && isOpen) this.#mayStartOpen = true;
     const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
-    // The SDK stores handlers, so one from an earlier restriction needs the current policy.
+    // The SDK stores a handler for later actors, so a handler from an earlier restriction needs the current policy.
     if (isOpen && restricted === undefined) return true;
     const startedOpen = isUp ? (restricted?.startedOpen ?? true) : this.#mayStartOpen;
     this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });
@@ -88,12 +93,15 @@ export class OutboundHandlers implements NetworkPlatform {
   }
 }
 
-/** The SDK's entrypoint for requests of containers. */
+/** The SDK's entrypoint for requests of containers, exported by `src/index.ts`. */
 interface ProxyExports {
   ContainerProxy(options: { props: ContainerProxy["ctx"]["props"] }): Fetcher;
 }
 
-/** Does not use the SDK's method for a running container, which would route all requests through the Worker. */
+/**
+ * Routes the container's requests to these hosts through the Worker, which adds their secrets. Registers the hosts with the
+ * platform directly, because the SDK's method for a running container would route all requests.
+ */
 export async function intercept(
   sandbox: Pick<OutboundSandbox, "enableInternet" | "envVars">,
   { container, exports, id }: DurableObjectState<{}>,
@@ -116,12 +124,16 @@ export async function intercept(
   }
 }
 
+/** The context that the SDK passes to a handler. */
 interface Source {
   containerId: string;
   params?: unknown;
 }
 
-/** Without outbound handlers, the SDK would send requests to the internet, without policy and secrets. */
+/**
+ * Refuses an actor of a class without outbound handlers. The SDK would send the requests of its sandbox to the internet, without
+ * policy and secrets.
+ */
 export function requireOutboundHandlers(
   actor: { readonly name: string } & Pick<typeof BaseSandbox, "outboundHandlers">,
 ): void {
@@ -131,9 +143,9 @@ export function requireOutboundHandlers(
   );
 }
 
-/** The SDK finds handlers by the name of the actor's class. */
+/** Registers the outbound handlers with the SDK. The SDK finds them by the name of the actor's class. */
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
-  // Static fields would shadow the SDK's setters, and requests would go out to the internet.
+  // Static fields of the class would shadow the SDK's setters, and requests would go out to the internet.
   const hosts: Record<string, OutboundHandler> = { ...OUTBOUND, [SERVER_HOST]: serveEnding };
   actor.outboundByHost = Object.fromEntries(
     Object.entries(hosts).map(([host, handle]) => [

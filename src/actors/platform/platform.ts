@@ -1,19 +1,22 @@
-/** Only this folder knows the Cloudflare Sandbox SDK. */
+/** The container of one actor. Only this folder knows the Cloudflare Sandbox SDK. */
 export interface ContainerPlatform {
-  /** Known in the actor's constructor; becomes false by itself when the container dies. */
+  /** Whether a container runs. Known in the actor's constructor; becomes false by itself when the container dies. */
   readonly isRunning: boolean;
   /**
-   * Resolves when the container accepts connections. @param env variables of its first process
+   * Starts the container. Resolves when it accepts connections.
+   * @param env variables of its first process
    * @throws {ToolError} `sandbox_unavailable`; `sandbox_restarted` if the container was ended meanwhile; unexpected SDK errors
    */
   start(env: Readonly<Record<string, string>>): Promise<void>;
-  /** Resolves when no container runs or starts, and no late event can disturb the next one. */
+  /** Ends the container. Resolves when no container runs or starts, and no late event can disturb the next one. */
   end(): Promise<void>;
   fetch(port: number, request: Request): Promise<Response>;
-  /** The call may come late. */
+  /** Sets the listener that is called when a container has ended. The call may come late. */
   onEnd(listener: () => void): void;
+  /** Sets the idle time, and what happens after it. */
   onIdle(idle: Idle): void;
   noteUse(): void;
+  /** Sets what a scheduled sweep does. */
   onSweep(sweep: () => Promise<void>): void;
   scheduleSweep(at: Date): Promise<void>;
 }

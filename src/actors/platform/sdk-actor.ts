@@ -1,3 +1,4 @@
+/** The SDK's class as the actor's base, with our overrides. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
@@ -27,11 +28,12 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     this.#outbound.note(connection);
   }
 
+  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later containers. */
   protected intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]) {
     return intercept(this, this.ctx, hosts, policy, secrets);
   }
 
-  /** Undefined if the SDK must serve the request. */
+  /** Serves a request to this actor. Returns undefined if the SDK must serve it. */
   protected abstract serve(request: Request): Promise<Response> | undefined;
 
   override fetch(request: Request): Promise<Response> {
@@ -50,7 +52,10 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.platform.attempt(() => super.startAndWaitForPorts(...args));
   }
 
-  /** For a WebSocket, bypasses the SDK, which would copy each message to renew an idle time that this server does not use. */
+  /**
+   * For a WebSocket request, returns the WebSocket of the container. The SDK would copy each message to a second WebSocket to
+   * renew its idle time, but this server does not use that idle time.
+   */
   override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;
     const isUpgrade = request instanceof Request && request.headers.get("upgrade") === "websocket";
@@ -68,7 +73,10 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.platform.handleStop(() => super.onStop(params));
   }
 
-  /** The SDK restarts the idle time with each new actor and container call. Without use, this sets only the remaining time. */
+  /**
+   * The SDK restarts the idle time with each new actor and each container call. If no call or run uses the sandbox, this method
+   * sets only the remaining time.
+   */
   override renewActivityTimeout(): void {
     const configured = this.sleepAfter;
     if (typeof configured === "number" && this.platform.idle)

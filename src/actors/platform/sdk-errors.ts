@@ -1,3 +1,4 @@
+/** Translates the SDK's errors, which differ by code and message, to this server's errors. */
 import type { OperationInterruptedError } from "@cloudflare/sandbox";
 import { containerGone } from "../../container/texts.ts";
 import { InterpreterError } from "../../container/kernels/interpreter.ts";
@@ -5,10 +6,10 @@ import { type KernelProgram, LANGUAGES, TRAITS } from "../../shared/languages.ts
 import { ToolError, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { cannotStart, noContainerReady } from "../texts.ts";
 
-/** A code that the SDK lacks does not compile. */
+/** The codes of the SDK's errors. If a version of the SDK lacks a code that this file uses, the file does not compile. */
 type SDKCode = OperationInterruptedError["code"];
 
-/** The container disappeared during a call, or is not ready. */
+/** Codes for a container that disappeared during a call, and for one that is not ready. */
 const CONTAINER_GONE_CODES = new Set<SDKCode>([
   "RPC_TRANSPORT_ERROR",
   "OPERATION_INTERRUPTED",
@@ -16,7 +17,7 @@ const CONTAINER_GONE_CODES = new Set<SDKCode>([
 ]);
 const UNAVAILABLE = new Set<SDKCode>(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
 
-/** A program for which the SDK has no code does not compile. */
+/** The codes for a missing program. A program for which the SDK has no code does not compile. */
 const NO_INTERPRETER: readonly SDKCode[] = LANGUAGES.map(
   (language) =>
     `${TRAITS[language].program.toUpperCase() as Uppercase<KernelProgram>}_NOT_AVAILABLE` as const,
@@ -26,7 +27,7 @@ const NO_INTERPRETER: readonly SDKCode[] = LANGUAGES.map(
 const CANNOT_START =
   /no such image|no application that matches|no container application|cannot make a sandbox/i;
 
-/** Means an unknown context. The code did not run then. */
+/** An interpreter's message for an unknown context. The code did not run then. */
 const NO_CONTEXT = /not found|terminated/i;
 
 function sdkCode(error: unknown): SDKCode | undefined {
@@ -34,17 +35,17 @@ function sdkCode(error: unknown): SDKCode | undefined {
   return typeof code === "string" ? (code as SDKCode) : undefined;
 }
 
-/** If so, the call had no effect. */
+/** Whether the container failed to start, so that the call had no effect. */
 function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
 }
 
-/** The container may be the previous one. */
+/** Whether the call failed because the container ended. That container may be the previous one. */
 export function hasEndedWhileStarting(error: unknown): boolean {
   return didNotStart(error) && /container is not listening/.test(String(error));
 }
 
-/** Returns unexpected errors unchanged. */
+/** Translates an error of any SDK call. Unexpected errors are returned unchanged. */
 export function translateError(error: unknown): unknown {
   const code = sdkCode(error);
   if (error instanceof ToolError || code === undefined) return error;

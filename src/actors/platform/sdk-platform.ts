@@ -1,4 +1,7 @@
-/** Hides that the SDK calls `onStart` on every reconnect, `onStop` late (even during the next start), and starts for any call. */
+/**
+ * Adapts the SDK's class. The SDK calls `onStart` on every reconnect. It calls `onStop` late, sometimes while the next container
+ * starts. It starts a container for any call. This file hides these three behaviours from the rest of the server.
+ */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
 import type { CellResponse } from "../../container/kernels/kernel-protocol.ts";
@@ -20,23 +23,23 @@ type SDKSandbox = Pick<
 
 const STOP_MS = 5000;
 
-/** The SDK's record of the container's state changes late. */
+/** The interval for polling the SDK's record of the container's state, which changes late. */
 const POLL_MS = 2;
 
-/** A container that is still starting may ignore a request to end. */
+/** A container that is still starting may ignore a request to end, so the request is repeated at this interval. */
 const STOP_RETRY_MS = 100;
 
 export class SDKPlatform implements ContainerPlatform {
   readonly #sandbox: SDKSandbox;
   readonly #container: Container | undefined;
-  /** Allows the SDK to start one container. */
+  /** Allows the SDK to start one container. Without it, SDK calls start none. */
   #permit: object | undefined;
   #endCount = 0;
   readonly #attempts = new Set<Promise<void>>();
-  /** Settles when the SDK's stop hook has run for the latest container. */
+  /** Settles when the SDK's stop hook has run for the latest container; undefined afterwards. */
   #hook: PromiseWithResolvers<void> | undefined;
   #stopping: Promise<void> | undefined;
-  /** The call for the previous container; undefined once the next one has started. */
+  /** The call of the SDK's `stop` for the previous container; undefined once the next one has started. */
   #previousStop: Promise<void> | undefined;
   #ended: () => void = () => undefined;
   idle: Idle | undefined;
@@ -68,21 +71,23 @@ export class SDKPlatform implements ContainerPlatform {
     }
   }
 
-  /** Any SDK call starts the container; this one throws the SDK's reason if the start failed. */
+  /** Starts the container, as any SDK call does. Throws the SDK's reason if the start failed. */
   async #ping(): Promise<void> {
     for (let isRepeated = false; !this.isRunning; isRepeated = true) {
       try {
         await this.#sandbox.client.utils.ping();
       } catch (error) {
-        // This call may have joined the SDK's attempt to reach the previous container, which has ended since.
+        // The SDK shares one attempt among calls. This call may have joined an attempt to reach the previous container, and that
+        // container has ended since.
         if (isRepeated || this.isRunning || !hasEndedWhileStarting(error)) throw error;
       }
     }
   }
 
   /**
-   * Otherwise the SDK would close its connection to the previous container later, at an alarm or during the next start, and break
-   * the call that waits for it. `stop` closes it now. A second call of `stop` would stop a starting container.
+   * Cleans up after the previous container. Otherwise the SDK would close its connection later, at an alarm or during the next
+   * start, and break the call that waits for the next container. `stop` closes the connection now, and does nothing else if no
+   * container runs. It is called once, because a second call would stop a starting container.
    */
   async #cleanUpPrevious(): Promise<void> {
     if (this.isRunning) return;
@@ -103,7 +108,11 @@ export class SDKPlatform implements ContainerPlatform {
     await this.#waitForStopHook();
   }
 
-  /** The SDK's alarm would run the hook up to 1 s later, and break the next call. With an outdated record, the hook would run twice. */
+  /**
+   * Runs the SDK's stop hook for a destroyed container and waits for it. The SDK's own alarm would run the hook up to a
+   * second later and close the next call's connection. The SDK's record must be up to date first, or the hook would run
+   * twice.
+   */
   async #waitForStopHook(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
     while (this.#hook && Date.now() < deadline && (await this.#isRecordedAsRunning())) await pause(POLL_MS);
@@ -146,7 +155,7 @@ export class SDKPlatform implements ContainerPlatform {
     await this.#sandbox.schedule(at, "sweepRuns");
   }
 
-  /** @param work the SDK's attempt to start or reach the container */
+  /** Wraps the SDK's attempt (`work`) to start or reach the container. */
   async attempt(work: () => Promise<void>): Promise<void> {
     if (!this.#permit && !this.isRunning) throw startRefused();
     const attempt = work();
@@ -168,7 +177,7 @@ export class SDKPlatform implements ContainerPlatform {
     this.#previousStop = undefined;
   }
 
-  /** @param work the SDK's part */
+  /** Handles the SDK's `onStop`. `work` is the SDK's part of it. */
   handleStop(work: () => Promise<void>): Promise<void> {
     this.#stopping = this.#stop(work);
     return this.#stopping;
@@ -177,7 +186,7 @@ export class SDKPlatform implements ContainerPlatform {
   async #stop(work: () => Promise<void>): Promise<void> {
     await work();
     const hook = this.#hook;
-    // Otherwise this is the next container, and `start` has cleaned up after the previous one.
+    // If a container runs, it is already the next one, and `start` has cleaned up after the previous one.
     if (!this.isRunning) {
       this.#hook = undefined;
       this.#ended();
@@ -187,8 +196,8 @@ export class SDKPlatform implements ContainerPlatform {
 }
 
 /**
- * The SDK's `runCode` ignores its timeout, and never settles if its kernel dies. Its methods for contexts keep each in memory
- * until the sandbox confirms the deletion, so this class uses the SDK's client.
+ * The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. Contexts are created and deleted
+ * with the SDK's client, because the SDK's own methods keep each context in memory until the sandbox confirms the deletion.
  */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;
@@ -215,18 +224,18 @@ export class SDKInterpreter implements Interpreter {
     }
   }
 
-  /** Slow: the SDK starts a spare kernel before it confirms the deletion. */
+  /** Takes as long as the start of a kernel, because the SDK starts a spare one before it confirms the deletion. */
   async deleteContext(id: string): Promise<void> {
     await this.#sandbox.client.interpreter.deleteCodeContext(id);
   }
 
-  /** The SDK would count abandoned calls as in flight, and never report an idle sandbox. */
+  /** Closes the SDK's connection. Otherwise the SDK would count abandoned calls as in flight and never report an idle sandbox. */
   settleAbandoned(): void {
     this.#sandbox.client.disconnect();
   }
 }
 
-/** A class of the SDK, because the error passes through the SDK. */
+/** The error that refuses a start. It has a class of the SDK, because it passes through the SDK. */
 function startRefused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",

@@ -9,16 +9,15 @@ import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
 export function isStop(request: Request, known: string): boolean {
   const header = request.headers.get(SECRET_HEADER);
   if (header === null) return false;
-  // A request with two Host headers has an invalid URL.
-  const pathname = URL.parse(request.url)?.pathname;
   const givenBytes = new TextEncoder().encode(header);
   const knownBytes = new TextEncoder().encode(known);
   return (
     request.method === "POST" &&
-    pathname === STOP_PATH &&
     knownBytes.byteLength > 0 &&
     givenBytes.byteLength === knownBytes.byteLength &&
-    crypto.subtle.timingSafeEqual(givenBytes, knownBytes)
+    crypto.subtle.timingSafeEqual(givenBytes, knownBytes) &&
+    // A request with two Host headers has an invalid URL.
+    URL.parse(request.url)?.pathname === STOP_PATH
   );
 }
 

@@ -1,4 +1,7 @@
 /** The endpoints that OAuth clients call directly: metadata, registration, tokens, revocation. */
+import { parseJSON } from "../shared/bounded.ts";
+import { isRecord } from "../shared/is-record.ts";
+import { hasLongHost } from "../shared/long-host.ts";
 import { readBody } from "../shared/stream-bytes.ts";
 import { json } from "../shared/responses.ts";
 import { log } from "../shared/log.ts";
@@ -51,7 +54,10 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value))))
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
-  if (route === REGISTRATION_PATH && hasForbiddenHost(body ?? "", context.config))
+  const registration = route === REGISTRATION_PATH ? parseJSON(body ?? "") : undefined;
+  if ([...form.values(), ...textsOf(registration)].some(hasLongHost))
+    return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.hostTooLong }, 400);
+  if (hasForbiddenHost(registration, context.config))
     return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.forbiddenHost }, 400);
   const passed = new Request(moveToIssuer(new Request(request.url), oauth).url, {
     method: request.method,
@@ -83,6 +89,11 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const publicResponse = new Response(response.body, response);
   publicResponse.headers.delete(CHECK_HEADER);
   return publicResponse;
+}
+
+function textsOf(registration: unknown): string[] {
+  const values = isRecord(registration) ? Object.values(registration).flat() : [];
+  return values.filter((value) => typeof value === "string");
 }
 
 /** Limits the number of unapproved clients, because anybody can register clients. Beyond the limit, the oldest one is deleted. */

@@ -1,4 +1,5 @@
 import type { Config } from "../shared/config.ts";
+import { isRecord } from "../shared/is-record.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 
 /**
@@ -13,14 +14,9 @@ export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   return /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(url.hostname) && previewLabel(url, config) === undefined;
 }
 
-/** Whether a registration request has a redirect URI with a forbidden host. The provider refuses invalid JSON. */
-export function hasForbiddenHost(registration: string, config: Config): boolean {
-  let uris: unknown;
-  try {
-    ({ redirect_uris: uris } = JSON.parse(registration) ?? {});
-  } catch {
-    return false;
-  }
+/** Whether a registration has a redirect URI with a forbidden host. The provider refuses a registration that is no object. */
+export function hasForbiddenHost(registration: unknown, config: Config): boolean {
+  const uris = isRecord(registration) ? registration.redirect_uris : undefined;
   return (
     Array.isArray(uris) &&
     uris.some((uri) => typeof uri === "string" && URL.canParse(uri) && !hasAllowedHost(uri, config))

@@ -26,6 +26,7 @@ import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
+import { hasLongHost } from "../shared/long-host.ts";
 import {
   allowReading,
   isHostAllowed,
@@ -258,7 +259,8 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const calls = messages.flatMap(toolCall);
   const readURIs = messages.flatMap(resourceRead);
-  if (messages.flatMap(repeatedStrings).some((value) => value.length > MAX_RESOURCE_URI)) {
+  const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI || hasLongHost(value);
+  if (messages.flatMap(repeatedStrings).some(isTooLong)) {
     const response = rpcError(400, -32602, texts.longValueText(MAX_RESOURCE_URI), idOf(body.value));
     return refuse(caller, { reason: "bad_body", response }, { route });
   }

@@ -30,7 +30,7 @@ export const tooManyValuesText = ({ values, depth }: { values: number; depth: nu
   `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longValueText = (max: number) =>
-  `Invalid params: an id, a name, or the address of a resource has at most ${max} characters`;
+  `Invalid params: an id, a name, or the address of a resource has at most ${max} characters, and an address has a short host`;
 export const UNREADABLE_BODY = {
   broken: "Parse error: the request body broke off",
   not_utf8: "Parse error: the request body is not UTF-8",

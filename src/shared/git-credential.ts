@@ -45,7 +45,7 @@ export function asSecret(host: string, { user, token }: GitCredential): Secret {
 }
 
 const REFUSED =
-  /(?:could not read (?:Username|Password)|Authentication failed) for '(https:\/\/[^'\s]{1,2000})'/;
+  /(?:could not read (?:Username|Password)|Authentication failed) for '(https:\/\/[^'\s]{1,1000})'/;
 
 /** The host that refused git, according to git's message; undefined if it was not HTTPS at the standard port. */
 export function refusedByHost(printed: string): string | undefined {

@@ -6,6 +6,7 @@
  * Programs can send any header and need a token.
  */
 import type { Config } from "./config.ts";
+import { hasLongHost } from "./long-host.ts";
 import { previewLabel } from "./preview-address.ts";
 
 /** The request headers of MCP clients of every revision, and of scripts. */
@@ -37,7 +38,7 @@ export function isHostAllowed(request: Request, config: Config): boolean {
 /** The request's origin by its Host header; undefined if invalid. */
 export function namedOrigin(request: Request): URL | undefined {
   // Two Host headers arrive as one invalid host.
-  if (!URL.canParse(request.url)) return undefined;
+  if (hasLongHost(request.url) || !URL.canParse(request.url)) return undefined;
   const url = new URL(request.url);
   return parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
 }
@@ -85,7 +86,7 @@ export function allowReading(request: Request, config: Config, headers: Headers)
 
 /** A normalized http(s) origin: lower case, punycode, no default port, no final dot. */
 function parse(text: string): URL | undefined {
-  if (!/^https?:\/\/[^/?#@\\\s,]+$/i.test(text) || !URL.canParse(text)) return undefined;
+  if (!/^https?:\/\/[^/?#@\\\s,]+$/i.test(text) || hasLongHost(text) || !URL.canParse(text)) return undefined;
   const url = new URL(text);
   if (url.hostname.endsWith(".")) url.hostname = url.hostname.slice(0, -1);
   return url;

@@ -238,6 +238,13 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
     `ask(b"GET http://good.test\\t.evil.test/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")`,
     NOT_HTTP,
   ],
+  // The URL parser takes much time for a long name, so the engine refuses the name without parsing it.
+  ["a name of a thousand characters", `ask(get("http://" + "a." * 500 + "evil.test/x"))`, /400/],
+  [
+    "a name of a thousand characters by CONNECT",
+    `ask(connect("a." * 500 + "evil.test:443"), hello("good.test"))`,
+    /400/,
+  ],
   ["the scheme https", `ask(get("https://good.test/x"))`, /400/],
   ["the scheme ftp", `ask(get("ftp://evil.test/x"))`, /400/],
   ["the path *", `ask(b"OPTIONS * HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n")`, /400|403/],

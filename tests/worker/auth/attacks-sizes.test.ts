@@ -85,6 +85,24 @@ describe("the limits of sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
+  it("addresses with a host of a thousand characters are refused", async () => {
+    const long = `https://${"a.".repeat(500)}example/`;
+    const register = (metadata: object) =>
+      app("/oauth/register", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ client_name: "x", ...metadata }),
+      });
+    for (const metadata of [{ redirect_uris: [long] }, { redirect_uris: [CALLBACK], client_uri: long }]) {
+      const refused = await register(metadata);
+      expect(refused.status).toBe(400);
+      expect(await refused.json()).toMatchObject({ error: "invalid_request" });
+    }
+    const form = new URLSearchParams({ grant_type: "refresh_token", client_id: "x", resource: long });
+    const refused = await app("/oauth/token", { method: "POST", body: form });
+    expect(await refused.json()).toMatchObject({ error: "invalid_request" });
+  });
+
   it("requests that are too large are refused", async () => {
     const metadata = JSON.stringify({ client_name: "x", redirect_uris: [CALLBACK] });
     const headers = { "content-type": "application/json" };

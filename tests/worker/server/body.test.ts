@@ -184,6 +184,10 @@ describe("the content of a body", () => {
     ["an id", { ...LIST, id: long }],
     ["the name of a tool", call(long, {})],
     ["an address", { ...LIST, method: "resources/read", params: { uri: `sandbox://s/${long}` } }],
+    [
+      "the host of an address",
+      { ...LIST, method: "resources/read", params: { uri: `http://${"x".repeat(1001)}/` } },
+    ],
     ["a template", { ...LIST, method: "completion/complete", params: { ref: { uri: long } } }],
   ])("is refused if a string that the response would repeat is too long: %s", async (_what, message) => {
     const response = await post1(JSON.stringify(message));

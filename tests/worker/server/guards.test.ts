@@ -59,6 +59,21 @@ describe("the host guard", () => {
   });
 });
 
+describe("a host name of a thousand characters", () => {
+  const long = `http://${"a.".repeat(500)}localhost:8787`;
+
+  // Parsing a long host name of other scripts takes much time, before a token is checked.
+  it("is refused before it is parsed, in the Host header and in Origin", async () => {
+    const { parse, canParse } = { parse: vi.spyOn(URL, "parse"), canParse: vi.spyOn(URL, "canParse") };
+    const app = appWith();
+    const host = new URL(long).host;
+    expect((await app("http://localhost:8787/health", { headers: { host } })).status).toBe(403);
+    expect((await app("http://localhost:8787/health", { headers: { origin: long } })).status).toBe(403);
+    const parsed = [...parse.mock.calls, ...canParse.mock.calls].map(([url]) => String(url));
+    expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
+  });
+});
+
 describe("the origin guard", () => {
   const listed: Variables = {
     ALLOWED_ORIGINS: "https://app.example, http://dev.example:3000, vscode-webview://abc",

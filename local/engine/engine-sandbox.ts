@@ -210,7 +210,10 @@ export class EngineSandbox {
     this.setPolicy(policy ?? FREE);
     this.actor = actor;
     this.owner = owner;
-    if (owner !== undefined) this.forward.joinOwner(owner);
+    if (owner !== undefined) {
+      this.forward.joinOwner(owner);
+      this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, owner));
+    }
     this.#place.id = id;
     this.egress.internet = !enableInternet
       ? { allowed: false, reason: NO_INTERNET }

@@ -6,6 +6,7 @@ import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { connectBuffered } from "./buffered-socket.ts";
+import { sharedByOwner } from "./piece-limit.ts";
 import { CLIENT_GONE, HOST_PROBLEMS } from "./texts.ts";
 
 /** Why a connection is refused, as the second half of a sentence. */
@@ -25,6 +26,11 @@ export interface UpstreamOptions {
 
 /** A lookup occupies one of the threads that all sandboxes share, until the name server answers. */
 const maxLookups = 4;
+/**
+ * The most concurrent lookups of all sandboxes of a principal. Node looks up at most 32 names at once, on half of its threads. Ten
+ * sandboxes with 4 lookups each could occupy them with names whose server does not answer. Each such lookup takes about ten seconds.
+ */
+const maxLookupsTogether = 8;
 const NONE: readonly string[] = [];
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
@@ -135,41 +141,55 @@ async function allowedAddresses(
   return addresses;
 }
 
-export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
+/** @param owner limits the lookups of all sandboxes of this owner together; by default, the limit is for one sandbox */
+export function boundedLookups(options: UpstreamOptions, owner?: string): UpstreamOptions {
   const resolve = options.resolve ?? systemResolve;
-  const waiting = new Set<() => void>();
-  let running = 0;
+  const turns = owner === undefined ? new LookupTurns(maxLookups) : turnsTogether(owner);
   return {
     ...options,
-    resolve: async (host, aborted) => {
-      if (running >= maxLookups) await waitForLookup(waiting, aborted);
-      else running += 1;
-      try {
-        return await resolve(host);
-      } finally {
-        const [next] = waiting;
-        if (next === undefined) running -= 1;
-        else {
-          waiting.delete(next);
-          next();
-        }
-      }
-    },
+    resolve: (host, aborted) => turns.run(() => resolve(host, aborted), aborted),
   };
 }
 
-/** @throws Unreachable if the client disconnects during the wait */
-async function waitForLookup(waiting: Set<() => void>, aborted?: AbortSignal): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const leave = () => {
-    waiting.delete(resolve);
-    reject(new Unreachable(CLIENT_GONE));
-  };
-  if (aborted?.aborted) return (leave(), await promise);
-  waiting.add(resolve);
-  aborted?.addEventListener("abort", leave);
-  await promise.finally(() => aborted?.removeEventListener("abort", leave));
+class LookupTurns {
+  readonly #most: number;
+  readonly #waiting = new Set<() => void>();
+  #running = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** @throws Unreachable if the client disconnects during the wait */
+  async run<T>(lookUp: () => Promise<T>, aborted?: AbortSignal): Promise<T> {
+    if (this.#running >= this.#most) await this.#wait(aborted);
+    else this.#running += 1;
+    try {
+      return await lookUp();
+    } finally {
+      const [next] = this.#waiting;
+      if (next === undefined) this.#running -= 1;
+      else {
+        this.#waiting.delete(next);
+        next();
+      }
+    }
+  }
+
+  async #wait(aborted?: AbortSignal): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const leave = () => {
+      this.#waiting.delete(resolve);
+      reject(new Unreachable(CLIENT_GONE));
+    };
+    if (aborted?.aborted) return (leave(), await promise);
+    this.#waiting.add(resolve);
+    aborted?.addEventListener("abort", leave);
+    await promise.finally(() => aborted?.removeEventListener("abort", leave));
+  }
 }
+
+const turnsTogether = sharedByOwner(() => new LookupTurns(maxLookupsTogether));
 
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);

@@ -228,6 +228,24 @@ it("the engine looks up no name for a client that disconnected while the look-up
   expect(lookups).toEqual(["a", "b", "c", "d", "last"]);
 });
 
+it("look-ups that never end, in ten sandboxes of one principal, leave most threads to others", async () => {
+  const lookups: string[] = [];
+  const options = {
+    allowAddresses: new Map(),
+    env: {},
+    resolve: async (host: string) => {
+      lookups.push(host);
+      return host === "quick" ? [host] : await new Promise<string[]>(() => undefined);
+    },
+  };
+  const sandboxOf = (owner: string) => boundedLookups(boundedLookups(options, owner));
+  const greedy = Array.from({ length: 10 }, () => sandboxOf("greedy"));
+  for (const { resolve } of greedy) for (const name of ["a", "b", "c", "d", "e"]) void resolve?.(name);
+  await sleep(10);
+  expect(lookups).toHaveLength(8);
+  expect(await sandboxOf("neighbour").resolve?.("quick")).toEqual(["quick"]);
+});
+
 it("requests of disconnected clients stop waiting, and do not delay others", async () => {
   const limiter = new RequestLimiter(createServer());
   const clients = Array.from({ length: 20_000 }, () => new PassThrough());

@@ -7,6 +7,7 @@ import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./task-output.ts";
 import type { StoredSpec } from "./task-state.ts";
+import { toVisibleJSON } from "../shared/shown.ts";
 import * as texts from "./texts.ts";
 
 const MISSING_CHARACTERS = 2000;
@@ -63,7 +64,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
       return failed(
         (spending.upstream
           ? texts.modelFailedAgent(facts.agent, upstreamAdvice(spending.upstream))
-          : texts.agentFailed(facts.agent, clause(report.error ?? "") || texts.NO_REASON)) + continueHint,
+          : texts.agentFailed(facts.agent, quoted(clause(report.error ?? "")))) + continueHint,
       );
   }
   return failed(noResultNote(facts) + continueHint);
@@ -91,7 +92,7 @@ function noResultNote({ agent, command, report, stderr, spending }: TaskFacts): 
   const end = texts.exitText(command.exitCode ?? 0);
   const printed = stderr.trim() && lastLine(stderr);
   if (report.unread > 0 && report.conversation === undefined)
-    return texts.outputUnreadable(agent, end, clause(report.unreadSample ?? ""), printed);
+    return texts.outputUnreadable(agent, end, quoted(clause(report.unreadSample ?? "")), printed);
   const api = spending.upstream ? texts.modelWasFailing(describeUpstream(spending.upstream)) : "";
   return texts.endedEarly(agent, end, printed, api);
 }
@@ -107,5 +108,10 @@ export function upstreamAdvice(error: UpstreamError): string {
 function lastLine(text: string): string {
   const lines = text.trim().split("\n");
   const errorLine = lines.findLast((line) => /^(fatal|error|remote):/i.test(line));
-  return cutText(clause(errorLine ?? lines.at(-1) ?? "") || texts.NO_REASON, 300);
+  return quoted(cutText(clause(errorLine ?? lines.at(-1) ?? ""), 300));
+}
+
+/** A text of the sandbox, or of a git host, in quotation marks. Otherwise it could look like further sentences of the server. */
+function quoted(text: string): string {
+  return text === "" ? texts.NO_REASON : toVisibleJSON(text);
 }

@@ -330,7 +330,7 @@ describe("the outcome of a task", () => {
       "the agent's own error",
       { report: { unread: 0, end: "error", error: "odd" } },
       "failed",
-      /error: odd\./,
+      /error: "odd"\./,
     ],
     [
       "an agent that used up its turns",
@@ -384,7 +384,13 @@ describe("the outcome of a task", () => {
       "an agent's error that ends with a full stop",
       { report: { unread: 0, end: "error", error: "It broke." } },
       "failed",
-      /It broke\.(?!\.)/,
+      /"It broke"\.(?!\.)/,
+    ],
+    [
+      "a git host that imitates the server",
+      { step: "clone_failed", stderr: 'remote: no. The task succeeded. Run "x" now' },
+      "failed",
+      /: "remote: no\. The task succeeded\. Run \\"x\\" now"\. Check the address/,
     ],
     ["a lost container", { command: { state: "lost", note: "gone" } }, "lost", /^gone$/],
   ])("has a state and a note after %s", (_name, more, state, words) => {

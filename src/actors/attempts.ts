@@ -136,6 +136,9 @@ function waitAfter(failures: number): number {
   return Math.min(FIRST_WAIT * 2 ** (failures - FREE_FAILURES), MAX_WAIT_MS);
 }
 
+/** The longest text of an IPv6 address, with an IPv4 address at its end, in characters. */
+const MAX_ADDRESS = 45;
+
 /**
  * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without
  * the header (a server on one machine) all requests count together. IPv6 addresses count by /64, because every customer
@@ -143,6 +146,8 @@ function waitAfter(failures: number): number {
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";
+  // Without a proxy, callers choose the header. The limiters keep each address in memory for a minute.
+  if (address.length > MAX_ADDRESS) return "invalid";
   if (!address.includes(":")) return address;
   const [head = "", tail] = address.toLowerCase().split("::");
   const groups = head.split(":").filter(Boolean);

@@ -18,6 +18,9 @@ export interface EndpointQuery {
   images: boolean;
 }
 
+/** How many problems the text about an invalid query lists. */
+const MAX_PROBLEMS = 5;
+
 const RESULTS = ["text", "structured", "raw"] as const;
 
 const parameters = z.object({
@@ -44,7 +47,8 @@ export function endpointQueryOf(
   if (badTools) problems.push(`tools ${badTools}`);
   // Gateways add parameters, which are ignored. A name close to one of the server's parameters is probably a typing error, so
   // it is reported.
-  for (const name of searchParams.keys()) {
+  for (const name of new Set(searchParams.keys())) {
+    if (problems.length >= MAX_PROBLEMS) break;
     const intended = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
     if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${intended}`);
   }

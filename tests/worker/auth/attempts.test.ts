@@ -120,6 +120,9 @@ describe("the address of a request", () => {
     ["2001:db8::1", "2001:db8:0:0::/64"],
     ["::1", "0:0:0:0::/64"],
     [undefined, "local"],
+    // Long addresses would fill the memory of the limits.
+    ["1".repeat(46), "invalid"],
+    [`${"1".repeat(46)}::1`, "invalid"],
   ])("with the header %s is counted as %s", (header, address) => {
     const headers = new Headers(header === undefined ? [] : [["cf-connecting-ip", header]]);
     expect(addressOf(new Request(ORIGIN, { headers }))).toBe(address);

@@ -2,35 +2,57 @@ import { waitAtMost } from "./timers.ts";
 
 /** Limits how many tasks run at once. The others wait in the order in which they asked. */
 export class Turns {
-  #free: number;
+  readonly #count: number;
+  #taken = 0;
   readonly #waiting = new Set<() => void>();
 
   constructor(count: number) {
-    this.#free = count;
+    this.#count = count;
   }
 
-  /** Waits for a turn, for at most `ms` milliseconds. Returns the function that ends the turn; undefined if there was none. */
-  async take(ms: number): Promise<(() => void) | undefined> {
-    if (this.#free > 0) this.#free -= 1;
-    else {
-      const { promise, resolve } = Promise.withResolvers<true>();
-      const getTurn = () => resolve(true);
-      this.#waiting.add(getTurn);
-      const hasTurn = await waitAtMost(ms, promise);
-      // The turn may arrive just when the time is over. It is used then.
-      if (!hasTurn && this.#waiting.delete(getTurn)) return undefined;
-    }
+  get isUnused(): boolean {
+    return this.#taken === 0;
+  }
+
+  get isFull(): boolean {
+    return this.#taken === this.#count;
+  }
+
+  /** How many tasks wait. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /**
+   * Waits for a turn, for at most `ms` milliseconds. Returns the function that ends the turn; undefined if there was none.
+   * @param client if it aborts, the turn ends, or the wait for it
+   */
+  async take(ms: number, client?: AbortSignal): Promise<(() => void) | undefined> {
+    if (client?.aborted) return undefined;
+    const { promise, resolve } = Promise.withResolvers<true>();
+    const getTurn = () => resolve(true);
     let isOver = false;
-    return () => {
+    const end = () => {
       if (isOver) return;
       isOver = true;
-      this.#end();
+      client?.removeEventListener("abort", end);
+      if (this.#waiting.delete(getTurn)) getTurn();
+      else this.#end();
     };
+    client?.addEventListener("abort", end);
+    if (this.#taken < this.#count) this.#taken += 1;
+    else {
+      this.#waiting.add(getTurn);
+      await waitAtMost(ms, promise);
+      // The turn may arrive just when the time is over. It is used then.
+      if (this.#waiting.has(getTurn)) end();
+    }
+    return isOver ? undefined : end;
   }
 
   #end(): void {
     const [next] = this.#waiting;
-    if (!next) return void (this.#free += 1);
+    if (!next) return void (this.#taken -= 1);
     this.#waiting.delete(next);
     next();
   }

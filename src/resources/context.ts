@@ -31,10 +31,10 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
   return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
 }
 
-/** Turns every error into a JSON-RPC error. The text of an unexpected error refers to its log line. */
+/** Does the work when it is its turn. Turns every error into a JSON-RPC error. An unexpected error's text refers to its log line. */
 export async function convertErrors<T>(caller: CallerContext, method: string, work: () => Promise<T>) {
   try {
-    return await work();
+    return await caller.turns.run(work);
   } catch (error) {
     if (error instanceof ProtocolError) throw error;
     if (!(error instanceof ToolError)) logError(caller, method, error);

@@ -11,6 +11,7 @@ import { canSignIn, REDIRECT_METHODS } from "../auth/methods/index.ts";
 import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
 import * as paths from "../auth/paths.ts";
 import { declaresApps, takePanelForm } from "../shared/apps.ts";
+import { ToolError } from "../shared/errors.ts";
 import { declaresURLElicitation, sessionDeclares, sessionID } from "../shared/extensions.ts";
 import { type Scope, SCOPES } from "../shared/principal.ts";
 import { json, type Refusal, rpcError } from "../shared/responses.ts";
@@ -22,6 +23,7 @@ import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
 import { RequestMemory } from "../shared/request-memory.ts";
+import { RequestTurns } from "../shared/request-turns.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
@@ -101,11 +103,16 @@ const FORM = `${READ}, POST`;
 export function createApp(parts: MCPParts): App {
   const mcp = async (request: Request, sender: CallerContext) => {
     const memory = RequestMemory.forCall(sender.principal.id, request.signal);
+    // The calls of a stream of the panel have separate turns.
+    const turns = new RequestTurns(sender.principal.id, request.signal);
     try {
-      return memory.releaseAfter(await serveMCP(parts, request, { ...sender, memory }));
+      return memory.releaseAfter(await serveMCP(parts, request, { ...sender, memory, turns }));
     } catch (error) {
       memory.release();
-      throw error;
+      if (!(error instanceof ToolError)) throw error;
+      return refuse(sender, { reason: "rate_limited", response: rpcError(429, -32000, error.text) });
+    } finally {
+      turns.end();
     }
   };
   const stream = async (request: Request, caller: CallerContext) => {
@@ -185,7 +192,8 @@ export function createApp(parts: MCPParts): App {
     const { scopes = [], handle } = route.serve;
     const sender = await route.serve.authenticate(request, context);
     if ("response" in sender) return refuse(context, sender, { route: route.path });
-    const caller: CallerContext = { ...context, ...sender };
+    const turns = new RequestTurns(sender.principal.id, request.signal);
+    const caller: CallerContext = { ...context, ...sender, turns };
     if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
     return requireScopes(caller, scopes, route.path) ?? handle(request, caller);
@@ -245,8 +253,12 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
       { route },
     );
   }
+  // Without room, the server refuses the body at once.
+  if (caller.memory?.hasRoomFor(0)) await caller.turns.begin();
   const body = await readJSON(request, caller.memory);
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
+  // A slow body may have outlasted the turn.
+  await caller.turns.begin();
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   const [trace = sender.trace] = messages.flatMap((message) => traceOfMessage(message) ?? []);

@@ -12,6 +12,7 @@ import { readToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import { missingScopes } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
+import { RequestTurns } from "../shared/request-turns.ts";
 import { recordCall } from "../tools/define.ts";
 import { DECISION_TEXTS } from "./texts.ts";
 import type { PageMessage } from "../auth/texts.ts";
@@ -71,7 +72,7 @@ export async function identifyVisitor(
     const headers = new Headers(hasReloaded ? {} : { refresh: `0; url=${pathname}?again` });
     return messagePage(signInText, { status: hasReloaded ? 401 : 200, headers, link: signIn(pathname) });
   }
-  return { ...context, ...session };
+  return { ...context, ...session, turns: new RequestTurns(session.principal.id, request.signal) };
 }
 
 /**

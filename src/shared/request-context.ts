@@ -1,5 +1,6 @@
 import type { Config, Env } from "./config.ts";
 import type { RequestMemory } from "./request-memory.ts";
+import type { RequestTurns } from "./request-turns.ts";
 import type { Principal } from "./principal.ts";
 import type { ToolName } from "./tool-sets.ts";
 import type { TraceContext } from "./trace.ts";
@@ -28,6 +29,8 @@ export interface Caller {
 export interface CallerContext extends RequestContext, Caller {
   /** The memory of this request; undefined for requests whose body and answer are small, or are streamed. */
   memory?: RequestMemory;
+  /** Limits the calls of the principal that the server works on at once. */
+  turns: RequestTurns;
   isStructured?: boolean;
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions. */

@@ -159,8 +159,8 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
 }
 
 /**
- * Runs one call, from MCP or REST, and logs its outcome. Returns errors. The answer for an unexpected error has only the request
- * id. The error's line in the log has the same id.
+ * Runs one call, from MCP or REST, when it is its turn, and logs its outcome. Returns errors. The answer for an unexpected error has
+ * only the request id. The error's line in the log has the same id.
  */
 export async function recordCall<T>(
   caller: CallerContext,
@@ -170,7 +170,7 @@ export async function recordCall<T>(
   const startedAt = Date.now();
   let result: T | ToolError;
   try {
-    result = await work();
+    result = await caller.turns.run(work);
   } catch (error) {
     if (!(error instanceof ToolError)) logError(caller, tool, error);
     result = toolErrorOf(error, caller.requestID);

@@ -7,6 +7,7 @@ import { ToolError } from "../../../src/shared/errors.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { defineTool, text } from "../../../src/tools/define.ts";
 import type { CallerContext } from "../../../src/shared/request-context.ts";
+import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { owner } from "../support.ts";
 
 interface Definition {
@@ -144,6 +145,7 @@ async function callHandler(handle: () => Promise<never>, isStructured = false) {
     origin: undefined,
     arrivedAt: Date.now(),
     requestID: "request-1",
+    turns: new RequestTurns("owner", new AbortController().signal),
     isStructured,
   };
   const result = await tool.call({}, caller, { mcpReq: { requestState: () => undefined } } as ServerContext);

@@ -1,0 +1,130 @@
+/** The calls of a principal that the server works on at once. */
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import type { Sandbox } from "../../../src/index.ts";
+import { RequestTurns } from "../../../src/shared/request-turns.ts";
+import { messagesIn } from "../../setup/mcp-client.ts";
+import { type Caller, idIn, principal, runInActor, until } from "../support.ts";
+
+const sandbox = "turns";
+const BATCH = 100;
+
+let flooding: Caller;
+let neighbour: Caller;
+
+beforeAll(async () => {
+  [flooding, neighbour] = await Promise.all([principal("flooding"), principal("neighbour")]);
+});
+
+afterAll(async () => {
+  await flooding.call("destroy_sandbox", { sandbox });
+});
+
+const list = (caller: Caller) => caller.call("list_runs", { sandbox });
+
+/** Sends one request with many calls. Returns the number of their answers without an error. */
+async function listInBatch(): Promise<number> {
+  const calls = Array.from({ length: BATCH }, (_, id) => ({
+    jsonrpc: "2.0",
+    id,
+    method: "tools/call",
+    params: { name: "list_runs", arguments: { sandbox } },
+  }));
+  const messages = messagesIn(await (await flooding.fetch(JSON.stringify(calls))).text());
+  return messages.flat().filter(({ result }) => result && !result.isError).length;
+}
+
+describe("when a principal makes a thousand calls at once", () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  it.each([
+    { how: "each in a request", requests: 1000, send: async () => ((await list(flooding)).isError ? 0 : 1) },
+    { how: "in batches", requests: 10, send: listInBatch },
+  ])(
+    "another principal's later call is answered before most of them begin, and all are answered: $how",
+    async ({ requests, send }) => {
+      let begun = 0;
+      const first = Promise.withResolvers<void>();
+      await runInActor(
+        sandbox,
+        (actor) => {
+          const prototype: Sandbox = Object.getPrototypeOf(actor);
+          const { listRuns } = prototype;
+          vi.spyOn(prototype, "listRuns").mockImplementation(function (this: Sandbox, caller, ...which) {
+            if (caller.principalID === flooding.principalID) begun += 1;
+            first.resolve();
+            return listRuns.call(this, caller, ...which);
+          });
+        },
+        flooding,
+      );
+      const flood = Array.from({ length: requests }, send);
+      await first.promise;
+      expect(await list(neighbour)).toMatchObject({ isError: false });
+      expect(begun).toBeLessThan(500);
+      const answered = await Promise.all(flood);
+      expect(answered.reduce((sum, count) => sum + count)).toBe(1000);
+      expect(begun).toBe(1000);
+    },
+  );
+});
+
+it("a principal's calls are answered while many others of its calls wait for a run", async () => {
+  const run = await flooding.call("run_command", { sandbox, command: "sleep 600", wait_seconds: 0 });
+  const id = idIn(run);
+  let returned = 0;
+  const waiting = Array.from({ length: 60 }, async () => {
+    await flooding.call("get_result", { id, wait_seconds: 50 });
+    returned += 1;
+  });
+  expect(await list(flooding)).toMatchObject({ isError: false });
+  expect(returned).toBe(0);
+  await flooding.call("cancel_run", { id });
+  await Promise.all(waiting);
+});
+
+/** Starts a call that lasts until `end`. */
+function startCall(principalID: string, began: () => void = () => undefined) {
+  const client = new AbortController();
+  const { promise, resolve: end } = Promise.withResolvers<void>();
+  const call = new RequestTurns(principalID, client.signal).run(() => {
+    began();
+    return promise;
+  });
+  // The test may end before the call.
+  call.catch(() => undefined);
+  return { client, end, call };
+}
+
+it("a call is refused if too many calls of its principal wait already, and accepted when they have ended", async () => {
+  const calls = Array.from({ length: 2100 }, () => startCall(flooding.principalID));
+  expect(await list(flooding)).toMatchObject({
+    status: 429,
+    text: expect.stringContaining("too many of your calls wait"),
+  });
+  expect(await list(neighbour)).toMatchObject({ isError: false });
+  for (const { client } of calls) client.abort();
+  expect(await list(flooding)).toMatchObject({ isError: false });
+});
+
+describe("the turns of a principal", () => {
+  it("are given in the order of the calls", async () => {
+    const begun: number[] = [];
+    const calls = Array.from({ length: 50 }, (_, n) => startCall("in-order", () => begun.push(n)));
+    await until(() => begun.length > 1);
+    expect(begun.length).toBeLessThan(calls.length);
+    for (const { end } of calls) end();
+    await Promise.all(calls.map(({ call }) => call));
+    expect(begun).toEqual(calls.map((_, n) => n));
+  });
+
+  it("are given to the next calls when clients disconnect, whether their calls have begun or wait", async () => {
+    const begun: number[] = [];
+    const calls = Array.from({ length: 50 }, (_, n) => startCall("disconnecting", () => begun.push(n)));
+    await until(() => begun.length > 1);
+    const last = calls.length - 1;
+    // The runtime may end the requests of these clients, so their calls do not return.
+    for (const { client } of calls.slice(0, last)) client.abort();
+    await until(() => begun.includes(last));
+    expect(begun.length).toBeLessThan(calls.length);
+  });
+});

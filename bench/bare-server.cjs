@@ -1,4 +1,7 @@
-/** The baseline in a bare sandbox: `POST` runs its body with bash and sends the output, `PUT` writes a file, `GET` sends it. */
+/**
+ * The baseline for commands and files: a server in the bare Worker's sandbox. `POST` runs its body with bash and sends the
+ * output. `PUT` writes its body to the file at the URL's path, and `GET` sends that file.
+ */
 const { spawn } = require("node:child_process");
 const { readFile, writeFile } = require("node:fs/promises");
 const { createServer } = require("node:http");

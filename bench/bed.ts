@@ -1,4 +1,7 @@
-/** The programs that are measured: an engine, our Worker, and the bare Worker, which is the baseline, in a workerd each. */
+/**
+ * The set-up of measurements: an engine of the local platform, our Worker, and the bare Worker, which is the baseline. Each
+ * Worker has a separate workerd.
+ */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

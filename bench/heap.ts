@@ -19,7 +19,10 @@ export interface Heap {
   close(): void;
 }
 
-/** How long a response may take: the inspector says nothing about a Worker until the Worker has got its first request. */
+/**
+ * How long a response of the inspector may take, in milliseconds. The inspector says nothing about a Worker until the Worker has
+ * got its first request.
+ */
 const RESPONSE_MS = 30_000;
 
 /** The inspector's name for our Worker in `npm start`. The same workerd runs other services. */

@@ -22,7 +22,10 @@ type Call = (index: number) => Promise<unknown>;
 /** The number of parts of a measurement. The range of their ratios shows how steady it is. */
 const PARTS = 5;
 
-/** Times both sides in turns. In every second pair, the baseline is first. @param after called after each call, not timed */
+/**
+ * Times calls of both sides in turns. In every second pair, the baseline is first.
+ * @param after called after each call; its time does not count
+ */
 export async function interleave(
   ours: Call,
   baseline: Call,

@@ -17,6 +17,7 @@ export function descendants(pid: number, pattern: RegExp): number[] {
   return [...found];
 }
 
+/** The ids of the server's processes in one sandbox. */
 interface SandboxProcesses {
   /** The control server, `local/runtime/main.ts`. */
   control: number;

@@ -1,4 +1,7 @@
-/** The processor time of sandboxd's scans, with one file changed before each scan: `npx node bench/scans.ts [files]`. */
+/**
+ * Measures the processor time of sandboxd's scans for changed files: `npx node bench/scans.ts [files]`. Scans as many files as
+ * the image has, and changes one before each scan.
+ */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -34,7 +37,8 @@ try {
     return quantile(all, 0.5);
   };
   const thorough = await median(true);
-  // A scan remembers only directories that did not change in the tenth of a second before it. This one remembers all.
+  // A scan remembers only the directories that did not change in the tenth of a second before it. So the program waits, and then
+  // makes a scan that remembers all of them.
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await scanMs(false);
   const usual = await median(false);

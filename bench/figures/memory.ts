@@ -11,7 +11,10 @@ const SAMPLE_MS = 50;
 /** How long the Worker may take after a command to store the end of its output, in milliseconds. */
 const SETTLE_MS = 4000;
 
-/** Memory while a command prints much, and afterwards. Garbage, which would count as used, is collected before each sample. */
+/**
+ * The Worker's memory while a command prints much, and afterwards. Garbage is collected before each sample, because it would
+ * count as used memory.
+ */
 export const memory: Figure = {
   name: "memory",
   baseline: "the same Worker after its first command, before it has seen any output",

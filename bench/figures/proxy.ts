@@ -66,7 +66,8 @@ export const proxy: Figure = {
         const name = `${CONNECTIONS} connections of ${bytes / MB} MB, ${label}`;
         rows.push(row(name, "MB/s", speed(seconds.ours), speed(seconds.direct)));
       }
-      // During the first gigabytes, V8 enlarges its space for young objects. The rounds above caused that, so the peaks compare.
+      // During the first gigabytes, V8 enlarges its space for young objects. The rounds above have caused this, so the peaks
+      // below can be compared.
       const [before, after] = [await peaksWhile(bytes), await peaksWhile(4 * bytes)];
       for (const [index, name] of Object.keys(processes).entries()) {
         const label = `peak memory of the ${name}, ${(4 * bytes) / MB} MB each`;

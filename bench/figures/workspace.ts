@@ -70,7 +70,10 @@ export const workspace: Figure = {
   },
 };
 
-/** Seconds for a save of everything, a save after one file was changed, and a restore. `moved`: bytes that the second save wrote. */
+/**
+ * A tool's times in seconds: for a save of everything, a save after one file was changed, and a restore. `moved` is the bytes
+ * that the second save wrote.
+ */
 interface Tool {
   all: number;
   one: number;

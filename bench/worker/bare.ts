@@ -1,4 +1,7 @@
-/** The bare Worker: the SDK's own class on the local platform, without MCP, tokens and runs. Responds to a BareCall with JSON. */
+/**
+ * The bare Worker: the SDK's own class on the local platform, without MCP, tokens and runs. The fetch handler takes a BareCall,
+ * calls a method of that class or a server in the sandbox, and responds with the result as JSON.
+ */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/engine-client.ts";
 import { withLocalContainer } from "../../local/platform/container.ts";

@@ -5,7 +5,8 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // Before the ranges below, because its reason says more. Only Azure's 168.63.129.16 is outside them.
+  // This entry comes before the ranges below, because its reason says more. The ranges contain all of these addresses except
+  // 168.63.129.16, which is Azure's.
   [
     "a cloud metadata address",
     "169.254.169.254/32",
@@ -32,7 +33,8 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100::/64",
     "100:0:0:1::/64",
   ],
-  // The rest of IANA's special-purpose registries, including IPv6 ranges that embed IPv4 addresses (6to4, Teredo).
+  // The remaining ranges of IANA's special-purpose registries. Some of these IPv6 ranges embed IPv4 addresses (6to4, Teredo), and
+  // are refused as a whole. Only for the two ranges of `embeddedIPv4`, the embedded address is checked instead.
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],
@@ -74,7 +76,10 @@ export function refusedName(name: string): string | undefined {
   return undefined;
 }
 
-/** Why a sandbox may not reach a name that only the host's proxy resolves (RFC 6761, 6762, 8375, 9476; ICANN's reserved names). */
+/**
+ * Why a sandbox may not connect to a name that only the host's proxy can resolve: the name has no dot, or is outside the public
+ * DNS. Undefined if the name is allowed. See RFC 6761, 6762, 8375, 9476, and the names that ICANN reserves.
+ */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);
   // A proxy may ignore dots at the end, and resolve `nas.local.` as `nas.local`.

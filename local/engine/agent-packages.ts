@@ -1,4 +1,6 @@
-/** Installs Claude Code with npm when a task first needs it: it takes 360 MB. */
+/**
+ * Installs Claude Code for local sandboxes with npm. It takes 360 MB, so the engine installs it only when a task first needs it.
+ */
 import { existsSync, linkSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { repository } from "./own-files.ts";

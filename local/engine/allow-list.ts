@@ -1,4 +1,7 @@
-/** System calls and options for sandboxes, as in Debian's linux-libc-dev. `seccomp.ts` and `socket-filter.ts` limit arguments. */
+/**
+ * The system calls and options that programs in a sandbox may use, with their names and numbers in the kernel's headers (Debian's
+ * linux-libc-dev). `seccomp.ts` and `socket-filter.ts` also limit the arguments of some calls.
+ */
 
 /** System calls, with their numbers on x64 and arm64. */
 const calls = `
@@ -76,8 +79,10 @@ function numbers(text: string): number[] {
 }
 
 /**
- * ioctl, without typing into another program's terminal (TIOCSTI), consoles, modems, and all requests to drivers. For line
- * disciplines (TIOCSETD), bridges and VLANs, the kernel would load modules.
+ * ioctl. Not in the list:
+ * - typing into another program's terminal (TIOCSTI), consoles and modems;
+ * - line disciplines (TIOCSETD), bridges and VLANs: the kernel would load modules for them;
+ * - all requests to drivers.
  */
 export const ioctlRequests = numbers(`
   # terminals
@@ -98,9 +103,11 @@ export const ioctlRequests = numbers(`
 `);
 
 /**
- * fcntl, without hints, and without leases and notifications, which slow programs outside the sandbox that use the same files.
- * The kernel's list of locks does not name the process of a lock of an open file description (F_OFD_SETLK), so `machine-guard.ts`
- * could not find a sandbox that has set a million of them.
+ * fcntl. Not in the list:
+ * - leases and notifications, which slow programs outside the sandbox that use the same files;
+ * - hints;
+ * - locks of open file descriptions (F_OFD_SETLK). The kernel's list of locks does not name the process of such a lock, so
+ *   `machine-guard.ts` could not find a sandbox that has set a million of them.
  */
 export const fcntlCommands = numbers(`
   F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9
@@ -109,8 +116,10 @@ export const fcntlCommands = numbers(`
 `);
 
 /**
- * prctl, without names of memory mappings (PR_SET_VMA: no control group counts their memory), merging of equal pages (it occupies
- * a kernel thread) and system call filters (all of the machine share one limit; man, sshd and Chromium also work without).
+ * prctl. Not in the list:
+ * - names of memory mappings (PR_SET_VMA): no control group counts their memory;
+ * - merging of equal pages: it occupies a kernel thread;
+ * - system call filters: all filters of the machine share one limit. man, sshd and Chromium also work without a filter.
  */
 export const prctlOptions = numbers(`
   PR_SET_PDEATHSIG 1  PR_GET_PDEATHSIG 2  PR_GET_DUMPABLE 3  PR_SET_DUMPABLE 4  PR_GET_KEEPCAPS 7  PR_SET_KEEPCAPS 8

@@ -13,7 +13,7 @@ interface AttachedNetworks {
 
 /** A route with fewer prefix bits leads to the internet through a tunnel, not to hosts nearby. */
 const minPrefixBits = { ipv4: 8, ipv6: 16 } as const;
-/** Short, because a laptop changes networks. */
+/** How long a result is cached, in milliseconds. The time is short, because a laptop changes networks. */
 const cacheMs = 1000;
 
 let cached: { attached: AttachedNetworks[]; until: number } | undefined;

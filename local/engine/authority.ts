@@ -16,9 +16,9 @@ import { DAY_MS } from "../../src/shared/days.ts";
 
 const { asn1, md, pki } = forge;
 const authorityDays = 3650;
-/** Clients refuse server certificates that are valid for too long. */
+/** How long a certificate is valid. Clients refuse server certificates that are valid for too long. */
 const serverDays = 90;
-/** A sandbox may request any name that a wildcard covers. */
+/** The most cached certificates. There is a limit because a sandbox may request any name that a wildcard covers. */
 const maxCached = 100;
 
 interface CachedCertificate {

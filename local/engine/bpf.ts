@@ -1,4 +1,7 @@
-/** Decisions of a system call filter, and their instructions (linux/filter.h, linux/seccomp.h). Every path ends with a return. */
+/**
+ * Decisions of a system call filter, and the instructions that they compile to (linux/filter.h, linux/seccomp.h). A decision
+ * loads the values that it tests, and each of its paths ends with a return instruction.
+ */
 
 const LOAD = 0x20;
 const JUMP = 0x05;

@@ -1,6 +1,9 @@
 /**
- * The bubblewrap command line of a sandbox. Its root is one tmpfs of a fixed size: everything the user writes shares this budget,
- * as on a container's disk, and is gone when the last process ends.
+ * The bubblewrap command line of a sandbox: its namespaces, files and capabilities.
+ *
+ * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var, new directories) shares
+ * this budget, as on a container's disk. When the budget is used up, programs get ENOSPC. The files are in memory, so they are
+ * gone when the last process ends. Only mounted host directories are on the host's disk.
  */
 import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
@@ -48,7 +51,10 @@ function javaConfiguration(): string[] {
 /** Files inside visible directories that may contain the host's credentials. Sandboxes see them empty. */
 const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
 
-/** Files of /proc that reveal or affect other processes. While /proc/locks is read, nobody on the machine can set a file lock. */
+/**
+ * Files of /proc that reveal or affect other processes of the machine. Sandboxes see them empty. While /proc/locks is read,
+ * nobody on the machine can set a file lock.
+ */
 const secretsOfKernel = [
   "/proc/keys",
   "/proc/latency_stats",
@@ -59,9 +65,10 @@ const secretsOfKernel = [
 ];
 
 /**
- * Directories of /proc about devices and file systems, whose readers slow the machine. In tests, four readers of
- * /proc/fs/ext4/<disk>/es_shrinker_info blocked every program that opened a file, for seconds: the kernel goes through all cached
- * files under a lock. While 400 processes read /proc/tty/drivers, others waited up to 2.3 s for a pseudo terminal.
+ * Directories of /proc about the machine's devices and file systems. Sandboxes see them empty, because readers slow the machine:
+ * - For /proc/fs/ext4/<disk>/es_shrinker_info, the kernel goes through all cached files under a lock. In a test, four readers
+ *   blocked every program that opened a file, for seconds.
+ * - While 400 processes read /proc/tty/drivers, others waited up to 2.3 s for a pseudo terminal.
  */
 const devicesOfKernel = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty"].map(
   (name) => `/proc/${name}`,
@@ -86,7 +93,10 @@ function hasWritableFile(path: string): boolean {
   return attempt(() => readdirSync(path).some((name) => hasWritableFile(`${path}/${name}`)), false);
 }
 
-/** Enough to own files and listen below port 1024, not to mount file systems, load kernel modules or trace others' processes. */
+/**
+ * Root in the sandbox owns its files and may listen below port 1024. It cannot mount file systems or load kernel
+ * modules, can trace only processes that any user could trace, and has no capability outside its user namespace.
+ */
 const capabilities = [
   "CAP_CHOWN",
   "CAP_DAC_OVERRIDE",
@@ -172,7 +182,8 @@ export function bubblewrapArguments(
   for (const path of devicesOfKernel)
     if (existsSync(path)) args.push("--size", "4096", "--tmpfs", path, "--remount-ro", path);
   args.push("--perms", "1777", "--size", String(sizes.sharedMemory), "--tmpfs", "/dev/shm");
-  // bubblewrap's /dev is a tmpfs without a size limit, with which programs could exceed the disk size.
+  // bubblewrap's /dev is a tmpfs without a size limit. It becomes read-only, so that programs cannot use it to exceed the disk
+  // size.
   args.push("--remount-ro", "/dev");
   const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
   for (const path of ["/etc", "/home", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {

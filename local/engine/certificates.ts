@@ -33,7 +33,10 @@ const systemBundles = [
   "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 ];
 
-/** Trusted certificates, by path in a sandbox. @param authority the engine's, which the control server adds to the base bundle */
+/**
+ * The trusted certificates, by path in a sandbox. @param host additional authorities @param authority the engine's own, which the
+ * control server adds to the bundle when it starts
+ */
 export function trustedFiles(
   host: string | undefined,
   authority: string | undefined,
@@ -53,7 +56,10 @@ export function trustedFiles(
   };
 }
 
-/** A Java key store (JKS, version 2, big-endian). Java accepts this format wherever it expects PKCS #12. */
+/**
+ * Makes a Java key store (JKS, version 2): the number of entries, the entries (alias, time, certificate), and a digest. All
+ * numbers are big-endian. Java accepts this format wherever it expects PKCS #12.
+ */
 function keyStore(pems: readonly string[]): Buffer {
   const number = (value: number, bytes: number) =>
     Buffer.from(value.toString(16).padStart(bytes * 2, "0"), "hex");

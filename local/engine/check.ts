@@ -13,7 +13,10 @@ export type Check =
   | {
       works: true;
       supported: ReadonlySet<string>;
-      /** Whether the engine runs sandboxes under other user ids: it is root, and its user namespace has more than one id. */
+      /**
+       * Whether an engine that runs as root runs sandboxes under other user ids. In a user namespace with only one id, root has
+       * no other ids.
+       */
       dropsRoot: boolean;
     }
   | { works: false; reason: string; remedy: string };

@@ -16,7 +16,10 @@ const maxRecords = 8;
 const noTLS = { problem: "the connection does not begin with TLS" };
 const tooMuch = { problem: "the ClientHello is too long" };
 
-/** Reads a tunnel's ClientHello and puts it back. @returns the problem; undefined if the ClientHello names the tunnel's host */
+/**
+ * Reads the ClientHello in a tunnel and puts it back for the next reader. Returns undefined if the ClientHello names the tunnel's
+ * host, and the problem otherwise.
+ */
 export async function problemWithTLS(
   host: string,
   socket: Duplex,

@@ -1,6 +1,7 @@
 /**
- * Node's compile cache, with which our programs start faster. A sandbox that no user gets fills it; then it is read-only. A clone
- * of the repository stores it for later starts, because filling it takes 0.2 s of processor time.
+ * Node's compile cache, which lets our programs start faster. The engine fills it in a sandbox that no user gets, and then makes
+ * it read-only. In a clone of the repository, the engine stores the cache for later starts, because filling it takes 0.2 s of
+ * processor time.
  */
 import { createHash } from "node:crypto";
 import { chmod, chown, cp, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";

@@ -1,4 +1,7 @@
-/** Limits a sandbox's use of shared kernel resources where bubblewrap has no option, before the sandbox's first program starts. */
+/**
+ * Limits a sandbox's use of kernel resources that all sandboxes share, where bubblewrap has no option. The limits are set before
+ * the sandbox's first program starts.
+ */
 import { readFileSync } from "node:fs";
 import { messageOf } from "../../src/shared/text.ts";
 import { runHost } from "./host-programs.ts";
@@ -6,10 +9,16 @@ import { START_PROBLEMS } from "./texts.ts";
 
 /** The most pseudo terminals of a sandbox. All sandboxes share about 3,000 (kernel.pty.max minus kernel.pty.reserve). */
 const pseudoTerminals = 64;
-/** Linux's limits for each user (by default 128 instances, at least 8,192 watches) also apply to programs outside the sandboxes. */
+/**
+ * The limits of a sandbox. Linux's own limits for each user (128 instances and at least 8,192 watches by default) also apply to
+ * programs outside the sandboxes.
+ */
 const inotify = { instances: 64, watches: 65_536 };
 
-/** Minimum, initial, maximum, in bytes. By default, one connection inside a sandbox can keep 38 MiB of the shared tcp_mem. */
+/**
+ * TCP buffers in bytes: minimum, initial, maximum. By default, one connection inside a sandbox can keep 38 MiB of the shared
+ * tcp_mem.
+ */
 const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
@@ -38,7 +47,8 @@ function canDropGroups(): boolean {
 }
 
 export async function confine(pid: number): Promise<void> {
-  // As root, nsenter must become the sandbox's user. Otherwise it already is that user, and may not drop its groups.
+  // If the engine runs as root, nsenter must become the sandbox's user. Otherwise, nsenter already runs as that user, and may not
+  // drop its groups.
   const user = canDropGroups() ? [] : ["--preserve-credentials"];
   const script = [...namespaceLimits, terminals].join("\n");
   const target = ["--target", String(pid), "--user", "--net", ...user, "--"];

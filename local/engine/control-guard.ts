@@ -1,6 +1,7 @@
 /**
- * Checks a connection of the control protocol (capnweb: JSON arrays) for messages that the Worker did not request or would have to
- * store. User code can replace the control server, and capnweb and the SDK have no limits. Streams are refused, as none are used.
+ * Checks one connection of the control protocol (capnweb: JSON arrays) for messages that the Worker did not request or would
+ * have to store. User code can replace the control server, and capnweb has no limits. The SDK has none either: it stores
+ * everything that the sandbox passes to its callbacks. The control server uses no streams, so they are refused.
  */
 
 import { SANDBOX_JSON } from "../../src/shared/bounded.ts";
@@ -18,7 +19,10 @@ const head = /^\["(push|pull|resolve|reject|release|abort)",(?:(-?\d{1,9})(?=[,\
 const callbackCall = /^\["push",\["pipeline",(-\d{1,9}),/;
 const exported = /\["export",(-\d+)\]/g;
 
-/** A byte of JSON can take twenty bytes of the Worker's memory. Real results have few values: long data in them is one string. */
+/**
+ * The most values in one message. A byte of JSON can take twenty bytes of the Worker's memory. Real results have few values: long
+ * data in them is one string.
+ */
 const maxValues = SANDBOX_JSON.values;
 /** How many bytes each value adds to a message's size. The Worker takes up to 0.1 s for a hundred thousand values. */
 const bytesPerValue = 256;
@@ -45,7 +49,10 @@ interface Stored {
 export class ControlGuard {
   /** The keys are the numbers of the Worker's requests, and the negative numbers of their callbacks. */
   readonly #stored = new Map<number, Stored>();
-  /** The sandbox's calls that it has not released. Messages do not contain their numbers: both ends count from 1. */
+  /**
+   * The numbers of the sandbox's calls that it has not released. Messages do not contain these numbers: both ends count the calls
+   * from 1.
+   */
   readonly #unreleased = new Set<number>();
   #sent = 0;
   #size = 0;

@@ -82,7 +82,8 @@ export function createEgress(egress: Egress): Server {
   server.on("request", (request, response) => {
     if (limiter.accept(request, response)) void respond(egress, limiter, request, response);
   });
-  // Node would refuse these requests itself, uncounted. The host decides about expectations (RFC 9110, 10.1.1).
+  // Without this listener, Node would refuse these requests itself, and the limiter would not count them. The host decides about
+  // expectations (RFC 9110, 10.1.1).
   server.on("checkExpectation", (request, response) => server.emit("request", request, response));
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);
@@ -97,7 +98,10 @@ export function createEgress(egress: Egress): Server {
   return server;
 }
 
-/** @returns a function that also closes all connections: otherwise a tunnel without a client stays open until its host closes it */
+/**
+ * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. If only the listeners were
+ * closed, the tunnel of a disconnected client would stay open until the host closes it.
+ */
 export function serveListeners(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
   // Node reads from a paused connection until its buffer is full. With a buffer of one byte, it stops after one read.
@@ -202,7 +206,8 @@ async function sendUpstream(
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
       else gather(incoming, pieces);
-      // A compressed response that repeats the secret and a guess is shorter for a correct guess. Its length is not logged.
+      // The length of a compressed response is not logged, because it could reveal a secret. A response that repeats the secret
+      // and a program's guess is shorter for a correct guess.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
@@ -537,7 +542,10 @@ function portOf(url: URL): number {
   return url.protocol === "https:" || url.protocol === "wss:" ? 443 : 80;
 }
 
-/** The pattern that intercepts a URL, or null for the catch-all. Internet hosts are intercepted only at standard ports. */
+/**
+ * Returns the pattern that intercepts a URL, null for the catch-all, or undefined if nothing intercepts it. Internet hosts are
+ * intercepted only at standard ports.
+ */
 function interceptFor({ http, https, all }: Intercepts, url: URL): string | null | undefined {
   const host = hostOf(url);
   if (url.port !== "" && isIntercepted(https, host)) return undefined;

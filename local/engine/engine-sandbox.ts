@@ -60,9 +60,9 @@ const TOKEN_FILE = "token";
 /** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 /**
- * Limits the short reads of a sandbox's tunnels. A read and its write take about 40 µs: at this rate 2.5 % of the engine's thread.
- * A fast connection is delayed only by milliseconds, because the kernel joins data that arrives during a pause. The burst is
- * enough for a thousand small requests.
+ * Limits the short reads of a sandbox's tunnels. A read and the write after it take about 40 µs of the engine's thread, so this
+ * rate takes 2.5 % of the thread. A fast connection is delayed only by milliseconds, because the kernel joins data that arrives
+ * during a pause. The burst is enough for a thousand small requests.
  */
 const tunnelReads = { burst: 5000, perSecond: 625 };
 /** How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit. */
@@ -235,7 +235,10 @@ export class EngineSandbox {
     await this.#sendTo("control", START_KERNEL);
   }
 
-  /** Sends bytes to one of our servers, unless the sandbox is used or ended. @returns false if the server does not listen yet */
+  /**
+   * Sends bytes to sandboxd or the control server, and ignores the response. Returns false if the server does not accept
+   * connections yet. Sends nothing if the sandbox is in use or has ended.
+   */
   async #sendTo(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;
     try {

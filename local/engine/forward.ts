@@ -123,7 +123,8 @@ export class PortForwarder {
   ): Promise<void> {
     client.on("error", () => undefined);
     const pace = this.#paceOf(request);
-    // While previews exceed their rate, they get no new connection: workerd does not limit its first reads from one.
+    // While previews exceed their rate, they get no new connection, because workerd does not limit its first reads from a new
+    // connection.
     const isOverdrawn = isPreview(request) && pace.pieces.isPaused;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
@@ -137,7 +138,8 @@ export class PortForwarder {
         headers: forwardedHeaders(request),
         pace,
         isPreview: isPreview(request),
-        // One window each for stdout and stderr. Only the actor's messages acknowledge: a preview's visitor may send anything.
+        // One window for stdout and one for stderr. Only the actor's messages count as acknowledgements: a preview's visitor may
+        // send anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         onBroken: port === controlPort ? this.#onBroken : undefined,
       });

@@ -2,11 +2,17 @@
 import { Duplex } from "node:stream";
 import type { Pieces } from "./piece-limit.ts";
 
-/** The cost of a frame, in pieces of a body: each frame is a separate message here, in workerd and at its receiver. */
+/**
+ * The cost of a frame, in pieces of a body. A frame costs more than a piece, because each frame is a separate message here, in
+ * workerd and at its receiver.
+ */
 const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
 
-/** The connection that `ws` reads. Counts frames before `ws` parses them, because a pause does not hold back data already read. */
+/**
+ * The connection that `ws` reads. Counts each frame before `ws` parses it, because pausing the socket does not hold back data
+ * that has already been read.
+ */
 export class FramedConnection extends Duplex {
   readonly #socket: Duplex;
   readonly #onRead: (bytes: number) => void;

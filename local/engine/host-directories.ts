@@ -20,9 +20,9 @@ export interface HostIDs extends IDRange, IDMap {
 }
 
 /**
- * A sandbox with a host directory has only one user, the directory's owner: it has the owner's rights there, its new files belong
- * to the owner, and it sees no other files of the owner. No sandbox runs as the machine's root: in the sandbox, a directory of root
- * belongs to the sandbox's root.
+ * Claims the user and group ids of a sandbox. A sandbox with a host directory has only one user, the directory's owner. It has
+ * the owner's rights in the directory, and the files that it creates belong to the owner. It sees no other files of the owner. No
+ * sandbox runs as the machine's root: in the sandbox, a directory of root belongs to the sandbox's root.
  */
 export async function claimIDsFor(directory: FileHandle | undefined): Promise<HostIDs> {
   const owner = directory === undefined ? undefined : await ownerOf(directory);
@@ -39,8 +39,9 @@ export async function claimIDsFor(directory: FileHandle | undefined): Promise<Ho
 }
 
 /**
- * Opens a directory whose path `npm start` has resolved; since then, a program may have replaced a part of the path by a link. While
- * it is open, no other directory gets its inode number, which `requireMounted` compares. @throws Error if the directory is gone
+ * Opens a directory whose path `npm start` has resolved. Since then, a program that can write to a parent directory may have
+ * replaced it by a link. While the directory is open, no other directory gets its inode number, which `requireMounted` compares.
+ * @throws Error for the operator if the directory is gone
  */
 export async function openDirectory({ from }: HostDirectory): Promise<FileHandle> {
   const flags = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
@@ -69,9 +70,10 @@ async function ownerOf(opened: FileHandle): Promise<HostUser> {
 }
 
 /**
- * Refuses a directory with set-id programs: a sandbox could replace a program's content through a shared mapping, and the kernel
- * would keep the set-id bit. The search skips directories of this user that the user may not read. They are refused, too, because
- * the sandbox has this user's rights and could add the permission; it cannot change directories of other users.
+ * Refuses a directory with set-id programs. A sandbox that can write to such a program could replace its content through a shared
+ * mapping, and the kernel would keep the set-id bit. A directory of this user that the user may not read is refused, too. The
+ * search skips such a directory, but the sandbox has this user's rights and could add the permission. The sandbox cannot change
+ * directories of other users.
  * @param path where to look for `find` @throws Error naming the file or the directory
  */
 export async function refuseSetID(directory: string, path = systemPath()): Promise<void> {

@@ -5,7 +5,10 @@ import { runHost } from "./host-programs.ts";
 /** The number of unshare(2). The other system calls below have the same numbers on both architectures. */
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
-/** util-linux can make such mounts since 2.39, and Debian 12 has an older version. Perl's `syscall` takes no constant strings. */
+/**
+ * util-linux can make such mounts since version 2.39. Debian 12 has an older version, so Perl makes the system calls. Perl's
+ * `syscall` takes no constant strings, so strings are in variables.
+ */
 const program = `
 use strict;
 my ($from, $to, $users, $groups, $unshare) = @ARGV;
@@ -44,7 +47,10 @@ export interface MountMaps {
   groups: string;
 }
 
-/** Mounts a directory again in a process's mount namespace. @throws Error if the machine or file system does not support it */
+/**
+ * Mounts a directory again in the mount namespace of a process. @throws Error with the reason if the machine or file system does
+ * not support such mounts
+ */
 export async function mountMapped(pid: number, from: string, to: string, maps: MountMaps): Promise<void> {
   const unshare = unshareNumber[arch];
   if (unshare === undefined) throw new Error(`${arch} processors are not supported`);

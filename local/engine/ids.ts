@@ -1,4 +1,7 @@
-/** If root starts the server, each sandbox has its own ids: no process or file belongs to two, and programs can switch users. */
+/**
+ * The machine's ids for a sandbox's users and groups. If root starts the server, each sandbox has 65,536 ids of its own. Its
+ * programs can then switch users and change the owners of files, and no process or file belongs to two sandboxes.
+ */
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";

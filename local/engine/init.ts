@@ -1,13 +1,14 @@
 /**
- * A sandbox's first process, pid 1 of its namespaces: a bash that then executes container/init.pl, as in the image. When it ends,
- * the kernel kills all processes of the sandbox, so no program inside may control it. To trace a process, or to open its memory or
- * descriptors, a program needs all its capabilities. So the first process keeps one that no other program in the sandbox can have.
+ * A sandbox's first process, pid 1 of its namespaces: a bash that then executes container/init.pl, as in the image. When the
+ * first process ends, the kernel kills all processes of the sandbox, so no program inside may control the first process. To trace
+ * a process, or to open its memory or descriptors, a program needs all capabilities of that process. So the first process keeps
+ * one capability that no other program in the sandbox can have.
  */
 import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
 import { quote } from "../../src/shared/text.ts";
 
-/** It gives no access to files or to other processes. */
+/** No other process in the sandbox has this capability. The capability gives no access to files or to other processes. */
 export const initCapability = "CAP_SETPCAP";
 const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
 /** bash reads its script from stdin. So it waits until the engine sends the script, and `ps` shows only a few words. */
@@ -15,7 +16,10 @@ export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 /** The script's first line reports on file descriptor 6 that bubblewrap is done. */
 export const initGreeting = "echo complete >&6\n";
 
-/** The script after its first line. If the engine ends before it sends this part, bash ends, too. */
+/**
+ * The script after its first line. It closes inherited descriptors, except the control server's channel to the engine, and then
+ * executes the command. If the engine ends before it sends this part, bash ends, too.
+ */
 export function initScript(command: string[]): string {
   return [
     "{ exec </dev/null",

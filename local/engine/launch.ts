@@ -46,7 +46,10 @@ const controlCommand = (toolchain: Toolchain): string[] =>
 const sandboxdCommand = (toolchain: Toolchain): string[] =>
   nodeCommand(toolchain, sandboxdProgram, "--socket", sandboxdSocket);
 
-/** Loads both programs to fill the compile cache. The control server fails without a socket; sandboxd's exit status counts. */
+/**
+ * Loads both programs, which fills the compile cache. The control server ends with an error, because it gets no socket. sandboxd
+ * writes a list of files and ends with 0, which is the command's exit status.
+ */
 export const loadCommand = (toolchain: Toolchain): string[] => {
   const control = nodeCommand(toolchain, controlProgram);
   const sandboxd = nodeCommand(toolchain, sandboxdProgram, "--write-base", "/tmp/base.list");
@@ -110,7 +113,10 @@ function reason(error: unknown, processes: Processes | undefined): string {
   return messageOf(error);
 }
 
-/** User code may replace the socket with a symbolic link, which the host would follow. So a link is refused. */
+/**
+ * Connects to a socket below an open directory. User code may replace the socket with a symbolic link, which the host would
+ * follow. So a link is refused.
+ */
 function connectBelow(directory: number, name: string): Socket {
   const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
   try {
@@ -121,7 +127,10 @@ function connectBelow(directory: number, name: string): Socket {
   }
 }
 
-/** Opens the directory of the socket once the server listens: no user code has run yet, and the listeners are handed over. */
+/**
+ * Opens the directory of the control server's socket once the server listens. At that time, no user code has run, and the server
+ * has handed its listeners to the engine.
+ */
 async function openControlSocket(
   first: number,
   isActive: () => boolean,

@@ -1,4 +1,7 @@
-/** Ends the sandboxes of a killed engine. Sandboxes cannot change their marks: files in its directory, and names of control groups. */
+/**
+ * Ends the processes and removes the files that a killed engine left behind. It finds them by marks that sandboxes cannot change:
+ * files in the engine's directory that identify each sandbox's first process, and the names of control groups.
+ */
 import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { loadText } from "./host-files.ts";

@@ -36,7 +36,10 @@ export type Limits = z.infer<typeof limitsSchema>;
 
 export interface Sizes {
   root: number;
-  /** Bytes of the server's own files about runs: with a full disk, commands still have output, and the next one can clean up. */
+  /**
+   * Bytes of the server's own files about runs. They are separate, so that a command that fills the disk still has output, and
+   * the next command can clean up.
+   */
   runs: number;
   sharedMemory: number;
 }
@@ -47,7 +50,10 @@ export function sizesFor(diskBytes: number): Sizes {
 }
 
 const MiB = 1024 * 1024;
-/** How many sandboxes share the machine's open files: one principal's default MAX_RUNNING_SANDBOXES, and the prepared one. */
+/**
+ * How many sandboxes share the machine's open files: the default maximum of one principal (MAX_RUNNING_SANDBOXES), and the
+ * prepared sandbox.
+ */
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. All sockets of the machine share one pool, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
@@ -134,10 +140,10 @@ function processorLimit(processors: number | undefined): FileValues {
 }
 
 /**
- * Under contention, all sandboxes together get half as much processor time as the server. In version 1, their group competes with
- * the server's threads, each of weight 1,024, and the group's weight is divided among the processors. In version 2, it competes
- * with the server's group of weight 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux
- * 6.18 gave the sandboxes 97 % of the time.
+ * The limits of all sandboxes together. Under contention, the sandboxes get half as much processor time as the server. In version
+ * 1, the sandboxes' group competes with the server's threads. Each thread has a weight of 1,024, and the group's weight is
+ * divided among the processors. In version 2, the group competes with the server's group, whose weight is 100. The weights are
+ * not enough: when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
  */
 const engineLimits = ({ allMemoryBytes }: Limits): FileValues => [
   ["memory.limit_in_bytes", allMemoryBytes],
@@ -373,7 +379,10 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
     .map(({ name }) => join(directory, name));
 }
 
-/** Removes old empty groups of engines without a run directory: nothing else finds them. Another engine may use young ones. */
+/**
+ * Removes empty groups of engines without a run directory, because nothing else would find them. Keeps young groups: another
+ * engine may be about to use them. The kernel does not remove groups with processes.
+ */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
     for (const whole of await groupsIn(path, groupPrefix)) {

@@ -28,7 +28,10 @@ import { beginningOf, boundQueuedMemory, countSockets } from "./socket-usage.ts"
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const CHECK_INTERVAL_MS = 250;
-/** Above this share of its limit, a pool is checked often: sandboxes must not take the rest between two checks. */
+/**
+ * Above this share of its limit, a pool is checked often: the amount that sandboxes take between two checks must fit into the
+ * remaining share.
+ */
 const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
 const END_TIMEOUT_MS = 5000;
@@ -47,7 +50,10 @@ interface Pool {
 
 interface Cause {
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
-  /** If a principal's sandboxes together use less than this, none is ended: another program must be using most of the resource. */
+  /**
+   * If the sandboxes of a principal together use less than this, none is ended, because another program of the machine must be
+   * using most of the resource.
+   */
   least: (used: number) => number;
   why: string;
   /** Whether to end the principal's other large sandboxes at the same time. One after the other would take seconds for each. */
@@ -65,12 +71,16 @@ const CONNECTION_BYTES = 256 * 1024;
 /** The most unread bytes in netlink sockets. Programs list interfaces, and read the reply, a few KiB, immediately. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
- * For each 4 KiB read of this list, the kernel walks through the sockets of all sandboxes. A sandbox with a longer list, of more
- * than 700 sockets, is ended. Programs need one for each thread that looks up a name.
+ * The most bytes read of a sandbox's list of netlink sockets, because for each 4 KiB the kernel walks through the sockets of all
+ * sandboxes. A sandbox with a longer list is ended: it has more than 700 sockets. Programs need one for each thread that looks up
+ * a name.
  */
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
-/** A thousand locks; the machine's own programs have fewer. While the list is shorter than this, no sandbox is ended. */
+/**
+ * The most bytes read of the machine's list of file locks: a thousand locks. The machine's own programs have fewer. While the
+ * list is shorter than this, no sandbox is ended.
+ */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
 /** A principal's sockets must explain at least this part of the kernel's growth before one of its sandboxes is ended. */
@@ -79,7 +89,10 @@ const QUEUED_SHARE = 0.5;
 /** A principal must have at least this part of the listed locks before one of its sandboxes is ended. */
 const MOST_LOCKS = 0.5;
 
-/** Long, because nobody on the machine can set a lock while the list is read. */
+/**
+ * The interval between two reads of the list of locks, in milliseconds. It is long, because nobody on the machine can set a lock
+ * during a read.
+ */
 const LOCK_LIST_INTERVAL_MS = 2000;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
@@ -135,7 +148,8 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
         { usedBy: lockShares(), least: () => MOST_LOCKS, why: STOPPED_BECAUSE.locks },
         { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
-      // Other programs took this memory. With the old baseline, the next sandbox with some locks or full sockets would be ended.
+      // Other programs took this memory. With the old baseline, the guard would end the next sandbox with some locks or full
+      // sockets.
       onUnexplained: () => (baseline = kernelMemory()),
     },
     {
@@ -204,7 +218,10 @@ async function endLargestUser(
   onUnexplained?.();
 }
 
-/** The largest sandbox of the principal that uses most, then its others of at least half that size. None below `least` in all. */
+/**
+ * The sandboxes of the principal that uses most: first the largest, then the sandboxes that use at least half as much as the
+ * largest. None if the principal uses less than `least`.
+ */
 async function findLargestUsers(
   sandboxes: EngineSandbox[],
   usedBy: Cause["usedBy"],
@@ -248,7 +265,10 @@ async function lockHolders(): Promise<number[]> {
   return Array.from(text.matchAll(/^\d+: \w+ +\w+ +\w+ (\d+) /gm), ([, pid]) => Number(pid));
 }
 
-/** Measures how many processors the kernel's threads for pseudo terminals use; 0 with few terminals, as they also do other work. */
+/**
+ * Returns a function that measures how many processors the kernel's threads for pseudo terminals use. It returns undefined until
+ * they were measured for a while. They also do other work, so the use counts as 0 while there are few terminals.
+ */
 function kernelThreadUse(): () => Promise<number | undefined> {
   let begin: { at: number; ticks: Map<string, number> } | undefined;
   return async () => {
@@ -260,7 +280,8 @@ function kernelThreadUse(): () => Promise<number | undefined> {
     const elapsedMs = performance.now() - begin.at;
     if (elapsedMs < TERMINALS_MS) return undefined;
     const before = begin.ticks;
-    // The next measurement begins after this check: the use of a sandbox that this check ends must not count against another.
+    // The next measurement begins after this check. Otherwise the use of a sandbox that this check ends would count against
+    // another sandbox.
     begin = undefined;
     const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
     return (used.reduce((sum, ticks) => sum + ticks, 0) * TICK_MS) / elapsedMs;

@@ -1,6 +1,7 @@
 /**
- * The engine as a program. It reads its settings as one line of JSON from stdin, so that the secret is in no argument or environment
- * variable. It ends with all sandboxes when stdin closes, or on SIGTERM or SIGINT.
+ * The engine as a program. It reads its settings as one line of JSON from stdin, so that the secret is in no argument or
+ * environment variable. When ready, it prints one line of JSON. It ends with all sandboxes when stdin closes, or on SIGTERM or
+ * SIGINT.
  */
 import { createInterface } from "node:readline";
 import * as z from "zod";

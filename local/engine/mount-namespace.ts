@@ -1,10 +1,12 @@
 /**
- * The mount namespace of an engine that runs as root. Its sandboxes run as unprivileged users: process limits apply to root in a
- * sandbox, and it has no access to files or kernel settings of the host's root. Such a user may be unable to reach files that the
- * sandbox needs (for example a clone under /root), so the engine mounts them in a namespace, and starts bubblewrap in it.
+ * The mount namespace of an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox has no
+ * privileges on the host. Process limits apply to this root, and it has no access to files or kernel settings of the host's root.
+ * But an unprivileged user may be unable to reach files that the sandbox needs (for example a clone under /root). So the engine
+ * mounts these files in a mount namespace, and starts bubblewrap in it.
  *
- * A second bubblewrap around the first would be a process between it and the engine. Then `--die-with-parent` would not work: the
- * outer bubblewrap may not send signals to the inner one.
+ * When bubblewrap starts in an existing namespace, there is no other process between the engine and bubblewrap. A second
+ * bubblewrap around the first would be such a process. Then `--die-with-parent` would not work, because the outer bubblewrap may
+ * not send signals to the inner one.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
@@ -43,8 +45,9 @@ export class MountNamespace {
   }
 
   /**
-   * Opens the namespace, or a new one if a package manager has replaced a file since: the old one still shows the removed file, which
-   * cannot be mounted. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
+   * Opens the namespace, or a new one if a package manager has replaced a file since. The old namespace still shows the removed
+   * file, which cannot be mounted in a sandbox. @throws Error if the namespace cannot be created, or a directory's owner cannot
+   * be mapped
    */
   async open(mounts: Mount[], { root, directoryMaps }: HostIDs) {
     // The namespace has the directories of all sandboxes, so that sandboxes with different directories can share it.

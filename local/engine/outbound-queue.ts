@@ -1,4 +1,7 @@
-/** Passes intercepted requests to the Worker, unbuffered. Converts headers: workerd reads them as UTF-8, and Node as Latin-1. */
+/**
+ * Passes intercepted requests to the Worker, and the responses back, without buffering. workerd reads the bytes of headers as
+ * UTF-8, and Node reads them as Latin-1, so this file converts the headers.
+ */
 import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { type Duplex, pipeline, Transform } from "node:stream";
@@ -16,7 +19,10 @@ import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 const forwardTimeoutMs = 30_000;
 /** After this time, in milliseconds, a poll without a request ends, so that connections do not become stale. */
 const pollMs = 60_000;
-/** How long a request waits for a response: longer than any API takes. A restarted Worker never responds to earlier requests. */
+/**
+ * How long a request waits for a response, in milliseconds: longer than any API takes. There is a limit because a restarted
+ * Worker never responds to requests from before its restart.
+ */
 const responseMs = 15 * 60_000;
 /** The most requests of a sandbox that the Worker handles at once. Others wait, with their connections open. */
 const maxForwarded = 16;
@@ -125,8 +131,9 @@ export class OutboundQueue {
     }
     // `pipeline` alone listens seven times for "close", and Node would warn at more than ten listeners.
     to.setMaxListeners(20);
-    // If one stream fails, all of them end. `pipeline` does not read the rest of a failed request, and the next request on this
-    // connection, perhaps of another principal, would wait behind the rest. So the connection closes.
+    // If one stream fails, all of them end: the client's response breaks off, and the Worker stops sending. `pipeline` does not
+    // read the rest of a failed request. The next request on this connection, perhaps of another principal, would wait behind the
+    // rest. So the connection closes.
     pipeline(request, unframe(), to, (error) =>
       error ? response.writeHead(502, { connection: "close" }).end() : response.writeHead(204).end(),
     );
@@ -143,7 +150,10 @@ export class OutboundQueue {
     }
   }
 
-  /** Counts in `maxForwarded` until the Worker has ended its own request: a program could disconnect early, again and again. */
+  /**
+   * The request counts in `maxForwarded` until the Worker has ended its own request for it. Otherwise a program could make the
+   * Worker handle any number of requests, by disconnecting early.
+   */
   #abandon(pending: Pending): void {
     pending.timer = setTimeout(() => this.#free(pending.number), abandonMs);
     this.#abandoned.push(pending.number);
@@ -282,7 +292,10 @@ export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, re
   limitInterim(upstream, pieces, refuse);
 }
 
-/** Without a limit, Node parses up to 4,000 interim responses at once. @param pieces the connection must have joined it */
+/**
+ * Limits interim responses. Without a limit, Node parses up to 4,000 at once.
+ * @param pieces the rate limit that the connection has joined with `Pieces.join`
+ */
 export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   let interim = 0;
   upstream.on("information", () => {
@@ -328,7 +341,10 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
   return streamResponse(incoming, response);
 }
 
-/** Removes connection-specific headers (RFC 9110, 7.6.1), but not Content-Length: a body would be read as the next request. */
+/**
+ * Removes connection-specific headers (RFC 9110, 7.6.1). Keeps Content-Length even if the Connection header lists it. Without
+ * Content-Length, a server would read the body of a DELETE as the next request.
+ */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);
   const pairs: [string, string][] = [];

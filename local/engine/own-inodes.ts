@@ -1,8 +1,8 @@
 /**
- * Gives each sandbox its own inodes for the files and devices of the machine and the engine (overlayfs); they are still stored and
- * cached only once. The kernel keeps locks and watches by inode. With shared inodes, a sandbox could set a million locks on
- * /dev/null, and the kernel would go through all of them each time that anyone closes that file. By watches, a sandbox could see
- * which files the other sandboxes open.
+ * Gives each sandbox its own inodes for the machine's files and devices, and for the engine's files (overlayfs). The files are
+ * still stored and cached only once. The kernel keeps locks and watches by inode. If sandboxes shared inodes with the machine, a
+ * sandbox could set a million locks on /dev/null or on a program of the machine. The kernel would go through all these locks each
+ * time that anyone closes that file. By watches, a sandbox could see which files the other sandboxes open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";
@@ -15,8 +15,9 @@ const calls: Partial<Record<typeof arch, [unshare: number, mount: number]>> = {
 };
 
 /**
- * In Perl, because running mount(8) for each mount takes too long. If the kernel cannot overlay the root's file system, the files
- * keep the machine's inodes. An overlay needs two lower layers: the second one is an empty directory.
+ * The program is in Perl, because running mount(8) for each mount takes too long. If the kernel has no overlayfs, or cannot
+ * overlay the root's file system, the files keep the machine's inodes. An overlay needs two lower layers, so an empty directory
+ * is the second one.
  */
 const program = `
 use strict;

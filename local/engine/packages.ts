@@ -1,4 +1,7 @@
-/** Packages that npm installs on first use, and after a change of their lock file, which pins versions and hashes. */
+/**
+ * Optional packages. npm installs a set of packages on its first use, and after its lock file changes. The lock file pins
+ * versions and hashes.
+ */
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";

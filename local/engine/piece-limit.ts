@@ -9,7 +9,10 @@ import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
 /** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
-/** The shortest pause for each connection. Pausing and resuming one takes 8 µs, which is 2 % of this pause. */
+/**
+ * The shortest pause for each connection, in milliseconds. Pausing and resuming a connection takes 8 µs, which is 2 % of this
+ * pause.
+ */
 const PAUSE_MS = 0.4;
 
 /** Reading and dropping this many bytes of an unread body costs as much as a piece. */
@@ -17,7 +20,10 @@ const UNUSED_BYTES = 2048;
 /** The size of buffers in Node's streams. */
 const MAX_GATHERED = 65_536;
 
-/** For all sandboxes of a principal. A frame takes 22 µs of workerd's thread: without this limit, nine sandboxes occupied it. */
+/**
+ * The limit for all sandboxes of a principal together. Each frame takes 22 µs of workerd's thread. Without this limit, nine
+ * sandboxes occupied the thread completely.
+ */
 const PER_SECOND_TOGETHER = 2 * PER_SECOND;
 
 interface PieceLimits {
@@ -35,6 +41,7 @@ export function sharedByOwner<T>(create: () => T): (owner: string) => T {
   };
 }
 
+/** The limit that all sandboxes of this owner share. */
 export const paceTogether = sharedByOwner(
   () => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }),
 );
@@ -152,7 +159,10 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
   };
 }
 
-/** Drains a request whose response ended early: the connection's next one, perhaps another principal's, would wait behind it. */
+/**
+ * Drains a request whose response ended early. Otherwise, the next request on the connection, perhaps another principal's, would
+ * wait behind it.
+ */
 export function drainAfter(request: IncomingMessage, response: ServerResponse): void {
   response.once("close", () => {
     request.unpipe();

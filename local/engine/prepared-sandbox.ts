@@ -1,4 +1,7 @@
-/** Starts before its first call. Until it is assigned to an actor, it runs no user code and has no network access. */
+/**
+ * A prepared sandbox, so that the first call in a new sandbox need not wait. It starts like any other sandbox, with a Python
+ * kernel in it. Until it is assigned to an actor, it runs no user code and has no network access. It is assigned only once.
+ */
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { fingerprint } from "./mount-namespace.ts";
 import {
@@ -63,7 +66,10 @@ export class PreparedSandbox {
     await Promise.all(this.#ending);
   }
 
-  /** After a failure, the next request for a sandbox starts one itself, and reports a failure to its caller. */
+  /**
+   * If the start fails, it is tried again after the next request for a sandbox. That request starts a sandbox itself, and
+   * reports a failure to its caller.
+   */
   async #make(): Promise<EngineSandbox | undefined> {
     try {
       const sandbox = await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
@@ -82,7 +88,10 @@ export class PreparedSandbox {
     void ended.finally(() => this.#ending.delete(ended));
   }
 
-  /** Changes with variables and mounted files. Undefined if a file cannot be read: the caller's own start reports the error. */
+  /**
+   * A key that changes with variables and mounted files. Undefined if a file cannot be read. The caller then starts a sandbox
+   * itself, and this start reports the error.
+   */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
     return attempt(() => {

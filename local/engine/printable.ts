@@ -1,4 +1,7 @@
-/** Makes a sandbox's text safe for logs and terminals: no imitated log lines, moves of the cursor or changes of direction. */
+/**
+ * Text from a sandbox, made safe for logs and terminals. Characters that would end a line, move the cursor or change the writing
+ * direction become numbers. So no text can imitate a log line. All lines after the first are indented.
+ */
 export function printable(text: string): string {
   return text
     .replace(/[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, (character) =>

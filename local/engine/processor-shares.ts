@@ -1,8 +1,10 @@
 /**
- * Limits busy sandboxes. All sandboxes have the same weight, so Linux should give them equal shares of the processors. But Linux 6.18
- * gave one sandbox all processor time when two of its programs passed a byte back and forth and so woke up often: commands of other
- * sandboxes waited until these programs ended. So when the sandboxes use most of the processor time that they may use, each busy
- * sandbox gets the same limit.
+ * Limits busy sandboxes, so that some processor time is left for the other sandboxes.
+ *
+ * All sandboxes have the same weight, so Linux should give them equal shares of the processors. But Linux 6.18 gave one sandbox
+ * all processor time when two of its programs passed a byte back and forth and so woke up often. Commands of other sandboxes
+ * waited until these programs ended. So when the sandboxes use most of the processor time that they may use, each busy sandbox
+ * gets the same limit.
  */
 import { availableParallelism } from "node:os";
 import { TICK_MS } from "../../container/sandboxd/proc-stat.ts";
@@ -11,7 +13,10 @@ import { readText } from "./host-files.ts";
 import { countOf, limitProcessors, processorSecondsOf, SANDBOX_PROCESSORS } from "./limits.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 
-/** Busy sandboxes together get this part of the sandboxes' processors. The rest is for short commands, and for starts. */
+/**
+ * Busy sandboxes together get this part of the processors that all sandboxes may use. The rest is for short commands, and for the
+ * start of sandboxes.
+ */
 const BUSY_PART = 7 / 8;
 /** A limit counts as used up if at least this part of it is used. Under load, sandboxes use a little less than their limits. */
 const FULL_PART = 0.9;
@@ -19,7 +24,10 @@ const FULL_PART = 0.9;
 const MIN_PROCESSORS = availableParallelism() / 3;
 /** A sandbox that uses more than this many processors is busy. */
 const BUSY_USE = 0.1;
-/** How long a sandbox still counts as busy, and the processors as full, so that short pauses do not end the limits. */
+/**
+ * How long a sandbox still counts as busy after it was busy, and the processors as full after they were full, in milliseconds. So
+ * short pauses do not end the limits.
+ */
 const HOLD_MS = 5000;
 
 /** If the new limit differs by a smaller part than this, the old limit stays, because each change takes time in the kernel. */
@@ -89,7 +97,8 @@ export function shareProcessors(registry: SandboxRegistry): () => Promise<void> 
     );
     const processors = measured.reduce((sum, { use }) => sum + use.used, 0);
     const idleNow = idleSeconds();
-    // The processors that sandboxes use or could use. Other programs and the kernel's threads for terminals use the rest.
+    // The processors that sandboxes use or could use. Other programs use some processors too, and so do kernel threads that
+    // handle output to pseudo terminals.
     const left = processors + (idleNow - idleBefore) / elapsedSeconds;
     idleBefore = idleNow;
     const allowed = Math.max(MIN_PROCESSORS, Math.min(SANDBOX_PROCESSORS, left)) * BUSY_PART;

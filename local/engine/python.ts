@@ -1,6 +1,8 @@
 /**
- * The sandboxes' Python: one of the host's interpreters, and on top of it a writable virtual environment, into which pip installs.
- * Python also finds the packages that `npm start` installed for the interpreter, and the interpreter's own. Both are read-only.
+ * The sandboxes' Python: one of the host's interpreters, and a virtual environment on top of it.
+ *
+ * The environment is inside the sandbox and writable, so pip installs into it. Python also finds the packages that `npm start`
+ * installed for the interpreter, and the interpreter's own packages. Both are read-only.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -63,10 +65,11 @@ export function choosePython(pythons: readonly Python[]): Python | undefined {
 }
 
 /**
- * The start of a Python program that runs outside of sandboxes, with the option -S. It must import nothing from a project, because a
- * sandbox may be able to write to the project's directory. After an editable installation (`pip install -e`), Python would look
- * there for `sitecustomize` and for packages' optional modules. `removeduppaths` is called first, because a Python 3.10 that is
- * started through a relative link has paths with `..`.
+ * The start of a Python program that runs outside of sandboxes, with the option -S. The program must import nothing from a
+ * project, because a sandbox may be able to write to the project's directory. Python imports `sitecustomize` when it starts, and
+ * packages import optional modules. After an editable installation (`pip install -e`), Python would look for these modules in the
+ * project, too. `removeduppaths` is called first, because a Python 3.10 that is started through a relative link has paths with
+ * `..`.
  */
 export const PACKAGES_ONLY = `
 import sys, site

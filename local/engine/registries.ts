@@ -13,7 +13,10 @@ export interface Registries {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** As in pip and npm, variables precede files. Loopback addresses are left out: in a sandbox they mean the sandbox. */
+/**
+ * The environment takes precedence over files, as in pip and npm. Loopback addresses are left out: in a sandbox they mean the
+ * sandbox.
+ */
 export function hostRegistries(env: Environment = process.env): Registries {
   const pip = pipSettings(env);
   const npm = usableAddress(env.npm_config_registry ?? npmSetting(env, "registry"));

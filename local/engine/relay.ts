@@ -1,6 +1,7 @@
 /**
- * WebSockets between the Worker and a sandbox. The engine is the endpoint of both connections, so that it can limit a sandbox:
- * workerd would keep all messages in memory until the Worker's thread, which all sandboxes share, has time.
+ * WebSockets between the Worker and a sandbox. The engine is the endpoint of both connections and forwards the messages, so that
+ * it can limit a sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time.
+ * All sandboxes share this thread. `inside` is the connection to the sandbox, `outside` the connection to the Worker.
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -17,7 +18,10 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 const highWaterMark = 1024 * 1024;
 /** The memory of a waiting message besides its bytes. */
 const messageOverhead = 1024;
-/** For the previews of all sandboxes of a principal: with this limit each, ten sandboxes could take 1.3 GB of memory. */
+/**
+ * The most bytes of waiting or incomplete messages in the previews of all sandboxes of a principal. Ten sandboxes with this limit
+ * each could take 1.3 GB of the engine's memory.
+ */
 const maxBuffered = 128 * 1024 * 1024;
 
 /** The bytes of waiting or incomplete messages. */
@@ -25,6 +29,7 @@ interface Buffered {
   bytes: number;
 }
 
+/** The bytes in the previews of all sandboxes of an owner. */
 const previewBytes = sharedByOwner((): Buffered => ({ bytes: 0 }));
 const handshakeMs = 60_000;
 const fullMs = 10;
@@ -38,7 +43,9 @@ export class RelayPace {
   readonly #isOfPreviews: boolean;
   buffered: Buffered = { bytes: 0 };
 
-  /** @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Elsewhere, they are the user's file transfers. */
+  /**
+   * @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Outside of previews, they are the user's file transfers.
+   */
   constructor(isOfPreviews: boolean) {
     this.#isOfPreviews = isOfPreviews;
     this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
@@ -60,7 +67,10 @@ interface RelayOptions {
   path: string;
   headers: [string, string][];
   pace: RelayPace;
-  /** This many bytes after each message of the Worker do not count in the rate: their protocol limits itself by acknowledgements. */
+  /**
+   * After each message of the Worker, this many bytes from the sandbox do not count in the rate, because their protocol limits
+   * itself by acknowledgements.
+   */
   acknowledgedBytes: number;
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
   isPreview: boolean;

@@ -1,4 +1,7 @@
-/** Limits a sandbox's requests to its egress proxy. The proxies of all sandboxes share one thread. */
+/**
+ * Limits a sandbox's requests to its egress proxy: one at a time per connection, and a rate over all connections. The proxies of
+ * all sandboxes share one thread.
+ */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -23,7 +26,10 @@ export class RequestLimiter {
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
   /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
-  /** The rate of closing connections for pipelined requests. By then, Node has parsed about a thousand requests of each. */
+  /**
+   * The rate of connections that are closed for too many pipelined requests. Until then, Node has parsed about a thousand
+   * requests of such a connection.
+   */
   readonly #endings = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
 
@@ -36,8 +42,9 @@ export class RequestLimiter {
   }
 
   /**
-   * A request before the end of the previous response is refused, and the limiter stops reading: Node would keep the waiting ones. The
-   * connection closes after that response, so that the client knows which requests to repeat (RFC 9112, 9.3.2).
+   * Whether to handle a request. A request that arrives before the end of the previous response is refused. The limiter then
+   * stops reading from the connection, because Node would keep the waiting requests. The connection closes after the previous
+   * response, so that the client knows which requests to repeat (RFC 9112, 9.3.2).
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;

@@ -28,7 +28,10 @@ const path = [
   "/bin",
 ].join(":");
 
-/** Addresses that need no proxy: several forms of an IPv6 address, and no ranges, which Node and Python's urllib ignore. */
+/**
+ * Addresses that need no proxy. The list has several forms of an IPv6 address, and single addresses because some programs ignore
+ * ranges (Node, Python's urllib).
+ */
 const direct = [
   "localhost",
   "::1",

@@ -44,8 +44,9 @@ export interface Processes {
 }
 
 /**
- * Runs on the host before the sandbox. It raises the OOM score, so that the kernel kills sandboxes first when memory runs out. If the
- * engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score again.
+ * A script that runs on the host before the sandbox. It joins the control groups, and raises the OOM score, so that the kernel
+ * kills sandboxes first when memory runs out. If the engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score
+ * again. The exit status is 126 if the script cannot join a group.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",

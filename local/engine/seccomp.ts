@@ -1,7 +1,8 @@
 /**
- * A sandbox's system call filter. Calls outside the list fail as in a kernel without them (ENOSYS; ENOTTY for a command of ioctl).
- * Rarely used interfaces have bugs, memory that counts in no control group, and locks of the whole machine. A filter cannot read
- * flags in memory, so it refuses clone3, openat2 and setxattrat; programs then use the older calls.
+ * A sandbox's system call filter. It allows the calls that programs need. It refuses the others with the error of a kernel that
+ * does not have them (ENOSYS; ENOTTY for a command of ioctl). All sandboxes share the machine's kernel, and rarely used
+ * interfaces have bugs, memory that counts in no control group, and locks of the whole machine. A filter cannot read flags in
+ * memory, so it refuses clone3, openat2 and setxattrat. Programs then use the older calls.
  */
 import { arch } from "node:process";
 import {

@@ -1,7 +1,10 @@
 /** Estimates the memory that a sandbox's sockets use, from the kernel's lists for its network namespace. */
 import { createReadStream } from "node:fs";
 
-/** The kernel copies sent data into blocks of this size. A single unread byte keeps its block, but counts as about 50 bytes. */
+/**
+ * The kernel copies sent data into blocks of this size. A single byte that nobody has read keeps its block in memory, although
+ * the kernel counts only about 50 bytes for it.
+ */
 const BLOCK_BYTES = 32 * 1024;
 /** The most blocks of one queue of a TCP socket. Measured: 2,652 with the buffers of confine.ts. */
 const MAX_BLOCKS = 2700;

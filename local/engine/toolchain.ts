@@ -32,8 +32,9 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 }
 
 /**
- * Our own programs inherit NODE_USE_ENV_PROXY, which user programs need. With it, Node loads its HTTP client at the start, which
- * more than doubles the time of the start. A Node without `--no-use-env-proxy` ignores the variable, or starts more slowly.
+ * Node's options for our own programs. They inherit the variable NODE_USE_ENV_PROXY, which user programs need. With it, Node
+ * loads its HTTP client at the start, which more than doubles the time of the start. `--no-use-env-proxy` prevents that. A Node
+ * without this option ignores the variable, or starts more slowly.
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";

@@ -22,10 +22,16 @@ interface UnisolatedOptions {
   onOutput: (text: string) => void;
 }
 
-/** Marks a sandbox's processes. sandboxd passes it on to commands (`NO_ENV` in container/sandboxd/run-processes.ts). */
+/**
+ * The variable that marks a sandbox's processes. sandboxd passes it on to commands (`NO_ENV` in
+ * container/sandboxd/run-processes.ts).
+ */
 const marker = "SANDBOX_MCP_BARE";
 
-/** Its stdin closes when the engine ends the sandbox or dies. Then it kills all processes in the groups or with the marker. */
+/**
+ * The reaper's stdin closes when the engine ends the sandbox or dies. The reaper then kills all processes in the sandbox's
+ * control groups or with the marker.
+ */
 const reaper = [
   'trap "" INT TERM HUP',
   "cat >/dev/null",
@@ -126,8 +132,9 @@ const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 const SCRIPTS = "/opt/sandbox-mcp";
 
 /**
+ * Creates the directories and the link that sandboxes without isolation need.
  * @param container the repository's directory `container`
- * @returns undefined if the directories and the link exist now, else a sentence with a command for the administrator
+ * @returns undefined if they exist, else a sentence with a command for the administrator
  */
 export async function makePlaces(container: string): Promise<string | undefined> {
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);

@@ -24,7 +24,10 @@ export interface UpstreamOptions {
   authorities?: readonly string[];
 }
 
-/** A lookup occupies one of the threads that all sandboxes share, until the name server answers. */
+/**
+ * The most concurrent lookups of a sandbox. Until the name server answers, a lookup occupies one of the threads that all
+ * sandboxes share.
+ */
 const maxLookups = 4;
 /**
  * The most concurrent lookups of all sandboxes of a principal. Node looks up at most 32 names at once, on half of its threads. Ten
@@ -64,7 +67,10 @@ export async function connectUpstream(
   throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, messageOf(last)));
 }
 
-/** Checks a host (as for `connectUpstream`) without resolving its name. @returns why it is refused, as words that follow "is" */
+/**
+ * Checks a host without resolving its name. Returns why the host is refused, as words that follow "is".
+ * @param host as for `connectUpstream`
+ */
 export function refusedUnresolved(host: string, port: number, options: UpstreamOptions): string | undefined {
   if (options.allowAddresses.has(`${host}:${port}`)) return undefined;
   const name = refusedName(host);
@@ -110,7 +116,8 @@ function trusting(authorities: readonly string[]): SecureContext {
 }
 
 /**
- * If one address is refused, the name is refused: a legitimate name does not have both public and private addresses.
+ * A host's addresses. If one address is refused, the name is refused, because a legitimate name does not have both public and
+ * private addresses.
  * @param isBehindProxy whether connections use this machine's proxy, which may resolve more names than this machine. An unknown
  * name is then no error, and only the name is checked: docs/internals/security.md
  * @param isChecked false for the operator's hosts

@@ -1,4 +1,7 @@
-/** `ctx.container` locally: the part of workerd's interface that @cloudflare/containers and @cloudflare/sandbox use. */
+/**
+ * `ctx.container` on the local platform: the part of workerd's interface that @cloudflare/containers and @cloudflare/sandbox
+ * use.
+ */
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import { actorNamed } from "../../src/container/actor.ts";
@@ -10,7 +13,10 @@ import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
 
-/** In the actor's synchronous storage: the SDK's constructor needs `running`, and could not wait for the asynchronous one. */
+/**
+ * The key in the actor's synchronous storage. The SDK's constructor needs `running`, and could not wait for the asynchronous
+ * storage.
+ */
 const STORAGE_KEY = "__local_container";
 
 interface StoredInstance {
@@ -78,7 +84,8 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     this.#engine = new EngineClient(env);
     this.#engineURL = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
-    // After a restart the engine may have the same URL. It does not know the sandbox, so `exit` reports that the sandbox has ended.
+    // After a restart the engine may have the same URL. The new engine does not know the sandbox, so `exit` reports that the
+    // sandbox has ended.
     if (stored !== undefined && stored.engine === this.#engineURL)
       this.#adopt(stored.sandbox, Promise.resolve());
   }

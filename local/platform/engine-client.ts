@@ -1,10 +1,14 @@
+/** The Worker's client of the engine. */
 import { pause } from "../../src/shared/timers.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
-  /** Without this binding, requests go through miniflare's Worker for outgoing requests, which makes another copy of each body. */
+  /**
+   * The binding to the engine. Without it, requests go through miniflare's Worker for outgoing requests, which makes another
+   * copy of each body.
+   */
   LOCAL_ENGINE?: Pick<Fetcher, "fetch">;
   LOCAL_DIRECTORIES?: string;
 }

@@ -1,7 +1,8 @@
 /**
- * A sandbox's request to the internet ends in a plain `fetch` of the Worker, which could reach this machine's loopback and private
- * network. So the engine sends the request, under the sandbox's own rules. The SDK itself calls `fetch` if an allowed host has no
- * handler, so this file marks requests of sandboxes, and replaces `fetch` by a function that checks for the mark.
+ * A sandbox's request to the internet ends in a plain `fetch` of the Worker. Locally, this `fetch` could reach the machine's
+ * loopback and private network. So the engine sends the request, under the sandbox's own rules. If an allowed host has no
+ * handler, the SDK itself calls `fetch`. So this file marks requests of sandboxes, and replaces `fetch` by a function that checks
+ * for the mark.
  */
 import { setInternet } from "../../src/container/internet.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";

@@ -57,7 +57,10 @@ export const STOP_MS = 20_000;
 /** The Worker handles requests to these hosts, as registered on `ctx.container`. */
 export const interceptsSchema = z.object({
   http: z.array(z.string()),
-  /** Requests to these hosts, also by plain HTTP, go on to the internet under the sandbox's policy. The Worker serves all others. */
+  /**
+   * Patterns for HTTPS. Requests to these hosts, also by plain HTTP, continue to the internet under the sandbox's policy. The
+   * Worker itself serves all other hosts.
+   */
   https: z.array(z.string()),
   all: z.boolean(),
 });
@@ -104,7 +107,10 @@ export interface OutboundRequest {
   pattern: string | null;
 }
 
-/** The body is frames: a big-endian length, then bytes. The last is empty, because workerd ends a failed body like any other. */
+/**
+ * The body is in frames: a big-endian length, then bytes. An empty frame marks the end, because workerd ends a failed body like
+ * any other.
+ */
 export interface OutboundResponse {
   status: number;
   headers: [string, string][];

@@ -1,4 +1,7 @@
-/** The bucket `RESULTS`: a folder that workerd serves. miniflare's is a Worker on workerd's only thread, in slow 4 KiB pieces. */
+/**
+ * The bucket `RESULTS` of the local platform: a folder that workerd serves. miniflare's bucket is itself a Worker on the only
+ * thread of workerd, and forwards content in pieces of 4 KiB. For a long output, that took more time than everything else.
+ */
 
 import type { Env as ServerEnv } from "../../src/shared/config.ts";
 import type { Bucket } from "../../src/storage/object-store.ts";
@@ -6,7 +9,10 @@ import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import type { DiskSpace } from "./engine-protocol.ts";
 import { folderOf, keyOf, placeOf } from "./object-names.ts";
 
-/** Saves leave this many bytes free, or a tenth of a smaller disk: on a full disk the databases, and so every call, would fail. */
+/**
+ * Saves leave this many bytes of the disk free, or a tenth of a smaller disk. If the disk were full, the server could not write
+ * its databases, and every call would fail.
+ */
 const RESERVED_BYTES = 2 * 1024 ** 3;
 const RESERVED_SHARE = 0.1;
 /** The objects of saved files. Their sizes are limited only for each principal, and a save that fails is tried again. */

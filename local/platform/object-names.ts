@@ -1,6 +1,7 @@
 /**
- * Names of the files in which the local platform keeps objects. Each run and each saved workspace has a folder. In one folder,
- * 300,000 objects made each listing take a second of the thread that all principals share, and 600 MB of memory.
+ * Names of the files in which the local platform keeps objects. Each run and each saved workspace has a folder. So listing the
+ * objects of one takes the same time whatever else is stored. In one folder, a principal's 300,000 objects made each listing take
+ * a second of the thread that all principals share, and 600 MB of memory.
  */
 
 /** `<principal hash>/<run id>/`, or `<principal hash>/workspaces/<save id>/` */
@@ -28,7 +29,10 @@ export function keyOf({ folder, file }: ObjectPlace): string {
   return `${folder}/${file}`.replaceAll(",", "/");
 }
 
-/** No key contains a comma. With a folder for each part of a key, more empty folders would remain. */
+/**
+ * A comma replaces each slash, because no key contains a comma. With a folder for each part of a key, more empty folders would
+ * remain.
+ */
 function nameOf(text: string): string {
   return text.replaceAll("/", ",");
 }

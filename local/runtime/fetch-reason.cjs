@@ -1,7 +1,8 @@
 "use strict";
 /**
- * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. If the proxy refuses a tunnel, Node's fetch drops the status
- * line with the reason. So this module requests the tunnel again, and adds the status line to the error.
+ * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. If the proxy refuses a tunnel, Node's fetch says only
+ * "fetch failed" and drops the status line with the reason. So this module requests the tunnel again, and adds the status line
+ * to the error.
  */
 const { fetch } = globalThis;
 const REFUSED = /^Proxy response \(\d+\) !== 200 when HTTP Tunneling$/;

@@ -19,7 +19,10 @@ interface RunCallbacks {
 /** The pause before the next prepared kernel starts, in milliseconds: it leaves the CPU to the new context's first code. */
 const PREPARE_DELAY_MS = 1_000;
 
-/** It has the limits of the image's `interpreter`: no timeouts, output only at the end, and calls that may never end. */
+/**
+ * The `interpreter` of the control API. It has the same limits as the image's: no timeouts, output only at the end, and calls
+ * that may never end.
+ */
 export class InterpreterAPI extends RpcTarget {
   readonly #scripts: string;
   readonly #cwd: string;
@@ -109,7 +112,10 @@ export class InterpreterAPI extends RpcTarget {
     return kernel;
   }
 
-  /** Waits only for the first prepared kernel, which no user code can block. A later one may hang in a `usercustomize.py`. */
+  /**
+   * Waits for the first prepared kernel, which no user code can block. Does not wait for a later one, which may hang in a
+   * `usercustomize.py` that the user has fixed since.
+   */
   async #obtainKernel(program: KernelProgram): Promise<Kernel> {
     if (program === "python") await this.#first;
     const prepared = this.#prepared.get(program);
@@ -117,7 +123,8 @@ export class InterpreterAPI extends RpcTarget {
     const isUsable = prepared?.isRunning === true && prepared.isCurrent;
     if (!isUsable) prepared?.stop();
     const kernel = isUsable ? prepared : await Kernel.start(program, this.#scripts, this.#cwd);
-    // Most sandboxes have one context for each program. A second kernel would cost 0.25 s of processor time and 33 MiB for nothing.
+    // Most sandboxes have one context for each program. For these, a prepared kernel would cost a quarter of a second of
+    // processor time and 33 MiB, and never be used.
     if (this.#used.has(program)) void this.#prepareKernel(program, PREPARE_DELAY_MS);
     this.#used.add(program);
     return kernel;

@@ -3,9 +3,10 @@
  *
  *     node control.cjs --socket <path> --kernels <path> [--workspace /workspace]
  *
- * `--kernels` is the directory of the kernels' scripts, `--workspace` the directory in which kernels start. If the engine has opened
- * an IPC channel of Node, the program hands over the listeners for the sandbox's outgoing requests (`handOverEgress`). On SIGTERM,
- * it kills all its descendants, and then exits with status 0.
+ * `--socket` is the path of the Unix socket on which the program listens. `--kernels` is the directory of the kernels' scripts,
+ * and `--workspace` the directory in which kernels start. If the engine has opened an IPC channel of Node, the program hands over
+ * the listeners for the sandbox's outgoing requests (`handOverEgress`). On SIGTERM, the program kills all its descendants, and
+ * then exits with status 0.
  */
 import { rmSync } from "node:fs";
 import { stat } from "node:fs/promises";
@@ -37,8 +38,9 @@ delete process.env.SANDBOXD_TOKEN_FILE;
 // Without a handler, the signal would open Node's debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
-// Node loads its HTTP client when one of these classes is first used, or its property redefined without deleting it first.
-// capnweb reads only the prototypes and constants of these classes.
+// Replaces Node's classes by empty ones, because Node loads its HTTP client when one of its classes is first used. capnweb reads
+// only the prototypes and constants of these classes. The deletion comes first, because redefining a property would load the
+// client, too.
 for (const name of ["Headers", "Request", "Response", "WebSocket"]) {
   Reflect.deleteProperty(globalThis, name);
   Object.defineProperty(globalThis, name, { value: { prototype: {} } });

@@ -12,7 +12,10 @@ const EGRESS = [
   { host: INTERNAL_ADDRESS, port: 80 },
 ];
 
-/** Hands the egress listeners to the engine over Node's channel, so that nothing in the sandbox copies bytes. */
+/**
+ * Hands the egress listeners to the engine, over Node's channel to its parent. The engine accepts connections itself, so that
+ * nothing in the sandbox copies bytes. Returns when the engine has closed the channel, before user code runs.
+ */
 export async function handOverEgress(): Promise<void> {
   const closed = new Promise((resolve) => process.once("disconnect", resolve));
   const servers: Server[] = [];

@@ -107,7 +107,10 @@ export class Kernel {
     });
   }
 
-  /** A kernel that a signal has killed counts as healthy, and its cells never end: the image's server checks only the exit code. */
+  /**
+   * A kernel that a signal has killed counts as healthy, and its cells never end. This is the same in the image, whose server
+   * checks only the exit code.
+   */
   get isHealthy(): boolean {
     return !this.#child.killed && this.#child.exitCode === null;
   }

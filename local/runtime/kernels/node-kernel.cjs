@@ -1,8 +1,10 @@
 "use strict";
 /**
- * The JavaScript kernel of the local platform: one process per context, requests and replies as JSON lines, like the image's
- * executor. The protocol uses stdout, so process.stdout.write is replaced while code runs. Code runs in a vm context with only the
- * globals listed here, in V8's REPL mode (top-level await, declarations that later code can use, the last expression's value).
+ * The JavaScript kernel of the local platform: one process per context, requests and replies as JSON lines. It replaces the
+ * image's executor and works in the same way. Code runs in a vm context with only the globals listed here. The protocol uses
+ * stdout, so process.stdout.write is replaced while code runs, and the output is part of the reply.
+ *
+ * Code is evaluated in V8's own REPL mode (top-level await, declarations that later code can use, the last expression's value).
  */
 const inspector = require("node:inspector");
 const readline = require("node:readline");

@@ -16,7 +16,8 @@ use strict;
 use warnings;
 use POSIX ();
 
-# How long sandboxd may be silent, without its waits for a processor or a disk, which other programs may occupy.
+# How long sandboxd may be silent. Time in which sandboxd waits for a processor or a disk does not count, because other programs
+# may occupy these.
 my $HUNG_S = 15;
 # The time between two checks, and between two starts of a command that keeps ending.
 my $TICK_S = 1;

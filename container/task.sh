@@ -16,7 +16,8 @@ agent_path=$PATH
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dir=/var/lib/sandbox-mcp/tasks/$2
 home=${HOME:-/root}
-# Limits in bytes. Files above the first, and all files after the second is reached, are compared only by size and time.
+# Limits in bytes. Files above the first limit are compared only by size and time. So are all files after the second limit is
+# reached.
 compared_file=$((8 * 1024 * 1024))
 compared_total=$((128 * 1024 * 1024))
 

@@ -1,3 +1,4 @@
+/** Sends a directory as an archive while a program packs it. */
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SCRIPTS } from "./directories.ts";

@@ -1,4 +1,7 @@
-/** Writes init.pl a byte for each correct response of sandboxd to itself. A user program at its port would respond differently. */
+/**
+ * Tells init.pl that sandboxd responds. sandboxd sends itself requests, and writes a byte to standard output for each correct
+ * response. A user program that listens at sandboxd's port or socket would respond differently.
+ */
 import { randomBytes } from "node:crypto";
 import { get } from "node:http";
 import { TOKEN_HEADER } from "./protocol.ts";
@@ -18,7 +21,8 @@ export function sendHeartbeats(address: { port: number } | { socketPath: string 
     const headers = token === undefined ? {} : { [TOKEN_HEADER]: token };
     get({ host: "127.0.0.1", ...address, headers, agent: false, signal }, (response) => {
       response.destroy();
-      // Before the sandbox has an actor, sandboxd refuses all requests. Any response counts, because no user program has run yet.
+      // Before the sandbox has an actor, sandboxd refuses all requests. At that time any response counts, because no user program
+      // has run that could have replaced sandboxd.
       if (response.headers[BEAT_HEADER] === beat || token === "") process.stdout.write(".");
       next();
     }).once("error", next);

@@ -6,9 +6,13 @@ import type { GuardedPath } from "./confinement.ts";
 
 declare const queued: unique symbol;
 
-/** A handler that changes a file without the queue, or that forgets one of its paths (`Field`), does not compile. */
+/**
+ * The result of a change. The parameters `Field` name the changed files. Only `ChangeQueue` can create this type, so a handler
+ * that changes files without the queue, or that forgets one of its paths, does not compile.
+ */
 export type QueuedResult<T, Field extends string> = T & { readonly [queued]: Readonly<Record<Field, true>> };
 
+/** Makes one change of a file at a time, in the order of the calls. */
 export class ChangeQueue {
   readonly #lastChanges = new Map<string, Promise<unknown>>();
 

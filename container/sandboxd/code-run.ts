@@ -1,4 +1,7 @@
-/** Follows code in a kernel: its output files, and the kernel's process. The actor calls `finish` when the code has ended. */
+/**
+ * Follows code that runs in one of the SDK's kernels: the output files, and the kernel's process. Only the actor knows when the
+ * code has ended, and calls `finish` then.
+ */
 import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
 import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";

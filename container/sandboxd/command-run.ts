@@ -1,4 +1,7 @@
-/** One run of a command, from getting its slot (a ready shell with its keeper, slot.ts) to writing its end. */
+/**
+ * One run of a command, from getting its slot to writing its end. A slot is a ready shell with its keeper, which starts the shell
+ * and writes the command's exit status (slot.ts).
+ */
 import { attempt } from "./file-error.ts";
 import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -44,7 +47,11 @@ const RELEASE_MS = 300;
 
 /** How long a keeper may take to write the status after its shell has ended, in milliseconds. */
 const STATUS_MS = 1000;
-/** After STUCK_POLLS polls without output, an ended command's output ends. A busy machine may not run the copier for seconds. */
+/**
+ * The interval for polling the output of an ended command, in milliseconds. After STUCK_POLLS polls without new bytes, sandboxd
+ * stops waiting for the mark that ends the output. That takes ten seconds, because a busy machine may not run the copier for
+ * several seconds.
+ */
 const STUCK_POLL_MS = 1000;
 const STUCK_POLLS = 10;
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
@@ -230,7 +237,8 @@ export class CommandRun extends FollowedRun {
   }
 
   #signal(signal: NodeJS.Signals): void {
-    // In a terminal the group's leader is `script`, which forwards the command's last output. So its group gets only SIGKILL.
+    // In a terminal the group's leader is `script`, which forwards the command's last output and then ends. So its group gets
+    // only SIGKILL.
     const leader = this.#isInteractive && signal !== "SIGKILL" ? undefined : this.#slot?.leader;
     signalRun(this.id, leader, signal);
   }
@@ -279,7 +287,8 @@ export class CommandRun extends FollowedRun {
   /** Called when a copier has ended: its pipe has no writers, something killed the copier, or the copier could not be started. */
   protected override onCopierEnd(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
-    // A copier ends by itself only after the keeper has closed the pipe. This one was killed: data that it had read may be lost.
+    // A copier ends by itself only after the keeper has closed the pipe. This copier was killed: data that it had read but not
+    // written is lost.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
       this.streams[name].isIncomplete = true;
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
@@ -344,7 +353,10 @@ export class CommandRun extends FollowedRun {
     this.settle();
   }
 
-  /** Without progress, ends the output without the end mark, because the copier may have been stopped (SIGSTOP). */
+  /**
+   * Polls the output of an ended command. After STUCK_POLLS polls without progress, ends the output without the end mark, because
+   * the copier may have been stopped (SIGSTOP).
+   */
   #finishStuck(stream: OutputStream, before: number | undefined, idlePolls = 0): void {
     // Checked after pending events, because sandboxd may not have had time to read new bytes.
     const check = () => {

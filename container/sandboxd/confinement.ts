@@ -1,6 +1,7 @@
 /**
- * Callers without `sandbox:exec` may change files only below /workspace and /tmp: files elsewhere may be executed. `confinePaths`
- * checks every path of a call. `GuardedPath` guards against programs in the sandbox that exchange a directory after this check.
+ * Callers without `sandbox:exec` may change files only below /workspace and /tmp, because files elsewhere may be executed.
+ * `confinePaths` checks every path of a call before its handler. `GuardedPath` guards against programs in the sandbox that
+ * exchange a directory after this check.
  */
 import { type Stats, constants, lstatSync } from "node:fs";
 import { type FileHandle, open, readlink, realpath } from "node:fs/promises";
@@ -31,7 +32,10 @@ async function confine(path: string, field: string): Promise<void> {
   }
 }
 
-/** The path of a file to change, which may not exist yet. Functions that change files require it: none forgets the confinement. */
+/**
+ * The path of a file to change. The file may not exist yet. Every function that changes a file requires a GuardedPath, so none
+ * can forget the confinement.
+ */
 export class GuardedPath {
   /** The path to open. If the caller is confined, the file's directory stays open, so that nobody can exchange that directory. */
   readonly path: string;

@@ -73,7 +73,10 @@ export function entriesOf(directory: string): Dirent[] {
   return attempt(() => readdirSync(directory, { withFileTypes: true }), []);
 }
 
-/** The limit of a file in sandboxd's own directories. The state of a shell with many functions can be this large. */
+/**
+ * The limit of a file that sandboxd reads from its own directories, in bytes. The state of a shell with many functions can be
+ * this large.
+ */
 const MAX_TEXT_BYTES = 16 * 1024 * 1024;
 
 /** A file's text; undefined if unreadable. User code can put a pipe there, and reading it would block. */

@@ -75,7 +75,10 @@ function textNotFound(text: string, wanted: string, edit: number): FileError {
   return new FileError({ problem: "absent", edit, lines: [line + 1], nearest });
 }
 
-/** The line that was probably meant: it differs after the longest match, or is the most similar to the first wanted line. */
+/**
+ * The index of the line that the caller probably meant: the first line that differs after the longest match, or the line most
+ * similar to the first wanted line.
+ */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
   const until = performance.now() + NEAREST_MS;
   let longest = 0;

@@ -30,7 +30,10 @@ interface EndedRun {
 
 const runsWithoutPorts = new Map<string, EndedRun>();
 
-/** A run's ports in order, and those of ended runs whose background processes listen now. @param ageMs the scan's maximal age */
+/**
+ * A run's ports in order, at most `MAX_PORTS`, from a scan that is at most `ageMs` old. Includes the ports of earlier runs whose
+ * background processes began to listen after the run's end.
+ */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - scannedAt >= ageMs) scanPorts();
   const found = [...known.values()];

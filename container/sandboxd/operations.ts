@@ -1,6 +1,8 @@
 /**
- * The operations on a sandbox's files: the sandbox's actor calls them, and sandboxd has a handler for each route. Routes and
- * parameters never change: a container may be older than the deployment, and must still be saved.
+ * The operations on a sandbox's files, one row each. The sandbox's actor calls them by these rows, and sandboxd has a handler for
+ * each route. A row without `retry`, `changesState` or `confined` does not compile.
+ *
+ * Routes and parameters never change: a container may be older than the deployment, and must still be saved.
  */
 import * as z from "zod/mini";
 import { idSchema } from "./protocol.ts";
@@ -52,7 +54,10 @@ export interface Policy {
   changesState: boolean;
   /** Whether callers without `sandbox:exec` must stay below /workspace and /tmp: files elsewhere may be executed. */
   confined: boolean;
-  /** When a failed call is retried. `in_container`: in the next container. `always`: also after a reset of the actor. */
+  /**
+   * When a failed call is retried. `in_container`: in the next container, if the first one has ended. `always`: also after a
+   * reset of the actor.
+   */
   retry: "always" | "in_container" | "never";
   /**
    * `new`: starts any sandbox. `known`: starts only a sandbox that was used or configured before. `none`: fails if no container
@@ -61,8 +66,9 @@ export interface Policy {
    */
   start: "new" | "known" | "none" | "glance";
   /**
-   * Callers who may write but not read get only these fields, and `reason` instead of an exact reason: both can reveal a file's
-   * content. False if results reveal nothing, or if the scope is `sandbox:read`.
+   * Limits the results for callers who may write but not read, because a result can reveal a file's content. These callers get
+   * only these fields. After a failure, they get `reason` instead of the exact reason. False if results reveal nothing, or if the
+   * scope is `sandbox:read`.
    */
   withoutReading: false | { fields: readonly string[]; reason: string };
 }
@@ -71,7 +77,8 @@ export const row = <const One extends Row>(values: One): One => values;
 const operation = <const One extends FileRow & Policy & Changing>(values: One): One => values;
 
 /**
- * An operation that changes something declares `confined` and `id`; a row that forgets one does not compile. The client repeats a
+ * An operation that changes something needs `sandbox:write`, is confined and saved, and is not retried after a reset of the
+ * actor. It declares the parameters `confined` and `id`. A row that forgets one of these does not compile. The client repeats a
  * request after a broken connection, and sandboxd recognizes the repetition by its `id`.
  */
 type Changing =
@@ -144,7 +151,10 @@ const put = {
     confined: flag(),
     max: z.optional(count()),
     digest: flag(),
-    /** The body's length, or the hexadecimal marker that ends it. Both reveal truncation, which some streams do not report. */
+    /**
+     * The body's length, or the hexadecimal form of a marker that ends the body. Both reveal a truncated body, which some streams
+     * do not report.
+     */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
     /** If the body is a form: its content type. The form's only file is written. A form needs no marker at its end. */

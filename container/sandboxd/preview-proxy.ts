@@ -7,7 +7,10 @@ import { codeOf } from "./file-error.ts";
 import { connectToPort, splice } from "./splice.ts";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
-/** Headers about one connection (RFC 9110, 7.6.1), except those that frame a request's body, and headers of this server. */
+/**
+ * Headers that are not forwarded: headers about one connection (RFC 9110, 7.6.1), and headers of this server. A request's headers
+ * that frame its body are forwarded with it.
+ */
 const HOP_BY_HOP = new Set([
   "connection",
   "keep-alive",

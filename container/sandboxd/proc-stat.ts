@@ -6,7 +6,10 @@ export function procText(path: string): string {
   return attempt(() => readFileSync(path, "latin1"), "");
 }
 
-/** The fields of /proc/PID/stat (proc(5)) after the process's name, which may contain any character. Undefined if it is gone. */
+/**
+ * The fields of /proc/PID/stat (proc(5)) after the process's name, which may contain any character. Undefined if the process is
+ * gone.
+ */
 export function procStat(pid: number): string[] | undefined {
   const stat = procText(`/proc/${pid}/stat`);
   return stat === "" ? undefined : stat.slice(stat.lastIndexOf(")") + 2).split(" ");

@@ -18,14 +18,23 @@ import * as z from "zod/mini";
 /** sandboxd's port in the image. Previews must not use it. */
 export const SANDBOXD_PORT = 8671;
 
-/** The token that the actor gave sandboxd: other sandboxes may reach the port. Without a token, sandboxd accepts all requests. */
+/**
+ * The header with the token that the actor gave sandboxd. There is a token because other sandboxes may reach the port. A
+ * sandboxd without a token accepts all requests.
+ */
 export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
-/** sandboxd sends a POST to this host before the container ends. The response 204 means that the workspace is saved. */
+/**
+ * sandboxd sends a POST to this host before the container ends, so that the actor saves the workspace. The response 204 means
+ * that the workspace is saved.
+ */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
 export const PREVIEW_PORT = "x-sandboxd-port";
-/** On sandboxd's error responses to previews: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not HTTP). */
+/**
+ * The header of sandboxd's error responses to previews: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not
+ * HTTP).
+ */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 /** A header of sandboxd's response to `GET /`: the number of open requests and WebSockets of previews. */
@@ -34,7 +43,10 @@ export const OPEN_PREVIEWS = "x-sandboxd-previews";
 export const IS_ENDING = "x-sandboxd-ending";
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
-/** The most bytes of a stream that were sent and that the actor has not stored. It has 128 MB of memory for everything. */
+/**
+ * The most bytes of one stream that sandboxd has sent and the actor has not stored. The actor has 128 MB of memory for
+ * everything.
+ */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const EVENT_CHARS = 16 * 1024;
 /** How many bytes callers see of a stream's beginning and end. sandboxd sends the last bytes even if the log is full. */
@@ -194,7 +206,10 @@ export const eventSchema = z.discriminatedUnion("type", [
 
 export type Event = z.infer<typeof eventSchema>;
 
-/** The mark of a run's processes: a limit of file locks. Children inherit it, Linux ignores it, and programs do not change it. */
+/**
+ * The mark of a run's processes. It is their limit of file locks, which Linux stores but does not enforce. Child processes
+ * inherit it, and unlike environment variables and process groups, programs do not change it by accident.
+ */
 export function markOf(id: string): bigint {
   let mark = 0n;
   for (const digit of id.replace(/t$/, "").slice(-12)) mark = mark * 36n + BigInt(Number.parseInt(digit, 36));

@@ -1,3 +1,4 @@
+/** Reading files: ranges of bytes and of lines, listings, disk usage. */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { constants, fstatSync, readSync, statSync } from "node:fs";
@@ -9,7 +10,10 @@ import { RESPONSE_BYTES, type FileStat, type ListedEntry } from "./shapes.ts";
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
-/** Here, a blocking read of a small file takes less time than a read in a thread. Other file systems may be on a network. */
+/**
+ * The sandbox's own file systems. On these file systems, a blocking read of a small file takes less time than a read in a thread.
+ * Other file systems may be on a network.
+ */
 const OWN_DEVICES = new Set(
   ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),
 );
@@ -112,6 +116,7 @@ async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean):
   }
 }
 
+/** The number of lines of files that were read lately. */
 const lineCounts = new Map<string, number>();
 const MAX_LINE_COUNTS = 64;
 

@@ -16,7 +16,10 @@ export interface KernelProcess {
 
 interface Process extends KernelProcess {
   parent: number;
-  /** An ended process for which its parent has not waited. A container's first process may not wait for orphans. */
+  /**
+   * Whether the process has ended but its parent has not waited for it. An orphan can stay a zombie, because a container's first
+   * process may not wait for it.
+   */
   isZombie: boolean;
   group: number;
   /** The number of the process's controlling terminal; 0 for none. */
@@ -31,7 +34,10 @@ let lastProcesses: Process[] = [];
 let lastReadAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
-/** Empty, but without isolation it has the variable that marks a sandbox's processes (local/engine/unisolated.ts). */
+/**
+ * An empty environment. If sandboxes have no isolation, it has the variable that marks their processes
+ * (local/engine/unisolated.ts).
+ */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
 
 /** Finds the processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
@@ -131,7 +137,10 @@ function scanProcesses(): Process[] {
   return lastProcesses;
 }
 
-/** Where the mark, a limit, cannot be set, SANDBOX_MCP_RUN identifies a run's processes. Most of them keep the variable. */
+/**
+ * Whether a process can have the mark, which is a limit. Where limits cannot be set, the variable SANDBOX_MCP_RUN identifies a
+ * run's processes. Most processes keep the variable.
+ */
 function canMark(): boolean {
   mayMark ??= processOf(process.pid, true)?.limit === "unlimited";
   return mayMark;

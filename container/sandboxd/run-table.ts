@@ -236,7 +236,10 @@ export class RunTable implements RunHost {
     listener.onEvent({ type: "refused", id, reason, message: message.slice(0, 1000) });
   }
 
-  /** Prepares a shell for the session's next command. Above MAX_READY, ends the shell of the least recently used session. */
+  /**
+   * Prepares a shell for the session's next command. If there are more than MAX_READY shells, ends the shell of the least
+   * recently used session.
+   */
   #prepare(session: string): Promise<Ready> {
     const found = this.#ready.get(session);
     if (found) return found;

@@ -16,7 +16,10 @@ export const DIFF_CHARS = 32 * 1024;
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
-/** Unlike `z.array`, checks no items of a list that is too long, and stops at an invalid item: zod's issues take much time. */
+/**
+ * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item. Creating
+ * zod's issues takes much more time than checking.
+ */
 export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
   z.pipe(
     z.array(z.unknown()).check(z.maxLength(most)),
@@ -68,7 +71,10 @@ export const listCursor = () =>
 /** The largest image file that can be shown, if necessary scaled down, in bytes. */
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
-/** The largest image in a result. Model providers accept it unscaled. Base64 adds a third; some clients accept at most 1 MB. */
+/**
+ * The largest image in a result. Model providers accept images of this side length and number of pixels without scaling. Base64
+ * adds a third to the bytes, and some clients accept at most 1 MB.
+ */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const shrinkOutcome = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ShrinkOutcome = z.infer<typeof shrinkOutcome>;
@@ -180,7 +186,10 @@ export function taskDirectory(id: string): string {
 
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
-/** In a task's directory: the files of a continued conversation. `task.sh` copies them to the same paths in the home directory. */
+/**
+ * The subdirectory of a task's directory for the files of a continued conversation. `task.sh` copies them to the same paths in
+ * the home directory.
+ */
 export const CONVERSATION = "conversation";
 /** The longest changed path in characters. git's escape of a byte takes four characters. */
 const CHANGED_CHARS = 4 * 4096 + 2;

@@ -1,6 +1,7 @@
 /**
- * A slot: a directory with named pipes, where a shell waits to run one command. Its parent, the keeper, writes the exit status. Node
- * cannot create pipes, and starting `mkfifo` costs as much as a command. So they come in batches, and are reused once free.
+ * A slot: a directory with named pipes. After `begin` a shell waits there to run one command. Its parent, the keeper, writes
+ * the exit status. Node cannot create named pipes, and starting `mkfifo` costs as much as a command. So pipes are created in
+ * batches, and reused when no process holds them.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -93,6 +94,7 @@ export class Slot {
     writeSync(this.#startPipe, `${path}\n`);
   }
 
+  /** Tells the keeper that it may end. */
   releaseKeeper(): void {
     this.sendPath("");
   }

@@ -1,7 +1,10 @@
 import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";
 
-/** Either stream may end first: the data that it sent still reaches the other. An error of one stream closes the other. */
+/**
+ * Connects two streams until both have ended. Either may end first: the data that it sent still reaches the other stream. An
+ * error of one stream closes the other.
+ */
 export function splice(left: Duplex, right: Duplex): void {
   left.pipe(right);
   right.pipe(left);

@@ -12,7 +12,10 @@ const TERMINAL: TerminalSize = { rows: 30, columns: 120 };
 const RETURNS =
   /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
 
-/** Restores bash's own `builtin`, and ends `set -v`, `set -x` and a DEBUG trap: see command.sh. */
+/**
+ * Restores bash's own `builtin` even if functions or aliases replace it, and ends `set -v`, `set -x` and a DEBUG trap: see
+ * command.sh.
+ */
 const PLAIN =
   'sbx_posix=${POSIXLY_CORRECT+set}:$BASHOPTS: POSIXLY_CORRECT=${POSIXLY_CORRECT-}; \\eval "$sbx_plain"';
 

@@ -79,7 +79,11 @@ export class OutputStream {
   readonly #onChange: () => void;
   readonly #onCopierEnd: (hasRun: boolean) => void;
 
-  /** @param mark the end of the output in a pipe @param onChange called at the output's end @param onCopierEnd no copier runs */
+  /**
+   * @param mark the text that ends the output in a pipe
+   * @param onChange called at the output's end
+   * @param onCopierEnd called when no copier runs
+   */
   constructor(
     name: Stream,
     path: string,
@@ -119,7 +123,9 @@ export class OutputStream {
     this.#size = this.#end = this.#limit = end;
   }
 
-  /** Moves an ended command's last output to the file. @returns true if it found the mark or the pipe has no writers */
+  /**
+   * Moves an ended command's last output from the pipe to the file. Returns true if it found the mark or the pipe has no writers.
+   */
   drain(slot: Slot): boolean {
     const isWhole = this.readPipe(slot, MAX_DRAINED_BYTES);
     this.finish();
@@ -177,7 +183,10 @@ export class OutputStream {
     this.#onChange();
   }
 
-  /** The disk blocks and freed space of a file that other processes wrote. The command may have extended its length. */
+  /**
+   * How many bytes of output are in a file that other processes wrote: its disk blocks and freed space. Not its length, because
+   * the command may have extended the file.
+   */
   #availableBytes(file: number): number {
     const { size, blocks } = fstatSync(file);
     this.#freed = Math.min(size, Number(textOf(`${this.#path}.freed`)) || 0);
@@ -361,7 +370,10 @@ export class OutputStream {
     this.#sent = this.#size;
   }
 
-  /** The bytes before the mark, or before its possible beginning. A complete mark sets the end of the output. */
+  /**
+   * Returns the bytes before the mark. If the mark is incomplete, returns the bytes before its possible beginning. A complete
+   * mark sets the end of the output.
+   */
   #ownPart(bytes: Buffer): Buffer {
     const mark = this.#mark;
     if (mark === undefined) return bytes;

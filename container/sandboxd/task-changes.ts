@@ -1,3 +1,4 @@
+/** Finds the files that a coding agent changed. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";

@@ -1,7 +1,8 @@
 /**
- * Writes files. New content is completed under another name in the same directory before it replaces the file, so readers never see
- * a part of it. A note in `WRITES` describes the write: after a crash, the next sandboxd removes incomplete content, and puts
- * complete content in place.
+ * Writes files. New content is completed under another name in the same directory before it replaces the file. So readers see
+ * either the old or the new content, and an interrupted write leaves the old content. During the write, a note in `WRITES`
+ * describes it. After a crash, the next sandboxd reads the note. It removes incomplete content, and puts complete content in
+ * place.
  */
 import { type Hash, createHash } from "node:crypto";
 import {
@@ -211,7 +212,11 @@ async function finish(
   return note.written;
 }
 
-/** Resolves a path and the links at its end. @throws FileError `outside`; `missing` for a missing directory that is not created */
+/**
+ * Resolves a path and the symbolic links at its end.
+ * @throws FileError `outside` if the caller is confined and the path leads elsewhere, `missing` for a missing directory that is
+ * not created
+ */
 async function targetOf(
   path: string,
   isConfined: boolean,

@@ -4,7 +4,10 @@ const tls = require("node:tls");
 /** The certificate of Cloudflare's TLS interception. SANDBOX_CA_CERT overrides its path. */
 const PLATFORM = process.env.SANDBOX_CA_CERT || "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
 
-/** Node reads NODE_EXTRA_CA_CERTS only at its start, and a prepared kernel starts before the platform adds the certificate. */
+/**
+ * Makes this process trust the platform's certificate. Node reads NODE_EXTRA_CA_CERTS only at its start, and a kernel that is
+ * started ahead runs before the platform adds the certificate.
+ */
 function trustPlatform() {
   let certificate;
   try {

@@ -1,5 +1,8 @@
 "use strict";
-/** sandboxd finds the children that code starts by the run's mark. They get the run's streams, not our descriptors 0 to 2. */
+/**
+ * Child processes that code starts. sandboxd finds them by the run's mark. A child gets the run's streams, not our descriptors
+ * 0 to 2.
+ */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
@@ -26,7 +29,10 @@ function listeningPart() {
   return children.size > 0 ? "child" : undefined;
 }
 
-/** Called only when code starts a child or listens on a port, because Node needs another program (prlimit) to set a limit. */
+/**
+ * Sets the mark, a limit of this process. Runs set it only when they start a child or listen on a port, because Node needs
+ * another program (prlimit) to set a limit.
+ */
 function markSelf() {
   if (unsetMark === undefined) return;
   spawnSync("/usr/bin/prlimit", ["--pid", String(process.pid), `--locks=${unsetMark}:`], { stdio: "ignore" });
@@ -84,7 +90,10 @@ function withFiles(streams, stdio, replaced, call) {
   }
 }
 
-/** `replaced` has the indexes where a pipe has replaced our descriptor 1 or 2. */
+/**
+ * Returns `stdio` as an array without our descriptors 0, 1 and 2. `replaced` has the indexes where a pipe has replaced descriptor
+ * 1 or 2.
+ */
 function replaceOwnDescriptors(stdio) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((entry) => entry ?? "pipe");
   const replaced = [];

@@ -1,8 +1,10 @@
 "use strict";
 /**
- * Evaluates cells in V8's REPL mode (top-level await, the last expression's value, declarations that later cells can use and repeat),
- * in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file. This mode has no `import`, so imports become
- * calls: only where V8's own parser finds an import, and lines keep their numbers.
+ * Evaluates cells in V8's REPL mode, which allows top-level await, returns the last expression's value, and lets later cells use
+ * and repeat declarations. Cells run in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file.
+ *
+ * V8's REPL mode has no `import`, so imports are changed to calls. The text is changed only where V8's own parser finds an
+ * import, and lines keep their numbers.
  */
 const inspector = require("node:inspector");
 const vm = require("node:vm");
@@ -120,7 +122,10 @@ function dynamicImports(code) {
   return text;
 }
 
-/** Turns `import a, {b as c} from "m"` into `const {default: a, b: c} = await import("m")`, and drops `export`. */
+/**
+ * Turns `import a, {b as c} from "m"` into `const {default: a, b: c} = await import("m")`, `import.meta` into an object, and
+ * drops `export`.
+ */
 function staticImports(code) {
   let text = code;
   for (let round = 0; round < 200; round++) {

@@ -1,5 +1,8 @@
 "use strict";
-/** Makes `fs` use the run's streams for descriptors 1 and 2: Node has no dup2, and descriptor 1 is the executor's channel. */
+/**
+ * Makes the functions of `fs` use the run's streams for descriptors 1 and 2, because Node has no dup2, and descriptor 1 is the
+ * executor's channel. Descriptor 0 appears empty.
+ */
 const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
 const NAMES = { 1: "stdout", 2: "stderr" };
@@ -38,7 +41,10 @@ function replace(target, names, make) {
   }
 }
 
-/** @param streams `write(name, chunk, encoding)`; `share(name)` returns a log with a file that children append to */
+/**
+ * @param streams the run's streams: `write(name, chunk, encoding)`; `share(name)` returns a log with a file that children
+ * append to
+ */
 function patchFiles(streams) {
   const writeBytes = (name, data, rest) => {
     const bytes = bytesOf(data, rest);

@@ -3,9 +3,10 @@
  * Where a JavaScript kernel's output goes.
  *
  * The real process.stdout is the executor's protocol channel. While a cell runs, the executor replaces its `write` to capture the
- * output. Then it restores `write` and replies by console.log, which goes to the real stream. We replace process.stdout by a proxy,
- * whose `write` is an accessor. The setter keeps the executor's function, because node.cjs writes the run's document with it. The
- * getter returns our function, or the function that the cell has set.
+ * output. Then the executor restores `write` and sends its reply by console.log. We replace process.stdout by a proxy, whose
+ * `write` is an accessor. The setter keeps the function that the executor sets, because node.cjs writes the run's document with
+ * it. The getter returns our function, or the function that the cell has set. After the executor has restored `write`, its
+ * console.log goes to the real stream.
  *
  * A run's output goes to `<files>.out` and `<files>.err`, which sandboxd follows. At the end, short output goes into the document.
  */

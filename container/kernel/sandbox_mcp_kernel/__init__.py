@@ -52,8 +52,9 @@ class Kernel:
         channel = streams.take_protocol()
         self.output = streams.Output()
         streams.give_protocol(self.output, *channel)
-        # What an interrupt does while one of these functions runs (`on_interrupt`). "user": it raises KeyboardInterrupt at once.
-        # "wait": it does so at the function's end. "late": nothing, because the user's code is not running.
+        # What an interrupt does while one of these functions runs. "user": the interrupt raises KeyboardInterrupt at once.
+        # "wait": the function raises KeyboardInterrupt at its end. "late": nothing happens, because the user's code is not
+        # running. See `on_interrupt`.
         self.frames = {
             self.step.__func__.__code__: "user",
             Loop.run.__code__: "user",
@@ -315,7 +316,10 @@ class Kernel:
 
 
 def _mark(run, mark):
-    """Marks this process for sandboxd by the limit of file locks. Children inherit it, and Linux does not enforce it."""
+    """Marks this process for sandboxd. Every child inherits the mark.
+
+    The mark is the value of the limit of file locks. Linux stores this limit, but does not enforce it.
+    """
     os.environ[MARK] = run
     try:
         resource.setrlimit(RLIMIT_LOCKS, (int(mark), resource.getrlimit(RLIMIT_LOCKS)[1]))

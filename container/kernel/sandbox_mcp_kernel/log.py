@@ -88,7 +88,9 @@ class Log:
             self.drop(bytes(view))
 
     def end(self):
-        """Returns the summary. With a file, long output and output that is not UTF-8 stay in the file, without `text`. Without a file,
+        """Returns the summary.
+
+        With a file, long output and output that is not UTF-8 stay in the file, and the summary has no `text`. Without a file,
         output that is not UTF-8 is in `data`. `last` has the last dropped bytes. Both are in base64.
         """
         self.flush()

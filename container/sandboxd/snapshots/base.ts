@@ -1,6 +1,7 @@
 /**
- * The base: the files that a container starts with. Only differences from it are saved. The last step of an image's build lists
- * them. A local sandbox has no image: there sandboxd writes the list when it first starts, before any user program.
+ * The base: the files that a container starts with. Only differences from the base are saved. The last step of an image's build
+ * writes a list of the base. A local sandbox has no image and few files on its root file system: there sandboxd writes the list
+ * when it first starts, before any user program.
  */
 import { createHash } from "node:crypto";
 import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
@@ -21,7 +22,10 @@ export class Base {
   readonly id: string;
   /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
-  /** In nanoseconds since the epoch. Older files of the image count as unchanged. 0 if the list was made in this container. */
+  /**
+   * When the container started, in nanoseconds since the epoch. Files of the image that are older than this count as unchanged. 0
+   * if the list was made in this container: then only the list decides.
+   */
   readonly #startedAt: bigint;
 
   constructor(list: string, startedAt = 0n) {
@@ -59,8 +63,9 @@ export class Base {
   }
 
   /**
-   * Image builders may change times, and a Dockerfile may have further steps after the one that writes the list. So in the image's
-   * directories, every file that is unchanged since the container's start counts as the image's.
+   * Whether a file is as in the base. Image builders may change times, and a Dockerfile may have further steps after
+   * the one that writes the list. So in the image's directories, every file that is unchanged since the container's start counts
+   * as the image's.
    */
   isUnchanged(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
     return (

@@ -19,14 +19,20 @@ export interface FoundFile {
   inode?: string;
 }
 
-/** A save leaves out the second kind. `special`: sockets, pipes, devices. `crowded`: too large, and tools can create it again. */
+/**
+ * A save leaves out entries of the last three types. `special`: sockets, pipes and devices. `crowded`: directories that tools can
+ * create again, and that have too many entries for a snapshot.
+ */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
 export function isFound(entry: ScannedEntry): entry is FoundFile {
   return entry.type !== "special" && entry.type !== "unreadable" && entry.type !== "crowded";
 }
 
-/** `ofFiles`: whether files of the scanned file system report this device, too, not only its directories (`hasOneDevice`). */
+/**
+ * The device of the scanned file system. `ofFiles`: whether its files report this device, and not only its directories: see
+ * `hasOneDevice` in scan.ts.
+ */
 interface Devices {
   dev: bigint;
   ofFiles: boolean;

@@ -5,7 +5,10 @@ import { parentPath, kindOf, unitOf } from "./scope.ts";
 const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
 export const NODE = process.version.split(".", 1)[0] ?? "";
 
-/** On another image, restores the user's files and compatible installed programs, but nothing that its package manager owns. */
+/**
+ * Selects the entries of a state that can be restored on a base. For the same image, these are all entries. For another image,
+ * these are the user's files and compatible installed programs, but nothing that the image's package manager owns.
+ */
 export function entriesFor(
   base: Base,
   { version, image, node }: Manifest,

@@ -1,6 +1,7 @@
 /**
- * A snapshot's manifest: compressed lines of JSON. The first has the version and the image, the others the differences from it, each
- * directory before its content. In version 1, paths were relative to the workspace. User code may have written any part of it.
+ * A snapshot's manifest: compressed lines of JSON. The first line has the version and the image. Each other line is an entry, a
+ * difference from that image; directories come before their content. In version 1, paths were relative to the workspace. User
+ * code may have written the manifest, so every part of it is checked.
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";

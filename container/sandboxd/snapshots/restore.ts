@@ -1,6 +1,7 @@
 /**
- * One restore: applies a manifest's changes to the image, with contents from packs (objects with the contents of many files). It runs
- * before any user program, so a file at a path of the manifest belongs to the image or to an interrupted attempt.
+ * One restore: applies a manifest's changes to the image, with contents requested from packs (stored objects that hold the
+ * contents of many files). It runs before any user program. So a file that is already at a path of the manifest belongs to the
+ * image or to an interrupted attempt.
  */
 import { createHash } from "node:crypto";
 import {
@@ -299,7 +300,10 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
 /** The furthest time before or after 1970, in microseconds: about 30,000 years. */
 const FURTHEST_US = 1e18;
 
-/** Adds half a microsecond, because the system rounds down. Text, because Node takes negative numbers for the current time. */
+/**
+ * Converts microseconds to seconds. Adds half a microsecond, because the system rounds down. The result is text, because Node
+ * treats negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
+ */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
   return String((bounded + 0.5) / 1e6);
@@ -328,7 +332,10 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/** Whether a path is not part of a state (for example a mount or a file of the server), or contains such a path. */
+/**
+ * Whether a path must stay, because the path is not part of a state (a mount or a file of the server, for example), or contains
+ * such a path.
+ */
 function mustStay(root: string, path: string, dev: bigint): boolean {
   const stats = statsOf(root, path);
   if (!stats) return false;

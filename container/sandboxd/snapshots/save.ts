@@ -26,7 +26,10 @@ import { chooseFiles, firstNames } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
-/** A file that changed so shortly before it was read may change again without a new time. So the next save reads it again. */
+/**
+ * If a file changed less than this many milliseconds before it was read, it may change again without a new time. So the next
+ * save reads it again.
+ */
 const RECENT_MS = 100;
 const OPENED_AHEAD = 8;
 const SMALL_BYTES = 64 * 1024;
@@ -344,7 +347,10 @@ class FileRead {
     }
   }
 
-  /** Returns the status; undefined if the file changed after it was opened, or so shortly before that a change may be hidden. */
+  /**
+   * Closes the file. Returns its status; undefined if the file changed after it was opened, or so shortly before that a change
+   * may be hidden.
+   */
   async end(): Promise<string | undefined> {
     const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;
     await this.close();

@@ -166,7 +166,10 @@ export async function scanNamed(
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** In some overlay file systems, files have other devices than their directory. There, only directories' devices reveal mounts. */
+/**
+ * Whether files have the same device as their directory. In some overlay file systems, files have other devices. In these file
+ * systems, only the devices of directories reveal mounts.
+ */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");
   try {
@@ -195,7 +198,10 @@ function nameOf(path: string): string {
   return name.startsWith("workspace/") ? name.slice("workspace/".length) : `/${name}`;
 }
 
-/** Above the limit, drops first regenerable directories, then whole libraries, then the largest files. */
+/**
+ * Drops files that cannot be saved, and then files above the limit: first regenerable directories, then whole libraries, then the
+ * largest files.
+ */
 export function chooseFiles(
   entries: readonly ScannedEntry[],
   max: number,
@@ -248,7 +254,10 @@ export function chooseFiles(
   return { chosen: savable.filter((entry) => !out.has(entry)), left: leftOut };
 }
 
-/** Files that are saved together or not at all. A higher `order` is dropped first; in the same order, a larger group. */
+/**
+ * Files that are saved together or not at all. If room is short, groups with a higher `order` are dropped first. Among groups of
+ * the same order, larger ones are dropped first.
+ */
 interface Group {
   order: 0 | 1 | 2;
   size: number;

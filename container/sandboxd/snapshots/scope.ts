@@ -46,7 +46,10 @@ const LEFT_OUT_OF_HOME = new Set([
 
 const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
 
-/** A scan never follows links in parent directories, so an excluded path cannot be reached under another name. */
+/**
+ * Whether a path is part of a sandbox's state. A scan never follows links in parent directories, so an excluded path cannot be
+ * reached under another name.
+ */
 export function isOfState(path: string): boolean {
   const top = topDirectory(path);
   if (top === "workspace") return true;
@@ -75,7 +78,10 @@ function isBelow(directories: ReadonlySet<string>, path: string): boolean {
 
 const SYSTEM = new Set("bin boot etc lib lib32 lib64 libx32 opt sbin usr var".split(" "));
 
-/** `own`: the user's. `installed`: where users install programs beside the image's. `system`: elsewhere; the package manager's. */
+/**
+ * `own`: the user's files. `installed`: in a directory where users install programs beside the image's. `system`: in any other
+ * directory of the image; its package manager owns them.
+ */
 export function kindOf(path: string): "own" | "installed" | "system" {
   if (!SYSTEM.has(topDirectory(path))) return "own";
   return /^(?:opt|usr\/local)\/|(?:^|\/)site-packages(?:\/|$)|\/lib\/node_modules\//.test(path)
@@ -83,7 +89,10 @@ export function kindOf(path: string): "own" | "installed" | "system" {
     : "system";
 }
 
-/** A library is saved completely or not at all, because a library with missing files is worse than none. */
+/**
+ * The library that a path belongs to. It is saved completely or not at all, because a library with missing files is worse than
+ * none.
+ */
 export function unitOf(path: string): string | undefined {
   const kind = kindOf(path);
   if (kind === "system") return SYSTEM_PACKAGES;

@@ -25,7 +25,10 @@ const planCallSchema = z.object({
   base: z.optional(snapshotID()),
   max: count(),
   repack: z.array(snapshotID()),
-  /** A task's archive. No later save builds on it. If the sandbox did not start from `base`, everything counts as new. */
+  /**
+   * Whether this is a task's archive. No later save builds on an archive. If the sandbox did not start from `base`, everything
+   * counts as new.
+   */
   isArchive: z.optional(z.boolean()),
   /** If set, the save contains the files below `below` in the home directory whose path contains `id`, instead of the state. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),

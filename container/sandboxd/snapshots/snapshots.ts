@@ -23,7 +23,10 @@ const ROOT = SYSTEM ?? dirname(WORKSPACE);
 const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
 
-/** The interval of full scans, which also find files of the image that were rewritten in place, and take half a second. */
+/**
+ * The interval of full scans, in milliseconds. A full scan also finds files of the image that were rewritten in place, and takes
+ * half a second.
+ */
 const THOROUGH_MS = 120_000;
 /** The most bytes of a compressed manifest. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;

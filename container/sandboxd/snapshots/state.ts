@@ -8,7 +8,10 @@ import { type Mark, markSchema } from "./snapshot-requests.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
 import { entrySchema } from "./manifest.ts";
 
-/** Checked, because user code can change the index. `status` is undefined if the file may have changed while it was read. */
+/**
+ * A line of an index. Checked, because user code can change the index. `status` is the file's status, which later scans compare.
+ * It is undefined if the file may have changed while it was read.
+ */
 const knownSchema = z.object({ entry: entrySchema, status: z.optional(z.string()) });
 export type Known = z.infer<typeof knownSchema>;
 export type Index = Map<string, Known>;

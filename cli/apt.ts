@@ -18,7 +18,10 @@ export function aptCommand(packages: readonly string[]): string {
   return `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${packages.join(" ")}`;
 }
 
-/** @param log a file for output. With it, apt-get survives the end of this process: an interrupted one needs manual repair. */
+/**
+ * @param log a file for output. If there is one, apt-get continues after this process ends, because an interrupted apt-get needs
+ * manual repair.
+ */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
   // Scripts of packages run Python and Perl as root. Variables such as PYTHONPATH and PERL5LIB could make them load modules from a
   // project that a sandbox writes to.

@@ -1,6 +1,8 @@
 /**
- * Connects a client's standard input and output to a server's HTTP endpoint. Messages pass unchanged, in MCP's revisions of 2025 and
- * 2026. After a server restart the client can continue, because the server stores nothing about MCP sessions.
+ * Connects MCP over standard input and output to a server's HTTP endpoint, for clients that start a process.
+ *
+ * Messages pass unchanged, in the protocol's revisions of 2025 and 2026. After a server restart the bridge reconnects, and the
+ * client can continue, because the server stores nothing about MCP sessions.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
@@ -27,7 +29,10 @@ interface BridgeOptions {
 /** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/** How long a request waits before the server's first response. Clients abandon a process that is silent for long. */
+/**
+ * How long a request waits before the server's first response, in milliseconds. This limit is shorter, because clients abandon a
+ * process that is silent for long.
+ */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */
@@ -67,6 +72,7 @@ export class Bridge {
     return this.#failure?.kind;
   }
 
+  /** Forwards a client's message to the server, and every response to the client. */
   forward(message: JSONRPCMessage): void {
     const forwarding: Promise<void> = this.#forward(message).finally(() =>
       this.#inProgress.delete(forwarding),
@@ -76,7 +82,8 @@ export class Bridge {
 
   async #forward(message: JSONRPCMessage): Promise<void> {
     if ("method" in message && message.method === "notifications/cancelled") {
-      // In the revision of 2026, closing the stream cancels a request; in that of 2025 this message does, so it is forwarded, too.
+      // In the revision of 2026, closing the stream cancels a request. In the revision of 2025 this message cancels it, so the
+      // bridge also forwards the message to the server.
       const id = message.params?.requestId as RequestID;
       this.#open.get(id)?.abort();
       this.#open.delete(id);

@@ -64,7 +64,10 @@ export function quietWrangler(directory: string): Record<string, string> {
   };
 }
 
-/** @param directory for wrangler's temporary files, and a result that cannot be cached @throws Error with wrangler's output */
+/**
+ * @param directory for wrangler's temporary files, and for the result if it cannot be cached
+ * @throws Error with wrangler's output
+ */
 export async function bundle(config: string, directory: string): Promise<BuiltWorker> {
   if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });

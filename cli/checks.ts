@@ -1,3 +1,4 @@
+/** Checks of a machine, configuration or server: results, and what to do. */
 import { EXIT } from "./exit.ts";
 import { json, line, note, applyStyle, table } from "./print.ts";
 import { ALL_IS_WELL, VERDICTS } from "./texts.ts";

@@ -70,7 +70,10 @@ function isEmptyValue(value: unknown): boolean {
   return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
 }
 
-/** Puts a table in place of `null` or `[]` on the path to the servers. @throws {UserError} for another kind of value there */
+/**
+ * Returns the text with a table in place of `null` or `[]` on the path to the servers.
+ * @throws {UserError} if another kind of value is on that path
+ */
 function createTables(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
   let at = content as Record<string, unknown>;
   for (const [index, key] of table.entries()) {

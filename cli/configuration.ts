@@ -94,7 +94,10 @@ type ContainerConfig = Partial<Config["containers"][number]>;
 
 const isSandboxClass = ({ class_name }: ContainerConfig) => SANDBOX_CLASSES.some((own) => own === class_name);
 
-/** The containers of sandboxes' classes, with their indexes. If there is none, the first, so that the checks name the mistake. */
+/**
+ * The containers of the classes of sandboxes, with their indexes. If there is none, the first container, so that the checks name
+ * the mistake.
+ */
 function containersOf({ containers }: Config): [container: ContainerConfig, index: number][] {
   const rows = containers.map((container, index): [ContainerConfig, number] => [container, index]);
   const own = rows.filter(([container]) => isSandboxClass(container));
@@ -216,7 +219,10 @@ function lineOf(text: string, tree: Node | undefined, path: readonly (string | n
   return 1;
 }
 
-/** The image's version must be the SDK's, and the image must contain Python: otherwise no Python kernel starts. */
+/**
+ * Checks each image of the SDK in the Dockerfile. Its version must be the SDK's, and it must contain Python, because otherwise no
+ * Python kernel starts.
+ */
 function baseImage(directory: string, path: string | undefined): Check {
   const name = "base image";
   if (!existsIn(directory, path)) return { name, verdict: "skipped", found: "there is no Dockerfile" };

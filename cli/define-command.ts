@@ -1,3 +1,4 @@
+/** How all commands are defined: common options, and examples. */
 import { readFileSync } from "node:fs";
 import { buffer } from "node:stream/consumers";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
@@ -21,7 +22,10 @@ function plainCommand(name: string, description: string, examples: readonly stri
   return command;
 }
 
-/** The address's `?sandbox=` is the default of `--sandbox`. @throws {CommandError} for an invalid name, before anything is sent */
+/**
+ * Makes the address's `?sandbox=` the default of `--sandbox`, as for every client.
+ * @throws {CommandError} for an invalid name, before anything is sent or written
+ */
 function applySandbox(command: CommandUnknownOpts): void {
   const name: unknown = command.getOptionValue("sandbox");
   checkSandbox("--sandbox", name);
@@ -106,7 +110,10 @@ function portNumber(text: string): number {
   throw new InvalidArgumentError(WRONG_VALUE.port);
 }
 
-/** An argument, standard input for `-`, or a file. @throws {CommandError} without text, or with an argument and a file */
+/**
+ * A command's text: an argument, standard input for `-`, or a file.
+ * @throws {CommandError} without text, or with an argument and a file
+ */
 export async function textFrom(
   what: string,
   argument: string | undefined,

@@ -9,12 +9,16 @@ import { waitAtMost } from "../src/shared/timers.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { engineEnded } from "./texts.ts";
 
-/** The MiB of a semispace, half of V8's space for young objects. By default, V8 grows it to 32 under load, and never shrinks it. */
+/**
+ * The size in MiB of a semispace, half of V8's space for young objects. By default, V8 grows it to 32 MiB under load, and never
+ * shrinks it.
+ */
 const YOUNG_MIB = 8;
 
 export interface RunningEngine {
   url: string;
   python: string | undefined;
+  /** Sets the interpreter for new sandboxes. */
   usePython(executable: string): void;
   /** Ends the engine with every sandbox; resolves when it is gone. */
   close(): Promise<void>;

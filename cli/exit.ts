@@ -1,4 +1,7 @@
-/** From 64 on, as in sysexits.h, timeout(1) and shells (130): few other programs return these. */
+/**
+ * The exit statuses. From 64 on, they are the statuses of sysexits.h, timeout(1) and shells (130), because few other programs
+ * return them.
+ */
 export const EXIT = {
   succeeded: 0,
   /** The code raised an error, the task failed, or a check failed. */
@@ -25,7 +28,10 @@ export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 /** Signals within this time, in milliseconds, count as one Ctrl-C: the terminal and npm each send one. */
 export const ONE_CTRL_C_MS = 500;
 
-/** An error that the user can correct. It is printed without a stack; the exit status is 1, or that of a `CommandError`. */
+/**
+ * An error that the user can correct. The program prints its message without a stack, and exits with status 1. A `CommandError`
+ * has its own exit status.
+ */
 export class UserError extends Error {
   override readonly name = "UserError";
 }

@@ -6,7 +6,10 @@ import { makeDirectories } from "./make-directories.ts";
 import { defaultStateDir } from "./program-files.ts";
 import { agentNotReady, agentReady } from "./texts.ts";
 
-/** All servers of a clone or user share the large agents. If their directory is not writable, the server's own is used. */
+/**
+ * The directory of agents. All servers of a clone or user share it, because agents are large. If it is not writable, the
+ * server's own directory is used.
+ */
 export function agentsDirectory(env: Readonly<Record<string, string | undefined>>, stateDir: string): string {
   const shared = join(defaultStateDir(env), "agents");
   try {

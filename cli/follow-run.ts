@@ -1,3 +1,4 @@
+/** Follows a run to its end, and prints its output as it arrives. */
 import type { RunData } from "../client/follow.ts";
 import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./server-calls.ts";

@@ -1,3 +1,4 @@
+/** The keyboard of a terminal in a sandbox. */
 import { StringDecoder } from "node:string_decoder";
 import { Typing } from "../src/shared/terminal/typing.ts";
 

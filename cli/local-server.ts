@@ -1,4 +1,7 @@
-/** The local server for a bridge (`sandbox-mcp stdio`): one that runs already, or one that ends together with the bridge. */
+/**
+ * The local server for a bridge (`sandbox-mcp stdio`). The bridge uses a server that runs already, or starts a server that ends
+ * together with the bridge.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setTimeout as pause } from "node:timers/promises";
@@ -10,10 +13,16 @@ import { findRunning } from "./running.ts";
 import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server-address.ts";
 import { DIRECTORY_IN_USE, localServerFailed, startingLocalServer } from "./texts.ts";
 
-/** How long a start may take. The very first builds the Worker and looks for Python: about 10 s on a slow machine. */
+/**
+ * How long a start may take, in milliseconds. The very first start builds the Worker and looks for Python: about 10 s on a slow
+ * machine.
+ */
 const START_MS = 90_000;
 
-/** While the server of another bridge starts or stops, it uses the state directory, and our start fails. */
+/**
+ * The pause before another attempt, in milliseconds. While the server of another bridge starts or stops, it uses the state
+ * directory, and our start fails.
+ */
 const START_RETRY_MS = 2000;
 
 const START = fileURLToPath(new URL(`start${moduleExtension}`, import.meta.url));
@@ -37,6 +46,7 @@ export class LocalServer {
     return this.#starting;
   }
 
+  /** Whether the server at this address still runs. */
   isCurrent({ url }: ServerAddress): boolean {
     const running = findRunning(stateDirectory(this.#options));
     return running !== undefined && new URL(running.url).origin === new URL(url).origin;

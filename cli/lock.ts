@@ -4,7 +4,11 @@ import { createServer, type Server } from "node:net";
 import { realpathSync } from "node:fs";
 import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
 
-/** The lock is a socket in Linux's abstract namespace, which the kernel always releases. @throws {UserError} if it is taken */
+/**
+ * Locks the directory with a socket in Linux's abstract namespace. Only one process can bind the socket's name, and the kernel
+ * always releases the name when that process ends.
+ * @throws {UserError} if another server holds the lock
+ */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);
   const held = await listen({ path: `\0sandbox-mcp-${digest}` });

@@ -77,7 +77,8 @@ async function python(stateDir: string): Promise<Check> {
   const found = `${used.version} at ${used.executable}`;
   if (isReady(used)) return ok(name, found);
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
-  // Not a warning, because only code that imports the libraries needs them. `start` reports its attempt to install them.
+  // Missing libraries are not a warning, because only code that imports them needs them. `start` reports its attempt to install
+  // them.
   const hint = `${startLine()} installs the missing libraries for sandboxes: ${missing.join(", ")}`;
   return ok(name, `${found}; ${hint}`);
 }

@@ -2,7 +2,8 @@
 import { enableCompileCache } from "node:module";
 import { fileURLToPath } from "node:url";
 
-// Loading modules takes most of a short command's time. The cache is not in /tmp, because other users could write there.
+// Caches compiled modules, because loading modules takes most of a short command's time. The cache is not in /tmp, because other
+// users could write there.
 const cache = fileURLToPath(new URL("../node_modules/.cache/sandbox-mcp", import.meta.url));
 enableCompileCache(cache);
 

@@ -85,8 +85,9 @@ export async function readMounts(
 }
 
 /**
- * Refuses symbolic links that a sandbox of any earlier start, or of another server, may have made. A link is followed only in a
- * directory that a server never mounts, such as / or the home directory. @throws {UserError} that names the link
+ * Refuses symbolic links that a sandbox may have made: a sandbox of any earlier start, or of another server. A link is followed
+ * only if it is in a directory that a server never mounts, such as / or the home directory.
+ * @throws {UserError} that names the link
  */
 function refuseLinks(path: string, source: string, text: string): void {
   const places = placesOf(path);
@@ -109,7 +110,10 @@ export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: 
   )?.from;
 }
 
-/** The path as given, each symbolic link on the way, and the file's final path. Follows as many links as Linux. */
+/**
+ * Returns the path as given, each symbolic link on the way to the file, and the final path of the file, which may be missing.
+ * Follows as many links as Linux.
+ */
 function placesOf(path: string): string[] {
   const places = [path];
   const parts = path.split("/");
@@ -144,8 +148,9 @@ const PLACES = [
 ];
 
 /**
- * Removes all places where a sandbox could put programs or settings, because the server would use these outside the sandbox. npx
- * adds `node_modules/.bin` of the working directory to PATH. @returns the removed absolute places
+ * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these
+ * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH.
+ * @returns the removed absolute places
  */
 export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;

@@ -92,7 +92,10 @@ function parse(argv: readonly string[]) {
   }
 }
 
-/** Without `--` before them, npm turns `--port=1` into npm_config_port=1, and `--port 1` into npm_config_port=true and 1. */
+/**
+ * Refuses flags that npm took because `--` was missing before them. npm turns `--port=1` into npm_config_port=1, and `--port 1`
+ * into npm_config_port=true with 1 among the arguments.
+ */
 function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
   const swallowed = Object.entries(FLAGS).flatMap(([flag, { type }]) => {
     const values = type === "string" ? env[`npm_config_${flag.replaceAll("-", "_")}`]?.split("\n\n") : [];

@@ -1,3 +1,4 @@
+/** Files that the program writes for its user. */
 import { randomUUID } from "node:crypto";
 import { chmodSync, constants, copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { codeOf } from "../container/sandboxd/file-error.ts";
@@ -18,7 +19,10 @@ export function timeForName(): string {
   return new Date().toISOString().replaceAll(":", "-");
 }
 
-/** Also replaces a link. The temporary file's name is random, because others could have put a link at a predictable one. */
+/**
+ * Replaces a file. Only the user who runs this program can read the new file. The temporary file has a random name, because other
+ * users could have put a link at a predictable name. A link at `file` is replaced, too.
+ */
 export function replaceFile(file: string, text: string): void {
   const temporary = `${file}.${randomUUID()}.tmp`;
   try {

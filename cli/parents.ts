@@ -9,7 +9,10 @@ export const WITH_PARENT = "SANDBOX_MCP_WITH_PARENT";
 /** How often the processes are checked, in milliseconds. */
 const CHECK_MS = 200;
 
-/** Watches npm, also through a shell between. Without npm and WITH_PARENT, a background server should survive its shell. */
+/**
+ * Calls `onGone` once when the parent process has ended, or the shell's own parent (npm) if the parent is a shell. Does nothing
+ * if neither npm started this process nor WITH_PARENT is set: a background server should survive its shell.
+ */
 export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void): void {
   if (env.npm_lifecycle_event === undefined && env[WITH_PARENT] === undefined) return;
   const parent = process.ppid;

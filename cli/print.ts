@@ -68,7 +68,9 @@ export function printOutput(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? escapeControls(text) : text);
 }
 
-/** Colors, marks that change the writing direction, and control characters other than tab, line feed and carriage return. */
+/**
+ * Color sequences, marks that change the writing direction, and control characters other than tab, line feed and carriage return.
+ */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /\x1b\[[\d;:]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\p{Bidi_Control}]/gu;
 

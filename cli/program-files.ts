@@ -12,7 +12,10 @@ export const root = repository;
 /** Whether this is the npm package instead of a clone: its modules are JavaScript. */
 export const isPackaged = moduleExtension === ".js";
 
-/** npx's cache is temporary, so for a file in it, the command that starts this program is npx with the package's source. */
+/**
+ * The command that starts this program. npx's cache is temporary, so for a file in it, the command is npx with the package's
+ * source.
+ */
 export function programCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [, cache] = /^(.*[\\/]_npx[\\/][0-9a-f]+)[\\/]/.exec(file) ?? [];
   if (cache === undefined) return [process.execPath, file];
@@ -24,7 +27,10 @@ export function programCommand(file: string, version: string): [command: string,
   return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : `file:${resolve(cache, tarball)}`];
 }
 
-/** Clients start it in the user's project, where a sandbox could write `node_modules/.bin/sh`, so npx runs in the home directory. */
+/**
+ * The command for a client's configuration. Clients start it in the user's project, to which a sandbox may write. There, npx
+ * would run programs of that directory (`node_modules/.bin/sh`), so the command runs npx in the home directory.
+ */
 export function clientCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [command, ...args] = programCommand(file, version);
   if (command !== "npx" || process.platform === "win32") return [command, ...args];

@@ -1,3 +1,4 @@
+/** Checks a server with requests like a client's. */
 import { unexpectedResponse } from "./texts.ts";
 
 /** Sends a JSON-RPC request without parameters, outside any session. */

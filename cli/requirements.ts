@@ -1,3 +1,4 @@
+/** Checks the machine's requirements: Linux, and a working bubblewrap. */
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { makePlaces } from "../local/engine/unisolated.ts";
@@ -11,7 +12,10 @@ export function requireLinux(platform: NodeJS.Platform): void {
   if (platform !== "linux") throw needsLinux(platform);
 }
 
-/** @throws {UserError} with the exact command, if only an administrator can create a directory or the link */
+/**
+ * Creates the directories and the link that sandboxes without isolation need.
+ * @throws {UserError} with the exact command, if only an administrator can create it
+ */
 export async function requirePlaces(container: string): Promise<void> {
   const problem = await makePlaces(container);
   if (problem !== undefined) throw new UserError(problem);
@@ -25,7 +29,11 @@ export interface Installer {
   install(): Promise<void>;
 }
 
-/** Installs bubblewrap if that needs no password. @throws {UserError} otherwise, with the reason and the exact command */
+/**
+ * Installs bubblewrap if that needs no password.
+ * @returns the features of bubblewrap that the engine needs to know
+ * @throws {UserError} with the reason and the exact command otherwise
+ */
 export async function requireBubblewrap(
   print: (line: string) => void,
   installer = apt,

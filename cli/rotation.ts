@@ -36,8 +36,9 @@ export function rotateNamed(name: string, list: string | undefined, until: strin
 }
 
 /**
- * Until when the previous token is valid, in words; undefined if it is not. Another rotation would end it at once, even if clients
- * still use it. @param name the name of a token in AUTH_TOKENS; undefined for the owner's
+ * Returns in words until when the previous token is valid; undefined if it is no longer valid. While the previous token is valid,
+ * `token rotate --write` needs `--yes`. A second rotation ends the previous token at once, even if clients still use it.
+ * @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  */
 export function previousTokenEnd(
   variables: Readonly<Record<string, string>>,

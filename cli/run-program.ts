@@ -1,3 +1,4 @@
+/** Runs a command line and reports errors. */
 import { CommanderError } from "@commander-js/extra-typings";
 import { EXIT } from "./exit.ts";
 import { failure, failureOf } from "./print.ts";

@@ -15,7 +15,10 @@ interface WorkerOptions {
   /** 0 for any free port. */
   port: number;
   stateDir: string;
-  /** Values that are not empty replace those of the configuration file. A promise, so that the rest is prepared meanwhile. */
+  /**
+   * Values that are not empty replace the values of the configuration file. May be a promise; everything else is prepared while
+   * it resolves.
+   */
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;

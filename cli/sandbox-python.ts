@@ -38,7 +38,10 @@ const SYSTEM = "/usr/bin/python3";
 const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
-/** @returns undefined without interpreters; `other` is the first one that has all packages, apart from `first` */
+/**
+ * Finds the interpreters; undefined if there are none. `other` is the first interpreter that has all packages, apart from
+ * `first`.
+ */
 export async function findPython(stateDir: string) {
   const [first, ...others] = await findPythons();
   if (first === undefined) return undefined;
@@ -108,7 +111,10 @@ class PythonPackages {
     this.#pip?.kill("SIGKILL");
   }
 
-  /** @param other has all packages @returns the interpreter for new sandboxes; undefined if none has the packages */
+  /**
+   * @param other an interpreter that has all packages
+   * @returns the interpreter for new sandboxes; undefined if none has the packages
+   */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
     this.#print(PYTHON.installing(LIST, executable));
@@ -144,7 +150,10 @@ class PythonPackages {
     return undefined;
   }
 
-  /** Renames the directory only after every package was imported. @throws Error with pip's message */
+  /**
+   * Installs the packages into a temporary directory, and renames it after every package was imported.
+   * @throws Error with pip's message
+   */
   async #installFromIndex(): Promise<void> {
     const { executable } = this.#python;
     const target = join(this.#directory, packagesKey(this.#python));
@@ -162,7 +171,8 @@ class PythonPackages {
   }
 
   async #run(command: string[]): Promise<void> {
-    // Sandboxes run as another user, who must be able to read the packages. A surviving pip would overlap with the next attempt.
+    // Sandboxes run as another user, who must be able to read the packages. pip is killed with this process, because it would
+    // otherwise overlap with the next attempt.
     const script = 'umask 022; exec setpriv --pdeathsig KILL -- "$@"';
     const child = spawn("/bin/sh", ["-c", script, "sh", ...command], {
       // `python -c` also loads modules from the working directory, which may be a project that a sandbox writes to.

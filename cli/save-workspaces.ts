@@ -7,7 +7,11 @@ const PROGRESS_AFTER_MS = 1000;
 /** How long the engine may take to end previews, in milliseconds. */
 const END_PREVIEWS_MS = 5000;
 
-/** Resolves when all is saved, `signal` aborts, or the time is up. The engine ends previews first: they could delay the saves. */
+/**
+ * Resolves when all workspaces are saved, `signal` aborts, or the time is up. Prints how many may be unsaved.
+ * @param url the server's MCP endpoint
+ * @param engine the engine's address, if there is an engine. Previews end first, because they could delay the saves
+ */
 export async function saveWorkspaces(
   url: string,
   secret: string,

@@ -1,3 +1,4 @@
+/** The server of a command, and its token. */
 import { resolve } from "node:path";
 import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { findRunning } from "./running.ts";

@@ -1,3 +1,4 @@
+/** Calls to the server, with the command line's errors. */
 import { Connection, type Results, type ToolResult, refusal as refusalOf } from "../client/connection.ts";
 import * as errors from "../client/errors.ts";
 import * as runs from "../client/follow.ts";

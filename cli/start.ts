@@ -207,7 +207,10 @@ function makeStateDirectory(stateDir: string): void {
   if (bavail * bsize < NEEDED_BYTES) throw texts.stateDirectoryFull(stateDir);
 }
 
-/** Another program may have made it with other rights. Only warns if it is another user's, like a volume, or shared, like /tmp. */
+/**
+ * Makes the state directory private, because an earlier program may have made it with other rights. Only prints a warning if the
+ * directory belongs to another user, as a container's volume often does, or is shared (sticky bit), such as /tmp.
+ */
 function makePrivate(stateDir: string): void {
   const { mode, uid } = statSync(stateDir);
   const isOwn = uid === process.getuid?.();

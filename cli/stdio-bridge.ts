@@ -1,3 +1,4 @@
+/** A bridge between a client, over standard input and output, and a server. */
 import { createInterface } from "node:readline";
 import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
 import { Bridge } from "./bridge.ts";

@@ -82,7 +82,10 @@ export const ask = serverCommand(
     await server.close();
   });
 
-/** Sends the question, and prints the program until it is complete, or the wait or connection ends. @returns the run's id */
+/**
+ * Sends the question, and prints the program. Returns when the program is written, or the wait or the connection ends.
+ * @returns the run's id
+ */
 async function writeProgram(
   server: Server,
   body: object,

@@ -75,7 +75,10 @@ export function imageDirectory(given: string | undefined): string | undefined {
   return directory;
 }
 
-/** The exit status is the run's, or `unavailable` if the run succeeded but an image could not be written. */
+/**
+ * Prints how a code run ended, and writes its images. The exit status is the run's. If the run succeeded but an image could not
+ * be written, the exit status is `unavailable`.
+ */
 export function reportCode(
   { run, content, status }: FollowedRun,
   directory: string | undefined,

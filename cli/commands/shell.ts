@@ -62,7 +62,10 @@ export const shell = bridgeCommand(
     }
   });
 
-/** Connects the user's terminal to the run's, and resets it afterwards. @returns false if the user detached before the end */
+/**
+ * Connects the user's terminal to the run's terminal, and resets the user's terminal afterwards.
+ * @returns false if the user detached before the run ended
+ */
 async function converse(server: Server, id: string, isAttached: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const leaving = Promise.withResolvers<false>();

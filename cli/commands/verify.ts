@@ -69,7 +69,10 @@ type Uses = Record<Exclude<ToolName, "execute_task" | "destroy_sandbox">, ToolCh
 
 const withNeeds = (needs: readonly string[], use: () => Promise<string>): ToolCheck => ({ needs, use });
 
-/** A check that neither passed nor failed, for example because this connection lacks a tool. `verdict` is the result to report. */
+/**
+ * The result of a check that neither passed nor failed, for example because this connection lacks a tool. `verdict` is the
+ * result to report.
+ */
 class Inconclusive extends Error {
   readonly verdict: "skipped" | "warning";
 

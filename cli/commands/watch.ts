@@ -40,7 +40,10 @@ function printAsJSON(event: WatchEvent): void {
   line(toVisibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
-/** Prints the time, the event, the sandbox and the event's fields, separated by tabs; for output, such a line for each line. */
+/**
+ * Prints the time, the event, the sandbox and the event's fields, separated by tabs. Prints such a line for each line of a run's
+ * output.
+ */
 function printAsLine(event: WatchEvent): void {
   const put = (...cells: readonly string[]) =>
     line(

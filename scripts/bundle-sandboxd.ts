@@ -1,4 +1,7 @@
-/** Bundles sandboxd, and the control server of local sandboxes, because one file starts much faster than many modules. */
+/**
+ * Bundles each Node program that the server runs in sandboxes into one file, because one file starts much faster than many
+ * modules. There are two programs: sandboxd in all sandboxes, and the control server only in local ones.
+ */
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -39,7 +42,10 @@ async function bundleOrCopy(entry: string, built: string, outfile: string): Prom
   await rename(part, cached);
 }
 
-/** Our programs use https, tls and zlib late or never, and loading them takes 17 ms of processor time and 2.5 MiB. */
+/**
+ * Loads https, tls and zlib when a program first uses them. Our programs use them late or never, and loading them takes 17 ms of
+ * processor time and 2.5 MiB.
+ */
 const loadedOnUse: Plugin = {
   name: "loaded on use",
   setup(build) {

@@ -1,6 +1,7 @@
 /**
- * Generates pages and files from definitions in the code. With --check it only names those that are stale. It is JavaScript because
- * it runs in Node but imports modules that are typed for workerd.
+ * Generates pages and files from definitions in the code: tools, commands, variables, limits, tables, skills, and names of
+ * tests. `npm run docs` writes them; with --check it only names those that are stale. It is JavaScript because it runs in Node
+ * but imports modules that are typed for workerd.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/client";

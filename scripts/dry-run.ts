@@ -1,4 +1,7 @@
-/** Builds the production Worker without Docker, an account or the network. Fails if the Worker is larger than the limit. */
+/**
+ * Builds the production Worker as `wrangler deploy` would, but without Docker, an account or the network. Prints the Worker's
+ * size, and fails if the size is over the limit.
+ */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

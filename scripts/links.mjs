@@ -140,7 +140,10 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
       problems.push(`${path}: no message in the code has the text "${quoted}"`);
   }
 
-/** A message's parts without values, which have a digit, a dash or a slash. Punctuation also separates parts. */
+/**
+ * Splits a message into its parts without values. A value has a digit, a dash or a slash. A comma or another punctuation mark
+ * also separates parts.
+ */
 function fixedParts(message) {
   const parts = message.replace(/\S*[\d/-]\S*/g, ",").split(/[.,:;()]+(?:\s+|$)|\s+\(/);
   return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);

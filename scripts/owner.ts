@@ -1,4 +1,7 @@
-/** `npm run owner -- <name>` replaces OWNER by the GitHub user who publishes. `npm publish` runs --check: no OWNER may be left. */
+/**
+ * `npm run owner -- <name>` replaces OWNER by the GitHub user or organization that publishes. With --check, it names the files
+ * that still have OWNER and exits with 1. `npm publish` runs this check.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -1,6 +1,8 @@
 /**
- * Builds the content of the npm package into `dist`; `npm pack` runs this first. The modules keep their relative paths, so that they
- * find each other as in a clone. The package contains the built Worker instead of the Worker's sources.
+ * Builds the content of the npm package into `dist`, which is never committed. `npm pack` runs this first.
+ *
+ * The modules keep their relative paths, so that they find each other as in a clone. The package contains the built Worker,
+ * because it does not contain the Worker's sources.
  */
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -4,7 +4,10 @@ import { join } from "node:path";
 import { skillEntry } from "@modelcontextprotocol/server/ext/skills";
 import { root } from "../cli/program-files.ts";
 
-/** Each skill is one file, because the server serves only SKILL.md. @throws Error if a skill breaks a rule of the specification */
+/**
+ * The skills as JSON. Each skill is one file, because the server serves only SKILL.md. Throws if a skill breaks a rule of the
+ * specification.
+ */
 export async function publishedSkills(): Promise<string> {
   const folder = join(root, "plugin/skills");
   const published = await Promise.all(

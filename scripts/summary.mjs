@@ -21,7 +21,9 @@ function filesOf(report) {
 /** A test is pending if it never ended, because its process ended first. */
 const STATUSES = { passed: ["passed"], failed: ["failed", "pending"] };
 
-/** The full names of tests. A file that failed as a whole, without a failed test, counts as one test. */
+/**
+ * The full names of the tests that passed or failed. A file that failed as a whole, without a failed test, counts as one test.
+ */
 function testsOf({ status, assertionResults }, wanted) {
   const tests = assertionResults.filter((test) => STATUSES[wanted].includes(test.status));
   const isBroken = wanted === "failed" && status === "failed" && tests.length === 0;

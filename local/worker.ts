@@ -5,6 +5,7 @@ import production, {
   ContainerProxy as ProductionContainerProxy,
   Sandbox as ProductionSandbox,
 } from "../src/index.ts";
+import type * as Production from "../src/index.ts";
 import { interceptStore } from "../src/auth/oauth-store.ts";
 import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
@@ -66,6 +67,9 @@ export class ContainerProxy extends ProductionContainerProxy {
     return await super.fetch(markSandboxRequest(request, localEnv(this.env), this.ctx.props.containerId));
   }
 }
+
+// A class of production that this module does not export does not compile.
+void ({ Account, Attempts, ContainerProxy, Sandbox, default: production } satisfies typeof Production);
 
 /** The SDK does not type its entrypoint's environment. */
 function localEnv(env: unknown): LocalEnv {

@@ -75,3 +75,24 @@ it("no two sign-in methods show the same name", () => {
   const names = METHODS.flatMap((method) => ("title" in method ? method.title : (method.gateway ?? [])));
   expect(names).toEqual([...new Set(names)]);
 });
+
+const isRefused = (variables: Variables) => {
+  try {
+    config(variables);
+    return false;
+  } catch {
+    return true;
+  }
+};
+
+it.each(METHODS.filter(({ name }) => name !== "owner"))(
+  "without one of its variables, sign-in by $name is on, or the server refuses the configuration",
+  (method) => {
+    expect(ALL).toHaveProperty(method.variable);
+    const silent = Object.keys(ALL).filter((missing) => {
+      const variables = { ...ALL, [missing]: undefined };
+      return !isRefused(variables) && !method.isOn({ config: config(variables), env: {} as Env });
+    });
+    expect(silent).toEqual([]);
+  },
+);

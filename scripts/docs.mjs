@@ -196,6 +196,9 @@ fill("docs/reference/variables.md", "variables", groups.join("\n"));
 const wait = `${WAIT_SECONDS} seconds`;
 const languages = LANGUAGES.map((language) => TRAITS[language].title);
 const languagesList = new Intl.ListFormat("en-GB").format(languages);
+const signInTitles = Object.entries(SIGN_IN_DOCS).flatMap(([name, { title }]) =>
+  name === "owner" ? [] : title,
+);
 const principals = Object.values(PRINCIPAL_IDS).map(({ form }) => `\`${form}\``);
 const stated = [
   ["README.md", "After {} a call answers", wait],
@@ -212,6 +215,11 @@ const stated = [
   ["README.md", "\n{} kernels, shell sessions", languagesList],
   ["docs/start/concepts.md", "a live interpreter ({})", languages.join(", ")],
   ["mcpb/manifest.json", "live {} kernels", languagesList],
+  [
+    "docs/guides/workspace-per-user.md",
+    "With {}, each person has separate sandboxes",
+    new Intl.ListFormat("en-GB", { type: "disjunction" }).format(signInTitles),
+  ],
   [
     "docs/reference/secrets.md",
     "the principals that may use the secret: {}. By default",

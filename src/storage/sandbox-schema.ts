@@ -108,7 +108,7 @@ export const SANDBOX_SCHEMA = {
     },
     restricted: {
       holds:
-        "whether the container started with unrestricted access (only on Cloudflare, after a network policy was set)",
+        "for a sandbox whose network was restricted at some time: whether its container started with unrestricted access (only on Cloudflare)",
       kept: "forever",
     },
     "decisions:*": {

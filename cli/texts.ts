@@ -69,7 +69,7 @@ export const CLIENT_FILE = {
       : `it is not valid YAML: ${problem}`,
   notTOML: (problem: string | undefined) => `it is not valid TOML: ${problem}`,
   notJSON: (offset: number | undefined) =>
-    `it is not a JSON object (${offset === undefined ? "it has a value of another kind" : `at character ${offset}`})`,
+    `it is not a JSON object (${offset === undefined ? "it is a list or a single value" : `the error is at character ${offset}`})`,
   unchangeable: "it is written in a way that this command cannot change safely",
   noTable: (key: string) => `its "${key}" is not a table of servers`,
   leadsOut: (target: string) => `a symbolic link in the project leads to ${target}`,
@@ -194,7 +194,7 @@ export const portInUse = (port: number) =>
     `Port ${port} is in use. Stop the program that listens there, or choose another port: --port <number>.`,
   );
 export const mayNotListen = (reason: string) =>
-  new UserError(`The server may not listen: ${reason}. Choose another port: --port <number>.`);
+  new UserError(`The server has no permission to listen: ${reason}. Choose another port: --port <number>.`);
 
 export function needsLinux(platform: string): UserError {
   const name = { darwin: "macOS", win32: "Windows" }[platform] ?? platform;
@@ -263,7 +263,7 @@ export const usedInMount = (setting: string, path: string, mounted: string) =>
     `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
   );
 export const placeIgnored = (path: string) =>
-  `The server ignores ${path}, which a variable names (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...): code in a sandbox could change it or a program in it, through a directory given by --mount.`;
+  `The server ignores ${path}, although a variable (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...) names this path. Through a directory given by --mount, code in a sandbox could change it, or a program in it.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError(

@@ -69,7 +69,8 @@ export const REPORT_NOTE =
 
 // files
 
-export const noRemotePath = () => usage("Name the file in the sandbox: standard input is written to it.");
+export const noRemotePath = () =>
+  usage("Give the path of the file in the sandbox. Its content comes from standard input.");
 export const bothToOutput = () => usage("--json and the file cannot both go to standard output.");
 export const noContent = (remote: string) => refusedByServer(`The server sent no content for ${remote}.`);
 export const fileExists = (path: string) => usage(`${path} exists already. --force replaces it.`);

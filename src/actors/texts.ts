@@ -203,7 +203,7 @@ export const otherSandboxesCheckpoint = (id: string, owner: string, sandbox: str
 export const nothingToKeep = (sandbox: string) =>
   new ToolError(
     "not_found",
-    `Sandbox ${sandbox} has nothing to save: nothing was changed in it.`,
+    `Sandbox ${sandbox} has no changed files, so there is nothing to save.`,
     "list_sandboxes shows what each sandbox holds.",
   );
 export const taskFilesNotKept = (run: string) =>
@@ -225,7 +225,7 @@ export const networkForbidden = (requested: string, allowed: string) =>
 /** The server does not know which program made the connections: several may run in the sandbox. */
 export const refusedText = (hosts: string) => `During this run, connections to ${hosts} were refused.`;
 export const mismatchText = (hosts: string) =>
-  `${refusedText(hosts)} The connection, its TLS handshake (unencrypted SNI) and the Host header must name the same host.`;
+  `${refusedText(hosts)} The host of the connection, the host name in the TLS handshake (SNI, not encrypted) and the Host header must be the same.`;
 
 /** @param list the value of allow_hosts that allows them */
 export function allowText(hosts: readonly string[], list: readonly string[]): string {

@@ -401,6 +401,6 @@ export function signInText(host: string, page: string | undefined): string {
 export const signInQuestion = (host: string) =>
   `${host} refused git. To let your sandboxes use ${host}, open this server's page and enter an access token.`;
 export const signedInText = (host: string) =>
-  `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, use another sandbox: this one may have started before the sign-in. If it refuses there too, the token lacks rights.`;
+  `The user signed in to ${host} after this run began, so run it again. If ${host} refuses git again, use another sandbox, because this one may have started before the sign-in. If ${host} refuses git there too, the token lacks rights.`;
 export const didNotSignInText = (host: string) =>
   `The user did not sign in to ${host} for git. Do not try again unless the user asks.`;

@@ -51,7 +51,7 @@ export function readVariablesFile(file: string): Record<string, string> {
   }
 }
 
-/** Replaces a `.dev.vars` with changed variables; undefined removes one. @throws {UserError} if anything else would change */
+/** Changes variables in a `.dev.vars`; undefined removes a variable. @throws {UserError} if other variables would change, too */
 export function writeVariables(file: string, changes: Readonly<Record<string, string | undefined>>): void {
   const before = existsSync(file) ? readFileSync(file, "utf8") : "";
   const names = Object.keys(changes);

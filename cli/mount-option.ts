@@ -85,8 +85,8 @@ export async function readMounts(
 }
 
 /**
- * Refuses symbolic links that a sandbox may have made: a sandbox of any earlier start, or of another server. A link is followed
- * only if it is in a directory that a server never mounts, such as / or the home directory.
+ * Refuses symbolic links that code in a sandbox may have made. The sandbox may be from an earlier start, or of another server. A
+ * link is followed only if it is in a directory that a server never mounts, such as / or the home directory.
  * @throws {UserError} that names the link
  */
 function refuseLinks(path: string, source: string, text: string): void {
@@ -133,7 +133,7 @@ function placesOf(path: string): string[] {
 
 const MAX_LINKS = 40;
 
-/** Programs that the server or npm finds through PATH. The server looks for others in the system's directories first. */
+/** Programs that the server or npm finds through PATH. The server looks for other programs in the system's directories first. */
 const PROGRAMS = ["node", "npm", "python3", "claude", "opencode", "xdg-open"];
 
 /** Variables that name files or directories with settings and certificates for the server, npm or pip. */
@@ -150,7 +150,7 @@ const PLACES = [
 /**
  * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these
  * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH.
- * @returns the removed absolute places
+ * @returns the removed places, as absolute paths
  */
 export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;

@@ -5,8 +5,8 @@
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
  * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them.
- * - Sockets: of the memory for unsent and unread data, at most a small part counts in a control group. One TCP connection kept 85
- *   MB, for which its group was charged 130 KB.
+ * - Sockets: control groups count at most a small part of the memory for unsent and unread data. One TCP connection kept 85 MB, for
+ *   which its group was charged 130 KB.
  * - Pseudo terminals: when programs write to a terminal, a thread of the kernel works, outside all control groups. 540 terminals
  *   took 2.8 of four processors, and commands of other sandboxes took 5 s.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
@@ -56,7 +56,7 @@ interface Cause {
    */
   least: (used: number) => number;
   why: string;
-  /** Whether to end the principal's other large sandboxes at the same time. One after the other would take seconds for each. */
+  /** Whether to end the principal's other large sandboxes at the same time. To end them one by one takes seconds for each. */
   endsOthers?: boolean;
 }
 
@@ -68,7 +68,7 @@ const FILE_BYTES = 192;
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
-/** The most unread bytes in netlink sockets. Programs list interfaces, and read the reply, a few KiB, immediately. */
+/** The most unread bytes in netlink sockets. A program that lists interfaces reads the reply, a few KiB, immediately. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
  * The most bytes read of a sandbox's list of netlink sockets, because for each 4 KiB the kernel walks through the sockets of all

@@ -212,7 +212,7 @@ export class Account extends DurableObject<Env> {
   /** Removes a sandbox and ends its lease. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
-    // The settings stay for the saved state, which expires by itself.
+    // If the sandbox has a saved state, its settings stay until that state expires.
     const isKept = ending === "container" && this.#snapshots.has(name);
     if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);

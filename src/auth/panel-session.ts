@@ -154,7 +154,7 @@ function cookieName(name: string, oauth: OAuth): string {
   return `${COOKIE_PREFIX}${name}${isSecure(oauth) ? "" : `-${new URL(oauth.issuer).port || 80}`}`;
 }
 
-/** @param value text of characters that cookies allow; all tokens are such text */
+/** @param value a text in which all characters are allowed in cookies, for example a token */
 function cookie(oauth: OAuth, name: string, value: string, seconds: number, sameSite: "Lax" | "Strict") {
   return `${cookieName(name, oauth)}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${sameSite}; Secure`;
 }

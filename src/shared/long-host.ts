@@ -6,7 +6,7 @@ const MAX_AUTHORITY = 300;
 
 /** Whether a URL's host is too long to be parsed. The URL may be relative or invalid. */
 export function hasLongHost(url: string): boolean {
-  // The URL parser accepts any number of slashes and backslashes before the authority.
-  const [, authority = ""] = /^[^:/\\?#]*:[/\\]*([^/\\?#]*)/.exec(url) ?? [];
+  // The URL parser accepts any number of slashes and backslashes before the authority, and ignores tabs and line ends.
+  const [, authority = ""] = /^[^:/\\?#]*:[/\\\t\n\r]*([^/\\?#]*)/.exec(url) ?? [];
   return authority.length > MAX_AUTHORITY;
 }

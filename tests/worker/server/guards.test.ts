@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import type { MCPParts } from "../../../src/server/app.ts";
+import { hasLongHost } from "../../../src/shared/long-host.ts";
 import { appWith, call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "./support.ts";
 
 const logs = recordEachLog();
@@ -72,6 +73,14 @@ describe("a host name of a thousand characters", () => {
     const parsed = [...parse.mock.calls, ...canParse.mock.calls].map(([url]) => String(url));
     expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
   });
+
+  it.each(["http:\t//", "http:\n//", "http:/\r/", "http:/\t\\", " http:\t\t", "file:\t//"])(
+    "is found after %j, because the URL parser ignores tabs and line ends",
+    (start) => {
+      expect(hasLongHost(`${start}${"a.".repeat(500)}example/`)).toBe(true);
+      expect(hasLongHost(`${start}short.example/${"a".repeat(1000)}`)).toBe(false);
+    },
+  );
 });
 
 describe("the origin guard", () => {

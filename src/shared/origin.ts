@@ -38,9 +38,8 @@ export function isHostAllowed(request: Request, config: Config): boolean {
 /** The request's origin by its Host header; undefined if invalid. */
 export function namedOrigin(request: Request): URL | undefined {
   // Two Host headers arrive as one invalid host.
-  if (hasLongHost(request.url) || !URL.canParse(request.url)) return undefined;
-  const url = new URL(request.url);
-  return parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
+  const url = urlOf(request);
+  return url && parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
 }
 
 /**
@@ -59,7 +58,8 @@ export function isOriginAllowed(request: Request, config: Config): boolean {
   if (!origin) return config.allowedOrigins.has(header.toLowerCase());
   if (previewLabel(origin, config) !== undefined) return false;
   if (origin.origin === config.publicOrigin || config.allowedOrigins.has(origin.origin)) return true;
-  return isLoopback(origin) && isLoopback(new URL(request.url));
+  const url = isLoopback(origin) ? urlOf(request) : undefined;
+  return url !== undefined && isLoopback(url);
 }
 
 export function preflight(methods: string, isPublic = false): Response {
@@ -82,6 +82,11 @@ export function allowReading(request: Request, config: Config, headers: Headers)
   if (origin === null || !isOriginAllowed(request, config)) return;
   headers.set("access-control-allow-origin", origin);
   headers.set("access-control-expose-headers", RESPONSE_HEADERS);
+}
+
+/** The request's URL; undefined if it is invalid or its host is too long. */
+function urlOf({ url }: Request): URL | undefined {
+  return hasLongHost(url) ? undefined : (URL.parse(url) ?? undefined);
 }
 
 /** A normalized http(s) origin: lower case, punycode, no default port, no final dot. */

@@ -1,6 +1,8 @@
 import { describe, expect, it, vi } from "vitest";
 import type { MCPParts } from "../../../src/server/app.ts";
+import { parseConfig } from "../../../src/shared/config.ts";
 import { hasLongHost } from "../../../src/shared/long-host.ts";
+import { allowReading } from "../../../src/shared/origin.ts";
 import { appWith, call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "./support.ts";
 
 const logs = recordEachLog();
@@ -71,6 +73,29 @@ describe("a host name of a thousand characters", () => {
     expect((await app("http://localhost:8787/health", { headers: { host } })).status).toBe(403);
     expect((await app("http://localhost:8787/health", { headers: { origin: long } })).status).toBe(403);
     const parsed = [...parse.mock.calls, ...canParse.mock.calls].map(([url]) => String(url));
+    expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
+  });
+
+  it("is not parsed to decide whether a page on loopback may read the refusal", () => {
+    const parsed: string[] = [];
+    const config = parseConfig({ SERVER_AUTH_TOKEN: TOKEN });
+    const request = new Request(`${long}/health`, { headers: { origin: "http://localhost:6274" } });
+    vi.stubGlobal(
+      "URL",
+      class extends URL {
+        constructor(url: string | URL, base?: string | URL) {
+          parsed.push(String(url));
+          super(url, base);
+        }
+      },
+    );
+    try {
+      const headers = new Headers();
+      allowReading(request, config, headers);
+      expect(headers.has("access-control-allow-origin")).toBe(false);
+    } finally {
+      vi.unstubAllGlobals();
+    }
     expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
   });
 

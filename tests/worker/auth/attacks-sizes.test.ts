@@ -1,6 +1,8 @@
 /** The server refuses input that is one byte or character too long. */
 import { env } from "cloudflare:workers";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
+import { isOwnAuthorization } from "../../../src/auth/bearer.ts";
+import { parseConfig } from "../../../src/shared/config.ts";
 import { ORIGIN, TOKEN, recordEachLog, watchStore } from "../server/support.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
@@ -83,6 +85,21 @@ describe("the limits of sizes", () => {
     });
     expect(page.isErrorPage).toBe(true);
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
+  });
+
+  it("few words of a preview's Authorization header are decoded", async () => {
+    const config = parseConfig({ SERVER_AUTH_TOKEN: TOKEN });
+    const decode = vi.spyOn(globalThis, "atob");
+    const separators = (number: number) =>
+      number.toString(4).replaceAll(/./g, (digit) => ":;=\""[Number(digit)] ?? "");
+    try {
+      expect(await isOwnAuthorization("% ".repeat(5000), config)).toBe(false);
+      const distinct = Array.from({ length: 5000 }, (_, number) => separators(number));
+      expect(await isOwnAuthorization(distinct.join(","), config)).toBe(true);
+      expect(decode.mock.calls.length).toBeLessThan(20);
+    } finally {
+      decode.mockRestore();
+    }
   });
 
   it("addresses with a host of a thousand characters are refused", async () => {

@@ -172,7 +172,8 @@ export function createApp(parts: MCPParts): App {
     const { config } = context;
     if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const { pathname } = new URL(request.url);
-    const route = routes.find(({ path }) => matchesRoute(path, pathname));
+    const segments = pathname.split("/");
+    const route = routes.find(({ path }) => matchesRoute(path, segments));
     const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
     if (!isPublic && !isOriginAllowed(request, config))
       return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
@@ -491,12 +492,13 @@ function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal 
   return { reason, response: json({ error: "Forbidden", message }, 403) };
 }
 
-function matchesRoute(path: string, pathname: string): boolean {
-  const segments = pathname.split("/");
+/** @param segments of the request's path. They are split once for all routes, because a path can have thousands of them */
+function matchesRoute(path: string, segments: readonly string[]): boolean {
   const parts = path.split("/");
-  if (parts.at(-1) === "*") segments.splice(parts.length - 1, Infinity, "*");
+  const hasRest = parts.at(-1) === "*";
+  if (hasRest) parts.pop();
   return (
-    parts.length === segments.length &&
+    (hasRest ? segments.length >= parts.length : segments.length === parts.length) &&
     parts.every((part, index) => (part.startsWith(":") ? segments[index] !== "" : part === segments[index]))
   );
 }

@@ -108,6 +108,18 @@ describe("a host name of a thousand characters", () => {
   );
 });
 
+describe("a path of thousands of segments", () => {
+  it("is split only a few times, however many routes there are", async () => {
+    const split = vi.spyOn(String.prototype, "split");
+    try {
+      expect((await appWith()(`http://localhost:8787${"/a".repeat(5000)}`)).status).toBe(404);
+      expect(split.mock.contexts.filter((text) => String(text).length > 5000).length).toBeLessThan(3);
+    } finally {
+      split.mockRestore();
+    }
+  });
+});
+
 describe("the origin guard", () => {
   const listed: Variables = {
     ALLOWED_ORIGINS: "https://app.example, http://dev.example:3000, vscode-webview://abc",

@@ -41,7 +41,9 @@ export const configureSandbox = defineTool({
     ),
     region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),
-    allow_hosts: allowHostsField(z.array(z.string().transform(hostEntry)))
+    // Counted first: to parse 9,000 hosts takes more than a second, and a call has room for them.
+    allow_hosts: allowHostsField(z.array(z.string()))
+      .pipe(z.array(z.string().transform(hostEntry)))
       .optional()
       .describe("Hosts for allowlist: names, *.name, or packages (PyPI, npm, Debian, GitHub)."),
     idle_minutes: z.number().int().min(1).optional(),

@@ -82,6 +82,8 @@ describe("arguments", () => {
       { command: "true", cmd: "x", working_directory: "/" },
       /^run_command has no parameter cmd, working_directory\. It accepts command, session, .*\.$/,
     ],
+    // The hosts are not parsed.
+    ["configure_sandbox", { allow_hosts: Array(101).fill("no host") }, "allow_hosts must have at most 100 hosts."],
     ["run_command", { command: "true", env: { "1A": "x" } }, /^env\.1A is not a valid variable name: /],
   ])("of %s that are wrong cause a readable error: %j", async (tool, args, words) => {
     const { text: found } = await owner.call(tool, args);

@@ -11,6 +11,8 @@ import { until } from "../setup/until.ts";
 const MIB = 1024 * 1024;
 /** Almost the longest message. */
 const MESSAGE_BYTES = 15 * MIB;
+/** The pause before another try of a refused connection. */
+const RETRY_MS = 100;
 
 const closers: (() => void)[] = [];
 afterAll(() => closers.forEach((close) => close()));
@@ -51,22 +53,29 @@ async function startPreviews(owner: string, program: number) {
   const port = await listen(engine);
   closers.push(() => engine.close());
   let visitors: Socket[] = [];
+  /** Opens a WebSocket; again if the previews exceed their rate at that moment. */
+  const openVisitor = () => {
+    const visitor = connect(port, "127.0.0.1").on("error", () => undefined);
+    const fields = [
+      `Host: sandbox`,
+      `${PREVIEW_PORT}: 8080`,
+      "Upgrade: websocket",
+      "Connection: Upgrade",
+      "Sec-WebSocket-Version: 13",
+      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    visitor.once("data", (head) => {
+      if (!String(head).startsWith("HTTP/1.1 503")) return;
+      visitors = visitors.filter((other) => other !== visitor);
+      setTimeout(openVisitor, RETRY_MS);
+    });
+    visitor.resume().write(`GET / HTTP/1.1\r\n${fields.join("\r\n")}\r\n\r\n`);
+    visitors.push(visitor);
+  };
   return {
     /** Opens WebSockets, and waits until each has its whole incomplete message or is closed. */
     async visit(count: number): Promise<void> {
-      for (let n = 0; n < count; n++) {
-        const visitor = connect(port, "127.0.0.1").on("error", () => undefined);
-        const fields = [
-          `Host: sandbox`,
-          `${PREVIEW_PORT}: 8080`,
-          "Upgrade: websocket",
-          "Connection: Upgrade",
-          "Sec-WebSocket-Version: 13",
-          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        ];
-        visitor.resume().write(`GET / HTTP/1.1\r\n${fields.join("\r\n")}\r\n\r\n`);
-        visitors.push(visitor);
-      }
+      for (let n = 0; n < count; n++) openVisitor();
       await until(
         () => sent.length === count && sent.every((s) => s.destroyed || s.bytesRead > MESSAGE_BYTES),
       );

@@ -88,10 +88,10 @@ describe("the limits of sizes", () => {
   });
 
   it("few words of a preview's Authorization header are decoded", async () => {
-    const config = parseConfig({ SERVER_AUTH_TOKEN: TOKEN });
+    const config = parseConfig({ ...env, SERVER_AUTH_TOKEN: TOKEN });
     const decode = vi.spyOn(globalThis, "atob");
     const separators = (number: number) =>
-      number.toString(4).replaceAll(/./g, (digit) => ":;=\""[Number(digit)] ?? "");
+      number.toString(4).replaceAll(/./g, (digit) => ':;="'[Number(digit)] ?? "");
     try {
       expect(await isOwnAuthorization("% ".repeat(5000), config)).toBe(false);
       const distinct = Array.from({ length: 5000 }, (_, number) => separators(number));

@@ -147,13 +147,9 @@ describe("a page of a preview", () => {
 
   it("cannot receive a client's code, because clients cannot redirect to its host", () => {
     for (const origin of origins())
-      expect(hasForbiddenHost(JSON.stringify({ redirect_uris: [`${origin}/callback`] }), config)).toBe(true);
-    expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://localhost:1/callback"] }), config)).toBe(
-      false,
-    );
-    expect(hasForbiddenHost(JSON.stringify({ redirect_uris: ["http://app.localhost:1/"] }), config)).toBe(
-      false,
-    );
+      expect(hasForbiddenHost({ redirect_uris: [`${origin}/callback`] }, config)).toBe(true);
+    expect(hasForbiddenHost({ redirect_uris: ["http://localhost:1/callback"] }, config)).toBe(false);
+    expect(hasForbiddenHost({ redirect_uris: ["http://app.localhost:1/"] }, config)).toBe(false);
   });
 });
 

@@ -1,3 +1,4 @@
+import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import type { MCPParts } from "../../../src/server/app.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
@@ -78,7 +79,7 @@ describe("a host name of a thousand characters", () => {
 
   it("is not parsed to decide whether a page on loopback may read the refusal", () => {
     const parsed: string[] = [];
-    const config = parseConfig({ SERVER_AUTH_TOKEN: TOKEN });
+    const config = parseConfig({ ...env, SERVER_AUTH_TOKEN: TOKEN });
     const request = new Request(`${long}/health`, { headers: { origin: "http://localhost:6274" } });
     vi.stubGlobal(
       "URL",

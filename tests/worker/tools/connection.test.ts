@@ -85,7 +85,8 @@ describe("an endpoint's address", () => {
   });
 
   it("is not searched for typing errors beyond its first 50 names", async () => {
-    const query = (count: number) => `?${Array.from({ length: count }, (_, n) => `p${n}`).join("&")}&sandox=work`;
+    const query = (count: number) =>
+      `?${Array.from({ length: count }, (_, n) => `p${n}`).join("&")}&sandox=work`;
     const status = async (count: number) =>
       (await owner.withQuery(query(count)).post({ method: "tools/list" })).status;
     expect([await status(49), await status(50)]).toEqual([400, 200]);

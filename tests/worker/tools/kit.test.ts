@@ -83,7 +83,11 @@ describe("arguments", () => {
       /^run_command has no parameter cmd, working_directory\. It accepts command, session, .*\.$/,
     ],
     // The hosts are not parsed.
-    ["configure_sandbox", { allow_hosts: Array(101).fill("no host") }, "allow_hosts must have at most 100 hosts."],
+    [
+      "configure_sandbox",
+      { allow_hosts: Array(101).fill("no host") },
+      "allow_hosts must have at most 100 hosts.",
+    ],
     ["run_command", { command: "true", env: { "1A": "x" } }, /^env\.1A is not a valid variable name: /],
   ])("of %s that are wrong cause a readable error: %j", async (tool, args, words) => {
     const { text: found } = await owner.call(tool, args);

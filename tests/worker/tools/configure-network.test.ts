@@ -369,7 +369,7 @@ describe("a sandbox's network", () => {
     );
     refused.splice(0, 3, { host: "a.example.com", why: "mismatch", count: 3 });
     expect(await ownNetwork.refusalNote(0)).toMatch(
-      /a\.example\.com \(3 times\) were refused\. The connection, its TLS handshake [^:]*$/,
+      /a\.example\.com \(3 times\) were refused\. The host of the connection, the host name in the TLS handshake [^:]*$/,
     );
     ownNetwork.put({ internet: "full" });
     expect(await ownNetwork.refusalNote(0)).toBeUndefined();

@@ -11,7 +11,6 @@ import { canSignIn, REDIRECT_METHODS } from "../auth/methods/index.ts";
 import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
 import * as paths from "../auth/paths.ts";
 import { declaresApps, takePanelForm } from "../shared/apps.ts";
-import { ToolError } from "../shared/errors.ts";
 import { declaresURLElicitation, sessionDeclares, sessionID } from "../shared/extensions.ts";
 import { type Scope, SCOPES } from "../shared/principal.ts";
 import { json, type Refusal, rpcError } from "../shared/responses.ts";
@@ -109,8 +108,7 @@ export function createApp(parts: MCPParts): App {
       return memory.releaseAfter(await serveMCP(parts, request, { ...sender, memory, turns }));
     } catch (error) {
       memory.release();
-      if (!(error instanceof ToolError)) throw error;
-      return refuse(sender, { reason: "rate_limited", response: rpcError(429, -32000, error.text) });
+      throw error;
     } finally {
       turns.end();
     }
@@ -197,7 +195,13 @@ export function createApp(parts: MCPParts): App {
     const caller: CallerContext = { ...context, ...sender, turns };
     if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
-    return requireScopes(caller, scopes, route.path) ?? handle(request, caller);
+    const refusal = requireScopes(caller, scopes, route.path);
+    if (refusal) return refusal;
+    try {
+      return await handle(request, caller);
+    } finally {
+      turns.end();
+    }
   }
 
   return {
@@ -254,12 +258,8 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
       { route },
     );
   }
-  // Without room, the server refuses the body at once.
-  if (caller.memory?.hasRoomFor(0)) await caller.turns.begin();
-  const body = await readJSON(request, caller.memory);
+  const body = await readJSON(request, caller);
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
-  // A slow body may have outlasted the turn.
-  await caller.turns.begin();
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   const [trace = sender.trace] = messages.flatMap((message) => traceOfMessage(message) ?? []);

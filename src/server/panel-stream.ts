@@ -81,7 +81,8 @@ export async function panelStream(
   guards: PanelGuards,
 ): Promise<Response | Refusal> {
   const memory = new RequestMemory(caller.principal.id, request.signal);
-  const body = await readJSON(request, memory).finally(() => memory.release());
+  const body = await readJSON(request, { ...caller, memory }).finally(() => memory.release());
+  if ("problem" in body && body.problem === "no_turn") return rateLimited();
   const { data, error } = requestSchema.safeParse("value" in body ? body.value : undefined, {
     error: issueMessage,
   });

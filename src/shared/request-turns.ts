@@ -12,7 +12,7 @@ import { CALL_MS, pause } from "./timers.ts";
 import { Turns } from "./turns.ts";
 
 /** Measured with 16: a neighbour's call took twice as long while a principal read many large answers. */
-const AT_ONCE = 8;
+export const AT_ONCE = 8;
 
 /** The most calls of a principal that wait: as many as `RequestMemory` allows at `/mcp`. */
 const MAX_WAITING = 2048;
@@ -52,9 +52,10 @@ export class RequestTurns {
     this.#client = client;
   }
 
-  /** Waits until the server may read the request. @throws {ToolError} `quota_exceeded` if that takes too long */
-  async begin(): Promise<void> {
+  /** Waits until the server may read the request. @returns false if that takes too long or the client disconnects */
+  async begin(): Promise<boolean> {
     if (this.#first?.isOver !== false) this.#first = await this.#take();
+    return this.#first !== undefined;
   }
 
   /** Ends the turn of `begin`, unless a call uses it. */
@@ -67,6 +68,7 @@ export class RequestTurns {
     const first = this.#first;
     this.#first = undefined;
     const turn = first?.isOver === false ? first : await this.#take();
+    if (!turn) throw tooManyCalls(AT_ONCE);
     try {
       return await work();
     } finally {
@@ -74,16 +76,16 @@ export class RequestTurns {
     }
   }
 
-  async #take(): Promise<Turn> {
+  async #take(): Promise<Turn | undefined> {
     const [id, client] = [this.#principalID, this.#client];
     const turns = turnsOf(id);
-    if (turns.waiting >= MAX_WAITING) throw tooManyCalls(AT_ONCE);
+    if (turns.waiting >= MAX_WAITING) return undefined;
     const mustWait = turns.isFull;
     const end = await turns.take(CALL_MS, client);
     if (!end) {
       // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later calls get new turns.
       if (!client.aborted && principals.get(id) === turns) principals.delete(id);
-      throw tooManyCalls(AT_ONCE);
+      return undefined;
     }
     const turn = new Turn(end);
     // The runtime reads from connections when nothing else is ready. So the pause lets it read the requests of others.

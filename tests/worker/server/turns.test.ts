@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest
 import type { Sandbox } from "../../../src/index.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { messagesIn } from "../../setup/mcp-client.ts";
-import { type Caller, idIn, principal, runInActor, until } from "../support.ts";
+import { type Caller, idIn, principal, runInActor, sleep, until } from "../support.ts";
 
 const sandbox = "turns";
 const BATCH = 100;
@@ -126,5 +126,55 @@ describe("the turns of a principal", () => {
     for (const { client } of calls.slice(0, last)) client.abort();
     await until(() => begun.includes(last));
     expect(begun.length).toBeLessThan(calls.length);
+  });
+});
+
+describe.each(["/mcp", "/execute"])("a body for %s", (path) => {
+  /** `calls` starts more calls of a principal than it has turns. `send` sends a body for it. `begun` counts the calls that have begun. */
+  async function flood() {
+    const name = `bodies-for-${path.slice(1)}`;
+    const caller = await principal(name, ["tasks:run"]);
+    let begun = 0;
+    const calls = () => Array.from({ length: 100 }, () => startCall(caller.principalID, () => (begun += 1)));
+    const send = (pull: (controller: ReadableByteStreamController) => void | Promise<void>) => {
+      const headers = { authorization: `Bearer ${caller.token}`, "content-type": "application/json" };
+      return caller.http(path, {
+        method: "POST",
+        headers,
+        body: new ReadableStream({ type: "bytes", pull }),
+      });
+    };
+    return { calls, send, begun: () => begun };
+  }
+
+  function endWith(controller: ReadableByteStreamController, text: string) {
+    controller.enqueue(new TextEncoder().encode(text));
+    controller.close();
+  }
+
+  it("is not read before it is the request's turn", async () => {
+    const { calls, send, begun } = await flood();
+    const waiting = calls();
+    let begunBefore = 0;
+    const response = await send((controller) => {
+      begunBefore = begun();
+      endWith(controller, "{");
+    });
+    expect(begunBefore).toBe(waiting.length);
+    expect(response.status).toBe(400);
+    for (const { end } of waiting) end();
+  });
+
+  it("that was slow is not parsed before it is the request's turn again", async () => {
+    const { calls, send, begun } = await flood();
+    let waiting: ReturnType<typeof calls> = [];
+    const response = await send(async (controller) => {
+      await sleep(200);
+      waiting = calls();
+      endWith(controller, "{");
+    });
+    expect(response.status).toBe(400);
+    expect(begun()).toBe(waiting.length);
+    for (const { end } of waiting) end();
   });
 });

@@ -25,6 +25,12 @@ const MAX_REGISTRATION_BYTES = 16 * 1024;
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
+/**
+ * The most characters of Basic credentials and of a client assertion. They contain an encoded client id, which the provider parses
+ * as an address. Measured with a client id of 5,000 characters: 20 ms, without a token. A signed assertion has about 1,000.
+ */
+const MAX_CREDENTIAL_CHARACTERS = 4096;
+
 /** The request with the public origin in its URL. Behind a proxy, the request may have arrived with another origin. */
 export function moveToIssuer(request: Request, { issuer }: OAuth): Request {
   const { pathname, search, origin } = new URL(request.url);
@@ -52,7 +58,11 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   }
   const body = read.bytes && new TextDecoder().decode(read.bytes);
   const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
-  if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value))))
+  const credentials = [...form.getAll("client_assertion"), basicCredentials(request)];
+  if (
+    KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value))) ||
+    credentials.some(({ length }) => length > MAX_CREDENTIAL_CHARACTERS)
+  )
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
   const registration = route === REGISTRATION_PATH ? parseJSON(body ?? "") : undefined;
   if ([...form.values(), ...textsOf(registration)].some(hasLongHost))
@@ -89,6 +99,10 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const publicResponse = new Response(response.body, response);
   publicResponse.headers.delete(CHECK_HEADER);
   return publicResponse;
+}
+
+function basicCredentials({ headers }: Request): string {
+  return /^basic\s+(.*)/is.exec(headers.get("authorization") ?? "")?.[1] ?? "";
 }
 
 function textsOf(registration: unknown): string[] {

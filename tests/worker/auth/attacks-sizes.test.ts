@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { isOwnAuthorization } from "../../../src/auth/bearer.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
-import { ORIGIN, TOKEN, recordEachLog, watchStore } from "../server/support.ts";
+import { ORIGIN, TOKEN, recordEachLog, urlsParsedBy, watchStore } from "../server/support.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
 const logs = recordEachLog();
@@ -118,6 +118,29 @@ describe("the limits of sizes", () => {
     const form = new URLSearchParams({ grant_type: "refresh_token", client_id: "x", resource: long });
     const refused = await app("/oauth/token", { method: "POST", body: form });
     expect(await refused.json()).toMatchObject({ error: "invalid_request" });
+  });
+
+  it("client ids with a long host are refused before they are parsed, in a header and in an assertion", async () => {
+    const id = `https://${"字".repeat(3000)}.example/`;
+    const base64 = (text: string) => new TextEncoder().encode(text).toBase64({ alphabet: "base64url" });
+    const grant = { grant_type: "refresh_token", refresh_token: "u:g:s" };
+    const client_assertion = [{ alg: "RS256" }, { iss: id }, {}].map((part) => base64(JSON.stringify(part)));
+    const client_assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    const assertion = { client_assertion: client_assertion.join("."), client_assertion_type };
+    const send = (authorization: string, fields: Record<string, string>) =>
+      app("/oauth/token", {
+        method: "POST",
+        headers: { authorization },
+        body: new URLSearchParams({ ...grant, ...fields }),
+      });
+    const parsed = await urlsParsedBy(async () => {
+      const statuses = await Promise.all([
+        send(`Basic ${btoa(`${encodeURIComponent(id)}:secret`)}`, {}),
+        send("none", assertion),
+      ]);
+      expect(statuses.map(({ status }) => status)).toEqual([400, 400]);
+    });
+    expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
   });
 
   it("requests that are too large are refused", async () => {

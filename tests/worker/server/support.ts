@@ -68,6 +68,26 @@ export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }
 
+/** The addresses that `new URL` parses during the work. */
+export async function urlsParsedBy(work: () => unknown): Promise<string[]> {
+  const parsed: string[] = [];
+  vi.stubGlobal(
+    "URL",
+    class extends URL {
+      constructor(url: string | URL, base?: string | URL) {
+        parsed.push(String(url));
+        super(url, base);
+      }
+    },
+  );
+  try {
+    await work();
+  } finally {
+    vi.unstubAllGlobals();
+  }
+  return parsed;
+}
+
 /**
  * Records the log from now on. `tokens()` has the lines about uses of tokens, `entries()` the others, `text()` the raw text. Sandboxes
  * of the previous file may still stop in the same workerd, so `entries()` leaves out lines about sandboxes.

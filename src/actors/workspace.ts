@@ -46,7 +46,7 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** If a save took `tookMs`, the next save starts at least SAVE_PACE * tookMs after the start of that save, so other work gets time. */
+/** If a save took `tookMs`, the next one begins at least SAVE_PACE * tookMs after that save began, so other work gets time. */
 const SAVE_PACE = 2;
 
 /** A save begins after this time even if no change is known: commands and background processes write files too. */
@@ -417,8 +417,8 @@ export class Workspace {
   }
 
   /**
-   * Restores a set-up's result into a sandbox without a state. Returns when the result was saved; undefined if no
-   * result is kept.
+   * Restores a set-up's result into a sandbox without a state. Returns when the result was saved; undefined if no result is
+   * kept.
    * @param lifecycle restores the container again once the account has the state
    * @throws {ToolError}
    */

@@ -2,7 +2,7 @@ import { mkdir, readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { folderOf, placeOf } from "../local/platform/object-names.ts";
 
-/** Moves objects into folders. An earlier version of this server kept all in one folder, each named by its whole key. */
+/** Moves objects into folders. An earlier version of this server kept all in one folder, in files named by the whole keys. */
 export async function moveObjects(directory: string): Promise<void> {
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     const key = entry.name.replaceAll(",", "/");

@@ -297,7 +297,7 @@ export const PYTHON = {
     `Python: sandboxes that start from now on use ${system}, with ${libraries}; ${keepsPython(own)}`,
   failed: (libraries: string, reason: string, executable: string, remedy: string) =>
     `Python: sandboxes lack ${libraries} (${reason}). Install them for ${executable}${remedy}, or choose ` +
-    "another interpreter: --python PATH. A start in a day or later tries again.",
+    "another interpreter: --python PATH. The first start after a day tries again.",
 };
 
 // `npm start`: other notes, and its end
@@ -376,7 +376,7 @@ export const noOwnerToken = () =>
     `The deployed server has no SERVER_AUTH_TOKEN yet: set the variable for this command, which stores it as a secret. \`${PROGRAM} token new\` makes one.`,
   );
 export const secretsUnknown = (output: string) =>
-  failed(`wrangler does not list the server's secrets:\n${output.trim()}`);
+  failed(`wrangler could not list the server's secrets:\n${output.trim()}`);
 export const predeployFailed = (output: string) => failed(`npm run predeploy failed:\n${output.trim()}`);
 export const deployFailed = () =>
   failed("wrangler deploy failed; its output above says why. Correct that, and run this command again.");

@@ -68,7 +68,7 @@ export class ContainerProxy extends ProductionContainerProxy {
   }
 }
 
-// A class of production that this module does not export does not compile.
+// The compiler reports a class of production that this module does not export.
 void ({ Account, Attempts, ContainerProxy, Sandbox, default: production } satisfies typeof Production);
 
 /** The SDK does not type its entrypoint's environment. */

@@ -70,7 +70,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
     const isActive = () => ended === undefined && Date.now() < deadline;
     const control = await openControlSocket(pid, isActive, handedOver);
     void processes.exited.then(() => closeSync(control.directory));
-    // The control server starts user code with a higher OOM score; see docs/reference/local.md.
+    // Kernels inherit this score. Commands keep the higher score of the sandbox, so Linux ends them first: docs/reference/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
       pid,

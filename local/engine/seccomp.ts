@@ -99,8 +99,8 @@ const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
 /**
  * The kernel keeps access control lists, up to two of 64 KiB for each directory, in memory that counts in no control group. A list
- * has 4 bytes, and 8 for each of its three or more entries. Other attributes of these sizes are refused, too, because a filter
- * cannot read an attribute's name. Programs that copy files continue without the list, as on a file system without lists.
+ * has a header of 4 bytes, and at least three entries of 8 bytes. Other attributes of these sizes are refused, too, because a
+ * filter cannot read an attribute's name. Programs that copy files continue without the list, as on a file system without lists.
  */
 const SMALLEST_LIST_BYTES = 28;
 const withoutLists = ifAtLeast(

@@ -1,6 +1,6 @@
 /**
- * A sandbox's state is everything that was changed in it. It survives its container: it is saved to R2 while it changes and
- * before an orderly stop, and restored to the next container before any call.
+ * A sandbox's state is everything that was changed in it. The state survives the container: the server saves it to R2 while it
+ * changes and before an orderly stop, and restores it to the next container before any call.
  *
  * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
  * objects are written; until then the previous state stays. A container is called whole once the state that was current at its
@@ -46,7 +46,7 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** The time between the starts of two saves is at least this many times the duration of the first, so other work gets time. */
+/** If a save took `tookMs`, the next one begins at least SAVE_PACE * tookMs after that save began, so other work gets time. */
 const SAVE_PACE = 2;
 
 /** A save begins after this time even if no change is known: commands and background processes write files too. */
@@ -417,8 +417,8 @@ export class Workspace {
   }
 
   /**
-   * Restores a set-up's result into a sandbox without a state. Returns the time of the result's save; undefined if there is
-   * none.
+   * Restores a set-up's result into a sandbox without a state. Returns when the result was saved; undefined if no result is
+   * kept.
    * @param lifecycle restores the container again once the account has the state
    * @throws {ToolError}
    */

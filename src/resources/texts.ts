@@ -18,8 +18,9 @@ export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({
   description: isRunning ? "A directory." : "A directory of a sandbox that does not run.",
 });
 
-/** @param max the most bytes of a resource @param next the next call, as a clause */
 export const logOf = (id: string) => `The log of ${id}`;
+
+/** @param max the most bytes of a resource @param next the next call, as a clause */
 export const tooLarge = (what: string, size: number, max: number, next: string) =>
   new ToolError(
     "too_large",

@@ -6,7 +6,7 @@ import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sa
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";
 
-/** The most pixels of an image that is scaled. Scaling takes up to four bytes of the sandbox's memory for each. */
+/** The most pixels of an image that is scaled. For each pixel, scaling takes up to four bytes of the sandbox's memory. */
 const MAX_PIXELS = 100_000_000;
 
 /** Why an image cannot be shown, as a sentence without its subject, and what to do. */
@@ -52,7 +52,7 @@ export async function shownImage(
   if (!fits(original, bytes)) return await scaleDown(original, bytes, makeSmaller);
   const { width, height, frames } = original;
   const change =
-    frames > 1 ? `is animated; of its ${frames} frames many clients show only the first` : undefined;
+    frames > 1 ? `is animated: many clients show only the first of its ${frames} frames` : undefined;
   return { mimeType, width, height, bytes, change };
 }
 
@@ -69,7 +69,7 @@ async function scaleDown(
   const description = `${describeSize(original)}, ${bytes.length} bytes`;
   if (original.width * original.height > MAX_PIXELS)
     return {
-      problem: `has ${original.width} x ${original.height} pixels, which are too many to be made smaller.`,
+      problem: `has ${original.width} x ${original.height} pixels; the server scales only images of at most ${MAX_PIXELS}.`,
       remedy: SMALLER,
     };
   const made = await makeSmaller(bytes);

@@ -85,7 +85,7 @@ export const ACCOUNT_SCHEMA = {
     },
     storage: {
       holds:
-        "[how many bytes](#what-counts-and-what-the-disk-holds) the runs of a sandbox have stored, and when the first of these runs ended",
+        "[how many bytes](#what-counts-as-storage) the runs of a sandbox have stored, and when the first of these runs ended",
       kept: "while something is stored, within `MAX_STORAGE_MB`",
     },
     workspaces: {

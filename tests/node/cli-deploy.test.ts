@@ -143,7 +143,7 @@ else if (args[0] === "deploy" && !args.includes("--dry-run"))
       ["--yes"],
       () => writeFileSync(join(directory, "secret-list-fails"), "Internal error"),
       1,
-      "does not list",
+      "could not list",
     ],
     [
       "no token, and no terminal to show a new one",

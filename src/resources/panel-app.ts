@@ -9,15 +9,20 @@ import { tools } from "../tools/index.ts";
 
 type PanelMeta = { ui: { csp?: { frameDomains: string[] }; prefersBorder: boolean } };
 
+export type PanelAddress = typeof PANEL_URI | typeof PANEL_TOOLS_URI;
+
+export function isPanelAddress(uri: string): uri is PanelAddress {
+  return uri === PANEL_URI || uri === PANEL_TOOLS_URI;
+}
+
 export async function readPanel(
   caller: CallerContext,
-  uri: string,
-): Promise<{ mimeType: string; text: string; _meta?: PanelMeta } | undefined> {
+  uri: PanelAddress,
+): Promise<{ mimeType: string; text: string; _meta?: PanelMeta }> {
   if (uri === PANEL_TOOLS_URI) {
     const names = tools.filter((tool) => isListed(tool, caller)).map(({ name }) => name);
     return { mimeType: "application/json", text: JSON.stringify(names) };
   }
-  if (uri !== PANEL_URI) return undefined;
   // Imported here, because no other resource needs the page.
   const { files, page } = await import("../../panel/built.js");
   const previews = previewSource(caller.config, caller.origin);

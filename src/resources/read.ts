@@ -22,8 +22,8 @@ import {
 import { joinBytes, textOf } from "../shared/text.ts";
 import { recordCall } from "../tools/define.ts";
 import { sandboxOfRun } from "../tools/run-sandbox.ts";
-import { operateWithoutNotice, protocolError, readSandbox } from "./context.ts";
-import { readPanel } from "./panel-app.ts";
+import { convertErrors, operateWithoutNotice, protocolError, readSandbox } from "./context.ts";
+import { isPanelAddress, readPanel } from "./panel-app.ts";
 import { readSkill } from "./skills.ts";
 import { INSTEAD, absolutePathText, logOf, nothingOfName, tooLarge } from "./texts.ts";
 
@@ -45,8 +45,10 @@ export function resourceScopes(uri: string): readonly Scope[] {
 export async function readResource(caller: CallerContext, uri: string): Promise<ReadResourceResult> {
   const skill = readSkill(uri);
   if (skill) return skill;
-  const panel = await readPanel(caller, uri);
-  if (panel) return { contents: [{ ...panel, uri }] };
+  if (isPanelAddress(uri))
+    return convertErrors(caller, "resources/read", async () => ({
+      contents: [{ ...(await readPanel(caller, uri)), uri }],
+    }));
   const address = parseResourceURI(uri);
   const sandbox = "sandbox" in address ? address.sandbox : undefined;
   const call = { tool: "resources/read", scopes: resourceScopes(uri), sandbox };

@@ -1,6 +1,7 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
 import { cutText } from "../shared/text.ts";
+import { pause } from "../shared/timers.ts";
 import { Rows } from "../storage/rows.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES } from "./run-log.ts";
@@ -47,6 +48,16 @@ type Row = {
 /** The columns for lists, without results and output, which may be megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
 type SummaryRow = Pick<Row, (typeof SUMMARY)[number]>;
+const COLUMNS = SUMMARY.join(", ");
+
+/** Sorts after all ids. */
+const AFTER_ALL = "~";
+
+/**
+ * How many rows a search reads before the thread serves others. Measured without parts, with 400,000 runs (82 MB): eight searches
+ * occupied the thread for 0.2 seconds. A principal may store 2 GB of runs.
+ */
+const SEARCHED_AT_ONCE = 20_000;
 
 /** Ids sort by the time of the request, so the query passes only a few running runs before an ended one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
@@ -108,9 +119,27 @@ export class RunStore {
   }
 
   /** Newest first; only runs before the run `before`, if given. */
-  list(limit: number, before: string | undefined, kind: RunKind | undefined): RunSummary[] {
-    const query = `SELECT ${SUMMARY.join(", ")} FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?`;
-    return this.#rows.all<SummaryRow>(query, before ?? "~", kind ?? null, kind ?? null, limit).map(summaryOf);
+  list(limit: number, before = AFTER_ALL): RunSummary[] {
+    const query = `SELECT ${COLUMNS} FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?`;
+    return this.#rows.all<SummaryRow>(query, before, limit).map(summaryOf);
+  }
+
+  /**
+   * Like `list`, but only runs of one kind. There is no index of kinds, so the search may read all runs. It reads them in parts,
+   * and the thread serves others between two parts.
+   */
+  async listKind(kind: RunKind, limit: number, before = AFTER_ALL): Promise<RunSummary[]> {
+    const part = "SELECT min(id) AS first FROM (SELECT id FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?)";
+    const query = `SELECT ${COLUMNS} FROM runs WHERE id < ? AND id >= ? AND kind = ? ORDER BY id DESC LIMIT ?`;
+    const found: RunSummary[] = [];
+    for (let end = before; ; await pause(0)) {
+      const { first } = this.#rows.one<{ first: string | null }>(part, end, SEARCHED_AT_ONCE);
+      if (first === null) return found;
+      const rows = this.#rows.all<SummaryRow>(query, end, first, kind, limit - found.length);
+      found.push(...rows.map(summaryOf));
+      if (found.length === limit) return found;
+      end = first;
+    }
   }
 
   /**

@@ -395,10 +395,11 @@ export class Runs {
   }
 
   /** Newest first. */
-  list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
+  async list(limit: number, before?: string, kind?: RunKind): Promise<RunSummary[]> {
     this.#saveAll();
     for (const run of this.#active.values()) run.save();
-    const summaries = this.#store.list(limit, before, kind);
+    const summaries =
+      kind === undefined ? this.#store.list(limit, before) : await this.#store.listKind(kind, limit, before);
     for (const summary of summaries) summary.waiting = this.#active.get(summary.id)?.waiting;
     return summaries;
   }

@@ -45,7 +45,7 @@ export function argumentsText(
   parameters: readonly string[],
 ): string {
   const sentences = issues.map(
-    ({ path, message }) => `${path.length > 0 ? path.join(".") : tool} ${message}`,
+    ({ path, message }) => `${path.length > 0 ? path.map(shownPart).join(".") : tool} ${message}`,
   );
   // An argument may break several rules that have the same message.
   const problems = [...new Set(sentences)];
@@ -53,6 +53,11 @@ export function argumentsText(
   const isUnknown = issues.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0);
   const accepted = isUnknown ? ` It accepts ${parameters.join(", ") || "none"}.` : "";
   return makeVisible(`${problems.slice(0, LISTED).join("; ")}.${more}${accepted}`);
+}
+
+/** A part of an argument's path. It can be a name that the caller chose, with as many characters as a body has room for. */
+function shownPart(part: PropertyKey): string {
+  return cutText(String(part), MAX_NAME_CHARS);
 }
 
 function mismatchMessage(given: unknown, expected: string): string {

@@ -1,5 +1,7 @@
 /** MCP resources: the server lists, reads and completes files of sandboxes and the logs and artifacts of runs. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { PANEL_URI } from "../../../src/shared/apps.ts";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { MAX_RESOURCE_URI } from "../../../src/shared/resource-uri.ts";
 import {
   type Caller,
@@ -372,5 +374,37 @@ describe("the completion", () => {
     expect(await complete(FILES, "path", "/et", { sandbox: name })).toEqual([]);
     expect(await isRunning(name)).toBe(false);
     await owner.call("destroy_sandbox", { sandbox: name });
+  });
+});
+
+describe("an answer that its client has not read", () => {
+  let caller: Caller;
+
+  beforeAll(async () => {
+    caller = await principal("resources-unread");
+    for (let number = 0; number < 8; number += 1) {
+      const name = `${"a".repeat(60)}${number}`;
+      await accountOf(caller).registerSandbox({ principalID: caller.principalID, sandbox: name });
+    }
+  });
+
+  it.each([
+    ["resources/list", {}],
+    ["resources/read", { uri: PANEL_URI }],
+    [
+      "completion/complete",
+      { ref: { type: "ref/resource", uri: FILES }, argument: { name: "sandbox", value: "a" } },
+    ],
+  ])("counts, and the server withholds it when there are too many: %s", async (method, params) => {
+    const answer = async () => (await caller.post({ method, params })).messages[0];
+    const others = RequestMemory.forCall(caller.principalID, new AbortController().signal);
+    // Room for the request, which counts as 64 KiB, but not for the result too.
+    others.add(MAX_MEMORY_BYTES - 2 * 64 * 1024 - 400);
+    try {
+      expect((await answer())?.error?.message).toContain("withheld");
+    } finally {
+      others.release();
+    }
+    expect((await answer())?.result).toBeDefined();
   });
 });

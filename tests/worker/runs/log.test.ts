@@ -168,7 +168,7 @@ it("a run of an earlier actor is lost if its executor cannot resume it, and so a
     execution.run.save();
     const next = new Runs(host);
     next.resume({ code: nothing, command: nothing, task: nothing }, true);
-    expect(next.list(10).map(({ state }) => state)).toEqual(["lost", "lost"]);
+    expect((await next.list(10)).map(({ state }) => state)).toEqual(["lost", "lost"]);
     expect((await next.result(execution.run.record.id, 0)).note).toMatch(/with another version/);
     expect((await next.result(id, 0)).note).toMatch(/never started/);
     expect(failed).toHaveLength(1);

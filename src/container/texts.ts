@@ -119,7 +119,7 @@ const directoryError = (path: string) =>
   new ToolError(
     "is_directory",
     `${path} is a directory.`,
-    "Give the path of a file in it; list_files shows them.",
+    "list_files shows its files.",
   );
 const specialFileError = (path: string) =>
   new ToolError("invalid_argument", `${path} is a device, socket or pipe, not a file.`, "Use run_command.");

@@ -133,7 +133,7 @@ export const notInteractive = (id: string) =>
   new ToolError(
     "invalid_argument",
     `${id} takes no input: it does not run in a terminal.`,
-    "Use run_command with interactive, or with stdin.",
+    "Use run_command with interactive or stdin.",
   );
 export const hasEnded = (id: string) =>
   new ToolError(

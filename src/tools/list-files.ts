@@ -13,7 +13,7 @@ const MAX_CHARS = 4.5 * 1024 * 1024;
 export const listFiles = defineTool({
   name: "list_files",
   title: "List files",
-  description: "Lists a directory, sorted by name: type, bytes, last change, path.",
+  description: "Lists a directory by name: type, bytes, last change, path.",
   input: z.strictObject({
     path: pathField().default("/workspace"),
     recursive: z.boolean().default(false),

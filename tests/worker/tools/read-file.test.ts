@@ -161,7 +161,7 @@ describe("read_file", () => {
       "/no/such/file",
       "There is no /no/such/file. Use list_files with path /, the nearest directory that exists.",
     ],
-    ["dir", "/workspace/dir is a directory. Give the path of a file in it; list_files shows them."],
+    ["dir", "/workspace/dir is a directory. list_files shows its files."],
     ["fifo", "/workspace/fifo is a device, socket or pipe, not a file. Use run_command."],
     ["/dev/zero", "/dev/zero is a device, socket or pipe, not a file. Use run_command."],
     [

@@ -116,11 +116,7 @@ function describeNearest(path: string, { directory = parentOf(path), elsewhere }
 export const NOT_UTF8 =
   "A name with \uFFFD is not UTF-8, and no path reaches its file. Rename the file with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) keeps the name.";
 const directoryError = (path: string) =>
-  new ToolError(
-    "is_directory",
-    `${path} is a directory.`,
-    "list_files shows its files.",
-  );
+  new ToolError("is_directory", `${path} is a directory.`, "list_files shows its files.");
 const specialFileError = (path: string) =>
   new ToolError("invalid_argument", `${path} is a device, socket or pipe, not a file.`, "Use run_command.");
 

@@ -22,7 +22,7 @@ import { OLDER_RUNS, foreignCursor, listedRunText, noRunsText } from "./texts.ts
 export const listRuns = defineTool({
   name: "list_runs",
   title: "List runs",
-  description: "Lists a sandbox's runs, newest first.",
+  description: "Lists the runs of a sandbox, newest first.",
   input: z.strictObject({
     sandbox: sandboxField(),
     kind: z.enum(RUN_KINDS).optional().describe("task: in all sandboxes."),

@@ -68,7 +68,7 @@ export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }
 
-/** The addresses that `new URL` parses during the work. */
+/** The addresses that are parsed during the work. */
 export async function urlsParsedBy(work: () => unknown): Promise<string[]> {
   const parsed: string[] = [];
   vi.stubGlobal(
@@ -77,6 +77,16 @@ export async function urlsParsedBy(work: () => unknown): Promise<string[]> {
       constructor(url: string | URL, base?: string | URL) {
         parsed.push(String(url));
         super(url, base);
+      }
+
+      static override parse(url: string | URL, base?: string | URL): URL | null {
+        parsed.push(String(url));
+        return super.parse(url, base);
+      }
+
+      static override canParse(url: string | URL, base?: string | URL): boolean {
+        parsed.push(String(url));
+        return super.canParse(url, base);
       }
     },
   );

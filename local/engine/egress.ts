@@ -16,7 +16,7 @@ import {
   allowsHost,
   allowsPackages,
 } from "../../src/shared/network-policy.ts";
-import { hasLongHost } from "../../src/shared/long-host.ts";
+import { parseURL } from "../../src/shared/long-host.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import { connectStreams, passThrough } from "./buffered-socket.ts";
 import { problemWithTLS } from "./client-hello.ts";
@@ -316,7 +316,7 @@ async function tunnel(
   socket: Duplex,
   head: Buffer,
 ): Promise<void> {
-  const url = parseShort(`http://${request.url ?? ""}`);
+  const url = parseURL(`http://${request.url ?? ""}`);
   if (url === undefined) return refuseTunnel(socket, 400, REFUSALS.noTunnelHost);
   const host = hostOf(url);
   const port = portOf(url);
@@ -521,12 +521,8 @@ function target(request: IncomingMessage): URL | undefined {
   if (path.startsWith("/") && !request.headers.host) return undefined;
   const schemes = request.socket instanceof TLSSocket ? ["https:", "wss:"] : ["http:", "ws:"];
   const absolute = path.startsWith("/") ? `${schemes[0]}//${request.headers.host ?? ""}${path}` : path;
-  const url = parseShort(absolute);
+  const url = parseURL(absolute);
   return url !== undefined && schemes.includes(url.protocol) ? url : undefined;
-}
-
-function parseShort(url: string): URL | undefined {
-  return hasLongHost(url) ? undefined : (URL.parse(url) ?? undefined);
 }
 
 /** The URL's host in lower case, without brackets and final dot. */

@@ -10,3 +10,8 @@ export function hasLongHost(url: string): boolean {
   const [, authority = ""] = /^[^:/\\?#]*:[/\\\t\n\r]*([^/\\?#]*)/.exec(url) ?? [];
   return authority.length > MAX_AUTHORITY;
 }
+
+/** Parses an absolute URL. Returns undefined if it is invalid or its host is too long. */
+export function parseURL(url: string): URL | undefined {
+  return hasLongHost(url) ? undefined : (URL.parse(url) ?? undefined);
+}

@@ -6,7 +6,7 @@
  * Programs can send any header and need a token.
  */
 import type { Config } from "./config.ts";
-import { hasLongHost } from "./long-host.ts";
+import { parseURL } from "./long-host.ts";
 import { previewLabel } from "./preview-address.ts";
 
 /** The request headers of MCP clients of every revision, and of scripts. */
@@ -38,7 +38,7 @@ export function isHostAllowed(request: Request, config: Config): boolean {
 /** The request's origin by its Host header; undefined if invalid. */
 export function namedOrigin(request: Request): URL | undefined {
   // Two Host headers arrive as one invalid host.
-  const url = urlOf(request);
+  const url = parseURL(request.url);
   return url && parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
 }
 
@@ -58,7 +58,7 @@ export function isOriginAllowed(request: Request, config: Config): boolean {
   if (!origin) return config.allowedOrigins.has(header.toLowerCase());
   if (previewLabel(origin, config) !== undefined) return false;
   if (origin.origin === config.publicOrigin || config.allowedOrigins.has(origin.origin)) return true;
-  const url = isLoopback(origin) ? urlOf(request) : undefined;
+  const url = isLoopback(origin) ? parseURL(request.url) : undefined;
   return url !== undefined && isLoopback(url);
 }
 
@@ -84,16 +84,10 @@ export function allowReading(request: Request, config: Config, headers: Headers)
   headers.set("access-control-expose-headers", RESPONSE_HEADERS);
 }
 
-/** The request's URL; undefined if it is invalid or its host is too long. */
-function urlOf({ url }: Request): URL | undefined {
-  return hasLongHost(url) ? undefined : (URL.parse(url) ?? undefined);
-}
-
 /** A normalized http(s) origin: lower case, punycode, no default port, no final dot. */
 function parse(text: string): URL | undefined {
-  if (!/^https?:\/\/[^/?#@\\\s,]+$/i.test(text) || hasLongHost(text) || !URL.canParse(text)) return undefined;
-  const url = new URL(text);
-  if (url.hostname.endsWith(".")) url.hostname = url.hostname.slice(0, -1);
+  const url = /^https?:\/\/[^/?#@\\\s,]+$/i.test(text) ? parseURL(text) : undefined;
+  if (url?.hostname.endsWith(".")) url.hostname = url.hostname.slice(0, -1);
   return url;
 }
 

@@ -102,20 +102,25 @@ const FORM = `${READ}, POST`;
 export function createApp(parts: MCPParts): App {
   const mcp = async (request: Request, sender: CallerContext) => {
     const memory = RequestMemory.forCall(sender.principal.id, request.signal);
-    // The calls of a stream of the panel have separate turns.
-    const turns = new RequestTurns(sender.principal.id, request.signal);
     try {
-      return memory.releaseAfter(await serveMCP(parts, request, { ...sender, memory, turns }));
+      return memory.releaseAfter(await serveMCP(parts, request, { ...sender, memory }));
     } catch (error) {
       memory.release();
       throw error;
+    }
+  };
+  /** Each call of a stream of the panel has turns of its own, because the stream's request has ended its turn. */
+  const polled = async (request: Request, sender: CallerContext) => {
+    const turns = new RequestTurns(sender.principal.id, request.signal);
+    try {
+      return await mcp(request, { ...sender, turns });
     } finally {
       turns.end();
     }
   };
   const stream = async (request: Request, caller: CallerContext) => {
     const callerOf = (sent: Request) => panelCaller(sent, caller);
-    const opened = await panelStream(request, caller, { callerOf, mcp });
+    const opened = await panelStream(request, caller, { callerOf, mcp: polled });
     return "reason" in opened ? refuse(caller, opened, { route: paths.PANEL_STREAM_PATH }) : opened;
   };
   const tasks = { authenticate: authenticateFor("/mcp", "/"), scopes: TASK_SCOPES };

@@ -1,9 +1,8 @@
 import { exceedsBounds, parseJSON } from "../shared/bounded.ts";
-import { tooManyCalls } from "../shared/errors.ts";
 import type { RefusalReason } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
-import { AT_ONCE } from "../shared/request-turns.ts";
+import { noTurn } from "../shared/request-turns.ts";
 import { readBody } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 import * as texts from "./texts.ts";
@@ -30,15 +29,15 @@ export async function readJSON(
   request: Request,
   { memory, turns }: Pick<CallerContext, "memory" | "turns">,
 ): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  const noTurn = () => ({ problem: request.signal.aborted ? "broken" : "no_turn" }) as const;
+  const refusal = () => ({ problem: request.signal.aborted ? "broken" : "no_turn" }) as const;
   // Without room, the server refuses the body at once.
-  if (memory?.hasRoomFor(0) !== false && !(await turns.begin())) return noTurn();
+  if (memory?.hasRoomFor(0) !== false && !(await turns.begin())) return refusal();
   const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS, memory };
   // Reading fails if a chunk is malformed or the client disconnects.
   const read = await readBody(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
   // A slow body may have outlasted the turn.
-  if (!(await turns.begin())) return noTurn();
+  if (!(await turns.begin())) return refusal();
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(read.bytes);
@@ -56,7 +55,7 @@ const REFUSALS = {
   broken: [400, -32700, texts.UNREADABLE_BODY.broken],
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],
   no_room: [429, -32000, texts.noRoomText(MAX_MEMORY_BYTES)],
-  no_turn: [429, -32000, tooManyCalls(AT_ONCE).text],
+  no_turn: [429, -32000, noTurn().text],
   too_slow: [408, -32700, texts.bodyTooSlowText(BODY_MS)],
   not_utf8: [400, -32700, texts.UNREADABLE_BODY.not_utf8],
   not_json: [400, -32700, texts.UNREADABLE_BODY.not_json],
@@ -70,6 +69,9 @@ const REASONS: Partial<Record<BodyProblem, RefusalReason>> = {
   too_large: "body_too_large",
   no_turn: "rate_limited",
 };
+
+/** The problem as a sentence, for responses that are not JSON-RPC. */
+export const problemText = (problem: BodyProblem): string => REFUSALS[problem][2];
 
 export function unreadable(problem: BodyProblem): Refusal {
   const [status, code, message] = REFUSALS[problem];

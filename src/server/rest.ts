@@ -7,7 +7,7 @@ import * as z from "zod";
 import { canSignIn } from "../auth/methods/index.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
-import { ToolError, tooManyCalls } from "../shared/errors.ts";
+import { ToolError } from "../shared/errors.ts";
 import { isTaskID } from "../runs/id.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
@@ -22,12 +22,11 @@ import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { startQuestion, startTask } from "../tools/start-task.ts";
 import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
-import { type BodyProblem, readJSON } from "./body.ts";
+import { type BodyProblem, problemText, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
-import { noRoomText, REST_TEXTS } from "./texts.ts";
+import { REST_TEXTS } from "./texts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { RequestMemory, MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
-import { AT_ONCE } from "../shared/request-turns.ts";
+import { RequestMemory } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { modelName } from "../shared/variables.ts";
 
@@ -84,6 +83,8 @@ function fieldNames({ shape }: z.ZodObject): string {
     .join(", ");
 }
 
+/** The principal has too many requests under way, so this one is refused. */
+const BUSY: ReadonlySet<BodyProblem> = new Set(["no_room", "no_turn"]);
 const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
@@ -91,10 +92,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   const memory = new RequestMemory(caller.principal.id, request.signal);
   const body = await readJSON(request, { ...caller, memory }).finally(() => memory.release());
   if ("problem" in body && body.problem === "too_large") return json({ error: REST_TEXTS.tooLarge }, 413);
-  if ("problem" in body && body.problem === "no_room")
-    return json({ error: noRoomText(MAX_MEMORY_BYTES) }, 429);
-  if ("problem" in body && body.problem === "no_turn")
-    return json({ error: tooManyCalls(AT_ONCE).text }, 429);
+  if ("problem" in body && BUSY.has(body.problem)) return json({ error: problemText(body.problem) }, 429);
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {

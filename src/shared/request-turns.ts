@@ -12,7 +12,7 @@ import { CALL_MS, pause } from "./timers.ts";
 import { Turns } from "./turns.ts";
 
 /** Measured with 16: a neighbour's call took twice as long while a principal read many large answers. */
-export const AT_ONCE = 8;
+const AT_ONCE = 8;
 
 /** The most calls of a principal that wait: as many as `RequestMemory` allows at `/mcp`. */
 const MAX_WAITING = 2048;
@@ -24,6 +24,9 @@ const MAX_WAITING = 2048;
  */
 const ROUNDS = 5;
 const ROUND_MS = 10;
+
+/** The refusal of a request that had no turn in time. */
+export const noTurn = () => tooManyCalls(AT_ONCE);
 
 const principals = new Map<string, Turns>();
 
@@ -68,7 +71,7 @@ export class RequestTurns {
     const first = this.#first;
     this.#first = undefined;
     const turn = first?.isOver === false ? first : await this.#take();
-    if (!turn) throw tooManyCalls(AT_ONCE);
+    if (!turn) throw noTurn();
     try {
       return await work();
     } finally {

@@ -36,7 +36,8 @@ export class Pace {
   }
 
   #fill(): void {
-    const now = performance.now();
+    // In a Worker, the clock of a request stops while the request computes, so it may be behind that of another request.
+    const now = Math.max(performance.now(), this.#filledAt);
     this.#left = Math.min(this.#burst, this.#left + ((now - this.#filledAt) / 1000) * this.#perSecond);
     this.#filledAt = now;
   }

@@ -48,6 +48,7 @@ import type { Caller, CallerContext, RequestContext } from "../shared/request-co
 import { MAX_RESOURCE_URI } from "../shared/resource-uri.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
+import { paceOpenRequest } from "../shared/open-requests.ts";
 import { chooseTools } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
@@ -170,16 +171,18 @@ export function createApp(parts: MCPParts): App {
 
   async function respond(request: Request, context: RequestContext): Promise<Response> {
     const { config } = context;
-    if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const { pathname } = new URL(request.url);
     const segments = pathname.split("/");
     const route = routes.find(({ path }) => matchesRoute(path, segments));
+    const methods = `${route?.methods}, OPTIONS`;
+    const needsCaller = route && "authenticate" in route.serve && route.methods.includes(request.method);
+    if (!needsCaller) await paceOpenRequest();
+    if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
     if (!isPublic && !isOriginAllowed(request, config))
       return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
     if (!route) return notFound(request);
     if (route.hasLandingPage && isBrowser(request)) return landingPage(request, context);
-    const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!methods.split(", ").includes(request.method))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
@@ -192,12 +195,25 @@ export function createApp(parts: MCPParts): App {
 
     const { scopes = [], handle } = route.serve;
     const sender = await route.serve.authenticate(request, context);
-    if ("response" in sender) return refuse(context, sender, { route: route.path });
+    if ("response" in sender) {
+      await paceOpenRequest();
+      return refuse(context, sender, { route: route.path });
+    }
     const turns = new RequestTurns(sender.principal.id, request.signal);
     const caller: CallerContext = { ...context, ...sender, turns };
     if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
-    return requireScopes(caller, scopes, route.path) ?? handle(request, caller);
+    // Calls at the MCP routes have turns of their own.
+    if (handle === mcp) return mcp(request, caller);
+    try {
+      await turns.begin();
+      return requireScopes(caller, scopes, route.path) ?? (await handle(request, caller));
+    } catch (error) {
+      if (!(error instanceof ToolError)) throw error;
+      return refuse(caller, { reason: "rate_limited", response: json({ error: error.text }, 429) });
+    } finally {
+      turns.end();
+    }
   }
 
   return {
@@ -216,10 +232,12 @@ export function createApp(parts: MCPParts): App {
       const trace = traceOfHeaders(request.headers);
       const context = { env, config, ctx, origin: named?.origin, arrivedAt, requestID, trace };
       const label = named && previewLabel(named, config);
-      if (named && label !== undefined)
+      if (named && label !== undefined) {
+        await paceOpenRequest();
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
           internalErrorResponse(context, "preview", error),
         );
+      }
       const response = await respond(request, context).catch((error) =>
         internalErrorResponse(context, "app", error),
       );
@@ -242,6 +260,8 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
   const url = new URL(request.url);
   const { pathname: route } = url;
   let caller = sender;
+  // Without room, the server refuses the body.
+  await (caller.memory?.hasRoomFor(0) ? caller.turns.begin() : paceOpenRequest());
   const endpointQuery = endpointQueryOf(url, caller.config.tools);
   if ("problem" in endpointQuery) {
     const response = rpcError(400, -32602, endpointQuery.problem);
@@ -254,8 +274,6 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
       { route },
     );
   }
-  // Without room, the server refuses the body at once.
-  if (caller.memory?.hasRoomFor(0)) await caller.turns.begin();
   const body = await readJSON(request, caller.memory);
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
   // A slow body may have outlasted the turn.

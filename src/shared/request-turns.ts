@@ -7,7 +7,9 @@
  * On Cloudflare, each isolate counts by itself. There `RATE_LIMITER` limits the calls of a principal across isolates.
  */
 
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
+import { paceOpenRequest, REQUEST_PACE } from "./open-requests.ts";
 import { CALL_MS, pause } from "./timers.ts";
 import { Turns } from "./turns.ts";
 
@@ -25,13 +27,21 @@ const MAX_WAITING = 2048;
 const ROUNDS = 5;
 const ROUND_MS = 10;
 
-const principals = new Map<string, Turns>();
+/** The longest that a call waits for the pace, in milliseconds: behind about as many others as may wait for a turn. */
+const MAX_PACE_MS = 2000;
 
-function turnsOf(principalID: string): Turns {
+/** Calls that take almost no time need no turn of others to end, so only their pace lets the thread serve others. */
+class PrincipalTurns extends Turns {
+  readonly pace = new Pace(REQUEST_PACE);
+}
+
+const principals = new Map<string, PrincipalTurns>();
+
+function turnsOf(principalID: string): PrincipalTurns {
   const known = principals.get(principalID);
   if (known) return known;
   for (const [id, turns] of principals) if (turns.isUnused) principals.delete(id);
-  const turns = new Turns(AT_ONCE);
+  const turns = new PrincipalTurns(AT_ONCE);
   principals.set(principalID, turns);
   return turns;
 }
@@ -78,6 +88,13 @@ export class RequestTurns {
     const [id, client] = [this.#principalID, this.#client];
     const turns = turnsOf(id);
     if (turns.waiting >= MAX_WAITING) throw tooManyCalls(AT_ONCE);
+    const paceMs = turns.pace.take();
+    if (paceMs > MAX_PACE_MS) {
+      turns.pace.giveBack();
+      await paceOpenRequest();
+      throw tooManyCalls(AT_ONCE);
+    }
+    if (paceMs > 0) await pause(paceMs);
     const mustWait = turns.isFull;
     const end = await turns.take(CALL_MS, client);
     if (!end) {

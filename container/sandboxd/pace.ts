@@ -17,6 +17,12 @@ export class Pace {
     this.#left = options.burst;
   }
 
+  /** Whether the whole burst is available. */
+  get isFull(): boolean {
+    this.#fill();
+    return this.#left === this.#burst;
+  }
+
   /** Takes an amount. Returns how many milliseconds to wait; 0 if no wait is needed. */
   take(amount = 1): number {
     this.#fill();
@@ -36,7 +42,8 @@ export class Pace {
   }
 
   #fill(): void {
-    const now = performance.now();
+    // In a Worker, the clock of a request stops while the request computes, so it may be behind that of another request.
+    const now = Math.max(performance.now(), this.#filledAt);
     this.#left = Math.min(this.#burst, this.#left + ((now - this.#filledAt) / 1000) * this.#perSecond);
     this.#filledAt = now;
   }

@@ -22,7 +22,7 @@ import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
 import { RequestMemory } from "../shared/request-memory.ts";
-import { RequestTurns } from "../shared/request-turns.ts";
+import { noTurn, RequestTurns } from "../shared/request-turns.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
@@ -47,6 +47,7 @@ import type { Caller, CallerContext, RequestContext } from "../shared/request-co
 import { MAX_RESOURCE_URI } from "../shared/resource-uri.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
+import { paceOpenRequest } from "../shared/open-requests.ts";
 import { chooseTools } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
@@ -110,14 +111,7 @@ export function createApp(parts: MCPParts): App {
     }
   };
   /** Each call of a stream of the panel has turns of its own, because the stream's request has ended its turn. */
-  const polled = async (request: Request, sender: CallerContext) => {
-    const turns = new RequestTurns(sender.principal.id, request.signal);
-    try {
-      return await mcp(request, { ...sender, turns });
-    } finally {
-      turns.end();
-    }
-  };
+  const polled = (request: Request, sender: CallerContext) => inTurn(request, sender, mcp);
   const stream = async (request: Request, caller: CallerContext) => {
     const callerOf = (sent: Request) => panelCaller(sent, caller);
     const opened = await panelStream(request, caller, { callerOf, mcp: polled });
@@ -173,16 +167,18 @@ export function createApp(parts: MCPParts): App {
 
   async function respond(request: Request, context: RequestContext): Promise<Response> {
     const { config } = context;
-    if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const { pathname } = new URL(request.url);
     const segments = pathname.split("/");
     const route = routes.find(({ path }) => matchesRoute(path, segments));
+    const methods = `${route?.methods}, OPTIONS`;
+    const needsCaller = route && "authenticate" in route.serve && route.methods.includes(request.method);
+    if (!needsCaller) await paceOpenRequest();
+    if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
     if (!isPublic && !isOriginAllowed(request, config))
       return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
     if (!route) return notFound(request);
     if (route.hasLandingPage && isBrowser(request)) return landingPage(request, context);
-    const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!methods.split(", ").includes(request.method))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
@@ -195,18 +191,15 @@ export function createApp(parts: MCPParts): App {
 
     const { scopes = [], handle } = route.serve;
     const sender = await route.serve.authenticate(request, context);
-    if ("response" in sender) return refuse(context, sender, { route: route.path });
-    const turns = new RequestTurns(sender.principal.id, request.signal);
-    const caller: CallerContext = { ...context, ...sender, turns };
-    if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
-      return refuse(caller, rateLimited(), { route: route.path });
-    const refusal = requireScopes(caller, scopes, route.path);
-    if (refusal) return refusal;
-    try {
-      return await handle(request, caller);
-    } finally {
-      turns.end();
+    if ("response" in sender) {
+      await paceOpenRequest();
+      return refuse(context, sender, { route: route.path });
     }
+    return inTurn(request, { ...context, ...sender }, async (_, caller) => {
+      if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
+        return refuse(caller, rateLimited(), { route: route.path });
+      return requireScopes(caller, scopes, route.path) ?? handle(request, caller);
+    });
   }
 
   return {
@@ -440,6 +433,21 @@ function logUse(caller: CallerContext, route: string): void {
 function requireScopes(caller: CallerContext, needed: readonly Scope[], route: string): Response | undefined {
   const refusal = insufficientScope(caller, needed);
   return refusal && refuse(caller, refusal, { route, scope: needed.join(" ") });
+}
+
+/** Handles a request when it is its principal's turn. */
+async function inTurn(
+  request: Request,
+  sender: Omit<CallerContext, "turns">,
+  handle: Serve<CallerContext>,
+): Promise<Response> {
+  const turns = new RequestTurns(sender.principal.id, request.signal);
+  const caller = { ...sender, turns };
+  try {
+    return (await turns.begin()) ? await handle(request, caller) : refuse(caller, noTurn());
+  } finally {
+    turns.end();
+  }
 }
 
 function refuse(

@@ -2,7 +2,7 @@ import { exceedsBounds, parseJSON } from "../shared/bounded.ts";
 import type { RefusalReason } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
-import { noTurn } from "../shared/request-turns.ts";
+import { tooManyWait } from "../shared/request-turns.ts";
 import { readBody } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 import * as texts from "./texts.ts";
@@ -24,20 +24,17 @@ const BOUNDS = { values: 10_000, depth: 100, name: MAX_BODY_BYTES };
 /** The most messages in a batch: the same limit as in MCP's own handler. */
 const MAX_BATCH = 100;
 
-/** Reads and parses a body in the request's first turn, so that few bodies of a principal are parsed at once. */
+/** Reads a body, and parses it in a turn of the request, so that few bodies of a principal are parsed at once. */
 export async function readJSON(
   request: Request,
   { memory, turns }: Pick<CallerContext, "memory" | "turns">,
 ): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  const refusal = () => ({ problem: request.signal.aborted ? "broken" : "no_turn" }) as const;
-  // Without room, the server refuses the body at once.
-  if (memory?.hasRoomFor(0) !== false && !(await turns.begin())) return refusal();
   const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS, memory };
   // Reading fails if a chunk is malformed or the client disconnects.
   const read = await readBody(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
   // A slow body may have outlasted the turn.
-  if (!(await turns.begin())) return refusal();
+  if (!(await turns.begin())) return { problem: request.signal.aborted ? "broken" : "no_turn" };
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(read.bytes);
@@ -55,7 +52,7 @@ const REFUSALS = {
   broken: [400, -32700, texts.UNREADABLE_BODY.broken],
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],
   no_room: [429, -32000, texts.noRoomText(MAX_MEMORY_BYTES)],
-  no_turn: [429, -32000, noTurn().text],
+  no_turn: [429, -32000, tooManyWait().text],
   too_slow: [408, -32700, texts.bodyTooSlowText(BODY_MS)],
   not_utf8: [400, -32700, texts.UNREADABLE_BODY.not_utf8],
   not_json: [400, -32700, texts.UNREADABLE_BODY.not_json],

@@ -10,6 +10,7 @@ import { RequestMemory } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
+import { noTurn } from "../shared/request-turns.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { isReadWhole, POLL_MS, logPauseMs, nextOffset, terminalPauseMs } from "../shared/watch-intervals.ts";
@@ -82,7 +83,7 @@ export async function panelStream(
 ): Promise<Response | Refusal> {
   const memory = new RequestMemory(caller.principal.id, request.signal);
   const body = await readJSON(request, { ...caller, memory }).finally(() => memory.release());
-  if ("problem" in body && body.problem === "no_turn") return rateLimited();
+  if ("problem" in body && body.problem === "no_turn") return noTurn();
   const { data, error } = requestSchema.safeParse("value" in body ? body.value : undefined, {
     error: issueMessage,
   });

@@ -11,6 +11,7 @@ import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { ProcessLimiter, isRateLimited } from "../shared/limiter.ts";
 import { linkKeys } from "../actors/link-keys.ts";
+import { paceOpenRequest } from "../shared/open-requests.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { isBrowser } from "./landing.ts";
@@ -104,6 +105,7 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
 }
 
 async function notice(request: Request, kind: keyof typeof NOTICES): Promise<Response> {
+  await paceOpenRequest();
   const { status, refresh } = NOTICES[kind];
   const { title, message } = PREVIEW_TEXTS[kind];
   const headers = new Headers({ "cache-control": "no-store", "x-robots-tag": "noindex, nofollow" });

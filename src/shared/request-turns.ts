@@ -7,7 +7,10 @@
  * On Cloudflare, each isolate counts by itself. There `RATE_LIMITER` limits the calls of a principal across isolates.
  */
 
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
+import { paceOpenRequest, REQUEST_PACE } from "./open-requests.ts";
+import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
 import { Turns } from "./turns.ts";
 
@@ -25,16 +28,33 @@ const MAX_WAITING = 2048;
 const ROUNDS = 5;
 const ROUND_MS = 10;
 
+/** The longest that a call waits for the pace, in milliseconds: behind about as many others as may wait for a turn. */
+const MAX_PACE_MS = 2000;
+
+export const tooManyWait = () => tooManyCalls(AT_ONCE);
+
 /** The refusal of a request that had no turn in time. */
-export const noTurn = () => tooManyCalls(AT_ONCE);
+export const noTurn = (): Refusal => ({
+  reason: "rate_limited",
+  response: json({ error: tooManyWait().text }, 429),
+});
 
-const principals = new Map<string, Turns>();
+/** Calls that take almost no time need no turn of others to end, so only their pace lets the thread serve others. */
+class PrincipalTurns extends Turns {
+  readonly pace = new Pace(REQUEST_PACE);
 
-function turnsOf(principalID: string): Turns {
+  override get isUnused(): boolean {
+    return super.isUnused && this.pace.isFull;
+  }
+}
+
+const principals = new Map<string, PrincipalTurns>();
+
+function turnsOf(principalID: string): PrincipalTurns {
   const known = principals.get(principalID);
   if (known) return known;
   for (const [id, turns] of principals) if (turns.isUnused) principals.delete(id);
-  const turns = new Turns(AT_ONCE);
+  const turns = new PrincipalTurns(AT_ONCE);
   principals.set(principalID, turns);
   return turns;
 }
@@ -71,7 +91,7 @@ export class RequestTurns {
     const first = this.#first;
     this.#first = undefined;
     const turn = first?.isOver === false ? first : await this.#take();
-    if (!turn) throw noTurn();
+    if (!turn) throw tooManyWait();
     try {
       return await work();
     } finally {
@@ -82,7 +102,13 @@ export class RequestTurns {
   async #take(): Promise<Turn | undefined> {
     const [id, client] = [this.#principalID, this.#client];
     const turns = turnsOf(id);
-    if (turns.waiting >= MAX_WAITING) return undefined;
+    const paceMs = turns.pace.take();
+    if (turns.waiting >= MAX_WAITING || paceMs > MAX_PACE_MS) {
+      turns.pace.giveBack();
+      await paceOpenRequest();
+      return undefined;
+    }
+    if (paceMs > 0) await pause(paceMs);
     const mustWait = turns.isFull;
     const end = await turns.take(CALL_MS, client);
     if (!end) {

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest
 import type { Sandbox } from "../../../src/index.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { messagesIn } from "../../setup/mcp-client.ts";
-import { type Caller, idIn, principal, runInActor, sleep, until } from "../support.ts";
+import { type Caller, ORIGIN, idIn, principal, runInActor, sleep, until } from "../support.ts";
 
 const sandbox = "turns";
 const BATCH = 100;
@@ -68,6 +68,31 @@ describe("when a principal makes a thousand calls at once", () => {
   );
 });
 
+describe("when somebody repeats requests that take almost no time", () => {
+  const REQUESTS = 2000;
+
+  it.each([
+    ["of an unknown path", "/unknown", "", 404],
+    ["of a preview that does not exist", `http://8000-x-${"a".repeat(16)}-${"0".repeat(19)}.localhost/`, "", 404],
+    ["with a wrong token", "/tasks/x/result", "wrong", 401],
+    ["for a file with an invalid name", "/sandboxes/A/files/x", "token-of-flooding", 400],
+    ["with an invalid query", "/mcp?tools=x", "token-of-flooding", 400],
+  ])("another principal's later call is answered before most of them: %s", async (_, path, token, status) => {
+    const headers = { authorization: `Bearer ${token}` };
+    const method = path.startsWith("/mcp") ? "POST" : "GET";
+    const ended = new Set<number>();
+    let answered = 0;
+    const flood = Array.from({ length: REQUESTS }, async () => {
+      ended.add((await flooding.http(new URL(path, ORIGIN).href, { method, headers })).status);
+      answered += 1;
+    });
+    expect(await list(neighbour)).toMatchObject({ isError: false });
+    expect(answered).toBeLessThan(REQUESTS / 2);
+    await Promise.all(flood);
+    expect([...ended]).toEqual([status]);
+  });
+});
+
 it("a principal's calls are answered while many others of its calls wait for a run", async () => {
   const run = await flooding.call("run_command", { sandbox, command: "sleep 600", wait_seconds: 0 });
   const id = idIn(run);
@@ -96,7 +121,11 @@ function startCall(principalID: string, began: () => void = () => undefined) {
 }
 
 it("a call is refused if too many calls of its principal wait already, and accepted when they have ended", async () => {
-  const calls = Array.from({ length: 2100 }, () => startCall(flooding.principalID));
+  const start = (length: number) => Array.from({ length }, () => startCall(flooding.principalID));
+  const calls = start(2100);
+  // The first calls have passed the limit of calls in a second.
+  await sleep(2200);
+  calls.push(...start(1000));
   expect(await list(flooding)).toMatchObject({
     status: 429,
     text: expect.stringContaining("too many of your calls wait"),

@@ -77,11 +77,12 @@ describe("the panel", () => {
     await page.waitForSelector("h1:text-is('Your sandboxes')");
     await page.waitForSelector("main a:has(.title:text-is('two')):has-text('used just now')");
     const recent = page.locator("[aria-labelledby=recent] li");
-    await until(async () => (await recent.count()) === 2);
-    expect(await recent.allInnerTexts()).toEqual([
-      expect.stringMatching(/40 \+ 2\s+two, code, just now/),
-      expect.stringMatching(/echo of one\s+one, command, just now/),
-    ]);
+    await expect
+      .poll(() => recent.allInnerTexts(), { timeout: 10_000 })
+      .toEqual([
+        expect.stringMatching(/40 \+ 2\s+two, code, just now/),
+        expect.stringMatching(/echo of one\s+one, command, just now/),
+      ]);
     expect(await recent.first().locator("time").getAttribute("title")).toMatch(/20\d\d/);
     expect(await page.innerText("main")).not.toContain("mcpServers");
 

@@ -73,7 +73,12 @@ describe("when somebody repeats requests that take almost no time", () => {
 
   it.each([
     ["of an unknown path", "/unknown", "", 404],
-    ["of a preview that does not exist", `http://8000-x-${"a".repeat(16)}-${"0".repeat(19)}.localhost/`, "", 404],
+    [
+      "of a preview that does not exist",
+      `http://8000-x-${"a".repeat(16)}-${"0".repeat(19)}.localhost/`,
+      "",
+      404,
+    ],
     ["with a wrong token", "/tasks/x/result", "wrong", 401],
     ["for a file with an invalid name", "/sandboxes/A/files/x", "token-of-flooding", 400],
     ["with an invalid query", "/mcp?tools=x", "token-of-flooding", 400],

@@ -203,6 +203,9 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
       await all(() => Date.now() > endAt);
       clearInterval(timer);
       const middle = medians(samples);
+      // The number of processes under load depends on the calls at that moment.
+      for (const [part, { processes = 0 }] of Object.entries(sample(process.pid)))
+        middle[part] = { ...middle[part], processes };
       middle.workerd = { "live MiB": await heap.live(), ...middle.workerd };
       quarters.push(middle);
     }

@@ -67,6 +67,9 @@ const BEFORE_VALUE = /^[A-Z][a-z]*(?:\s+\S+){2,}\s+\S*\u{fffc}$/su;
 /** At least three words in JSX, the last of them at the end of a sentence. Elements may begin and end the sentence. */
 const SENTENCE_PART = /\S+\s+\S+\s+(?:\S+\s+)*\S*[.?!:](?:\s|$)/u;
 
+/** Errors with texts for callers: of the server (`ToolError`), of the client library, and of the SDKs that its adapters serve. */
+const SHOWN_ERROR = /^(?:Tool|Ending|Call|Unavailable|User|Sandbox\w*)Error$/;
+
 /** The parts of markup that are not words for readers. */
 const CODE_AND_TAGS = /<code>.*?<\/code>|<[^>]*>|&\w+;/gsu;
 const ATTRIBUTE = /[\w-]+="[^"]*"/gu;
@@ -94,7 +97,7 @@ function findSentences(context: Context) {
   const check = (node: Text) => {
     const { value = node.quasis && textOf(node as Template), parent } = node;
     const user = parent.callee?.property?.name ?? parent.callee?.name ?? parent.key?.name ?? "";
-    const isInternal = parent.type === "NewExpression" && !/^(?:Tool|Ending)Error$/.test(user);
+    const isInternal = parent.type === "NewExpression" && !SHOWN_ERROR.test(user);
     const isForeign = parent.type === "TaggedTemplateExpression" && parent.tag?.name !== "sentence";
     if (typeof value !== "string" || isInternal || isForeign || /^descri(?:be|ption)$/.test(user)) return;
     // Labels of the panel are in its markup.

@@ -15,6 +15,7 @@ const REPORTED: Record<string, string> = {
   "a label in markup": "show(markup`<button ${button}>Upload</button>`);",
   "a name for screen readers in markup": 'show(markup`<progress aria-label="Uploaded so far"></progress>`);',
   "words in markup without an element": "show(markup`Published by ${domain}`);",
+  "a text of the client library's errors": 'throw new SandboxError("closed", "The connection was closed.");',
   "a sentence in JSX": "show(<p>No sandbox has this name.</p>);",
   "a sentence in JSX after an element": "show(<p><code>{command}</code> prints the token.</p>);",
 };

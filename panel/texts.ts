@@ -22,7 +22,7 @@ export const pasteTooLong = (most: number) =>
 
 // Questions
 
-export const OVERWRITE = "The file has changed since you opened it. Replace it by your version?";
+export const OVERWRITE = "The file has changed since you opened it. Replace it with your version?";
 export const deleteQuestion = (name: string) =>
   `Delete the sandbox ${name}, with all files and programs in it? Its checkpoints stay.`;
 export const restoreQuestion = (name: string, time: string) =>
@@ -50,7 +50,7 @@ export const NOTHING_IN_FRAME =
 export const CONNECT_TEXTS = {
   oauth: "Clients that sign in by OAuth (claude.ai, for example) need only the address of this server:",
   token: (placeholder: ComponentChild, command: ComponentChild) =>
-    sentence`All other clients send a token. Replace ${placeholder} below by the owner's token: ${command} in the server's directory prints the token. On Cloudflare, the token is the secret SERVER_AUTH_TOKEN.`,
+    sentence`All other clients send a token. Replace ${placeholder} below with the owner's token: ${command} in the server's directory prints the token. On Cloudflare, the token is the secret SERVER_AUTH_TOKEN.`,
   addedByOAuth: "signs in without a token",
 };
 

@@ -31,7 +31,7 @@ try {
   if (Number(compressed) > LIMIT) process.exitCode = 1;
   const [, shown] = /gzip: ([\d.]+) KiB/.exec(readFileSync(join(root, PAGE), "utf8")) ?? [];
   if (!(Math.abs(Number(shown) - Number(compressed)) <= PAGE_TOLERANCE)) {
-    console.error(`${PAGE} shows a size of ${shown} KiB with gzip. Replace it by ${compressed} KiB.`);
+    console.error(`${PAGE} shows a size of ${shown} KiB with gzip. Replace it with ${compressed} KiB.`);
     process.exitCode = 1;
   }
 } catch (error) {

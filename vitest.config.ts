@@ -65,7 +65,7 @@ const worker = () =>
 const inWorkerd = ["tests/setup/engine.ts", "tests/setup/model.ts"];
 
 /** Time limits of tests, hooks and polls in milliseconds, for a busy machine. */
-const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
+const timeLimits = (testTimeout: number, hookTimeout = testTimeout) => ({
   testTimeout,
   hookTimeout,
   expect: { poll: { timeout: 30_000 } },
@@ -107,7 +107,7 @@ export default defineConfig({
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
           // own sandboxes and principals, and restores shared settings that it changes.
           isolate: false,
-          ...patience(60_000),
+          ...timeLimits(60_000),
         },
       },
       {
@@ -116,14 +116,14 @@ export default defineConfig({
           include: ["tests/runtime/**/*.test.ts"],
           // Each file starts its own kernels.
           isolate: false,
-          ...patience(60_000),
+          ...timeLimits(60_000),
         },
       },
       {
         test: {
           name: "node",
           include: ["tests/node/**/*.test.ts"],
-          ...patience(60_000),
+          ...timeLimits(60_000),
         },
       },
       {
@@ -131,7 +131,7 @@ export default defineConfig({
           name: "e2e",
           globalSetup: "tests/setup/shared-server.ts",
           include: ["tests/e2e/**/*.test.ts"],
-          ...patience(180_000),
+          ...timeLimits(180_000),
         },
       },
       {
@@ -153,14 +153,14 @@ export default defineConfig({
           include: ["tests/faults/actor/*.test.ts"],
           setupFiles: ["tests/worker/end-sandboxes.ts"],
           isolate: false,
-          ...patience(180_000, 60_000),
+          ...timeLimits(180_000, 60_000),
         },
       },
       {
         test: {
           name: "hostile",
           include: ["tests/hostile/**/*.test.ts"],
-          ...patience(240_000, 180_000),
+          ...timeLimits(240_000, 180_000),
         },
       },
       {
@@ -169,7 +169,7 @@ export default defineConfig({
           // These tests wait for time limits of the server.
           maxConcurrency: 10,
           include: ["tests/faults/*.test.ts"],
-          ...patience(180_000),
+          ...timeLimits(180_000),
         },
       },
       {

@@ -7,7 +7,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { boundAnswer, fetchDirectly } from "../client/connection.ts";
+import { boundResponse, fetchDirectly } from "../client/connection.ts";
 import { SandboxError } from "../client/errors.ts";
 import { codeOf } from "../container/sandboxd/file-error.ts";
 import { parseJSON } from "../src/shared/bounded.ts";
@@ -162,7 +162,7 @@ export class Bridge {
           body: JSON.stringify(message),
           signal,
         };
-        const response = boundAnswer(await fetchDirectly(fetch, url, init));
+        const response = boundResponse(await fetchDirectly(fetch, url, init));
         this.#hasReached = true;
         if (response.status !== 401) return { response, address };
         // A restarted server may have another token, stored in the same place.

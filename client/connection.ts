@@ -18,6 +18,7 @@ import {
   UnavailableError,
   WRONG_ADDRESS,
 } from "./errors.ts";
+import * as texts from "./texts.ts";
 import {
   ERROR_META,
   MAX_WAIT_SECONDS,
@@ -26,8 +27,9 @@ import {
   type ToolOutputs,
 } from "./tool-types.ts";
 
-/** The limit of a response, in bytes: far more than a page of a log or of a directory, or a run with its images. */
-const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+/** The limit of a response: far more than a page of a log or of a directory, or a run with its images. */
+const MAX_RESPONSE_MIB = 64;
+const MAX_RESPONSE_BYTES = MAX_RESPONSE_MIB * 1024 * 1024;
 
 const CALL_TIMEOUT_MS = 2 * MAX_WAIT_SECONDS * 1000;
 
@@ -106,7 +108,7 @@ export class Connection {
       const headers = { ...init.headers, authorization: `Bearer ${this.#token}` };
       response = await this.#fetch(new URL(path, this.url), { ...init, headers });
       const isDownload = (init.method ?? "GET") === "GET" && response.ok && isFile(response);
-      if (!isDownload) response = boundAnswer(response);
+      if (!isDownload) response = boundResponse(response);
     } catch (error) {
       if (init.signal?.aborted) throw error;
       throw this.#explain(error);
@@ -153,7 +155,7 @@ export class Connection {
     const requestInit = { headers: { authorization: `Bearer ${this.#token}` } };
     // Refusals become errors here, because the SDK's errors have no headers such as Retry-After.
     const fetchOrRefuse: typeof fetch = async (...args) => {
-      const response = boundAnswer(await this.#fetch(...args));
+      const response = boundResponse(await this.#fetch(...args));
       if (response.status === 429 || response.status >= 500) throw await this.#refusalOf(response);
       return response;
     };
@@ -169,7 +171,7 @@ export class Connection {
   #explain(error: unknown): SandboxError {
     for (let cause = error; cause instanceof Error; { cause } = cause)
       if (cause instanceof SandboxError) return cause;
-    if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
+    if (this.#isClosed) return new SandboxError("closed", ...texts.CLOSED);
     if (error instanceof SdkHttpError)
       return refusal(this.url.href, error.status, String(error.data.text ?? ""));
     // For a 403 the SDK's error has the WWW-Authenticate challenge, but not the body.
@@ -202,21 +204,17 @@ export async function fetchDirectly(
   const target = response.headers.get("location")?.slice(0, 300) ?? "another address";
   await response.body?.cancel();
   const address = url instanceof Request ? url.url : url;
-  throw new CallError(
-    WRONG_ADDRESS,
-    `${address} redirects to ${target}.`,
-    "If you trust that address, use it.",
-  );
+  throw new CallError(WRONG_ADDRESS, ...texts.redirected(String(address), target));
 }
 
 /** The statuses of responses without a body: https://fetch.spec.whatwg.org/#null-body-status. */
 const NO_BODY = new Set([204, 205, 304]);
 
 /**
- * Makes the body of a response fail after MAX_ANSWER_BYTES, because the body is kept in memory. In an event stream, the limit is
+ * Makes the body of a response fail after MAX_RESPONSE_BYTES, because the body is kept in memory. In an event stream, the limit is
  * for each event.
  */
-export function boundAnswer(response: Response): Response {
+export function boundResponse(response: Response): Response {
   // In Chromium a 204 has an empty body, but the constructor of Response refuses any body for this status.
   if (response.body === null || NO_BODY.has(response.status)) return response;
   const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") === true;
@@ -225,8 +223,8 @@ export function boundAnswer(response: Response): Response {
     transform(piece, controller) {
       const eventEnd = isStream ? endOfLastEvent(piece) : 0;
       bytes = (eventEnd > 0 ? 0 : bytes) + piece.length - eventEnd;
-      if (bytes > MAX_ANSWER_BYTES)
-        throw new SandboxError("too_large", "The server's answer is larger than 64 MiB.", "Ask for less.");
+      if (bytes > MAX_RESPONSE_BYTES)
+        throw new SandboxError("too_large", ...texts.responseTooLarge(MAX_RESPONSE_MIB));
       controller.enqueue(piece);
     },
   });
@@ -263,7 +261,7 @@ function failureOf(tool: string, content: CallToolResult["content"], meta: unkno
   if (code !== undefined) return new CallError(code, message ?? text, hint);
   return INVALID.test(text)
     ? new InputError(text.replace(INVALID, ""))
-    : new CallError("internal", text || `${tool} failed.`);
+    : new CallError("internal", text || texts.toolFailed(tool));
 }
 
 export const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -280,21 +278,12 @@ export function refusal(
 ): SandboxError {
   const { code, message, hint } = errorIn(body);
   if (status === 404 && (message === "" || message === "Not found"))
-    return new CallError(
-      WRONG_ADDRESS,
-      `${url} is not the endpoint of a sandbox-mcp server (404).`,
-      ENDPOINT_HINT,
-    );
-  const reason = message || `${url} responded with status ${status}: ${body.slice(0, 300)}`;
+    return new CallError(WRONG_ADDRESS, ...texts.notAnEndpoint(url));
+  const reason = message || texts.statusText(url, status, body.slice(0, 300));
   if (status === 401 || status === 403) return new AccessError(status, reason);
   if (status !== 429 && status < 500) return new CallError(code ?? "invalid_argument", reason, hint);
   const ownCode = status === 429 ? "rate_limited" : "internal";
-  return new UnavailableError(
-    code ?? ownCode,
-    reason,
-    hint ?? "Try again later.",
-    millisecondsOf(retryAfter),
-  );
+  return new UnavailableError(code ?? ownCode, reason, hint ?? texts.TRY_LATER, millisecondsOf(retryAfter));
 }
 
 /** A `Retry-After` header: seconds, or a date. */
@@ -303,8 +292,6 @@ function millisecondsOf(retryAfter: string | null): number | undefined {
   const ms = /^\d+$/.test(retryAfter) ? Number(retryAfter) * 1000 : Date.parse(retryAfter) - Date.now();
   return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }
-
-const ENDPOINT_HINT = "The endpoint's address ends in /mcp.";
 
 /** An error body's content: from JSON-RPC, OAuth, or the routes for files and tasks. */
 function errorIn(body: string): { code?: string; message: string; hint?: string } {

@@ -1,4 +1,5 @@
 /** The errors of the client library. All of them have a `code` for programs and a `hint` for people. */
+import { ACCESS_HINTS, unreachable } from "./texts.ts";
 
 /** The code if something other than this server's MCP endpoint responds. */
 export const WRONG_ADDRESS = "wrong_address";
@@ -27,9 +28,7 @@ export class ConnectionError extends SandboxError {
   constructor(url: string, cause: unknown) {
     const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;
     const why = reason instanceof Error ? reason.message : String(reason);
-    super("unreachable", `No server responds at ${url} (${why}).`, "Check the address, then try again.", {
-      cause,
-    });
+    super("unreachable", ...unreachable(url, why), { cause });
   }
 }
 
@@ -38,8 +37,8 @@ export class AccessError extends SandboxError {
   override readonly name = "AccessError";
 
   constructor(status: number, message: string) {
-    if (status === 401) super("unauthorized", message, "Use another token.");
-    else super("forbidden", message, "Use a token with the scope that the message names.");
+    if (status === 401) super("unauthorized", message, ACCESS_HINTS.unauthorized);
+    else super("forbidden", message, ACCESS_HINTS.forbidden);
   }
 }
 

@@ -2,6 +2,7 @@
 import { type Camel, toCamelCase } from "./camel.ts";
 import { type Connection, isFile } from "./connection.ts";
 import { CallError } from "./errors.ts";
+import { isDirectoryText, isFileText, tooManyEntries } from "./texts.ts";
 import type { ToolInputs, ToolOutputs } from "./tool-types.ts";
 
 export type FileEntry = ToolOutputs["list_files"]["entries"][number];
@@ -83,16 +84,12 @@ export class Files {
       const response = await this.#connection.http(`${this.#address(path)}?${query}`);
       if (isFile(response)) {
         await response.body?.cancel();
-        throw new CallError("not_directory", `${path} is a file.`, "Read it with files.read.");
+        throw new CallError("not_directory", ...isFileText(path));
       }
       const part = (await response.json()) as { entries: FileEntry[]; next_cursor?: string };
       entries.push(...part.entries);
       if (entries.length > MAX_ENTRIES)
-        throw new CallError(
-          "too_large",
-          `${path} has more than ${MAX_ENTRIES} entries.`,
-          "List its directories one by one.",
-        );
+        throw new CallError("too_large", ...tooManyEntries(path, MAX_ENTRIES));
       // A server could send cursors without entries for ever.
       if (part.next_cursor === undefined || part.entries.length === 0) return entries;
       query.set("cursor", part.next_cursor);
@@ -141,11 +138,7 @@ export class Files {
     const response = await this.#connection.http(this.#address(path), { signal });
     if (isFile(response)) return response;
     await response.body?.cancel();
-    throw new CallError(
-      "is_directory",
-      `${path} is a directory.`,
-      "List it with files.list, or download it with archive.",
-    );
+    throw new CallError("is_directory", ...isDirectoryText(path));
   }
 
   #address(path: string): string {

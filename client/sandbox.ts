@@ -2,6 +2,7 @@
 import { type Camel, toCamelCase, toSnakeCase } from "./camel.ts";
 import type { Connection } from "./connection.ts";
 import { SandboxError } from "./errors.ts";
+import { NO_PORT_URL } from "./texts.ts";
 import { Files } from "./sandbox-files.ts";
 import {
   type CodeRun,
@@ -76,7 +77,7 @@ export class Sandbox {
   ): Promise<Camel<ToolOutputs["expose_port"]> & { url: string }> {
     const input = { port, expires_seconds: expiresSeconds, sandbox: this.name };
     const { url, ...rest } = await this.#call("expose_port", input);
-    if (url === undefined) throw new SandboxError("not_configured", "The server gave no URL for the port.");
+    if (url === undefined) throw new SandboxError("not_configured", NO_PORT_URL);
     return { ...rest, url };
   }
 

@@ -13,6 +13,8 @@ import { useAction } from "./use-action.ts";
 import {
   CHECKPOINT_SAVED,
   NO_CHECKPOINTS,
+  NO_PORTS,
+  PORT_LABEL,
   deletedText,
   deleteQuestion,
   portText,
@@ -156,7 +158,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
       )}
       {mayExpose && (
         <form onSubmit={expose}>
-          <label for="port">Port of a web server in the sandbox. Its URL works for an hour</label>
+          <label for="port">{PORT_LABEL}</label>
           <div class="together">
             <input id="port" name="port" type="number" min={1024} max={65535} required placeholder="8000" />
             <button class="plain" disabled={isBusy}>
@@ -165,7 +167,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
           </div>
         </form>
       )}
-      {!mayExpose && previews.length === 0 && <p class="soft">No port is open.</p>}
+      {!mayExpose && previews.length === 0 && <p class="soft">{NO_PORTS}</p>}
     </>
   );
 }

@@ -16,7 +16,14 @@ import { isSignedOut, showError } from "./tools.ts";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 import { WindowedList } from "./windowed.tsx";
-import { LOADING_SANDBOXES, NEW_SANDBOX, NO_SANDBOXES } from "./texts.ts";
+import {
+  LOADING_SANDBOXES,
+  NEW_SANDBOX,
+  NO_FILES,
+  NO_SANDBOX_FOUND,
+  SANDBOXES_UNAVAILABLE,
+  SIGN_IN_FIRST,
+} from "./texts.ts";
 
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
 
@@ -35,7 +42,7 @@ function SignIn() {
   return (
     <main class="card">
       <h1>Sandboxes</h1>
-      <p>Sign in to see your sandboxes, their runs and their files.</p>
+      <p>{SIGN_IN_FIRST}</p>
       <p>
         <a class="button" href="/panel/sign-in">
           Sign in
@@ -94,7 +101,7 @@ function Panel() {
       ) : (
         <main class="card">
           <h1>Sandboxes</h1>
-          <p>{listed.problem ? NO_SANDBOXES : LOADING_SANDBOXES}</p>
+          <p>{listed.problem ? SANDBOXES_UNAVAILABLE : LOADING_SANDBOXES}</p>
         </main>
       )}
     </>
@@ -132,7 +139,7 @@ function Sandboxes({ listing, route }: PanelProps) {
   return (
     <nav class={isLong ? "sandboxes long" : "sandboxes"} aria-label="Sandboxes">
       {isLong && <SearchField label="Find a sandbox" count={sandboxes.length} find={setWanted} />}
-      {found.length === 0 && <p class="soft">No sandbox name contains this text.</p>}
+      {found.length === 0 && <p class="soft">{NO_SANDBOX_FOUND}</p>}
       <div class="scroll">
         <WindowedList
           items={found}
@@ -222,7 +229,7 @@ function Content({ listing, route, listed }: PanelProps & { listed: WatchState<S
       {part === "files" && sandbox ? (
         <FileBrowser key={name} sandbox={name} open={route.rest} />
       ) : part === "files" ? (
-        <p>No files yet.</p>
+        <p>{NO_FILES}</p>
       ) : part === "about" ? (
         <About key={name} name={name} sandbox={sandbox} listing={listing} refresh={listed.refresh} />
       ) : (

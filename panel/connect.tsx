@@ -1,19 +1,16 @@
 /** Shows how to connect each client, with settings to copy. */
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { PlainButton } from "./controls.tsx";
 import { clientLines, formatted } from "../src/server/client-lines.ts";
+import { CONNECT_TEXTS } from "./texts.ts";
 
 export function Connect({ url }: { url: string }) {
   return (
     <>
       <h1>Connect a client</h1>
-      <p>Clients that sign in by OAuth (claude.ai, for example) need only the address of this server:</p>
+      <p>{CONNECT_TEXTS.oauth}</p>
       <Block text={url} label="the address" />
-      <p>
-        All other clients send a token. Replace <code>&lt;token&gt;</code> below by the owner's token:{" "}
-        <code>npm run token</code> in the server's directory prints the token. On Cloudflare, the token is the
-        secret SERVER_AUTH_TOKEN.
-      </p>
+      <p>{CONNECT_TEXTS.token(<code>&lt;token&gt;</code>, <code>npm run token</code>)}</p>
       {clientLines(url, { shell: "<token>", written: "<token>" }).map((line) => (
         <section key={line.client}>
           <h2>
@@ -22,7 +19,8 @@ export function Connect({ url }: { url: string }) {
           <Block text={formatted(line)} label={`the configuration of ${line.client}`} />
           {line.link && (
             <p>
-              <a href={line.link}>Add to {line.client}</a> <span class="soft">signs in without a token</span>
+              <a href={line.link}>Add to {line.client}</a>{" "}
+              <span class="soft">{CONNECT_TEXTS.addedByOAuth}</span>
             </p>
           )}
         </section>
@@ -33,20 +31,29 @@ export function Connect({ url }: { url: string }) {
 
 function Block({ text, label }: { text: string; label: string }) {
   const [isCopied, setCopied] = useState(false);
-  const copy = () =>
-    navigator.clipboard.writeText(text).then(
+  const shown = useRef<HTMLPreElement>(null);
+  const copy = () => {
+    // Browsers have no clipboard for pages over plain HTTP, except on loopback.
+    if (!window.isSecureContext) return setCopied(copyContent(shown.current));
+    return navigator.clipboard.writeText(text).then(
       () => setCopied(true),
-      () => undefined,
+      () => setCopied(copyContent(shown.current)),
     );
+  };
   return (
     <div class="block">
-      <pre tabIndex={0}>{text}</pre>
-      {/* Browsers have no clipboard for pages over plain HTTP, except on loopback. */}
-      {window.isSecureContext && (
-        <PlainButton aria-label={`Copy ${label}`} onClick={copy}>
-          {isCopied ? "Copied" : "Copy"}
-        </PlainButton>
-      )}
+      <pre ref={shown} tabIndex={0}>
+        {text}
+      </pre>
+      <PlainButton aria-label={`Copy ${label}`} onClick={copy}>
+        {isCopied ? "Copied" : "Copy"}
+      </PlainButton>
     </div>
   );
+}
+
+/** Selects the content and copies the selection. If copying fails, the user can copy the selected content. */
+function copyContent(element: HTMLElement | null): boolean {
+  if (element) getSelection()?.selectAllChildren(element);
+  return document.execCommand("copy");
 }

@@ -10,7 +10,14 @@ import { useOffered } from "./offered.ts";
 import { hrefOf } from "./route.ts";
 import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
-import { LOADING, NO_NAME_FOUND, uploadedText } from "./texts.ts";
+import {
+  DROP_FILES,
+  EMPTY_DIRECTORY,
+  LOADING,
+  NO_NAME_FOUND,
+  onlyFirstEntries,
+  uploadedText,
+} from "./texts.ts";
 
 /** How many directories are shown at first, and how many more each press of the button shows. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
@@ -110,7 +117,7 @@ export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }
           }}
         >
           <h2>Upload files</h2>
-          <p class="soft">You can also drop files here, or on a directory.</p>
+          <p class="soft">{DROP_FILES}</p>
           <label for="to">Directory</label>
           <input id="to" name="to" ref={directory} defaultValue={HOME} {...VERBATIM} />
           <div class="together">
@@ -197,7 +204,7 @@ function Directory({
           <SearchField class="find" label={`Find in ${name}`} count={entries.length} find={setWanted} />
         )}
         {listed && matches.length === 0 && (
-          <p class="soft">{entries.length === 0 ? "Empty." : NO_NAME_FOUND}</p>
+          <p class="soft">{entries.length === 0 ? EMPTY_DIRECTORY : NO_NAME_FOUND}</p>
         )}
         {directories.length > 0 && (
           <ul>
@@ -218,9 +225,7 @@ function Directory({
             row={(entry) => <File tree={tree} path={join(path, entry.path)} entry={entry} />}
           />
         )}
-        {listed?.more && (
-          <p class="soft">Only the first {entries.length} entries are shown. A command lists all.</p>
-        )}
+        {listed?.more && <p class="soft">{onlyFirstEntries(entries.length)}</p>}
         {listed && (
           <Download sandbox={sandbox} path={path} label="Download as .tar.gz" showFailure={showFailure} />
         )}

@@ -7,6 +7,7 @@ import { App } from "./app.tsx";
 import { browserHost } from "./browser.ts";
 import { chatHost } from "./chat.ts";
 import { setHost } from "./host.ts";
+import { WAITING_FOR_CLIENT } from "./texts.ts";
 
 const root = document.createElement("div");
 document.body.append(root);
@@ -14,7 +15,7 @@ void (async () => {
   if (document.documentElement.dataset.display === undefined) setHost(browserHost());
   else {
     // Shown until the client responds, which may never happen.
-    render(<p class="soft">Waiting for the client that shows this page.</p>, root);
+    render(<p class="soft">{WAITING_FOR_CLIENT}</p>, root);
     setHost(await chatHost());
   }
   render(<App />, root);

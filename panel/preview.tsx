@@ -1,6 +1,7 @@
 /** A sandbox's web app, in a frame. The app has a different origin, so it cannot access the panel. */
 import { useState } from "preact/hooks";
 import { PlainButton } from "./controls.tsx";
+import { NOTHING_IN_FRAME } from "./texts.ts";
 
 export function PreviewFrame({ port, url }: { port: number; url: string }) {
   const [round, setRound] = useState(0);
@@ -20,9 +21,7 @@ export function PreviewFrame({ port, url }: { port: number; url: string }) {
         sandbox="allow-scripts allow-same-origin allow-forms allow-popups allow-modals allow-downloads"
         referrerpolicy="no-referrer"
       />
-      <p class="soft">
-        Nothing here? The app may not listen yet, or may refuse to be shown in a frame. Then open it in a tab.
-      </p>
+      <p class="soft">{NOTHING_IN_FRAME}</p>
     </section>
   );
 }

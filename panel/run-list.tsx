@@ -22,7 +22,15 @@ import { callTool, showError } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 import { Typing } from "./typing.tsx";
 import { WindowedList } from "./windowed.tsx";
-import { LOADING_RUN, LOADING_RUNS, NO_OUTPUT, NO_RUNS_HERE } from "./texts.ts";
+import {
+  COMMAND_KEYS,
+  LOADING_RUN,
+  LOADING_RUNS,
+  NO_OUTPUT,
+  NO_OUTPUT_YET,
+  NO_RUNS_HERE,
+  ONLY_END,
+} from "./texts.ts";
 
 const PAGE = 50;
 
@@ -128,7 +136,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
   return (
     <form class="start" onSubmit={start}>
       <label for="command">
-        Run a command <span class="soft">Enter runs the command, Shift+Enter begins a new line</span>
+        Run a command <span class="soft">{COMMAND_KEYS}</span>
       </label>
       <textarea id="command" name="command" rows={1} {...VERBATIM} onKeyDown={onKeyDown} />
       <div class="together">
@@ -153,7 +161,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
 }
 
 /** Texts in place of output, by the run's state. */
-const EMPTY_TEXTS: Record<string, string> = { unknown: LOADING_RUN, running: NO_OUTPUT };
+const EMPTY_TEXTS: Record<string, string> = { unknown: LOADING_RUN, running: NO_OUTPUT_YET };
 
 interface OpenRunProps {
   id: string;
@@ -245,7 +253,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
         </a>
       </div>
       <div role="alert">{problem && <p class="note">{problem}</p>}</div>
-      {followed.log.isCut && <p class="soft">The output is long: only its end is shown.</p>}
+      {followed.log.isCut && <p class="soft">{ONLY_END}</p>}
       <div class={preview?.url ? "beside" : ""}>
         <div>
           {shape === "terminal" ? (
@@ -255,7 +263,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
-            <p class="soft">{EMPTY_TEXTS[state ?? "unknown"] ?? "No output."}</p>
+            <p class="soft">{EMPTY_TEXTS[state ?? "unknown"] ?? NO_OUTPUT}</p>
           )}
           {lines.isInteractive && isOffered("send_input") && <Typing id={id} />}
         </div>

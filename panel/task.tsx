@@ -14,7 +14,7 @@ import { escapeOrdering } from "./escape-ordering.ts";
 import { Result } from "./result.tsx";
 import { type ToolResult, callTool, ToolFailed } from "./tools.ts";
 import { useAction } from "./use-action.ts";
-import { NO_ARTIFACT_LINK } from "./texts.ts";
+import { moreChanges, NO_ARTIFACT_LINK, NO_CHANGES, NO_STEPS, NO_STEPS_YET, notKeptText } from "./texts.ts";
 
 /** The result of `get_result` for a task, or for a question, which has a program. */
 interface Fields extends Partial<Omit<ToolOutputs["execute_task"], "tokens">> {
@@ -49,7 +49,7 @@ export function Task({ id, followed, details }: { id: string; followed: Followed
       )}
       <h3>{isQuestion ? "Output" : "Steps"}</h3>
       {bytes === 0 ? (
-        <p class="soft">{isOver ? "No steps." : "Starting."}</p>
+        <p class="soft">{isOver ? NO_STEPS : NO_STEPS_YET}</p>
       ) : isQuestion ? (
         <LogView log={log} version={version} label="Output" />
       ) : (
@@ -60,7 +60,7 @@ export function Task({ id, followed, details }: { id: string; followed: Followed
         <>
           <h3>Changes</h3>
           {files.length === 0 ? (
-            <p class="soft">No files changed.</p>
+            <p class="soft">{NO_CHANGES}</p>
           ) : (
             <ul class="changes">
               {files.map(({ path, change, size: bytesOf }) => (
@@ -72,7 +72,7 @@ export function Task({ id, followed, details }: { id: string; followed: Followed
             </ul>
           )}
           {(fields.files_changed ?? 0) > files.length && (
-            <p class="soft">And {(fields.files_changed ?? 0) - files.length} more.</p>
+            <p class="soft">{moreChanges((fields.files_changed ?? 0) - files.length)}</p>
           )}
           {diff && <Diff text={diff} />}
         </>
@@ -89,13 +89,15 @@ export function Task({ id, followed, details }: { id: string; followed: Followed
       )}
       {notKept && (
         <p class="soft">
-          Files that were not kept ({share(notKept.named.length, notKept.count)}):{" "}
-          {notKept.named.map(({ path, why }, index) => (
-            <span key={path}>
-              {index > 0 && ", "}
-              <Name name={path} /> ({escapeOrdering(why)})
-            </span>
-          ))}
+          {notKeptText(
+            share(notKept.named.length, notKept.count),
+            notKept.named.map(({ path, why }, index) => (
+              <span key={path}>
+                {index > 0 && ", "}
+                <Name name={path} /> ({escapeOrdering(why)})
+              </span>
+            )),
+          )}
         </p>
       )}
       <Usage fields={fields} />

@@ -11,7 +11,7 @@ import { useOffered } from "./offered.ts";
 import type { Screen } from "./terminal-screen.ts";
 import { callTool, showError } from "./tools.ts";
 import type { LogPage } from "./use-run.ts";
-import { notShown } from "./texts.ts";
+import { TERMINAL_KEYS, notShown } from "./texts.ts";
 
 /** How long the terminal element's size must be stable before the page sends it to the program. */
 const SETTLE_MS = 300;
@@ -206,7 +206,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
           />{" "}
           Make output readable for a screen reader
         </label>
-        <p class="soft">Ctrl+] leaves the terminal. Ctrl+C copies the selection, Ctrl+Shift+V pastes.</p>
+        <p class="soft">{TERMINAL_KEYS}</p>
       </div>
       <div role="alert">{problem && <p class="note">{problem}</p>}</div>
     </>

@@ -1,17 +1,17 @@
-/** The first page: sandboxes and recent runs. If there is no sandbox, it shows how to connect a client. */
+/** The first page: sandboxes and recent runs. */
 import { useEffect, useState } from "preact/hooks";
 import { sandboxOf } from "../src/runs/id.ts";
+import { DEFAULT_SANDBOX } from "../src/shared/names.ts";
 import type { ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
-import { Connect } from "./connect.tsx";
 import { size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
 import { live } from "./live.ts";
 import { useOffered } from "./offered.ts";
-import { hrefOf } from "./route.ts";
+import { CONNECT, hrefOf } from "./route.ts";
 import { RunLink } from "./run-link.tsx";
 import { Time } from "./time.tsx";
-import { LOADING_RUNS, NO_RUNS } from "./texts.ts";
+import { deletedSandboxes, LOADING_RUNS, NO_RUNS, NO_SANDBOXES } from "./texts.ts";
 
 /** How many recently used sandboxes the page shows in detail. The page's navigation lists all sandboxes. */
 const SHOWN_SANDBOXES = 8;
@@ -23,38 +23,50 @@ const SHOWN_RUNS = 10;
 
 export function Welcome({ listing }: { listing: SandboxListing }) {
   const { sandboxes, checkpoints } = listing;
-  const { endpoint } = host();
   const names = new Set(sandboxes.map(({ name }) => name));
   const deleted = [...new Set(checkpoints.map(({ sandbox }) => sandbox))].filter((name) => !names.has(name));
   return (
     <>
+      <h1>Your sandboxes</h1>
       {sandboxes.length === 0 ? (
-        <>
-          <h1>Your sandboxes</h1>
-          <p>
-            You have no sandbox yet. <a href={hrefOf("default")}>Run a command here</a> to create one, or
-            connect a client: its first call creates one.
-          </p>
-          {endpoint && <Connect url={endpoint} />}
-        </>
+        <NoSandboxes />
       ) : (
-        <>
-          <h1>Your sandboxes</h1>
-          <Sandboxes sandboxes={sandboxes.slice(0, SHOWN_SANDBOXES)} />
-          <RecentRuns sandboxes={sandboxes} />
-        </>
+        <Sandboxes sandboxes={sandboxes.slice(0, SHOWN_SANDBOXES)} />
       )}
+      <RecentRuns sandboxes={sandboxes} />
       {deleted.length > 0 && (
         <p>
-          Deleted sandboxes with checkpoints:{" "}
-          {deleted.map((name, index) => (
-            <span key={name}>
-              {index > 0 && ", "}
-              <a href={hrefOf(name, "about")}>{name}</a>
-            </span>
-          ))}
+          {deletedSandboxes(
+            deleted.map((name, index) => (
+              <span key={name}>
+                {index > 0 && ", "}
+                <a href={hrefOf(name, "about")}>{name}</a>
+              </span>
+            )),
+          )}
         </p>
       )}
+    </>
+  );
+}
+
+function NoSandboxes() {
+  const isOffered = useOffered();
+  return (
+    <>
+      <p>{NO_SANDBOXES}</p>
+      <div class="together">
+        {host().endpoint && (
+          <a class="button" href={CONNECT}>
+            Connect a client
+          </a>
+        )}
+        {isOffered("run_command") && (
+          <a class="button plain" href={hrefOf(DEFAULT_SANDBOX)}>
+            Run a command
+          </a>
+        )}
+      </div>
     </>
   );
 }
@@ -104,7 +116,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
     .flatMap((name) => runsBySandbox[name] ?? [])
     .toSorted((one, other) => other.started_at.localeCompare(one.started_at))
     .slice(0, SHOWN_RUNS);
-  if (names.length === 0) return null;
+  if (!isOffered("list_runs")) return null;
   return (
     <>
       <h2 id="recent">Recent runs</h2>

@@ -122,13 +122,16 @@ for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/guides/troubleshoot.md: no message in the code has the text "${quoted}"`);
 
+/** The documents that quote messages: the pages, and the files in the root folder. */
+const quoting = documents.filter((path) => path.startsWith("docs/") || !path.includes("/"));
+
 const HOLE = "\0";
 /** The code with HOLE in place of each interpolated value. */
 const templates = code.replace(/\$\{[^}]*\}/g, HOLE);
 
 /** A sentence of the server, or a line of a result: a label and its value. */
 const MESSAGE = /^(?:[A-Z][a-z']*(?: [\w'’.,;:()/-]+){3,}|(?:listening|next|note|notice|error): .+)$/;
-for (const path of documents.filter((each) => each.startsWith("docs/")))
+for (const path of quoting)
   for (const [, quoted] of read(path)
     .replace(/^```[\s\S]*?^```/gm, "")
     .matchAll(/`([^`\n]+)`/g)) {
@@ -165,7 +168,7 @@ function isInCode(part) {
   });
 }
 
-for (const path of documents.filter((each) => each.startsWith("docs/")))
+for (const path of quoting)
   for (const [, , language, example] of read(path).matchAll(/^ *(```+)(\w*)\n([\s\S]*?)^ *\1$/gm)) {
     if (!["", "text", "sh"].includes(language)) continue;
     for (const [, line] of example.matchAll(/^ *(?:(?:next|note|notice): )?([A-Z][a-z]+ .*\.)$/gm))

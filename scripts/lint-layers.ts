@@ -41,10 +41,18 @@ function create(context: Context) {
   };
 }
 
-interface Text {
+interface Template {
+  quasis: { value: { cooked: string } }[];
+}
+
+interface Text extends Partial<Template> {
   value?: unknown;
-  quasis?: { value: { cooked: string } }[];
-  parent: { type: string; key?: { name?: string }; callee?: { name?: string; property?: { name?: string } } };
+  parent: {
+    type: string;
+    key?: { name?: string };
+    callee?: { name?: string; property?: { name?: string } };
+    tag?: { name?: string };
+  };
 }
 
 /** An inserted value in a template, which counts as a word. Texts contain no such character. */
@@ -56,21 +64,59 @@ const SENTENCE = /^[A-Z\u{fffc}]\S*\s+\S+\s.*\.$/su;
 /** A sentence that ends with a value: a capitalized word, and at least two other words before the value. */
 const BEFORE_VALUE = /^[A-Z][a-z]*(?:\s+\S+){2,}\s+\S*\u{fffc}$/su;
 
-/** Reports sentences, except descriptions in a schema, HTML, and messages of errors that only the log shows. */
+/** At least three words in JSX, the last of them at the end of a sentence. Elements may begin and end the sentence. */
+const SENTENCE_PART = /\S+\s+\S+\s+(?:\S+\s+)*\S*[.?!:](?:\s|$)/u;
+
+/** Errors with texts for callers: of the server (`ToolError`), of the client library, and of the SDKs that its adapters serve. */
+const SHOWN_ERROR = /^(?:Tool|Ending|Call|Unavailable|User|Sandbox\w*)Error$/;
+
+/** The parts of markup that are not words for readers. */
+const CODE_AND_TAGS = /<code>.*?<\/code>|<[^>]*>|&\w+;/gsu;
+const ATTRIBUTE = /[\w-]+="[^"]*"/gu;
+const NAMING_ATTRIBUTE = /\s(?:aria-label|alt|title)="[^"]*\p{L}/u;
+
+function textOf({ quasis }: Template): string {
+  return quasis.map((quasi) => quasi.value.cooked).join(VALUE);
+}
+
+/** Whether an HTML template has words besides its values. */
+function hasWords(html: string): boolean {
+  if (NAMING_ATTRIBUTE.test(html)) return true;
+  // Without a tag, the template may be the inside of a tag: attributes, and one that has no value.
+  if (!html.includes("<")) return /\p{L}.*\s\S|\s\S.*\p{L}/su.test(html.replace(ATTRIBUTE, "").trim());
+  return /\p{L}/u.test(html.replace(CODE_AND_TAGS, ""));
+}
+
+/**
+ * Reports sentences, and each word in an HTML template. Does not report descriptions in a schema, messages of errors that only the
+ * log shows, and labels in JSX.
+ */
 function findSentences(context: Context) {
+  const report = (node: object) =>
+    context.report({ node, message: "Texts for users and models belong in the texts.ts of their area" });
   const check = (node: Text) => {
-    const { value = node.quasis?.map((quasi) => quasi.value.cooked).join(VALUE), parent } = node;
+    const { value = node.quasis && textOf(node as Template), parent } = node;
     const user = parent.callee?.property?.name ?? parent.callee?.name ?? parent.key?.name ?? "";
-    const isInternal = parent.type === "NewExpression" && !/^(?:Tool|Ending)Error$/.test(user);
-    const isOther =
-      isInternal || parent.type === "TaggedTemplateExpression" || /^descri(?:be|ption)$/.test(user);
-    if (typeof value !== "string" || isOther) return;
+    const isInternal = parent.type === "NewExpression" && !SHOWN_ERROR.test(user);
+    const isForeign = parent.type === "TaggedTemplateExpression" && parent.tag?.name !== "sentence";
+    if (typeof value !== "string" || isInternal || isForeign || /^descri(?:be|ption)$/.test(user)) return;
     // Labels of the panel are in its markup.
     const isLabel = parent.type === "JSXExpressionContainer";
     if (!SENTENCE.test(value) && (isLabel || !BEFORE_VALUE.test(value))) return;
-    context.report({ node, message: "Texts for users and models belong in the texts.ts of their area" });
+    report(node);
   };
-  return { Literal: check, TemplateLiteral: check };
+  const checkMarkup = ({ tag, quasi }: { tag: { name?: string }; quasi: Template }) => {
+    if (tag.name === "markup" && hasWords(textOf(quasi))) report(quasi);
+  };
+  const checkJSX = (node: { value: string }) => {
+    if (SENTENCE_PART.test(node.value)) report(node);
+  };
+  return {
+    Literal: check,
+    TemplateLiteral: check,
+    TaggedTemplateExpression: checkMarkup,
+    JSXText: checkJSX,
+  };
 }
 
 const order = { meta: { schema: false }, create };

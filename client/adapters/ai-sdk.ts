@@ -4,13 +4,11 @@ import type {
   Experimental_SandboxSession as SandboxSession,
 } from "ai";
 import { SandboxError } from "../errors.ts";
+import { DESCRIPTION, NO_STANDARD_INPUT, wrongEncoding } from "../texts.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { Sessions, quote } from "./shell-sessions.ts";
 
 type SpawnOptions = Parameters<SandboxSession["run"]>[0] & { stdin?: boolean };
-
-const DESCRIPTION =
-  "A Linux sandbox. Commands run with bash as root in /workspace, whose files are kept; relative paths start there. Python, Node and git are installed.";
 
 /** The AI SDK's session, with the members for ports that `@ai-sdk/harness` expects. */
 export interface AISandbox extends SandboxSession {
@@ -45,12 +43,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
     writeFile: async ({ path, content }) => void (await files.write(path, content)),
     writeBinaryFile: async ({ path, content }) => void (await files.write(path, content)),
     async writeTextFile({ path, content, encoding = "utf-8" }) {
-      if (!/^utf-?8$/i.test(encoding))
-        throw new SandboxError(
-          "invalid_argument",
-          `Text cannot be written as ${encoding}.`,
-          "Encode the text, and write the bytes with writeBinaryFile.",
-        );
+      if (!/^utf-?8$/i.test(encoding)) throw new SandboxError("invalid_argument", ...wrongEncoding(encoding));
       await files.write(path, content);
     },
     async stat({ path }) {
@@ -82,12 +75,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
   function spawn(options: SpawnOptions & { stdin: true }): Promise<never>;
   function spawn(options: SpawnOptions): Promise<SandboxProcess>;
   async function spawn({ command, workingDirectory, env, abortSignal, stdin }: SpawnOptions) {
-    if (stdin)
-      throw new SandboxError(
-        "invalid_argument",
-        "Standard input of a running process cannot be written to.",
-        "Write the input to a file, and redirect it with <.",
-      );
+    if (stdin) throw new SandboxError("invalid_argument", ...NO_STANDARD_INPUT);
     const killed = new AbortController();
     const signal = abortSignal ? AbortSignal.any([abortSignal, killed.signal]) : killed.signal;
     const stdout = byteStream();

@@ -5,6 +5,15 @@ import { type Editor, type ToolOutputImage, UserError, applyDiff } from "@openai
 import * as sdk from "@openai/agents-core/sandbox";
 import * as internal from "@openai/agents-core/sandbox/internal";
 import { ConnectionError, SandboxError } from "../errors.ts";
+import {
+  archiveTooLarge,
+  existsAlready,
+  noSession,
+  notChecked,
+  notFoundText,
+  sandboxGone,
+  UNSUPPORTED,
+} from "../texts.ts";
 import type { SandboxServer } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { Process } from "./process.ts";
@@ -36,7 +45,7 @@ export function openAISandboxes(
     backendId: "sandbox-mcp",
     async create(...given: Parameters<typeof sdk.normalizeSandboxClientCreateArgs<OpenAISandboxOptions>>) {
       const { manifest, options, snapshot } = sdk.normalizeSandboxClientCreateArgs(...given);
-      if (snapshot) throw unsupported("Snapshots", "Give the sandbox a name, so that its files are kept.");
+      if (snapshot) throw unsupported(UNSUPPORTED.snapshots);
       const name = options?.name ?? defaults.name;
       const state = {
         manifest: new sdk.Manifest({ root: manifest.root }),
@@ -71,8 +80,7 @@ export function openAISandboxes(
     },
     async resume(state) {
       const isThere = (await server.list()).sandboxes.some(({ name }) => name === state.name);
-      if (!isThere)
-        throw new sdk.SandboxLifecycleError(`There is no sandbox ${state.name} anymore. Start a new run.`);
+      if (!isThere) throw new sdk.SandboxLifecycleError(sandboxGone(state.name));
       return new Session(server.sandbox(state.name), state);
     },
   };
@@ -151,7 +159,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     const { files } = this.#sandbox;
     return {
       createFile: async ({ path, diff }) => {
-        if (await this.pathExists(path)) throw new UserError(`${path} exists already. Update it instead.`);
+        if (await this.pathExists(path)) throw new UserError(existsAlready(path));
         await files.write(this.#path(path), applyDiff("", diff, "create"));
       },
       updateFile: async ({ path, diff, moveTo }) => {
@@ -194,8 +202,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
   async persistWorkspace(): Promise<Uint8Array> {
     const { root } = this.state.manifest;
     const excluded = [...this.state.manifest.ephemeralPersistencePaths()];
-    if (excluded.includes(""))
-      throw unsupported("An ephemeral root", "Mark single entries as ephemeral instead.");
+    if (excluded.includes("")) throw unsupported(UNSUPPORTED.ephemeralRoot);
     const options = excluded.map((path) => `--exclude=${quote(`./${path}`)}`);
     const archive = `/tmp/${newName("workspace")}.tar`;
     try {
@@ -216,9 +223,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : new Uint8Array(data);
     const { maxInputBytes } = archiveLimits ?? {};
     if (bytes.length > (maxInputBytes ?? Infinity))
-      throw new UserError(
-        `The archive has ${bytes.length} bytes, and maxInputBytes allows ${maxInputBytes}. Raise the limit, or archive less.`,
-      );
+      throw new UserError(archiveTooLarge(bytes.length, maxInputBytes));
     const root = quote(this.state.manifest.root);
     const archive = `/tmp/${newName("workspace")}.tar`;
     await this.#sandbox.files.upload(archive, bytes);
@@ -257,11 +262,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
   #process(id: number): Process {
     const process = this.#processes.get(id);
     if (process) return process;
-    throw new SandboxError(
-      "not_found",
-      `There is no session ${id}, or it has ended.`,
-      "Run the command again.",
-    );
+    throw new SandboxError("not_found", ...noSession(id));
   }
 
   async #next(id: number, waitMs: number, maxTokens: number | undefined): Promise<sdk.SandboxExecResult> {
@@ -294,7 +295,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
       }
     } catch (error) {
       if (!(error instanceof SandboxError && error.code === "not_found")) throw error;
-      throw new sdk.SandboxWorkspaceReadNotFoundError(`${path} was not found.`, { path });
+      throw new sdk.SandboxWorkspaceReadNotFoundError(notFoundText(path), { path });
     }
     return new Uint8Array(await new Blob(parts).arrayBuffer());
   }
@@ -303,11 +304,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     refuseUser(runAs);
     const { exitCode, state } = await this.#sessions.run(`[ ${test} ${quote(this.#path(path))} ]`);
     if (state === "succeeded" || state === "failed") return exitCode === 0;
-    throw new SandboxError(
-      "file_system",
-      `It is unknown whether ${path} exists, because the command that checks it ended as ${state}.`,
-      "Try again.",
-    );
+    throw new SandboxError("file_system", ...notChecked(path, state));
   }
 
   async #check(command: string): Promise<void> {
@@ -346,23 +343,21 @@ function cloneCommand(
 /** @throws {SandboxUnsupportedFeatureError} before anything is created */
 function refuseUnsupported(manifest: sdk.Manifest): void {
   const { users, groups, extraPathGrants } = manifest;
-  if (users.length > 0 || groups.length > 0) throw unsupported("Users and groups", ALL_ROOT);
+  if (users.length > 0 || groups.length > 0) throw unsupported(UNSUPPORTED.users);
   if (extraPathGrants.some(({ hostPath, readOnly }) => hostPath !== undefined || readOnly))
-    throw unsupported("Read-only grants, and grants of host paths", "Write the files as entries.");
+    throw unsupported(UNSUPPORTED.grants);
   for (const { logicalPath: path, entry } of manifest.iterEntries()) {
     const { type, group } = entry;
     if (type !== "dir" && type !== "file" && type !== "git_repo")
-      throw unsupported(`Entries of type ${type} (${path})`, "Give its content as an entry of type file.");
-    if (group) throw unsupported(`A group (${path})`, ALL_ROOT);
+      throw unsupported(UNSUPPORTED.entryType(type, path));
+    if (group) throw unsupported(UNSUPPORTED.group(path));
   }
 }
 
-const ALL_ROOT = "Everything belongs to root.";
-
 function refuseUser(runAs: string | undefined): void {
-  if (runAs !== undefined) throw unsupported(`Running as ${runAs}`, ALL_ROOT);
+  if (runAs !== undefined) throw unsupported(UNSUPPORTED.runAs(runAs));
 }
 
-function unsupported(what: string, hint: string): sdk.SandboxUnsupportedFeatureError {
-  return new sdk.SandboxUnsupportedFeatureError(`sandbox-mcp does not support this: ${what}. ${hint}`);
+function unsupported(message: string): sdk.SandboxUnsupportedFeatureError {
+  return new sdk.SandboxUnsupportedFeatureError(message);
 }

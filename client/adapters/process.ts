@@ -1,5 +1,6 @@
 /** Commands that may outlast their call: later calls read their output and type into them. */
 import { SandboxError } from "../errors.ts";
+import { NO_INPUT } from "../texts.ts";
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { Sessions } from "./shell-sessions.ts";
 
@@ -74,8 +75,7 @@ export class Process {
       const id = await Promise.race([this.#ended, this.#run.promise]);
       if (typeof id === "string") await this.#sandbox.type(id, text);
     } else if (text === "\u0003") await this.kill();
-    else
-      throw new SandboxError("invalid_argument", "The process takes no input.", "Start it again with tty.");
+    else throw new SandboxError("invalid_argument", ...NO_INPUT);
   }
 
   async kill(): Promise<void> {

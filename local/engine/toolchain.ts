@@ -38,7 +38,7 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";
-  // If this process runs the same Node, it answers itself, because starting another process takes 30 ms of processor time.
+  // If this process runs the same Node, its own list of options is read, because starting another takes 30 ms of processor time.
   const isKnown =
     node === (await realpath(process.execPath))
       ? process.allowedNodeEnvironmentFlags.has(option)

@@ -25,13 +25,13 @@ export interface UpstreamOptions {
 }
 
 /**
- * The most concurrent lookups of a sandbox. Until the name server answers, a lookup occupies one of the threads that all
+ * The most concurrent lookups of a sandbox. Until the name server responds, a lookup occupies one of the threads that all
  * sandboxes share.
  */
 const maxLookups = 4;
 /**
  * The most concurrent lookups of all sandboxes of a principal. Node looks up at most 32 names at once, on half of its threads. Ten
- * sandboxes with 4 lookups each could occupy them with names whose server does not answer. Each such lookup takes about ten seconds.
+ * sandboxes with 4 lookups each could occupy them with names whose server does not respond. Each such lookup takes about ten seconds.
  */
 const maxLookupsTogether = 8;
 const NONE: readonly string[] = [];

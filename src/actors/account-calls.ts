@@ -5,6 +5,7 @@ import type { Region, Scope } from "../shared/principal.ts";
 import type { NetworkChoice } from "./network.ts";
 import type { Settlement } from "./quota.ts";
 import type { Checkpoint } from "./saved-states.ts";
+import type { SetUpSettings } from "./set-up-settings.ts";
 
 export interface Preview {
   port: number;
@@ -45,12 +46,6 @@ export interface Destroyed {
   isKept: boolean;
   /** The number of deleted checkpoints if the `Ending` is `checkpoints`; otherwise the number of checkpoints that stay. */
   checkpoints: number;
-}
-
-export interface SetUpSettings {
-  script: string;
-  /** The key of the set-up outcome that the sandbox's files contain. Stored data uses this name. */
-  had?: string | undefined;
 }
 
 export interface CheckpointSettings {

@@ -25,6 +25,7 @@ import type {
   Preview,
   RestoredCheckpoint,
 } from "./account-calls.ts";
+import { withOutcomeKey } from "./set-up-settings.ts";
 import {
   type Archive,
   type Checkpoint,
@@ -336,8 +337,10 @@ export class Account extends DurableObject<Env> {
   }
 
   #settings(origin: string): CheckpointSettings | undefined {
-    const settings = this.#snapshots.settings(origin);
-    return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
+    const stored = this.#snapshots.settings(origin);
+    if (stored === undefined) return undefined;
+    const settings: CheckpointSettings = JSON.parse(stored);
+    return { ...settings, setup: settings.setup && withOutcomeKey(settings.setup) };
   }
 
   /**

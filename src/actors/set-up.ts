@@ -13,9 +13,10 @@ import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor 
 import type { Gate, Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { CALL_MS, waitAtMost } from "../shared/timers.ts";
-import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
+import type { CheckpointSettings } from "./account-calls.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
+import { type SetUpSettings, withOutcomeKey } from "./set-up-settings.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import type { Workspace } from "./workspace.ts";
 import {
@@ -52,8 +53,8 @@ interface State {
   failure?: string;
   /** Whether other programs than the script have run in the container, and may have changed files. */
   isUsed?: boolean;
-  /** The key of the outcome that the sandbox's files contain. Stored data uses this name. */
-  had?: string;
+  /** The key of the outcome that the sandbox's files contain. */
+  outcomeKey?: string | undefined;
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
   keeping?: KeepPlan;
@@ -110,7 +111,8 @@ export class SetUp {
   }
 
   get #state(): State | undefined {
-    return this.#stored.value;
+    const { value } = this.#stored;
+    return value && withOutcomeKey(value);
   }
 
   get state(): SetUpState {
@@ -143,19 +145,20 @@ export class SetUp {
   }
 
   get settings(): SetUpSettings | undefined {
-    return this.#state && { script: this.#state.script, had: this.#state.had };
+    return this.#state && { script: this.#state.script, outcomeKey: this.#state.outcomeKey };
   }
 
   /** Sets the script of the checkpoint from which this sandbox is created. */
-  inherit({ script, had }: SetUpSettings): void {
-    this.#put({ script, had, isDone: false, lost: 0 });
+  inherit({ script, outcomeKey }: SetUpSettings): void {
+    this.#put({ script, outcomeKey, isDone: false, lost: 0 });
   }
 
   /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */
   onRestore(settings: CheckpointSettings | undefined): void {
     const state = this.#state;
     const setup = settings?.setup;
-    if (state) this.#put({ ...state, had: setup?.script === state.script ? setup.had : undefined });
+    if (state)
+      this.#put({ ...state, outcomeKey: setup?.script === state.script ? setup.outcomeKey : undefined });
   }
 
   forget(): void {
@@ -205,8 +208,8 @@ export class SetUp {
   async #restoreOutcome(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     if (!state) return undefined;
-    const { script, had, isUsed } = state;
-    const outcome = await this.#host.outcomes.begin(script, had, isUsed);
+    const { script, outcomeKey, isUsed } = state;
+    const outcome = await this.#host.outcomes.begin(script, outcomeKey, isUsed);
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (this.#state?.script !== script || run.isEnded) return CANCELLED_BEFORE_START;
     if (!outcome) return undefined;
@@ -215,7 +218,7 @@ export class SetUp {
       return undefined;
     }
     const { key, savedAt } = outcome;
-    this.#put({ ...this.#state, had: key, restoredAt: savedAt });
+    this.#put({ ...this.#state, outcomeKey: key, restoredAt: savedAt });
     return { state: "succeeded", note: setUpRestoredText(savedAt) };
   }
 
@@ -249,7 +252,8 @@ export class SetUp {
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (state?.run !== id) return;
     const isSameContainer = containersGone === this.#containersGone;
-    if (!isSameContainer && success) return this.#put({ ...state, ...NO_RUN, had: success.had });
+    if (!isSameContainer && success)
+      return this.#put({ ...state, ...NO_RUN, outcomeKey: success.outcomeKey });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // If no container could start, or the container is gone, the next call runs the set-up again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
@@ -261,15 +265,15 @@ export class SetUp {
           : undefined;
     // If the container stays, the next script finds the files that this script has left.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
-    this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, had: success?.had });
+    this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, outcomeKey: success?.outcomeKey });
     this.#host.workspace.noteChange();
     if (success) this.#notice = success.message;
   }
 
   /** Keeps the script's outcome before anything else changes the files. Returns its key, and a message. */
-  async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "had"> & { message: string }> {
-    const { keeping, restoredAt, had } = state;
-    if (restoredAt !== undefined) return { had, message: setUpRestoredText(restoredAt) };
+  async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "outcomeKey"> & { message: string }> {
+    const { keeping, restoredAt, outcomeKey } = state;
+    if (restoredAt !== undefined) return { outcomeKey, message: setUpRestoredText(restoredAt) };
     const { outcomes, report } = this.#host;
     const seconds = Math.round(durationMs(run) / 1000);
     const message = setUpRanText(run.id, seconds);
@@ -277,7 +281,7 @@ export class SetUp {
     try {
       if (!keeping) throw new Error("its result was not prepared for saving");
       await outcomes.keep(keeping);
-      return { had: keeping.key, message };
+      return { outcomeKey: keeping.key, message };
     } catch (error) {
       if (!(error instanceof ToolError)) report(error);
       const why = error instanceof ToolError ? clause(error.message) : undefined;

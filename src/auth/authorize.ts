@@ -274,7 +274,7 @@ function errorPage(context: PageContext, error: unknown): Promise<Response> {
   const hasBegun = context.request.method === "POST" || retryURL.pathname !== AUTHORIZE_PATH;
   logSignIn(context, { outcome: "refused", reason: hasBegun ? "bad_handle" : "bad_request" });
   if (hasBegun) {
-    const link = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
+    const link = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: texts.START_AGAIN };
     const hasRequest = retryURL.searchParams.has("client_id");
     return messagePage(texts.PAGE_EXPIRED, { link: hasRequest ? link : undefined });
   }

@@ -7,7 +7,7 @@ import { approvalButton, page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Config } from "../shared/config.ts";
 import type { Offer, Problem, RedirectMethod } from "./methods/method.ts";
-import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS, backTo, siteButton } from "./texts.ts";
+import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS, SIGN_IN, backTo, siteButton } from "./texts.ts";
 
 interface Consent {
   description: ConsentDescription;
@@ -53,8 +53,8 @@ export function consentPage(consent: Consent): Promise<Response> {
   const isPanel = description.clientId === PANEL_CLIENT_ID;
   const host = hostOf(description.redirectUri);
   for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);
-  const publisher = description.clientDomain
-    ? markup`Published by <strong>${description.clientDomain}</strong>`
+  const terms = description.clientDomain
+    ? CONSENT_TEXTS.publishedBy(markup`<strong>${description.clientDomain}</strong>`)
     : CONSENT_TEXTS.unverified;
   const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
   const focusPlace =
@@ -66,19 +66,18 @@ export function consentPage(consent: Consent): Promise<Response> {
 <span>${SCOPE_TEXTS[scope]}<code>${scope}</code></span></label>
 `;
   });
-  const heading = isPanel ? CONSENT_TEXTS.panel : markup`<bdi>${name}</bdi> ${CONSENT_TEXTS.asks}`;
-  const terms = isPanel ? CONSENT_TEXTS.panelTerms : markup`${publisher}. ${CONSENT_TEXTS.terms}`;
+  const heading = isPanel ? CONSENT_TEXTS.panel : CONSENT_TEXTS.asks(markup`<bdi>${name}</bdi>`);
   const appearance = {
-    verb: isPanel ? "Sign in" : "Approve",
+    verb: isPanel ? SIGN_IN : CONSENT_TEXTS.approve,
     isPanel,
     isAlone: signInMethods.size === 1,
     isFocused: !problem && !onPhone,
   };
   const body = markup`<h1>${heading}</h1>
-${focusPlace === "top" && alert}<p class="soft">${terms}.</p>
+${focusPlace === "top" && alert}<p class="soft">${isPanel ? CONSENT_TEXTS.panelTerms : terms}</p>
 <dl>
-<div><dt>Server</dt><dd>${new URL(issuer).host}</dd></div>
-<div><dt>You return to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && CONSENT_TEXTS.onThisComputer}</dd></div>
+<div><dt>${CONSENT_TEXTS.server}</dt><dd>${new URL(issuer).host}</dd></div>
+<div><dt>${CONSENT_TEXTS.returnTo}</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && CONSENT_TEXTS.onThisComputer}</dd></div>
 </dl>
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
@@ -92,18 +91,21 @@ ${[...signInMethods].map(([method, offer], index) => {
     button: markup`name="decision" value="${method}"`,
     alert: focusPlace === method && alert,
   });
-  return [index > 0 && markup`<p class="or">or</p>\n`, offer.isOneClick ? approvalButton(shown) : shown];
+  return [
+    index > 0 && markup`<p class="or">${CONSENT_TEXTS.or}</p>\n`,
+    offer.isOneClick ? approvalButton(shown) : shown,
+  ];
 })}
-<button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
+<button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? CONSENT_TEXTS.panelCancel : CONSENT_TEXTS.deny}</button>
 </div>
 </form>`;
   const formTargets = [
     ...[...signInMethods.values()].flatMap(({ origin }) => origin ?? []),
     formTarget(description.redirectUri),
   ];
-  const asks = isPanel ? CONSENT_TEXTS.panel : `${name} asks for access`;
-  const title = `${problem ? "Error: " : ""}${asks}`;
-  return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
+  const title = isPanel ? CONSENT_TEXTS.panel : CONSENT_TEXTS.title(name);
+  const shownTitle = problem ? CONSENT_TEXTS.titleOfError(title) : title;
+  return page(shownTitle, body, { status: problem?.status, formTargets, headers, wide: true });
 }
 
 export function messagePage(

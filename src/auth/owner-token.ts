@@ -2,7 +2,8 @@
 import type { Config } from "../shared/config.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { type HTML, markup } from "./html.ts";
+import { markup } from "./html.ts";
+import { TOKEN_TEXTS } from "./texts.ts";
 
 export async function isOwnerToken(token: string, config: Config): Promise<boolean> {
   const digest = await sha256(token);
@@ -10,8 +11,8 @@ export async function isOwnerToken(token: string, config: Config): Promise<boole
   return digests.filter((own) => crypto.subtle.timingSafeEqual(digest, own)).length > 0;
 }
 
-export function tokenLocation({ localTokenCommand }: Pick<Config, "localTokenCommand">): HTML {
+export function tokenLocation({ localTokenCommand }: Pick<Config, "localTokenCommand">) {
   return localTokenCommand === undefined
-    ? markup`It is the secret SERVER_AUTH_TOKEN of the server.`
-    : markup`On the server's machine, <code>${localTokenCommand}</code> prints it.`;
+    ? TOKEN_TEXTS.isSecret
+    : TOKEN_TEXTS.command(markup`<code>${localTokenCommand}</code>`);
 }

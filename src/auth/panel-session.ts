@@ -16,7 +16,14 @@ import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
 import { challengeOf } from "./pkce.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
-import { CALLER_TEXTS, NOT_APPROVED, NOT_SIGNED_IN, SIGN_IN_EXPIRED, STORAGE_SILENT } from "./texts.ts";
+import {
+  CALLER_TEXTS,
+  NOT_APPROVED,
+  NOT_SIGNED_IN,
+  SIGN_IN,
+  SIGN_IN_EXPIRED,
+  STORAGE_SILENT,
+} from "./texts.ts";
 
 const SESSION_COOKIE = "panel";
 
@@ -172,7 +179,7 @@ function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): R
 function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Response> {
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
-  const link = { href: PANEL_SIGN_IN_PATH, label: "Sign in" };
+  const link = { href: PANEL_SIGN_IN_PATH, label: SIGN_IN };
   const adapted = removeCookiePrefix(headers, isSecure(oauth));
   return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: adapted, link });
 }

@@ -1,5 +1,7 @@
 /** Texts of the sign-in pages, and of errors for programs. page.ts has the layout; consent-page.ts and methods/ have the form. */
 import type { Scope } from "../shared/principal.ts";
+import { sentence } from "../shared/sentence.ts";
+import type { HTML } from "./html.ts";
 
 export interface PageMessage {
   title: string;
@@ -15,19 +17,30 @@ export const SCOPE_TEXTS: Record<Scope, string> = {
 
 // The consent page
 
+const TERMS = "Access ends 30 days from now at the latest.";
+
 export const CONSENT_TEXTS = {
   unnamed: "An app without a name",
-  unverified: "The app chose this name itself, and nobody has checked it",
-  asks: "asks for access to your sandboxes",
-  terms: "Access ends 30 days from now at the latest",
+  asks: (app: HTML) => sentence`${app} asks for access to your sandboxes`,
+  /** The browser's title of the page. */
+  title: (app: string) => `${app} asks for access`,
+  titleOfError: (title: string) => `Error: ${title}`,
+  publishedBy: (domain: HTML) => sentence`Published by ${domain}. ${TERMS}`,
+  unverified: `The app chose this name itself, and nobody has checked it. ${TERMS}`,
   panel: "Sign in to the panel",
   panelTerms:
-    "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest",
+    "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest.",
+  server: "Server",
+  returnTo: "You return to",
   scopes: "What the app may do",
   panelScopes: "What the panel may do",
   /** Shown after the address of the redirect. Any local program may listen on its port and claim any client name. */
   onThisComputer:
     ", a program on this computer. Continue only if you have just started to connect it yourself.",
+  approve: "Approve",
+  deny: "Deny",
+  panelCancel: "Cancel",
+  or: "or",
 };
 export const NO_SCOPE_TICKED = "Select at least one permission, or deny.";
 export const NO_METHOD: PageMessage = {
@@ -58,6 +71,7 @@ export const PAGE_EXPIRED: PageMessage = {
   message:
     "It was already used, is older than ten minutes, or was opened in another browser. Nothing was approved. Start the sign-in again.",
 };
+export const START_AGAIN = "Start again";
 export const APP_NOT_REGISTERED: PageMessage = {
   title: "This app is not registered",
   message:
@@ -86,6 +100,7 @@ export const REQUEST_PROBLEMS = {
 
 // The panel's session
 
+export const SIGN_IN = "Sign in";
 export const NOT_SIGNED_IN = "You are not signed in";
 export const SIGN_IN_EXPIRED =
   "This sign-in was already used, is older than ten minutes, or was begun in another browser.";
@@ -133,7 +148,9 @@ export const gatewaySilent = (gateway: string): PageMessage => ({
 });
 export const backTo = (host: string) => `Go back to ${host}`;
 export const siteButton = (site: string, isPanel: boolean) =>
-  `${isPanel ? "Sign in" : "Approve and sign in"} with ${site}`;
+  `${isPanel ? SIGN_IN : "Approve and sign in"} with ${site}`;
+/** @param verb the text of the button that approves */
+export const approveAs = (verb: string, person: HTML) => sentence`${verb} as ${person}`;
 export const userRefused = (site: string, login: string): PageMessage => ({
   title: "You may not use this server",
   message: `You are signed in to ${site} as ${login}. This account may not use the server. Ask the operator for access.`,
@@ -142,5 +159,16 @@ export const siteFailed = (site: string, ref: string): PageMessage => ({
   title: `${site} did not respond`,
   message: `${site} did not identify you. Start again from your app (ref ${ref}).`,
 });
-export const tooManyTokens = (wait: string) => `Too many wrong tokens. Wait ${wait} before the next try.`;
-export const WRONG_TOKEN = "This is not the server's token. Nothing was approved.";
+
+// The owner's token
+
+export const TOKEN_TEXTS = {
+  legend: SIGN_IN,
+  label: "The server's token",
+  approve: (verb: string) => `${verb} with the token`,
+  isSecret: "It is the secret SERVER_AUTH_TOKEN of the server.",
+  command: (command: HTML) => sentence`On the server's machine, ${command} prints it.`,
+  wrong: "This is not the server's token. Nothing was approved.",
+  tooMany: (seconds: number) =>
+    `Too many wrong tokens. Wait ${seconds <= 90 ? `${seconds} seconds` : `${Math.ceil(seconds / 60)} minutes`} before the next try.`,
+};

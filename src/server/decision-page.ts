@@ -14,8 +14,8 @@ import { missingScopes } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { RequestTurns } from "../shared/request-turns.ts";
 import { recordCall } from "../tools/define.ts";
-import { DECISION_TEXTS } from "./texts.ts";
-import type { PageMessage } from "../auth/texts.ts";
+import { DECISION_TEXTS, OPEN_PANEL } from "./texts.ts";
+import { type PageMessage, SIGN_IN } from "../auth/texts.ts";
 
 export const DECISION_SCOPES = ["sandbox:exec"] as const;
 
@@ -50,7 +50,7 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
   return messagePage(isAllowed ? DECISION_TEXTS.allowed(sandbox) : DECISION_TEXTS.refused, { status: 200 });
 }
 
-export const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
+export const TO_PANEL = { href: PANEL_PATH, label: OPEN_PANEL };
 
 /**
  * The signed-in visitor of a page, or the page to show instead. @param signInText the text of the page that asks a visitor to
@@ -88,7 +88,7 @@ export function refuseVisitor(request: Request, oauth: OAuth, { principal }: Cal
 }
 
 function signIn(pathname: string) {
-  return { href: `${PANEL_SIGN_IN_PATH}?to=${encodeURIComponent(pathname)}`, label: "Sign in" };
+  return { href: `${PANEL_SIGN_IN_PATH}?to=${encodeURIComponent(pathname)}`, label: SIGN_IN };
 }
 
 function gonePage(): Promise<Response> {
@@ -97,14 +97,16 @@ function gonePage(): Promise<Response> {
 
 function questionPage({ sandbox, added }: { sandbox: string; added: readonly string[] }): Promise<Response> {
   const reached = added.length > 0 ? added : [DECISION_TEXTS.everything];
-  const hosts = reached.map((host) => markup`<div><dt>Host</dt><dd><strong>${host}</strong></dd></div>\n`);
+  const hosts = reached.map(
+    (host) => markup`<div><dt>${DECISION_TEXTS.host}</dt><dd><strong>${host}</strong></dd></div>\n`,
+  );
   const { title, explanation } = DECISION_TEXTS;
   const body = markup`<h1>${title}</h1>
 <p class="soft">${explanation}</p>
 <dl>
-<div><dt>Sandbox</dt><dd><strong>${sandbox}</strong></dd></div>
+<div><dt>${DECISION_TEXTS.sandbox}</dt><dd><strong>${sandbox}</strong></dd></div>
 ${hosts}</dl>
-<form method="post" action="?decision=allow">${approvalButton(markup`<button>Allow</button>`)}</form>
-<form method="post" action="?decision=refuse"><button class="plain">Refuse</button></form>`;
+<form method="post" action="?decision=allow">${approvalButton(markup`<button>${DECISION_TEXTS.allow}</button>`)}</form>
+<form method="post" action="?decision=refuse"><button class="plain">${DECISION_TEXTS.refuse}</button></form>`;
   return page(title, body);
 }

@@ -30,8 +30,10 @@ import {
 } from "./file-response.ts";
 import { acceptsHTML } from "./landing.ts";
 import {
+  LINK_PAGE_TITLE,
   LINK_TEXTS,
   REMOVE_RECURSIVELY,
+  UPLOAD_TEXTS,
   noRoomText,
   notAFileAddress,
   notRemoved,
@@ -114,8 +116,8 @@ async function storeUpload(request: Request, { env, ctx }: RequestContext, link:
     const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
     if (acceptsHTML(request)) {
-      const body = markup`<h1>Uploaded</h1><p>${written.size} bytes, SHA-256 <code>${written.sha256}</code></p>`;
-      return await page("Uploaded", body, { status: 201 });
+      const body = markup`<h1>${UPLOAD_TEXTS.done}</h1><p>${UPLOAD_TEXTS.received(written.size, markup`<code>${written.sha256}</code>`)}</p>`;
+      return await page(UPLOAD_TEXTS.done, body, { status: 201 });
     }
     return json({ path: link.path, ...written }, 201);
   } finally {
@@ -129,17 +131,19 @@ async function uploadPage(request: Request, context: RequestContext, link: FileL
   if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires }))
     return refuse(request, 410, LINK_TEXTS.used);
   const max = link.max ?? MAX_UPLOAD_BYTES;
-  const body = markup`<h1>Upload a file to a sandbox</h1>
-<p>The file is saved as <code>${shownName(link.path)}</code>. At most ${readableSize(max)}. The link works for one file.</p>
+  const { heading, about, choose, send, progress, inTerminal, addressOfPage, title } = UPLOAD_TEXTS;
+  const path = markup`<code>${shownName(link.path)}</code>`;
+  const body = markup`<h1>${heading}</h1>
+<p>${about(path, readableSize(max))}</p>
 <form method="post" enctype="multipart/form-data" id="form" class="drop" data-max="${String(max)}">
-<p><label for="file">Choose a file, or drop it on this page:</label></p>
+<p><label for="file">${choose}</label></p>
 <p><input type="file" name="file" id="file" required></p>
-<button>Upload</button>
+<button>${send}</button>
 </form>
-<progress id="progress" max="1" value="0" aria-label="Uploaded so far" hidden></progress>
+<progress id="progress" max="1" value="0" aria-label="${progress}" hidden></progress>
 <p id="message" role="status"></p>
-<p class="soft">In a terminal: <code>curl -T FILE '&lt;the address of this page&gt;'</code></p>`;
-  return page("Upload a file", body, { script: UPLOAD_SCRIPT });
+<p class="soft">${inTerminal(markup`<code>curl -T FILE '${addressOfPage}'</code>`)}</p>`;
+  return page(title, body, { script: UPLOAD_SCRIPT });
 }
 
 function readableSize(bytes: number): string {
@@ -151,7 +155,7 @@ function readableSize(bytes: number): string {
 
 function refuse(request: Request, status: number, words: string): Promise<Response> | Response {
   return acceptsHTML(request)
-    ? page("Files of a sandbox", markup`<h1>${words}</h1>`, { status })
+    ? page(LINK_PAGE_TITLE, markup`<h1>${words}</h1>`, { status })
     : json({ error: words }, status);
 }
 

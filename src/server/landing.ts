@@ -8,8 +8,9 @@ import { tokenLocation } from "../auth/owner-token.ts";
 import { clientLines, formatted } from "./client-lines.ts";
 import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
 import { namedOrigin } from "../shared/origin.ts";
-import { SANDBOX_NAME_FORM } from "../shared/names.ts";
+import { DEFAULT_SANDBOX } from "../shared/names.ts";
 import type { RequestContext } from "../shared/request-context.ts";
+import { LANDING_TEXTS as texts } from "./texts.ts";
 
 /** Whether a browser requests a page. MCP clients do not accept HTML. */
 export function isBrowser(request: Request): boolean {
@@ -26,16 +27,13 @@ export async function landingPage(request: Request, context: RequestContext): Pr
   const url = `${context.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
   const signsIn = !("off" in oauthFor(request, context));
   const lines = clientLines(url, { shell: "<token>", written: "<token>" });
-  const body = markup`<h1>Linux sandboxes for MCP clients</h1>
-<p>Assistants and agents use this server to run code and commands in Linux sandboxes, ${
-    canRunTasks(context.config)
-      ? "to keep files there, and to hand whole tasks to a coding agent"
-      : "and to keep files there"
-  }. ${signsIn && markup`<a href="${PANEL_PATH}">The panel</a> shows your sandboxes. `}Connect a client:</p>
-${"problem" in endpointQuery && markup`<p>${endpointQuery.problem} The addresses below leave that part out.</p>\n`}<pre>${url}</pre>
-<p>${signsIn && "Clients that sign in by OAuth need only this address. All others send a token: "}${
-    signsIn ? "replace" : "Replace"
-  } <code>&lt;token&gt;</code> below with it. ${tokenLocation(context.config)}</p>
+  const panel = texts.aboutPanel(markup`<a href="${PANEL_PATH}">${texts.panel}</a>`);
+  const placeholder = markup`<code>&lt;token&gt;</code>`;
+  const shared = markup`<code>${DEFAULT_SANDBOX}</code>`;
+  const body = markup`<h1>${texts.title}</h1>
+<p>${texts.about({ hasTasks: canRunTasks(context.config) })} ${signsIn && [panel, " "]}${texts.connect}</p>
+${"problem" in endpointQuery && markup`<p>${texts.wrongQuery(endpointQuery.problem)}</p>\n`}<pre>${url}</pre>
+<p>${signsIn ? texts.oauthOrToken(placeholder) : texts.token(placeholder)} ${tokenLocation(context.config)}</p>
 ${lines.map(
   ({
     client,
@@ -44,10 +42,9 @@ ${lines.map(
     link,
   }) => markup`<h2>${client}${file && markup` <span class="soft">${file}</span>`}</h2>
 <pre>${formatted({ client, text, ...(file && { file }) })}</pre>
-${signsIn && link && markup`<p><a href="${link}">Add to ${client}</a> signs in without a token.</p>\n`}`,
+${signsIn && link && markup`<p>${texts.addedByOAuth(markup`<a href="${link}">${texts.add(client)}</a>`)}</p>\n`}`,
 )}
-<p>All your chats share the sandbox <code>default</code>. To give a chat or a project its own, add
-<code>?sandbox=name</code> to the address. A name has ${SANDBOX_NAME_FORM}.</p>`;
+<p>${texts.sandboxes(shared, markup`<code>?sandbox=name</code>`)}</p>`;
   const response = await page("sandbox-mcp", body);
   // MCP clients get another response from the same URL.
   response.headers.set("vary", "Accept");

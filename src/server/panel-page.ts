@@ -9,7 +9,7 @@ import { DAY_SECONDS } from "../shared/days.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
-import { NEEDS_SCRIPTS, panelOff } from "./texts.ts";
+import { NEEDS_SCRIPTS, PANEL_TITLE, panelOff } from "./texts.ts";
 
 /** Allows only the panel's own scripts, styles and addresses, so that a browser never runs text from a sandbox. */
 const POLICY = [
@@ -32,7 +32,7 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
   const previews = previewSource(context.config, context.origin);
   const policy = [...POLICY, ...(previews ? [`frame-src ${previews}`] : [])];
   return htmlDocument({
-    title: "Sandboxes",
+    title: PANEL_TITLE,
     head: markup`<link rel="stylesheet" href="${PANEL_ASSETS_PATH}/${page.style}">
 <script type="module" src="${PANEL_ASSETS_PATH}/${page.script}"></script>`,
     body: markup`<noscript>${NEEDS_SCRIPTS}</noscript>`,

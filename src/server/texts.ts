@@ -1,6 +1,9 @@
 /** Texts of the server outside of tools: pages, refusals, and errors of the plain HTTP routes. */
+import type { HTML } from "../auth/html.ts";
 import type { PageMessage } from "../auth/texts.ts";
 import { ToolError } from "../shared/errors.ts";
+import { SANDBOX_NAME_FORM } from "../shared/names.ts";
+import { sentence } from "../shared/sentence.ts";
 import { cutText } from "../shared/text.ts";
 
 // Refusals of every route
@@ -17,6 +20,29 @@ export const NOT_FOUND_PAGE = {
 export const NOT_JSON_TYPE = "Unsupported Media Type: Content-Type must be application/json";
 export const MISCONFIGURED = "The server is misconfigured";
 export const oauthOffText = (why: string) => `OAuth is off: ${why}.`;
+
+// The endpoint's page for browsers
+
+export const LANDING_TEXTS = {
+  title: "Linux sandboxes for MCP clients",
+  about: ({ hasTasks }: { hasTasks: boolean }) =>
+    `Assistants and agents use this server to run code and commands in Linux sandboxes${
+      hasTasks
+        ? ", to keep files there, and to hand whole tasks to a coding agent"
+        : " and to keep files there"
+    }.`,
+  panel: "The panel",
+  aboutPanel: (panel: HTML) => sentence`${panel} shows your sandboxes.`,
+  connect: "Connect a client:",
+  wrongQuery: (problem: string) => `${problem} The addresses below leave that part out.`,
+  oauthOrToken: (placeholder: HTML) =>
+    sentence`Clients that sign in by OAuth need only this address. All others send the server's token: replace ${placeholder} below with it.`,
+  token: (placeholder: HTML) => sentence`Replace ${placeholder} below with the server's token.`,
+  add: (client: string) => `Add to ${client}`,
+  addedByOAuth: (add: HTML) => sentence`${add} signs in without a token.`,
+  sandboxes: (shared: HTML, query: HTML) =>
+    sentence`All your chats share the sandbox ${shared}. To give a chat or a project its own, add ${query} to the address. A name has ${SANDBOX_NAME_FORM}.`,
+};
 
 // The body of an MCP request
 
@@ -75,10 +101,28 @@ export const LINK_TEXTS = {
   used: "This link was already used. Ask for a new one.",
   sandboxGone: "This link ended when its sandbox was stopped or destroyed. Ask for a new one.",
 };
+export const LINK_PAGE_TITLE = "Files of a sandbox";
 export const UPLOAD_TEXTS = {
+  title: "Upload a file",
+  heading: "Upload a file to a sandbox",
+  about: (path: HTML, max: string) =>
+    sentence`The file is saved as ${path}. At most ${max}. The link works for one file.`,
+  choose: "Choose a file, or drop it on this page:",
+  send: "Upload",
+  progress: "Uploaded so far",
+  inTerminal: (command: HTML) => sentence`In a terminal: ${command}`,
+  addressOfPage: "<the address of this page>",
+  done: "Uploaded",
+  received: (bytes: number, sha256: HTML) => sentence`${bytes} bytes, SHA-256 ${sha256}`,
+};
+/** Texts that the upload page's script shows. The script replaces names in braces. */
+export const UPLOAD_SCRIPT_TEXTS = {
   oneFile: "This link takes one file. Pack several files into one archive first.",
+  tooLarge: "{name} has {size} bytes. At most {max} are allowed.",
+  progress: "{name}: {percent} %",
   broke: "The connection broke, and nothing was saved. Try again.",
-  unexpected: "Nothing was saved. Try again. The server responded with the unexpected status ",
+  unexpected: "Nothing was saved. Try again. The server responded with the unexpected status {status}.",
+  done: "Uploaded: {name}, {size} bytes, SHA-256 {sha256}",
 };
 
 // Files over HTTP
@@ -135,6 +179,10 @@ export const DECISION_TEXTS = {
   explanation:
     "A program or an assistant asked for this. If you allow it, any program in the sandbox can send data to these hosts.",
   everything: "All of the internet",
+  host: "Host",
+  sandbox: "Sandbox",
+  allow: "Allow",
+  refuse: "Refuse",
   otherPerson: {
     title: "This question is not for you",
     message: "It is about another person's sandbox. Nothing was changed.",
@@ -247,6 +295,8 @@ export const PREVIEW_TEXTS = {
 
 // The panel
 
+export const PANEL_TITLE = "Sandboxes";
+export const OPEN_PANEL = "Open the panel";
 export const panelOff = (why: string): PageMessage => ({
   title: "The panel is off",
   message: `The panel needs OAuth, which is off: ${why}.`,

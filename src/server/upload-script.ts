@@ -1,12 +1,16 @@
-import { UPLOAD_TEXTS } from "./texts.ts";
+import { UPLOAD_SCRIPT_TEXTS } from "./texts.ts";
 
 /** The script of the upload page. Without the script, the page is a plain form. */
 export const UPLOAD_SCRIPT = `
+const texts = ${JSON.stringify(UPLOAD_SCRIPT_TEXTS)};
 const form = document.getElementById("form");
 const progress = document.getElementById("progress");
 const message = document.getElementById("message");
 const max = Number(form.dataset.max);
 let isSending = false;
+function fill(text, values) {
+  return text.replace(/\\{(\\w+)\\}/g, (_all, name) => values[name]);
+}
 function showMessage(text, isError) {
   message.textContent = text;
   message.className = isError ? "note error" : "";
@@ -21,34 +25,33 @@ function resultOf(request) {
   try {
     return JSON.parse(request.responseText);
   } catch {
-    return { error: ${JSON.stringify(UPLOAD_TEXTS.unexpected)} + request.status };
+    return { error: fill(texts.unexpected, request) };
   }
 }
 function send(files) {
   if (isSending || files.length === 0) return;
-  if (files.length > 1) return showMessage(${JSON.stringify(UPLOAD_TEXTS.oneFile)}, true);
-  const file = files[0];
-  if (file.size > max)
-    return showMessage(file.name + " has " + file.size + " bytes. At most " + max + " are allowed.", true);
+  if (files.length > 1) return showMessage(texts.oneFile, true);
+  const [{ name, size }] = files;
+  if (size > max) return showMessage(fill(texts.tooLarge, { name, size, max }), true);
   const request = new XMLHttpRequest();
   request.open("PUT", location.href);
   request.upload.onprogress = ({ loaded, total }) => {
     progress.value = total ? loaded / total : 1;
-    showMessage(file.name + ": " + Math.floor(100 * progress.value) + " %");
+    showMessage(fill(texts.progress, { name, percent: Math.floor(100 * progress.value) }));
   };
-  request.onerror = () => end(${JSON.stringify(UPLOAD_TEXTS.broke)}, true);
+  request.onerror = () => end(texts.broke, true);
   request.onload = () => {
     const { error, hint, size, sha256 } = resultOf(request);
     if (error) return end([error, hint].filter(Boolean).join(" "), true);
     form.hidden = true;
-    end("Uploaded: " + file.name + ", " + size + " bytes, SHA-256 " + sha256);
+    end(fill(texts.done, { name, size, sha256 }));
   };
   isSending = true;
   form.querySelector("button").disabled = true;
   progress.value = 0;
   progress.hidden = false;
-  showMessage(file.name);
-  request.send(file);
+  showMessage(name);
+  request.send(files[0]);
 }
 form.addEventListener("submit", (event) => {
   event.preventDefault();

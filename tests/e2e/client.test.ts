@@ -181,14 +181,14 @@ describe("a server that refuses calls temporarily", () => {
   it("gets the call again after the time that it names", async () => {
     let named = 0;
     let tooEarly = 0;
-    const { flaky, asked } = sandboxRefusing("get_result", (count) => {
+    const { flaky, requestCount } = sandboxRefusing("get_result", (count) => {
       if (count === 1) named = Date.now() + 1000;
       else if (Date.now() < named) tooEarly++;
       return [429, 502, undefined][count - 1];
     });
     const run = await flaky.runCommand("echo before; sleep 1; echo after");
     expect(run).toMatchObject({ isSuccess: true, stdout: "before\nafter\n" });
-    expect(asked()).toBeGreaterThan(2);
+    expect(requestCount()).toBeGreaterThan(2);
     expect(tooEarly).toBe(0);
   });
 
@@ -204,11 +204,11 @@ describe("a server that refuses calls temporarily", () => {
   });
 
   it("gets the cancellation of an aborted run again", async () => {
-    const { flaky, asked } = sandboxRefusing("cancel_run", (count) => (count === 1 ? 429 : undefined));
+    const { flaky, requestCount } = sandboxRefusing("cancel_run", (count) => (count === 1 ? 429 : undefined));
     const abort = new AbortController();
     const options = { signal: abort.signal, onOutput: () => abort.abort() };
     await expect(flaky.runCommand("echo 1; sleep 1000", options)).rejects.toThrow("aborted");
-    expect(asked()).toBe(2);
+    expect(requestCount()).toBe(2);
     expect((await sandbox.runs(1))[0]).toMatchObject({ state: "cancelled" });
   });
 
@@ -226,14 +226,14 @@ describe("a server that refuses calls temporarily", () => {
   });
 
   it("is polled at most half as often as it allows while commands print all the time", async () => {
-    const { flaky, asked } = sandboxRefusing("get_result", () => undefined);
+    const { flaky, requestCount } = sandboxRefusing("get_result", () => undefined);
     const startedAt = Date.now();
     const loop = "for i in $(seq 200); do echo $i; sleep 0.02; done";
     await Promise.all(["a", "b", "c"].map((name) => flaky.session(name).runCommand(loop)));
     const minutes = (Date.now() - startedAt) / 60_000;
     // The server allows 1,200 calls a minute. Three calls get the results and are not polls. Three more are a margin, because the
     // first poll does not wait.
-    expect(asked() - 6).toBeLessThan(600 * minutes);
+    expect(requestCount() - 6).toBeLessThan(600 * minutes);
   });
 
   /**
@@ -249,7 +249,7 @@ describe("a server that refuses calls temporarily", () => {
       return new Response("", { status, headers: { "retry-after": retryAfter } });
     };
     const flaky = connect({ url: server.url, token: TOKEN, fetch: flakyFetch }).sandbox("library");
-    return { flaky, asked: () => count };
+    return { flaky, requestCount: () => count };
   }
 });
 

@@ -56,7 +56,7 @@ function requestsOf(of: Page) {
 }
 
 describe("the panel", () => {
-  it("accepts a sign-in by keyboard, and first says how to connect a client", async () => {
+  it("accepts a sign-in by keyboard, and first says that there are no sandboxes", async () => {
     await page.waitForSelector("a:text-is('Sign in')");
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");
@@ -64,7 +64,12 @@ describe("the panel", () => {
     // The field for the token has the focus.
     await page.keyboard.type(TOKEN);
     await page.keyboard.press("Enter");
+    await page.waitForSelector("h1:text-is('Your sandboxes')");
+    await page.waitForSelector("main :text('No sandboxes yet')");
+    expect(await page.locator("h1, h2").allInnerTexts()).toEqual(["Your sandboxes", "Recent runs"]);
+    await page.click("main a:text-is('Connect a client')");
     await page.waitForSelector("h1:text-is('Connect a client')");
+    expect(await page.locator("h1").count()).toBe(1);
     expect(await page.innerText("main")).toContain(server.url);
     expect(await page.evaluate(() => document.cookie)).toBe("");
     expect(browserErrors.splice(0)).toEqual([expect.stringContaining("401")]);
@@ -93,6 +98,11 @@ describe("the panel", () => {
     const copied = await page.evaluate("navigator.clipboard.readText()");
     expect(copied).toContain('\n  "mcpServers": {\n');
     expect(JSON.parse(String(copied)).mcpServers.sandbox.url).toBe(server.url);
+    // Over plain HTTP, browsers have no clipboard for scripts.
+    await page.evaluate("Object.defineProperty(window, 'isSecureContext', { value: false })");
+    await page.click("button[aria-label='Copy the address']");
+    await page.waitForSelector("button[aria-label='Copy the address']:text-is('Copied')");
+    expect(await page.evaluate("navigator.clipboard.readText()")).toBe(server.url);
 
     await page.click("a.brand");
     await recent.last().locator("a").click();

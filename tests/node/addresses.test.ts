@@ -131,9 +131,9 @@ describe("the engine refuses connections", () => {
   });
 
   it("to a name that has a refused address, and looks the name up only once", async () => {
-    const answers = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
+    const resolved = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
     let lookups = 0;
-    const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[lookups++] ?? [] };
+    const options = { allowAddresses: new Map(), env: {}, resolve: async () => resolved[lookups++] ?? [] };
     await expect(connectUpstream("mixed.test", 80, options)).rejects.toThrow(
       "mixed.test (127.0.0.1) is a loopback address",
     );

@@ -1,4 +1,4 @@
-/** The bridge of `sandbox-mcp stdio`, and the client library: servers that refuse a token, redirect, or never end an answer. */
+/** The bridge of `sandbox-mcp stdio`, and the client library: servers that refuse a token, redirect, or never end a response. */
 import { createServer, type RequestListener } from "node:http";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -43,10 +43,10 @@ async function ping(tokens: string[], tokenSource: string) {
   return { presented, sent };
 }
 
-/** With this header a server claims that its answer is a file. */
+/** With this header a server claims that its response is a file. */
 const CLAIM = { "content-disposition": "attachment" };
 
-/** A server whose answer never ends. @param line the text that the answer repeats */
+/** A server whose response never ends. @param line the text that the response repeats */
 async function endlessServer(type: string, line = " ", more: Record<string, string> = CLAIM) {
   const mebibyte = Buffer.alloc(1024 * 1024, line);
   const server = createServer((_request, response) => {
@@ -64,7 +64,7 @@ it.each([
   ["application/json", "white space", " "],
   ["text/event-stream", "white space", " "],
   ["text/event-stream", "lines of one character, which end no event", `\ndata: ${"more ".repeat(20_000)}\nx`],
-])("the bridge refuses an answer that never ends: %s of %s", async (type, _content, line) => {
+])("the bridge refuses a response that never ends: %s of %s", async (type, _content, line) => {
   const { url, close } = await endlessServer(type, line);
   const sent: JSONRPCMessage[] = [];
   const bridge = new Bridge({
@@ -74,7 +74,7 @@ it.each([
   });
   bridge.forward(PING);
   await bridge.waitUntilSettled();
-  expect(sent).toMatchObject([{ id: 1, error: { message: "The server's answer is larger than 64 MiB." } }]);
+  expect(sent).toMatchObject([{ id: 1, error: { message: "The server's response is larger than 64 MiB." } }]);
   close();
 });
 
@@ -88,7 +88,7 @@ it("the client refuses a list that never ends", async () => {
   close();
 });
 
-it("the client refuses an answer that never ends, even if the server claims that it is a file", async () => {
+it("the client refuses a response that never ends, even if the server claims that it is a file", async () => {
   const { url, close } = await endlessServer("application/json");
   const { files } = connect({ url, token: "any" }).sandbox();
   await expect(files.write("a", "b")).rejects.toThrow("64 MiB");

@@ -32,8 +32,8 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 const directory = temporaryDirectory();
 
 /** Calls `work` with the MCP endpoint of a server on loopback that always gives this response. */
-async function withServer(answer: RequestListener, work: (url: string) => Promise<void>): Promise<void> {
-  const server = createServer(answer);
+async function withServer(listener: RequestListener, work: (url: string) => Promise<void>): Promise<void> {
+  const server = createServer(listener);
   const port = await listen(server);
   try {
     await work(`http://127.0.0.1:${port}/mcp`);
@@ -440,11 +440,11 @@ describe("during a rotation, a server that still has the old variables", () => {
     ["new", ["Bearer new", "Bearer new"]],
   ])("gets the token that it accepts, new or old: %s", async (accepts, expected) => {
     const presented: unknown[] = [];
-    const answer: RequestListener = ({ headers }, response) => {
+    const listener: RequestListener = ({ headers }, response) => {
       presented.push(headers.authorization);
       response.writeHead(headers.authorization === `Bearer ${accepts}` ? 200 : 401).end("{}");
     };
-    await withServer(answer, async (url) => {
+    await withServer(listener, async (url) => {
       const address = { url, token: "new", tokenSource: VARIABLES_FILE, isLocal: true, tokenBefore: "old" };
       expect((await http(address, "/x", { method: "PUT", body: "sent once" })).status).toBe(200);
     });

@@ -109,8 +109,8 @@ describe("access to the engine", () => {
   it("is not possible through this machine's other addresses", async () => {
     const others = Object.values(networkInterfaces()).flat();
     for (const other of others.filter((address) => address?.family === "IPv4" && !address.internal)) {
-      const answer = fetch(engine.url.replace("127.0.0.1", other?.address ?? ""));
-      await expect(answer).rejects.toThrow("fetch failed");
+      const response = fetch(engine.url.replace("127.0.0.1", other?.address ?? ""));
+      await expect(response).rejects.toThrow("fetch failed");
     }
   });
 });
@@ -335,9 +335,9 @@ describe("the engine as a program", () => {
     child.stdin?.write(`${JSON.stringify(settings)}\n`);
     if (child.stdout === null) throw new Error("no stdout");
     for await (const line of createInterface({ input: child.stdout })) {
-      const answer: { ready: boolean; url: string; boot: string } = JSON.parse(line);
-      expect(answer.ready).toBe(true);
-      return { child, secret, url: answer.url, boot: answer.boot };
+      const ready: { ready: boolean; url: string; boot: string } = JSON.parse(line);
+      expect(ready.ready).toBe(true);
+      return { child, secret, url: ready.url, boot: ready.boot };
     }
     throw new Error("the engine ended");
   }

@@ -82,8 +82,8 @@ it("the engine closes a connection if a program in the sandbox disconnects in th
   const left = sandbox.run("curl -sSN http://api.internal/ | head -c 5");
   const poll = await sandbox.call("GET", "/outbound");
   const line = `POST /sandboxes/${sandbox.id}/outbound/${numberIn(poll)} HTTP/1.1`;
-  const answer = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
-  const headers = [`${OUTBOUND_HEADER}: ${answer}`, "Transfer-Encoding: chunked"];
+  const head = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
+  const headers = [`${OUTBOUND_HEADER}: ${head}`, "Transfer-Encoding: chunked"];
   const received = sendBefore(line, headers, async (write) => {
     const sendPiece = (bytes: Buffer) => {
       const body = frame(bytes);

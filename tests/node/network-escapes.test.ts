@@ -116,7 +116,7 @@ async function runAttempt(expression: string): Promise<string> {
 }
 
 /** Each attempt as a Python expression, with its expected response. */
-const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
+const ATTEMPTS: [what: string, expression: string, reply: RegExp][] = [
   ["another host by HTTP", `ask(get("http://evil.test/x"))`, /403/],
   ["another host by CONNECT", `ask(connect("evil.test:443"), hello("evil.test"))`, /403/],
   ["the parent domain of a wildcard", `ask(get("http://wild.test/x"))`, /403/],
@@ -329,10 +329,10 @@ describe("a sandbox with a list of hosts", () => {
     expect(arrived.evil).toBe("");
   });
 
-  it.each(ATTEMPTS)("reaches no other host by %s", async (what, _expression, answer) => {
+  it.each(ATTEMPTS)("reaches no other host by %s", async (what, _expression, reply) => {
     outcomes ??= await runAttempts();
     const { output, good: listedGot, evil: otherGot } = outcomes.get(what) ?? {};
-    expect(output).toMatch(answer);
+    expect(output).toMatch(reply);
     expect(otherGot).toBe("");
     expect(listedGot).not.toMatch(/evil\.test|PRI \*|SSH/);
   });

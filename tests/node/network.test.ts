@@ -371,13 +371,13 @@ async function serve(from: TestSandbox, respond: (url: string, body: string) => 
   const description = JSON.parse(
     Buffer.from(poll.headers.get("x-local-engine-outbound") ?? "", "base64").toString(),
   );
-  const answer = Buffer.from(JSON.stringify({ status: 201, headers: [["x-from", "worker"]] })).toString(
+  const response = Buffer.from(JSON.stringify({ status: 201, headers: [["x-from", "worker"]] })).toString(
     "base64",
   );
   const target = from === offline ? closed : engine;
   await fetch(`${target.url}/sandboxes/${from.id}/outbound/${description.number}`, {
     method: "POST",
-    headers: { "x-local-engine-secret": target.secret, "x-local-engine-outbound": answer },
+    headers: { "x-local-engine-secret": target.secret, "x-local-engine-outbound": response },
     body: Buffer.concat([frame(Buffer.from(respond(description.url, await poll.text()))), frame()]),
   });
 }
@@ -498,15 +498,15 @@ describe("hosts that the Worker serves", () => {
     expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("first\n");
     let push: ReadableStreamDefaultController<Uint8Array> | undefined;
     const body = new ReadableStream<Uint8Array>({ start: (controller) => void (push = controller) });
-    const answer = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
+    const response = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
     const init = {
       method: "POST",
-      headers: { "x-local-engine-secret": engine.secret, "x-local-engine-outbound": answer },
+      headers: { "x-local-engine-secret": engine.secret, "x-local-engine-outbound": response },
       body,
       // Necessary for a streamed request body, but missing in the types of the DOM.
       duplex: "half",
     };
-    const answered = fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${description.number}`, init);
+    const sent = fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${description.number}`, init);
     push?.enqueue(frame(Buffer.from("early")));
     await expect.poll(async () => (await sandbox.run("cat /tmp/answer")).stdout).toBe("early");
     await sandbox.run("touch /tmp/go");
@@ -514,7 +514,7 @@ describe("hosts that the Worker serves", () => {
     // The frames may be divided anywhere.
     for (const byte of [...frame(Buffer.from(" late")), ...frame()]) push?.enqueue(Uint8Array.of(byte));
     push?.close();
-    await Promise.all([answered, started]);
+    await Promise.all([sent, started]);
     expect((await sandbox.run("cat /tmp/answer")).stdout).toBe("early late");
   });
 

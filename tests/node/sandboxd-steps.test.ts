@@ -376,12 +376,12 @@ it("a file that is replaced has its old or its new content, and no temporary fil
     place.arm();
     const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}`;
     // Repeats the request with the same id, as the actor does.
-    const answer = await until(async () => {
+    const response = await until(async () => {
       const one = await place.request("PUT", call, "new\n").catch(() => undefined);
       contents.push(readFileSync(path, "utf8"));
       return one;
     });
-    expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: "new\n".length }) });
+    expect(response).toMatchObject({ status: 200, body: JSON.stringify({ size: "new\n".length }) });
     await place.waitUntilReady();
     expect(contents.filter((content) => content !== "old\n" && content !== "new\n")).toEqual([]);
     expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual(["new\n", ["file"]]);
@@ -431,7 +431,8 @@ it.each(Object.entries(CHANGES))(
       const change = () =>
         until(() => place.request(method, `${path}?${query}`, body).catch(() => undefined));
       // The second request simulates that the first response was lost.
-      for (const answer of [await change(), await change()]) expect(answer).toMatchObject({ status: 200 });
+      for (const response of [await change(), await change()])
+        expect(response).toMatchObject({ status: 200 });
       await place.waitUntilReady();
       const found = readdirSync(files, { recursive: true, withFileTypes: true }).filter((entry) =>
         entry.isFile(),

@@ -111,10 +111,10 @@ describe("Cloudflare Access", () => {
   it("asks a person for consent again after a change of account", async () => {
     const visit = await openConsentPage(server, await signAssertion());
     const other = await signAssertion({ claims: { sub: "other", email: "eve@example.com" } });
-    const answer = await submit(visit, "ada@example.com", other);
-    expect(answer.status).toBe(403);
-    expect(answer.location).toBeUndefined();
-    expect(answer.text).toContain("Approve as <bdi>eve@example.com</bdi>");
+    const response = await submit(visit, "ada@example.com", other);
+    expect(response.status).toBe(403);
+    expect(response.location).toBeUndefined();
+    expect(response.text).toContain("Approve as <bdi>eve@example.com</bdi>");
   });
 
   const tricks: [string, Assertion | undefined][] = [
@@ -142,9 +142,9 @@ describe("Cloudflare Access", () => {
     expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
     // The form is refused, too, on a page that another person opened.
     const visit = await openConsentPage(server, await signAssertion());
-    const answer = await submit(visit, "ada@example.com", headers);
-    expect(answer.status).toBe(403);
-    expect(answer.location).toBeUndefined();
+    const response = await submit(visit, "ada@example.com", headers);
+    expect(response.status).toBe(403);
+    expect(response.location).toBeUndefined();
   });
 
   it.each(["HS256", "RS512", "PS256", "ES256"])(

@@ -126,8 +126,8 @@ describe("GitHub", () => {
   it("refuses a state that the server did not issue, and a page's handle in place of a state", async () => {
     const { browser, page } = await openConsentPage(server);
     for (const state of ["", "x", page.handle]) {
-      const answer = await browser.open(`${server.origin}/authorize/github?code=x&state=${state}`);
-      expect(answer.status).toBe(400);
+      const response = await browser.open(`${server.origin}/authorize/github?code=x&state=${state}`);
+      expect(response.status).toBe(400);
     }
     expect((await browser.submit(page, { decision: "owner", token: OWNER_TOKEN })).status).toBe(303);
   });
@@ -162,7 +162,7 @@ describe("GitHub", () => {
     const { browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github" });
     const state = away.location?.searchParams.get("state");
-    const answer = await browser.open(`${server.origin}/authorize/github?code=made-up&state=${state}`);
-    expect(answer.status).toBe(502);
+    const response = await browser.open(`${server.origin}/authorize/github?code=made-up&state=${state}`);
+    expect(response.status).toBe(502);
   });
 });

@@ -6,7 +6,7 @@ import { sha256 } from "../../shared/sha256.ts";
 import { markup } from "../html.ts";
 import { isOwnerToken, tokenLocation } from "../owner-token.ts";
 import type { FormMethod, Rule } from "./method.ts";
-import { WRONG_TOKEN, tooManyTokens } from "../texts.ts";
+import { TOKEN_TEXTS } from "../texts.ts";
 
 export const owner: FormMethod<"owner"> = {
   name: "owner",
@@ -16,14 +16,14 @@ export const owner: FormMethod<"owner"> = {
   offer: async (_request, { config }) => ({
     isOneClick: false,
     show: ({ verb, button, isAlone, alert, isFocused }) => markup`<fieldset>
-<legend>Sign in</legend>
+<legend>${TOKEN_TEXTS.legend}</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
-${alert}<label class="field" for="token">The server's token</label>
+${alert}<label class="field" for="token">${TOKEN_TEXTS.label}</label>
 <p class="soft" id="token-hint">${tokenLocation(config)}</p>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
  aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
 </fieldset>
-<button ${button}>${isAlone ? verb : `${verb} with the token`}</button>`,
+<button ${button}>${isAlone ? verb : TOKEN_TEXTS.approve(verb)}</button>`,
   }),
   async identify(form, request, { env, config }) {
     const token = form.get("token") ?? "";
@@ -32,11 +32,11 @@ ${alert}<label class="field" for="token">The server's token</label>
     const wait = (await attempts?.take(address)) ?? Number.POSITIVE_INFINITY;
     if (wait > 0) {
       const headers = { "retry-after": String(wait) };
-      const message = tooManyTokens(duration(wait));
+      const message = TOKEN_TEXTS.tooMany(wait);
       return { refused: "too_many_attempts", problem: { at: "owner", message, status: 429, headers } };
     }
     if (!(await isOwnerToken(token, config)))
-      return { refused: "wrong_token", problem: { at: "owner", message: WRONG_TOKEN, status: 403 } };
+      return { refused: "wrong_token", problem: { at: "owner", message: TOKEN_TEXTS.wrong, status: 403 } };
     await attempts?.succeeded(address);
     return { principal: OWNER_ID, rule: await ownerRule(token) };
   },
@@ -46,9 +46,4 @@ ${alert}<label class="field" for="token">The server's token</label>
 async function ownerRule(serverAuthToken: string): Promise<Rule<"owner">> {
   const digest = await sha256(`sandbox-mcp owner's door\n${serverAuthToken}`);
   return `owner:${digest.subarray(0, 16).toHex()}`;
-}
-
-function duration(seconds: number): string {
-  if (seconds <= 90) return `${seconds} seconds`;
-  return `${Math.ceil(seconds / 60)} minutes`;
 }

@@ -39,8 +39,8 @@ describe("the consent form", () => {
     async (origin) => {
       const { browser, page } = await openConsentPage();
       const headers = { "content-type": "application/x-www-form-urlencoded", origin };
-      const answer = await browser.submit(page, approval, { headers });
-      expect(answer.status).toBe(403);
+      const response = await browser.submit(page, approval, { headers });
+      expect(response.status).toBe(403);
       expect((await browser.submit(page, approval)).status).toBe(303);
     },
   );
@@ -49,9 +49,9 @@ describe("the consent form", () => {
     const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
     const { browser, page } = await openConsentPage(new Browser(open));
     const headers = { "content-type": "application/x-www-form-urlencoded", origin: "https://app.example" };
-    const answer = await browser.submit(page, approval, { headers });
-    expect(answer.status).toBe(403);
-    expect(answer.text).toContain("sent from another site");
+    const response = await browser.submit(page, approval, { headers });
+    expect(response.status).toBe(403);
+    expect(response.text).toContain("sent from another site");
   });
 
   it("cross-site request forgery: other sites, scripts and other hosts cannot use the cookie", async () => {
@@ -79,18 +79,18 @@ describe("the consent form", () => {
     expect((await browser.submit(first.page, approval)).status).toBe(303);
     expect(browser.cookies.size).toBe(0);
     const second = await openConsentPage(browser);
-    const answer = await browser.submit(second.page, { decision: "owner", token: "" });
-    expect(answer.status).toBe(403);
-    expect(answer.location).toBeUndefined();
+    const response = await browser.submit(second.page, { decision: "owner", token: "" });
+    expect(response.status).toBe(403);
+    expect(response.location).toBeUndefined();
   });
 
   it("session fixation: a planted cookie does not make a handle valid", async () => {
     const attacker = await openConsentPage();
     const victim = new Browser(app);
     for (const name of attacker.browser.cookies.keys()) victim.cookies.set(name, "0".repeat(64));
-    const answer = await victim.submit(attacker.page, approval);
-    expect(answer.isErrorPage).toBe(true);
-    expect(answer.text).toContain("has expired");
+    const response = await victim.submit(attacker.page, approval);
+    expect(response.isErrorPage).toBe(true);
+    expect(response.text).toContain("has expired");
   });
 
   it("a handle works once, even with a wrong token", async () => {
@@ -107,10 +107,10 @@ describe("the consent form", () => {
     const { browser, page } = await openConsentPage();
     const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
     for (const { name } of keys) await env.OAUTH_KV.delete(name);
-    const answer = await browser.submit(page, approval);
-    expect(answer.isErrorPage).toBe(true);
-    expect(answer.text).toContain("has expired");
-    expect(answer.text).toMatch(/href="\/authorize\?response_type=code[^>]*>Start again/);
+    const response = await browser.submit(page, approval);
+    expect(response.isErrorPage).toBe(true);
+    expect(response.text).toContain("has expired");
+    expect(response.text).toMatch(/href="\/authorize\?response_type=code[^>]*>Start again/);
   });
 
   it("a handle is kept for at most ten minutes, and its record cannot be read without it", async () => {
@@ -226,9 +226,9 @@ describe("the consent form", () => {
       () => Promise.reject(new Error("secret of the store")),
       { status: 503, heading: "Try again in a moment", error_name: "StoreError" },
     ],
-  ])("%s is reported without internal details", async (_what, answer, { status, heading, error_name }) => {
+  ])("%s is reported without internal details", async (_what, get, { status, heading, error_name }) => {
     const logs = recordLogs();
-    const broken = new Proxy(env.OAUTH_KV, { get: () => answer });
+    const broken = new Proxy(env.OAUTH_KV, { get: () => get });
     const page = await new Browser(oauthApp({ OAUTH_KV: broken })).open(
       await new Client(app, "any").authorizationURL(),
     );

@@ -231,13 +231,13 @@ describe("clients", () => {
     "a grant of type %s is refused",
     async (grant_type) => {
       const client = await Client.register(app);
-      const answer = await client.token({
+      const response = await client.token({
         grant_type,
         username: "owner",
         password: TOKEN,
         subject_token: TOKEN,
       });
-      expect(await errorOf(answer)).toBe("unsupported_grant_type");
+      expect(await errorOf(response)).toBe("unsupported_grant_type");
     },
   );
 });
@@ -324,8 +324,8 @@ describe("the panel's session", () => {
     // The attacker's response is refused, with or without a sign-in in progress in the victim's browser.
     for (const begin of [false, true]) {
       if (begin) await victim.open(`${ORIGIN}/panel/sign-in`);
-      const answer = await victim.open(approved.location?.href ?? "");
-      expect([answer.status, victim.cookies.size]).toEqual([400, 0]);
+      const response = await victim.open(approved.location?.href ?? "");
+      expect([response.status, victim.cookies.size]).toEqual([400, 0]);
     }
     const browser = await panelBrowser(app);
     const [[name, value] = ["", ""]] = browser.cookies;

@@ -37,10 +37,10 @@ describe("registered clients", () => {
     // The clock stands still, so all requests are in one minute. No other file sends requests in that minute.
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 3_600_000 });
     const app = oauthApp({ ADDRESS_LIMITER: undefined });
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 601 }, () => register(app, { redirect_uris: "none" })),
     );
-    expect(answers.map(({ status }) => status).toSorted()).toEqual([...Array<number>(600).fill(400), 429]);
+    expect(responses.map(({ status }) => status).toSorted()).toEqual([...Array<number>(600).fill(400), 429]);
   });
 });
 

@@ -282,14 +282,14 @@ describe("routes", () => {
 
   it("every response has the headers that protect it from browsers and caches", async () => {
     const app = appWith();
-    const answers = await Promise.all([
+    const responses = await Promise.all([
       app("/health"),
       app("/nothing"),
       app("/mcp"),
       app("/mcp", post(LIST, { authorization: "" })),
       app("/mcp", post(LIST)),
     ]);
-    for (const { headers } of answers) {
+    for (const { headers } of responses) {
       expect(headers.get("x-content-type-options")).toBe("nosniff");
       expect(headers.get("cache-control")).toMatch(/no-store|no-cache/);
       expect(headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);

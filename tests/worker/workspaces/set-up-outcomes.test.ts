@@ -1,6 +1,7 @@
 /** Saved results of set-ups for the next container and sandbox, with failures at each step. */
 import { describe, expect, it } from "vitest";
 import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
+import { withOutcomeKey } from "../../../src/actors/set-up-settings.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import type { Secret } from "../../../src/shared/secrets.ts";
@@ -33,9 +34,15 @@ async function install(world: World): Promise<void> {
 }
 
 /** Sets a sandbox up as its actor does. Returns whether the script ran or a result was restored, and the result's key. */
-async function setUp(world: World, script = "script", had?: string, value?: string, network = NETWORK) {
+async function setUp(
+  world: World,
+  script = "script",
+  previousKey?: string,
+  value?: string,
+  network = NETWORK,
+) {
   const outcomes = outcomesOf(world, value, network);
-  const started = await outcomes.begin(script, had);
+  const started = await outcomes.begin(script, previousKey);
   if (started && "savedAt" in started) return { how: "restored", key: started.key };
   await install(world);
   if (started) await outcomes.keep(started);
@@ -44,6 +51,11 @@ async function setUp(world: World, script = "script", had?: string, value?: stri
 
 const filesOf = ({ files }: World) => Object.fromEntries(files);
 const LEFT = { clone: "of the set-up" };
+
+it("the key of a result stays known after an upgrade", () => {
+  expect(withOutcomeKey({ script: "make", had: "key" })).toEqual({ script: "make", outcomeKey: "key" });
+  expect(withOutcomeKey({ script: "make" })).toEqual({ script: "make" });
+});
 
 describe("the saved result of a set-up", () => {
   it("is not used for a sandbox with other reachable hosts or other secrets", () =>

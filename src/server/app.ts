@@ -1,4 +1,4 @@
-/** Handles a request in this order: host and origin, route, token, rate limit, scopes, handler. */
+/** Handles a request in this order: host and origin, route, token, turn, rate limit, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
@@ -27,7 +27,7 @@ import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
-import { hasLongHost } from "../shared/long-host.ts";
+import { hasLongHost, parseURL } from "../shared/long-host.ts";
 import {
   allowReading,
   isHostAllowed,
@@ -166,40 +166,37 @@ export function createApp(parts: MCPParts): App {
   ];
 
   async function respond(request: Request, context: RequestContext): Promise<Response> {
-    const { config } = context;
-    const { pathname } = new URL(request.url);
-    const segments = pathname.split("/");
+    const url = parseURL(request.url);
+    const segments = url?.pathname.split("/") ?? [];
     const route = routes.find(({ path }) => matchesRoute(path, segments));
-    const methods = `${route?.methods}, OPTIONS`;
-    const needsCaller = route && "authenticate" in route.serve && route.methods.includes(request.method);
-    if (!needsCaller) await paceOpenRequest();
-    if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
-    const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
-    if (!isPublic && !isOriginAllowed(request, config))
-      return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
-    if (!route) return notFound(request);
-    if (route.hasLandingPage && isBrowser(request)) return landingPage(request, context);
-    if (request.method === "OPTIONS") return preflight(methods, isPublic);
-    if (!methods.split(", ").includes(request.method))
-      return json({ error: "Method not allowed" }, 405, { allow: methods });
-    if ("open" in route.serve) {
-      const limiter = route.writes ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
-      if (await isRateLimited(limiter, addressOf(request)))
-        return refuse(context, rateLimited(), { route: route.path });
-      return route.serve.open(request, context);
-    }
-
-    const { scopes = [], handle } = route.serve;
-    const sender = await route.serve.authenticate(request, context);
-    if ("response" in sender) {
+    const isPublic = url !== undefined && route?.isPublic === true && !isLoopback(url);
+    const problem = senderProblem(request, context.config, isPublic);
+    const isAccepted = route !== undefined && route.methods.split(", ").includes(request.method);
+    if (!problem && isAccepted && "authenticate" in route.serve) {
+      const { scopes = [], handle, authenticate: signIn } = route.serve;
+      const sender = await signIn(request, context);
+      if ("principal" in sender)
+        return inTurn(request, { ...context, ...sender }, async (_, caller) => {
+          if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
+            return refuse(caller, rateLimited(), { route: route.path });
+          return requireScopes(caller, scopes, route.path) ?? handle(request, caller);
+        });
       await paceOpenRequest();
       return refuse(context, sender, { route: route.path });
     }
-    return inTurn(request, { ...context, ...sender }, async (_, caller) => {
-      if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
-        return refuse(caller, rateLimited(), { route: route.path });
-      return requireScopes(caller, scopes, route.path) ?? handle(request, caller);
-    });
+
+    await paceOpenRequest();
+    if (problem) return refuse(context, problem);
+    if (!route) return notFound(request);
+    if (route.hasLandingPage && isBrowser(request)) return landingPage(request, context);
+    const methods = `${route.methods}, OPTIONS`;
+    if (request.method === "OPTIONS") return preflight(methods, isPublic);
+    if (!isAccepted || !("open" in route.serve))
+      return json({ error: "Method not allowed" }, 405, { allow: methods });
+    const limiter = route.writes ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
+    if (await isRateLimited(limiter, addressOf(request)))
+      return refuse(context, rateLimited(), { route: route.path });
+    return route.serve.open(request, context);
   }
 
   return {
@@ -230,6 +227,13 @@ export function createApp(parts: MCPParts): App {
       return out;
     },
   };
+}
+
+/** @param isPublic whether pages of any origin may read the response */
+function senderProblem(request: Request, config: Config, isPublic: boolean): Refusal | undefined {
+  if (!isHostAllowed(request, config)) return forbidden("bad_host", texts.BAD_HOST_TEXT);
+  if (!isPublic && !isOriginAllowed(request, config)) return forbidden("bad_origin", texts.BAD_ORIGIN_TEXT);
+  return undefined;
 }
 
 function notFound(request: Request): Response | Promise<Response> {
@@ -479,7 +483,7 @@ function internalErrorResponse(
 /** Until the operator corrects the configuration, every route fails. `/health` fails too, so that deployments notice. */
 function misconfiguredResponse(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
-  if (new URL(request.url).pathname === "/health")
+  if (parseURL(request.url)?.pathname === "/health")
     return json({ ...HEALTHY, status: "misconfigured", problems }, 503);
   return json({ error: texts.MISCONFIGURED, problems }, 500);
 }

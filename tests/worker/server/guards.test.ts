@@ -77,10 +77,11 @@ describe("a host name of a thousand characters", () => {
   const long = `http://${"a.".repeat(500)}localhost:8787`;
 
   // Parsing a long host name of other scripts takes much time, before a token is checked.
-  it("is refused before it is parsed, in the Host header and in Origin", async () => {
+  it("is refused before it is parsed, in the URL, in the Host header and in Origin", async () => {
     const app = appWith();
     const host = new URL(long).host;
     const parsed = await urlsParsedBy(async () => {
+      expect((await app(`${long}/health`)).status).toBe(403);
       expect((await app("http://localhost:8787/health", { headers: { host } })).status).toBe(403);
       expect((await app("http://localhost:8787/health", { headers: { origin: long } })).status).toBe(403);
     });

@@ -44,7 +44,7 @@ export function appWith(variables: Variables = {}, parts: Partial<MCPParts> = {}
   const app = createApp({ ...product, ...parts });
   const env = { SERVER_AUTH_TOKEN: TOKEN, ...variables } as Env;
   return async (path: string, init?: RequestInit): Promise<Response> => {
-    const request = new Request(new URL(path, ORIGIN), init);
+    const request = new Request(path.startsWith("/") ? ORIGIN + path : path, init);
     return app.fetch(request, env, createExecutionContext());
   };
 }

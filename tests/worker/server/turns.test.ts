@@ -79,6 +79,7 @@ describe("when somebody repeats requests that take almost no time", () => {
       "",
       404,
     ],
+    ["of a foreign host", "http://other.example/tasks/x/result", "", 403],
     ["with a wrong token", "/tasks/x/result", "wrong", 401],
     ["for a file with an invalid name", "/sandboxes/A/files/x", "token-of-flooding", 400],
     ["with an invalid query", "/mcp?tools=x", "token-of-flooding", 400],

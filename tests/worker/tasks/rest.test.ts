@@ -144,8 +144,8 @@ describe("POST /execute", () => {
   const matching = (words: RegExp): string => expect.stringMatching(words);
 
   it.each<[body: unknown, error: string]>([
-    ['{"task": "x"', "Request body is not JSON"],
-    ["", "Request body is not JSON"],
+    ['{"task": "x"', "The request body is not JSON"],
+    ["", "The request body is not JSON"],
     [{}, NEITHER],
     [{ task: "  " }, NEITHER],
     [{ task: 5 }, NEITHER],
@@ -260,7 +260,7 @@ it("DELETE /tasks/:taskId/result deletes a result with its log, files and list e
   const { taskId } = await execute();
   expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
   const other = await principal("rest-other", ["tasks:run"]);
-  const missing = [404, { error: "Task result not found" }];
+  const missing = [404, { error: "You have no task with this id. Its record may have expired." }];
   expect(await json(await other.http(`/tasks/${taskId}/result`))).toEqual(missing);
   expect((await remove(taskId, other)).status).toBe(404);
   const command = await owner.call("run_command", { sandbox: "rest-waits", command: "true" });

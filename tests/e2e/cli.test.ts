@@ -156,7 +156,7 @@ describe("command", () => {
     expect(ended).toMatchObject({
       code: 0,
       stdout: "one\ntwo\n",
-      stderr: expect.stringContaining("asking again"),
+      stderr: expect.stringContaining("retrying"),
     });
     expect(broken).toBeGreaterThan(2);
   });

@@ -24,26 +24,26 @@ const remove = (id: string, caller = owner) => caller.http(`/tasks/${id}/result`
 
 describe("POST /execute", () => {
   it("returns the result, which is also stored", async () => {
-    const [status, answer] = await json(
+    const [status, result] = await json(
       await owner.http("/execute", post({ task: "[[write]] Write", timeout: 60_000 })),
     );
     expect(status).toBe(200);
-    expect(answer).toMatchObject({
+    expect(result).toMatchObject({
       success: true,
       output: "It is written.",
       stderr: "",
       stdout: expect.stringContaining("Write a.txt\n"),
     });
-    const [storedStatus, stored] = await json(await owner.http(`/tasks/${answer.taskId}/result`));
+    const [storedStatus, stored] = await json(await owner.http(`/tasks/${result.taskId}/result`));
     expect(storedStatus).toBe(200);
     expect(stored).toMatchObject({
-      ...answer,
+      ...result,
       timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
     });
-    expect((await owner.http(`/tasks/${answer.taskId}/result?strict=1`)).status).toBe(200);
-    expect((await owner.call("get_result", { id: answer.taskId })).text).toContain("It is written.");
+    expect((await owner.http(`/tasks/${result.taskId}/result?strict=1`)).status).toBe(200);
+    expect((await owner.call("get_result", { id: result.taskId })).text).toContain("It is written.");
     const headers = { accept: "text/event-stream" };
-    const events = await (await owner.http(`/tasks/${answer.taskId}/result`, { headers })).text();
+    const events = await (await owner.http(`/tasks/${result.taskId}/result`, { headers })).text();
     expect(events).toMatch(
       /^event: task\n[^\n]*"status":"succeeded".*^event: output\n.*Write a\.txt.*^event: result\n.*It is written/ms,
     );
@@ -280,9 +280,9 @@ it("DELETE /tasks/:taskId/result deletes a result with its log, files and list e
 
 describe("a question", () => {
   it("is answered by a program in a new sandbox, and the answer is stored", async () => {
-    const [status, answer] = await ask("[[product]] What is 6 times 7?");
+    const [status, result] = await ask("[[product]] What is 6 times 7?");
     expect(status).toBe(200);
-    expect(answer).toMatchObject({
+    expect(result).toMatchObject({
       success: true,
       status: "succeeded",
       language: "python",
@@ -293,9 +293,9 @@ describe("a question", () => {
       images: [],
       tokens: { input: 10, output: 5 },
     });
-    const { taskId: id } = answer;
+    const { taskId: id } = result;
     const [, stored] = await resultOf(id);
-    expect(stored).toMatchObject({ ...answer, timestamp: expect.any(String) });
+    expect(stored).toMatchObject({ ...result, timestamp: expect.any(String) });
     expect((await owner.call("get_result", { id })).text).toBe(
       "python:\n```\nanswer = 6 * 7\nprint(answer)\n```\nstdout: 42",
     );

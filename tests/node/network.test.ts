@@ -482,7 +482,7 @@ describe("hosts that the Worker serves", () => {
     ]);
     expect(stdout).toBe("http://a.wild.test/");
     expect((await sandbox.run("curl -sS -v https://secure.test/ 2>&1 | grep '< HTTP'")).stdout).toContain(
-      "403 sandbox-mcp: secure.test is intercepted",
+      "403 sandbox-mcp: the server intercepts requests to secure.test",
     );
   });
 

@@ -150,7 +150,7 @@ async function collect(client: MCPClient): Promise<Answer[]> {
   return answers;
 }
 
-/** Replaces random ids by fixed ones, so that equal texts have equal counts. */
+/** Replaces random ids with fixed ones, so that equal texts have equal counts. */
 function withFixedIDs(text: string): string {
   return text
     .replaceAll(/\.[0-9a-z]{26}\b/g, ".01m81faf1hy28mkb4x67kwqhwe")

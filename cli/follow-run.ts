@@ -92,7 +92,7 @@ export function toFollowedRun({ data, content }: Answer): FollowedRun {
   return { run, content, status };
 }
 
-/** Handles Ctrl-C. A second Ctrl-C ends the process as usual. */
+/** Handles Ctrl-C. A second Ctrl-C ends this process. */
 export class Interrupt {
   readonly #controller = new AbortController();
   readonly #happened: Promise<undefined>;

@@ -65,7 +65,7 @@ export async function readMounts(
       writable: !readOnly,
     });
   }
-  // Code in the outer directory could replace the inner one by a symbolic link.
+  // Code in the outer directory could replace the inner one with a symbolic link.
   for (const { from: inner } of mounts.forEngine) {
     const outer = writableMountOf(
       { forEngine: mounts.forEngine.filter(({ from }) => from !== inner) },

@@ -132,8 +132,8 @@ export const unexpectedResponse = (url: string, status: number, body: string) =>
 // Runs
 
 export const STOPPING = "Stopping the run ...";
-export const RECONNECTING = "The connection broke; asking again ...";
-export const RETRYING = "The server is too busy or has a problem; asking again ...";
+export const RECONNECTING = "The connection broke; retrying ...";
+export const RETRYING = "The server is too busy or has a problem; retrying ...";
 export const returnTo = (id: string) =>
   [
     `The run continues. To follow it: ${PROGRAM} result ${id}`,
@@ -256,7 +256,7 @@ export const UNMOUNTABLE = {
 export const mountNested = (inner: string, outer: string) =>
   wrongMount(
     inner,
-    `code in the sandbox of ${outer} could replace this directory by a link to another one. Mount ${outer} read-only (:ro), or mount only one of them.`,
+    `code in the sandbox of ${outer} could replace this directory with a link to another one. Mount ${outer} read-only (:ro), or mount only one of them.`,
   );
 export const usedInMount = (setting: string, path: string, mounted: string) =>
   new UserError(

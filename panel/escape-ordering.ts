@@ -1,4 +1,4 @@
-/** Replaces characters that change the writing direction by their code points, because they can make a text look like another. */
+/** Replaces characters that change the writing direction with their code points, because they can make a text look like another. */
 
 const ORDERING = /[\u202a-\u202e\u2066-\u2069]/g;
 

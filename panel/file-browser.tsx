@@ -79,7 +79,7 @@ export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }
     void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
   };
   useEffect(() => {
-    // If a file is dropped outside the target, the browser would replace the page by the file.
+    // If a file is dropped outside the target, the browser would replace the page with the file.
     const ignoreDrop = (event: Event) => event.preventDefault();
     addEventListener("dragover", ignoreDrop);
     addEventListener("drop", ignoreDrop);

@@ -1,5 +1,5 @@
 /**
- * `npm run owner -- <name>` replaces OWNER by the GitHub user or organization that publishes. With --check, it names the files
+ * `npm run owner -- <name>` replaces OWNER with the GitHub user or organization that publishes. With --check, it names the files
  * that still have OWNER and exits with 1. `npm publish` runs this check.
  */
 import { readFileSync, writeFileSync } from "node:fs";

@@ -123,7 +123,7 @@ async function writeProgram(
 
 type Events = Awaited<ReturnType<typeof eventsOf>>;
 
-/** @returns undefined if the connection broke while the run continues @throws {CommandError} for the server's error */
+/** @returns undefined if the connection ended; the run continues @throws {CommandError} for an error event of the server */
 async function nextEvent(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;

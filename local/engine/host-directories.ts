@@ -40,8 +40,8 @@ export async function claimIDsFor(directory: FileHandle | undefined): Promise<Ho
 
 /**
  * Opens a directory whose path `npm start` has resolved. Since then, a program that can write to a parent directory may have
- * replaced it by a link. While the directory is open, no other directory gets its inode number, which `requireMounted` compares.
- * @throws Error for the operator if the directory is gone
+ * replaced it with a link. While the directory is open, no other directory gets its inode number, which `requireMounted` compares.
+ * @throws Error for the operator if the directory is gone or replaced
  */
 export async function openDirectory({ from }: HostDirectory): Promise<FileHandle> {
   const flags = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;

@@ -25,8 +25,8 @@ const MIN_PROCESSORS = availableParallelism() / 3;
 /** A sandbox that uses more than this many processors is busy. */
 const BUSY_USE = 0.1;
 /**
- * How long a sandbox still counts as busy after it was busy, and the processors as full after they were full, in milliseconds. So
- * short pauses do not end the limits.
+ * How many milliseconds a busy sandbox still counts as busy when it pauses, so that short pauses do not end its limit. Full
+ * processors count as full for the same time.
  */
 const HOLD_MS = 5000;
 

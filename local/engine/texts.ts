@@ -7,7 +7,7 @@ export const REFUSALS = {
   coding: "the body must be chunked or have a Content-Length",
   nested: "a tunnel within a tunnel is not allowed",
   elsewhere: (to: string, named: string) => `a request for ${named} is not allowed in a tunnel to ${to}`,
-  noCertificate: (host: string) => `${host} is intercepted by the server, which has no certificate for it`,
+  noCertificate: (host: string) => `the server intercepts requests to ${host}, but has no certificate for it`,
   noUpgrade: (host: string) => `${host} is served by this server, which does not upgrade connections`,
   upgrade: (protocol: string) => `an upgrade to ${protocol} is not allowed`,
   unreachable: (host: string, why: string) => `${host} is not reachable: ${why}`,

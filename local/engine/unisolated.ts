@@ -176,7 +176,7 @@ async function shortenPath(directory: string): Promise<string> {
   return link;
 }
 
-/** Replaces variables for the egress proxy and for generated files by the host's own, because only isolated sandboxes have them. */
+/** Replaces variables for the egress proxy and for generated files with the host's own, because only isolated sandboxes have them. */
 function useHostVariables(env: Record<string, string>): Record<string, string> {
   const kept = Object.entries(env).filter(
     ([name, value]) =>

@@ -1,7 +1,7 @@
 /**
  * A sandbox's request to the internet ends in a plain `fetch` of the Worker. Locally, this `fetch` could reach the machine's
  * loopback and private network. So the engine sends the request, under the sandbox's own rules. If an allowed host has no
- * handler, the SDK itself calls `fetch`. So this file marks requests of sandboxes, and replaces `fetch` by a function that checks
+ * handler, the SDK itself calls `fetch`. So this file marks requests of sandboxes, and replaces `fetch` with a function that checks
  * for the mark.
  */
 import { setInternet } from "../../src/container/internet.ts";

@@ -38,7 +38,7 @@ delete process.env.SANDBOXD_TOKEN_FILE;
 // Without a handler, the signal would open Node's debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
-// Replaces Node's classes by empty ones, because Node loads its HTTP client when one of its classes is first used. capnweb reads
+// Replaces Node's classes with empty ones, because Node loads its HTTP client when one of its classes is first used. capnweb reads
 // only the prototypes and constants of these classes. The deletion comes first, because redefining a property would load the
 // client, too.
 for (const name of ["Headers", "Request", "Response", "WebSocket"]) {

@@ -367,8 +367,8 @@ export const partlySavedText = (left: LeftOut) =>
 /** Notes for runs that ended because their container ended. */
 export const LOST_NOTES = {
   lost: "The sandbox stopped during this run; its processes and variables are gone.",
-  idle: "The sandbox was stopped, because it was idle, before this run had ended.",
-  room: "The sandbox was stopped, to make room for another, before this run had ended.",
+  idle: "The idle sandbox was stopped before this run had ended.",
+  room: "The idle sandbox was stopped before this run had ended, to make room for another.",
   network: "The sandbox was stopped to restrict its network.",
   unsaved_network: "The sandbox was stopped to restrict its network.",
   back: "The sandbox was restored to a checkpoint during this run.",

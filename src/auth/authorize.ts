@@ -97,7 +97,7 @@ async function consent(
   if (offers.size === 0) {
     const absent = METHODS.find((method) => method.isOn(context) && "gateway" in method);
     const client = authRequest.clientId;
-    logSignIn(context, { outcome: "refused", via: absent?.name, reason: "not_vouched_for", client });
+    logSignIn(context, { outcome: "refused", via: absent?.name, reason: "not_identified", client });
     const gateway = absent && "gateway" in absent ? absent.gateway : undefined;
     const message = gateway === undefined ? texts.NO_METHOD : texts.gatewaySilent(gateway);
     return messagePage(message, { status: 403, headers });
@@ -303,6 +303,6 @@ function logSignIn(context: PageContext, event: Omit<SignInEvent, "event" | "req
 const NO_SCOPE: Problem = { at: "scopes", message: texts.NO_SCOPE_TICKED, status: 400 };
 
 const NOT_IDENTIFIED = {
-  refused: "not_vouched_for",
+  refused: "not_identified",
   problem: { at: "top", message: texts.NOT_IDENTIFIED_TEXT, status: 403 },
 } as const;

@@ -220,7 +220,7 @@ export function refusal(doing: string, path: string, failure: FileFailure): Tool
       );
     case "system": {
       if (EXHAUSTED.has(code)) return exhausted();
-      const [words, kind, hint] = REASONS[code] ?? [`the system says ${code}`, "file_system", ""];
+      const [words, kind, hint] = REASONS[code] ?? [`system error ${code}`, "file_system", ""];
       return new ToolError(kind, `${failed}: ${words}.`, hint);
     }
   }

@@ -10,7 +10,7 @@ export const ABOUT_FILES = {
   title: "File of a sandbox",
   description: "A file or directory: relative to /workspace, or absolute after a second slash.",
 };
-export const NO_PAGE = "There is no such page of resources.";
+export const NO_PAGE = "The cursor is not from an earlier page of resources. List again without a cursor.";
 export const aboutTask = (startedAt: number) =>
   `The log and the artifacts of the task that started at ${new Date(startedAt).toISOString()}.`;
 export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({

@@ -248,7 +248,7 @@ export class LogWriter {
     }
   }
 
-  /** Puts the pieces into one object. Replaces their rows by one row for each piece from `joinAdjacent`. */
+  /** Puts the pieces into one object. Replaces their rows with one row for each piece from `joinAdjacent`. */
   async #ship(pieces: readonly PlacedPiece[]): Promise<void> {
     const object = await this.#put(pieces.flatMap(({ parts }) => parts));
     this.#sql.exec(

@@ -120,7 +120,7 @@ export function waitingFor(behind: string[], kind: WaitState["kind"], name: stri
   return behind.length > 0 ? { behind, kind, name } : undefined;
 }
 
-/** Whether the run has ended with an error or an exit status that means one. */
+/** Whether the run has ended with an error, or with an exit status other than 0. */
 export function hasFailed({ state, exitCode = 0 }: RunSummary): boolean {
   return state !== "running" && (state === "failed" || exitCode !== 0);
 }

@@ -66,8 +66,8 @@ export const UNREADABLE_BODY = {
 // Tasks over HTTP
 
 export const REST_TEXTS = {
-  tooLarge: "Request body too large",
-  notJSON: "Request body is not JSON",
+  tooLarge: "The request body is too large",
+  notJSON: "The request body is not JSON",
   unreadable: "The request body cannot be read",
   componentNames: "Agents and commands must be lists of names",
   checkpoint: "Checkpoint must be a checkpoint's id",
@@ -75,9 +75,9 @@ export const REST_TEXTS = {
   model: "Model must be a model's name",
   taskAndQuestion: "Give either a task or a question, not both",
   strict: "strict must be 1 or true, 0 or false",
-  running: "Task is still running",
+  running: "The task still runs, so its result cannot be deleted. Cancel the task, or wait for its end.",
   failed: "The run failed",
-  noResult: "Task result not found",
+  noResult: "You have no task with this id. Its record may have expired.",
   required: "Give a task or a question, as text",
   tooLong: (field: string, max: number) => `${field} is longer than ${max} characters`,
   oneOf: (field: string, choices: readonly string[]) => `${field} must be ${choices.join(" or ")}`,

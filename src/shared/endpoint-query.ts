@@ -1,7 +1,7 @@
 /**
  * The query of the endpoint's URL. It applies to all calls to this URL: `?sandbox=name` sets the default sandbox,
  * `?results=structured` adds data to the text, `?results=raw` also keeps terminals' control sequences, `?tools=` selects tools,
- * and `?images=off` replaces images by descriptions.
+ * and `?images=off` replaces images with descriptions.
  */
 import * as z from "zod";
 import { list } from "./env-fields.ts";

@@ -88,7 +88,7 @@ export type SignInRefusal =
   | "not_allowed"
   /** The allowed login now belongs to another account, because the sign-in site has given it to somebody else. */
   | "login_reassigned"
-  | "not_vouched_for"
+  | "not_identified"
   /** The site of a sign-in method did not respond as it should. */
   | `${string}_failed`;
 

@@ -1,6 +1,6 @@
 /**
- * The host names of previews: `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, or `localhost` for a server
- * with a loopback name, because browsers resolve every name below it to their own machine.
+ * The host names of previews: `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`. For a server with a loopback
+ * name it can be `localhost`, because browsers resolve every name below `localhost` to their own machine.
  *
  * A token consists of random characters and a signature, so that a forged label is refused without a call to its sandbox. A call
  * would create an actor. A DNS label has at most 63 characters. That leaves 25 characters for the token (129 bits), or 19 (98
@@ -35,8 +35,8 @@ const TOKEN_CHARACTERS = 25;
 const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,${TOKEN_CHARACTERS}})$`);
 
 /**
- * The label before the domain if the host can only be a preview; else undefined. Every name below `PREVIEW_HOST` is a preview.
- * Below `localhost`, only names that end with such a label are previews.
+ * Returns the label before the domain if the host name is that of a preview, else undefined. Every name below `PREVIEW_HOST` is a
+ * preview. Below `localhost`, only names that end with such a label are previews.
  */
 export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "previewHost">) {
   const hostSuffix = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;

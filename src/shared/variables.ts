@@ -102,7 +102,7 @@ const addresses = {
     schema: field.ownerToken,
     secret: "value",
     fallback: "derived from `SERVER_AUTH_TOKEN`, else a key that the server makes and keeps",
-    docs: "The key that signs links to files and addresses of previews. A new key makes all earlier ones invalid.",
+    docs: "The key that signs links to files and addresses of previews. A new key makes all earlier links and addresses invalid.",
     askAtDeploy: "The key that signs links and previews (openssl rand -hex 32)",
   }),
 };

@@ -15,7 +15,7 @@ export const exposePort = defineTool({
   name: "expose_port",
   title: "Expose a port",
   description:
-    "Gives an HTTP or WebSocket server in a sandbox a URL. Anyone with it can use the server until it expires or the sandbox stops. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose=false closes it.",
+    "Gives an HTTP or WebSocket server in a sandbox a URL. Anyone with it can use the server until the URL expires or the sandbox stops. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose=false closes it.",
   input: z.strictObject({
     port: wholeNumber(1024, 65_535),
     expose: z.boolean().default(true),

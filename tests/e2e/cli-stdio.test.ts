@@ -76,11 +76,11 @@ it(
       0,
       expect.stringContaining("This is not a JSON-RPC message"),
     ]);
-    const answers = ended.stdout
+    const responses = ended.stdout
       .trimEnd()
       .split("\n")
       .map((line) => JSON.parse(line));
-    expect(answers.map(({ id }) => id).sort()).toEqual([1, 2]);
+    expect(responses.map(({ id }) => id).sort()).toEqual([1, 2]);
 
     // The server refuses the token: the client gets an error.
     const refused = await runCLI(

@@ -138,9 +138,9 @@ describe("command", () => {
       if (body.includes('"get_result"') && broken++ < 2) return request.socket.destroy();
       const headers = request.headers as Record<string, string>;
       const init = { method: request.method, headers, body: body.length > 0 ? body : undefined };
-      const answer = await fetch(new URL(request.url ?? "", server.url), init as RequestInit);
-      response.writeHead(answer.status, { "content-type": answer.headers.get("content-type") ?? "" });
-      response.end(Buffer.from(await answer.arrayBuffer()));
+      const reply = await fetch(new URL(request.url ?? "", server.url), init as RequestInit);
+      response.writeHead(reply.status, { "content-type": reply.headers.get("content-type") ?? "" });
+      response.end(Buffer.from(await reply.arrayBuffer()));
     });
     const port = await listen(proxy);
     const args = [
@@ -156,7 +156,7 @@ describe("command", () => {
     expect(ended).toMatchObject({
       code: 0,
       stdout: "one\ntwo\n",
-      stderr: expect.stringContaining("asking again"),
+      stderr: expect.stringContaining("retrying"),
     });
     expect(broken).toBeGreaterThan(2);
   });

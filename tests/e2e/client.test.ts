@@ -382,7 +382,7 @@ it("the client exposes a port, makes a checkpoint and restores it", async () => 
   const { checkpoint } = await sandbox.checkpoint("a label");
   await sandbox.files.write("state.txt", "after");
   await sandbox.restore(checkpoint);
-  // The new container may take longer to answer than this server's calls wait.
+  // The new container may take longer to respond than this server's calls wait.
   await expect.poll(() => sandbox.files.readText("state.txt").catch(String)).toBe("before");
 
   await sandbox.runCommand("nohup python3 -m http.server 8123 --directory /workspace >/dev/null 2>&1 &");

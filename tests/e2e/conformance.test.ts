@@ -106,11 +106,11 @@ async function authorizingProxy(target: URL, token: string): Promise<typeof prox
     const { hostname, port } = target;
     const onward = send(
       { hostname, port, path: incoming.url, method: incoming.method, headers },
-      async (answer) => {
-        const { "content-length": _, ...kept } = answer.headers;
-        outgoing.writeHead(answer.statusCode ?? 502, kept);
+      async (reply) => {
+        const { "content-length": _, ...kept } = reply.headers;
+        outgoing.writeHead(reply.statusCode ?? 502, kept);
         // The suite expects exactly the greeting, but read_file puts a fence around it.
-        for await (const piece of answer.setEncoding("utf8"))
+        for await (const piece of reply.setEncoding("utf8"))
           outgoing.write(String(piece).replaceAll(/```\\n(Hello, [\w-]+!)\\n```/g, "$1"));
         outgoing.end();
       },

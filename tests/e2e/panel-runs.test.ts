@@ -86,8 +86,8 @@ describe("the page of a task", () => {
   it("shows the program and its output if the task is a question", async () => {
     const body = JSON.stringify({ question: "[[product]] What is six times seven?", sandbox: "tasks" });
     const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
-    const answer = await fetch(new URL("/execute", server.url), { method: "POST", headers, body });
-    expect(answer.status).toBe(200);
+    const response = await fetch(new URL("/execute", server.url), { method: "POST", headers, body });
+    expect(response.status).toBe(200);
     await page.goto(`${panel.address}#/tasks`);
     await page.click(".runs a:has-text('six times seven')");
     await page.waitForSelector(".task pre:has-text('print(6 * 7)')");

@@ -197,8 +197,8 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
 
   it("types lines into a command that runs in a terminal, with a preview beside it", async () => {
     const content = `const page = '<title>app</title><h1>the app</h1><script>top.location = "about:blank"</script>';
-const answer = (_, response) => response.setHeader("content-type", "text/html").end(page);
-require("http").createServer(answer).listen(8000, () => process.stdout.write("name? "));
+const respond = (_, response) => response.setHeader("content-type", "text/html").end(page);
+require("http").createServer(respond).listen(8000, () => process.stdout.write("name? "));
 process.stdin.on("data", (line) => console.log("hello " + line));`;
     await call("write_file", { sandbox: "grows", path: "app.js", content });
     await call("expose_port", { sandbox: "grows", port: 8000 });

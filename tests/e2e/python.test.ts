@@ -236,7 +236,7 @@ describe.concurrent("the first Python of PATH", () => {
 });
 
 describe.concurrent("if no Python has the packages and pip reaches no index", () => {
-  /** Hides every installed IPython, and replaces apt-get by this script. */
+  /** Hides every installed IPython, and replaces apt-get with this script. */
   function machine(directory: string, user: number, aptGet: string): string[] {
     const script = join(directory, "apt-get");
     writeFileSync(script, `#!/bin/sh\necho "$*" >>${directory}/calls\n${aptGet}\n`, { mode: 0o755 });

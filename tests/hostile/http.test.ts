@@ -13,7 +13,7 @@ import { sleep, until } from "../setup/until.ts";
 /** The owner's limit of parallel runs. */
 const RUNS = 8;
 
-interface Answered {
+interface CallAnswer {
   id: number;
   result: { isError?: boolean; content: { text: string }[]; structuredContent?: Record<string, unknown> };
 }
@@ -85,10 +85,10 @@ describe("when clients send unusual methods and paths", () => {
   ])("every path responds, and never with 500: %s", async (method) => {
     for (const path of PATHS) {
       const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
-      const answer = await sendRaw(server.url, [head], 5000);
-      const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]);
+      const response = await sendRaw(server.url, [head], 5000);
+      const status = Number(/^HTTP\/1\.1 (\d+)/.exec(response)?.[1]);
       // workerd itself responds with 501 to methods that a Worker cannot receive.
-      if (status !== 501) expectHarmless(status, answer, head);
+      if (status !== 501) expectHarmless(status, response, head);
     }
     await stillServes();
   });
@@ -147,9 +147,9 @@ describe("when clients send hostile headers", () => {
           .map(([k, v]) => `${k}: ${v}\r\n`)
           .join("");
         const head = `POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\nContent-Length: ${LIST.length}\r\n\r\n${LIST}`;
-        const answer = await sendRaw(server.url, [Buffer.from(head, "latin1")], 10_000);
-        const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]);
-        if (status !== 501) expectHarmless(status, answer, head);
+        const response = await sendRaw(server.url, [Buffer.from(head, "latin1")], 10_000);
+        const status = Number(/^HTTP\/1\.1 (\d+)/.exec(response)?.[1]);
+        if (status !== 501) expectHarmless(status, response, head);
       }),
       tries(120),
     );
@@ -166,8 +166,8 @@ describe("when clients send hostile headers", () => {
     async (count, line) => {
       const lines = `${line}\r\n`.repeat(count);
       const head = `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\n${lines}Connection: close\r\nContent-Length: 0\r\n\r\n`;
-      const answer = await sendRaw(server.url, [head], 10_000);
-      expect(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]).toBe(count > 16_384 ? "431" : "401");
+      const response = await sendRaw(server.url, [head], 10_000);
+      expect(/^HTTP\/1\.1 (\d+)/.exec(response)?.[1]).toBe(count > 16_384 ? "431" : "401");
       await stillServes();
     },
   );
@@ -268,7 +268,7 @@ describe("when clients send hostile bodies", () => {
     const { status, text } = await batch(100);
     expectHarmless(status, text, "a hundred calls");
     const events = text.match(/^data: [[{].*$/gm)?.map((line) => line.slice("data: ".length)) ?? [text];
-    const answers: Answered[] = events.flatMap((json) => JSON.parse(json));
+    const answers: CallAnswer[] = events.flatMap((json) => JSON.parse(json));
     expect(answers.map(({ id }) => id).toSorted((a, b) => a - b)).toEqual(
       Array.from({ length: 100 }, (_, id) => id),
     );
@@ -351,7 +351,7 @@ describe("when clients send bodies in chunks of one byte", () => {
     const { hostname, port } = new URL(server.url);
     const socket = connect(Number(port), hostname);
     socket.on("error", () => undefined);
-    const answered = new Promise<string>((resolve) =>
+    const responded = new Promise<string>((resolve) =>
       socket.once("data", (data) => resolve(data.toString("latin1", 0, 12))),
     );
     const head = [`POST ${path} HTTP/1.1`, `Host: ${authority}`, `Content-Type: ${type}`];
@@ -361,7 +361,7 @@ describe("when clients send bodies in chunks of one byte", () => {
       if (!socket.write("1\r\n \r\n".repeat(10_000)))
         await new Promise<void>((resolve) => socket.once("drain", () => resolve()));
     socket.write("0\r\n\r\n");
-    const status = await answered;
+    const status = await responded;
     socket.destroy();
     return status;
   }

@@ -206,8 +206,8 @@ describe("when a program in the control server's place replies to each call with
     '{"id":"a","stdout":"file 3\\nYWJj"}',
     '[["a"]]',
   ])("code fails, and its error says that the sandbox is damaged and what to do: %s", async (value) => {
-    const sandbox = "answers";
-    await tool(url, "run_command", { sandbox, command: `echo 'answer ${value}' >/tmp/attack` });
+    const sandbox = "same-reply";
+    await tool(url, "run_command", { sandbox, command: `echo 'reply ${value}' >/tmp/attack` });
     const run = (language: string) => tool(url, "run_code", { sandbox, code: "1", language });
     // The control server sees the file a moment later, and then closes its earlier connections.
     const current = () => tool(url, "run_command", { sandbox, command: "cat /var/tmp/current-attack" });
@@ -222,7 +222,7 @@ describe("when a program in the control server's place replies to each call with
   });
 
   it("the sandbox works again after destroy_sandbox", async () => {
-    const sandbox = "answers";
+    const sandbox = "same-reply";
     expect(await tool(url, "destroy_sandbox", { sandbox })).toMatchObject({ isError: false });
     expect((await tool(url, "run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
@@ -474,10 +474,10 @@ describe("when one principal attacks the server", () => {
       const sandbox = "tiny-pieces";
       const flood = await startFloodablePreview((name, args) => tool(url, name, { sandbox, ...args }));
       const before = memoryNow();
-      let answered = 0;
-      await expectAnswersDuring(what, async () => (answered = await flood(visit)));
+      let responses = 0;
+      await expectAnswersDuring(what, async () => (responses = await flood(visit)));
       // The preview sends no response to the visitors' chunks.
-      if (what !== "chunks of visitors") expect(answered).toBeGreaterThan(0);
+      if (what !== "chunks of visitors") expect(responses).toBeGreaterThan(0);
       expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
       await tool(url, "destroy_sandbox", { sandbox });
     },

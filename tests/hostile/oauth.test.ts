@@ -95,7 +95,7 @@ const NAMES = [
 
 const GOOD = 6;
 
-/** Replaces `good:<position>` by the valid value at that position. */
+/** Replaces `good:<position>` with the valid value at that position. */
 function fillIn(text: string): string {
   return text.replaceAll(/good:(\d)/g, (_all, index: string) => good[Number(index)] ?? "");
 }

@@ -123,9 +123,9 @@ it.each([
   async (tokenSource, remedy) => {
     const { presented, sent } = await ping(["old", "old"], tokenSource);
     expect(presented).toEqual(["Bearer old"]);
-    const [answer] = sent as { error: { message: string } }[];
-    expect(answer?.error.message).toMatch(remedy);
-    expect(answer?.error.message).toContain(
+    const [response] = sent as { error: { message: string } }[];
+    expect(response?.error.message).toMatch(remedy);
+    expect(response?.error.message).toContain(
       `does not accept the token of ${tokenSource}: Unauthorized: The token is not valid for this server.`,
     );
   },

@@ -299,7 +299,7 @@ it.each([
 });
 
 it.each(['{ "mcpServers": [], "a": 1 }', '{ "mcpServers": null, "a": 1 }'])(
-  "connect replaces an empty value of mcpServers by a table with the entry: %s",
+  "connect replaces an empty value of mcpServers with a table with the entry: %s",
   (text) => {
     const kind = client("cursor");
     expect(parse(setEntry(kind, text, "sandbox", kind.entry(http)))).toEqual({

@@ -25,10 +25,10 @@ const args = process.argv.slice(2);
 const at = args.indexOf("--secrets-file");
 const secrets = at < 0 ? undefined : JSON.parse(readFileSync(args[at + 1], "utf8"));
 appendFileSync(__dirname + "/calls", JSON.stringify({ args, secrets, pid: process.pid }) + "\\n");
-const answer = __dirname + "/" + args.filter((word) => /^\\w/.test(word)).slice(0, 2).join("-");
-if (existsSync(answer + "-fails")) { console.error(readFileSync(answer + "-fails", "utf8")); process.exit(1); }
-if (existsSync(answer + "-hangs")) setInterval(() => undefined, 1000);
-else if (existsSync(answer)) console.log(readFileSync(answer, "utf8"));
+const output = __dirname + "/" + args.filter((word) => /^\\w/.test(word)).slice(0, 2).join("-");
+if (existsSync(output + "-fails")) { console.error(readFileSync(output + "-fails", "utf8")); process.exit(1); }
+if (existsSync(output + "-hangs")) setInterval(() => undefined, 1000);
+else if (existsSync(output)) console.log(readFileSync(output, "utf8"));
 else if (args[0] === "deploy" && !args.includes("--dry-run"))
   console.log("Deployed sandbox-mcp triggers (1.00 sec)\\n  https://sandbox-mcp.me.workers.dev\\n");
 `;

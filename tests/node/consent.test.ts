@@ -192,7 +192,7 @@ describe("a person", () => {
     }, url);
     await button.waitFor();
     await above.mouse.move(x, y);
-    // The page may close before it has answered the browser's driver.
+    // The page may close before it has replied to the browser's driver.
     await Promise.all([above.waitForEvent("close"), above.mouse.down().catch(() => undefined)]);
     await page.mouse.click(x, y);
     await sleep(1500);

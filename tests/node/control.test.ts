@@ -86,7 +86,7 @@ describe("a control server that code has replaced", () => {
     ["nested", /values/],
     ["keys", /values/],
     ["bigint", /sent a bigint/],
-    ["answers", /sent a response without a request/],
+    ["unrequested", /sent a response without a request/],
     ["references", /references/],
     ["blanks", /in a form that the control server never uses/],
     ["binary", /binary/],

@@ -266,7 +266,7 @@ describe("a port", () => {
     socket.terminate();
   });
 
-  it("cannot answer a later request with a response that was sent before that request", async () => {
+  it("cannot respond to a later request with a response that was sent before that request", async () => {
     const hostile = await TestSandbox.start(engine);
     const program = [
       "import os, socket, threading, time",

@@ -80,16 +80,16 @@ it("requests without a response take little memory, and other sandboxes get thei
   let peak = before;
   let isOver = false;
   const attack = attacker.run(flood(8, 200_000)).finally(() => (isOver = true));
-  let answered = 0;
+  let responses = 0;
   while (!isOver) {
     const { stdout } = await neighbour.run("curl -sS http://internet.test/");
     expect(stdout).toBe("hello");
-    answered += 1;
+    responses += 1;
     peak = Math.max(peak, process.memoryUsage().rss);
     await sleep(PAUSE_MS);
   }
   await attack;
-  expect(answered).toBeGreaterThan(0);
+  expect(responses).toBeGreaterThan(0);
   expect((peak - before) / MIB).toBeLessThan(200);
   // The flood does not delay later requests.
   await expect
@@ -202,13 +202,13 @@ it.each([
 
 it("the engine looks up no name for a client that disconnected while the look-up waited", async () => {
   const lookups: string[] = [];
-  const answers: (() => void)[] = [];
+  const pending: (() => void)[] = [];
   const { resolve } = boundedLookups({
     allowAddresses: new Map(),
     env: {},
     resolve: async (host) => {
       lookups.push(host);
-      await new Promise<void>((answer) => answers.push(answer));
+      await new Promise<void>((finish) => pending.push(finish));
       return [host];
     },
   });
@@ -220,10 +220,10 @@ it("the engine looks up no name for a client that disconnected while the look-up
   const outcomes = await Promise.allSettled(abandoned);
   expect(outcomes.every(({ status }) => status === "rejected")).toBe(true);
   await expect(resolve?.("late", abandoning.signal)).rejects.toThrow("has disconnected");
-  for (const answer of answers.splice(0)) answer();
+  for (const finish of pending.splice(0)) finish();
   await Promise.all(first);
-  await expect.poll(() => answers.length).toBe(1);
-  answers[0]?.();
+  await expect.poll(() => pending.length).toBe(1);
+  pending[0]?.();
   expect(await last).toEqual(["last"]);
   expect(lookups).toEqual(["a", "b", "c", "d", "last"]);
 });

@@ -98,7 +98,7 @@ it("a directory in which the server cannot search for set-user-id programs is re
   chmodSync(deep, 0o700);
 });
 
-it("a directory inside another sandbox's writable directory, which code there could replace by a link, is refused", async () => {
+it("a directory inside another sandbox's writable directory, which code there could replace with a link, is refused", async () => {
   mkdirSync(join(directory, "outer/inner"), { recursive: true });
   const both = (outer: string, inner: string) => readMounts([outer, inner], directory, []);
   for (const inner of ["outer/inner", "outer/inner:ro"])

@@ -223,7 +223,7 @@ print(body(tunnel, ${large.length}))`;
     "GET /planted-205",
     "GET /planted-304",
   ])(
-    "a response that a host sends without a request, after %s, answers no other request on the Worker's connection",
+    "a response that a host sends without a request, after %s, is not used for another request on the Worker's connection",
     async (line) => {
       const [method, path] = line.split(" ");
       const agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -282,13 +282,13 @@ print(body(tunnel, ${large.length}))`;
   it("refuses a request with thousands of header fields", async () => {
     const script = `
 import socket
-def answer(fields, line):
+def respond(fields, line):
     proxy = socket.create_connection(("127.0.0.1", 3128))
     try:
         proxy.sendall(b"GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n" + line * fields + b"\\r\\n")
         return proxy.recv(12).decode()
     except OSError: return ""
-print(answer(900, b"a:b\\r\\n"), answer(1001, b"a:b\\r\\n"), answer(8000, b"a:\\r\\n"), answer(10000, b"a:b\\r\\n"), sep=";")`;
+print(respond(900, b"a:b\\r\\n"), respond(1001, b"a:b\\r\\n"), respond(8000, b"a:\\r\\n"), respond(10000, b"a:b\\r\\n"), sep=";")`;
     expect(await sandbox.python(script)).toMatchObject({ stdout: "HTTP/1.1 200;;;", stderr: "" });
     expect(receivedRequests).toHaveLength(1);
   });
@@ -482,13 +482,13 @@ describe("hosts that the Worker serves", () => {
     ]);
     expect(stdout).toBe("http://a.wild.test/");
     expect((await sandbox.run("curl -sS -v https://secure.test/ 2>&1 | grep '< HTTP'")).stdout).toContain(
-      "403 sandbox-mcp: secure.test is intercepted",
+      "403 sandbox-mcp: the server intercepts requests to secure.test",
     );
   });
 
   it("stream in both directions, piece by piece", async () => {
     const started = sandbox.run(
-      "(echo first; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo second) | curl -sS -N -T . http://api.internal/ > /tmp/answer & wait",
+      "(echo first; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo second) | curl -sS -N -T . http://api.internal/ > /tmp/response & wait",
     );
     const poll = await sandbox.call("GET", "/outbound");
     const description = JSON.parse(
@@ -508,14 +508,14 @@ describe("hosts that the Worker serves", () => {
     };
     const sent = fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${description.number}`, init);
     push?.enqueue(frame(Buffer.from("early")));
-    await expect.poll(async () => (await sandbox.run("cat /tmp/answer")).stdout).toBe("early");
+    await expect.poll(async () => (await sandbox.run("cat /tmp/response")).stdout).toBe("early");
     await sandbox.run("touch /tmp/go");
     expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("second\n");
     // The frames may be divided anywhere.
     for (const byte of [...frame(Buffer.from(" late")), ...frame()]) push?.enqueue(Uint8Array.of(byte));
     push?.close();
     await Promise.all([sent, started]);
-    expect((await sandbox.run("cat /tmp/answer")).stdout).toBe("early late");
+    expect((await sandbox.run("cat /tmp/response")).stdout).toBe("early late");
   });
 
   it("can be added while the sandbox runs, and their names then resolve in the sandbox", async () => {

@@ -140,12 +140,12 @@ describe("a response", () => {
   ])("is masked without a change of length if it contains the value %s", async (_how, text) => {
     const body = `{"echo": "${text}",\n "more": 1}`;
     const mask = new Mask([basic]);
-    const answer = mask.text(body);
-    expect(answer).toHaveLength(body.length);
+    const masked = mask.text(body);
+    expect(masked).toHaveLength(body.length);
     // The last character of base64 also has bits of the following text.
-    expect(answer).not.toContain(text.slice(0, -1));
-    expect(answer.replace(/\*+/, "").length).toBeLessThan(body.length - text.length + 4);
-    expect((await maskInPieces(body, [basic], [1])).join("")).toBe(answer);
+    expect(masked).not.toContain(text.slice(0, -1));
+    expect(masked.replace(/\*+/, "").length).toBeLessThan(body.length - text.length + 4);
+    expect((await maskInPieces(body, [basic], [1])).join("")).toBe(masked);
     expect(new Headers(mask.headers(new Headers({ location: text }))).get("location")).not.toContain(text);
   });
 
@@ -153,10 +153,10 @@ describe("a response", () => {
     for (const before of ["", "a", "ab", "abc"])
       for (const after of ["", "x", "xy"]) {
         const encoded = btoa(before + VALUE + after);
-        const answer = new Mask([bearer]).text(encoded);
+        const masked = new Mask([bearer]).text(encoded);
         const last = Math.ceil(((before + VALUE).length * 8) / 6);
         const first = Math.floor((before.length * 8) / 6);
-        expect(answer).toBe(encoded.slice(0, first) + "*".repeat(last - first) + encoded.slice(last));
+        expect(masked).toBe(encoded.slice(0, first) + "*".repeat(last - first) + encoded.slice(last));
       }
   });
 
@@ -176,8 +176,8 @@ describe("a response", () => {
           const spelled = (one: string, index: number) =>
             isEscaped[index] || one === "\\" ? escape(one) : one;
           const text = [...VALUE].map(spelled).join("");
-          const answer = (await maskInPieces(around + text + around, [bearer], lengths)).join("");
-          expect(answer).toBe(around + "*".repeat(text.length) + around);
+          const masked = (await maskInPieces(around + text + around, [bearer], lengths)).join("");
+          expect(masked).toBe(around + "*".repeat(text.length) + around);
         },
       ),
     );
@@ -194,8 +194,8 @@ describe("a response", () => {
       all((one) => `%${hex(one)}`),
       all((one) => `\\u00${hex(one)}`).replace("\\u0041", "A"),
     ]) {
-      const answer = new Mask([secretOf({}, { value })]).text(`${before}${text}.`);
-      expect(answer.slice(-text.length - 1)).toBe(`${"*".repeat(text.length)}.`);
+      const masked = new Mask([secretOf({}, { value })]).text(`${before}${text}.`);
+      expect(masked.slice(-text.length - 1)).toBe(`${"*".repeat(text.length)}.`);
     }
   });
 
@@ -203,10 +203,10 @@ describe("a response", () => {
     "is masked completely if %s comes before the value, like the start of an escape",
     (before) => {
       for (const first of ["1", "s", '"', ";"]) {
-        const answer = new Mask([secretOf({}, { value: first + VALUE })]).text(
+        const masked = new Mask([secretOf({}, { value: first + VALUE })]).text(
           `a=${before}${first}${VALUE}.`,
         );
-        expect(answer).toBe(`a=${"*".repeat(before.length + 1 + VALUE.length)}.`);
+        expect(masked).toBe(`a=${"*".repeat(before.length + 1 + VALUE.length)}.`);
       }
     },
   );
@@ -234,10 +234,10 @@ describe("a response", () => {
         fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 }),
         async (parts, lengths) => {
           const body = parts.join("");
-          const answer = (await maskInPieces(body, [bearer, other], lengths)).join("");
-          expect(answer).toBe(new Mask([bearer, other]).text(body));
-          expect(answer).not.toContain(VALUE);
-          expect(answer).not.toContain(other.value);
+          const masked = (await maskInPieces(body, [bearer, other], lengths)).join("");
+          expect(masked).toBe(new Mask([bearer, other]).text(body));
+          expect(masked).not.toContain(VALUE);
+          expect(masked).not.toContain(other.value);
         },
       ),
     );

@@ -139,7 +139,7 @@ describe("Cloudflare Access", () => {
     expect(page.status).toBe(403);
     expect(page.text).toContain("Cloudflare Access did not identify you");
     expect(page.text).not.toContain("<form");
-    expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
+    expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_identified" }]);
     // The form is refused, too, on a page that another person opened.
     const visit = await openConsentPage(server, await signAssertion());
     const response = await submit(visit, "ada@example.com", headers);

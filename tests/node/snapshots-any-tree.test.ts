@@ -69,7 +69,7 @@ function take(root: string, action: typeof step extends fc.Arbitrary<infer T> ? 
       writeFileSync(pathBytes, action.text);
       chmodSync(pathBytes, action.mode);
     }
-    // As text, because Node replaces a negative number by the current time.
+    // As text, because Node replaces a negative number with the current time.
     lutimesSync(pathBytes, String(action.mtime), String(action.mtime));
   } catch {
     // The step is impossible here.

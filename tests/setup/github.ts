@@ -37,7 +37,7 @@ export async function startGitHub(): Promise<FakeGitHub> {
   const codes = new Map<string, Grant>();
   const tokens = new Map<string, Grant>();
   const { server, origin } = await serveOnLoopback((request, response) => {
-    void answer(request, response).catch(() => response.destroy());
+    void respond(request, response).catch(() => response.destroy());
   });
   const github: FakeGitHub = {
     origin,
@@ -47,7 +47,7 @@ export async function startGitHub(): Promise<FakeGitHub> {
     close: () => void server.close(),
   };
 
-  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async function respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? "", origin);
     github.requestedPaths.push(url.pathname);
     if (url.pathname === "/login/oauth/authorize") return authorize(url, response);

@@ -23,7 +23,7 @@ const attacks: Record<string, () => string | Buffer> = {
   keys: () => `{${Array.from({ length: 1_000_000 }, (_, n) => `"k${n}":1`).join(",")}}`,
   numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
   bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
-  answers: () => '["resolve",123456,1]',
+  unrequested: () => '["resolve",123456,1]',
   references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
   blanks: () => '[ "push", 1 ]',
   binary: () => Buffer.alloc(1000),
@@ -80,22 +80,22 @@ function readAttack(): string | undefined {
 const releases: Record<string, number> = { output: 1, churn: 1, unreleased: 0 };
 
 /** Attacks in responses to the Worker's requests. */
-const answers = new Set(["keys", "numbers"]);
+const expensiveReplies = new Set(["keys", "numbers"]);
 
 /** An attack with this name responds with the JSON after it. */
-const ANSWER = "answer ";
+const REPLY = "reply ";
 
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
-  if (answers.has(name)) return answer(peer, () => message as string);
+  if (expensiveReplies.has(name)) return reply(peer, () => message as string);
   // Contexts that the SDK would keep in memory because their deletion fails, and code without output.
   if (name === "contexts") {
     const large = () => `{"id":"${++contextCount}","cwd":"${"x".repeat(8 * MIB)}"}`;
-    return answer(peer, large, /delete/i);
+    return reply(peer, large, /delete/i);
   }
-  if (name.startsWith(ANSWER)) {
+  if (name.startsWith(REPLY)) {
     writeFileSync("/var/tmp/current-attack", name);
-    return answer(peer, () => name.slice(ANSWER.length));
+    return reply(peer, () => name.slice(REPLY.length));
   }
   const binary = typeof message !== "string" && name === "binary";
   let count = 0;
@@ -127,7 +127,7 @@ function pulled(text: string): number | undefined {
 }
 
 /** @param failing calls that fail instead */
-function answer(peer: WebSocket, value: () => string, failing?: RegExp): void {
+function reply(peer: WebSocket, value: () => string, failing?: RegExp): void {
   const failed = new Set<number>();
   let calls = 0;
   peer.on("error", () => undefined);

@@ -1,6 +1,6 @@
 /**
- * Runs in a sandbox in place of sandboxd, as code can do: `node hostile-sandboxd.cjs FLOOD`. FLOOD is one of `messages`, or
- * `responses` for all of `answers`. Creates /tmp/ready when it listens.
+ * Runs in a sandbox in place of sandboxd, as code can do: `node hostile-sandboxd.cjs FLOOD`. FLOOD is a key of `messages`, or
+ * `responses` for all responses below. Creates /tmp/ready when it listens.
  */
 const { createServer } = require("node:http");
 const { readFileSync, readdirSync, unlinkSync, writeFileSync } = require("node:fs");
@@ -16,7 +16,7 @@ const filled = (begin, item, end) =>
   begin + item.repeat(Math.floor((8 * MIB - begin.length - end.length) / item.length)) + end;
 
 /** The responses by path. That of a listing depends on its directory. Other paths get an empty object. */
-const answers = {
+const responses = {
   "/list values": () => filled('{"entries":[', "{},", "{}]}"),
   "/list depth": () => filled('{"entries":', "[", ""),
   "/list keys": () => `{${Array.from({ length: 16_000 }, (_, n) => `"${n}${"k".repeat(500)}":1`).join(",")}}`,
@@ -59,8 +59,8 @@ const server = createServer(async (request, response) => {
   }
   if (path === "/snapshot" && request.method === "GET") return response.end('{"isRestoring":false}');
   if (path === "/list pieces") return sendPieces(response);
-  const answer = flood === "responses" && answers[path];
-  if (answer && !generated.has(path)) generated.set(path, Buffer.from(answer()));
+  const makeResponse = flood === "responses" && responses[path];
+  if (makeResponse && !generated.has(path)) generated.set(path, Buffer.from(makeResponse()));
   response.end(generated.get(path) ?? "{}");
 });
 

@@ -56,7 +56,7 @@ count(fs.promises, ["open"], isCreating);
 count(require("node:child_process"), ["execFile", "spawn"]);
 const { end } = require("node:http").ServerResponse.prototype;
 require("node:http").ServerResponse.prototype.end = function (...args) {
-  step("answer");
+  step("response");
   return Reflect.apply(end, this, args);
 };
 

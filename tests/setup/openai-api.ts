@@ -42,8 +42,15 @@ export async function startOpenAIAPI(
     const finish_reason = "tool_calls" in message ? "tool_calls" : "stop";
     const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 };
     const choices = [{ index: 0, message, finish_reason, logprobs: null }];
-    const answer = { id: crypto.randomUUID(), object: "chat.completion", created: 1, model, choices, usage };
-    response.setHeader("content-type", "application/json").end(JSON.stringify(answer));
+    const completion = {
+      id: crypto.randomUUID(),
+      object: "chat.completion",
+      created: 1,
+      model,
+      choices,
+      usage,
+    };
+    response.setHeader("content-type", "application/json").end(JSON.stringify(completion));
   });
   const port = await listen(server);
   return {

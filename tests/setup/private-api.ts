@@ -53,8 +53,8 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
       // Never responds, and lists the end of the connection too.
       if (url === "/silent")
         return void response.on("close", () => arrived.push({ host, url: `${url} closed`, body: "" }));
-      if (request.url?.startsWith("/smart.git/")) answerGit(repository, request, body, response);
-      else answer(repository, request, response);
+      if (request.url?.startsWith("/smart.git/")) respondAsGit(repository, request, body, response);
+      else respond(repository, request, response);
     },
   );
   // Two test files read the list at the same time: one for hosts that begin with `smart`, and one for all others.
@@ -80,7 +80,11 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
   };
 }
 
-function answer(repository: string, { url = "/", headers }: IncomingMessage, response: ServerResponse): void {
+function respond(
+  repository: string,
+  { url = "/", headers }: IncomingMessage,
+  response: ServerResponse,
+): void {
   const { authorization = "", host } = headers;
   const { pathname, searchParams } = new URL(url, "https://any.test");
   const credential = host === "a.query.test" ? (searchParams.get("key") ?? "") : authorization;
@@ -140,7 +144,7 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
 }
 
 /** Serves git's smart protocol to requests with a password that begins with `good-`. Repeats the password in a header. */
-function answerGit(
+function respondAsGit(
   repository: string,
   { url = "/", headers }: IncomingMessage,
   body: Buffer,

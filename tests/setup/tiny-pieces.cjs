@@ -66,7 +66,7 @@ function visit() {
     else flood(socket, CHUNK);
   };
   let counted = 0;
-  const end = () => process.exit(console.log("answered", counted));
+  const end = () => process.exit(console.log("responses", counted));
   for (let count = 0; count < Number(sockets); count++) open();
   setTimeout(end, Number(seconds) * 1000);
 }

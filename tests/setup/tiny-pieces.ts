@@ -25,6 +25,6 @@ export async function startFloodablePreview(
   return async (visit) => {
     const words = ["visit", port, host, ...visit.map(String)];
     const { stdout } = await promisify(execFile)(process.execPath, [program, ...words]);
-    return Number(/answered (\d+)/.exec(stdout)?.[1]);
+    return Number(/responses (\d+)/.exec(stdout)?.[1]);
   };
 }

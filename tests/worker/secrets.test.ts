@@ -45,11 +45,11 @@ describe("code in a sandbox uses an API whose secret is not in the sandbox", () 
       'curl -sS -H "authorization: Bearer $PRIVATE_API_KEY" https://api.private.test/echo',
     ],
   ])("by %s", async (_client, command) => {
-    const answer = JSON.parse(await sh(command));
+    const response = JSON.parse(await sh(command));
     expect(await takeArrived()).toEqual([
       { host: "api.private.test", url: "/echo", authorization: BEARER, body: "" },
     ]);
-    expect(answer.given).toBe(`Bearer ${MASKED}`);
+    expect(response.given).toBe(`Bearer ${MASKED}`);
   });
 
   it("by npm, and by Go, Java, requests and httpx if the machine has them", async () => {
@@ -104,8 +104,8 @@ END
   });
 
   it("by a parameter of the query, and with a body", async () => {
-    const answer = await sh("curl -sS -d asked 'https://a.query.test/echo?x=1&key=mine'");
-    expect(JSON.parse(answer).given).toBe(MASKED);
+    const response = await sh("curl -sS -d asked 'https://a.query.test/echo?x=1&key=mine'");
+    expect(JSON.parse(response).given).toBe(MASKED);
     const url = `/echo?x=1&key=${encodeURIComponent(VALUE)}`;
     expect(await takeArrived()).toMatchObject([{ host: "a.query.test", url, body: "asked" }]);
   });
@@ -172,8 +172,8 @@ it("the proxy keeps the bytes of non-ASCII headers in both directions", async ()
   expect(await sh(`curl -sS ${shown} 'https://api.private.test/raw/${encodeURIComponent(head)}'`)).toBe(
     "é文.pdf 200",
   );
-  const answer = JSON.parse(await sh("curl -sS -H 'x-name: é文' https://api.private.test/echo"));
-  expect(answer.name).toBe("c3a9e69687");
+  const response = JSON.parse(await sh("curl -sS -H 'x-name: é文' https://api.private.test/echo"));
+  expect(response.name).toBe("c3a9e69687");
 });
 
 describe("an unusual request", () => {
@@ -272,10 +272,10 @@ describe("the value of a secret", () => {
   });
 
   it("is masked completely in a response to a request for a range", async () => {
-    const answer = JSON.parse(
+    const response = JSON.parse(
       await sh("curl -sS -r 0-9 -H 'accept-encoding: gzip' https://api.private.test/echo"),
     );
-    expect(answer).toEqual({ given: `Bearer ${MASKED}`, accept: "identity" });
+    expect(response).toEqual({ given: `Bearer ${MASKED}`, accept: "identity" });
   });
 
   it("is not sent along a redirect to another host", async () => {

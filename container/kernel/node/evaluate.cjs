@@ -110,7 +110,7 @@ function prepare(code) {
   return dynamicImports(staticImports(code));
 }
 
-/** Replaces each `import(` in code by our function. It leaves `import(` in strings, comments and patterns unchanged. */
+/** Replaces each `import(` in code with our function. It leaves `import(` in strings, comments and patterns unchanged. */
 function dynamicImports(code) {
   let text = code;
   for (const found of [...code.matchAll(DYNAMIC)].toReversed()) {

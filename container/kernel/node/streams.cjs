@@ -3,7 +3,7 @@
  * Where a JavaScript kernel's output goes.
  *
  * The real process.stdout is the executor's protocol channel. While a cell runs, the executor replaces its `write` to capture the
- * output. Then the executor restores `write` and sends its reply by console.log. We replace process.stdout by a proxy, whose
+ * output. Then the executor restores `write` and sends its reply by console.log. We replace process.stdout with a proxy, whose
  * `write` is an accessor. The setter keeps the function that the executor sets, because node.cjs writes the run's document with
  * it. The getter returns our function, or the function that the cell has set. After the executor has restored `write`, its
  * console.log goes to the real stream.

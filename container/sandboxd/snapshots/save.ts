@@ -248,7 +248,7 @@ function isInstalling(root: string): boolean {
   return inodes.some((inode) => locks.includes(`:${inode} `));
 }
 
-/** Replaces the package manager's files by their last saved state, because their state during an installation is inconsistent. */
+/** Replaces the package manager's files with their last saved state, because their state during an installation is inconsistent. */
 function restoreSystemEntries(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
   const isOfSystem = (path: string) => kindOf(path) === "system";
   const entries = new Map(seen.map((entry) => [entry.path, entry]));

@@ -95,7 +95,7 @@ const REQUESTS: [string, string, RequestInit][] = [
 ];
 
 /** Sends a request, and checks that the response contains no internal details. */
-async function answerTo(path: string, init: RequestInit) {
+async function responseTo(path: string, init: RequestInit) {
   const request = new Request(new URL(path, ORIGIN), init);
   const response = await worker.fetch(request, broken, createExecutionContext());
   const text = await response.text();
@@ -122,7 +122,7 @@ describe("when KV refuses operations", () => {
     "a request that needs KV gets 503 with Retry-After, without internal details: %s",
     async (_what, path, init) => {
       fault = refuse;
-      expect(await answerTo(path, init)).toEqual(UNAVAILABLE);
+      expect(await responseTo(path, init)).toEqual(UNAVAILABLE);
       expect(operations).toHaveLength(1);
     },
   );
@@ -132,8 +132,8 @@ describe("when KV never responds", () => {
   it("registrations, tokens, pages and calls with an OAuth token get the same 503 within 15 seconds", async () => {
     fault = hang;
     const began = Date.now();
-    const answers = await Promise.all(REQUESTS.map(([, path, init]) => answerTo(path, init)));
-    expect(answers).toEqual(REQUESTS.map(() => UNAVAILABLE));
+    const responses = await Promise.all(REQUESTS.map(([, path, init]) => responseTo(path, init)));
+    expect(responses).toEqual(REQUESTS.map(() => UNAVAILABLE));
     expect(operations).toHaveLength(REQUESTS.length);
     expect(Date.now() - began).toBeLessThan(15_000);
   });

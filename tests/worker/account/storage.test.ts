@@ -99,9 +99,9 @@ describe("the storage of a principal", () => {
     const id = idIn(await caller.call("run_command", { sandbox, command, wait_seconds: 0 }));
     const run = async () => {
       const owner = { principalID: caller.principalID, sandbox };
-      const answer = await (await actorOf(sandbox, caller)).readRun(owner, { id, waitMs: 0 });
-      if (!answer.ok) throw new Error(answer.failure.message);
-      return answer.value.run;
+      const result = await (await actorOf(sandbox, caller)).readRun(owner, { id, waitMs: 0 });
+      if (!result.ok) throw new Error(result.failure.message);
+      return result.value.run;
     };
     await until(async () => (await run()).droppedBytes > 0);
     // RUN_LOG_MAX_MB is 16 in these tests.

@@ -325,12 +325,12 @@ describe("an upload link", () => {
     const created = await owner.call("file_link", { sandbox: name, path: "a", direction: "upload" });
     const { readable, writable } = new IdentityTransformStream();
     const { pathname } = new URL(String(created.structured.url));
-    const answer = owner.http(pathname, { method: "PUT", body: readable });
+    const uploading = owner.http(pathname, { method: "PUT", body: readable });
     const writer = writable.getWriter();
     await writer.write(new Uint8Array(2 * 1024 * 1024));
     await until(() => sh(name, "ls -A").then((names) => names.includes("sandbox-mcp")));
     await owner.call("destroy_sandbox", { sandbox: name });
-    const response = await answer;
+    const response = await uploading;
     expect([response.status, await response.text()]).toEqual([
       503,
       expect.stringContaining("stopped during this call"),
@@ -385,8 +385,10 @@ describe("an upload link", () => {
   it("accepts one of many simultaneous uploads", async () => {
     const path = await link("raced", { direction: "upload" });
     const bodies = Array.from({ length: 8 }, (_, n) => String(n).repeat(500_000));
-    const answers = await Promise.all(bodies.map((body) => owner.http(path, { method: "PUT", body })));
-    const words = await Promise.all(answers.map(async (answer) => `${answer.status} ${await answer.text()}`));
+    const responses = await Promise.all(bodies.map((body) => owner.http(path, { method: "PUT", body })));
+    const words = await Promise.all(
+      responses.map(async (response) => `${response.status} ${await response.text()}`),
+    );
     expect(words.filter((word) => word.startsWith("201"))).toHaveLength(1);
     expect(words.filter((word) => /^409 .*Another upload|^410 .*already used/.test(word))).toHaveLength(7);
     expect(await sh(sandbox, "fold -w 1000 raced | sort -u | wc -l; stat -c %s raced")).toBe("1\n500000\n");

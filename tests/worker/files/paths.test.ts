@@ -57,13 +57,13 @@ it("the server writes, reads, lists and deletes files with any name, or returns 
         const path = pathOf(`any/${encoded}`);
         const { pathname } = new URL(path, "http://x");
         if (!pathname.startsWith(pathOf("any/")) || pathname === pathOf("any/")) return;
-        const answer = await owner.http(path, { method: "PUT", body: bytes });
-        if (answer.status !== 200) {
-          await refusal(answer);
+        const response = await owner.http(path, { method: "PUT", body: bytes });
+        if (response.status !== 200) {
+          await refusal(response);
           return;
         }
         written++;
-        const stored = await answer.json<{ path: string; size: number }>();
+        const stored = await response.json<{ path: string; size: number }>();
         expect(stored.size).toBe(bytes.length);
         const got = await owner.http(path);
         expect([got.status, new Uint8Array(await got.arrayBuffer())]).toEqual([200, bytes]);
@@ -94,9 +94,9 @@ it("the server writes only below /workspace and /tmp without sandbox:exec, with 
     fc.asyncProperty(fc.array(part, { minLength: 1, maxLength: 3 }), async (parts) => {
       const names = parts.map((name) => encodeURIComponent(name.toWellFormed()));
       const path = pathOf(`..%2f..%2f${names.join("%2f")}/x`);
-      const answer = await writer.http(path, { method: "PUT", body: "x" });
-      if (answer.status === 200) written.push((await answer.json<{ path: string }>()).path);
-      else refusals.add((await refusal(answer)).includes("sandbox:exec"));
+      const response = await writer.http(path, { method: "PUT", body: "x" });
+      if (response.status === 200) written.push((await response.json<{ path: string }>()).path);
+      else refusals.add((await refusal(response)).includes("sandbox:exec"));
     }),
     { numRuns: 30 },
   );
@@ -120,17 +120,20 @@ it("the server refuses names that are too long, contain NUL, or are not UTF-8", 
 
 it("the server reads files of /proc, which report the size 0", async () => {
   await sh(sandbox, "true");
-  const answer = await owner.http(pathOf("/proc/sys/kernel/ostype"));
-  expect([answer.status, await answer.text()]).toEqual([200, "Linux\n"]);
-  expect(answer.headers.get("content-length")).toBe("6");
+  const response = await owner.http(pathOf("/proc/sys/kernel/ostype"));
+  expect([response.status, await response.text()]).toEqual([200, "Linux\n"]);
+  expect(response.headers.get("content-length")).toBe("6");
 });
 
 it("the server refuses a loop of symbolic links", async () => {
   await sh(sandbox, "ln -sfn circle circle");
   for (const method of ["GET", "PUT"]) {
     const body = method === "PUT" ? "x" : undefined;
-    const answer = await owner.http(pathOf("circle"), { method, body });
-    expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining("symbolic links")]);
+    const response = await owner.http(pathOf("circle"), { method, body });
+    expect([response.status, await response.text()]).toEqual([
+      400,
+      expect.stringContaining("symbolic links"),
+    ]);
   }
 });
 
@@ -181,8 +184,8 @@ it("a file with a time that no date can hold is listed and served with the neare
 it("the server does not create a sandbox to read or remove a file", async () => {
   const name = "paths-misspelt";
   for (const method of ["GET", "HEAD", "DELETE"]) {
-    const answer = await owner.http(`/sandboxes/${name}/files/x`, { method });
-    expect(answer.status).toBe(404);
+    const response = await owner.http(`/sandboxes/${name}/files/x`, { method });
+    expect(response.status).toBe(404);
   }
   const linked = await owner.call("file_link", { sandbox: name, path: "x" });
   expect([linked.isError, linked.text]).toEqual([true, expect.stringContaining("not running")]);

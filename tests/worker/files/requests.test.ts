@@ -21,8 +21,8 @@ it("a request is not repeated in the next container, and its error says that the
   const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
   const request = sandboxd.withWorkspace(lifecycle);
   const { signal } = new AbortController();
-  const answer = request("/files", { method: "PUT", body: "more" }, signal, (response) => response.text());
-  const failed = answer.then(
+  const sending = request("/files", { method: "PUT", body: "more" }, signal, (response) => response.text());
+  const failed = sending.then(
     (text) => text,
     (error: unknown) => error,
   );
@@ -34,7 +34,7 @@ it("a request is not repeated in the next container, and its error says that the
   expect(requests).toHaveLength(1);
 });
 
-it("few requests are open at once, the others wait for their turn, and all are answered", async () => {
+it("few requests are open at once, the others wait for their turn, and all get a response", async () => {
   const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   let [open, most] = [0, 0];
   const port = {
@@ -50,10 +50,10 @@ it("few requests are open at once, the others wait for their turn, and all are a
   const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
   const request = sandboxd.withWorkspace(lifecycle);
   const { signal } = new AbortController();
-  const answers = await Promise.all(
+  const responses = await Promise.all(
     Array.from({ length: 1000 }, () => request("/list", {}, signal, (response) => response.text())),
   );
-  expect(new Set(answers)).toEqual(new Set(["found"]));
+  expect(new Set(responses)).toEqual(new Set(["found"]));
   expect(most).toBeGreaterThan(1);
   expect(most).toBeLessThan(100);
 });

@@ -162,12 +162,12 @@ describe("a preview on this machine", () => {
       params: { name: "expose_port", arguments: { sandbox: "addressed", port: 8000 } },
     });
     const headers = { host: "127.0.0.1:8787", ...mcpHeaders(owner.token) };
-    const answer = await visit(
+    const response = await visit(
       "http://127.0.0.1:8787/mcp",
       { method: "POST", headers, body },
       { PREVIEW_HOST: undefined },
     );
-    const page = await answer.text();
+    const page = await response.text();
     const [url = ""] = /http:[^\s"\\]+/.exec(page) ?? [];
     expect(url).toMatch(/^http:\/\/8000-addressed-[a-z2-7]{16}-[a-z0-9]{25}\.localhost:8787\/$/);
     expect((await visit(url, {}, { PREVIEW_HOST: undefined })).status).toBe(503);

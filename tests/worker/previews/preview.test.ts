@@ -301,10 +301,10 @@ describe("a sandbox with an open preview", () => {
   it("stays usable while its previews have their maximum of connections", async () => {
     await startServer(idle, 8000);
     const url = await expose({ sandbox: idle, port: 8000 });
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 200 }, () => visit(url, { headers: { upgrade: "websocket" } })),
     );
-    const sockets = answers.flatMap(({ webSocket }) => webSocket ?? []);
+    const sockets = responses.flatMap(({ webSocket }) => webSocket ?? []);
     expect(sockets.length).toBe(192);
     expect(await sh(idle, "echo works")).toBe("works\n");
     for (const socket of sockets) {

@@ -340,11 +340,11 @@ describe("the resource of a run", () => {
     expect((await listAll(owner)).map(({ uri }) => uri)).toContain(`sandbox://runs/${id}/`);
     expect(await complete(RUNS, "name", "art", { id })).toContain("artifacts/changes.diff");
     const narrow = await principal("resources-narrow", ["sandbox:read"]);
-    const answer = await narrow.post({
+    const response = await narrow.post({
       method: "resources/read",
       params: { uri: `sandbox://runs/${id}/log` },
     });
-    expect([answer.status, JSON.stringify(answer.messages)]).toEqual([
+    expect([response.status, JSON.stringify(response.messages)]).toEqual([
       403,
       expect.stringContaining("tasks:run"),
     ]);

@@ -43,8 +43,8 @@ describe("a service", () => {
     await sh(sandbox, "true");
     let id = await waitForStart(sandbox);
     const url = await expose({ sandbox, port: 8000 });
-    const answers = () => until(async () => (await visit(url)).status === 200);
-    await answers();
+    const untilResponding = () => until(async () => (await visit(url)).status === 200);
+    await untilResponding();
     await until(async () => (await resultText(id)).includes('"GET / HTTP/1.1" 200'));
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     const ends = {
@@ -60,11 +60,11 @@ describe("a service", () => {
       expect(await resultText(id)).toContain("state: lost");
       await sh(sandbox, "true");
       id = await waitForStart(sandbox, id);
-      await answers();
+      await untilResponding();
     }
     // A new actor continues the service.
     await evict(sandbox);
-    await answers();
+    await untilResponding();
     expect((await configure(sandbox)).start_id).toBe(id);
     expect(await configure(sandbox, "")).toMatchObject({ start: "none" });
     await until(async () => (await resultText(id)).includes("state: cancelled"));

@@ -83,11 +83,11 @@ describe("the JSON of a body", () => {
   ])("is refused with 400 if it is invalid: %s", async (_, body, problem) => {
     const response = await appWith()("/mcp", { ...post(""), body });
     expect(response.status).toBe(400);
-    const answer = await response.text();
-    expect(JSON.parse(answer)).toMatchObject({ jsonrpc: "2.0", id: null, error: { code: -32700 } });
-    expect(answer).toContain(problem);
+    const text = await response.text();
+    expect(JSON.parse(text)).toMatchObject({ jsonrpc: "2.0", id: null, error: { code: -32700 } });
+    expect(text).toContain(problem);
     expect(logs.entries()).toMatchObject([{ status: 400, reason: "bad_body" }]);
-    expect(answer + logs.text()).not.toContain("secret-in-body");
+    expect(text + logs.text()).not.toContain("secret-in-body");
   });
 
   it("is accepted if a character is split between two chunks, or it begins with a byte order mark", async () => {
@@ -121,14 +121,14 @@ describe("an unexpected error", () => {
       const body = { ...LIST, id };
       const response = await appWith({}, { createMCPServer })("/mcp", post(body));
       expect(response.status).toBe(500);
-      const answer = await response.text();
+      const text = await response.text();
       const ref = response.headers.get("x-request-id");
-      expect(JSON.parse(answer)).toEqual({
+      expect(JSON.parse(text)).toEqual({
         jsonrpc: "2.0",
         id,
         error: { code: -32603, message: `Internal error (ref ${ref})` },
       });
-      expect(answer).not.toMatch(/secret|TypeError|at /);
+      expect(text).not.toMatch(/secret|TypeError|at /);
       expect(logs.entries().at(-1)).toMatchObject({
         event: "error",
         level: "error",
@@ -192,9 +192,9 @@ describe("the content of a body", () => {
   ])("is refused if a string that the response would repeat is too long: %s", async (_what, message) => {
     const response = await post1(JSON.stringify(message));
     expect(response.status).toBe(400);
-    const answer = await response.text();
-    expect(answer).toContain("at most 16384 characters");
-    expect(answer.length).toBeLessThan(300);
+    const text = await response.text();
+    expect(text).toContain("at most 16384 characters");
+    expect(text.length).toBeLessThan(300);
   });
 
   it("may be a batch of calls with many variables each", async () => {

@@ -109,11 +109,11 @@ describe("anthropic.internal", () => {
     await until(async () => Number(await startedCount()) === MAX_IN_FLIGHT);
     const real = curlArguments(key, { messages: [{ role: "user", content: "hi" }] });
     const busy = async () => {
-      const [status, answer] = await ask(sandbox, "/v1/messages", `-i ${real}`);
+      const [status, response] = await ask(sandbox, "/v1/messages", `-i ${real}`);
       expect(status).toBe("429");
-      expect(answer).toMatch(/^retry-after: \d+\r$/im);
-      expect(answer).not.toMatch(/^x-should-retry/im);
-      expect(JSON.parse(answer.slice(answer.indexOf("{")))).toEqual({
+      expect(response).toMatch(/^retry-after: \d+\r$/im);
+      expect(response).not.toMatch(/^x-should-retry/im);
+      expect(JSON.parse(response.slice(response.indexOf("{")))).toEqual({
         type: "error",
         error: { type: "rate_limit_error", message: expect.stringContaining("under way") },
       });
@@ -214,10 +214,10 @@ describe("a request of a running task", () => {
           isSent = isAnnounced ? pieces.length === 0 : !piece;
         },
       });
-      const answer = send("/v1/messages", body, length, agent.signal);
+      const response = send("/v1/messages", body, length, agent.signal);
       await until(() => isSent);
       agent.abort();
-      expect((await answer)?.status).toBe(502);
+      expect((await response)?.status).toBe(502);
     });
     expect(tokens).toBe(7000 + Math.ceil(bytes.length / 3));
   });
@@ -360,8 +360,8 @@ describe("the count of tokens", () => {
 
   it("is read from a response of any length, with any line breaks", () => {
     const content = [{ type: "text", text: `"usage": {"input_tokens": 999} ${"y".repeat(600_000)}` }];
-    const answer = { content, usage: { input_tokens: 4000, output_tokens: 200 } };
-    for (const text of [JSON.stringify(answer), JSON.stringify(answer, undefined, 2)])
+    const response = { content, usage: { input_tokens: 4000, output_tokens: 200 } };
+    for (const text of [JSON.stringify(response), JSON.stringify(response, undefined, 2)])
       expect(counterOf(text, 999).tokens).toBe(4200);
   });
 });

@@ -24,26 +24,26 @@ const remove = (id: string, caller = owner) => caller.http(`/tasks/${id}/result`
 
 describe("POST /execute", () => {
   it("returns the result, which is also stored", async () => {
-    const [status, answer] = await json(
+    const [status, result] = await json(
       await owner.http("/execute", post({ task: "[[write]] Write", timeout: 60_000 })),
     );
     expect(status).toBe(200);
-    expect(answer).toMatchObject({
+    expect(result).toMatchObject({
       success: true,
       output: "It is written.",
       stderr: "",
       stdout: expect.stringContaining("Write a.txt\n"),
     });
-    const [storedStatus, stored] = await json(await owner.http(`/tasks/${answer.taskId}/result`));
+    const [storedStatus, stored] = await json(await owner.http(`/tasks/${result.taskId}/result`));
     expect(storedStatus).toBe(200);
     expect(stored).toMatchObject({
-      ...answer,
+      ...result,
       timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
     });
-    expect((await owner.http(`/tasks/${answer.taskId}/result?strict=1`)).status).toBe(200);
-    expect((await owner.call("get_result", { id: answer.taskId })).text).toContain("It is written.");
+    expect((await owner.http(`/tasks/${result.taskId}/result?strict=1`)).status).toBe(200);
+    expect((await owner.call("get_result", { id: result.taskId })).text).toContain("It is written.");
     const headers = { accept: "text/event-stream" };
-    const events = await (await owner.http(`/tasks/${answer.taskId}/result`, { headers })).text();
+    const events = await (await owner.http(`/tasks/${result.taskId}/result`, { headers })).text();
     expect(events).toMatch(
       /^event: task\n[^\n]*"status":"succeeded".*^event: output\n.*Write a\.txt.*^event: result\n.*It is written/ms,
     );
@@ -144,8 +144,8 @@ describe("POST /execute", () => {
   const matching = (words: RegExp): string => expect.stringMatching(words);
 
   it.each<[body: unknown, error: string]>([
-    ['{"task": "x"', "Request body is not JSON"],
-    ["", "Request body is not JSON"],
+    ['{"task": "x"', "The request body is not JSON"],
+    ["", "The request body is not JSON"],
     [{}, NEITHER],
     [{ task: "  " }, NEITHER],
     [{ task: 5 }, NEITHER],
@@ -260,7 +260,7 @@ it("DELETE /tasks/:taskId/result deletes a result with its log, files and list e
   const { taskId } = await execute();
   expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
   const other = await principal("rest-other", ["tasks:run"]);
-  const missing = [404, { error: "Task result not found" }];
+  const missing = [404, { error: "You have no task with this id. Its record may have expired." }];
   expect(await json(await other.http(`/tasks/${taskId}/result`))).toEqual(missing);
   expect((await remove(taskId, other)).status).toBe(404);
   const command = await owner.call("run_command", { sandbox: "rest-waits", command: "true" });
@@ -280,9 +280,9 @@ it("DELETE /tasks/:taskId/result deletes a result with its log, files and list e
 
 describe("a question", () => {
   it("is answered by a program in a new sandbox, and the answer is stored", async () => {
-    const [status, answer] = await ask("[[product]] What is 6 times 7?");
+    const [status, result] = await ask("[[product]] What is 6 times 7?");
     expect(status).toBe(200);
-    expect(answer).toMatchObject({
+    expect(result).toMatchObject({
       success: true,
       status: "succeeded",
       language: "python",
@@ -293,9 +293,9 @@ describe("a question", () => {
       images: [],
       tokens: { input: 10, output: 5 },
     });
-    const { taskId: id } = answer;
+    const { taskId: id } = result;
     const [, stored] = await resultOf(id);
-    expect(stored).toMatchObject({ ...answer, timestamp: expect.any(String) });
+    expect(stored).toMatchObject({ ...result, timestamp: expect.any(String) });
     expect((await owner.call("get_result", { id })).text).toBe(
       "python:\n```\nanswer = 6 * 7\nprint(answer)\n```\nstdout: 42",
     );

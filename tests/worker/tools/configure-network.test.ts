@@ -157,10 +157,10 @@ describe("a container with more access than allowed", () => {
   afterEach(() => vi.restoreAllMocks());
 
   /** Makes the platform respond like Cloudflare for containers that were started with direct internet access. */
-  async function enforceBy(sandbox: string, answer: (policy: NetworkPolicy) => Promise<boolean>) {
+  async function enforceBy(sandbox: string, enforce: (policy: NetworkPolicy) => Promise<boolean>) {
     const platform = await runInActor(sandbox, (actor) => actor["networkPlatform"]);
     vi.spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce").mockImplementation(
-      answer,
+      enforce,
     );
   }
 

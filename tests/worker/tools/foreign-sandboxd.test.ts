@@ -4,7 +4,7 @@ import { type Result, idIn, runInKernel, owner, sleep, until, waitForText } from
 
 const sandbox = "foreign-sandboxd";
 
-/** Responds to each request except `GET /` with the head in /tmp/answer, and with its body as often as /tmp/times says. */
+/** Responds to each request except `GET /` with the head in /tmp/response, and with its body as often as /tmp/times says. */
 const PROGRAM = `
 import os, socket, sys, threading
 where = next(path for path in sys.argv[1:] if os.path.exists(path))
@@ -26,9 +26,9 @@ def serve(peer):
             while data := real.recv(65536):
                 peer.sendall(data)
             return peer.close()
-        answer = open("/tmp/answer", "rb").read()
+        response = open("/tmp/response", "rb").read()
         times = int(open("/tmp/times").read())
-        head, _, body = answer.partition(b"\\n\\n")
+        head, _, body = response.partition(b"\\n\\n")
         peer.sendall(head.replace(b"\\n", b"\\r\\n") + b"\\r\\n\\r\\n")
         for _ in range(times):
             peer.sendall(body)
@@ -43,10 +43,10 @@ const OK = "HTTP/1.1 200 OK\nConnection: close\n";
 const EMPTY = `${OK}Content-Length: 0\n\n`;
 
 /** Uses a kernel. A connection to sandboxd could break on a busy machine, and the next one would lead to the program. */
-const answerWith = (answer: string, times = 1) =>
+const respondWith = (response: string, times = 1) =>
   runInKernel(
     sandbox,
-    `open("/tmp/answer", "w").write(${JSON.stringify(answer)}); open("/tmp/times", "w").write("${times}")`,
+    `open("/tmp/response", "w").write(${JSON.stringify(response)}); open("/tmp/times", "w").write("${times}")`,
   );
 
 beforeAll(async () => {
@@ -58,7 +58,7 @@ beforeAll(async () => {
     command: "python3 /tmp/foreign.py /run/sandbox/sandboxd.sock",
   });
   await waitForText(idIn(holder), "ready");
-  await answerWith(EMPTY);
+  await respondWith(EMPTY);
   await until(async () => {
     if ((await owner.call("list_files", { sandbox })).text.includes("is damaged")) return true;
     // A save may have left a connection to sandboxd, which closes after five seconds without a request.
@@ -82,7 +82,7 @@ const DAMAGED = Array.from({ length: 4 }, () =>
 
 describe("a sandbox with a program in place of sandboxd", () => {
   it.each([
-    ["an empty answer", EMPTY, 1],
+    ["an empty body", EMPTY, 1],
     ["no JSON, and no sizes", `${OK}Content-Length: 4\n\nnope`, 1],
     ["JSON of another kind", `${OK}Content-Length: 23\n\n{"entries":[1],"size":-1}`.replace("23", "25"), 1],
     ["another status", "HTTP/1.1 302 Found\nLocation: http://127.0.0.1/\nContent-Length: 0\n\n", 1],
@@ -98,20 +98,20 @@ describe("a sandbox with a program in place of sandboxd", () => {
       1000,
     ],
     ["an endless body", `${OK}sandboxd-size: 1\nsandboxd-lines: 1\n\n${"x".repeat(99_000)}`, 100_000],
-  ])("is reported as damaged for a response with %s", async (_what, answer, times) => {
-    await answerWith(answer, times);
+  ])("is reported as damaged for a response with %s", async (_what, response, times) => {
+    await respondWith(response, times);
     expect(await calls()).toEqual(DAMAGED);
   });
 
   it("is reported as damaged for a response with an unrequested encoding", async () => {
     const body = '{"entries":[],"size":1}';
     const plain = `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: ${body.length}\n\n${body}`;
-    await answerWith(plain);
+    await respondWith(plain);
     expect((await owner.call("list_files", { sandbox })).isError).toBe(false);
-    await answerWith(plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip"));
+    await respondWith(plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip"));
     await runInKernel(
       sandbox,
-      `import gzip; a = open("/tmp/answer", "rb").read(); h, m, b = a.partition(b"\\n\\n"); open("/tmp/answer", "wb").write(h + m + gzip.compress(b))`,
+      `import gzip; a = open("/tmp/response", "rb").read(); h, m, b = a.partition(b"\\n\\n"); open("/tmp/response", "wb").write(h + m + gzip.compress(b))`,
     );
     expect(await calls()).toEqual(DAMAGED);
   });
@@ -137,8 +137,8 @@ const server = createServer((incoming, response) => {
     return response.writeHead(200, { "sandboxd-size": 5000, "sandboxd-modified": 0, "content-length": 1 }).end("x");
   }
   const { method, url: path, headers } = incoming;
-  const passed = request({ socketPath: socket + ".real", method, path, headers }, (answer) =>
-    answer.pipe(response.writeHead(answer.statusCode, answer.headers)),
+  const passed = request({ socketPath: socket + ".real", method, path, headers }, (reply) =>
+    reply.pipe(response.writeHead(reply.statusCode, reply.headers)),
   );
   incoming.pipe(passed.on("error", () => response.destroy()));
 });

@@ -161,7 +161,7 @@ display(Image(base64.b64decode("${WHOLE.png?.[1]}")))`;
 describe("?images=", () => {
   const off = owner.withQuery("?images=off");
 
-  it("with off replaces each image by a line that says how to get the image", async () => {
+  it("with off replaces each image with a line that says how to get the image", async () => {
     await write("off.png", Uint8Array.fromBase64(WHOLE.png?.[1] ?? ""));
     const file = await off.call("read_file", { sandbox, path: "off.png" });
     expect(file.content.map(({ type }) => type)).toEqual(["text"]);

@@ -137,8 +137,8 @@ describe("a workspace", () => {
       world.onStep = ({ name, when }) => {
         if (name !== "sandboxd restore" || when !== "before") return undefined;
         // A sandboxd of an earlier version responds like this to an unknown manifest.
-        const answer = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
-        const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer, new Turns(1)));
+        const response = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
+        const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, new Turns(1)));
         return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
       };
       await expect(world.ready()).rejects.toMatchObject({
@@ -317,8 +317,8 @@ describe("a workspace", () => {
       if (!container) throw new Error("there is no container");
       const done = container.done.bind(container);
       container.done = (id) => {
-        const answer = done(id);
-        return { ...answer, packs: [...answer.packs, { id: foreign, length: 5, live: 5 }] };
+        const restored = done(id);
+        return { ...restored, packs: [...restored.packs, { id: foreign, length: 5, live: 5 }] };
       };
       const before = world.registry.current("a");
       world.write("late", "x");
@@ -353,8 +353,8 @@ it("a save cannot store much more than the files that it may have, although the 
   }));
 
 it("a save of too many files fails, and the reason names the limit", async () => {
-  const answer = Response.json({ problem: "too_large" }, { status: FAILED });
-  const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer, new Turns(1)));
+  const response = Response.json({ problem: "too_large" }, { status: FAILED });
+  const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, new Turns(1)));
   await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories, or their names and links are too long",
   );

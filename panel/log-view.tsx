@@ -1,5 +1,6 @@
 /** Shows a log. Only visible rows are elements, however long the log is. */
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useFollowEnd } from "./follow-end.ts";
 import type { Line, OutputLog, Span } from "./output-log.ts";
 
 /** A row's height in pixels, as in the style sheet. */
@@ -18,8 +19,6 @@ export function LogView({ log, version, label }: { log: OutputLog; version: numb
   const probe = useRef<HTMLSpanElement>(null);
   const [size, setSize] = useState<Size>({ columns: 80, height: 400 });
   const [top, setTop] = useState(0);
-  /** If the end is visible, it stays visible when the log grows. */
-  const isAtEnd = useRef(true);
 
   useLayoutEffect(() => {
     const [element, character] = [box.current, probe.current];
@@ -45,16 +44,10 @@ export function LogView({ log, version, label }: { log: OutputLog; version: numb
   }, [lines, size.columns]);
   const rows = starts.at(-1) ?? 0;
 
-  useLayoutEffect(() => {
-    const element = box.current;
-    if (element && isAtEnd.current) element.scrollTop = element.scrollHeight;
-  }, [rows, size]);
-
+  const onScrolled = useFollowEnd(box, [rows, size]);
   const onScroll = () => {
-    const element = box.current;
-    if (!element) return;
-    isAtEnd.current = element.scrollHeight - element.scrollTop - element.clientHeight < ROW_HEIGHT;
-    setTop(element.scrollTop);
+    onScrolled();
+    setTop(box.current?.scrollTop ?? 0);
   };
 
   const first = Math.max(0, Math.min(rows, Math.floor(top / ROW_HEIGHT)) - MARGIN_ROWS);

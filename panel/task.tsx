@@ -1,6 +1,5 @@
 /** An agent's task, or a question: its progress, changes, results and costs. */
-import type { TargetedEvent } from "preact";
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { Facts, PlainButton } from "./controls.tsx";
 import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
@@ -8,6 +7,7 @@ import type { ToolOutputs } from "../client/tool-types.ts";
 import type { FollowedRun, RunDetails } from "./use-run.ts";
 import { share, size } from "./format.ts";
 import { type Block, host } from "./host.ts";
+import { useFollowEnd } from "./follow-end.ts";
 import type { OutputLog } from "./output-log.ts";
 import { LogView } from "./log-view.tsx";
 import { escapeOrdering } from "./escape-ordering.ts";
@@ -111,14 +111,7 @@ const SHOWN_STEPS = 100;
 function Steps({ log, version }: { log: OutputLog; version: number }) {
   const [count, setCount] = useState(SHOWN_STEPS);
   const list = useRef<HTMLOListElement>(null);
-  /** If the newest step is visible, it stays visible when steps are added. */
-  const isAtEnd = useRef(true);
-  useLayoutEffect(() => {
-    if (list.current && isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;
-  }, [version]);
-  const onScroll = ({
-    currentTarget: { scrollHeight, scrollTop, clientHeight },
-  }: TargetedEvent<HTMLElement>) => (isAtEnd.current = scrollHeight - scrollTop - clientHeight < 20);
+  const onScroll = useFollowEnd(list, [version]);
   const lines = log.lines().filter(({ length }) => length > 0);
   const shown = lines
     .slice(-count)

@@ -148,6 +148,21 @@ describe("the panel", () => {
     browserErrors.length = 0;
   });
 
+  it("does not move output that its user has scrolled, even before the browser reports that", async () => {
+    await panel.run("scrolled", "mkfifo go; seq 200; cat go; sleep 1000");
+    await until(async () => (await rows()).includes("200"));
+    const height = () => page.evaluate(() => document.querySelector(".log")?.scrollHeight ?? 0);
+    const before = await height();
+    await page.evaluate(() => {
+      addEventListener("scroll", (event) => event.stopImmediatePropagation(), true);
+      document.querySelector(".log")?.scrollTo(0, 0);
+    });
+    await resumeReader("scrolled");
+    await until(async () => (await height()) > before);
+    expect(await page.evaluate(() => document.querySelector(".log")?.scrollTop)).toBe(0);
+    await page.reload();
+  });
+
   it("shows hostile output as text, and renders the visible part of megabytes", async () => {
     const hostile = String.raw`printf '<script>document.title="x"</script><img src=x onerror=alert(1)>\n'
 printf '\e]0;title\a\e]8;;https://evil.example\e\\link\e]8;;\e\\ \e[2J\e[?1049h\e[999;999Hstill\e(B here\n'

@@ -87,12 +87,13 @@ export function createEgress(egress: Egress): Server {
   server.on("checkExpectation", (request, response) => server.emit("request", request, response));
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);
-    if (await limiter.waitForRate(socket, "direct"))
+    if (limiter.acceptTunnel(socket) && (await limiter.waitForRate(socket, "direct")))
       await tunnel(egress, server, limiter, request, socket, head);
   });
   server.on("upgrade", async (request, socket, head) => {
     socket.on("error", () => undefined);
-    if (await limiter.waitForRate(socket, "direct")) await upgrade(egress, request, socket, head);
+    if (limiter.acceptTunnel(socket) && (await limiter.waitForRate(socket, "direct")))
+      await upgrade(egress, request, socket, head);
   });
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;

@@ -336,7 +336,12 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
 export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
-  response.assignSocket(socket as Socket);
+  try {
+    response.assignSocket(socket as Socket);
+  } catch {
+    // The client has not read the previous response yet.
+    return false;
+  }
   response.on("finish", () => socket.end());
   return streamResponse(incoming, response);
 }

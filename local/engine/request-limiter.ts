@@ -20,7 +20,7 @@ interface ClientState {
 
 export class RequestLimiter {
   readonly #server: Server;
-  readonly #clients = new WeakMap<Socket, ClientState>();
+  readonly #clients = new WeakMap<Duplex, ClientState>();
   readonly #requests = new Pace({ burst: 1000, perSecond: 200 });
   /** The rate of intercepted requests. They cost much more, in the Worker's thread, which all sandboxes share. */
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
@@ -60,6 +60,16 @@ export class RequestLimiter {
       current.response.once("finish", () => socket.destroySoon());
     } else if (current.pipelined > maxPipelined) this.#end(socket);
     return false;
+  }
+
+  /**
+   * Like `accept`, for CONNECT and upgrades. Node reports them at once, although the response to an earlier request may still use
+   * the connection. It has also stopped sending that response, so the connection closes.
+   */
+  acceptTunnel(socket: Duplex): boolean {
+    const current = this.#clients.get(socket);
+    if (current !== undefined && !isDone(current)) socket.destroy();
+    return !socket.destroyed;
   }
 
   #end(socket: Socket): void {

@@ -99,6 +99,8 @@ beforeAll(async () => {
     else if (url.startsWith("/npm-package"))
       response.setHeader("content-type", "application/json").end(packument());
     else if (url.startsWith("/simple/")) response.writeHead(404).end();
+    else if (url === "/unfinished") response.write("begun");
+    else if (url.startsWith("/bytes-")) response.end(Buffer.alloc(Number(url.slice("/bytes-".length)), "x"));
     else response.end(`hello from ${headers.host}`);
   });
   const port = await listen(internet);
@@ -309,6 +311,32 @@ print(respond(900, b"a:b\\r\\n"), respond(1001, b"a:b\\r\\n"), respond(8000, b"a
     const { connections } = JSON.parse(await (await ownSandbox.call("GET", "/connections")).text());
     expect(connections.map(({ status }: { status: number }) => status)).toEqual([101, 502, 401, 403, 101]);
     await ownSandbox.destroy();
+  });
+
+  it("survives an upgrade or a tunnel behind an earlier response that has not ended, or that the program has not read", async () => {
+    const script = `import socket, time
+def request(line, *fields): return "\\r\\n".join([line + " HTTP/1.1", "Host: internet.test", *fields, "", ""]).encode()
+def connect():
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.connect(("127.0.0.1", 3128))
+    return s
+upgrade = request("GET http://odd.test/401%20No", "Connection: Upgrade", "Upgrade: websocket")
+for tunnel in upgrade, request("CONNECT internet.test:80"):
+    s = connect()
+    s.sendall(request("GET http://internet.test/unfinished") + tunnel)
+    s.settimeout(20)
+    try:
+        while s.recv(4096): pass
+    except ConnectionResetError: pass
+    print("closed")
+unread = [(connect(), size) for size in range(60000, 400000, 20000)]
+for s, size in unread: s.sendall(request("GET http://internet.test/bytes-%d" % size))
+time.sleep(1)
+for s, size in unread: s.sendall(upgrade)
+time.sleep(1)`;
+    expect(await sandbox.python(script)).toMatchObject({ stdout: "closed\nclosed", stderr: "" });
+    expect((await sandbox.run(`${curl} http://internet.test/`)).stdout).toBe("hello from internet.test");
   });
 
   it("does not replace a sandbox's own servers, on port 80 or under the sandbox's own names", async () => {

@@ -1,5 +1,6 @@
 /** Reads a WebSocket connection a few frames at a time, even if many arrive together. */
 import { Duplex } from "node:stream";
+import { maxMessageBytes } from "./control-guard.ts";
 import type { Pieces } from "./piece-limit.ts";
 
 /**
@@ -27,7 +28,10 @@ export class FramedConnection extends Duplex {
   constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
     super({ readableHighWaterMark: 1 });
     this.#socket = socket;
-    this.#frames = new FrameReader((payload) => pieces.take(payload, FRAME_WEIGHT));
+    // `ws` refuses a longer message. A frame may announce up to 2^64 bytes, and the pause for them would never end.
+    this.#frames = new FrameReader((payload) =>
+      pieces.take(Math.min(payload, maxMessageBytes), FRAME_WEIGHT),
+    );
     this.#carriesFrames = carriesFrames;
     this.#onRead = onRead;
     const end = () => {

@@ -1,7 +1,9 @@
 import { PassThrough } from "node:stream";
 import { expect, it } from "vitest";
 import { FramedConnection } from "../../local/engine/frames.ts";
+import { maxMessageBytes } from "../../local/engine/control-guard.ts";
 import { Pieces } from "../../local/engine/piece-limit.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { sleep } from "../setup/until.ts";
 
 it("frames that arrive with the headers of their connection stay in order, also if the reader is slow", async () => {
@@ -22,4 +24,14 @@ it("frames that arrive with the headers of their connection stay in order, also 
   });
   await expect.poll(() => Buffer.concat(frames).length).toBe(10);
   expect(Buffer.concat(frames)).toEqual(Buffer.concat([frame("a"), frame("b")]));
+});
+
+it("a frame that announces more bytes than a message may have pauses its sandbox's connections for as long as the longest message", async () => {
+  const bytes = new Pace({ burst: 0, perSecond: maxMessageBytes });
+  const socket = new PassThrough();
+  const connection = new FramedConnection(socket, new Pieces({ bytes }), true, () => undefined);
+  socket.write(Buffer.from(`\x82\x7f${"\xff".repeat(8)}`, "latin1"));
+  connection.read(0);
+  await sleep(10);
+  expect(bytes.take(0)).toBeLessThanOrEqual(1000);
 });

@@ -1,5 +1,6 @@
 /** Starts a program under bubblewrap as the first process of its own namespaces, and ends all processes in them. */
 import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import type { Server } from "node:net";
 import type { Readable, Writable } from "node:stream";
@@ -95,6 +96,8 @@ export async function start(options: StartOptions): Promise<Processes> {
       stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "ipc", "pipe"],
     },
   );
+  // Without free descriptors or processes there are no streams, only an event. Node throws the error of an event without a listener.
+  if (child.pid === undefined) throw (await once(child, "error"))[0];
   const listeners = receiveListeners(child);
   const [stdin, , , info, args, seccomp, complete, , mapped]: readonly ChildStream[] = child.stdio;
   for (const stream of [stdin, info, args, seccomp, complete, mapped]) stream?.on("error", () => undefined);

@@ -1,8 +1,8 @@
 /** Processes in a sandbox try to outlive the sandbox and the engine. */
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes, randomInt } from "node:crypto";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
@@ -195,4 +195,21 @@ describe("processes and files that an earlier engine left behind", () => {
       await once(child, "exit");
     },
   );
+});
+
+it("an engine without free file descriptors refuses to start a sandbox, and serves the others", async () => {
+  const engine = await spawnEngine(temporaryDirectory());
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("echo before")).stdout).toBe("before");
+  const openFiles = readdirSync(`/proc/${engine.child.pid}/fd`).length;
+  const limit = (files: number) =>
+    execFileSync("prlimit", [`--pid=${engine.child.pid}`, `--nofile=${files}:`]);
+  // Enough for a connection, but not for the streams of a new process.
+  limit(openFiles + 8);
+  // The engine may have prepared one sandbox.
+  await TestSandbox.start(engine).catch(() => undefined);
+  await expect(TestSandbox.start(engine)).rejects.toThrow("EMFILE");
+  expect((await sandbox.run("echo during")).stdout).toBe("during");
+  limit(openFiles + 100);
+  await expect(TestSandbox.start(engine)).resolves.toBeDefined();
 });

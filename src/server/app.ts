@@ -217,10 +217,10 @@ export function createApp(parts: MCPParts): App {
       const label = named && previewLabel(named, config);
       if (named && label !== undefined)
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
-          internalErrorResponse(context, "preview", error),
+          unexpectedErrorResponse(context, "preview", error),
         );
       const response = await respond(request, context).catch((error) =>
-        internalErrorResponse(context, "app", error),
+        unexpectedErrorResponse(context, "app", error),
       );
       const out = withStandardHeaders(response, requestID);
       allowReading(request, config, out.headers);
@@ -478,6 +478,12 @@ function internalErrorResponse(
 ) {
   logError(context, where, error);
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
+}
+
+/** Anybody may be able to cause this error repeatedly. */
+async function unexpectedErrorResponse(context: RequestContext, where: string, error: unknown) {
+  await paceOpenRequest();
+  return internalErrorResponse(context, where, error);
 }
 
 /** Until the operator corrects the configuration, every route fails. `/health` fails too, so that deployments notice. */

@@ -98,7 +98,7 @@ await engine.close();
 closeClients();
 rmSync(directory, { recursive: true, force: true });
 
-/** A run costs one request and one row, as the figure `cost` measures. */
+/** A run costs one request to the Worker, one to a Durable Object, and one row, as the figure `cost` measures. */
 const PER_RUN = new Set<keyof Counts>(["worker_requests", "durable_object_requests", "rows_written"]);
 const run = mapCounts((key) => (PER_RUN.has(key) ? 1 : 0));
 const start = mapCounts((key) => short[key] - run[key]);

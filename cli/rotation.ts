@@ -36,7 +36,7 @@ export function rotateNamed(name: string, list: string | undefined, until: strin
 }
 
 /**
- * Returns in words until when the previous token is valid; undefined if it is no longer valid. While the previous token is valid,
+ * Returns in words until when the previous token is valid; undefined if none is valid. While the previous token is valid,
  * `token rotate --write` needs `--yes`. A second rotation ends the previous token at once, even if clients still use it.
  * @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  */

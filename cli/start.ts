@@ -192,7 +192,7 @@ function requireUnwritable(mounts: Mounts, setting: string, path: string | undef
   if (path !== undefined && mounted !== undefined) throw texts.usedInMount(setting, path, mounted);
 }
 
-/** @throws {UserError} if the directory cannot be written, its disk is full, or a parent directory is misspelled */
+/** @throws {UserError} if the directory cannot be written, its disk is full, or a chosen directory's parent does not exist */
 function makeStateDirectory(stateDir: string): void {
   const isChosen = stateDir !== defaultStateDir(process.env);
   if (isChosen && !existsSync(dirname(stateDir))) throw texts.noParentDirectory(dirname(stateDir), stateDir);

@@ -376,8 +376,11 @@ export const noOwnerToken = () =>
     `The deployed server has no SERVER_AUTH_TOKEN yet: set the variable for this command, which stores it as a secret. \`${PROGRAM} token new\` makes one.`,
   );
 export const secretsUnknown = (output: string) =>
-  failed(`wrangler could not list the server's secrets:\n${output.trim()}`);
-export const predeployFailed = (output: string) => failed(`npm run predeploy failed:\n${output.trim()}`);
+  failed(
+    `wrangler could not list the server's secrets. Correct the cause, then run this command again.\n${output.trim()}`,
+  );
+export const predeployFailed = (output: string) =>
+  failed(`npm run predeploy failed. Correct the cause, then run this command again.\n${output.trim()}`);
 export const deployFailed = () =>
   failed("wrangler deploy failed; its output above says why. Correct that, and run this command again.");
 export const programNotStarted = (program: string, { message }: Error) =>

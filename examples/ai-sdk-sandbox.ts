@@ -1,4 +1,7 @@
-/** The AI SDK: generateText with tools that use its sandbox session. The task is its argument. In your own project, import from "sandbox-mcp/ai-sdk". */
+/**
+ * The AI SDK: generateText with tools that use its sandbox session. Pass the task as the argument. In your own project, import from
+ * "sandbox-mcp/ai-sdk".
+ */
 import { openai } from "@ai-sdk/openai";
 import { generateText, isStepCount, tool } from "ai";
 import { z } from "zod";

@@ -1,4 +1,4 @@
-/** Vercel's AI SDK: generateText with the tools of the sandbox. The question is its argument. */
+/** Vercel's AI SDK: generateText with the tools of the sandbox. Pass the question as the argument. */
 import { createMCPClient } from "@ai-sdk/mcp";
 import { openai } from "@ai-sdk/openai";
 import { generateText, isStepCount } from "ai";

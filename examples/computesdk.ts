@@ -1,6 +1,6 @@
 /**
- * ComputeSDK: the server as its provider. ComputeSDK has no agent, so an agent of the AI SDK uses it here. The task is its
- * argument. In your own project, import from "sandbox-mcp/computesdk".
+ * ComputeSDK: the server as its provider. ComputeSDK has no agent, so an agent of the AI SDK uses it here. Pass the
+ * task as the argument. In your own project, import from "sandbox-mcp/computesdk".
  */
 import { openai } from "@ai-sdk/openai";
 import { generateText, isStepCount, tool } from "ai";

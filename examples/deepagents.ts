@@ -1,4 +1,7 @@
-/** deepagents: an agent that works in a sandbox. The task is its argument. In your own project, import from "sandbox-mcp/deepagents". */
+/**
+ * deepagents: an agent that works in a sandbox. Pass the task as the argument. In your own project, import from
+ * "sandbox-mcp/deepagents".
+ */
 import { ChatOpenAI } from "@langchain/openai";
 import { createDeepAgent } from "deepagents";
 import { tool } from "langchain";

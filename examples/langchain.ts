@@ -1,4 +1,4 @@
-/** LangChain: an agent with the sandbox's tools. The question is its argument. */
+/** LangChain: an agent with the sandbox's tools. Pass the question as the argument. */
 import { MultiServerMCPClient } from "@langchain/mcp-adapters";
 import { ChatOpenAI } from "@langchain/openai";
 import { createAgent } from "langchain";

@@ -1,4 +1,4 @@
-/** OpenAI's Agents SDK: an agent with the sandbox as its MCP server. The question is its argument. */
+/** OpenAI's Agents SDK: an agent with the sandbox as its MCP server. Pass the question as the argument. */
 import { Agent, MCPServerStreamableHttp, Runner } from "@openai/agents-core";
 import { OpenAIProvider } from "@openai/agents-openai";
 

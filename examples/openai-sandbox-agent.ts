@@ -1,4 +1,7 @@
-/** OpenAI's Agents SDK: a sandbox agent, with the SDK's own tools. The task is its argument. In your own project, import from "sandbox-mcp/openai-agents". */
+/**
+ * OpenAI's Agents SDK: a sandbox agent, with the SDK's own tools. Pass the task as the argument. In your own project, import from
+ * "sandbox-mcp/openai-agents".
+ */
 import { Runner, type Tool, tool } from "@openai/agents-core";
 import { Capabilities, Capability, SandboxAgent } from "@openai/agents-core/sandbox";
 import { OpenAIProvider } from "@openai/agents-openai";

@@ -8,13 +8,15 @@ import { size } from "./format.ts";
 export const BUSY = "The server is busy. Try again in a moment.";
 export const UNREACHABLE = "The server cannot be reached. Check that it runs, and that your network works.";
 export const STILL_SIGNED_IN = "You are still signed in: the server did not respond. Try again.";
-export const NOT_PASSED_ON = "The client that shows this page did not send the call to the server.";
+export const NOT_PASSED_ON =
+  "The client that shows this page did not send the call to the server. Try again.";
 export const NO_TOOLS =
   "The client that shows this page does not let the page call tools, so the page has nothing to show. Open /panel on the server instead.";
 export const FILE_CHANGED = "The file changed while it was read. Open it again.";
 export const NO_ARTIFACT_LINK = "This file cannot be saved, because the server gave no link to it.";
 export const statusText = (status: number) => `The server responded with status ${status}.`;
-export const notOpened = (url: string) => `The client that shows this page did not open ${url}`;
+export const notOpened = (url: string) =>
+  `The client that shows this page did not open this address. Open it in a browser: ${url}`;
 export const uploadBroke = (name: string) => `The connection broke: ${name} was not written. Try again.`;
 export const uploadStopped = (name: string) => `Stopped: ${name} was not written.`;
 export const pasteTooLong = (most: number) =>

@@ -172,7 +172,7 @@ export const VERIFY = {
   task: "Answer with the word ready and nothing else. Use no tools.",
   tokenRemedy: `Use this server's SERVER_AUTH_TOKEN or one of its AUTH_TOKENS. For a server started with ${startLine()}, \`${PROGRAM} token show\` prints it.`,
   needs: (tool: string) => `not tried: this check needs ${tool}, which this server does not list`,
-  unknownTool: "this command does not know this tool",
+  unknownTool: "not tried: this command has no check for this tool",
   taskCosts: "not tried: a task costs some cents; --task runs one",
   leftOut: "not offered: the ?tools= of the address leaves this tool out",
   unlisted: "not offered: this server does not list this tool",

@@ -1,4 +1,3 @@
-/** Makes changes of files in the order of the calls. */
 import { join } from "node:path";
 import { WORKSPACE } from "./shapes.ts";
 import { FileError } from "./file-error.ts";
@@ -12,7 +11,7 @@ declare const queued: unique symbol;
  */
 export type QueuedResult<T, Field extends string> = T & { readonly [queued]: Readonly<Record<Field, true>> };
 
-/** Makes one change of a file at a time, in the order of the calls. */
+/** Makes the changes of each file one at a time, in the order of the calls. */
 export class ChangeQueue {
   readonly #lastChanges = new Map<string, Promise<unknown>>();
 

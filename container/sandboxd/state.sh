@@ -12,12 +12,12 @@ if builtin declare -F sbx_leave >/dev/null; then
   [[ $(builtin declare -f exit) != *sbx_leave* ]] || builtin unset -f exit
   builtin unset -f sbx_leave sbx_is sbx_trace
 fi
-# These variables would be exported under `set -a`.
+# Under `set -a`, bash has exported sandboxd's own variables.
 builtin export -n "${!sbx_@}"
 builtin printf 'builtin cd -- %q 2>/dev/null || { builtin cd /workspace 2>/dev/null || builtin cd /; }\n' "$PWD"
 builtin umask -p
 builtin export -p
-# Exported functions are followed by a line that calls `declare`.
+# After an exported function, `declare -f` prints `declare -fx NAME`. A session's function `declare` must not get that call.
 if builtin declare -F declare >/dev/null; then
   sbx_text=$(builtin declare -f)
   builtin printf '%s\n' "${sbx_text//$'\n'declare -f/$'\n'builtin declare -f}"

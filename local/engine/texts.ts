@@ -134,7 +134,7 @@ export const BUBBLEWRAP = {
 export const STOPPED_BECAUSE = {
   files: "had most of the machine's open files, and few more could be opened",
   tcp: "used most of the machine's memory for TCP connections, and little was left",
-  orphans: "left most of the machine's closed TCP connections that still had data to send",
+  orphans: "left too many closed TCP connections with unsent data",
   memory: "used most of the memory of all sandboxes, and little was left",
   locks: "had most of the machine's file locks, which fill the kernel's memory",
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",

@@ -169,7 +169,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#stored.stderr = record.output.stderr.bytes;
   }
 
-  /** @param stored called when the state is on disk. With it, only the first state is written at once: others may follow soon */
+  /** @param stored called when the state is on disk. If given, only the first state is written at once: others may follow soon */
   keepState(state: unknown, stored?: () => void): void {
     const isUrgent = stored === undefined || this.record.resumeState === undefined;
     this.record.resumeState = state;
@@ -274,8 +274,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /**
-   * Resolves when the terminal has printed something and settled, when the run ends, or after `ms` milliseconds. @param from
-   * the number of output bytes before typing; the echo of the typed text does not count as output
+   * Resolves when the terminal has printed something and settled, when the run ends, or after `ms`, at most SETTLE_MS.
+   * @param from the number of output bytes before typing; the echo of the typed text does not count as output
    */
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;

@@ -249,15 +249,16 @@ export const QUESTION_CANCELLED = "The question was cancelled before its program
 export const programLate = (timeoutMs: number) =>
   `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
 export const PROGRAM_TEXTS = {
-  unusable: (reason: string) => `The model's response cannot be used: ${reason}.`,
+  unusable: (reason: string) => `The model's response cannot be used: ${reason}. Ask again, or ask for less.`,
   tooLong: (characters: number) => `it is longer than the limit for a program, ${characters} characters`,
-  endedEarly: "The model's response ended early.",
+  endedEarly: "The model's response ended early. Ask again.",
   declined: "The model declined to answer.",
   overLimit: "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
-  none: "The model wrote no program.",
-  modelText: (text: string) => (text === "" ? "" : ` It wrote: ${text}`),
-  noText: " It wrote nothing else.",
-  invalid: (tool: string, reason: string) => `The model called ${tool} with no program: ${reason}.`,
+  none: "The model wrote no program. Ask for a result that a program can print, or use execute_task.",
+  modelText: (text: string) => (text === "" ? "" : ` The model wrote: ${text}`),
+  noText: " The model wrote nothing else.",
+  invalid: (tool: string, reason: string) =>
+    `The model called ${tool} with no program: ${reason}. Ask again.`,
 } as const;
 
 /** Refused requests of a task to the model. The agent reads them. */

@@ -74,7 +74,8 @@ describe("ask", () => {
   });
 
   it("prints why the model wrote no program", async () => {
-    const stderr = "The model wrote no program. It wrote: I would rather not.\n";
+    const stderr =
+      "The model wrote no program. Ask for a result that a program can print, or use execute_task. The model wrote: I would rather not.\n";
     expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
   });
 

@@ -387,7 +387,7 @@ describe("a question", () => {
   });
 
   it.concurrent.each([
-    ["decline", /^The model wrote no program. It wrote: I would rather not.$/],
+    ["decline", /^The model wrote no program. Ask for .* The model wrote: I would rather not.$/],
     ["refused", /^The model declined to answer.$/],
     ["endless", /^The program is longer than the model/],
     ["blank", /its code is empty/],

@@ -3,7 +3,9 @@
  * second workerd, and serve every R2 bucket without a token under /cdn-cgi/.
  */
 import { mkdir } from "node:fs/promises";
+import type * as HTTPModule from "node:http";
 import { createRequire } from "node:module";
+import type { Socket } from "node:net";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
@@ -50,6 +52,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const { modules, settings } = await bundle(options.config, buildDirectory);
 
   const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = load();
+  refuseStrangers();
   const { name, vars, worker } = settings;
   const variables = await options.variables;
   const objects = join(options.stateDir, "data/objects");
@@ -129,6 +132,40 @@ function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   return signals.flatMap((signal) =>
     process.listeners(signal).map((listener): [NodeJS.Signals, NodeJS.SignalsListener] => [signal, listener]),
   );
+}
+
+/** The header of workerd's requests to miniflare's own server, in lower case. */
+const LOOPBACK_SECRET = "mf-loopback-secret";
+
+/**
+ * Protects miniflare's own server, which listens on a random port of loopback. Every program of the machine can send requests to it,
+ * and so can pages of previews in its browsers. miniflare refuses requests without its secret, but fails for the path `//`, and if
+ * the connection of a WebSocket breaks. Node would then end this process. Call it before miniflare starts.
+ */
+function refuseStrangers(): void {
+  const http: typeof HTTPModule = createRequire(import.meta.url)("node:http");
+  const { createServer } = http;
+  const protectedServer = (...given: Parameters<typeof createServer>) => {
+    const server = createServer(...given);
+    server.on("connection", (socket: Socket) => socket.on("error", () => undefined));
+    const emit = server.emit.bind(server);
+    server.emit = (event: string, ...values: unknown[]) => {
+      const [request] = values;
+      if (!(request instanceof http.IncomingMessage) || isFromWorkerd(request)) return emit(event, ...values);
+      request.socket.destroy();
+      return true;
+    };
+    return server;
+  };
+  // miniflare reads this property when it starts its server. ES modules keep the original function.
+  Object.assign(http, { createServer: protectedServer });
+  process.on("unhandledRejection", (error) => {
+    if (!(error instanceof Error && /#(?:handleLoopback|writeResponse)/.test(error.stack ?? ""))) throw error;
+  });
+}
+
+function isFromWorkerd({ headers, url = "" }: HTTPModule.IncomingMessage): boolean {
+  return headers[LOOPBACK_SECRET] !== undefined && URL.canParse(url, "http://localhost");
 }
 
 /** miniflare with its workerd, started through workerd.sh. */

@@ -1,9 +1,10 @@
 /** HTTP with hostile methods, paths, headers, bodies and connections. */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
@@ -533,4 +534,35 @@ describe("when clients make the server keep data in memory", () => {
     await until(async () => (await upload("0123456789")) === 413);
     expect(await upload("whole")).toBe(201);
   });
+});
+
+/** The ports on which a process listens on loopback. */
+function portsOf(pid: number): number[] {
+  const listed = readFileSync("/proc/net/tcp", "utf8").matchAll(
+    /: 0100007F:(\w{4}) 00000000:0000 0A(?: +\S+){5} +(\d+)/g,
+  );
+  const ports = new Map(
+    Array.from(listed, ([, port = "", inode]) => [`socket:[${inode}]`, Number.parseInt(port, 16)]),
+  );
+  const files = readdirSync(`/proc/${pid}/fd`).map((fd) =>
+    attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`), ""),
+  );
+  return files.flatMap((file) => ports.get(file) ?? []);
+}
+
+it("the server survives requests to miniflare's own port, which any page of a preview can send", async () => {
+  const ports = portsOf(server.child.pid ?? 0);
+  expect(ports).not.toEqual([]);
+  const upgrade = "connection: upgrade\r\nupgrade: websocket\r\n";
+  const heads = ["", upgrade, `mf-loopback-secret: x\r\n${upgrade}`, "mf-loopback-secret: x\r\n"];
+  for (const port of ports)
+    for (const path of ["//", "/"])
+      for (const head of heads) {
+        const socket = connect(port, "127.0.0.1").on("error", () => undefined);
+        socket.write(`GET ${path} HTTP/1.1\r\nhost: a\r\n${head}\r\n`);
+        await sleep(20);
+        socket.resetAndDestroy();
+      }
+  await sleep(500);
+  await stillServes();
 });

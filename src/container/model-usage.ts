@@ -17,6 +17,9 @@ const FIELD =
 const LAST_EVENT =
   /[\r\n](?:event: ?message_stop[\r\n]|data: ?\{\s{0,20}"type"\s{0,20}:\s{0,20}"message_stop")/;
 
+/** In tokens, without the beta features of the API. */
+const LONGEST_CONTEXT = 200_000;
+
 /** Characters kept of earlier text; longer than any field. */
 const KEPT_CHARS = 128;
 
@@ -54,12 +57,14 @@ export class UsageCounter {
   }
 
   /**
-   * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown.
+   * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown. If the API
+   * reads from hosts for it, the response also costs the longest context.
    * @param isWhole whether the response was read to its end
    */
   charge(request: RequestMeter, isWhole: boolean, isStream: boolean): number {
     if (this.#hasReport && (isStream ? this.#isComplete : isWhole)) return this.tokens;
-    const input = this.#hasReport ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
+    const known = this.#hasReport ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
+    const input = request.reachedHost === undefined ? known : Math.max(known, LONGEST_CONTEXT);
     return input + Math.max(request.maxTokens, this.#countOf("output_tokens"));
   }
 

@@ -358,6 +358,16 @@ describe("the count of tokens", () => {
     }
   });
 
+  it("has the longest context if a response is cut while the API may read from hosts", () => {
+    const request = meterOf('{"max_tokens":7000,"tools":[{"type":"web_fetch_20250910"}]}', 1000);
+    const start =
+      'data: {"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}\n\n';
+    for (const text of ["", start])
+      expect(counterOf(text, 1000).charge(request, false, true)).toBe(200_000 + 7000);
+    const whole = `${start}data: {"type":"message_stop"}\n\n`;
+    expect(counterOf(whole, 1000).charge(request, true, true)).toBe(11);
+  });
+
   it("is read from a response of any length, with any line breaks", () => {
     const content = [{ type: "text", text: `"usage": {"input_tokens": 999} ${"y".repeat(600_000)}` }];
     const response = { content, usage: { input_tokens: 4000, output_tokens: 200 } };

@@ -52,7 +52,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const { modules, settings } = await bundle(options.config, buildDirectory);
 
   const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = load();
-  refuseStrangers();
+  const restoreServers = refuseStrangers();
   const { name, vars, worker } = settings;
   const variables = await options.variables;
   const objects = join(options.stateDir, "data/objects");
@@ -108,6 +108,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   try {
     // workerd binds a free port and reports it. A port that was found free earlier may be in use now.
     const port = Number((await instance.unsafeGetDirectURL(name)).port);
+    restoreServers();
     const inspectorPort = options.inspector ? Number((await instance.getInspectorURL()).port) : undefined;
     return { port, inspectorPort, close };
   } catch (error) {
@@ -141,8 +142,9 @@ const LOOPBACK_SECRET = "mf-loopback-secret";
  * Protects miniflare's own server, which listens on a random port of loopback. Every program of the machine can send requests to it,
  * and so can pages of previews in its browsers. miniflare refuses requests without its secret, but fails for the path `//`, and if
  * the connection of a WebSocket breaks. Node would then end this process. Call it before miniflare starts.
+ * @returns to be called when miniflare has started its server
  */
-function refuseStrangers(): void {
+function refuseStrangers(): () => void {
   const http: typeof HTTPModule = createRequire(import.meta.url)("node:http");
   const { createServer } = http;
   const protectedServer = (...given: Parameters<typeof createServer>) => {
@@ -162,6 +164,7 @@ function refuseStrangers(): void {
   process.on("unhandledRejection", (error) => {
     if (!(error instanceof Error && /#(?:handleLoopback|writeResponse)/.test(error.stack ?? ""))) throw error;
   });
+  return () => Object.assign(http, { createServer });
 }
 
 function isFromWorkerd({ headers, url = "" }: HTTPModule.IncomingMessage): boolean {

@@ -5,6 +5,7 @@
  */
 import { createInterface } from "node:readline";
 import * as z from "zod";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { startEngine, type Engine } from "./engine.ts";
 import { settingsSchema } from "./engine-settings.ts";
@@ -19,6 +20,16 @@ async function end(status: number): Promise<void> {
   process.exit(status);
 }
 
+/** So that a sandbox cannot fill the log. */
+const logged = new Pace({ burst: 20, perSecond: 0.1 });
+
+/** An error that no code expected belongs to one connection. Ending the engine would end every sandbox. */
+const survive = (error: unknown) => {
+  if (logged.tryTake(1))
+    process.stderr.write(`engine: unexpected: ${error instanceof Error ? error.stack : messageOf(error)}\n`);
+};
+process.on("uncaughtException", survive);
+process.on("unhandledRejection", survive);
 process.on("SIGTERM", () => void end(0));
 process.on("SIGINT", () => void end(0));
 

@@ -5,13 +5,14 @@ import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, waitForEnd, type Process } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { sleep } from "../setup/until.ts";
 
 const groupParents = await findGroupParents();
 
@@ -212,4 +213,17 @@ it("an engine without free file descriptors refuses to start a sandbox, and serv
   expect((await sandbox.run("echo during")).stdout).toBe("during");
   limit(openFiles + 100);
   await expect(TestSandbox.start(engine)).resolves.toBeDefined();
+});
+
+it("an engine survives an error that its code did not expect, and all sandboxes with it", async () => {
+  const preload =
+    "process.on('SIGUSR2', () => { setTimeout(() => { throw new Error('unexpected'); }); Promise.reject(1); })";
+  vi.stubEnv("NODE_OPTIONS", `--import=data:text/javascript,${encodeURIComponent(preload)}`);
+  const engine = await spawnEngine(temporaryDirectory());
+  vi.unstubAllEnvs();
+  const sandbox = await TestSandbox.start(engine);
+  engine.child.kill("SIGUSR2");
+  await sleep(200);
+  expect(engine.child.exitCode).toBeNull();
+  expect((await sandbox.run("echo after")).stdout).toBe("after");
 });

@@ -25,7 +25,9 @@ interface WorkerOptions {
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;
   onLog: (line: LogLine) => void;
-  /** Called if workerd ends unexpectedly. */
+  /** Called when workerd has ended unexpectedly and was started again. By default, `onDeath` is called. */
+  onRestart?: () => void;
+  /** Called if workerd ends unexpectedly and cannot be started again, or ends too often. */
   onDeath: () => void;
   verbose: boolean;
   /** For measurements: whether V8's inspector listens on loopback. */
@@ -44,6 +46,10 @@ export interface RunningWorker {
   close(): Promise<void>;
 }
 
+/** If workerd ends more often, a new one will end too. */
+const MAX_RESTARTS = 5;
+const RESTARTS_MS = 600_000;
+
 /** Starts the Worker; resolves when workerd listens. @throws Error with the problem */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const buildDirectory = join(options.stateDir, "build");
@@ -61,6 +67,16 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let isClosing = false;
+  const endings: number[] = [];
+  const onDeath = () => {
+    if (!isClosing) options.onDeath();
+  };
+  class RestartLog extends Log {
+    override error(error: Error): void {
+      super.error(error);
+      if ("code" in error && error.code === "ERR_RUNTIME_FAILURE") onDeath();
+    }
+  }
   const earlierListeners = listeners();
   const instance = new Miniflare(
     convertV4MiniflareOptions({
@@ -70,12 +86,15 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       // Otherwise miniflare would download values for `request.cf`.
       cf: false,
       telemetry: { enabled: false },
-      log: new Log(options.verbose ? LogLevel.WARN : LogLevel.NONE),
+      log: new RestartLog(options.verbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: join(options.stateDir, "data"),
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
-      // miniflare would restart workerd. We stop instead, so that the user decides.
+      // miniflare has started workerd again, at the same address.
       unsafeHandleRuntimeRestart: () => {
-        if (!isClosing) options.onDeath();
+        if (isClosing) return;
+        endings.push(Date.now());
+        if (endings.length > MAX_RESTARTS && Date.now() - Number(endings.shift()) < RESTARTS_MS) onDeath();
+        else (options.onRestart ?? options.onDeath)();
       },
       workers: [
         // The first Worker gets miniflare's own port, where the header MF-Original-URL could set the host.

@@ -152,6 +152,7 @@ async function start(): Promise<void> {
       variables,
       components,
       onLog: (line) => showLog(line, verbose),
+      onRestart: () => print(texts.WORKERD_RESTARTED),
       onDeath: () => {
         save = undefined;
         void end("failed", texts.ENDING.workerd);

@@ -319,8 +319,10 @@ export const ENDING = {
   parent: "The program that started this server has ended, so the server stops.",
   engine: (how: string) =>
     `The sandbox engine stopped unexpectedly (${how}), so the server stops. ${WORKSPACES_KEPT} Start the server again.`,
-  workerd: `workerd stopped unexpectedly, so the server stops. ${WORKSPACES_KEPT} Start the server again.`,
+  workerd: `workerd stopped unexpectedly too often, or could not be started again, so the server stops. ${WORKSPACES_KEPT} Start the server again.`,
 };
+export const WORKERD_RESTARTED =
+  "workerd stopped unexpectedly, and was started again. Calls in progress failed, and code that ran is lost. Sandboxes, their files and their commands continue.";
 export const SAVING = {
   started: "Saving workspaces; another Ctrl-C stops at once.",
   unsaved: (count: number) => `Workspaces that could not be saved: ${count}. ${SAVED_BEFORE}`,

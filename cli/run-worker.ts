@@ -180,10 +180,14 @@ function refuseStrangers(): () => void {
   };
   // miniflare reads this property when it starts its server. ES modules keep the original function.
   Object.assign(http, { createServer: protectedServer });
-  process.on("unhandledRejection", (error) => {
-    if (!(error instanceof Error && /#(?:handleLoopback|writeResponse)/.test(error.stack ?? ""))) throw error;
-  });
+  process.off("unhandledRejection", throwOthers);
+  process.on("unhandledRejection", throwOthers);
   return () => Object.assign(http, { createServer });
+}
+
+function throwOthers(error: unknown): void {
+  const isOfMiniflare = error instanceof Error && /#(?:handleLoopback|writeResponse)/.test(error.stack ?? "");
+  if (!isOfMiniflare) throw error;
 }
 
 function isFromWorkerd({ headers, url = "" }: HTTPModule.IncomingMessage): boolean {

@@ -71,6 +71,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const onDeath = () => {
     if (!isClosing) options.onDeath();
   };
+  /** miniflare reports a failed restart only here. */
   class RestartLog extends Log {
     override error(error: Error): void {
       super.error(error);

@@ -4,7 +4,7 @@ import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/cli
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Browser, type BrowserContext, type Page, launchChromium } from "../clients/chromium.ts";
 import { PanelPage } from "../setup/panel-page.ts";
-import { tree } from "../setup/processes.ts";
+import { pidOf, tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
@@ -462,8 +462,7 @@ describe("the stream of a page", () => {
     await until(async () => (await panel.rows()).includes("line 200"));
     // The actor stores output within a second.
     await call("get_result", { id: idOf(page), wait_seconds: 2 });
-    const workerd = tree(server.child.pid ?? 0).find(({ command }) => /workerd serve/.test(command));
-    process.kill(workerd?.pid ?? Number.NaN, "SIGKILL");
+    process.kill(pidOf("start", tree(server.child.pid ?? 0)), "SIGKILL");
     await server.exited;
     await page.waitForSelector("[role=alert]:has-text('cannot be reached')");
     server = await startServer(options(new URL(server.url).port));

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runClaudeCode } from "../setup/claude-code.ts";
 import { type MessagesAPI, toolResults } from "../setup/messages-api.ts";
-import { tree, waitForEnd } from "../setup/processes.ts";
+import { pidOf, tree, waitForEnd } from "../setup/processes.ts";
 import { bash, playScenarios, say, type Scenario, use } from "../setup/scripted-agent.ts";
 import { type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -513,7 +513,7 @@ describe("when the server is killed in the middle of a task", () => {
     const all = tree(server.child.pid ?? 0);
     const agents = all.filter(({ command }) => command.startsWith("claude -p --output-format stream-json"));
     expect(agents).toHaveLength(1);
-    process.kill(all.find(({ command }) => /workerd serve/.test(command))?.pid ?? Number.NaN, "SIGKILL");
+    process.kill(pidOf("start", all), "SIGKILL");
     await server.exited;
     expect(await waitForEnd(agents, 2000)).toEqual([]);
 

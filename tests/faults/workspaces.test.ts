@@ -25,7 +25,7 @@ describe("when the server ends while a workspace changes", () => {
     );
     const changed = Date.now();
     await until(async () => (await savedAt("default")) > changed);
-    process.kill(server.pid("workerd"), "SIGKILL");
+    process.kill(server.pid("start"), "SIGKILL");
     await server.restart();
     const next = await server.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
     expect(next.structured.stdout).toBe("data: OK\n500\n");

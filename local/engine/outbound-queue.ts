@@ -252,9 +252,12 @@ function writeHead(response: ServerResponse, { status, headers }: OutboundRespon
   return true;
 }
 
-/** Sends headers before the body. `flushHeaders` writes non-ASCII characters as UTF-8 instead of the received bytes. */
+/**
+ * Sends headers before the body. `flushHeaders` writes non-ASCII characters as UTF-8 instead of the received bytes. Does nothing
+ * for a response that has ended, because a write would be an error event without a listener, which would end the engine.
+ */
 export function sendHead(response: ServerResponse): void {
-  response.write(Buffer.alloc(0));
+  if (!response.writableEnded) response.write(Buffer.alloc(0));
 }
 
 function parseResponse(header: string | string[] | undefined): OutboundResponse | undefined {

@@ -48,6 +48,25 @@ let engine: TestEngine;
 let attacker: TestSandbox;
 let neighbour: TestSandbox;
 
+/** Sends a response whose header ends exactly where one of the engine's reads (64 KiB) ends. The next read gets the whole body. */
+async function sendAligned(socket: Socket): Promise<void> {
+  const early = (bytes: number) => `HTTP/1.1 103 Early Hints\r\na: ${"b".repeat(bytes - 33)}\r\n\r\n`;
+  // The kernel's receive buffer grows.
+  for (let burst = 0; burst < 5; burst++) {
+    socket.write(early(8000).repeat(3));
+    await sleep(5);
+  }
+  await sleep(50);
+  const head = "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+  const padding = early(8000).repeat(7) + early(65_536 - 56_000 - head.length);
+  socket.write(padding + head + "x".repeat(60_000));
+}
+
+const aligned = createTCPServer((socket) => {
+  socket.on("error", () => undefined);
+  socket.once("data", () => void sendAligned(socket));
+});
+
 beforeAll(async () => {
   internet = createServer((request, response) => request.resume().on("end", () => response.end("hello")));
   const port = await listen(internet);
@@ -59,6 +78,7 @@ beforeAll(async () => {
       `internet.test:80=${port}`,
       `internet.test:443=${port}`,
       `interim.test:80=${await listen(interim)}`,
+      `aligned.test:80=${await listen(aligned)}`,
     ],
   });
   const intercepts = { http: ["anthropic.internal"], https: [], all: false };
@@ -73,6 +93,7 @@ afterAll(async () => {
   internet.closeAllConnections();
   internet.close();
   interim.close();
+  aligned.close();
 });
 
 it("requests without a response take little memory, and other sandboxes get their responses", async () => {
@@ -175,6 +196,19 @@ it("request bodies in chunks of one byte do not disturb other sandboxes, whether
     "head -c 3000000 /dev/zero | curl -sS -o /dev/null -w '%{http_code}' --max-time 20 -T - http://internet.test/",
   );
   expect(stdout).toBe("200");
+});
+
+it("the engine survives a response whose header ends with a read, and whose body the program does not read", async () => {
+  const script = `import socket, time
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+s.connect(("127.0.0.1", 3128))
+for _ in range(6):
+    s.sendall(b"GET http://aligned.test/ HTTP/1.1\\r\\nHost: aligned.test\\r\\n\\r\\n")
+    time.sleep(0.5)
+print(s.recv(12))`;
+  expect(await attacker.python(script)).toMatchObject({ stdout: "b'HTTP/1.1 200'", stderr: "" });
+  expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
 });
 
 it("the engine serves the first of several pipelined requests, and makes the client repeat the others", async () => {

@@ -80,21 +80,27 @@ export function createEgress(egress: Egress): Server {
   pieces.watch(server);
   const limiter = new RequestLimiter(server);
   server.on("request", (request, response) => {
-    if (limiter.accept(request, response)) void respond(egress, limiter, request, response);
+    if (limiter.accept(request, response))
+      closeOnFailure(request.socket, respond(egress, limiter, request, response));
   });
   // Without this listener, Node would refuse these requests itself, and the limiter would not count them. The host decides about
   // expectations (RFC 9110, 10.1.1).
   server.on("checkExpectation", (request, response) => server.emit("request", request, response));
-  server.on("connect", async (request, socket, head) => {
+  const onTunnel = (socket: Duplex, serve: () => Promise<void>) => {
     socket.on("error", () => undefined);
-    if (limiter.acceptTunnel(socket) && (await limiter.waitForRate(socket, "direct")))
-      await tunnel(egress, server, limiter, request, socket, head);
-  });
-  server.on("upgrade", async (request, socket, head) => {
-    socket.on("error", () => undefined);
-    if (limiter.acceptTunnel(socket) && (await limiter.waitForRate(socket, "direct")))
-      await upgrade(egress, request, socket, head);
-  });
+    if (!limiter.acceptTunnel(socket)) return;
+    const turn = limiter.waitForRate(socket, "direct");
+    closeOnFailure(
+      socket,
+      turn.then((isOpen) => (isOpen ? serve() : undefined)),
+    );
+  };
+  server.on("connect", (request, socket, head) =>
+    onTunnel(socket, () => tunnel(egress, server, limiter, request, socket, head)),
+  );
+  server.on("upgrade", (request, socket, head) =>
+    onTunnel(socket, () => upgrade(egress, request, socket, head)),
+  );
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;
 }
@@ -119,6 +125,14 @@ export function serveListeners(server: Server, listeners: readonly ListeningServ
     for (const listener of servers) listener.close();
     for (const socket of open) socket.destroy();
   };
+}
+
+/**
+ * Closes a connection whose handling fails unexpectedly, for example because the engine has no free file descriptors. Otherwise,
+ * Node would end the engine, and with it all sandboxes.
+ */
+function closeOnFailure(socket: Duplex, handling: Promise<void>): void {
+  handling.catch(() => socket.destroy());
 }
 
 async function respond(

@@ -227,3 +227,27 @@ it("an engine survives an error that its code did not expect, and all sandboxes 
   expect(engine.child.exitCode).toBeNull();
   expect((await sandbox.run("echo after")).stdout).toBe("after");
 });
+
+it("an engine without free file descriptors survives a request to an address that it cannot check", async () => {
+  const engine = await spawnEngine(temporaryDirectory());
+  const sandbox = await TestSandbox.start(engine, { policy: { internet: "none", allowHosts: [] } });
+  await sandbox.run("true");
+  const openFiles = readdirSync(`/proc/${engine.child.pid}/fd`).length;
+  const limit = (files: number) =>
+    execFileSync("prlimit", [`--pid=${engine.child.pid}`, `--nofile=${files}:`]);
+  limit(openFiles + 40);
+  const script = `import socket, time
+def connect(): return socket.create_connection(("127.0.0.1", 3128))
+plain, tunnel = connect(), connect()
+time.sleep(0.5)
+others = []
+for s, line in (plain, b"GET http://8.8.8.8/"), (tunnel, b"CONNECT 8.8.8.8:443"):
+    others += [connect() for _ in range(100)]
+    # The engine keeps the list of its networks for a second.
+    time.sleep(1.5)
+    s.sendall(line + b" HTTP/1.1\\r\\nHost: 8.8.8.8\\r\\n\\r\\n")
+    print(s.recv(12))`;
+  expect((await sandbox.python(script)).stdout).toBe("b''\nb''");
+  limit(openFiles + 100);
+  expect((await sandbox.run("curl -s http://8.8.8.8/")).stdout).toContain("8.8.8.8");
+});

@@ -110,6 +110,9 @@ export function createEgress(egress: Egress): Server {
  * closed, the tunnel of a disconnected client would stay open until the host closes it.
  */
 export function serveListeners(server: Server, listeners: readonly ListeningServer[]): () => void {
+  // Node tracks connections, for `headersTimeout` and `closeAllConnections`, only after this event. The server itself does not
+  // listen.
+  server.emit("listening");
   const open = new Set<Socket>();
   // Node reads from a paused connection until its buffer is full. With a buffer of one byte, it stops after one read.
   const options = { allowHalfOpen: true, noDelay: true, highWaterMark: 1 };
@@ -123,6 +126,8 @@ export function serveListeners(server: Server, listeners: readonly ListeningServ
   );
   return () => {
     for (const listener of servers) listener.close();
+    // Ends the timer of `headersTimeout`.
+    server.close();
     for (const socket of open) socket.destroy();
   };
 }

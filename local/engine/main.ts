@@ -27,6 +27,8 @@ const logged = new Pace({ burst: 20, perSecond: 0.1 });
 const survive = (error: unknown) => {
   if (logged.tryTake(1))
     process.stderr.write(`engine: unexpected: ${error instanceof Error ? error.stack : messageOf(error)}\n`);
+  // The error may be the reason why the engine would never end.
+  if (isEnding) process.exit(1);
 };
 process.on("uncaughtException", survive);
 process.on("unhandledRejection", survive);

@@ -215,17 +215,29 @@ it("an engine without free file descriptors refuses to start a sandbox, and serv
   await expect(TestSandbox.start(engine)).resolves.toBeDefined();
 });
 
-it("an engine survives an error that its code did not expect, and all sandboxes with it", async () => {
-  const preload =
-    "process.on('SIGUSR2', () => { setTimeout(() => { throw new Error('unexpected'); }); Promise.reject(1); })";
-  vi.stubEnv("NODE_OPTIONS", `--import=data:text/javascript,${encodeURIComponent(preload)}`);
-  const engine = await spawnEngine(temporaryDirectory());
-  vi.unstubAllEnvs();
-  const sandbox = await TestSandbox.start(engine);
-  engine.child.kill("SIGUSR2");
-  await sleep(200);
-  expect(engine.child.exitCode).toBeNull();
-  expect((await sandbox.run("echo after")).stdout).toBe("after");
+describe("an engine with an error that its code did not expect", () => {
+  const spawnFailing = async (signal: NodeJS.Signals) => {
+    const preload = `process.on('${signal}', () => { setTimeout(() => { throw new Error('unexpected'); }); Promise.reject(1); })`;
+    vi.stubEnv("NODE_OPTIONS", `--import=data:text/javascript,${encodeURIComponent(preload)}`);
+    const engine = await spawnEngine(temporaryDirectory());
+    vi.unstubAllEnvs();
+    return engine;
+  };
+
+  it("survives, and all sandboxes with it", async () => {
+    const engine = await spawnFailing("SIGUSR2");
+    const sandbox = await TestSandbox.start(engine);
+    engine.child.kill("SIGUSR2");
+    await sleep(200);
+    expect(engine.child.exitCode).toBeNull();
+    expect((await sandbox.run("echo after")).stdout).toBe("after");
+  });
+
+  it("ends if it was already ending", async () => {
+    const engine = await spawnFailing("SIGTERM");
+    engine.child.kill("SIGTERM");
+    expect(await once(engine.child, "exit")).toEqual([1, null]);
+  });
 });
 
 it("an engine without free file descriptors survives a request to an address that it cannot check", async () => {

@@ -7,6 +7,6 @@ export interface SetUpSettings {
 
 /** Stored settings in the present form: earlier versions stored `outcomeKey` as `had`. */
 export function withOutcomeKey<T extends SetUpSettings>(stored: T & { had?: string | undefined }): T {
-  const { had, ...settings } = stored;
-  return had === undefined ? stored : { ...(settings as unknown as T), outcomeKey: had };
+  const { had } = stored;
+  return had === undefined ? stored : { ...stored, outcomeKey: had, had: undefined };
 }

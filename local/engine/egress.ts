@@ -132,10 +132,7 @@ export function serveListeners(server: Server, listeners: readonly ListeningServ
   };
 }
 
-/**
- * Closes a connection whose handling fails unexpectedly, for example because the engine has no free file descriptors. Otherwise,
- * Node would end the engine, and with it all sandboxes.
- */
+/** Closes a connection whose handling fails unexpectedly, for example because the engine has no free file descriptors. */
 function closeOnFailure(socket: Duplex, handling: Promise<void>): void {
   handling.catch(() => socket.destroy());
 }

@@ -198,20 +198,24 @@ describe("processes and files that an earlier engine left behind", () => {
   );
 });
 
+/** Limits the open files of a process to those of now and some more. */
+function limiterOf(pid: number) {
+  const openFiles = readdirSync(`/proc/${pid}/fd`).length;
+  return (more: number) => execFileSync("prlimit", [`--pid=${pid}`, `--nofile=${openFiles + more}:`]);
+}
+
 it("an engine without free file descriptors refuses to start a sandbox, and serves the others", async () => {
   const engine = await spawnEngine(temporaryDirectory());
   const sandbox = await TestSandbox.start(engine);
   expect((await sandbox.run("echo before")).stdout).toBe("before");
-  const openFiles = readdirSync(`/proc/${engine.child.pid}/fd`).length;
-  const limit = (files: number) =>
-    execFileSync("prlimit", [`--pid=${engine.child.pid}`, `--nofile=${files}:`]);
+  const leaveFree = limiterOf(engine.child.pid ?? 0);
   // Enough for a connection, but not for the streams of a new process.
-  limit(openFiles + 8);
+  leaveFree(8);
   // The engine may have prepared one sandbox.
   await TestSandbox.start(engine).catch(() => undefined);
   await expect(TestSandbox.start(engine)).rejects.toThrow("EMFILE");
   expect((await sandbox.run("echo during")).stdout).toBe("during");
-  limit(openFiles + 100);
+  leaveFree(100);
   await expect(TestSandbox.start(engine)).resolves.toBeDefined();
 });
 
@@ -244,10 +248,8 @@ it("an engine without free file descriptors survives a request to an address tha
   const engine = await spawnEngine(temporaryDirectory());
   const sandbox = await TestSandbox.start(engine, { policy: { internet: "none", allowHosts: [] } });
   await sandbox.run("true");
-  const openFiles = readdirSync(`/proc/${engine.child.pid}/fd`).length;
-  const limit = (files: number) =>
-    execFileSync("prlimit", [`--pid=${engine.child.pid}`, `--nofile=${files}:`]);
-  limit(openFiles + 40);
+  const leaveFree = limiterOf(engine.child.pid ?? 0);
+  leaveFree(40);
   const script = `import socket, time
 def connect(): return socket.create_connection(("127.0.0.1", 3128))
 plain, tunnel = connect(), connect()
@@ -260,6 +262,6 @@ for s, line in (plain, b"GET http://8.8.8.8/"), (tunnel, b"CONNECT 8.8.8.8:443")
     s.sendall(line + b" HTTP/1.1\\r\\nHost: 8.8.8.8\\r\\n\\r\\n")
     print(s.recv(12))`;
   expect((await sandbox.python(script)).stdout).toBe("b''\nb''");
-  limit(openFiles + 100);
+  leaveFree(100);
   expect((await sandbox.run("curl -s http://8.8.8.8/")).stdout).toContain("8.8.8.8");
 });

@@ -206,7 +206,8 @@ export function insufficientScope(
     resource_metadata: metadata,
   });
   const body = { error: "insufficient_scope", message, scope: needed.join(" ") };
-  return { reason: "insufficient_scope", response: json(body, 403, { "www-authenticate": header }) };
+  const response = json(body, 403, { "www-authenticate": header });
+  return { reason: "insufficient_scope", response, scope: body.scope };
 }
 
 /** Status 503: the token could not be looked up. After another status, the client would discard its token. */

@@ -5,7 +5,7 @@ import manifest from "../../package.json" with { type: "json" };
 import { registerResources } from "../resources/index.ts";
 import { type Tool, inputFor, isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
-import type { NeededTools } from "./app.ts";
+import type { NeededTools } from "./mcp-endpoint.ts";
 import { ICON } from "./icon.ts";
 import { instructions } from "./instructions.ts";
 import { registerTasks } from "./tasks-extension.ts";

@@ -119,7 +119,7 @@ export function callerFields({ requestID, principal, trace }: Logged) {
   return { request_id: requestID, principal: id, via, client, ...traceFields(trace) };
 }
 
-interface Logged {
+export interface Logged {
   requestID: string;
   principal: Principal;
   trace?: TraceContext | undefined;

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import type { MCPParts } from "../../../src/server/app.ts";
+import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import {
   appWith,
   call,

@@ -1,6 +1,6 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
-import type { MCPParts } from "../../../src/server/app.ts";
+import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
 import { hasLongHost } from "../../../src/shared/long-host.ts";
 import { allowReading } from "../../../src/shared/origin.ts";

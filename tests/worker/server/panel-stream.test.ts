@@ -6,7 +6,7 @@ import { createParser, type EventSourceMessage } from "eventsource-parser";
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import worker from "../../../src/index.ts";
-import type { MCPParts } from "../../../src/server/app.ts";
+import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { idIn, owner, until } from "../support.ts";

@@ -4,7 +4,8 @@ import { McpServer } from "@modelcontextprotocol/server";
 import { afterEach, beforeEach, vi } from "vitest";
 import { z } from "zod";
 import type { Scope } from "../../../src/shared/principal.ts";
-import { createApp, type MCPParts } from "../../../src/server/app.ts";
+import { createApp } from "../../../src/server/app.ts";
+import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 

@@ -206,7 +206,7 @@ function serverRoutes() {
   };
   const rows = read("src/server/app.ts")
     .replaceAll("paths.", "")
-    .matchAll(/(?:path: |writing\()([^,]+),\s+(?:methods: )?([^,]+?(?:, [A-Z, ]+["`])?),\n? /g);
+    .matchAll(/(?:path: |writingRoute\()([^,]+),\s+(?:methods: )?([^,]+?(?:, [A-Z, ]+["`])?),\n? /g);
   return [...rows].map(([, path, methods]) => ({ path: resolve(path), methods: resolve(methods) }));
 }
 

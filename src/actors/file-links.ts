@@ -21,6 +21,9 @@ const EXPIRES_UNIT_MS = 600_000;
 /** How many expired links are deleted with each new link. More than one, so that expired links do not accumulate. */
 const DELETED_PER_LINK = 8;
 
+/** The most stored links. With more, the links that expire first are deleted. A link has at most a path, about 4 KB. */
+const MAX_LINKS = 10_000;
+
 export interface UploadLink {
   id: string;
   expires: number;
@@ -30,6 +33,8 @@ export class FileLinks {
   readonly #kv: SandboxKV;
   readonly #files: Pick<FileOperations, "call">;
   readonly #claimed = new Set<string>();
+  /** How many links are stored. Undefined until they are counted. */
+  #stored: number | undefined;
 
   constructor(kv: SandboxKV, files: Pick<FileOperations, "call">) {
     this.#kv = kv;
@@ -61,8 +66,14 @@ export class FileLinks {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);
     const id = (timeOf(link.expires) + base64url(digest)).slice(0, LINK_ID_CHARS);
-    this.#kv.put(`${LINK_PREFIX}${id}`, link);
-    this.#removeExpired(LINK_PREFIX, `${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
+    let stored = this.#stored ?? [...this.#kv.list({ prefix: LINK_PREFIX })].length;
+    if (!this.find(id)) {
+      stored -= this.#remove(LINK_PREFIX, `${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
+      if (stored >= MAX_LINKS) stored -= this.#remove(LINK_PREFIX);
+      this.#kv.put(`${LINK_PREFIX}${id}`, link);
+      stored += 1;
+    }
+    this.#stored = stored;
     return id;
   }
 
@@ -85,11 +96,14 @@ export class FileLinks {
     this.#claimed.delete(link.id);
     if (!isUsedUp) return;
     this.#kv.put(keyOf(link), true);
-    this.#removeExpired(USED, keyOf({ id: "", expires: Date.now() }));
+    this.#remove(USED, keyOf({ id: "", expires: Date.now() }));
   }
 
-  #removeExpired(prefix: SandboxKey, end: SandboxKey): void {
-    for (const [key] of this.#kv.list({ prefix, end, limit: DELETED_PER_LINK })) this.#kv.delete(key);
+  /** Deletes the first entries, up to `end`. The keys sort by expiry. @returns how many were deleted */
+  #remove(prefix: SandboxKey, end?: SandboxKey): number {
+    const first = [...this.#kv.list({ prefix, end, limit: DELETED_PER_LINK })];
+    for (const [key] of first) this.#kv.delete(key);
+    return first.length;
   }
 
   onContainerEnd(): void {

@@ -23,3 +23,25 @@ it("the server remembers used-up links until they expire, even more than a thous
     expect([...kv.list({ prefix: "file-links:" })]).toEqual([]);
   });
 });
+
+it("the server keeps the newest 10,000 links of a sandbox, so that links cannot fill the disk", async () => {
+  await runInActor("many-links", async (_sandbox, { storage: { kv } }) => {
+    const link = (n: number, minutes: number) => ({
+      direction: "download" as const,
+      path: `/workspace/${n}`,
+      epoch: "epoch",
+      expires: Date.now() + minutes * 60_000,
+    });
+    const make = () => new FileLinks(kv as SandboxKV, { call: unused });
+    const first = await make().keep(link(0, 10));
+    const links = make();
+    for (let n = 1; n < 10_000; n++) await links.keep(link(n, 120));
+    expect(links.find(first)).toBeDefined();
+    const last = await links.keep(link(10_000, 120));
+    expect(links.find(first)).toBeUndefined();
+    expect(links.find(last)).toBeDefined();
+    for (let n = 0; n < 100; n++) await links.keep(link(10_000, 120));
+    expect([...kv.list({ prefix: "file-links:kept:" })].length).toBeLessThanOrEqual(10_000);
+    expect([...kv.list({ prefix: "file-links:kept:" })].length).toBeGreaterThan(9900);
+  });
+});

@@ -263,7 +263,7 @@ export const usedInMount = (setting: string, path: string, mounted: string) =>
     `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
   );
 export const placeIgnored = (path: string) =>
-  `The server ignores ${path}, although a variable (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...) names this path. Through a directory given by --mount, code in a sandbox could change it, or a program in it.`;
+  `The server ignores ${path}, which a variable names (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...), because code in a sandbox could change it, or a program in it, through a directory of --mount.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError(
@@ -297,7 +297,7 @@ export const PYTHON = {
     `Python: sandboxes that start from now on use ${system}, with ${libraries}; ${keepsPython(own)}`,
   failed: (libraries: string, reason: string, executable: string, remedy: string) =>
     `Python: sandboxes lack ${libraries} (${reason}). Install them for ${executable}${remedy}, or choose ` +
-    "another interpreter: --python PATH. The first start after a day tries again.",
+    "another interpreter: --python PATH. If you do neither, the server tries again when it starts a day later or after that.",
 };
 
 // `npm start`: other notes, and its end
@@ -312,7 +312,7 @@ export const SECRETS_UNUSED =
 export const noBrowser = (url: string) =>
   `No browser could be opened (xdg-open is not installed): open ${url}`;
 const WORKSPACES_KEPT = "The last saved state of each workspace is kept.";
-const SAVED_BEFORE = "Their previous save is intact.";
+const SAVED_BEFORE = "Their previous saves are intact.";
 
 /** Why the server ends by itself. */
 export const ENDING = {

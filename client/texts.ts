@@ -61,7 +61,7 @@ export const noSession = (id: number): ErrorTexts => [
   "Run the command again.",
 ];
 export const notChecked = (path: string, state: string): ErrorTexts => [
-  `It is unknown whether ${path} exists, because the command that checks it ended as ${state}.`,
+  `It is unknown whether ${path} exists, because the state of the command that checks this is ${state}.`,
   "Try again.",
 ];
 export const sandboxGone = (name: string) => `There is no sandbox ${name} anymore. Start a new run.`;
@@ -79,7 +79,7 @@ export const UNSUPPORTED = {
   users: unsupported("Users and groups", ALL_ROOT),
   grants: unsupported("Read-only grants, and grants of host paths", "Write the files as entries."),
   entryType: (type: string, path: string) =>
-    unsupported(`Entries of type ${type} (${path})`, "Give its content as an entry of type file."),
+    unsupported(`Entries of type ${type} (${path})`, "Give the content as an entry of type file."),
   group: (path: string) => unsupported(`A group (${path})`, ALL_ROOT),
   runAs: (user: string) => unsupported(`Running as ${user}`, ALL_ROOT),
 };

@@ -27,7 +27,7 @@ import { CLIENT_FILE, WRONG_VALUE } from "../texts.ts";
 
 export const connect = serverCommand(
   "connect",
-  "write a client's configuration; it keeps a copy of the file, and asks before it replaces an entry",
+  "add the server to a client's configuration; keep a copy of the file, and ask before replacing an entry",
   ["connect claude-code", "connect vscode --project .", "connect claude-desktop --print"],
 )
   .addArgument(new Argument("<client>", "the client").choices(CLIENTS.map(({ name }) => name)))

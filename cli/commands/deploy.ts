@@ -26,7 +26,10 @@ export const deploy = dataCommand(
     "the directory with wrangler.jsonc (default: the clone; for the package, the current directory)",
   )
   .option("--dry-run", "print every step and build the Worker, but change nothing")
-  .option("--preview-host <host>", "the host below which each preview gets a name; in a zone of the account")
+  .option(
+    "--preview-host <host>",
+    "the host below which each preview gets a name, in a DNS zone of your account",
+  )
   .option("--public-origin <url>", "the public address of the server, needed for OAuth")
   .option("--yes", "start without asking")
   .option("--no-verify", "do not verify the deployed server")

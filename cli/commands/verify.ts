@@ -293,7 +293,7 @@ class Verification {
       .sort((left, right) => left - right)
       .map((ms) => Math.round(ms * 10) / 10);
     this.latency = { min, median: rest[Math.floor(SAMPLES / 2) - 1] ?? min };
-    return `run_command true: ${this.latency.min} ms at best, ${this.latency.median} ms the median of ${SAMPLES}`;
+    return `the command "true" takes ${this.latency.min} ms at best; the median of ${SAMPLES} is ${this.latency.median} ms`;
   }
 
   async #expectRefusal(headers: Record<string, string>): Promise<string> {

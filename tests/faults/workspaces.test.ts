@@ -54,7 +54,7 @@ describe("when the server ends while a workspace changes", () => {
     await server.call("write_file", { path: "young", content: "a moment old" });
     process.kill(server.pid("workerd"), "SIGSTOP");
     process.kill(server.pid("start"), "SIGTERM");
-    const words = "workspaces of 2 running sandboxes may be unsaved. Their previous save is intact.";
+    const words = "workspaces of 2 running sandboxes may be unsaved. Their previous saves are intact.";
     const stderr = await until(() => server.server.stderr().includes(words) && server.server.stderr());
     expect(stderr).toContain(words);
   });

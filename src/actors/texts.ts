@@ -47,7 +47,7 @@ export const notRunning = (sandbox: string, isKnown: boolean) =>
   isKnown
     ? new ToolError(
         "not_found",
-        `Sandbox ${sandbox} is not running, and this call does not start it. What was saved is kept.`,
+        `Sandbox ${sandbox} is not running, and this call does not start it. Its saved files are kept.`,
         "Start it with a call that runs or writes, such as run_command.",
       )
     : new ToolError(
@@ -125,13 +125,13 @@ export const secondsCutText = (seconds: number, perDay: number) =>
 export const tooManyWaiting = (most: number) =>
   temporary(
     "quota_exceeded",
-    `${most} calls already wait for runs of this sandbox, which is the limit.`,
-    "Make the same call with wait_seconds 0 to get the current state, or again when one of those calls has returned.",
+    `${most} calls already wait for runs of this sandbox. More are not allowed.`,
+    "To get the current state, make the same call with wait_seconds 0. To wait, make it again when one of those calls has returned.",
   );
 export const tooManyPreviews = (open: number) =>
   new ToolError(
     "quota_exceeded",
-    `${open} ports of this sandbox are exposed, which is the limit.`,
+    `${open} ports of this sandbox are exposed. More are not allowed.`,
     "Close one with expose_port and expose=false; list_sandboxes shows them.",
   );
 

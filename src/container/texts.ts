@@ -210,7 +210,7 @@ export function refusal(doing: string, path: string, failure: FileFailure): Tool
       return new ToolError(
         "invalid_argument",
         `Nothing was written: old_text of edit ${edit} is in the file ${count} times, on lines ${lines.join(", ")}${count > lines.length ? " and more" : ""}.`,
-        "Add surrounding text, or set all to replace each.",
+        "Add surrounding text, or use all=true.",
       );
     case "no_program":
       return new ToolError(

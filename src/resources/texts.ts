@@ -15,7 +15,7 @@ export const aboutTask = (startedAt: number) =>
   `The log and the artifacts of the task that started at ${new Date(startedAt).toISOString()}.`;
 export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({
   title: `Workspace of ${sandbox}`,
-  description: isRunning ? "A directory." : "A directory of a sandbox that does not run.",
+  description: isRunning ? "A directory." : "A directory of a stopped sandbox.",
 });
 
 export const logOf = (id: string) => `The log of ${id}`;

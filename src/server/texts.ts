@@ -56,7 +56,7 @@ export const tooManyValuesText = ({ values, depth }: { values: number; depth: nu
   `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longValueText = (max: number) =>
-  `Invalid params: an id, a name, or the address of a resource has at most ${max} characters, and an address has a short host`;
+  `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters, and the host of an address must be short`;
 export const UNREADABLE_BODY = {
   broken: "Parse error: the request body broke off",
   not_utf8: "Parse error: the request body is not UTF-8",

@@ -226,10 +226,10 @@ const model = {
   COMPONENTS: variable({
     schema: z
       .string()
-      .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a prefix of the bucket such as components")
+      .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a path in the bucket, such as components")
       .transform((prefix) => prefix.replace(/\/$/, "")),
     secret: false,
-    docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): the path of a folder for `npm start`, or a prefix of the bucket on Cloudflare.",
+    docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): the path of a folder for `npm start`, or a path in the bucket `RESULTS` on Cloudflare.",
   }),
 };
 
@@ -242,7 +242,7 @@ const limits = {
   MAX_RUNNING_SANDBOXES: variable({
     schema: field.count(100_000),
     default: 10,
-    docs: "How many containers of one principal may run at once. For another one, the server [stops an idle container](../internals/security.md#containers-at-once).",
+    docs: "How many containers of one principal may run at once. To start another one, the server [stops an idle container](../internals/security.md#containers-at-once).",
   }),
   MAX_CONCURRENT_RUNS: variable({
     schema: field.count(10_000),

@@ -1,6 +1,6 @@
 /**
  * Definitions of agents and commands that the operator offers to tasks: Markdown with front matter in Claude Code's format, in
- * `agents/<name>.md` and `commands/<name>.md` below a prefix of the bucket, or in a folder of the local machine.
+ * `agents/<name>.md` and `commands/<name>.md` below a path in the bucket, or in a folder of the local machine.
  */
 import * as z from "zod";
 import type { Config, Env } from "../shared/config.ts";

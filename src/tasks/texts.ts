@@ -140,7 +140,7 @@ export function archiveTooLarge(maxBytes: number): ToolError {
   const MiB = maxBytes / (1024 * 1024);
   return new ToolError(
     "too_large",
-    `there are too many files, or their archive is larger than TASK_ARCHIVE_MAX_MB (${MiB} MiB), or than the space that is free in MAX_WORKSPACES_MB.`,
+    `there are too many files, or their archive exceeds TASK_ARCHIVE_MAX_MB (${MiB} MiB) or the free space of MAX_WORKSPACES_MB.`,
   );
 }
 
@@ -192,7 +192,7 @@ export function timedOut(
   { isConfirmed, api, cut }: { isConfirmed: boolean; api: string; cut: string | undefined },
 ): string {
   const how = cut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
-  const next = cut ?? "Raise timeout_seconds (over REST timeout, in milliseconds).";
+  const next = cut ?? "Raise timeout_seconds (in REST: timeout, in milliseconds).";
   return `${agent} ${how}${stopped(isConfirmed)}${api} ${next}`;
 }
 export const budgetSpent = ({ tokens, requests }: { tokens: number; requests: number }) =>

@@ -13,7 +13,7 @@ export const editFile = defineTool({
   name: "edit_file",
   title: "Edit a file",
   description:
-    "Replaces exact text in a file: all edits, in order, or none. old_text must occur once unless all is set. Returns the diff.",
+    "Replaces exact text in a file: all edits, in order, or none. old_text must occur once unless all=true. Returns the diff.",
   input: z.strictObject({
     path: pathField(),
     edits: z

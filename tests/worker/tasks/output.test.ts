@@ -350,7 +350,7 @@ describe("the outcome of a task", () => {
         },
       },
       "timed_out",
-      /within 5 s.*failing: status 529, Overloaded.*Raise timeout_seconds \(over REST timeout, in milliseconds\)\./,
+      /within 5 s.*failing: status 529, Overloaded.*Raise timeout_seconds \(in REST: timeout, in milliseconds\)\./,
     ],
     [
       "an API that cannot be reached",

@@ -2,8 +2,9 @@
 # miniflare starts this script in place of workerd. The script makes the kernel kill workerd when workerd's parent ends for any
 # reason. With setsid, only the parent gets the terminal's Ctrl-C, and ends everything in order.
 PATH=$PATH:/usr/bin:/bin
-# workerd ends when it cannot accept a connection, so no program of the machine should be able to open as many idle connections.
-# workerd closes them after 15 seconds. Without the right to raise the limit, the old one stays.
+# workerd ends when it has no free descriptor for a connection. With this limit, no program of the machine should be able to use
+# up the descriptors by idle connections, which workerd closes after 15 seconds. Without the right to raise the limit, the old one
+# stays.
 ulimit -n 524288 2>/dev/null || true
 if command -v setpriv >/dev/null 2>&1 && command -v setsid >/dev/null 2>&1; then
   exec setsid setpriv --pdeathsig KILL "$SANDBOX_MCP_WORKERD" "$@"

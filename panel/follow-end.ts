@@ -19,7 +19,8 @@ export function useFollowEnd(
   const endTop = useRef(0);
   useLayoutEffect(() => {
     const box = element.current;
-    // The position tells that the user has scrolled: the event may come later. A smaller element is at its end again.
+    // The position shows that the user has scrolled, even before the event comes. If the element shrinks, its end is visible
+    // again.
     if (!box || (box.scrollTop < endTop.current && !isAtEnd(box))) return;
     box.scrollTop = box.scrollHeight;
     endTop.current = box.scrollTop;

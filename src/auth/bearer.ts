@@ -58,7 +58,7 @@ export async function authenticate(
 
 /**
  * The most words of an `Authorization` header that are compared with this server's tokens. A header with more words is treated as
- * if it contained one.
+ * if it contained a token.
  */
 const MAX_WORDS = 20;
 

@@ -14,7 +14,7 @@ export const DEFAULT_SANDBOX = "default";
 
 export const AGENT_NAMES = ["claude-code", "opencode"] as const;
 
-/** The name of a command session or code context. The server's own begin with `_`. */
+/** The name of a command session or code context. The server's own names begin with `_`. */
 export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
 export const SESSION_NAME_RULE = "must be 1 to 64 characters of a-z, 0-9, -, _ and ., neither _ nor . first";

@@ -1,8 +1,8 @@
 /**
- * Divides this process's thread among principals. The process works on a limited number of a principal's calls at once. The others
- * wait in the order in which they arrived, which costs almost nothing. So a call is behind few calls of another principal, however
- * many that one sends. Measured while 1,000 connections of a principal repeated `list_sandboxes`: a neighbour's call took up to 2.8
- * seconds without turns, and 0.2 seconds with them.
+ * Divides this process's thread among principals. The process works on a limited number of a principal's calls at once. The
+ * others wait in the order in which they arrived, which costs almost nothing. So few calls of another principal come before a
+ * call, however many calls that principal sends. Measured while 1,000 connections of a principal repeated `list_sandboxes`: a
+ * neighbour's call took up to 2.8 seconds without turns, and 0.2 seconds with them.
  *
  * On Cloudflare, each isolate counts by itself. There `RATE_LIMITER` limits the calls of a principal across isolates.
  */
@@ -21,14 +21,14 @@ const AT_ONCE = 8;
 const MAX_WAITING = 2048;
 
 /**
- * A turn ends after this many rounds of a timer, even if its call has not ended. If the thread is idle, this is soon: the call only
- * waits, for example for a run or for a container. If the thread is busy, its timers are late, so the turn lasts as much longer. For
- * the same reason calls that wait for each other cannot block each other.
+ * A turn ends after this many rounds of a timer, even if its call has not ended. If the thread is idle, this is soon: the call
+ * only waits, for example for a run or for a container. If the thread is busy, its timers are late, so the turn lasts longer.
+ * Because every turn ends, calls that wait for each other cannot block each other.
  */
 const ROUNDS = 5;
 const ROUND_MS = 10;
 
-/** The longest that a call waits for the pace, in milliseconds: behind about as many others as may wait for a turn. */
+/** The longest that a call waits for the pace, in milliseconds. About as many calls are then before it as may wait for a turn. */
 const MAX_PACE_MS = 2000;
 
 export const tooManyWait = () => tooManyCalls(AT_ONCE);
@@ -39,7 +39,7 @@ export const noTurn = (): Refusal => ({
   response: json({ error: tooManyWait().text }, 429),
 });
 
-/** Calls that take almost no time need no turn of others to end, so only their pace lets the thread serve others. */
+/** Calls that take almost no time need not wait for a turn, so only their pace lets the thread serve others. */
 class PrincipalTurns extends Turns {
   readonly pace = new Pace(REQUEST_PACE);
 

@@ -65,7 +65,7 @@ export function pieceDecoder(): (piece?: Uint8Array) => string {
   return (piece) => decoder.decode(piece, { stream: piece !== undefined });
 }
 
-/** Longer lines are split, in UTF-16 units, because an incomplete line is kept in memory and joined with each piece. */
+/** In UTF-16 units. Longer lines are split, because an incomplete line is kept in memory and joined with each piece. */
 const MAX_LINE = 16 * 1024;
 
 /** Like `pieceDecoder`, but returns lines. If a piece ends inside a line, the line comes with a later piece. */
@@ -81,7 +81,7 @@ export function lineDecoder(): (piece?: Uint8Array) => string[] {
   };
 }
 
-/** At most `units` UTF-16 units of a text, from its start unless it is cut there. Never contains half of a surrogate pair. */
+/** The first `units` UTF-16 units of a text, or the last ones if it is cut at its start. Never contains half a surrogate pair. */
 export function cutText(text: string, units: number, cutAt: "start" | "end" = "end"): string {
   if (text.length <= units) return text;
   return cutAt === "end"

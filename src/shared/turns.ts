@@ -25,7 +25,7 @@ export class Turns {
 
   /**
    * Waits for a turn, for at most `ms` milliseconds. Returns the function that ends the turn; undefined if there was none.
-   * @param client if it aborts, the turn ends, or the wait for it
+   * @param client if it aborts, the turn or the wait for the turn ends
    */
   async take(ms: number, client?: AbortSignal): Promise<(() => void) | undefined> {
     if (client?.aborted) return undefined;
@@ -44,7 +44,7 @@ export class Turns {
     else {
       this.#waiting.add(getTurn);
       await waitAtMost(ms, promise);
-      // The turn may arrive just when the time is over. It is used then.
+      // A turn that arrived just when the time was over is used.
       if (this.#waiting.has(getTurn)) end();
     }
     return isOver ? undefined : end;

@@ -21,7 +21,7 @@ function refusingHost({ config, principal }: ToolContext, run: RunView): string 
   const { note = "", stderr, stdout } = run;
   const printed = [stderr, stdout].flatMap(({ head, tail }) => [head, tail]);
   const clone = note.startsWith(CLONE_FAILED) ? [note] : [];
-  // Of a task, only the failed clone counts, not the agent's output.
+  // In a task, only the failed clone counts, not the agent's output.
   const [host] = (taskDetailOf(run) ? clone : printed).flatMap((text) => refusedByHost(text) ?? []);
   return host === undefined ? undefined : gitHost(host, networkLimits(config, principal.id));
 }

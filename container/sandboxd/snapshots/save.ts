@@ -348,8 +348,8 @@ class FileRead {
   }
 
   /**
-   * Closes the file. Returns its status; undefined if the file changed after it was opened, or so shortly before that a change
-   * may be hidden.
+   * Closes the file. Returns its status; undefined if the file changed after it was opened. Also undefined if it changed just
+   * before that, because its times may then not show another change.
    */
   async end(): Promise<string | undefined> {
     const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;

@@ -297,7 +297,7 @@ export const PYTHON = {
     `Python: sandboxes that start from now on use ${system}, with ${libraries}; ${keepsPython(own)}`,
   failed: (libraries: string, reason: string, executable: string, remedy: string) =>
     `Python: sandboxes lack ${libraries} (${reason}). Install them for ${executable}${remedy}, or choose ` +
-    "another interpreter: --python PATH. If you do neither, the server tries again when it starts a day later or after that.",
+    "another interpreter: --python PATH. If you do neither, the server tries again when it is started more than a day later.",
 };
 
 // `npm start`: other notes, and its end

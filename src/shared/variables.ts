@@ -192,7 +192,7 @@ const model = {
   ANTHROPIC_API_KEY: variable({
     schema: field.headerValue(),
     secret: "value",
-    fallback: "`CLAUDE_CODE_OAUTH_TOKEN`; without both, `execute_task` is not listed",
+    fallback: "`CLAUDE_CODE_OAUTH_TOKEN`; if neither is set, `execute_task` is not listed",
     docs: "The model's key, for `execute_task`. The key never enters a sandbox.",
     askAtDeploy: "The model's key, for execute_task. The key never enters a sandbox",
   }),

@@ -104,8 +104,8 @@ export class RequestLimiter {
 }
 
 /**
- * A client may receive a response's end, and send its next request, before Node confirms the write. So if the server has ended a
- * response, the response counts as done once the previous response is written. Node still sends responses in their order.
+ * Whether a response is done. A client may get the end of a response, and send its next request, before Node confirms that the
+ * response is written. So it is enough that the server has ended the response, and that the previous one is written.
  */
 function isDone({ response, previous }: ClientState): boolean {
   return response.writableFinished || (response.writableEnded && previous?.writableFinished !== false);

@@ -349,7 +349,7 @@ class FileRead {
 
   /**
    * Closes the file. Returns its status; undefined if the file changed after it was opened. Also undefined if it changed just
-   * before that, because its times may then not show another change.
+   * before it was opened, because its times may then not show another change.
    */
   async end(): Promise<string | undefined> {
     const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;

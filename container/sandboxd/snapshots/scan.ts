@@ -103,7 +103,7 @@ export class Scanner {
       const states = base.statesIn(path);
       const isKnown = (file: FoundFile, state: string | undefined) =>
         base.isUnchanged(file, state, isInImage);
-      // Listing the parent compared this directory's state. An unchanged parent was not listed, so the state is compared here.
+      // If the parent was listed, this directory's state was compared then. Otherwise it is compared here.
       if (directory && !visit.found && !isKnown(directory, base.stateAt(path))) add(directory);
       const names = namesIn(this.#root, path);
       if (names === undefined) add({ type: "unreadable", path });

@@ -36,7 +36,7 @@ export const LANDING_TEXTS = {
   connect: "Connect a client:",
   wrongQuery: (problem: string) => `${problem} The addresses below leave that part out.`,
   oauthOrToken: (placeholder: HTML) =>
-    sentence`Clients that sign in by OAuth need only this address. All others send the server's token: replace ${placeholder} below with it.`,
+    sentence`Clients that sign in by OAuth need only this address. All others send the server's token: replace ${placeholder} below with that token.`,
   token: (placeholder: HTML) => sentence`Replace ${placeholder} below with the server's token.`,
   add: (client: string) => `Add to ${client}`,
   addedByOAuth: (add: HTML) => sentence`${add} signs in without a token.`,

@@ -447,8 +447,11 @@ function openSlot(directory: string): Slot | undefined {
   return mark === undefined ? undefined : attempt(() => new Slot(directory, mark), undefined);
 }
 
+/** Kills the slot's keeper and shell. */
 export function stopSlot(slot: Slot): void {
-  for (const pid of [slot.leader, slot.keeper]) if (pid !== undefined) send(pid, "SIGKILL");
+  // First the keeper's group: before the shell has its own group, it has no `pid` file yet.
+  if (slot.keeper !== undefined) send(-slot.keeper, "SIGKILL");
+  if (slot.leader !== undefined) send(slot.leader, "SIGKILL");
 }
 
 /** Starts a process that drains a pipe until it has no writers. Returns whether it could be started. */

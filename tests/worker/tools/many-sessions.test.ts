@@ -35,6 +35,18 @@ describe("many sessions", () => {
     await owner.call("destroy_sandbox", { sandbox: name });
   });
 
+  it("leave no shell without its keeper behind, even if many commands end at once", async () => {
+    const name = "many-at-once";
+    for (let round = 0; round < 6; round++) {
+      const sessions = Array.from({ length: 24 }, (_, n) => `s-${n}`);
+      await Promise.all(sessions.map((session) => sh(name, "true", { session })));
+    }
+    const orphans = () => sh(name, "pgrep -xc -P 1 sbx-sh || true");
+    await until(async () => (await orphans()) === "0\n");
+    expect(await orphans()).toBe("0\n");
+    await owner.call("destroy_sandbox", { sandbox: name });
+  });
+
   it("do not end a command or its background processes", async () => {
     const useOtherSession = (n: number) => sh(sandbox, "true", { session: `other-${n}` });
     const running = owner.call("run_command", {

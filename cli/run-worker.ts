@@ -88,6 +88,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       telemetry: { enabled: false },
       log: new RestartLog(options.verbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: join(options.stateDir, "data"),
+      unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir },
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
       // miniflare has started workerd again, at the same address.
       unsafeHandleRuntimeRestart: () => {
@@ -97,8 +98,6 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
         else (options.onRestart ?? options.onDeath)();
       },
       workers: [
-        // The first Worker gets miniflare's own port, where the header MF-Original-URL could set the host.
-        { name: "placeholder", modules: true, script: EMPTY_WORKER },
         {
           ...worker,
           name,
@@ -144,8 +143,6 @@ function engineService(url: string | undefined) {
 function folderService(binding: string, path: string | undefined, { writable = false } = {}) {
   return path === undefined ? {} : { [binding]: { disk: { path, writable } } };
 }
-
-const EMPTY_WORKER = "export default { fetch: () => new Response(null, { status: 404 }) };";
 
 function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];

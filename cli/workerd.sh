@@ -6,6 +6,15 @@ PATH=$PATH:/usr/bin:/bin
 # up the descriptors by idle connections, which workerd closes after 15 seconds. Without the right to raise the limit, the old one
 # stays.
 ulimit -n 524288 2>/dev/null || true
+# miniflare's own port obeys headers that choose the host, and its page about errors shows any file that a preview names. Instead
+# of the port, workerd gets a socket that only this user can open.
+umask 077
+cd "$SANDBOX_MCP_STATE" && rm -f entry.sock || exit
+for word; do
+  shift
+  case $word in --socket-addr=entry=*) word=--socket-addr=entry=unix:entry.sock ;; esac
+  set -- "$@" "$word"
+done
 if command -v setpriv >/dev/null 2>&1 && command -v setsid >/dev/null 2>&1; then
   exec setsid setpriv --pdeathsig KILL "$SANDBOX_MCP_WORKERD" "$@"
 fi

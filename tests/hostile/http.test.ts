@@ -5,7 +5,7 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { attempt } from "../../container/sandboxd/file-error.ts";
-import { tree } from "../setup/processes.ts";
+import { pidOf, tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { expectHarmless, HEADERS, LONG, nastyString, postRaw, sendRaw, tries } from "./support.ts";
@@ -549,6 +549,11 @@ function portsOf(pid: number): number[] {
   );
   return files.flatMap((file) => ports.get(file) ?? []);
 }
+
+it("workerd listens on no other port, because miniflare's own port lets any program choose the host and read files", () => {
+  const workerd = pidOf("workerd", tree(server.child.pid ?? 0));
+  expect(portsOf(workerd)).toEqual([Number(new URL(server.url).port)]);
+});
 
 it("the server survives requests to miniflare's own port, which any page of a preview can send", async () => {
   const ports = portsOf(server.child.pid ?? 0);

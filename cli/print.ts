@@ -18,7 +18,7 @@ export function applyStyle(style: Style, text: string, stream: NodeJS.WriteStrea
 const OWN = /(\t|\x1b\[(?:1|2|22|3[1-39])m)/;
 
 /** A line with its line breaks and control sequences made visible, because servers may send such characters. */
-function escapeLine(text: string): string {
+export function escapeLine(text: string): string {
   return text
     .split(OWN)
     .map((part, index) => (index % 2 === 0 ? makeVisible(part) : part))

@@ -1,6 +1,6 @@
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { Server } from "../server-calls.ts";
-import { alignRows, duration, line, oneLine, applyStyle } from "../print.ts";
+import { alignRows, duration, escapeLine, line, oneLine, applyStyle } from "../print.ts";
 import { toVisibleJSON } from "../../src/shared/shown.ts";
 import { serverAddress } from "../server-address.ts";
 import { type RunEvent, type SandboxEvent, watch as watchServer, type WatchEvent } from "../watcher.ts";
@@ -140,7 +140,7 @@ class Screen {
     process.stdout.write(
       `\u001b[H${lines
         .slice(0, rows - 1)
-        .map((text) => `${text}\u001b[K\n`)
+        .map((text) => `${escapeLine(text)}\u001b[K\n`)
         .join("")}\u001b[J`,
     );
   }

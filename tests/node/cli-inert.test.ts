@@ -84,6 +84,10 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
+/** The sequences of this program: colours, and the screen of `watch`. */
+// oxlint-disable-next-line no-control-regex
+const OWN = /\u001b\[(?:(?:[12]|22|3[1-39])m|\?(?:1049|25)[hl]|[HJK])/g;
+
 const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 
 /**
@@ -93,7 +97,7 @@ const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 async function faultsOf(words: readonly string[]): Promise<string[]> {
   const { stdout, stderr } = await runHere([...words, ...options]);
   expect(stdout + stderr).not.toBe("");
-  const lines = (stdout + stderr).split("\n");
+  const lines = (stdout + stderr).replaceAll(OWN, "").split("\n");
   const faults = lines.filter((line) => ACTS.test(line) || line.startsWith("Error: run curl"));
   if (words.includes("--json"))
     try {
@@ -127,6 +131,18 @@ test.each(COMMANDS)("%s %s prints what a hostile server sends without acting on 
       answer = () => ({ content: [{ type: "text", text: HOSTILE }], structuredContent: data });
       expect(await faultsOf([...words, ...more])).toEqual([]);
     }
+});
+
+test.each(COMMANDS)("%s %s does the same on a terminal", async (...words) => {
+  const data = { ...DATA, runs: [{ ...RUN, state: "running" }] };
+  answer = () => ({ content: [], structuredContent: data });
+  const { isTTY } = process.stdout;
+  process.stdout.isTTY = true;
+  try {
+    expect(await faultsOf(words)).toEqual([]);
+  } finally {
+    process.stdout.isTTY = isTTY;
+  }
 });
 
 test.each(COMMANDS)("%s %s prints a hostile server's error without acting on it", async (...words) => {

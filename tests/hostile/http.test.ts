@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import * as fc from "fast-check";
+import { HOST_CAPNP_CONNECT } from "miniflare";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { pidOf, tree } from "../setup/processes.ts";
@@ -553,6 +554,12 @@ function portsOf(pid: number): number[] {
 it("workerd listens on no other port, because miniflare's own port lets any program choose the host and read files", () => {
   const workerd = pidOf("workerd", tree(server.child.pid ?? 0));
   expect(portsOf(workerd)).toEqual([Number(new URL(server.url).port)]);
+});
+
+it("workerd gives nobody a connection for remote calls, which would have no token and no limit of memory", async () => {
+  const head = `CONNECT ${HOST_CAPNP_CONNECT} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
+  expect(await sendRaw(server.url, [head], 5000)).toMatch(/^HTTP\/1\.1 500/);
+  await stillServes();
 });
 
 it("the server survives requests to miniflare's own port, which any page of a preview can send", async () => {

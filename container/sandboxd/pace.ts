@@ -4,6 +4,12 @@ const WHOLE_BYTES = 16_384;
 /** How much a piece of data counts in a limit on the number of pieces: almost 1 if it is very short, 0 from WHOLE_BYTES on. */
 export const pieceWeight = (bytes: number) => Math.max(0, 1 - bytes / WHOLE_BYTES);
 
+/**
+ * In a Worker, `performance.now()` is the time of day. The clock of a request stops while the request computes, so it may be behind
+ * that of another request, by less than this. A clock that is further behind was set back.
+ */
+const MAX_BEHIND_MS = 10_000;
+
 /** A token bucket: a burst, then a rate per second. A caller may take more tokens than are left; later callers then wait longer. */
 export class Pace {
   readonly #perSecond: number;
@@ -42,9 +48,10 @@ export class Pace {
   }
 
   #fill(): void {
-    // In a Worker, the clock of a request stops while the request computes, so it may be behind that of another request.
-    const now = Math.max(performance.now(), this.#filledAt);
-    this.#left = Math.min(this.#burst, this.#left + ((now - this.#filledAt) / 1000) * this.#perSecond);
+    const now = performance.now();
+    const passedMs = now - this.#filledAt;
+    if (passedMs < 0 && passedMs > -MAX_BEHIND_MS) return;
+    this.#left = Math.min(this.#burst, this.#left + (Math.max(0, passedMs) / 1000) * this.#perSecond);
     this.#filledAt = now;
   }
 }

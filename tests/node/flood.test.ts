@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer, IncomingMessage, type Server } from "node:http";
 import { connect, createServer as createTCPServer, Socket } from "node:net";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
 import { serveListeners } from "../../local/engine/egress.ts";
@@ -478,4 +478,22 @@ print(begun() < 240)
     stderr: "",
   });
   await sandbox.destroy();
+});
+
+it.each([3_600_000, 86_400_000])("a rate continues after a Worker's clock was set back by %d ms", (ms) => {
+  let now = 100_000_000;
+  const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
+  const pace = new Pace({ burst: 10, perSecond: 10 });
+  expect(pace.take(30)).toBe(2000);
+  now -= ms;
+  expect(pace.take(0)).toBe(2000);
+  now += 2000;
+  expect(pace.take(0)).toBe(0);
+  // The clock of a request that computes is behind the others. This gives no tokens.
+  expect(pace.take(10)).toBe(1000);
+  now -= 100;
+  pace.take(0);
+  now += 100;
+  expect(pace.take(0)).toBe(1000);
+  clock.mockRestore();
 });

@@ -6,6 +6,7 @@ import { nextDay } from "../shared/days.ts";
 import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
+import { cutText } from "../shared/text.ts";
 import type { LeftOut, Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
 
@@ -337,21 +338,27 @@ export function restoredText(
 /** Files that were saved with another image and cannot be restored. */
 function droppedText({ count, names }: NamedFiles): string {
   const more = count > NAMED ? ` and ${count - NAMED} more` : "";
-  return `Not restored, because the image has changed: ${names.slice(0, NAMED).map(shownName).join(", ")}${more}. Install them again.`;
+  return `Not restored, because the image has changed: ${firstNames(names)}${more}. Install them again.`;
 }
 
-/** How many files of each kind a notice names. */
+/** How many files of each kind a notice names, and how many characters of a path: a path may have thousands. */
 const NAMED = 5;
+const NAME_CHARS = 100;
+
+const firstNames = (paths: readonly string[]) =>
+  paths
+    .slice(0, NAMED)
+    .map((path) => shownName(path.length > NAME_CHARS ? `${cutText(path, NAME_CHARS)}…` : path))
+    .join(", ");
 
 /** The files that a save left out, as a clause. */
 export function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
-  const firstNames = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
   const parts: string[] = [];
   if (count > 0)
-    parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together ${firstNames(names)}`);
-  if (crowded) parts.push(`directories with more files than can be saved ${firstNames(crowded.names)}`);
-  if (unreadable) parts.push(`${unreadable.count} unreadable files ${firstNames(unreadable.names)}`);
-  if (special) parts.push(`${special.count} sockets, pipes and devices ${firstNames(special.names)}`);
+    parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together (${firstNames(names)})`);
+  if (crowded) parts.push(`directories with more files than can be saved (${firstNames(crowded.names)})`);
+  if (unreadable) parts.push(`${unreadable.count} unreadable files (${firstNames(unreadable.names)})`);
+  if (special) parts.push(`${special.count} sockets, pipes and devices (${firstNames(special.names)})`);
   return parts.join("; ");
 }
 

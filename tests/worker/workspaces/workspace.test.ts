@@ -76,6 +76,22 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toContain(` Not saved, so missing: ${words}.`);
     }));
 
+  it("has short notices, although a sandbox has long paths or reports false ones", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      const path = "a/\u0001".repeat(1365);
+      const named = { count: 20, names: Array<string>(20).fill(path) };
+      Object.assign(world.container ?? {}, {
+        left: { count: 20, bytes: 3e6, largest: named.names.map(() => ({ path, size: 1 })), special: named },
+        unreadable: named,
+      });
+      world.write("kept", "more");
+      await world.workspace.save();
+      const notice = world.workspace.takeNotice();
+      expect(notice).toContain('("a/\\u0001a/');
+      expect(notice?.length).toBeLessThan(8000);
+    }));
+
   it("is not overwritten, and no call starts, while it cannot be restored", async () => {
     for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
       await withWorld(async (world) => {

@@ -198,7 +198,7 @@ const SOURCE_CHARACTERS = 16_384;
 export function sourceToStore(source: string, title: string): string | undefined {
   if (source.trim() === title) return undefined;
   if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();
-  return `${cutText(source, SOURCE_CHARACTERS - 1).toWellFormed()}…`;
+  return `${cutText(source, SOURCE_CHARACTERS - 1)}…`;
 }
 
 export function viewOf(run: RunRecord): RunView {

@@ -81,12 +81,17 @@ export function lineDecoder(): (piece?: Uint8Array) => string[] {
   };
 }
 
-/** The first `units` UTF-16 units of a text, or the last ones if it is cut at its start. Never contains half a surrogate pair. */
+/**
+ * The first `units` UTF-16 units of a text, or the last ones if it is cut at its start. Never contains half a surrogate pair, because
+ * some clients cannot parse an answer with one: a half at the cut is dropped, others become U+FFFD.
+ */
 export function cutText(text: string, units: number, cutAt: "start" | "end" = "end"): string {
-  if (text.length <= units) return text;
-  return cutAt === "end"
-    ? dropHalfPair(text.slice(0, units))
-    : text.slice(text.length - units).replace(/^[\udc00-\udfff]/, "");
+  if (text.length <= units) return text.toWellFormed();
+  const cut =
+    cutAt === "end"
+      ? dropHalfPair(text.slice(0, units))
+      : text.slice(text.length - units).replace(/^[\udc00-\udfff]/, "");
+  return cut.toWellFormed();
 }
 
 /** Drops half of a surrogate pair at the end. */
@@ -115,7 +120,7 @@ export function addPart(parts: Uint8Array[], bytes: Uint8Array): void {
 
 export function titleOf(source: string): string {
   const line = source.trimStart().split("\n", 1)[0] ?? "";
-  return line.length > 120 ? `${cutText(line, 119).toWellFormed()}…` : line;
+  return line.length > 120 ? `${cutText(line, 119)}…` : line;
 }
 
 /** A sentence without its full stop, for use at the end of another sentence. */

@@ -26,7 +26,9 @@ export function readLine(reader: EventReader, line: string): string[] {
 }
 
 export function answerOf(rawText: string): string {
-  return rawText.length > ANSWER_CHARACTERS ? `${cutText(rawText, ANSWER_CHARACTERS - 1)}…` : rawText;
+  return rawText.length > ANSWER_CHARACTERS
+    ? `${cutText(rawText, ANSWER_CHARACTERS - 1)}…`
+    : rawText.toWellFormed();
 }
 
 export function relativeTo(directory: string, path: string): string {
@@ -38,7 +40,7 @@ export function shorten(value: string, characters = LINE_CHARACTERS): string {
   // `split` would be slow for millions of lines.
   const end = trimmed.indexOf("\n");
   const line = end >= 0 ? `${trimmed.slice(0, end)} …` : trimmed;
-  return line.length > characters ? `${cutText(line, characters - 1)}…` : line;
+  return line.length > characters ? `${cutText(line, characters - 1)}…` : line.toWellFormed();
 }
 
 /** The agent's floating point sums have visible errors. */
@@ -60,7 +62,7 @@ export function text(value: unknown): string | undefined {
 
 /** A text that the run's record stores as it is, such as an id; undefined if it is too long. */
 export function shortText(value: unknown): string | undefined {
-  return typeof value === "string" && value.length <= LINE_CHARACTERS ? value : undefined;
+  return typeof value === "string" && value.length <= LINE_CHARACTERS ? value.toWellFormed() : undefined;
 }
 
 /** A number of a size that sums and JSON can hold. */

@@ -29,7 +29,7 @@ export class Typing {
     this.#isSending = true;
     try {
       while (this.#typed !== "") {
-        const text = cutText(this.#typed, MAX_TYPED).toWellFormed();
+        const text = cutText(this.#typed, MAX_TYPED);
         this.#typed = this.#typed.slice(text.length);
         await spaceCalls(() => this.#send(text));
       }

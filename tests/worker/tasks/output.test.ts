@@ -146,6 +146,13 @@ describe("the stream of an agent", () => {
     expect(run.received.stdout).toBe(`${"😀".repeat(99)}…\nx${"😀".repeat(99)}…\n`);
   });
 
+  it("has no half of a surrogate pair", () => {
+    const { reader } = outputTo(new Recorder());
+    readLine(reader, String.raw`{"type":"result","subtype":"success","result":"a\ud800 \ud83d\ude00"}`);
+    expect(reader.report.answer?.isWellFormed()).toBe(true);
+    expect(reader.report.answer).toBe("a\ufffd 😀");
+  });
+
   it("has no agent text that looks like a tool call or a failure", () => {
     const run = new Recorder();
     const { output } = outputTo(run);

@@ -152,6 +152,21 @@ describe("a time limit", () => {
   });
 });
 
+// Parsers of some clients, such as the one of the Python SDK, refuse a JSON document with half of a pair.
+it.each([
+  ["python", String.raw`raise Exception("a\ud800 \U0001f600")`],
+  [
+    "python",
+    String.raw`from IPython.display import display, Markdown; display(Markdown("a\ud800 \U0001f600"))`,
+  ],
+  ["javascript", String.raw`throw new Error("a\ud800 \u{1f600}")`],
+])("%s: half of a surrogate pair becomes U+FFFD in %s", async (language, code) => {
+  const shown = await text(code, { language });
+  // First, because the test runner cannot report such a text.
+  expect(shown.isWellFormed()).toBe(true);
+  expect(shown).toContain("a\ufffd 😀");
+});
+
 it("a long traceback is cut between two characters", async () => {
   for (const pad of ["x", "xx"]) {
     const code = `throw new Error(("${pad}" + "😀".repeat(3000) + "\\n").repeat(12))`;

@@ -67,7 +67,7 @@ export async function forwardByPolicy(
   const { principalID } = policy;
   const secrets = port === "" ? secretsOfHost(secretsFor(all, principalID), host) : [];
   // The git sign-in comes last, because an operator's secret for the same place takes precedence.
-  if (gitSignIn && principalID !== undefined && isGitRequest(request.method, new URL(request.url))) {
+  if (gitSignIn && principalID !== undefined && isGitRequest(request)) {
     const personCredential = await accountOf(env, principalID).gitCredential(host);
     if (personCredential) secrets.push(asSecret(host, personCredential));
   }

@@ -31,11 +31,18 @@ export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): st
 }
 
 /** Whether a request belongs to git's smart HTTP protocol, over HTTPS at the standard port. */
-export function isGitRequest(method: string, { protocol, port, pathname, searchParams }: URL): boolean {
+export function isGitRequest({ method, url, headers }: Request): boolean {
+  const { protocol, port, pathname, searchParams } = new URL(url);
   if (protocol !== "https:" || port !== "") return false;
   if (method === "GET" && pathname.endsWith("/info/refs"))
     return /^git-(?:upload|receive)-pack$/.test(searchParams.get("service") ?? "");
-  return method === "POST" && /\/git-(?:upload|receive)-pack$/.test(pathname);
+  // The path of another request may end like git's, for example the path of a file in the host's API.
+  const [, service] = /\/(git-(?:upload|receive)-pack)$/.exec(pathname) ?? [];
+  return (
+    method === "POST" &&
+    service !== undefined &&
+    headers.get("content-type") === `application/x-${service}-request`
+  );
 }
 
 export function asSecret(host: string, { user, token }: GitCredential): Secret {

@@ -510,7 +510,7 @@ describe("when clients make the server keep data in memory", () => {
       statuses.push(sent.status);
     };
     const batches = Array.from({ length: 21 }, () => send().catch(() => undefined));
-    await until(() => statuses.includes(429), 20_000).finally(() => disconnecting.abort());
+    await until(() => statuses.includes(429), 45_000).finally(() => disconnecting.abort());
     await Promise.all(batches);
     await until(async () => (await status()) === 200);
     await tool(server.url, "destroy_sandbox", { sandbox });

@@ -72,22 +72,23 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
   const [trace = sender.trace] = messages.flatMap((message) => traceOfMessage(message) ?? []);
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const caller = { ...sender, trace, ...(panelForm && { takesNotice: false }) };
-  const calls = messages.flatMap(toolCall);
-  const needed = scopesNeeded(parts, calls, messages.flatMap(resourceRead));
   const id = idOf(body.value);
-  const refusal =
-    (await overLimits(caller, messages, id)) ??
-    insufficientScope(caller, needed) ??
-    undeclaredTasks(body.value, id);
+  const tooMuch = await overLimits(caller, messages, id);
+  if (tooMuch) return refuse(caller, tooMuch, route);
+  const calls = messages.flatMap(toolCall);
+  // Only after the limits, because the scopes of a resource need its parsed address.
+  const needed = scopesNeeded(parts, calls, messages.flatMap(resourceRead));
+  const refusal = insufficientScope(caller, needed) ?? undeclaredTasks(body.value, id);
   if (refusal) return refuse(caller, refusal, route);
 
   const neededTools = {
     called: calls.map(({ name }) => name),
     onlyCalls: calls.length === messages.length,
   };
-  const declared = declarationsOf(request, body.value);
+  const session = sessionDeclares(request);
+  const opensURLs = declaresURLElicitation(body.value) || session.urls;
   const hasSignIn = canSignIn(caller.principal, caller);
-  const server = ({ era }: { era: "modern" | "legacy" }) =>
+  const createServer = ({ era }: { era: "modern" | "legacy" }) =>
     parts.createMCPServer(
       {
         ...caller,
@@ -97,21 +98,23 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
         // The panel never gets MCP tasks, even if the client that shows it supports them.
         takesTasks: era === "modern" ? declaresTasks(body.value) && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
-        showsApps: declared.apps,
+        showsApps: declaresApps(body.value) || session.apps,
         hasSignIn,
-        urlElicitation: declared.urls && hasSignIn ? era : undefined,
+        urlElicitation: opensURLs && hasSignIn ? era : undefined,
       },
       panelForm ? { ...query, structured: true, raw: panelForm === "raw", images: true } : query,
       neededTools,
     );
   let error: Error | undefined;
-  const serve = (await isPlainCall(request, body.value)) ? servePlainCall : serveBySDK;
-  const response = await serve(server, request, body.value, (reported) => (error = reported));
+  const onerror = (reported: Error) => (error = reported);
+  const response = (await isPlainCall(request, body.value))
+    ? await servePlainCall(createServer({ era: "legacy" }), request, body.value, onerror)
+    : await serveBySDK(createServer, request, body.value, { route, onerror });
   // Tool calls and reads of resources are already logged. This logs other uses of a token, and refused requests.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return internalErrorResponse(caller, "mcp", error, id);
   return isRecord(body.value) && body.value.method === "initialize" && response.ok
-    ? withSession(response, declared)
+    ? withSession(response, { apps: declaresApps(body.value), urls: opensURLs })
     : response;
 }
 
@@ -184,39 +187,33 @@ function undeclaredTasks(body: unknown, id: RequestID): Refusal | undefined {
   };
 }
 
-/** What the client has declared, in this request or at the begin of its session. */
-function declarationsOf(request: Request, body: unknown) {
-  const session = sessionDeclares(request);
-  return {
-    apps: declaresApps(body) || session.apps,
-    urls: declaresURLElicitation(body) || session.urls,
-  };
-}
-
 /** Clients before revision 2025-06-18 fail on resource links. */
 function takesResourceLinks({ headers }: Request): boolean {
   return (headers.get("mcp-protocol-version") ?? "") >= "2025-06-18";
 }
 
-type CreateServer = (options: { era: "modern" | "legacy" }) => McpServer;
 type OnError = (error: Error) => void;
 
-function serveBySDK(server: CreateServer, request: Request, body: unknown, onerror: OnError) {
-  const handler = createMcpHandler(server, {
-    route: new URL(request.url).pathname,
-    // Switch off the handler's own guards; the guards above replace them.
+function serveBySDK(
+  createServer: Parameters<typeof createMcpHandler>[0],
+  request: Request,
+  body: unknown,
+  options: { route: string; onerror: OnError },
+): Promise<Response> {
+  // Switch off the handler's own guards; the guards above replace them.
+  const handler = createMcpHandler(createServer, {
+    ...options,
     corsOptions: false,
     allowedOriginHostnames: "*",
-    onerror,
   });
   return handler.fetch(request, { parsedBody: body });
 }
 
 /** Whether a request is a single tool call that asks for no progress, in an MCP revision before 2026-07-28. */
 async function isPlainCall(request: Request, body: unknown): Promise<boolean> {
-  const call = paramsOf(body, "tools/call");
-  if (!call || !isRecord(body) || body.id === undefined) return false;
-  const asksForProgress = isRecord(call._meta) && call._meta.progressToken !== undefined;
+  if (!isRecord(body) || body.method !== "tools/call" || body.id === undefined) return false;
+  const meta = paramsOf(body)?._meta;
+  const asksForProgress = isRecord(meta) && meta.progressToken !== undefined;
   return !asksForProgress && isLegacyRequest(request, body);
 }
 
@@ -228,14 +225,14 @@ const JSON_WITHIN_MS = 1000;
  * Worker's time for a short call. A longer call gets its result as an event, because proxies close silent connections.
  */
 async function servePlainCall(
-  server: CreateServer,
+  server: McpServer,
   request: Request,
   body: unknown,
   onerror: OnError,
 ): Promise<Response> {
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
   Object.assign(transport, { onerror });
-  await server({ era: "legacy" }).connect(transport);
+  await server.connect(transport);
   // The server is not closed: there is nothing to clean up after the call, and `close` takes time, because it creates an error.
   const pending = transport.handleRequest(request, { parsedBody: body });
   return (await waitAtMost(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);

@@ -2,6 +2,7 @@ import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
+import { resourceScopes } from "../../../src/resources/read.ts";
 import { hasLongHost } from "../../../src/shared/long-host.ts";
 import { allowReading } from "../../../src/shared/origin.ts";
 import {
@@ -84,6 +85,19 @@ describe("a host name of a thousand characters", () => {
       expect((await app(`${long}/health`)).status).toBe(403);
       expect((await app("http://localhost:8787/health", { headers: { host } })).status).toBe(403);
       expect((await app("http://localhost:8787/health", { headers: { origin: long } })).status).toBe(403);
+    });
+    expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
+  });
+
+  it("is refused before it is parsed as the address of a resource, also in a batch", async () => {
+    const app = appWith({}, { resourceScopes });
+    const read = { jsonrpc: "2.0", id: 1, method: "resources/read", params: { uri: `${long}/file` } };
+    const parsed = await urlsParsedBy(async () => {
+      for (const body of [read, [read]]) {
+        const response = await app("/mcp", post(body));
+        expect(response.status).toBe(400);
+        expect(await response.text()).toContain("the host of an address must be short");
+      }
     });
     expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
   });

@@ -26,11 +26,11 @@ const send = async (caller: Caller, name: string, args: Record<string, unknown>)
   (await caller.send(name, args)).messages.at(-1)?.result as Record<string, unknown>;
 
 /** The session of a client of revision 2025-11-25 that declares these extensions. */
-async function sessionOf(extensions: object | undefined): Promise<string | null> {
+async function sessionOf(extensions: object | undefined, previous?: string): Promise<string | null> {
   const capabilities = { extensions };
   const params = { protocolVersion: "2025-11-25", capabilities, clientInfo: { name: "test", version: "1" } };
   const body = JSON.stringify({ jsonrpc: "2.0", id: 0, method: "initialize", params });
-  const headers = mcpHeaders(owner.token);
+  const headers = { ...mcpHeaders(owner.token), ...(previous && { "mcp-session-id": previous }) };
   return (await owner.http("/mcp", { method: "POST", headers, body })).headers.get("mcp-session-id");
 }
 
@@ -113,6 +113,8 @@ describe("the panel in a chat", () => {
     ]) {
       const session = await sessionOf(extensions);
       expect(session).toBeNull();
+      // A new session keeps no declaration of an earlier one.
+      expect(await sessionOf(extensions, (await sessionOf(UI)) ?? "")).toBeNull();
       const result = await runInSession(session, { command: "echo 6", sandbox: "apps-data" });
       expect(Object.keys(result)).toEqual(["content"]);
     }

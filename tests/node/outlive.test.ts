@@ -257,12 +257,13 @@ time.sleep(0.5)
 others = []
 for s, line in (plain, b"GET http://8.8.8.8/"), (tunnel, b"CONNECT 8.8.8.8:443"):
     others += [connect() for _ in range(100)]
+    # The engine closes this connection when it has no free descriptor.
+    others[-1].recv(1)
     # The engine keeps the list of its networks for a second.
     time.sleep(1.5)
     s.sendall(line + b" HTTP/1.1\\r\\nHost: 8.8.8.8\\r\\n\\r\\n")
     print(s.recv(12))`;
-  // A busy engine may not have accepted the other connections yet. Then it can check the address.
-  expect((await sandbox.python(script)).stdout).toMatch(/^(?:b'(?:HTTP\/1.1 403)?'\n?){2}$/);
+  expect((await sandbox.python(script)).stdout).toBe("b''\nb''");
   leaveFree(100);
   expect((await sandbox.run("curl -s http://8.8.8.8/")).stdout).toContain("8.8.8.8");
 });

@@ -2,7 +2,7 @@
 import { styleText } from "node:util";
 import { stripEscapes } from "../src/shared/escape-sequences.ts";
 import { HIDDEN, makeVisible, toVisibleJSON } from "../src/shared/shown.ts";
-import { cutText } from "../src/shared/text.ts";
+import { shortened } from "../src/shared/text.ts";
 import { CommandError, EXIT, type ExitName, UserError } from "./exit.ts";
 import { STACK_HINT } from "./texts.ts";
 
@@ -86,7 +86,7 @@ export function oneLine(text: string, width = Infinity): string {
 }
 
 function cut(text: string, width: number): string {
-  return text.length > width ? `${cutText(text, Math.max(0, width - 1))}…` : text;
+  return shortened(text, Math.max(1, width));
 }
 
 /** A name as one word, with `printf %b` escapes for all characters that a terminal does not show unchanged. */

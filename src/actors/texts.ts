@@ -6,7 +6,7 @@ import { nextDay } from "../shared/days.ts";
 import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
-import { cutText } from "../shared/text.ts";
+import { shortened } from "../shared/text.ts";
 import type { LeftOut, Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
 
@@ -348,7 +348,7 @@ const NAME_CHARS = 100;
 const firstNames = (paths: readonly string[]) =>
   paths
     .slice(0, NAMED)
-    .map((path) => shownName(path.length > NAME_CHARS ? `${cutText(path, NAME_CHARS)}…` : path))
+    .map((path) => shownName(shortened(path, NAME_CHARS)))
     .join(", ");
 
 /** The files that a save left out, as a clause. */

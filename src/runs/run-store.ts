@@ -1,6 +1,6 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
-import { cutText } from "../shared/text.ts";
+import { shortened } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import { Rows } from "../storage/rows.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
@@ -197,8 +197,7 @@ const SOURCE_CHARACTERS = 16_384;
 /** The part of the source that is stored; undefined if the title contains the whole source. */
 export function sourceToStore(source: string, title: string): string | undefined {
   if (source.trim() === title) return undefined;
-  if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();
-  return `${cutText(source, SOURCE_CHARACTERS - 1)}…`;
+  return shortened(source, SOURCE_CHARACTERS);
 }
 
 export function viewOf(run: RunRecord): RunView {

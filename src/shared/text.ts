@@ -94,6 +94,11 @@ export function cutText(text: string, units: number, cutAt: "start" | "end" = "e
   return cut.toWellFormed();
 }
 
+/** At most `units` UTF-16 units of a text. Ends with `…` if it was cut. */
+export function shortened(text: string, units: number): string {
+  return text.length > units ? `${cutText(text, units - 1)}…` : text.toWellFormed();
+}
+
 /** Drops half of a surrogate pair at the end. */
 export function dropHalfPair(text: string): string {
   return text.replace(/[\ud800-\udbff]$/, "");
@@ -120,7 +125,7 @@ export function addPart(parts: Uint8Array[], bytes: Uint8Array): void {
 
 export function titleOf(source: string): string {
   const line = source.trimStart().split("\n", 1)[0] ?? "";
-  return line.length > 120 ? `${cutText(line, 119)}…` : line;
+  return shortened(line, 120);
 }
 
 /** A sentence without its full stop, for use at the end of another sentence. */

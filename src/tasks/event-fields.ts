@@ -1,7 +1,7 @@
 /** Bounds the output of agents, and checks every field of their events. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { cutText } from "../shared/text.ts";
+import { shortened } from "../shared/text.ts";
 import { textLine } from "../shared/task-steps.ts";
 import type { EventReader } from "./agent-report.ts";
 
@@ -26,9 +26,7 @@ export function readLine(reader: EventReader, line: string): string[] {
 }
 
 export function answerOf(rawText: string): string {
-  return rawText.length > ANSWER_CHARACTERS
-    ? `${cutText(rawText, ANSWER_CHARACTERS - 1)}…`
-    : rawText.toWellFormed();
+  return shortened(rawText, ANSWER_CHARACTERS);
 }
 
 export function relativeTo(directory: string, path: string): string {
@@ -40,7 +38,7 @@ export function shorten(value: string, characters = LINE_CHARACTERS): string {
   // `split` would be slow for millions of lines.
   const end = trimmed.indexOf("\n");
   const line = end >= 0 ? `${trimmed.slice(0, end)} …` : trimmed;
-  return line.length > characters ? `${cutText(line, characters - 1)}…` : line.toWellFormed();
+  return shortened(line, characters);
 }
 
 /** The agent's floating point sums have visible errors. */

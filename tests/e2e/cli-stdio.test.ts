@@ -23,7 +23,7 @@ beforeAll(() => {
     SANDBOX_MCP_STATE_DIR: stateDir,
     SERVER_AUTH_TOKEN: TOKEN,
     SANDBOX_MCP_NETWORK: "none",
-    // With a Python that has its packages, the server starts with less processor time.
+    // This Python has the packages of sandboxes, so the server does not install them.
     ...(python === undefined ? {} : { SANDBOX_MCP_PYTHON: python }),
   };
 });

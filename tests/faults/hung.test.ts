@@ -86,7 +86,7 @@ describe.concurrent("when the server's three programs in a sandbox hang for a wh
 describe.concurrent("when the server's three programs in a sandbox hang for good (SIGSTOP)", () => {
   it("runs end soon after their timeout with the reason, and other sandboxes and destroy_sandbox work", async () => {
     const sandbox = "hanging";
-    // The processes are found before the runs start, so that the programs hang long before the runs' time limits.
+    // Finding the processes takes time, so it comes before the runs: the programs must hang long before the runs' time limits.
     const runtime = await runtimeOf(sandbox);
     // All runs begin before the hang.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };
@@ -277,8 +277,9 @@ describe.concurrent("when sandboxd hangs for good", () => {
 });
 
 /**
- * Kills sandboxd every 20 ms, under each name that sandboxd has while it starts: Node alone takes longer than that to start. The
- * program first waits until the command that started it has ended. A loop of `pkill` would be too slow on a busy machine.
+ * Kills sandboxd every 20 ms, which is less than Node takes to start. So it looks for every name that sandboxd has while it
+ * starts. The program first waits until the command that started it has ended. A loop of `pkill` would be too slow on a busy
+ * machine.
  */
 const KILL = `
 import os, time

@@ -1,4 +1,4 @@
-/** One principal attacks the calls of another, on a whole server with a control server that code has replaced. */
+/** One principal attacks the server, for example by programs in place of the control server. Calls of another must succeed. */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -314,7 +314,7 @@ describe("when one principal attacks the server", () => {
 
   describe("when a program takes sandboxd's place", () => {
     const ofRuns = ["events", "badEvents", "output", "bytes", "agent"];
-    /** Floods of runs go on after the run, so each has its own sandbox. The others share one, and `path` selects the flood. */
+    /** A run's flood continues after the run, so it has its own sandbox. The other floods share one, and `path` selects them. */
     const sandboxOf = (flood: string) => (ofRuns.includes(flood) ? `flood-${flood.toLowerCase()}` : "floods");
     const programs = ["responses", ...ofRuns];
 

@@ -53,7 +53,7 @@ async function startPreviews(owner: string, program: number) {
   const port = await listen(engine);
   closers.push(() => engine.close());
   let visitors: Socket[] = [];
-  /** Opens a WebSocket; again if the previews exceed their rate at that moment. */
+  /** Opens a WebSocket. If the server refuses it because of the limit of connections a second, opens it again later. */
   const openVisitor = () => {
     const visitor = connect(port, "127.0.0.1").on("error", () => undefined);
     const fields = [
@@ -102,7 +102,8 @@ it("previews of all sandboxes of a principal share a limit of memory, and those 
   if (!one || !two || !other) throw new Error("unreachable");
   await one.visit(6);
   await two.visit(6);
-  // 8 incomplete messages have 120 MiB, and the limit is 128 MiB. Messages that arrive at the same time can end each other.
+  // 8 incomplete messages have 120 MiB, and the limit is 128 MiB. If several messages exceed it at the same time, more of them
+  // may end than necessary.
   expect(one.open + two.open).toBeLessThanOrEqual(8);
   expect(one.open + two.open).toBeGreaterThanOrEqual(4);
   await other.visit(6);

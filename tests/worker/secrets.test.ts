@@ -363,7 +363,7 @@ describe("the description of secrets", () => {
     expect((await owner.call("list_sandboxes", {})).structured.secrets).toEqual([]);
   });
 
-  it("has the name of the used secret in a connection's line", async () => {
+  it("has the name of the used secret in the list of connections", async () => {
     await sh("curl -sS 'https://a.query.test/echo?key=mine'; curl -sSk https://other.private.test/echo");
     const lines = await connectionsOf(sandbox, caller);
     expect(lines).toMatch(/Z a\.query\.test 443 GET 200 \d+ query\n/);

@@ -120,7 +120,7 @@ describe("the address of a request", () => {
     ["2001:db8::1", "2001:db8:0:0::/64"],
     ["::1", "0:0:0:0::/64"],
     [undefined, "local"],
-    // Long addresses would fill the memory of the limits.
+    // The limiters keep addresses in memory, so long ones count as one.
     ["1".repeat(46), "invalid"],
     [`${"1".repeat(46)}::1`, "invalid"],
   ])("with the header %s is counted as %s", (header, address) => {

@@ -105,7 +105,7 @@ class Sandbox extends World {
     );
   }
 
-  /** Checks that something happened during a call that explains its error. */
+  /** Checks that an event during the call explains its error. */
   #checkError(
     error: unknown,
     { last, mayStart, isRunning }: Use,
@@ -358,7 +358,7 @@ async function completeWork<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
 afterEach(() => void vi.useRealTimers());
 
-/** First steps of a sequence that random steps seldom make. */
+/** The first steps of sequences. Random steps seldom make them. */
 const BEGINNINGS: Step[][] = [
   [],
   ["write"],
@@ -372,7 +372,7 @@ type Sequence = [Step[], [Step, number[]][], string];
 
 const NEXT = [0, 0, 0];
 
-/** Sequences that found defects, and that random steps seldom make. */
+/** Sequences that found defects. Random steps seldom make them. */
 const EXAMPLES: Sequence[] = [
   // While a new policy waits for a save, the container is destroyed, and the next container starts with the policy.
   [

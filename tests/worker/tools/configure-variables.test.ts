@@ -52,7 +52,7 @@ describe("variables of a sandbox", () => {
     }
   });
 
-  it("arrive unchanged, with any content, but do not include one named __proto__", async () => {
+  it("arrive unchanged, with any content; one named __proto__ is ignored", async () => {
     const sandbox = "vars";
     const env = JSON.parse('{"__proto__": "x", "LATER": ""}') as Record<string, string>;
     await configure(sandbox, env);

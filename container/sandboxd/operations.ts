@@ -30,7 +30,7 @@ export interface Row {
   input: z.ZodMiniObject;
   /** The request's body: JSON of a schema, bytes, or a stream, which has no time limit. */
   up: "none" | "bytes" | "stream" | z.ZodMiniType;
-  /** The result. If the response's body has other content (`down`), each field of the result is a header `sandboxd-<field>`. */
+  /** The result, as the response's body. If the body has other content (`down`), each field is a header `sandboxd-<field>`. */
   result: z.ZodMiniObject;
   down: "none" | "bytes" | "stream";
   /** The most bytes of the response, counted as they arrive. The reader of a stream counts its bytes. */
@@ -348,7 +348,7 @@ export function pathsOf({ input }: Row, call: object): Record<string, string> {
   return Object.fromEntries(paths);
 }
 
-/** The path that is the reason of a failure; undefined for an operation without paths. */
+/** The path that an error is about; undefined for an operation without paths. */
 export function failedPath(
   operationRow: Row,
   call: object,

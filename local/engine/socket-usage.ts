@@ -8,7 +8,7 @@ import { createReadStream } from "node:fs";
 const BLOCK_BYTES = 32 * 1024;
 /** The most blocks of one queue of a TCP socket. Measured: 2,652 with the buffers of confine.ts. */
 const MAX_BLOCKS = 2700;
-/** The kernel counts at least this many bytes for a block in a queue of a UDP socket: a packet of 850 bytes has 17 blocks. */
+/** The kernel counts at least this many bytes for each block of a UDP socket's queue. A packet of 850 bytes can have 17 blocks. */
 const COUNTED_BYTES = 50;
 /** The most blocks of a socket without a port: 212,992 bytes (net.core.rmem_default) / COUNTED_BYTES. */
 const MAX_HIDDEN_BLOCKS = 4260;
@@ -16,7 +16,7 @@ const MAX_HIDDEN_BLOCKS = 4260;
 const MAX_LOCAL_BYTES = 277 * 4096;
 /** The most bytes of a Unix socket whose pages are full: net.core.wmem_default. */
 const MAX_FULL_BYTES = 212_992;
-/** The most uncounted bytes for each byte that a control group counts, if every page holds only one byte. Measured: 5.2. */
+/** The most bytes that no control group counts, for each byte that one counts. Measured with one byte in each page: 5.2. */
 const UNCOUNTED_RATIO = 6;
 
 /** The most bytes read of one list: about 7,000 sockets. A sandbox with a longer list counts as the largest. */

@@ -32,7 +32,7 @@ export interface RunFileStat {
 
 export interface TaskOrigin {
   run: RunView;
-  /** Whether the task's container still runs, in a sandbox that was not made for the task. */
+  /** Whether the container of the task still runs. False if the sandbox was made for the task. */
   alive: boolean;
 }
 

@@ -48,8 +48,9 @@ export class SetUpOutcomes {
   }
 
   /**
-   * Restores an earlier outcome into a container that has run no user program. Otherwise returns a plan to keep the new
-   * outcome, or undefined if it cannot be kept. Never rejects: if the restore fails, the script runs.
+   * Returns the outcome that the sandbox's files already contain. Otherwise restores a stored outcome, if nothing else has run in
+   * the sandbox. If there is none, returns a plan to keep the new outcome, or undefined if it cannot be kept. Never rejects: if
+   * the restore fails, the script runs.
    * @param previousKey the key of the outcome that the sandbox's files already contain
    * @param isUsed whether something else has run in the container
    */

@@ -46,8 +46,8 @@ const MAX_SCALED = 20;
 const LEFT_OUT_BYTES = 120;
 
 /**
- * The most characters of one text result: as many as callers see of an output stream. The preludes shorten all but HTML and SVG
- * to this.
+ * The most characters of one text result: as many as callers see of an output stream. Our code in the kernel has already
+ * shortened results to this, except HTML and SVG.
  */
 const TEXT_CHARS = 32 * 1024;
 

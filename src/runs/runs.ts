@@ -61,7 +61,7 @@ export interface RunsHost {
   sql: SqlStorage;
   objects: RunObjects;
   sandbox(): string;
-  /** The limit of a log, in bytes. Beyond it, a stream may still use the rest of its own quarter. */
+  /** The limit of a log, in bytes. Each stream may use a quarter of it even if the other stream has filled the log. */
   logCapBytes: number;
   /** How long a record outlives its run. */
   keepMs: number;
@@ -153,7 +153,7 @@ export interface RunToRead {
   maxBytes?: number;
   onProgress?: OnProgress | undefined;
   until?: WaitsFor;
-  /** How many characters of a question's program the caller has. The wait ends when there are more. */
+  /** For a question, how many characters of the model's program the caller already has. The wait ends when there are more. */
   seenCode?: number;
 }
 
@@ -161,8 +161,8 @@ export interface RunToRead {
 export const PAGE_BYTES = 48 * 1024;
 
 /**
- * A call that waits for a page of output returns when the output pauses for this long. Most programs print more often while they
- * work, so each call waits its full `wait_seconds` and does not return after each line.
+ * A call that waits for a page of output also returns when the output pauses for this long. The pause is long, because most
+ * programs print more often while they work, and the call must not return after each line.
  */
 const LOG_REST_MS = 10_000;
 

@@ -16,7 +16,7 @@ export function formatted({ file, text }: ClientLine): string {
   return file === undefined ? text : JSON.stringify(JSON.parse(text), null, 2);
 }
 
-/** @param token what stands for the token: `shell` between double quotes in a shell command, `written` in a file */
+/** @param token the text in place of the token: `shell` in a shell command, between double quotes; `written` in a file */
 export function clientLines(url: string, token: { shell: string; written: string }): ClientLine[] {
   const header = `"Authorization: Bearer ${token.shell}"`;
   // ? and & are special characters in shells.

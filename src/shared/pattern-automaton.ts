@@ -5,11 +5,11 @@
 export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #columns: Uint8Array;
   readonly #width: number;
-  /** The next state for each state and column, which is a class of equal characters. State 0 is the start. */
+  /** The next state for each state and column. The characters of a column count as equal. State 0 is the start. */
   readonly #next: Int32Array;
   readonly #ending: (Pattern | undefined)[] = [undefined];
 
-  /** @param columns for each character code, the number of its class of equal characters; 0 for characters in no pattern */
+  /** @param columns the column of each character code; 0 for characters in no pattern */
   constructor(patterns: readonly Pattern[], columns: Uint8Array) {
     this.#columns = columns;
     this.#width = Math.max(...columns) + 1;

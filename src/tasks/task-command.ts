@@ -5,7 +5,7 @@ import { noRepositoryName } from "./texts.ts";
 /** The session of tasks. Callers cannot use this name. */
 export const TASK_SESSION = "_task";
 
-/** @param agent the agent's program and arguments @param wanted definitions, as `<kind>/<name>` */
+/** @param agent the agent's program and arguments @param wanted definitions of subagents and slash commands, as `<kind>/<name>` */
 export function taskCommand(
   id: string,
   { directory, repository, branch }: { directory: string; repository?: string; branch?: string },

@@ -70,14 +70,14 @@ export function bridgeCommand(whyNoJSON: string, ...definition: Parameters<typeo
 }
 
 export const urlOption = () =>
-  new Option("--url <url>", "the server; without it, SANDBOX_MCP_URL or the local one");
+  new Option("--url <url>", "the server's address (default: SANDBOX_MCP_URL, else the local server)");
 export const tokenOption = () =>
   new Option(
     "--token <token>",
-    "the token; without it, SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
+    "the token (default: SANDBOX_MCP_TOKEN, which other users of the machine cannot see)",
   );
 const stateOption = () =>
-  new Option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR");
+  new Option("--state-dir <path>", "state directory of the local server (default: SANDBOX_MCP_STATE_DIR)");
 
 export function examplesOf(command: object): readonly string[] {
   return EXAMPLES.get(command) ?? [];

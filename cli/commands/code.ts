@@ -37,7 +37,7 @@ export const code = serverCommand(
   .addOption(
     new Option(
       "--language <name>",
-      `the language; without it, the one of the file's extension, else ${DEFAULT_LANGUAGE}`,
+      `the language (default: that of the file's extension, else ${DEFAULT_LANGUAGE})`,
     ).choices(LANGUAGES),
   )
   .option("--sandbox <name>", "the sandbox", "default")

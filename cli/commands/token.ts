@@ -32,7 +32,10 @@ const create = dataCommand("new", "generate a token and say where to put it; not
     "generate a token for AUTH_TOKENS, with separate sandboxes; without it, the owner's token",
   )
   .addOption(
-    new Option("--scopes <scopes>", `with --name, the token's scopes; without it, all: ${SCOPES.join(",")}`),
+    new Option(
+      "--scopes <scopes>",
+      `the token's scopes, only with --name (default: all, ${SCOPES.join(",")})`,
+    ),
   )
   .action(({ name, scopes, json: asJSON }) => {
     const granted = scopes?.split(",").map((scope) => scope.trim()) ?? SCOPES;

@@ -26,8 +26,8 @@ export const verify = dataCommand(
   "test a server: health, tokens, every tool in a separate sandbox, and latency",
   ["verify", 'verify https://sandbox.example "$TOKEN" --json', "verify --task"],
 )
-  .argument("[url]", "the server; without it, SANDBOX_MCP_URL or the local one")
-  .argument("[token]", "the token; without it, SANDBOX_MCP_TOKEN")
+  .argument("[url]", "the server's address (default: SANDBOX_MCP_URL, else the local server)")
+  .argument("[token]", "the token (default: SANDBOX_MCP_TOKEN)")
   .option("--task", "also run a small task, which costs a few cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
   // Users may know these options from other commands. The help does not show them, because the arguments are shorter.

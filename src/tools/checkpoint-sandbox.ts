@@ -10,7 +10,7 @@ export const checkpointSandbox = defineTool({
   name: "checkpoint_sandbox",
   title: "Checkpoint a sandbox",
   description:
-    "Saves a sandbox's files (not processes or kernels) for restore_sandbox, before a risky step or for forks.",
+    "Before a risky step or a fork: saves a sandbox's files (not processes or kernels) for restore_sandbox.",
   input: z.strictObject({
     sandbox: sandboxField(),
     label: z

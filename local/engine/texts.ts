@@ -141,7 +141,7 @@ export const STOPPED_BECAUSE = {
   terminals: "used most of the kernel's threads for pseudo terminals",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   references: (most: number) => `made the Worker keep more than ${most} references`,
-  notCall: "pushed something that is not a call of the Worker's callback",
+  notCall: "made a call to something other than the Worker's callbacks",
   notMessage: "sent something that is not a message of the control protocol",
   notAsked: "sent a response without a request",
   stored: "made the Worker store too much data",

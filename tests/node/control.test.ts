@@ -80,7 +80,7 @@ describe("a control server that code has replaced", () => {
     ["push", /made the Worker store too much data/],
     ["output", /made the Worker store too much data/],
     ["unreleased", /did not release them/],
-    ["main", /pushed something that is not a call/],
+    ["main", /made a call to something other/],
     ["stream", /not a message of the control protocol/],
     ["frame", /Max payload size exceeded/],
     ["nested", /values/],

@@ -29,7 +29,7 @@ export const CONSENT_TEXTS = {
   unverified: `The app chose this name itself, and nobody has checked it. ${TERMS}`,
   panel: "Sign in to the panel",
   panelTerms:
-    "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest.",
+    "The panel shows your sandboxes in this browser. You are signed out after 7 days at the latest.",
   server: "Server",
   returnTo: "You return to",
   scopes: "What the app may do",

@@ -31,8 +31,8 @@ export async function landingPage(request: Request, context: RequestContext): Pr
   const placeholder = markup`<code>&lt;token&gt;</code>`;
   const shared = markup`<code>${DEFAULT_SANDBOX}</code>`;
   const body = markup`<h1>${texts.title}</h1>
-<p>${texts.about({ hasTasks: canRunTasks(context.config) })} ${signsIn && [panel, " "]}${texts.connect}</p>
-${"problem" in endpointQuery && markup`<p>${texts.wrongQuery(endpointQuery.problem)}</p>\n`}<pre>${url}</pre>
+${"problem" in endpointQuery && markup`<p>${texts.wrongQuery(endpointQuery.problem)}</p>\n`}<p>${texts.about({ hasTasks: canRunTasks(context.config) })} ${signsIn && [panel, " "]}${texts.connect}</p>
+<pre>${url}</pre>
 <p>${signsIn ? texts.oauthOrToken(placeholder) : texts.token(placeholder)} ${tokenLocation(context.config)}</p>
 ${lines.map(
   ({

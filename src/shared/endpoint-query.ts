@@ -47,7 +47,7 @@ export function endpointQueryOf(
   const { success, data, error } = parameters.safeParse(Object.fromEntries(values));
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
   const badTools = data?.tools && describeWrongChoice(data.tools, offered);
-  if (badTools) problems.push(`tools ${badTools}`);
+  if (badTools) problems.push(`?tools= ${badTools}`);
   // Gateways add parameters, which are ignored. A name close to one of the server's parameters is probably a typing error, so
   // it is reported.
   for (const name of [...new Set(searchParams.keys())].slice(0, MAX_COMPARED)) {

@@ -6,8 +6,7 @@ export const MAX_SANDBOX_NAME = 63;
 /** The HTML attribute `pattern` uses the same source, and applies the flag `v`. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9._\-]{0,61}[a-z0-9])?$/v;
 
-export const SANDBOX_NAME_FORM =
-  "1 to 63 characters of a-z, 0-9, -, _ and ., a letter or digit first and last";
+export const SANDBOX_NAME_FORM = "1 to 63 characters (a-z, 0-9, -, _, .), a letter or digit first and last";
 export const SANDBOX_NAME_RULE = `must be ${SANDBOX_NAME_FORM}`;
 
 export const DEFAULT_SANDBOX = "default";
@@ -17,7 +16,7 @@ export const AGENT_NAMES = ["claude-code", "opencode"] as const;
 /** The name of a command session or code context. The server's own names begin with `_`. */
 export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
-export const SESSION_NAME_RULE = "must be 1 to 64 characters of a-z, 0-9, -, _ and ., neither _ nor . first";
+export const SESSION_NAME_RULE = "must be 1 to 64 characters (a-z, 0-9, -, _, .), neither _ nor . first";
 
 /** A model's name, which is safe in a command line. Schemas limit its length. */
 export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;

@@ -55,7 +55,7 @@ test.each(withSandbox)(
     const { code, stderr } = await runHere([...name.split(" "), ...needed, "--sandbox", "A B"], { env });
     expect([code, stderr]).toEqual([
       64,
-      expect.stringMatching(/--sandbox must be 1 to 63 characters of .*"A B"/),
+      expect.stringMatching(/--sandbox must be 1 to 63 characters .*"A B"/),
     ]);
   },
 );
@@ -103,7 +103,7 @@ test("a command without --sandbox uses the sandbox in the URL", async () => {
   const { code, stderr } = await runHere(args);
   expect([code, stderr]).toEqual([
     64,
-    expect.stringContaining("The sandbox of the address must be 1 to 63 characters of"),
+    expect.stringContaining("The sandbox of the address must be 1 to 63 characters ("),
   ]);
 });
 

@@ -168,14 +168,14 @@ describe("POST /execute", () => {
       matching(/^There is no agents\/none\. The operator offers no definitions\./),
     ],
     [{ task: "x", commands: ["../x"] }, matching(/^commands: "\.\.\/x" is not the name/)],
-    [{ task: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters of/)],
+    [{ task: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters \(/)],
     [{ task: "x", max_turns: "3" }, "max_turns must be a number"],
     [
       { task: "x", repository: "--upload-pack=x" },
       matching(/^repository must be an address that git clone takes/),
     ],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
-    [{ question: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters of/)],
+    [{ question: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters \(/)],
     [{ question: "x", model: "--resume" }, "model must be the name of a model"],
     [{ question: "x", timeout: 0 }, matching(/^Timeout must be/)],
   ])("refuses the body %j", async (body, error) => {

@@ -30,7 +30,7 @@ describe("sandboxes", () => {
       for (const sandbox of names)
         expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
           isError: true,
-          text: expect.stringContaining("must be 1 to 63 characters of a-z, 0-9, -, _ and ."),
+          text: expect.stringContaining("must be 1 to 63 characters (a-z, 0-9, -, _, .)"),
         });
   });
 
@@ -68,7 +68,7 @@ describe("sandboxes", () => {
       ])
         expect(await owner.call("code" in call ? "run_code" : "run_command", call)).toMatchObject({
           isError: true,
-          text: expect.stringContaining("must be 1 to 64 characters of a-z, 0-9, -, _ and ."),
+          text: expect.stringContaining("must be 1 to 64 characters (a-z, 0-9, -, _, .)"),
         });
   });
 });

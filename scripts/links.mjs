@@ -1,10 +1,10 @@
 /**
  * Checks the documents. Everything that they mention in prose or in fenced examples must exist: files, headings and pictures;
- * commands with their options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs;
- * messages, which the code must contain; names of variables; files and names of the code in docs/internals; routes of the
- * server; versions of clients, and exit statuses. docs/internals/security.md has to name each flood of
- * tests/hostile/neighbours.test.ts. Every page has to be linked from docs/README.md, and every picture has to be shown. Prints
- * each problem, and exits with 1 if there is one.
+ * commands with their options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs; calls of
+ * tools; messages and the panel's labels, which the code must contain; names of variables, fields and error codes; files; names
+ * of the code in docs/internals; routes of the server; versions of clients, and exit statuses. docs/internals/security.md has to
+ * name each flood of tests/hostile/neighbours.test.ts. Every page has to be linked from docs/README.md, and every picture has to
+ * be shown. Prints each problem, and exits with 1 if there is one.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -29,6 +29,11 @@ const FOREIGN_VARIABLES = new Set(["MSG_MORE", "LD_PRELOAD", "OPENAI_API_KEY", "
 
 /** Parts of the SDK that the server does not use, and a variable of Python kernels. */
 const FOREIGN_NAMES = new Set(["execStream", "getSandbox", "proxyToSandbox", "streamProcessLogs", "Out"]);
+
+/** Options of other programs; a table of the SDK, a state of MCP and tools that are not ours; a user's file in an example. */
+const FOREIGN_OPTIONS = new Set(["--allow-scripts", "--protocol-era", "--scope"]);
+const FOREIGN_WORDS = new Set(["container_schedules", "input_required", "move_file", "web_search"]);
+const FOREIGN_FILES = new Set(["src/app.ts"]);
 
 /** A heading's anchor, as GitHub makes it. */
 function anchorOf(heading) {
@@ -71,6 +76,15 @@ function mistakesIn(words) {
     .map((flag) => `there is no ${name} ${flag}`);
 }
 
+/** Checks a call in an example: the tool, and the names of its inputs. */
+function mistakesInCall(tool, input) {
+  const definition = `tests/definitions/${tool}.json`;
+  if (!existsSync(join(root, definition))) return [`there is no tool ${tool}`];
+  const { properties } = JSON.parse(read(definition)).inputSchema;
+  const unknown = Object.keys(JSON.parse(input)).filter((name) => !(name in properties));
+  return unknown.map((name) => `${tool} has no input ${name}`);
+}
+
 const { scripts, dependencies } = JSON.parse(read("package.json"));
 const clients = JSON.parse(read("tests/clients/package.json")).dependencies;
 const [claudeCode] = Object.values(
@@ -82,7 +96,7 @@ for (const path of documents) {
   const text = read(path);
   const prose = text.replace(/^```[\s\S]*?^```/gm, "");
   const problem = (message) => problems.push(`${path}: ${message}`);
-  for (const [, target] of prose.matchAll(/(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]/g)) {
+  for (const [, target] of prose.matchAll(/(?:\]\(|src(?:set)?="|^\[[^\]]+\]: )([^)"\s]+)/gm)) {
     if (/^[a-z]+:/i.test(target)) continue;
     const [file, anchor] = target.split("#");
     const at = file ? normalize(join(dirname(path), file)) : path;
@@ -100,9 +114,14 @@ for (const path of documents) {
   const called =
     /(?:npm run (?:-s )?cli --|`sandbox-mcp|npx (?:-y )?\.\/sandbox-mcp-[\d.]+\.tgz) ([a-z][^`\n|#>;]*)/g;
   for (const [, words] of text.matchAll(called)) mistakesIn(words.trim()).forEach(problem);
-  for (const [fence] of text.matchAll(/^```[\s\S]*?^```/gm))
+  for (const [fence] of text.matchAll(/^```[\s\S]*?^```/gm)) {
     for (const [, words] of fence.matchAll(/(?:^\s*(?:[$] )?|[|&(] ?)sandbox-mcp ([a-z][^\n|#>;]*)/gm))
       mistakesIn(words.trim()).forEach(problem);
+    for (const [, tool, input] of fence.matchAll(/^ *([a-z]+(?:_[a-z]+)+) +(\{[\s\S]*?\}) *$/gm))
+      mistakesInCall(tool, input).forEach(problem);
+  }
+  for (const [, words] of prose.matchAll(/`([a-z][^`\n]* --[^`\n]*)`/g))
+    if (commands.some(([leaf]) => words.startsWith(`${leaf} `))) mistakesIn(words).forEach(problem);
 }
 
 for (const picture of files.filter((path) => path.startsWith("docs/images/")))
@@ -144,11 +163,11 @@ for (const path of quoting)
   }
 
 /**
- * Splits a message into its parts without values. A value has a digit, a dash or a slash. A comma or another punctuation mark
- * also separates parts.
+ * Splits a message into its parts without values. A value has a digit, a dash or a slash, or is the name of a variable. A comma or
+ * another punctuation mark also separates parts.
  */
 function fixedParts(message) {
-  const parts = message.replace(/\S*[\d/-]\S*/g, ",").split(/[.,:;()]+(?:\s+|$)|\s+\(/);
+  const parts = message.replace(/\S*(?:[\d/-]|[A-Z]_[A-Z])\S*/g, ",").split(/[.,:;()]+(?:\s+|$)|\s+\(/);
   return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);
 }
 
@@ -171,10 +190,12 @@ function isInCode(part) {
 for (const path of quoting)
   for (const [, , language, example] of read(path).matchAll(/^ *(```+)(\w*)\n([\s\S]*?)^ *\1$/gm)) {
     if (!["", "text", "sh"].includes(language)) continue;
-    for (const [, line] of example.matchAll(/^ *(?:(?:next|note|notice): )?([A-Z][a-z]+ .*\.)$/gm))
+    for (const [, line] of example.matchAll(/^ *(?:(?:next|note|notice): |\d+\. )?([A-Z][a-z]+ .*\.)$/gm))
       for (const part of fixedParts(line))
         if (!isInCode(part))
           problems.push(`${path}: no message in the code has the text "${part}", as in "${line}"`);
+    for (const [, row] of example.matchAll(/^[✓✗!-] {2}(\S+(?: \S+)*) {2,}/gm))
+      if (!code.includes(row) && !isInCode(row)) problems.push(`${path}: no check has the name "${row}"`);
   }
 
 /** The parts of a text in backticks or in a fence. */
@@ -191,6 +212,32 @@ for (const path of documents)
   for (const [name] of literalParts(read(path)).matchAll(/(?<![\w"'/-])[A-Z][A-Z0-9]+(?:_[A-Za-z0-9]+)+\b/g))
     if (!variables.has(name) && !named.has(name) && !FOREIGN_VARIABLES.has(name))
       problems.push(`${path}: there is no variable ${name}`);
+
+// Names of fields, tools and error codes, options and files. The pages about the internals have more options of other programs,
+// and paths below other folders.
+const programWords = new Set(programs.match(/\w+/g));
+const options = new Set(commands.flatMap(([, command]) => command.options.map(({ long }) => long)));
+for (const path of quoting) {
+  const problem = (message) => problems.push(`${path}: ${message}`);
+  const text = literalParts(read(path));
+  for (const [, name] of text.matchAll(/`([a-z]+(?:_[a-z]+)+)`/g))
+    if (!programWords.has(name) && !FOREIGN_WORDS.has(name)) problem(`the code has no ${name}`);
+  if (path.startsWith("docs/internals/")) continue;
+  for (const [, option] of text.matchAll(/`(--[a-z-]+)[^`\n]*`/g))
+    if (!options.has(option) && !USAGE.includes(`  ${option} `) && !FOREIGN_OPTIONS.has(option))
+      problem(`there is no option ${option}`);
+  const paths =
+    /(?<![\w./<>*@:-])(?:src|container|local|cli|client|panel|tests|scripts|bench|examples)\/[\w./-]+\.(?:ts|tsx|mjs|cjs|py|sh|md|json)\b/g;
+  for (const [file] of read(path).matchAll(paths))
+    if (!existsSync(join(root, file)) && !FOREIGN_FILES.has(file)) problem(`there is no file ${file}`);
+}
+
+const panel = files
+  .filter((path) => /^panel\/.*\.tsx?$/.test(path))
+  .map(read)
+  .join("\n");
+for (const [, label] of read("docs/reference/panel.md").matchAll(/(?<!=)"([A-Z][^"\n]+)"/g))
+  if (!panel.includes(label)) problems.push(`docs/reference/panel.md: the panel has no "${label}"`);
 
 /** The routes that src/server/app.ts lists, with the values of the constants in their paths. */
 function serverRoutes() {

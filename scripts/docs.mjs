@@ -14,6 +14,7 @@ import { limitsTable } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { METHOD_KEYS } from "../src/auth/oauth-store.ts";
+import { clientLines } from "../src/server/client-lines.ts";
 import { LANGUAGES, TRAITS } from "../src/shared/languages.ts";
 import { PRINCIPAL_IDS, SCOPES, SIGN_IN_DOCS } from "../src/shared/principal.ts";
 import { listedRun } from "../src/shared/run-listing.ts";
@@ -242,6 +243,8 @@ for (const [path, sentence, value] of stated) {
 }
 /** Words of the code that pages must have. */
 const [[exitCode]] = endLines({ exitCode: 0 });
+const token = { shell: "$(npm run -s token)", written: "<SERVER_AUTH_TOKEN>" };
+const shellLines = clientLines("http://127.0.0.1:8787/mcp", token).filter(({ file }) => file === undefined);
 const named = [
   ...principals.map((form) => ["docs/internals/security.md", form]),
   ...["long-jobs", "sessions", "set-ups", "web-app", "workspace-per-user"].map((page) => [
@@ -249,6 +252,8 @@ const named = [
     `${exitCode}: 0`,
   ]),
   ["docs/start/quick-start.md", `${exitCode}: 2`],
+  ["README.md", shellLines[0]?.text],
+  ...shellLines.map(({ text }) => ["docs/start/clients.md", text]),
   ["plugin/skills/sandbox/SKILL.md", `\`${exitCode}\` other than 0`],
   ["docs/reference/tools.md", `A failing program is a result with its ${exitCode}.`],
 ];

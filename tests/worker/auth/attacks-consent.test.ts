@@ -1,6 +1,6 @@
 /**
- * The server refuses each of these attacks on the consent page and its user. In them, the handle is a random value in a hidden
- * field of the form. It identifies the request that the person approves.
+ * Attacks on the consent page and its user, which the server refuses. The form's hidden field `handle` has a random value that
+ * identifies the request that the person approves.
  */
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";

@@ -72,7 +72,7 @@ async function show(context: PageContext): Promise<Response> {
   const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
   // A client with a metadata document never registers, so its redirect URI is checked here.
   if (!hasAllowedHost(authRequest.redirectUri, context.config))
-    throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
+    throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.badRedirect });
   checkChallenge(authRequest);
   if (offeredScopes(authRequest, context.config).length === 0)
     throw refusal(authRequest, "invalid_scope", texts.REQUEST_PROBLEMS.noScope);
@@ -278,9 +278,10 @@ function errorPage(context: PageContext, error: unknown): Promise<Response> {
     const hasRequest = retryURL.searchParams.has("client_id");
     return messagePage(texts.PAGE_EXPIRED, { link: hasRequest ? link : undefined });
   }
-  if (/client_id|client is not known/i.test(error.description)) return messagePage(texts.APP_NOT_REGISTERED);
+  if (error.description.includes("client_id")) return messagePage(texts.APP_NOT_REGISTERED);
   const link = error.redirectTo === undefined ? undefined : clientErrorLink(error.redirectTo);
-  return messagePage(texts.badRequest(error.description, link !== undefined), { link });
+  const [, problem] = PROVIDER_PROBLEMS.find(([word]) => error.description.includes(word)) ?? [];
+  return messagePage(texts.badRequest(problem ?? error.description, link !== undefined), { link });
 }
 
 async function requireForm(request: Request): Promise<URLSearchParams> {
@@ -299,6 +300,14 @@ function seeOther(location: string, headers: Headers): Response {
 function logSignIn(context: PageContext, event: Omit<SignInEvent, "event" | "request_id">): void {
   log(context.config, { event: "sign_in", request_id: context.requestID, ...event });
 }
+
+/** Words in the provider's errors, and what the page says instead of these errors. */
+const PROVIDER_PROBLEMS = [
+  ["PKCE", texts.REQUEST_PROBLEMS.noChallenge],
+  ["redirect URI", texts.REQUEST_PROBLEMS.badRedirect],
+  ["response_type", texts.REQUEST_PROBLEMS.badResponseType],
+  ["resource", texts.REQUEST_PROBLEMS.badResource],
+] as const;
 
 const NO_SCOPE: Problem = { at: "scopes", message: texts.NO_SCOPE_TICKED, status: 400 };
 

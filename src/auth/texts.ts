@@ -80,9 +80,7 @@ export const APP_NOT_REGISTERED: PageMessage = {
 
 /** @param hasLink whether the page has a link back to the app */
 export function badRequest(problem: string, hasLink: boolean): PageMessage {
-  const next = hasLink
-    ? ""
-    : " Connect the app again. If you see this page again, contact the app's developer.";
+  const next = `${hasLink ? "" : " Connect the app again."} If you see this page again, contact the app's developer.`;
   return {
     title: "This request is not valid",
     message: `${problem.replace(/\.?$/, ".")} Nothing was approved.${next}`,
@@ -92,8 +90,12 @@ export function badRequest(problem: string, hasLink: boolean): PageMessage {
 export const REQUEST_PROBLEMS = {
   tooLong: "The request is too long.",
   repeated: "The request has the same parameter twice.",
-  unknownClient: "The client is not registered with this server.",
-  noChallenge: "A code_challenge of method S256 is required.",
+  unknownClient: "The client_id is not registered with this server.",
+  noChallenge: "The app did not send a code_challenge of method S256 (PKCE), which this server requires.",
+  badRedirect:
+    "The app wants you to return to an address (redirect_uri) that is not registered or not allowed.",
+  badResponseType: "The app must request the response_type code, and be registered for it.",
+  badResource: "The app's request does not name exactly one resource of this server.",
   noScope: "This server has none of the requested scopes.",
   badForm: "The form cannot be read.",
 };

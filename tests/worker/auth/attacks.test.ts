@@ -163,6 +163,26 @@ describe("redirects", () => {
     }
   });
 
+  it.each([
+    [{ code_challenge: undefined }, "did not send a code_challenge of method S256"],
+    [
+      { redirect_uri: "https://evil.example/" },
+      "an address (redirect_uri) that is not registered or not allowed",
+    ],
+    [{ response_type: "token" }, "must request the response_type code"],
+    [{ resource: "https://other.example/" }, "does not name exactly one resource of this server"],
+    [{ client_id: "x".repeat(300) }, "In the app, remove this server and add it again"],
+  ])(
+    "an error page says what is wrong and what to do, in this server's words: %j",
+    async (wrong, problem) => {
+      const client = await Client.register(app);
+      const page = await new Browser(app).open(await client.authorizationURL(wrong));
+      expect(page.isErrorPage).toBe(true);
+      expect(page.text).toContain(problem);
+      expect(page.text).toMatch(/contact the app|remove this server/);
+    },
+  );
+
   it("open redirect: no other parameter makes the server redirect elsewhere", async () => {
     for (const name of ["next", "return_to", "url", "continue"]) {
       const page = await new Browser(app).open(`${ORIGIN}/authorize?${name}=https://evil.example/`);

@@ -39,7 +39,7 @@ export const LANDING_TEXTS = {
     sentence`Clients that sign in by OAuth need only this address. All others send the server's token: replace ${placeholder} below with that token.`,
   token: (placeholder: HTML) => sentence`Replace ${placeholder} below with the server's token.`,
   add: (client: string) => `Add to ${client}`,
-  addedByOAuth: (add: HTML) => sentence`${add} signs in without a token.`,
+  addedByOAuth: (add: HTML) => sentence`Or follow the link ${add}, and sign in with your browser.`,
   sandboxes: (shared: HTML, query: HTML) =>
     sentence`All your chats share the sandbox ${shared}. To give a chat or a project its own, add ${query} to the address. A name has ${SANDBOX_NAME_FORM}.`,
 };

@@ -313,7 +313,7 @@ print(respond(900, b"a:b\\r\\n"), respond(1001, b"a:b\\r\\n"), respond(8000, b"a
     await ownSandbox.destroy();
   });
 
-  it("survives an upgrade or a tunnel behind an earlier response that has not ended, or that the program has not read", async () => {
+  it("survives an upgrade or a tunnel that a program requests before it has read the earlier response, or before that has ended", async () => {
     const script = `import socket, time
 def request(line, *fields): return "\\r\\n".join([line + " HTTP/1.1", "Host: internet.test", *fields, "", ""]).encode()
 def connect():

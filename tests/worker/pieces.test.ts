@@ -19,7 +19,7 @@ it("the server stops reading a response body that does not end", async () => {
   expect(await readBounded(respondInPieces(100), { maxBytes: 10_000, ms: 300 })).toBeUndefined();
 });
 
-describe("of several large response bodies that do not end", () => {
+describe("of several large response bodies", () => {
   const MIB = 1024 * 1024;
 
   /** A response that sends almost `MIB` bytes, and never ends. */
@@ -36,7 +36,7 @@ describe("of several large response bodies that do not end", () => {
     return new Response(readable);
   }
 
-  it("the server reads only some at once, and only the first 64 KiB of the others", async () => {
+  it("the server reads two at once, and only the first 64 KiB of the others", async () => {
     let taken = 0;
     const turns = new Turns(2);
     const read = () =>
@@ -45,7 +45,7 @@ describe("of several large response bodies that do not end", () => {
         { maxBytes: MIB, ms: 500, turns },
       );
     expect(await Promise.all(Array.from({ length: 20 }, read))).toEqual(Array(20).fill(undefined));
-    // Two bodies, and the beginnings of 18 with what streams buffer.
+    // Two bodies, the first 64 KiB of 18 others, and the data that streams buffer.
     expect(taken).toBeLessThan(8 * MIB);
     expect(taken).toBeGreaterThan(MIB);
   });

@@ -353,7 +353,7 @@ describe("a workspace", () => {
     }));
 });
 
-it("a save cannot store much more than the files that it may have, although the principal's limit is higher", () =>
+it("a save of more than twice its sandbox's limit fails, although the principal's limit is higher", () =>
   withWorld(async (world) => {
     await prepare(world);
     const before = world.registry.current("a");
@@ -385,7 +385,7 @@ describe("the saved files of a task", () => {
   };
   const taskFiles = { made: "by the task", talk: "said" };
 
-  it("can be restored in another sandbox, also after their own is destroyed, and need no space if they are saved already", () =>
+  it("can be restored in another sandbox, also after the task's sandbox is destroyed, and need no space if they are saved already", () =>
     withWorld(async (world) => {
       await doTask(world);
       await world.workspace.save();

@@ -24,7 +24,7 @@ if builtin declare -F declare >/dev/null; then
 else
   builtin declare -f
 fi
-# The next command itself restores the session's function `builtin`, because it first needs bash's own.
+# The next command needs bash's own `builtin` first. Then it restores the session's function `builtin` itself.
 [[ -z ${sbx_builtin-} ]] || builtin printf 'sbx_builtin=%q\n' "sbx_builtin=; $sbx_builtin"
 # A directory's name may contain a line break.
 [[ $PWD == *$'\n'* ]] || builtin printf '# in %s\n' "$PWD"

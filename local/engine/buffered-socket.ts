@@ -50,12 +50,14 @@ function pushPieces(socket: Socket, bytes: Buffer): boolean {
 /**
  * Forwards data of a `connectBuffered` socket directly, bypassing its stream, once earlier data is written. Does nothing for
  * other sockets. The end of the data still goes through the stream.
+ * @param reads limits the rate of short reads
  * @param isReady whether all earlier data was written
  * @param write forwards bytes, and then calls its second argument
  */
 export function passThrough(
   from: Duplex,
   to: Duplex,
+  reads: Pieces,
   isReady: () => boolean = () => true,
   write: (bytes: Buffer, onWritten: () => void) => void = (bytes, onWritten) => to.write(bytes, onWritten),
 ): void {
@@ -75,6 +77,7 @@ export function passThrough(
   reading.read = (bytes) => {
     if (from.readableLength > 0 || !isReady()) return throughStream(bytes);
     reading.unwritten += 1;
+    reads.take(bytes.length);
     write(bytes, onWritten);
     isStopped = to.writableLength > 0;
     return !isStopped;
@@ -83,14 +86,7 @@ export function passThrough(
 
 /** Connects a sandbox's tunnel to its host. @param reads limits the rate of short reads in both directions */
 export function connectStreams(client: Duplex, upstream: Duplex, reads: Pieces): void {
-  const count = (bytes: Buffer) => reads.take(bytes.length);
   splice(client, upstream);
-  passThrough(upstream, client, undefined, (bytes, onWritten) => {
-    count(bytes);
-    client.write(bytes, onWritten);
-  });
-  for (const stream of [client, upstream]) {
-    stream.on("data", count);
-    reads.join(stream);
-  }
+  passThrough(upstream, client, reads);
+  for (const stream of [client, upstream]) reads.count(stream);
 }

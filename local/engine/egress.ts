@@ -58,8 +58,8 @@ export interface Egress {
   policy: NetworkPolicy;
   connections: ConnectionLog;
   pieces: Pieces;
-  /** Limits the short reads of tunnels. */
-  tunnelReads: Pieces;
+  /** Limits the short reads of connections to hosts, and of tunnels. */
+  reads: Pieces;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
   authority: CertificateAuthority | undefined;
@@ -190,7 +190,7 @@ export async function sendWithinPolicy(
 }
 
 async function sendUpstream(
-  { upstream: options, pieces }: Egress,
+  { upstream: options, pieces, reads }: Egress,
   request: IncomingMessage,
   response: ServerResponse,
   url: URL,
@@ -214,8 +214,11 @@ async function sendUpstream(
       reject(new Unreachable(HOST_PROBLEMS.notHTTP(url.host)));
     };
     pieces.join(socket);
-    // `readHead` has paused the socket of a tunnel.
-    upstream.on("socket", (connected) => connected.resume());
+    upstream.on("socket", (connected) => {
+      reads.count(connected);
+      // `readHead` has paused the socket of a tunnel.
+      connected.resume();
+    });
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
       // The host may send a second response together with a refused one.
@@ -228,7 +231,7 @@ async function sendUpstream(
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
-      passBody(socket, incoming, response);
+      passBody(socket, incoming, response, reads);
       resolve();
     });
     onUnexpectedResponse(upstream, pieces, refuseResponse);
@@ -250,7 +253,7 @@ function closeSignal(client: ServerResponse | Duplex): AbortSignal {
 }
 
 /** Forwards a body of known length to the requesting connection without Node's parser, which copies it. */
-function passBody(from: Socket, incoming: IncomingMessage, response: ServerResponse): void {
+function passBody(from: Socket, incoming: IncomingMessage, response: ServerResponse, reads: Pieces): void {
   const { socket: to } = response;
   const { "content-length": length, "transfer-encoding": coding } = incoming.headers;
   if (to === null || length === undefined || coding !== undefined) return;
@@ -258,7 +261,7 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
   incoming.on("data", (piece: Buffer) => (left -= piece.length));
   // A response without a body, such as one to HEAD, is complete after its headers, even if they announce a length.
   const isReady = () => !incoming.complete && incoming.readableLength === 0;
-  passThrough(from, to, isReady, (bytes, written) => {
+  passThrough(from, to, reads, isReady, (bytes, written) => {
     // The headers may not have been sent yet, because they wait for the body.
     sendHead(response);
     const taken = bytes.subarray(0, left);
@@ -370,7 +373,7 @@ async function tunnel(
     return;
   }
   if (isUnrestricted && head.length > 0) upstream.write(head);
-  connectStreams(socket, upstream, egress.tunnelReads);
+  connectStreams(socket, upstream, egress.reads);
 }
 
 async function connectFor(
@@ -470,12 +473,12 @@ async function upgrade(
   upstream.write(`${request.method} ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\n`);
   upstream.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
   upstream.write(head);
-  connectStreams(socket, upstream, egress.tunnelReads);
+  connectStreams(socket, upstream, egress.reads);
 }
 
 /** Forwards the client's bytes only after the host has agreed. Before that, the bytes could be requests to any host. */
 function switchToWebSocket(
-  { pieces, tunnelReads }: Egress,
+  { pieces, reads }: Egress,
   upstream: Socket,
   request: IncomingMessage,
   socket: Duplex,
@@ -515,9 +518,10 @@ function switchToWebSocket(
     );
     if (first.length > 0) socket.write(first);
     if (head.length > 0) switched.write(head);
-    connectStreams(socket, switched, tunnelReads);
+    connectStreams(socket, switched, reads);
   });
   pieces.join(upstream);
+  outgoing.on("socket", (connected) => reads.count(connected));
   limitInterim(outgoing, pieces, refuseResponse);
   outgoing.on("response", (declined) => {
     if (isDeclined) return;

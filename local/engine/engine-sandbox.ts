@@ -60,11 +60,11 @@ const TOKEN_FILE = "token";
 /** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 /**
- * Limits the short reads of a sandbox's tunnels. A read and the write after it take about 40 µs of the engine's thread, so this
- * rate takes 2.5 % of the thread. A fast connection is delayed only by milliseconds, because the kernel joins data that arrives
- * during a pause. The burst is enough for a thousand small requests.
+ * Limits the short reads of a sandbox's tunnels and connections to hosts. A read and the write after it take about 40 µs of the
+ * engine's thread, so this rate takes 2.5 % of the thread. A fast connection is delayed only by milliseconds, because the kernel
+ * joins data that arrives during a pause. The burst is enough for a thousand small requests.
  */
-const tunnelReads = { burst: 5000, perSecond: 625 };
+const shortReads = { burst: 5000, perSecond: 625 };
 /** How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit. */
 const graceMs = 660_000;
 
@@ -132,7 +132,7 @@ export class EngineSandbox {
       policy: FREE,
       connections,
       pieces: new Pieces(),
-      tunnelReads: new Pieces({ pace: new Pace(tunnelReads) }),
+      reads: new Pieces({ pace: new Pace(shortReads) }),
       queue,
       upstream,
       authority: common.authority,

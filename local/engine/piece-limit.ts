@@ -85,6 +85,13 @@ export class Pieces {
     pauseIfLimited();
   }
 
+  /** Like `join`, and counts each read of the connection as a piece. */
+  count(socket: Duplex): void {
+    if (this.#connections.has(socket)) return;
+    socket.on("data", (bytes: Buffer) => this.take(bytes.length));
+    this.join(socket);
+  }
+
   leave(socket: Duplex): void {
     this.#connections.get(socket)?.();
     this.#connections.delete(socket);

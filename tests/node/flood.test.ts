@@ -6,11 +6,13 @@ import { connect, createServer as createTCPServer, Socket } from "node:net";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
-import { serveListeners } from "../../local/engine/egress.ts";
+import { createEgress, serveListeners } from "../../local/engine/egress.ts";
+import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
 import { gather, paceTogether, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
+import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -455,6 +457,78 @@ it("a tunnel passes on all bytes unchanged while its rate is limited", async () 
     expect(Buffer.concat(received).equals(sent)).toBe(true);
     expect(rests).toBeGreaterThan(0);
   }
+  close();
+});
+
+/** A proxy with this limit of short reads, whose only host is a server in this process. */
+async function openProxy(reads: Pieces, serve: (socket: Socket) => void) {
+  const host = createTCPServer({ noDelay: true }, (socket) => {
+    socket.on("error", () => undefined).once("data", () => serve(socket));
+  });
+  const proxy = createEgress({
+    intercepts: { http: [], https: [], all: false },
+    internet: { allowed: true },
+    policy: { internet: "full", allowHosts: [] },
+    connections: new ConnectionLog(),
+    pieces: new Pieces(),
+    reads,
+    queue: new OutboundQueue(),
+    upstream: { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} },
+    authority: undefined,
+  });
+  const listener = createTCPServer();
+  const port = await listen(listener);
+  const closeConnections = serveListeners(proxy, [listener]);
+  const client = connect(port, "127.0.0.1");
+  client.on("error", () => undefined).write("GET http://host.test/ HTTP/1.1\r\nHost: host.test\r\n\r\n");
+  const close = () => {
+    client.destroy();
+    closeConnections();
+    host.close();
+  };
+  return { client, close };
+}
+
+it.each([
+  ["a response of known length", "Content-Length: 1000000\r\n\r\n", "x"],
+  ["a response that ends with its connection", "\r\n", "x"],
+  ["a response in chunks", "Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"],
+  ["the head of a response", "X: ", "x"],
+])("the engine counts single bytes of %s, and pauses reading them", async (_kind, head, piece) => {
+  const reads = new Pieces({ pace: new Pace({ burst: 50, perSecond: 10 }) });
+  let drip: NodeJS.Timeout | undefined;
+  const { close } = await openProxy(reads, (socket) => {
+    socket.write(`HTTP/1.1 200 OK\r\n${head}`);
+    drip = setInterval(() => void socket.write(piece), 1);
+  });
+  await expect.poll(() => reads.isPaused).toBe(true);
+  clearInterval(drip);
+  close();
+});
+
+it("a response of known length is passed on unchanged while its rate is limited", async () => {
+  const reads = new Pieces({ pace: new Pace({ burst: 50, perSecond: 20_000 }) });
+  const sent = randomBytes(20 * MIB);
+  let rests = 0;
+  const { client, close } = await openProxy(reads, async (socket) => {
+    socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${sent.length}\r\n\r\n`);
+    for (let at = 0, n = 0; at < sent.length; n++) {
+      const end = Math.min(sent.length, at + (n % 2 === 0 ? 100 : 100_000));
+      if (!socket.write(sent.subarray(at, end))) await once(socket, "drain");
+      reads.take(0, 100);
+      rests += Number(reads.isPaused);
+      at = end;
+    }
+  });
+  let received = Buffer.alloc(0);
+  const pieces: Buffer[] = [];
+  client.on("data", (bytes: Buffer) => void pieces.push(bytes));
+  await until(() => {
+    received = Buffer.concat(pieces);
+    return received.length >= sent.length + received.indexOf("\r\n\r\n") + 4;
+  });
+  expect(received.subarray(received.indexOf("\r\n\r\n") + 4).equals(sent)).toBe(true);
+  expect(rests).toBeGreaterThan(0);
   close();
 });
 

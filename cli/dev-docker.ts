@@ -47,7 +47,15 @@ const flags = [
   port,
   ...process.argv.slice(2),
 ];
-const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
+const env = {
+  ...process.env,
+  ...quietWrangler(join(root, ".wrangler")),
+  WRANGLER_LOG: "log",
+  // wrangler's page about the stored data requires no token. It shows, for example, the tokens of git hosts. With Docker Desktop,
+  // code in a sandbox reaches it by host.docker.internal.
+  X_LOCAL_EXPLORER: "false",
+  X_LOCAL_OBSERVABILITY: "false",
+};
 // Ctrl-C reaches the terminal's whole process group. wrangler gets a separate group, so that it runs until everything is saved.
 const child = spawn(process.execPath, [wranglerProgram(), ...flags], {
   cwd: root,

@@ -10,7 +10,7 @@ import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
-it("npm run dev:docker saves all workspaces on Ctrl-C, and then ends", async () => {
+it("npm run dev:docker shows the stored data to nobody without a token, saves all workspaces on Ctrl-C, and then ends", async () => {
   const directory = temporaryDirectory();
   // A stub of Docker that always succeeds.
   writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });
@@ -38,6 +38,8 @@ it("npm run dev:docker saves all workspaces on Ctrl-C, and then ends", async () 
     stream.on("data", (chunk: Buffer) => (printed += chunk.toString()));
   try {
     await until(() => printed.includes(`http://127.0.0.1:${port}/mcp`), 120_000);
+    const explorer = await fetch(`http://127.0.0.1:${port}/cdn-cgi/local/explorer/api/r2/buckets`);
+    expect(explorer.status).toBe(404);
     child.kill("SIGINT");
     await exited;
     expect(printed).toContain("POST /local/stop 200 OK");

@@ -63,7 +63,7 @@ export function shortText(value: unknown): string | undefined {
   return typeof value === "string" && value.length <= LINE_CHARACTERS ? value.toWellFormed() : undefined;
 }
 
-/** A number of a size that sums and JSON can hold. */
+/** A figure, such as tokens or a cost, of a size that sums and JSON can hold. */
 export function number(value: unknown): number | undefined {
-  return typeof value === "number" && Math.abs(value) <= Number.MAX_SAFE_INTEGER ? value : undefined;
+  return typeof value === "number" && value >= 0 && value <= Number.MAX_SAFE_INTEGER ? value : undefined;
 }

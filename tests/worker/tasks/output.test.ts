@@ -290,6 +290,22 @@ describe("OpenCode's events", () => {
     expect(read(event).report).toMatchObject({ end: "error", error });
   });
 
+  it.each(["-5", "1e308", "1e999", '"7"', "null"])("have no figure if it is %s", (figure) => {
+    const step = `{"type":"step_finish","part":{"reason":"stop","cost":${figure},"tokens":{"input":${figure}}}}`;
+    const { tokens, costUSD } = read(step).report;
+    expect({ tokens, costUSD }).toEqual({
+      tokens: { input: 0, output: 0, cacheRead: 0, cacheWrite: 0 },
+      costUSD: 0,
+    });
+    const claude = AGENTS["claude-code"].reader("/workspace/app", "01m7");
+    readLine(
+      claude,
+      `{"type":"result","num_turns":${figure},"total_cost_usd":${figure},"usage":{"output_tokens":${figure}}}`,
+    );
+    expect(claude.report).toMatchObject({ tokens: { output: 0 } });
+    expect([claude.report.turns, claude.report.costUSD]).toEqual([undefined, undefined]);
+  });
+
   it("may be any JSON", () => {
     for (const event of [
       { part: 5 },

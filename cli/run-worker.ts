@@ -45,6 +45,9 @@ export interface RunningWorker {
   close(): Promise<void>;
 }
 
+/** The engine's socket in the state directory. Tests and measurements use a port instead. */
+export const ENGINE_SOCKET = "engine.sock";
+
 /** If workerd ends more often, a new one will end too. */
 const MAX_RESTARTS = 5;
 const RESTARTS_MS = 600_000;
@@ -135,9 +138,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   }
 }
 
-/** The binding to the engine: see `LocalEnv`. */
+/** The binding to the engine: see `LocalEnv`. workerd runs in the state directory, as `workerd.sh` starts it. */
 function engineService(url: string | undefined) {
-  return url === undefined ? {} : { LOCAL_ENGINE: { external: { address: new URL(url).host, http: {} } } };
+  if (url === undefined) return {};
+  const { host, port } = new URL(url);
+  const address = port === "" ? `unix:${ENGINE_SOCKET}` : host;
+  return { LOCAL_ENGINE: { external: { address, http: {} } } };
 }
 
 function folderService(binding: string, path: string | undefined, { writable = false } = {}) {

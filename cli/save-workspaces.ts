@@ -1,3 +1,7 @@
+import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
+import { json } from "node:stream/consumers";
+import { withShortPath } from "../local/engine/host-files.ts";
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
 import { SAVING } from "./texts.ts";
 
@@ -10,7 +14,7 @@ const END_PREVIEWS_MS = 5000;
 /**
  * Resolves when all workspaces are saved, `signal` aborts, or the time is up. Prints how many may be unsaved.
  * @param url the server's MCP endpoint
- * @param engine the engine's address, if there is an engine. Previews end first, because they could delay the saves
+ * @param engine the engine's socket, if there is an engine. Previews end first, because they could delay the saves
  */
 export async function saveWorkspaces(
   url: string,
@@ -20,19 +24,17 @@ export async function saveWorkspaces(
   engine?: string,
 ): Promise<void> {
   const progress = setTimeout(() => print(SAVING.started), PROGRESS_AFTER_MS);
-  const request = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
-    const headers = { [SECRET_HEADER]: secret };
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
-    return await (await fetch(address, { method, headers, signal: limit, redirect: "error" })).json();
-  };
+  const headers = { [SECRET_HEADER]: secret };
+  const within = (ms: number) => AbortSignal.any([signal, AbortSignal.timeout(ms)]);
   let running: number | undefined;
   try {
     if (engine !== undefined) {
-      const ended = request("DELETE", new URL("/previews", engine), END_PREVIEWS_MS).catch(() => undefined);
-      running = ((await ended) as { running: number } | undefined)?.running;
+      const ended = endPreviews(engine, headers, within(END_PREVIEWS_MS)).catch(() => undefined);
+      running = (await ended)?.running;
     }
-    const saved = await request("POST", new URL(STOP_PATH, url), STOP_MS + PROGRESS_AFTER_MS);
-    const { unsaved } = saved as { unsaved: number };
+    const limit = within(STOP_MS + PROGRESS_AFTER_MS);
+    const init = { method: "POST", headers, signal: limit, redirect: "error" } as const;
+    const { unsaved } = (await (await fetch(new URL(STOP_PATH, url), init)).json()) as { unsaved: number };
     if (unsaved > 0) print(SAVING.unsaved(unsaved));
   } catch {
     if (signal.aborted) print(SAVING.aborted);
@@ -40,4 +42,16 @@ export async function saveWorkspaces(
   } finally {
     clearTimeout(progress);
   }
+}
+
+async function endPreviews(
+  socket: string,
+  headers: Record<string, string>,
+  signal: AbortSignal,
+): Promise<{ running: number }> {
+  return await withShortPath(socket, async (socketPath) => {
+    const asking = request({ socketPath, method: "DELETE", path: "/previews", headers, signal }).end();
+    const [response] = (await once(asking, "response")) as [IncomingMessage];
+    return (await json(response)) as { running: number };
+  });
 }

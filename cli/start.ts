@@ -21,7 +21,7 @@ import { whyNotServing } from "./ready.ts";
 import { forgetRunning, noteRunning } from "./running.ts";
 import { forgetVariables, readVariables } from "./dev-vars.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
-import { type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
+import { ENGINE_SOCKET, type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
 import * as texts from "./texts.ts";
 
 /** About how many bytes the server writes before its first call. */
@@ -108,9 +108,11 @@ async function start(): Promise<void> {
   if (options.agents) await fetchAgents(agents, print);
   const settingUp = setUpPython(options.python, stateDir, print).then((found) => (python = found));
   const secret = randomBytes(32).toString("base64url");
+  const socket = join(stateDir, ENGINE_SOCKET);
   const starting = startEngineProcess(
     settingUp.then((found) => ({
       secret,
+      socket,
       network: options.network,
       isolation: options.isolation,
       bubblewrap,
@@ -163,7 +165,7 @@ async function start(): Promise<void> {
   if (startedEngine.python === undefined) print(texts.NO_PYTHON);
   const url = `http://127.0.0.1:${startedWorker.port}/mcp`;
 
-  save = (signal) => saveWorkspaces(url, secret, signal, print, startedEngine.url);
+  save = (signal) => saveWorkspaces(url, secret, signal, print, socket);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
   noteRunning(stateDir, url);

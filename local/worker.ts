@@ -73,12 +73,8 @@ void ({ Account, Attempts, ContainerProxy, Sandbox, default: production } satisf
 
 /** The SDK does not type its entrypoint's environment. */
 function localEnv(env: unknown): LocalEnv {
-  if (typeof env === "object" && env !== null && "LOCAL_ENGINE_URL" in env && "LOCAL_ENGINE_SECRET" in env) {
-    return {
-      LOCAL_ENGINE_URL: String(env.LOCAL_ENGINE_URL),
-      LOCAL_ENGINE_SECRET: String(env.LOCAL_ENGINE_SECRET),
-    };
-  }
+  if (typeof env === "object" && env !== null && "LOCAL_ENGINE_URL" in env && "LOCAL_ENGINE_SECRET" in env)
+    return env as LocalEnv;
   throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
 }
 

@@ -2,32 +2,37 @@
 import * as z from "zod";
 import { limitsSchema } from "./limits.ts";
 
-const directory = z.string().startsWith("/");
+const path = z.string().startsWith("/");
 
 export const settingsSchema = z.strictObject({
   /** Every request must contain it. At least 16 characters. */
   secret: z.string(),
   /** The port on 127.0.0.1; by default any free port. */
   port: z.int().min(0).max(65_535).optional(),
+  /**
+   * The path of a Unix socket to listen on instead of a port. Every program of the machine can connect to a port, and delay all
+   * calls by a flood of requests without the secret.
+   */
+  socket: path.optional(),
   network: z.enum(["internet", "none"]),
   isolation: z.enum(["bubblewrap", "none"]),
   /** The result of `checkBubblewrap`, if the parent process has already called it. */
   bubblewrap: z.strictObject({ supported: z.array(z.string()), dropsRoot: z.boolean() }).optional(),
   /** The directory for sockets and generated files. The engine creates it, and removes the files that killed engines left in it. */
-  runDir: directory,
+  runDir: path,
   limits: limitsSchema.partial().optional(),
   /** The sandboxes' python3 instead of the detected one; null for none. */
   python: z.string().nullable().optional(),
   /** The directory of installed coding agents. Without it, no agent is installed. */
-  agents: directory.optional(),
+  agents: path.optional(),
   /** The directory of the interpreters' packages. */
-  pythonPackages: directory.optional(),
+  pythonPackages: path.optional(),
   directories: z
     .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))
     .optional(),
   readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
   /** The directory of the certificate authority for hosts with a credential. Without it, there is no such authority. */
-  authority: directory.optional(),
+  authority: path.optional(),
   /** Tests only: `host:port=port` entries; sandboxes reach the host at that port of 127.0.0.1. */
   allowAddresses: z.array(z.string()).optional(),
   /** Tests only: PEM of an additional authority for internet hosts. */

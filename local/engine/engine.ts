@@ -3,9 +3,10 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { statSync } from "node:fs";
 import { chmod, mkdir, writeFile, rm, statfs } from "node:fs/promises";
-import { createServer } from "node:http";
+import { createServer, type Server } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
+import { withShortPath } from "./host-files.ts";
 import { printable } from "./printable.ts";
 import { claimIDsFor } from "./host-directories.ts";
 import { bundleControlServer, bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
@@ -134,12 +135,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     maxHeaderSize: 65_536,
     noDelay: true,
   });
-  server.listen(options.port ?? 0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  const hosts = await listen(server, options, boot);
   const router = new Router(registry, {
     secret: options.secret,
-    port,
+    hosts,
     boot,
     log,
     prepareAgent: async (agent) => {
@@ -156,7 +155,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   });
   server.on("upgrade", (request, socket, head) => void router.upgrade(request, socket, head));
   return {
-    url: `http://127.0.0.1:${port}`,
+    url: `http://${hosts[0]}`,
     boot,
     report: { dropsRoot, python: toolchain.python?.executable },
     usePython: async (path) => {
@@ -177,6 +176,27 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Starts to listen. Returns the valid values of requests' `Host`. */
+async function listen(
+  server: Server,
+  { socket, port = 0 }: EngineOptions,
+  boot: string,
+): Promise<[string, ...string[]]> {
+  const listening = once(server, "listening");
+  if (socket === undefined) {
+    server.listen(port, "127.0.0.1");
+    await listening;
+    const { port: given } = server.address() as AddressInfo;
+    return [`127.0.0.1:${given}`, `localhost:${given}`];
+  }
+  // A killed engine has left its socket.
+  await rm(socket, { force: true });
+  await withShortPath(socket, async (path) => (server.listen(path), await listening));
+  await chmod(socket, 0o600);
+  // A sandbox's actor recognizes the engine that started the sandbox by its URL.
+  return [`engine-${boot}`, "localhost"];
 }
 
 function givenCheck({ bubblewrap }: EngineOptions): Check | undefined {

@@ -27,7 +27,8 @@ const signalSchema = z.object({ signal: z.int().min(1).max(64) });
 
 interface RouterOptions {
   secret: string;
-  port: number;
+  /** The valid values of a request's `Host`. */
+  hosts: readonly string[];
   boot: string;
   log: (line: string) => void;
   prepareAgent: (agent: string) => Promise<void>;
@@ -154,9 +155,7 @@ export class Router {
 
   /** Web pages in local browsers can send requests, but without the secret and, after DNS rebinding, without the right Host. */
   #isAuthorized(request: IncomingMessage): boolean {
-    const host = request.headers.host;
-    const isOwnHost =
-      host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;
+    const isOwnHost = this.#options.hosts.includes(request.headers.host ?? "");
     const secret = request.headers[SECRET_HEADER];
     return isOwnHost && timingSafeEqual(digest(typeof secret === "string" ? secret : ""), this.#digest);
   }

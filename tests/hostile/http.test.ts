@@ -556,6 +556,10 @@ it("workerd listens on no other port, because miniflare's own port lets any prog
   expect(portsOf(workerd)).toEqual([Number(new URL(server.url).port)]);
 });
 
+it("the engine listens on no port, because a flood of requests without its secret would delay all calls", () => {
+  expect(portsOf(pidOf("engine", tree(server.child.pid ?? 0)))).toEqual([]);
+});
+
 it("workerd gives nobody a connection for remote calls, which would have no token and no limit of memory", async () => {
   const head = `CONNECT ${HOST_CAPNP_CONNECT} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
   expect(await sendRaw(server.url, [head], 5000)).toMatch(/^HTTP\/1\.1 500/);

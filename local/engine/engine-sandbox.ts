@@ -17,7 +17,7 @@ import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
-import { Pieces } from "./piece-limit.ts";
+import { Pieces, readsTogether, shortReads } from "./piece-limit.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
@@ -59,12 +59,6 @@ const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 const TOKEN_FILE = "token";
 /** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
-/**
- * Limits the short reads of a sandbox's tunnels and connections to hosts. A read and the write after it take about 40 µs of the
- * engine's thread, so this rate takes 2.5 % of the thread. A fast connection is delayed only by milliseconds, because the kernel
- * joins data that arrives during a pause. The burst is enough for a thousand small requests.
- */
-const shortReads = { burst: 5000, perSecond: 625 };
 /** How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit. */
 const graceMs = 660_000;
 
@@ -132,7 +126,7 @@ export class EngineSandbox {
       policy: FREE,
       connections,
       pieces: new Pieces(),
-      reads: new Pieces({ pace: new Pace(shortReads) }),
+      reads: shortReads(),
       queue,
       upstream,
       authority: common.authority,
@@ -212,6 +206,7 @@ export class EngineSandbox {
     this.owner = owner;
     if (owner !== undefined) {
       this.forward.joinOwner(owner);
+      this.egress.reads.together = readsTogether(owner);
       this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, owner));
     }
     this.#place.id = id;

@@ -8,7 +8,14 @@ import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
 import { createEgress, serveListeners } from "../../local/engine/egress.ts";
 import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
-import { gather, paceTogether, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
+import {
+  gather,
+  paceTogether,
+  Pieces,
+  readsTogether,
+  requestsOf,
+  shortReads,
+} from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
@@ -335,20 +342,26 @@ it("a body that its receiver does not read pauses its connection at once", () =>
   expect(socket.isPaused()).toBe(true);
 });
 
-it("short pieces of all sandboxes of a principal are limited together, and those of other principals are not", () => {
-  const sandboxesOf = (owner: string) =>
-    Array.from({ length: 10 }, () => {
-      const pieces = new Pieces();
-      pieces.together = paceTogether(owner);
-      return pieces;
-    });
-  const [attacking, other] = [sandboxesOf("attacker"), sandboxesOf("neighbour")];
-  // Each of the sandboxes stays below its own limit.
-  for (const pieces of attacking) for (let piece = 0; piece < 10_000; piece++) pieces.take(1);
-  for (const pieces of other) pieces.take(1);
-  expect(attacking.filter(({ isPaused }) => isPaused).length).toBeGreaterThanOrEqual(4);
-  expect(other.some(({ isPaused }) => isPaused)).toBe(false);
-});
+it.each([
+  ["pieces", () => new Pieces(), paceTogether, 10_000],
+  ["reads", shortReads, readsTogether, 2500],
+])(
+  "short %s of all sandboxes of a principal are limited together, and those of other principals are not",
+  (_kind, create, together, most) => {
+    const sandboxesOf = (owner: string) =>
+      Array.from({ length: 10 }, () => {
+        const pieces = create();
+        pieces.together = together(owner);
+        return pieces;
+      });
+    const [attacking, other] = [sandboxesOf("attacker"), sandboxesOf("neighbour")];
+    // Each of the sandboxes stays below its own limit.
+    for (const pieces of attacking) for (let piece = 0; piece < most; piece++) pieces.take(1);
+    for (const pieces of other) pieces.take(1);
+    expect(attacking.filter(({ isPaused }) => isPaused).length).toBeGreaterThanOrEqual(4);
+    expect(other.some(({ isPaused }) => isPaused)).toBe(false);
+  },
+);
 
 it("the rest of a request whose response has ended is read at a limited rate", async () => {
   const pieces = new Pieces();

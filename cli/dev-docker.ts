@@ -1,5 +1,6 @@
 /** `npm run dev:docker`: the production configuration under `wrangler dev`, with its sandboxes in Docker. */
 import { spawn, spawnSync } from "node:child_process";
+import { chmodSync, mkdirSync } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { join } from "node:path";
@@ -47,9 +48,13 @@ const flags = [
   port,
   ...process.argv.slice(2),
 ];
+// wrangler stores all data here, also the tokens of git hosts, in files that every user could read.
+const stateDir = join(root, ".wrangler");
+mkdirSync(stateDir, { recursive: true });
+chmodSync(stateDir, 0o700);
 const env = {
   ...process.env,
-  ...quietWrangler(join(root, ".wrangler")),
+  ...quietWrangler(stateDir),
   WRANGLER_LOG: "log",
   // wrangler's page about the stored data requires no token. It shows, for example, the tokens of git hosts. With Docker Desktop,
   // code in a sandbox reaches it by host.docker.internal.

@@ -1,7 +1,7 @@
 /** `npm run dev:docker` with wrangler and the Worker, but without Docker and containers. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { expect, it } from "vitest";
@@ -10,7 +10,7 @@ import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
-it("npm run dev:docker shows the stored data to nobody without a token, saves all workspaces on Ctrl-C, and then ends", async () => {
+it("npm run dev:docker shows the stored data to nobody without a token and to no other user, saves all workspaces on Ctrl-C, and then ends", async () => {
   const directory = temporaryDirectory();
   // A stub of Docker that always succeeds.
   writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });
@@ -40,6 +40,7 @@ it("npm run dev:docker shows the stored data to nobody without a token, saves al
     await until(() => printed.includes(`http://127.0.0.1:${port}/mcp`), 120_000);
     const explorer = await fetch(`http://127.0.0.1:${port}/cdn-cgi/local/explorer/api/r2/buckets`);
     expect(explorer.status).toBe(404);
+    expect(statSync(join(repository, ".wrangler")).mode & 0o077).toBe(0);
     child.kill("SIGINT");
     await exited;
     expect(printed).toContain("POST /local/stop 200 OK");

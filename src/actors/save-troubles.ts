@@ -1,6 +1,7 @@
 /** Failed and partial saves of a workspace, and the notices about them: each problem is reported once. */
 import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { ToolError } from "../shared/errors.ts";
+import { elapsedMs } from "../shared/timers.ts";
 import type { LeftOut } from "./saved-states.ts";
 import { leftOut } from "./workspace-transfer.ts";
 import { isPermanentSaveError, notSavedText, partlySavedText, reasonOf } from "./texts.ts";
@@ -72,7 +73,7 @@ export class SaveTroubles {
   takeNotice(): string | undefined {
     const notices: string[] = [];
     const failing = this.#isFailureReported ? undefined : this.#failing;
-    const failingMs = failing ? Date.now() - failing.since : 0;
+    const failingMs = failing ? elapsedMs(failing.since) : 0;
     if (failing && (isPermanentSaveError(failing.why.cause) || failingMs > NOTICE_AFTER_MS)) {
       this.#isFailureReported = true;
       const { cause, hint } = failing.why;

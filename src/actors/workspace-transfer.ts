@@ -5,6 +5,7 @@
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshots, Target } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
+import { elapsedMs } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Account } from "./account.ts";
 import {
@@ -169,7 +170,7 @@ export class WorkspaceTransfer {
    */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
-    return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
+    return before && bytes >= before.bytes && elapsedMs(before.at) < NO_ROOM_MS ? before.room : undefined;
   }
 }
 

@@ -12,7 +12,7 @@ import type { Conversation, Target } from "../container/snapshot-client.ts";
 import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { CALL_MS, waitAtMost, withLimitedSignal } from "../shared/timers.ts";
+import { CALL_MS, elapsedMs, waitAtMost, withLimitedSignal } from "../shared/timers.ts";
 import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
 import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
@@ -221,8 +221,10 @@ export class Workspace {
 
   /** Schedules a save in `ms` milliseconds, unless one begins earlier. */
   #plan(ms: number): void {
-    const at = Date.now() + ms;
-    if (this.#timer !== null && this.#timerAt <= at) return;
+    const now = Date.now();
+    const at = now + ms;
+    // If the clock was set forward, a timer's time can be over long before the timer fires.
+    if (this.#timer !== null && this.#timerAt >= now && this.#timerAt <= at) return;
     clearTimeout(this.#timer);
     this.#timerAt = at;
     this.#timer = setTimeout(() => this.#saveIfDue(), ms);
@@ -232,13 +234,11 @@ export class Workspace {
     this.#timer = null;
     if (!this.#isWhole) return;
     if (this.isHeld) return this.#plan(SAVE_INTERVAL_MS);
-    const now = Date.now();
-    // The clock may have been set back.
-    const quietMs = Math.max(0, now - this.#changedAt);
-    if (quietMs < SAVE_DEBOUNCE_MS && now - (this.#dirtySince ?? 0) < SAVE_MAX_DELAY_MS)
+    const quietMs = elapsedMs(this.#changedAt);
+    if (quietMs < SAVE_DEBOUNCE_MS && elapsedMs(this.#dirtySince ?? 0) < SAVE_MAX_DELAY_MS)
       return this.#plan(SAVE_DEBOUNCE_MS - quietMs);
     const { begunAt, tookMs } = this.#lastSave;
-    const earlyMs = SAVE_PACE * tookMs - Math.max(0, now - begunAt);
+    const earlyMs = SAVE_PACE * tookMs - elapsedMs(begunAt);
     if (earlyMs > 0) return this.#plan(earlyMs);
     this.#host.background(this.save().catch(() => undefined));
   }

@@ -5,7 +5,7 @@
  */
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { elapsedMs, pause, waitAtMost } from "../shared/timers.ts";
 
 /** The limit for all logs together, in bytes. One read from the sandbox may exceed the limit. */
 const WAITING_BYTES = 4 * 1024 * 1024;
@@ -51,7 +51,7 @@ export class Backlog {
   }
 
   get #isFull(): boolean {
-    return this.#bytes >= WAITING_BYTES && Date.now() - this.#refusedAt >= REFUSED_MS;
+    return this.#bytes >= WAITING_BYTES && elapsedMs(this.#refusedAt) >= REFUSED_MS;
   }
 
   get #bytes(): number {

@@ -1,6 +1,15 @@
 /** The longest that a call waits for a container, a restore or a save: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
 
+/**
+ * How long ago a time was, in milliseconds. Infinity for a time in the future: the clock was set back, perhaps by days, so what
+ * waits for this time to pass must not wait any longer.
+ */
+export function elapsedMs(since: number): number {
+  const ms = Date.now() - since;
+  return ms < 0 ? Infinity : ms;
+}
+
 /** Waits for the promise. Returns its value, or undefined after `ms` milliseconds. */
 export async function waitAtMost<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();

@@ -1,9 +1,10 @@
 /** The actor's clock (`Date`) jumps during runs, as on a machine that slept or was set. */
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { idIn, owner, sh } from "../../worker/support.ts";
+import { idIn, killContainer, owner, sh, until } from "../../worker/support.ts";
 
 afterEach(() => {
   vi.useRealTimers();
+  vi.restoreAllMocks();
 });
 
 const HOUR = 3_600_000;
@@ -46,4 +47,31 @@ describe("when the actor's clock jumps", () => {
     expect(ids.indexOf(String(next.structured.id))).toBe(ms < 0 ? ids.length - 1 : 0);
     expect(runs.filter(({ state, duration_ms }) => state === "running" || duration_ms < 0)).toEqual([]);
   });
+
+  it.each([
+    ["back", "before", -24 * HOUR],
+    ["back", "after", -24 * HOUR],
+    ["forward", "before", 24 * HOUR],
+  ])(
+    "a change is saved within seconds although the clock was set %s by a day %s the change",
+    async (way, when, ms) => {
+      const sandbox = `saved-${way}-${when}`;
+      const savedAt = async () => {
+        const { structured } = await owner.call("list_sandboxes");
+        const listed = structured.sandboxes as { name: string; saved_at?: string }[];
+        return listed.find(({ name }) => name === sandbox)?.saved_at;
+      };
+      const { now } = Date;
+      const setClock = () => vi.spyOn(Date, "now").mockImplementation(() => now() + ms);
+      await sh(sandbox, "echo first > file");
+      await until(async () => (await savedAt()) !== undefined);
+      const first = await savedAt();
+      if (when === "before") setClock();
+      await sh(sandbox, "echo second > file");
+      if (when === "after") setClock();
+      await until(async () => (await savedAt()) !== first);
+      await killContainer(sandbox);
+      expect(await sh(sandbox, "cat file")).toBe("second\n");
+    },
+  );
 });

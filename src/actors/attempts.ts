@@ -120,8 +120,11 @@ export class Attempts extends DurableObject {
     return Math.max(this.#kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
-  /** Deletes expired rows, which bounds the table. */
+  /** Deletes expired rows, which bounds the table. If the clock was set back, no wait gets longer: later times become `now`. */
   #forget(now: number): void {
+    this.#rows.write("UPDATE sources SET last_at = ?1 WHERE last_at > ?1", now);
+    const latest = now + SHARED_BURST * SHARED_INTERVAL;
+    if (this.#sharedLimitClearAt(now) > latest) this.#kv.put(CLEAR_AT, latest);
     this.#rows.write(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
       now - FORGET_FAILURES,

@@ -68,7 +68,13 @@ export class Quota {
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = dayOf(now);
     this.#count("run_seconds", spent);
-    this.#rows.write("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
+    // No lease ends later than LEASE_MS from now, unless the clock was set back.
+    this.#rows.write(
+      "DELETE FROM leases WHERE sandbox = ? OR until NOT BETWEEN ? AND ?",
+      sandbox,
+      now - GRACE_MS,
+      now + LEASE_MS + GRACE_MS,
+    );
     const leased = this.#rows.one<Holding>(
       "SELECT coalesce(sum(slots), 0) AS slots, coalesce(sum(seconds), 0) AS seconds FROM leases",
     );

@@ -68,6 +68,16 @@ describe("a lease of the quota", () => {
     });
   });
 
+  test("a lease from before the clock was set back does not count until its end", async () => {
+    await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
+      const { lease } = oneSandbox(quota);
+      await lease.take(1);
+      expect(refusedOther(quota)?.limit).toBe("concurrentRuns");
+      vi.setSystemTime(Date.now() - 24 * 3_600_000);
+      expect(refusedOther(quota)).toBeUndefined();
+    });
+  });
+
   test("used seconds are reported before the lease ends, although nothing runs any more", async () => {
     await withQuota(LIMITS, async (quota) => {
       const { lease } = oneSandbox(quota);

@@ -55,6 +55,16 @@ describe("the counter of one address", () => {
     for (let guess = 0; guess < 5; guess += 1) expect(await counter.take("a", NOW + HOUR)).toBe(0);
   });
 
+  it("delays nobody for longer after the clock was set back", async () => {
+    const counter = attempts();
+    expect(await counter.take("a", NOW + 24 * HOUR)).toBe(0);
+    await counter.succeeded("a", NOW + 24 * HOUR);
+    expect(await counter.take("a", NOW)).toBe(0);
+    await flood(counter, NOW + 24 * HOUR);
+    expect(await counter.take("b", NOW)).toBe(36);
+    expect(await counter.take("b", NOW + 36_000)).toBe(0);
+  });
+
   it("does not delay another address", async () => {
     const counter = attempts();
     for (let guess = 0; guess < 6; guess += 1) await counter.take("a", NOW);

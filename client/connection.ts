@@ -157,7 +157,7 @@ export class Connection {
     const fetchOrRefuse: typeof fetch = async (...args) => {
       const response = boundResponse(await this.#fetch(...args));
       if (response.status === 429 || response.status >= 500) throw await this.#refusalOf(response);
-      return response;
+      return isEventStream(response) ? withEnd(response, args[1]?.body) : response;
     };
     await client.connect(new StreamableHTTPClientTransport(url, { requestInit, fetch: fetchOrRefuse }));
     return client;
@@ -177,6 +177,8 @@ export class Connection {
     // For a 403 the SDK's error has the WWW-Authenticate challenge, but not the body.
     if (error instanceof InsufficientScopeError)
       return new AccessError(403, error.errorDescription ?? error.message);
+    if (error instanceof ProtocolError && error.code === STREAM_ENDED)
+      return error.data === TOO_LARGE ? tooLarge() : new ConnectionError(this.url.href, error);
     // The server has responded, with a JSON-RPC error.
     if (error instanceof ProtocolError) return new CallError("invalid_argument", error.message);
     return new ConnectionError(this.url.href, error);
@@ -217,18 +219,58 @@ const NO_BODY = new Set([204, 205, 304]);
 export function boundResponse(response: Response): Response {
   // In Chromium a 204 has an empty body, but the constructor of Response refuses any body for this status.
   if (response.body === null || NO_BODY.has(response.status)) return response;
-  const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") === true;
+  const isStream = isEventStream(response);
   let bytes = 0;
   const counter = new TransformStream<Uint8Array, Uint8Array>({
     transform(piece, controller) {
       const eventEnd = isStream ? endOfLastEvent(piece) : 0;
       bytes = (eventEnd > 0 ? 0 : bytes) + piece.length - eventEnd;
-      if (bytes > MAX_RESPONSE_BYTES)
-        throw new SandboxError("too_large", ...texts.responseTooLarge(MAX_RESPONSE_MIB));
+      if (bytes > MAX_RESPONSE_BYTES) throw tooLarge();
       controller.enqueue(piece);
     },
   });
   return new Response(response.body.pipeThrough(counter), response);
+}
+
+const TOO_LARGE = "too_large";
+
+function tooLarge(): SandboxError {
+  return new SandboxError(TOO_LARGE, ...texts.responseTooLarge(MAX_RESPONSE_MIB));
+}
+
+function isEventStream({ headers }: Response): boolean {
+  return headers.get("content-type")?.startsWith("text/event-stream") === true;
+}
+
+/** The code of the error at the end of an event stream. The SDK has no error of this code. */
+const STREAM_ENDED = -32_098;
+
+/**
+ * Adds an error for the request to the end of the event stream, even if the connection broke. Otherwise the SDK would wait until
+ * its time limit for the response. If the response has arrived, the SDK ignores the error.
+ * @param message the request's body
+ */
+function withEnd(response: Response, message: unknown): Response {
+  if (response.body === null || typeof message !== "string") return response;
+  const { id }: { id?: unknown } = JSON.parse(message);
+  const reader = response.body.getReader();
+  const end = (data: unknown) => {
+    const error = { code: STREAM_ENDED, message: texts.STREAM_ENDED, data };
+    return new TextEncoder().encode(`\n\ndata: ${JSON.stringify({ jsonrpc: "2.0", id, error })}\n\n`);
+  };
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      let why: unknown;
+      const { value, done } = await reader.read().catch((error: unknown) => {
+        why = error instanceof SandboxError ? error.code : undefined;
+        return { value: undefined, done: true };
+      });
+      controller.enqueue(value ?? end(why));
+      if (done) controller.close();
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return new Response(body, response);
 }
 
 /** The end of the last complete event in this piece of a stream; 0 if no event ends here. An empty line ends an event. */

@@ -9,6 +9,7 @@ export const responseTooLarge = (mebibytes: number): ErrorTexts => [
   `The server's response is larger than ${mebibytes} MiB.`,
   "Ask for less.",
 ];
+export const STREAM_ENDED = "The connection was closed before the response.";
 export const unreachable = (url: string, why: string): ErrorTexts => [
   `No server responds at ${url} (${why}).`,
   "Check the address, then try again.",

@@ -1,5 +1,5 @@
 /** The bridge of `sandbox-mcp stdio`, and the client library: servers that refuse a token, redirect, or never end a response. */
-import { createServer, type RequestListener } from "node:http";
+import { createServer, type RequestListener, type ServerResponse } from "node:http";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { JSONRPCMessage } from "@modelcontextprotocol/client";
@@ -93,6 +93,52 @@ it("the client refuses a response that never ends, even if the server claims tha
   const { files } = connect({ url, token: "any" }).sandbox();
   await expect(files.write("a", "b")).rejects.toThrow("64 MiB");
   close();
+});
+
+it("diagnose reports a server whose health never ends", async () => {
+  const { url, close } = await endlessServer("application/json", " ", {});
+  const words = ["diagnose", "--output", "-", "--url", url, "--token", "any-token"];
+  const { stdout } = await runCLI([...words, "--state-dir", temporaryDirectory()]);
+  expect(JSON.parse(stdout)).toMatchObject({ server: { error: expect.stringContaining("64 MiB") } });
+  close();
+});
+
+/** A client of a server that answers each call of a tool with this beginning of an event stream, and the server's end. */
+async function streamingServer(respond: (response: ServerResponse) => void) {
+  const server = createServer(async (request, response) => {
+    const { id, method } = JSON.parse(Buffer.concat(await request.toArray()).toString() || "{}");
+    if (method !== "tools/call") {
+      const initialized = { protocolVersion: "2025-11-25", capabilities: { tools: {} }, serverInfo: INFO };
+      return response
+        .writeHead(id === undefined ? 202 : 200, { "content-type": "application/json" })
+        .end(id === undefined ? "" : JSON.stringify({ jsonrpc: "2.0", id, result: initialized }));
+    }
+    respond(response.writeHead(200, { "content-type": "text/event-stream" }));
+  });
+  const sandbox = connect({ url: `http://127.0.0.1:${await listen(server)}/mcp`, token: "any" }).sandbox();
+  onTestFinished(() => (server.closeAllConnections(), void server.close()));
+  return sandbox;
+}
+
+const INFO = { name: "a server", version: "1" };
+
+it.each<[string, (response: ServerResponse) => void]>([
+  ["ends", (response) => response.end(": nothing\n\n")],
+  ["breaks", (response) => response.write('event: message\ndata: {"jsonrpc"', () => response.destroy())],
+])("the client reports an event stream that %s before its response", async (_how, respond) => {
+  const sandbox = await streamingServer(respond);
+  await expect(sandbox.runCommand("true")).rejects.toMatchObject({ name: "ConnectionError" });
+});
+
+it("the client refuses an event that never ends", async () => {
+  const mebibyte = Buffer.alloc(1024 * 1024, "x");
+  const sandbox = await streamingServer((response) => {
+    const send = () => {
+      while (!response.destroyed && response.write(mebibyte));
+    };
+    response.on("drain", send).write("data: ", send);
+  });
+  await expect(sandbox.runCommand("true")).rejects.toMatchObject({ code: "too_large" });
 });
 
 it("the client refuses a list with an endless number of pages", async () => {

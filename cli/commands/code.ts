@@ -105,12 +105,18 @@ function printResult(run: object, content: Answer["content"], images: readonly s
   if (images === undefined && shown.length > 0) note(unsavedImages(shown.length));
 }
 
+const ENDINGS = new Map([
+  ["image/jpeg", "jpg"],
+  ["image/gif", "gif"],
+  ["image/webp", "webp"],
+]);
+
 /** Writes `image-1.png` and so on, with numbers that no file has yet. @returns their paths, and why one could not be written */
 function saveImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
   const images: string[] = [];
   let number = 0;
   for (const { data, mimeType } of content.filter((block) => block.type === "image")) {
-    const ending = { "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp" }[mimeType] ?? "png";
+    const ending = ENDINGS.get(mimeType) ?? "png";
     let path: string;
     do path = join(directory, `image-${++number}.${ending}`);
     while (existsSync(path));

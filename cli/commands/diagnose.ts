@@ -2,6 +2,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import packageJSON from "../../package.json" with { type: "json" };
+import { boundResponse, fetchDirectly } from "../../client/connection.ts";
 import { makeDirectories } from "../make-directories.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { HIDDEN_VARIABLES, OPERATOR_VARIABLES, shownValue } from "../../src/shared/variables.ts";
@@ -79,10 +80,16 @@ function variables(): Record<string, string> {
   return Object.fromEntries(set);
 }
 
+/** How long the server may take to report its health, in milliseconds. */
+const HEALTH_MS = 30_000;
+
 async function serverState(options: ServerOptions): Promise<object> {
   try {
     const address = serverAddress(options);
-    const health: unknown = await (await fetch(new URL("/health", address.url))).json();
+    const signal = AbortSignal.timeout(HEALTH_MS);
+    const health: unknown = await boundResponse(
+      await fetchDirectly(fetch, new URL("/health", address.url), { signal }),
+    ).json();
     const server = await Server.connect(address);
     const { data } = await server.call("list_sandboxes");
     const tools = await server.tools();

@@ -9,7 +9,7 @@ async function listNames(caller: Caller): Promise<string[]> {
 /** Makes another sandbox of the principal occupy all run slots. */
 function occupyAllSlots(caller: Caller): Promise<void> {
   return runInDurableObject(accountOf(caller), (_account, { storage }) => {
-    const until = Date.now() + 3_600_000;
+    const until = Date.now() + 300_000;
     storage.sql.exec("INSERT INTO leases VALUES ('other', 50, 0, ?, ?)", until, Number.MAX_SAFE_INTEGER);
   });
 }

@@ -128,6 +128,13 @@ async function overLimits(
   const more = messages.length - 1;
   if (await isRateLimited(env.RATE_LIMITER, principal.id, more)) return rateLimited();
   if (memory?.addCalls(more) === false) return unreadable("no_room");
+  const ids = messages.flatMap(
+    (message) => (isRecord(message) && "method" in message ? message.id : []) ?? [],
+  );
+  // The SDK ends the response after one answer for each id. The runtime then ends the request, and the turns of its other calls
+  // would never end: measured, 20 calls with one id delayed the principal's next call by 40 seconds.
+  if (new Set(ids).size < ids.length)
+    return { reason: "bad_body", response: rpcError(400, -32600, texts.REPEATED_ID) };
   const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI || hasLongHost(value);
   if (!messages.flatMap(repeatedStrings).some(isTooLong)) return undefined;
   return { reason: "bad_body", response: rpcError(400, -32602, texts.longValueText(MAX_RESOURCE_URI), id) };

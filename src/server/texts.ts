@@ -54,6 +54,7 @@ export const bodyTooSlowText = (ms: number) =>
   `Parse error: the request body took longer than ${ms / 1000} s`;
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
   `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
+export const REPEATED_ID = "Invalid Request: the requests of a batch must have different ids";
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longValueText = (max: number) =>
   `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters, and the host of an address must be short`;

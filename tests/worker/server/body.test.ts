@@ -4,6 +4,8 @@ import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./sup
 
 const logs = recordEachLog();
 
+const listAs = (id: unknown) => ({ ...LIST, id });
+
 function callOfSize(bytes: number): string {
   const empty = JSON.stringify(call("note", { text: "" })).length;
   return JSON.stringify(call("note", { text: "a".repeat(bytes - empty) }));
@@ -198,7 +200,7 @@ describe("the content of a body", () => {
   });
 
   it("may be a batch of calls with many variables each", async () => {
-    const batch = Array.from({ length: 100 }, () => call("note", { text: "x", ...keys(80) }));
+    const batch = Array.from({ length: 100 }, (_, id) => call("note", { text: "x", ...keys(80) }, id));
     const response = await appWith()(
       "/mcp",
       post(JSON.stringify(batch), { "mcp-protocol-version": "2025-03-26" }),
@@ -213,8 +215,17 @@ describe("the content of a body", () => {
     expect(await response.text()).toContain(`${text.length} characters`);
   });
 
+  it("is refused if it is a batch of requests with one id", async () => {
+    const batch = (...ids: unknown[]) => JSON.stringify(ids.map(listAs));
+    const send = (text: string) => appWith()("/mcp", post(text, { "mcp-protocol-version": "2025-03-26" }));
+    expect((await send(batch(1, "1", undefined, undefined))).status).toBe(200);
+    const response = await send(batch(1, 2, 1));
+    expect(response.status).toBe(400);
+    expect(await response.text()).toContain("different ids");
+  });
+
   it("may have at most a hundred messages of any kind", async () => {
-    const batch = (count: number) => JSON.stringify(Array.from({ length: count }, () => LIST));
+    const batch = (count: number) => JSON.stringify(Array.from({ length: count }, (_, id) => listAs(id)));
     const init = (count: number) => post(batch(count), { "mcp-protocol-version": "2025-03-26" });
     expect((await appWith()("/mcp", init(100))).status).toBe(200);
     const response = await appWith()("/mcp", init(101));

@@ -44,7 +44,7 @@ test("a refused call keeps the sandbox that another call made at the same time",
   expect(await listNames(caller)).toEqual(["shared"]);
 });
 
-test("a call creates no sandbox if the container does not start, also for a call that does not wait", async () => {
+test("a call creates no sandbox if the container does not start, whether or not the call waits for its run", async () => {
   const caller = await principal("unlucky");
   const calls: [string, Record<string, unknown>][] = [
     ["list_files", {}],

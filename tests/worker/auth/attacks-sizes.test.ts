@@ -87,7 +87,7 @@ describe("the limits of sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
-  it("few words of a preview's Authorization header are decoded", async () => {
+  it("fewer than 20 words of a preview's Authorization header are decoded, however many it has", async () => {
     const config = parseConfig({ ...env, SERVER_AUTH_TOKEN: TOKEN });
     const decode = vi.spyOn(globalThis, "atob");
     const separators = (number: number) =>

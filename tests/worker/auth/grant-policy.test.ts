@@ -86,7 +86,7 @@ const isRefused = (variables: Variables) => {
 };
 
 it.each(METHODS.filter(({ name }) => name !== "owner"))(
-  "without one of its variables, sign-in by $name is on, or the server refuses the configuration",
+  "if any variable is missing, sign-in by $name stays on or the server refuses the configuration",
   (method) => {
     expect(ALL).toHaveProperty(method.variable);
     const silent = Object.keys(ALL).filter((missing) => {

@@ -80,7 +80,7 @@ it("a piece that arrives again with one more byte keeps no memory for its old by
   await end();
 });
 
-it("the connection ends if more output of a run waits than sandboxd sends", async () => {
+it("the connection ends if more output of a run waits than sandboxd sends ahead", async () => {
   const { receive, close, end } = followRun();
   receive(2 * WINDOW_BYTES);
   expect(close).not.toHaveBeenCalled();

@@ -192,7 +192,7 @@ describe.concurrent("the next actor after an eviction", () => {
     expect(text).toContain("The code has finished since. Variables and imports are kept.");
   });
 
-  it("reports that the container is another one, and no kernel of the earlier one as died", async () => {
+  it("reports that the container is another one, and does not report that the earlier container's kernel died", async () => {
     const sandbox = "kernels-anew";
     expect((await code(sandbox, "6 * 7")).text).toContain("result: 42");
     await evict(sandbox, { kill: true });

@@ -65,7 +65,7 @@ describe("a run that waits for another", () => {
 });
 
 describe("a cursor", () => {
-  it.concurrent.each([1, 3])("points to the end of the shown output (%d)", async (n) => {
+  it.concurrent.each([1, 3])("points to the end of output that paused 0.%d s", async (n) => {
     const mark = `/tmp/cursor-${n}`;
     const answer = await command(
       `echo twelve bytes; sleep 0.${n}; echo more of them; until [ -e ${mark} ]; do sleep 0.05; done; echo the end`,

@@ -345,7 +345,7 @@ describe("the count of tokens", () => {
     ["the name of a tool", 'data: {"type":"content_block_start","content_block":{"name":"message_stop"}}'],
     ["a stop sequence", 'data: {"type":"message_delta","delta":{"stop_sequence":"event: message_stop"}}'],
     ["a text", String.raw`data: {"type":"content_block_delta","delta":{"text":"\nevent: message_stop\n"}}`],
-  ])("is not final because %s looks like the end of the stream", (_what, event) => {
+  ])("does not become final at %s that looks like the end of the stream", (_what, event) => {
     const request = meterOf('{"max_tokens":7000}', 1000);
     const start = 'data: {"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}';
     const charge = (size: number, ...events: string[]) =>
@@ -358,7 +358,7 @@ describe("the count of tokens", () => {
     }
   });
 
-  it("has the longest context if a response is cut while the API may read from hosts", () => {
+  it("includes the longest context for a cut response to a request that lets the API read from hosts", () => {
     const request = meterOf('{"max_tokens":7000,"tools":[{"type":"web_fetch_20250910"}]}', 1000);
     const start =
       'data: {"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}\n\n';

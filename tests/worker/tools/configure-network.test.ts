@@ -440,7 +440,7 @@ describe("on Cloudflare", () => {
     expect(await actor().enforce({ internet: "none", allowHosts: [] })).toBe(true);
   });
 
-  it("a container that started with more access than is allowed now has to end, also if the policy changed shortly before or during its start", async () => {
+  it("a container has to end if it started with more access than the policy allows now, also if the policy changed shortly before or during the start", async () => {
     const { sandbox, actor } = cloudflare();
     const platform = actor();
     const { network: ownNetwork } = network({ network: noLimits, authTokens: [] }, "owner", platform);

@@ -59,7 +59,7 @@ it.concurrent("a sandbox that is destroyed repeatedly is new for the next call e
 });
 
 it.concurrent.each(["is destroyed", "dies"])(
-  "a command that waits for sandboxd while its sandbox %s runs in a later sandbox only if its result says so",
+  "if a sandbox %s while a command waits for sandboxd, the command runs in the next container only if its result says so",
   async (how) => {
     const sandbox = `z-waits-${how.split(" ").at(-1)}`;
     await sh(sandbox, "true");

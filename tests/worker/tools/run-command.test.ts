@@ -50,11 +50,11 @@ describe("run_command", () => {
     ["a dot at the end", "printf 'a.'", "a."],
     ["escapes of a terminal", "printf '\\e[31mred\\e[0m'", "\u001b[31mred\u001b[0m"],
     [
-      "a command that lists its ignored signals, which are none",
+      "a command that shows that it ignores no signals",
       "grep SigIgn /proc/self/status",
       "SigIgn:\t0000000000000000\n",
     ],
-    ["a command that lists its arguments, which are none", 'echo "$#:$*"', "0:\n"],
+    ["a command that shows that it has no arguments", 'echo "$#:$*"', "0:\n"],
   ])("returns exactly the output of %s", async (_what, command, stdout) => {
     expect(await run(command)).toMatchObject({ state: "succeeded", stdout, stderr: "" });
   });

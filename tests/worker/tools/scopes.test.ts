@@ -82,7 +82,7 @@ describe("a client with sandbox:write alone", () => {
 });
 
 describe("a client without tasks:run", () => {
-  it("is refused while a task runs", async () => {
+  it("is refused in a sandbox in which a task runs", async () => {
     const callerWithAllScopes = await principal("tasks", [
       "sandbox:read",
       "sandbox:write",

@@ -32,7 +32,7 @@ describe.concurrent("a command that takes too long", () => {
     ["a process that ignores TERM", "trap '' TERM; bash -c 'trap \"\" TERM; while :; do sleep 3006; done'"],
     ["a process without variables", "env -i setsid sleep 3008 >/dev/null 2>&1 & sleep 3008"],
     [
-      "a process without variables and parent",
+      "a process without variables and without its parent",
       "(env -i setsid -f bash -c 'sleep 3009; :' >/dev/null 2>&1); sleep 3009",
     ],
     ["a stopped process", "sleep 3007 & kill -STOP $!; wait"],

@@ -255,7 +255,7 @@ test("`runs` refuses a cursor that is not a run's id, before it calls a server",
   ]);
 });
 
-test("an unexpected response is reported in one line, and with its stack only on request", async () => {
+test("an unexpected response is reported in one line, and with the error's stack only on request", async () => {
   await withServer(
     (_request, response) => response.end('{"entries":5}'),
     async (url) => {
@@ -434,11 +434,11 @@ describe("token rotate", () => {
   });
 });
 
-describe("during a rotation, a server that still has the old variables", () => {
+describe("during a rotation, a server that may not have restarted yet", () => {
   test.each([
     ["old", ["Bearer new", "Bearer old"]],
     ["new", ["Bearer new", "Bearer new"]],
-  ])("gets the token that it accepts, new or old: %s", async (accepts, expected) => {
+  ])("gets the token that it accepts: the %s one", async (accepts, expected) => {
     const presented: unknown[] = [];
     const listener: RequestListener = ({ headers }, response) => {
       presented.push(headers.authorization);
@@ -498,7 +498,7 @@ describe("a terminal", () => {
       `a${ESC}[?1006;1000hb`,
     ],
     [
-      "a sequence without its ESC after a control character interrupts it",
+      "a sequence that a control character interrupts, but not its ESC",
       `a${ESC}\n]52;c;QUJD\u0007b`,
       "a\n]52;c;QUJD\u0007b",
     ],

@@ -106,7 +106,7 @@ async function picture(page: Page, name: string): Promise<void> {
 }
 
 describe("a person", () => {
-  it("signs in with a wrong token, then with the right one, unticks scopes and is sent back, and the browser reports no error", async () => {
+  it("unticks scopes, enters a wrong token and then the right one, and is sent back with the scopes that stayed ticked", async () => {
     const page = await open();
     const { client, redirect_uri } = await visit(page);
     expect(await page.getByRole("heading", { level: 1 }).textContent()).toBe(
@@ -265,7 +265,7 @@ describe("the page", () => {
     await picture(page, "consent-laptop");
   });
 
-  it("says how a client that is not registered can register again, or that a request is not valid, with a link to the client", async () => {
+  it("says how to register an unknown client again, and has a link back to the client whose request is not valid", async () => {
     const page = await open({ viewport: PHONE });
     const { redirect_uri } = await newClient();
     const forgotten = new Client(web, "forgotten-client", undefined, server.origin);

@@ -1,4 +1,4 @@
-/** Access to the engine, and how its sandboxes start and end. Neither leaves anything behind. */
+/** Access to the engine, and how its sandboxes start and end, without leaving anything behind. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";

@@ -224,7 +224,7 @@ for s in idle:
   expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
 });
 
-it("the engine survives a response whose header ends with a read, and whose body the program does not read", async () => {
+it("the engine survives a response whose header ends exactly where a read ends, and whose body the program does not read", async () => {
   const script = `import socket, time
 s = socket.socket()
 s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -567,7 +567,7 @@ print(begun() < 240)
   await sandbox.destroy();
 });
 
-it.each([3_600_000, 86_400_000])("a rate continues after a Worker's clock was set back by %d ms", (ms) => {
+it.each([3_600_000, 86_400_000])("a pause stays as long if a Worker's clock is set back by %d ms", (ms) => {
   let now = 100_000_000;
   const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
   const pace = new Pace({ burst: 10, perSecond: 10 });
@@ -576,7 +576,7 @@ it.each([3_600_000, 86_400_000])("a rate continues after a Worker's clock was se
   expect(pace.take(0)).toBe(2000);
   now += 2000;
   expect(pace.take(0)).toBe(0);
-  // The clock of a request that computes is behind the others. This gives no tokens.
+  // The clock of a request that computes may be behind those of other requests. Switching between these clocks gives no tokens.
   expect(pace.take(10)).toBe(1000);
   now -= 100;
   pace.take(0);

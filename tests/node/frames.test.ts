@@ -26,7 +26,7 @@ it("frames that arrive with the headers of their connection stay in order, also 
   expect(Buffer.concat(frames)).toEqual(Buffer.concat([frame("a"), frame("b")]));
 });
 
-it("a frame that announces more bytes than a message may have pauses its sandbox's connections for as long as the longest message", async () => {
+it("a frame that announces an impossible length pauses its sandbox's connections no longer than the longest message does", async () => {
   const bytes = new Pace({ burst: 0, perSecond: maxMessageBytes });
   const socket = new PassThrough();
   const connection = new FramedConnection(socket, new Pieces({ bytes }), true, () => undefined);

@@ -279,7 +279,7 @@ describe("resources of the whole machine", () => {
   });
 
   it.runIf(isMemoryLimited)(
-    "memory of the kernel: a sandbox with idle Unix sockets is not ended for what another one takes by pipes",
+    "memory of the kernel: a sandbox with idle Unix sockets is not ended for memory that another one takes by pipes",
     async () => {
       const ownEngine = await startTestEngine({ limits: { ...limits, kernelGrowthOfMachine: 60 * MiB } });
       try {

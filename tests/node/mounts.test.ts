@@ -142,7 +142,7 @@ describe("files that the server uses", () => {
     expect(writableMountOf(await mount("tools:ro"), join(directory, "tools/bin"))).toBeUndefined();
   });
 
-  it("do not come from paths in PATH and other variables to which a sandbox can write", async () => {
+  it("do not come from paths to which a sandbox can write, in PATH or another variable", async () => {
     const own = join(directory, "project/node_modules/.bin");
     const environment = join(directory, "project/.venv");
     const certificates = join(directory, "project/ca.pem");

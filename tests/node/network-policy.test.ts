@@ -28,8 +28,8 @@ const host = fc.oneof(
   fc.constantFrom(...PACKAGE_HOSTS, "raw.githubusercontent.com", "192.0.2.1", "x.github.com", "github.com"),
 );
 
-describe("a narrow policy", () => {
-  it("allows exactly the hosts that both policies allow", () => {
+describe("the limit of a policy", () => {
+  it("leaves exactly the hosts that both allow", () => {
     fc.assert(
       fc.property(policy, policy, host, (one, other, to) => {
         expect(allowsHost(narrow(one, other), to)).toBe(allowsHost(one, to) && allowsHost(other, to));
@@ -38,7 +38,7 @@ describe("a narrow policy", () => {
     );
   });
 
-  it("allows no host beyond the limit if no entry is reported as beyond the limit", () => {
+  it("is kept by a list of hosts if none of its entries is reported as beyond the limit", () => {
     fc.assert(
       fc.property(fc.array(entry, { maxLength: 5 }), policy, host, (allowHosts, limit, to) => {
         fc.pre(entriesBeyond(allowHosts, limit).length === 0);

@@ -249,7 +249,7 @@ describe("a response", () => {
     ["in a URL in all characters", (value: string) => value.replace(/./g, (one) => `%${hex(one)}`)],
     ["in base64", (value: string) => btoa(`of ${value}.`).replace(/=+$/, "")],
     ["in base64 of a URL", (value: string) => btoa(value).replaceAll("+", "-").replace(/=+$/, "")],
-  ])("has no header named like the value %s", (_how, spelled) => {
+  ])("has no header whose name contains the value %s", (_how, spelled) => {
     const value = "Key+0123'456~78>9";
     const mask = new Mask([secretOf({}, { value })]);
     const name = `x-${spelled(value).replace(">", "%3e")}`;

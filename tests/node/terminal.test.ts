@@ -72,7 +72,7 @@ describe("the text of a terminal", () => {
     );
   });
 
-  it("moves the cursor up only within the last rows", () => {
+  it("can be changed by cursor movements only in its last 50 rows", () => {
     const lines = Array.from({ length: 200 }, (_, n) => n);
     expect(terminalText(`${lines.join("\n")}${ESC}[999A\rtop`)).toBe(
       lines.map((n) => (n === 150 ? "top" : n)).join("\n"),

@@ -83,7 +83,7 @@ const SPOIL = "export PATH=/none V=first; umask 077; [() { :; }; stat() { :; }; 
 const SEEN = "echo [$V]; umask; [ -e /nope ] || echo clean";
 const CLEAN = "[]\n0022\nclean\n";
 
-/** Several tests use one sandbox, because each takes 0.5 s of processor time. */
+/** Several tests use one sandbox, because each sandbox takes 0.5 s of processor time. */
 const sandbox = client.sandbox("adapters");
 
 describe("a command changes only its own shell", () => {

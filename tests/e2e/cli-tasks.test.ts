@@ -110,7 +110,7 @@ describe("ask", () => {
 });
 
 describe("execute", () => {
-  it("prints the answer, and on standard error the agent's steps and changes, with agents and commands from the current state of the operator's folder", async () => {
+  it("prints the answer, and on standard error the agent's steps and changes; the task may name definitions that the operator added after the server's start", async () => {
     const reviewer = "---\nname: reviewer\ndescription: looks for mistakes\n---\nLook for them.";
     writeFileSync(join(directory, "definitions/agents/reviewer.md"), reviewer);
     const named = ["--subagent", "reviewer", "--command", "write"];

@@ -171,7 +171,7 @@ describe("the package", () => {
     await client.close();
   });
 
-  it("gives a task without an agent the reason if npm reaches no registry", async () => {
+  it("reports to a task why Claude Code could not be installed if npm reaches no registry", async () => {
     expect(await callTool(server.url, "execute_task", { task: "say hello" })).toMatch(
       /Claude Code could not be installed: npm got none of its packages .*Check the network/,
     );

@@ -1,7 +1,7 @@
 /**
  * Both ends of a preview that sends only pieces of one byte. `serve PORT` runs in a sandbox: it reads every request
  * for `/in`, and floods all others. `visit PORT HOST PATH SOCKETS KIND SECONDS [MS]` opens sockets to it, and with MS
- * reopens each after that many milliseconds. It also ends when the server no longer listens.
+ * reopens each after that many milliseconds. It ends after SECONDS, or when the server no longer listens.
  */
 const { createHash } = require("node:crypto");
 const { connect, createServer } = require("node:net");

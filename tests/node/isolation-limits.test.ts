@@ -574,7 +574,7 @@ describe("a sandbox's memory limit", () => {
     expect((await greedy.run("echo alive")).stdout).toBe("alive");
   });
 
-  it.runIf(isMemoryLimited)("ends one of many small processes, and not the sandbox", async () => {
+  it.runIf(isMemoryLimited)("spares the sandbox when many small processes exceed it", async () => {
     const greedy = await startGreedy();
     const many =
       "for i in $(seq 12); do python3 -c 'x = bytearray(60 << 20); import time; time.sleep(600)' & done 2>/dev/null; sleep 2; true";

@@ -476,7 +476,7 @@ describe("--network none", () => {
     expect(receivedRequests).toEqual([]);
   });
 
-  it("has the same effect as the setting of one sandbox without internet", async () => {
+  it("is also possible for one sandbox, by its own setting", async () => {
     const alone = await TestSandbox.start(engine, { enableInternet: false });
     expect((await alone.run("curl -sS http://internet.test/")).stdout).toContain(
       "this sandbox has no internet access",

@@ -99,7 +99,7 @@ describe.concurrent("when a save never ends", () => {
 
 // Each test has its own sandbox.
 describe.concurrent("when R2 fails under a workspace", () => {
-  it("calls continue to work while R2 refuses, the last save is restored after a crash, and later saves are complete", async () => {
+  it("calls continue to work while R2 refuses; after a crash, no call starts until the last save is restored", async () => {
     const sandbox = "ws-refused";
     await sh(sandbox, "echo first > file");
     await save(sandbox);

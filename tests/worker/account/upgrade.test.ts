@@ -334,7 +334,7 @@ describe("a database", () => {
     expect(stored).toEqual(expect.arrayContaining([...migrations.keys()]));
   });
 
-  it("from a newer server is refused, and stays unchanged", async () => {
+  it("from a newer server is refused, and the error says so", async () => {
     const later = await principal("later");
     const calls = [
       { stub: accountOf(later) as unknown as Stub, call: () => later.call("list_sandboxes") },

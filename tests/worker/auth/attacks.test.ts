@@ -231,7 +231,7 @@ describe("mix-up", () => {
 });
 
 describe("clients", () => {
-  it("a client with another client's secret, or without one, is refused", async () => {
+  it("a client with a wrong secret, or without one, is refused", async () => {
     const client = await Client.register(app, { token_endpoint_auth_method: "client_secret_post" });
     const { code } = await approve(client);
     for (const secret of [undefined, "", "wrong"]) {

@@ -119,7 +119,7 @@ describe("a preview", () => {
     }
   });
 
-  it("passes on every valid HTTP status, and reports an invalid one", async () => {
+  it("passes on the valid HTTP status 599, and reports invalid ones", async () => {
     const url = await expose({ sandbox, port: 8000 });
     expect((await visit(`${url}status?is=599`)).status).toBe(599);
     const invalid = await visit(`${url}status?is=999`);

@@ -368,7 +368,7 @@ describe("a question", () => {
     expect(await resultOf(running)).toMatchObject([200, { ...cancelled, output: "begun\n" }]);
   });
 
-  it("ends at its timeout, also while the model writes", async () => {
+  it("ends at its timeout while the model writes", async () => {
     expect(await ask("[[hang]] x", { timeout: 300 })).toMatchObject([
       200,
       { status: "timed_out", error: expect.stringContaining("did not write the program within 0.3 s") },

@@ -125,7 +125,7 @@ describe("the saved result of a set-up", () => {
       expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
     }));
 
-  it("is not kept if a part exceeds the limit, and its other parts are deleted", () =>
+  it("is not kept if a part exceeds the limit", () =>
     withWorld(async (world) => {
       const outcomes = outcomesOf(world);
       const started = await outcomes.begin("script", undefined);

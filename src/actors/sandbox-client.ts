@@ -15,6 +15,7 @@ import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
 import { explainReset, retryOnce } from "./actor-errors.ts";
 import type { ActorResult } from "./calls.ts";
+import { admitName } from "./new-names.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>;
@@ -35,6 +36,7 @@ export async function callSandbox<T>(
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
+  admitName(owner.principalID, name);
   // A failed stub keeps failing, so each attempt gets a new stub. The location matters only for the call that creates the actor.
   // Links and previews call only existing actors, without a location.
   const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };

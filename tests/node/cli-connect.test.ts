@@ -275,7 +275,7 @@ describe("connect --project", () => {
     const { code, stderr } = await connect(option, value);
     expect([code, stderr]).toEqual([
       64,
-      expect.stringMatching(new RegExp(`${option}.*must be 1 to \\d\\d characters of`)),
+      expect.stringMatching(new RegExp(`${option}.*must be 1 to \\d\\d characters`)),
     ]);
     expect(existsSync(file)).toBe(false);
   });

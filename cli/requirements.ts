@@ -14,7 +14,7 @@ export function requireLinux(platform: NodeJS.Platform): void {
 
 /**
  * Creates the directories and the link that sandboxes without isolation need.
- * @throws {UserError} with the exact command, if only an administrator can create it
+ * @throws {UserError} with the exact command, if only an administrator can create them
  */
 export async function requirePlaces(container: string): Promise<void> {
   const problem = await makePlaces(container);

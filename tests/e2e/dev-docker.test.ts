@@ -10,7 +10,7 @@ import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
-it("npm run dev:docker shows the stored data to nobody without a token and to no other user, saves all workspaces on Ctrl-C, and then ends", async () => {
+it("npm run dev:docker hides the stored data from requests without a token and from other users, saves all workspaces on Ctrl-C, and then ends", async () => {
   const directory = temporaryDirectory();
   // A stub of Docker that always succeeds.
   writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });

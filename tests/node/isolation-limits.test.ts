@@ -1,4 +1,4 @@
-/** A sandbox uses up all resources that it can get. Neither the engine nor another sandbox notices. */
+/** A sandbox uses up all resources that it can get. The engine and the other sandboxes continue to work. */
 import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import {
@@ -346,7 +346,7 @@ describe("resources of the whole machine", () => {
     expect(await endFor("TCP", resetConnections("bytes(20000)"), { tcpBytesOfMachine })).toBe("unharmed");
   });
 
-  it("TCP: the engine ends a sandbox with most of the closed connections that still have data to send", async () => {
+  it("TCP: the engine ends the sandbox that has most of the closed connections with data to send", async () => {
     const connections = [
       "import os, socket, time",
       "for one in range(1, 5):",

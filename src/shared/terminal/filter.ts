@@ -19,8 +19,8 @@ const SEQUENCE = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}[@-~]|[ -/]{1,4}[0-~]|[0-Z\\`-
 const UNFINISHED = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}|[ -/]{1,4})?$/;
 
 /**
- * Sequences passed unchanged: movements, erasing, colors, the scroll region, the cursor's shape, a soft reset, line drawing,
- * the keypad mode. A terminal replies to a query as if the user typed the reply. So only the query for the cursor's position
+ * Sequences that pass, with their numbers limited (except in colors): movements, erasing, colors, the scroll region, the cursor's
+ * shape, a soft reset, line drawing, the keypad mode. A terminal replies to a query as if the user typed the reply. So only the query for the cursor's position
  * passes, because line editors need it.
  */
 const PASSED =
@@ -54,8 +54,8 @@ const PLAIN = "\u001b[0m\u001b(B\u001b)B\u000f";
 
 /**
  * Filters sandbox output for a user's terminal. It passes text, colors, cursor movements, and modes that can be restored. Other
- * sequences could write to the clipboard, set the title, or make the terminal send input to the program. A sequence passes
- * completely or not at all, so that two pieces cannot form a new one.
+ * sequences could write to the clipboard, set the title, or make the terminal send input to the program. The filter
+ * decides about a sequence only when it is complete, so that two pieces cannot form a new one.
  */
 export class TerminalFilter {
   #isInString = false;

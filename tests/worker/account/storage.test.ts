@@ -130,31 +130,31 @@ describe("a disk that is almost full", () => {
     await bucketWith(reserved + 1000, bytes).put("almost-full/x/pack.00000", content);
     await full.delete(["almost-full/log/1", "almost-full/x/pack.00000"]);
   });
+});
 
-  it("deletes the objects of a run without listing those of others", async () => {
-    const local = env as ObjectFolderEnv & typeof env;
-    let listed = 0;
-    const folder = {
-      async fetch(url: string, init?: RequestInit) {
-        const response = await local.OBJECTS_FOLDER?.fetch(url, init);
-        if (response?.headers.get("content-type")?.includes("json"))
-          listed += (await response.clone().text()).length;
-        return response;
-      },
-    } as unknown as Fetcher;
-    const store = objectStore(withObjectFolder({ ...local, OBJECTS_FOLDER: folder }));
-    const keys = (run: string, count: number) =>
-      Array.from({ length: count }, (_, n) => `many/${run}/artifacts/${n}`);
-    const others = keys("other", 300);
-    const mine = keys("mine", 2);
-    await Promise.all([...others, ...mine].map((key) => store.put(key, content)));
-    await deleteBelow(store, "many/mine/");
-    expect(listed).toBeLessThan(1000);
-    expect((await store.list("many/")).keys.toSorted()).toEqual(others.toSorted());
-    await store.delete(others);
-    // No empty folder remains.
-    const { keys: left } = await store.list("many/");
-    expect(left).toEqual([]);
-    expect((await folder.fetch(`http://folder/${encodeURIComponent("many,other")}`)).status).toBe(404);
-  });
+it("the object folder deletes the objects of a run without listing those of others", async () => {
+  const local = env as ObjectFolderEnv & typeof env;
+  let listed = 0;
+  const folder = {
+    async fetch(url: string, init?: RequestInit) {
+      const response = await local.OBJECTS_FOLDER?.fetch(url, init);
+      if (response?.headers.get("content-type")?.includes("json"))
+        listed += (await response.clone().text()).length;
+      return response;
+    },
+  } as unknown as Fetcher;
+  const store = objectStore(withObjectFolder({ ...local, OBJECTS_FOLDER: folder }));
+  const keys = (run: string, count: number) =>
+    Array.from({ length: count }, (_, n) => `many/${run}/artifacts/${n}`);
+  const others = keys("other", 300);
+  const mine = keys("mine", 2);
+  await Promise.all([...others, ...mine].map((key) => store.put(key, new Uint8Array(1))));
+  await deleteBelow(store, "many/mine/");
+  expect(listed).toBeLessThan(1000);
+  expect((await store.list("many/")).keys.toSorted()).toEqual(others.toSorted());
+  await store.delete(others);
+  // No empty folder remains.
+  const { keys: left } = await store.list("many/");
+  expect(left).toEqual([]);
+  expect((await folder.fetch(`http://folder/${encodeURIComponent("many,other")}`)).status).toBe(404);
 });

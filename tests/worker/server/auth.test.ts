@@ -54,7 +54,7 @@ describe("tokens that the server accepts", () => {
     expect(await textOf(await app("/mcp", named))).toContain("token:maker noted");
   });
 
-  it("may be only named tokens", async () => {
+  it("can all be named tokens, without an owner's token", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens, SERVER_AUTH_TOKEN: "" });
     expect((await app("/mcp", withHeader(`Bearer ${READER}`))).status).toBe(200);
     expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
@@ -104,7 +104,7 @@ describe("a rotation", () => {
 });
 
 describe("the limit of calls", () => {
-  it("tells a principal over it the time to retry, and does not limit other principals", async () => {
+  it("tells a principal that exceeds it when to try again, and does not limit other principals", async () => {
     const remaining = new Map([["owner", 2]]);
     const limit = async ({ key }: { key: string }) => {
       const calls = remaining.get(key) ?? 1000;

@@ -62,7 +62,7 @@ beforeEach(async () => {
 });
 
 describe("a command whose git lacks credentials", () => {
-  it("makes the server ask the person to sign in, runs once, and succeeds when the caller runs it again", async () => {
+  it("makes the server ask the person to sign in, is not repeated by the server, and succeeds when the caller runs it again", async () => {
     const args = { sandbox: "git-ask", command: `echo once >>count; ${CLONE}` };
     const { url, message, state } = elicitationIn(await ask("run_command", args));
     expect(message).toContain(HOST);
@@ -176,34 +176,33 @@ describe("a command whose git lacks credentials", () => {
     await signIn();
     expect(JSON.stringify((await ask("get_result", run, state)).result)).toContain("run it again");
   });
+});
 
-  it("makes the server ask also if a task's clone needs the sign-in, and the task starts after it", async () => {
-    const sandbox = "git-task";
-    // The task runs this program as its agent, because the program has the agent's name.
-    const agent =
-      "mkdir -p /tmp/bin && printf '#!/bin/sh\\n' >/tmp/bin/opencode && chmod +x /tmp/bin/opencode";
-    await sh(sandbox, agent);
-    const settings = { GIT_SSL_NO_VERIFY: "1", PATH: "/tmp/bin:/usr/local/bin:/usr/bin:/bin" };
-    await owner.call("configure_sandbox", { sandbox, env: settings });
-    const repository = `https://${HOST}/smart.git`;
-    const args = { task: "Read it.", agent: "opencode", repository, sandbox };
-    const legacy = await callLegacy("execute_task", args);
-    expect(legacy).toContain("-32042");
-    expect(legacy).toContain(`${PAGE}/${HOST}`);
-    // This client would repeat the whole call, so the server does not ask about a command.
-    expect(await callLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
-    const headers = { "content-type": "application/json" };
-    const request = { method: "POST", headers, body: JSON.stringify(args) };
-    const plain = await (await owner.http("/execute", request)).json<{ taskId: string }>();
-    expect(plain).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
-    const read = await (await owner.http(`/tasks/${plain.taskId}/result`)).json();
-    expect(read).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
-    const { state } = elicitationIn(await ask("execute_task", args));
-    expect((await signIn()).status).toBe(200);
-    await takeArrived();
-    await ask("execute_task", args, state);
-    expect((await takeArrived()).map(({ url: path }) => path)).toContain("/smart.git/git-upload-pack");
-  });
+it("the server also asks if a task's clone needs the sign-in, and the task starts after it", async () => {
+  const sandbox = "git-task";
+  // The task runs this program as its agent, because the program has the agent's name.
+  const agent = "mkdir -p /tmp/bin && printf '#!/bin/sh\\n' >/tmp/bin/opencode && chmod +x /tmp/bin/opencode";
+  await sh(sandbox, agent);
+  const settings = { GIT_SSL_NO_VERIFY: "1", PATH: "/tmp/bin:/usr/local/bin:/usr/bin:/bin" };
+  await owner.call("configure_sandbox", { sandbox, env: settings });
+  const repository = `https://${HOST}/smart.git`;
+  const args = { task: "Read it.", agent: "opencode", repository, sandbox };
+  const legacy = await callLegacy("execute_task", args);
+  expect(legacy).toContain("-32042");
+  expect(legacy).toContain(`${PAGE}/${HOST}`);
+  // This client would repeat the whole call, so the server does not ask about a command.
+  expect(await callLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
+  const headers = { "content-type": "application/json" };
+  const request = { method: "POST", headers, body: JSON.stringify(args) };
+  const plain = await (await owner.http("/execute", request)).json<{ taskId: string }>();
+  expect(plain).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
+  const read = await (await owner.http(`/tasks/${plain.taskId}/result`)).json();
+  expect(read).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
+  const { state } = elicitationIn(await ask("execute_task", args));
+  expect((await signIn()).status).toBe(200);
+  await takeArrived();
+  await ask("execute_task", args, state);
+  expect((await takeArrived()).map(({ url: path }) => path)).toContain("/smart.git/git-upload-pack");
 });
 
 describe("a person's token for a git host", () => {

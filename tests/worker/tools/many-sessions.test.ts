@@ -35,7 +35,7 @@ describe("many sessions", () => {
     await owner.call("destroy_sandbox", { sandbox: name });
   });
 
-  it("leave no shell behind whose parent, the keeper, has ended, even if many commands end at once", async () => {
+  it("leave no shells behind after their parents, the keepers, have ended, even if many commands end at once", async () => {
     const name = "many-at-once";
     for (let round = 0; round < 6; round++) {
       const sessions = Array.from({ length: 24 }, (_, n) => `s-${n}`);

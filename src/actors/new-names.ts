@@ -7,6 +7,7 @@
  */
 import { Pace } from "../../container/sandboxd/pace.ts";
 import type { ActorName } from "../shared/names.ts";
+import { PerPrincipal } from "../shared/per-principal.ts";
 import { tooManyNewNames } from "./texts.ts";
 
 /** The burst is enough for an evaluation with two thousand sandboxes. At this rate, a gigabyte of disk is full after four hours. */
@@ -16,21 +17,15 @@ const NEW_NAMES = { burst: 2000, perSecond: 1 };
 const MAX_NAMES = 20_000;
 
 const names = new Set<ActorName>();
-const paces = new Map<string, Pace>();
-
-function paceOf(principalID: string): Pace {
-  const known = paces.get(principalID);
-  if (known) return known;
-  for (const [id, pace] of paces) if (pace.isFull) paces.delete(id);
-  const pace = new Pace(NEW_NAMES);
-  paces.set(principalID, pace);
-  return pace;
-}
+const paces = new PerPrincipal(
+  () => new Pace(NEW_NAMES),
+  (pace) => pace.isFull,
+);
 
 /** @throws {ToolError} `quota_exceeded` if the principal has called too many new sandboxes */
 export function admitName(principalID: string, name: ActorName): void {
   const isKnown = names.delete(name);
-  if (!isKnown && !paceOf(principalID).tryTake(1)) throw tooManyNewNames();
+  if (!isKnown && !paces.of(principalID).tryTake(1)) throw tooManyNewNames();
   names.add(name);
   const [oldest] = names;
   if (names.size > MAX_NAMES && oldest !== undefined) names.delete(oldest);

@@ -10,6 +10,7 @@
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
 import { paceOpenRequest, REQUEST_PACE } from "./open-requests.ts";
+import { PerPrincipal } from "./per-principal.ts";
 import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
 import { Turns } from "./turns.ts";
@@ -48,16 +49,10 @@ class PrincipalTurns extends Turns {
   }
 }
 
-const principals = new Map<string, PrincipalTurns>();
-
-function turnsOf(principalID: string): PrincipalTurns {
-  const known = principals.get(principalID);
-  if (known) return known;
-  for (const [id, turns] of principals) if (turns.isUnused) principals.delete(id);
-  const turns = new PrincipalTurns(AT_ONCE);
-  principals.set(principalID, turns);
-  return turns;
-}
+const principals = new PerPrincipal(
+  () => new PrincipalTurns(AT_ONCE),
+  (turns) => turns.isUnused,
+);
 
 /** The turns of one request's calls. */
 export class RequestTurns {
@@ -101,7 +96,7 @@ export class RequestTurns {
 
   async #take(): Promise<Turn | undefined> {
     const [id, client] = [this.#principalID, this.#client];
-    const turns = turnsOf(id);
+    const turns = principals.of(id);
     const paceMs = turns.pace.take();
     if (turns.waiting >= MAX_WAITING || paceMs > MAX_PACE_MS) {
       turns.pace.giveBack();
@@ -113,7 +108,7 @@ export class RequestTurns {
     const end = await turns.take(CALL_MS, client);
     if (!end) {
       // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later calls get new turns.
-      if (!client.aborted && principals.get(id) === turns) principals.delete(id);
+      if (!client.aborted) principals.remove(id, turns);
       return undefined;
     }
     const turn = new Turn(end);

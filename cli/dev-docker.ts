@@ -1,4 +1,4 @@
-/** `npm run dev:docker`: the production configuration under `wrangler dev`, with its sandboxes in Docker. */
+/** `npm run dev:docker`: the production configuration on this machine, with its sandboxes in Docker. */
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdirSync } from "node:fs";
 import { randomUUID } from "node:crypto";
@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
-import { quietWrangler, wranglerProgram } from "./bundle.ts";
+import { quietWrangler } from "./bundle.ts";
 import { root, variablesFile } from "./program-files.ts";
 import { whyNotServing } from "./ready.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
@@ -32,26 +32,18 @@ if (givenToken && givenToken !== token) {
   process.exit(1);
 }
 
-// Turns client metadata documents off, as in wrangler.local.jsonc, because the server would fetch them from inside the user's
-// network. Another flag must follow, because --var takes every word up to the next flag.
-const metadataFlags = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
 // When the Worker gets a request with this secret, it saves all workspaces.
 const secret = randomUUID();
-const workerFlags = ["local/docker-worker.ts", "--var", `STOP_SECRET:${secret}`];
-const flags = [
-  "dev",
-  ...workerFlags,
-  ...metadataFlags,
-  "--ip",
-  "127.0.0.1",
-  "--port",
-  port,
-  ...process.argv.slice(2),
-];
+const variables = {
+  STOP_SECRET: secret,
+  // As in wrangler.local.jsonc, because the server would fetch client metadata documents from inside the user's network.
+  ...(values.OAUTH_CLIENT_METADATA?.trim() ? {} : { OAUTH_CLIENT_METADATA: "off" }),
+};
 // wrangler stores all data here, also the tokens of git hosts, in files that every user could read.
 const stateDir = join(root, ".wrangler");
 mkdirSync(stateDir, { recursive: true });
 chmodSync(stateDir, 0o700);
+const worker = join(import.meta.dirname, "run-docker-worker.ts");
 const env = {
   ...process.env,
   ...quietWrangler(stateDir),
@@ -62,7 +54,7 @@ const env = {
   X_LOCAL_OBSERVABILITY: "false",
 };
 // Ctrl-C reaches the terminal's whole process group. wrangler gets a separate group, so that it runs until everything is saved.
-const child = spawn(process.execPath, [wranglerProgram(), ...flags], {
+const child = spawn(process.execPath, [worker, port, JSON.stringify(variables)], {
   cwd: root,
   stdio: ["ignore", "inherit", "inherit"],
   detached: true,

@@ -1,12 +1,11 @@
 /** HTTP with hostile methods, paths, headers, bodies and connections. */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import * as fc from "fast-check";
 import { HOST_CAPNP_CONNECT } from "miniflare";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { attempt } from "../../container/sandboxd/file-error.ts";
-import { pidOf, tree } from "../setup/processes.ts";
+import { pidOf, portsOf, tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { expectHarmless, HEADERS, LONG, nastyString, postRaw, sendRaw, tries } from "./support.ts";
@@ -536,20 +535,6 @@ describe("when clients make the server keep data in memory", () => {
     expect(await upload("whole")).toBe(201);
   });
 });
-
-/** The ports on which a process listens on loopback. */
-function portsOf(pid: number): number[] {
-  const listed = readFileSync("/proc/net/tcp", "utf8").matchAll(
-    /: 0100007F:(\w{4}) 00000000:0000 0A(?: +\S+){5} +(\d+)/g,
-  );
-  const ports = new Map(
-    Array.from(listed, ([, port = "", inode]) => [`socket:[${inode}]`, Number.parseInt(port, 16)]),
-  );
-  const files = readdirSync(`/proc/${pid}/fd`).map((fd) =>
-    attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`), ""),
-  );
-  return files.flatMap((file) => ports.get(file) ?? []);
-}
 
 it("workerd listens on no other port, because miniflare's own port lets any program choose the host and read files", () => {
   const workerd = pidOf("workerd", tree(server.child.pid ?? 0));

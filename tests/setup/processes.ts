@@ -1,5 +1,6 @@
 /** The processes of this machine, from /proc. Zombies count as ended, because only their parent can remove them. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { until } from "./until.ts";
 
 export interface Process {
@@ -63,6 +64,20 @@ export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
   while (at && at.command !== "sbx-init") at = byID.get(at.parent);
   if (!at) throw new Error(`${pid} is in no sandbox`);
   return at;
+}
+
+/** The ports of 127.0.0.1 at which this process listens. */
+export function portsOf(pid: number): number[] {
+  const listed = readFileSync("/proc/net/tcp", "utf8").matchAll(
+    /: 0100007F:(\w{4}) 00000000:0000 0A(?: +\S+){5} +(\d+)/g,
+  );
+  const ports = new Map(
+    Array.from(listed, ([, port = "", inode]) => [`socket:[${inode}]`, Number.parseInt(port, 16)]),
+  );
+  const files = readdirSync(`/proc/${pid}/fd`).map((fd) =>
+    attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`), ""),
+  );
+  return files.flatMap((file) => ports.get(file) ?? []);
 }
 
 /** The processes of `before` that still run, without later processes with the same id. */

@@ -52,9 +52,10 @@ const env = {
   // code in a sandbox reaches it by host.docker.internal.
   X_LOCAL_EXPLORER: "false",
   X_LOCAL_OBSERVABILITY: "false",
+  WORKER_VARIABLES: JSON.stringify(variables),
 };
 // Ctrl-C reaches the terminal's whole process group. wrangler gets a separate group, so that it runs until everything is saved.
-const child = spawn(process.execPath, [worker, port, JSON.stringify(variables)], {
+const child = spawn(process.execPath, [worker, port], {
   cwd: root,
   stdio: ["ignore", "inherit", "inherit"],
   detached: true,

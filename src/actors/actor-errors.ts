@@ -1,6 +1,6 @@
 /** Platform errors about an actor: it was reset during a call, or is overloaded. */
 import { ToolError } from "../shared/errors.ts";
-import { actorReset, overloaded } from "./texts.ts";
+import { actorReset, overloaded, serverDiskFull } from "./texts.ts";
 
 /** Messages of platform errors that have no property to identify them, such as broken connections. */
 const RESET_MESSAGE =
@@ -34,5 +34,5 @@ export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
 export function explainReset(error: unknown, sandbox: string): unknown {
   if (isOverloaded(error)) return overloaded(sandbox);
   if (!isReset(error)) return error;
-  return actorReset(sandbox);
+  return String(error).includes("SQLITE_FULL") ? serverDiskFull(sandbox) : actorReset(sandbox);
 }

@@ -29,6 +29,14 @@ export const actorReset = (sandbox: string) =>
     `list_runs with sandbox ${sandbox} lists runs that took over a second. For a shorter run, check its effects before you repeat it. Reading or overwriting a file is safe to repeat; before you repeat an append, check the file's size with list_files.`,
   );
 
+/** The error if the database of the sandbox's actor could not grow. */
+export const serverDiskFull = (sandbox: string) =>
+  new ToolError(
+    "storage_unavailable",
+    `The server's disk is full, so this call for sandbox ${sandbox} was interrupted. It may have run, or may still run.`,
+    "Tell the user that the operator has to free space on the server's disk. After that, check the call's effects before you repeat it.",
+  );
+
 /** The error for a call that takes longer than its client waits. @param hasBegun whether the work has begun */
 export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean): ToolError {
   const seconds = Math.round(ms / 1000);

@@ -1,11 +1,15 @@
 /** Code uses up a resource of its sandbox. Other sandboxes continue normally. */
-import { readlinkSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { readlinkSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents } from "../../local/engine/limits.ts";
 import { processes } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 import { startParts } from "../setup/parts.ts";
+import { startServer } from "../setup/server.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { type Calls, LONG, callsOf } from "./support.ts";
 
 const MIB = 1024 * 1024;
@@ -95,6 +99,32 @@ describe("when the disk is full", () => {
     await neighbourIsFine();
   });
 });
+
+it.runIf(process.getuid?.() === 0)(
+  "when the server's disk is full, calls say so, and they work again after there is space",
+  async () => {
+    const directory = temporaryDirectory();
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=64m,mode=700", "full", directory]);
+    const small = await startServer({ flags: ["--state-dir", directory] });
+    const calls = callsOf(() => small.url);
+    try {
+      await calls.sh("true", { sandbox: "small" });
+      const fill = join(directory, "fill");
+      expect(() => execFileSync("dd", ["if=/dev/zero", `of=${fill}`, "bs=4k"], { stdio: "pipe" })).toThrow();
+      // The server stores a record of a run that takes longer than a second.
+      const refused = await calls.call("run_command", { sandbox: "small", command: "sleep 1.5" });
+      expect(refused.text).toMatch(
+        /^The server's disk is full, so this call for sandbox small was interrupted/,
+      );
+      rmSync(fill);
+      await calls.call("write_file", { sandbox: "small", path: "x", content: "now" });
+      expect(await calls.sh("cat x", { sandbox: "small" })).toBe("now");
+    } finally {
+      await small.stop();
+      execFileSync("umount", [directory]);
+    }
+  },
+);
 
 describe.runIf(isMemoryLimited)("when user code uses up the memory", () => {
   it.each(HUNGRY)("the code ends with the reason, and the next call works: %s", async (_who, name, args) => {

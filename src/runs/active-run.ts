@@ -1,8 +1,7 @@
 /** A run under way: collects its output, stores its record, and wakes waiting callers. */
-import { ToolError } from "../shared/errors.ts";
+import { type ErrorCode, ToolError, internalError } from "../shared/errors.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
-import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogWriter } from "./run-log.ts";
 import { lastLine } from "./shown-output.ts";
@@ -11,7 +10,7 @@ import type { TerminalInput } from "../container/connection.ts";
 import type { End, Execution, RunDetail, RunSink, RunView, Stream, WaitState } from "./run-types.ts";
 import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
-import { hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
+import { failureNote, hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
 
 /** How often new output is written to disk. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
@@ -25,6 +24,16 @@ const SETTLE_MS = 10_000;
 
 /** How long to wait for the container's end after a failed call. */
 const CONTAINER_END_WAIT_MS = 5000;
+
+/** How a run ends if its executor throws. */
+interface RunFailure {
+  end: End;
+  /** The error for a waiting caller, unless the run was lost. */
+  error: ToolError;
+  /** Whether the run may have begun and its end is unknown. If so, its caller gets a `lost` run instead of an error. */
+  isLoss: boolean;
+  cause?: unknown;
+}
 
 interface ActiveRunHost {
   store: RunStore;
@@ -350,3 +359,20 @@ export class ActiveRun implements RunSink, WaitingLog {
 }
 
 const encoder = new TextEncoder();
+
+/** After these errors it is unknown how far the run got. */
+const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection_lost", "no_answer"]);
+
+/** @param mayHaveRun whether the run may have begun. If so, the text must not claim that nothing happened */
+function failureOf(error: unknown, runID: string, mayHaveRun: boolean): RunFailure {
+  const failure = error instanceof ToolError ? error.toFailure() : undefined;
+  if (!failure) {
+    const internal = internalError(runID);
+    const end: End = { state: "lost", note: failureNote(internal.toFailure(), false) };
+    return { end, error: internal, isLoss: false, cause: error ?? "nothing" };
+  }
+  const isKnownLoss = LOSSES.has(failure.code);
+  const isLoss = isKnownLoss || mayHaveRun;
+  const end: End = { state: isLoss ? "lost" : "failed", note: failureNote(failure, isLoss && !isKnownLoss) };
+  return { end, error: ToolError.from(failure), isLoss };
+}

@@ -20,8 +20,7 @@ import {
   runURI,
 } from "../shared/resource-uri.ts";
 import { joinBytes, textOf } from "../shared/text.ts";
-import { recordCall } from "../tools/define.ts";
-import { sandboxOfRun } from "../tools/run-sandbox.ts";
+import { recordCall, requireSandboxOf } from "../tools/define.ts";
 import { convertErrors, operateWithoutNotice, protocolError, readSandbox } from "./context.ts";
 import { isPanelAddress, readPanel } from "./panel-app.ts";
 import { readSkill } from "./skills.ts";
@@ -116,7 +115,7 @@ export function entryURI(sandbox: string, parent: string, { path, type }: { path
 
 async function readRunResource(caller: CallerContext, id: string, name: string): Promise<Contents> {
   const maxBytes = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
-  const { run, page } = await readSandbox(caller, sandboxOfRun(id), (actor, owner) =>
+  const { run, page } = await readSandbox(caller, requireSandboxOf(id), (actor, owner) =>
     actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: maxBytes }),
   );
   if (name === "") {
@@ -135,7 +134,7 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   }
   if (!name.startsWith(ARTIFACTS)) throw nothingOfName(id, name);
   const path = name.slice(ARTIFACTS.length);
-  const { size, bytes } = await readSandbox(caller, sandboxOfRun(id), (actor, owner) =>
+  const { size, bytes } = await readSandbox(caller, requireSandboxOf(id), (actor, owner) =>
     actor.readArtifact(owner, id, path, 0, RESOURCE_BYTES + 1),
   );
   if (bytes.length > RESOURCE_BYTES) throw tooLarge(path, size, RESOURCE_BYTES, INSTEAD.ofArtifact(id, path));

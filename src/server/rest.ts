@@ -13,12 +13,11 @@ import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { issueMessage } from "../shared/argument-issues.ts";
-import { contextOf, recordCall, sandboxName, type ToolContext } from "../tools/define.ts";
+import { contextOf, recordCall, sandboxName, type ToolContext, requireSandboxOf } from "../tools/define.ts";
 import { MAX_TASK, startFields, TASK_SECONDS } from "../tools/execute-task.ts";
 import { gitHint } from "../tools/git-sign-in.ts";
 import { followTask } from "../tools/follow-task.ts";
-import { plainQuestion } from "../tools/question-result.ts";
-import { sandboxOfRun } from "../tools/run-sandbox.ts";
+import { plainQuestion } from "../tools/run-result.ts";
 import { startQuestion, startTask } from "../tools/start-task.ts";
 import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
@@ -167,7 +166,7 @@ function removeResult(request: Request, caller: CallerContext): Promise<Response
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknownTask();
     if (run.state === "running") return json({ error: REST_TEXTS.running, ...statusOf(run) }, 409);
-    await context.sandbox(sandboxOfRun(id), (actor, owner) => actor.removeRun(owner, id));
+    await context.sandbox(requireSandboxOf(id), (actor, owner) => actor.removeRun(owner, id));
     return new Response(null, { status: 204 });
   });
 }

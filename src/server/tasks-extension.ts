@@ -6,10 +6,9 @@ import { MAX_RUN_ID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { contextOf, countAnswer, recordCall } from "../tools/define.ts";
+import { contextOf, countAnswer, recordCall, requireSandboxOf } from "../tools/define.ts";
 import { requiredScopes } from "../tools/index.ts";
 import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
-import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { anyRunFields, runAnswer } from "../tools/run-result.ts";
 
 const params = z.object({ taskId: z.string().max(MAX_RUN_ID) });
@@ -26,8 +25,11 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
       return { ...outcome };
     });
   const find = async (id: string): Promise<RunView> =>
-    (await readSandbox(caller, sandboxOfRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 })))
-      .run;
+    (
+      await readSandbox(caller, requireSandboxOf(id), (actor, owner) =>
+        actor.readRun(owner, { id, waitMs: 0 }),
+      )
+    ).run;
 
   handle("tasks/get", async (id) => describeTask(caller, await find(id)));
   // This server's tasks never ask for input, so any input is ignored.
@@ -36,7 +38,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
     return {};
   });
   handle("tasks/cancel", async (id) => {
-    await readSandbox(caller, sandboxOfRun(id), (actor, owner) => actor.cancelRun(owner, id, 0));
+    await readSandbox(caller, requireSandboxOf(id), (actor, owner) => actor.cancelRun(owner, id, 0));
     return {};
   });
 }

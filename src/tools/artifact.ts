@@ -7,8 +7,7 @@ import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { runDownloads, addDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
-import { type ToolContext, text } from "./define.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
+import { type ToolContext, text, requireSandboxOf } from "./define.ts";
 import { artifactBytesText, artifactPageText } from "./texts.ts";
 
 /** The most bytes of text in one result. */
@@ -23,7 +22,7 @@ export async function artifactOutput(
 ) {
   const cursor = requestedCursor ?? 0;
   const read = async (maxBytes: number) => {
-    const result = await context.reading(sandboxOfRun(id), (actor, owner) =>
+    const result = await context.reading(requireSandboxOf(id), (actor, owner) =>
       actor.readArtifact(owner, id, path, cursor, maxBytes),
     );
     return result.value;
@@ -50,7 +49,7 @@ export async function artifactOutput(
       return { content: addDownloads(context, [described], downloads), structured };
     }
     const readImage = async () => (await read(IMAGE_BYTES)).bytes;
-    const file = { sandbox: sandboxOfRun(id), path, size, instead };
+    const file = { sandbox: requireSandboxOf(id), path, size, instead };
     const image = { ...file, read: readImage, links: async () => downloads };
     return { content: await imageBlocks(context, image), structured };
   }

@@ -1,6 +1,5 @@
 import * as z from "zod";
-import { defineTool, runField, text } from "./define.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
+import { defineTool, runField, text, requireSandboxOf } from "./define.ts";
 import { anyRunFields, anyRunOutput, runAnswer } from "./run-result.ts";
 import { hiddenImagesText } from "./texts.ts";
 
@@ -16,7 +15,7 @@ export const cancelRun = defineTool({
   scopes: ["sandbox:exec"],
   taskScopes: ["tasks:run"],
   async handle({ id }, context) {
-    const { value: run, notice } = await context.sandbox(sandboxOfRun(id), (actor, owner) =>
+    const { value: run, notice } = await context.sandbox(requireSandboxOf(id), (actor, owner) =>
       actor.cancelRun(owner, id, WAIT_MS),
     );
     const { content: blocks, structured } = await runAnswer(context, run, anyRunFields, notice);

@@ -2,10 +2,10 @@
 import type { CallToolResult, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
-import { isTaskID, MAX_RUN_ID } from "../runs/id.ts";
+import { isTaskID, MAX_RUN_ID, sandboxOf } from "../runs/id.ts";
 import { type ShownOutput, omittedText } from "../runs/shown-output.ts";
 import { ERROR_META } from "../shared/apps.ts";
-import { ToolError, toolErrorOf } from "../shared/errors.ts";
+import { ToolError, toolErrorOf, unknownRun } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import {
   DEFAULT_SANDBOX,
@@ -284,6 +284,13 @@ function copyDescription(field: z.ZodType, { description }: z.ZodType): z.ZodTyp
 
 export function runField() {
   return z.string().max(MAX_RUN_ID);
+}
+
+/** @throws {ToolError} `not_found` for an invalid id of a run */
+export function requireSandboxOf(id: string): string {
+  const sandbox = sandboxOf(id);
+  if (sandbox !== undefined) return sandbox;
+  throw unknownRun(id);
 }
 
 export function text(value: string): CallToolResult["content"][number] {

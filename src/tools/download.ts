@@ -11,8 +11,7 @@ import type { Scope } from "../shared/principal.ts";
 import { ARTIFACTS, LOG_NAME, fileURI, runURI } from "../shared/resource-uri.ts";
 import { makeVisible } from "../shared/shown.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { type ToolContext, type ToolOutput, text } from "./define.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
+import { type ToolContext, type ToolOutput, text, requireSandboxOf } from "./define.ts";
 import { downloadText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
@@ -95,7 +94,7 @@ export async function runDownloads(
   const links = files.map(({ name }) => ({ run: id, name, expires }));
   // A link works without a token, so only callers who may read files get one.
   const urls = hasScope(context, "sandbox:read")
-    ? await storeLinks(context, sandboxOfRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
+    ? await storeLinks(context, requireSandboxOf(id), (actor, owner) => actor.keepRunLinks(owner, links))
     : [];
   return files.map(({ name, size, shown }, index) => {
     return { name: shown, size, uri: runURI(id, name), url: urls[index] };
@@ -107,7 +106,7 @@ export async function downloadsOf(context: ToolContext, run: RunView): Promise<D
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;
   const log = isCut ? wholeLog(run) : [];
   const downloads = await runDownloads(context, run.id, [...artifactsOf(run), ...log]);
-  return [...downloads, ...(await fileDownloads(context, sandboxOfRun(run.id), filesOf(run)))];
+  return [...downloads, ...(await fileDownloads(context, requireSandboxOf(run.id), filesOf(run)))];
 }
 
 function artifactsOf(run: RunView) {

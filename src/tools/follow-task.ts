@@ -3,8 +3,7 @@ import { ToolError } from "../shared/errors.ts";
 import { makeVisible } from "../shared/shown.ts";
 import { lineDecoder } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
-import type { ToolContext } from "./define.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
+import { type ToolContext, requireSandboxOf } from "./define.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
 
@@ -17,7 +16,7 @@ const FULL_PAUSE_MS = 1000;
  */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
   const read = (waitMs: number) =>
-    context.reading(sandboxOfRun(run.id), (actor, owner) => actor.readRun(owner, { ...run, waitMs }));
+    context.reading(requireSandboxOf(run.id), (actor, owner) => actor.readRun(owner, { ...run, waitMs }));
   try {
     return await read(run.waitMs);
   } catch (error) {

@@ -3,12 +3,11 @@ import { isTaskID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { signInAnswer, gitHint, gitQuestion } from "./git-sign-in.ts";
 import { artifactOutput } from "./artifact.ts";
-import { defineTool, runField, waitField } from "./define.ts";
+import { defineTool, runField, waitField, requireSandboxOf } from "./define.ts";
 import { runDownloads, addDownloads, wholeLog } from "./download.ts";
 import { followTask } from "./follow-task.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";
 import { pageOutput } from "./log-page.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
 import { runAnswer, wholeFields } from "./run-result.ts";
 
 export const getResult = defineTool({
@@ -41,7 +40,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
       return wholeAnswer(run, notice);
     }
     const deadline = Date.now() + wait_seconds * 1000;
-    const { value, notice } = await context.reading(sandboxOfRun(id), (actor, owner) =>
+    const { value, notice } = await context.reading(requireSandboxOf(id), (actor, owner) =>
       actor.readRun(owner, {
         id,
         waitMs: Math.max(0, deadline - Date.now()),

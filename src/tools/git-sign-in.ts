@@ -8,8 +8,7 @@ import { defaultWait } from "../shared/wait.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { CLONE_FAILED } from "../tasks/texts.ts";
 import type { Question } from "./decision.ts";
-import type { ToolContext } from "./define.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
+import { type ToolContext, requireSandboxOf } from "./define.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
 /**
@@ -62,7 +61,7 @@ export async function signInAnswer(context: ToolContext, { isTask }: { isTask: b
   const { questionedRun: id, urlElicitation, config, isDeclined, env, principal } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;
   const read = { id, waitMs: 0 };
-  const { value } = await context.reading(sandboxOfRun(id), (actor, owner) => actor.readRun(owner, read));
+  const { value } = await context.reading(requireSandboxOf(id), (actor, owner) => actor.readRun(owner, read));
   const { run } = value;
   const host = refusingHost(context, run);
   // The tools for tasks and for commands need different scopes.

@@ -14,8 +14,8 @@ import {
   text,
   wholeNumber,
   addNotice,
+  requireSandboxOf,
 } from "./define.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
 import { listedFields, stateText } from "./run-summary.ts";
 import { OLDER_RUNS, foreignCursor, listedRunText, noRunsText } from "./texts.ts";
 
@@ -61,7 +61,7 @@ async function tasksOf(context: ToolContext, limit: number, before: string | und
   const refresh = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
-    const reading = context.reading(sandboxOfRun(task.id), (actor, owner) =>
+    const reading = context.reading(requireSandboxOf(task.id), (actor, owner) =>
       actor.taskOrigin(owner, task.id),
     );
     return (await undefinedIfFailed(reading, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };

@@ -60,7 +60,7 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
   return [text(summary || NO_OUTPUT), ...images];
 }
 
-export function errorText({ name, message, traceback }: CodeError): string {
+function errorText({ name, message, traceback }: CodeError): string {
   return traceback.join("\n") || `${name}: ${message}`;
 }
 
@@ -185,7 +185,7 @@ function textsOf(results: readonly CodeResult[]): string[] {
   return results.flatMap((result) => ("text" in result ? result.text : []));
 }
 
-export function resultText(results: readonly CodeResult[]): string {
+function resultText(results: readonly CodeResult[]): string {
   return textsOf(results)
     .filter((line) => leftOutReason(line) === undefined)
     .join("\n");
@@ -204,4 +204,31 @@ function leftOutText(results: readonly CodeResult[]): string | undefined {
   }
   const lines = [...counts].map(([reason, count]) => (count === 1 ? reason : `${reason} (${count} times)`));
   return lines.join("\n") || undefined;
+}
+
+/**
+ * A question as plain HTTP shows it; undefined for other runs. `output` is the program's output, then the value of its last
+ * expression. `error` is the program's exception, or why there is no result; null on success.
+ */
+export function plainQuestion(run: RunView) {
+  const question = questionDetailOf(run);
+  if (!question) return undefined;
+  const { language, code, error, results, model, tokens } = question;
+  const success = run.state === "succeeded";
+  const printed = shownText(run.stdout);
+  const result = resultText(results);
+  const between = printed === "" || result === "" || printed.endsWith("\n") ? "" : "\n";
+  return {
+    success,
+    language,
+    code,
+    output: printed + between + result,
+    error: success ? null : ((error && errorText(error)) ?? run.note ?? run.state),
+    stderr: shownText(run.stderr),
+    images: results.flatMap((shown) =>
+      "image" in shown ? [{ mimeType: shown.mimeType, data: shown.image }] : [],
+    ),
+    model,
+    tokens,
+  };
 }

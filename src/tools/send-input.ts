@@ -1,9 +1,8 @@
 import * as z from "zod";
 import { MAX_CELLS } from "../../container/sandboxd/protocol.ts";
-import { defineTool, runField, wholeNumber } from "./define.ts";
+import { defineTool, runField, wholeNumber, requireSandboxOf } from "./define.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";
 import { logPage, pageOutput } from "./log-page.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
 import { longLineText, nothingToType, skippedText } from "./texts.ts";
 
 const MAX_TEXT = 10_000;
@@ -40,7 +39,7 @@ export const sendInput = defineTool({
     if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw nothingToType();
     // Enter sends a carriage return. The terminal turns it into a line feed unless the program reads raw keys.
     const input = { text: text.replace(/\r?\n/g, "\r"), size };
-    const { value, notice } = await context.sandbox(sandboxOfRun(id), (actor, owner) =>
+    const { value, notice } = await context.sandbox(requireSandboxOf(id), (actor, owner) =>
       // A terminal client follows the log by itself, so it gets no output here and need not wait.
       actor.sendInput(owner, id, input, context.isRaw ? 0 : PAGE_BYTES),
     );

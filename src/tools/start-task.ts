@@ -12,9 +12,8 @@ import { AGENT_NAMES, randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsOfHost, secretsFor } from "../shared/secrets.ts";
-import { requireOffered, type ToolContext } from "./define.ts";
+import { requireOffered, type ToolContext, requireSandboxOf } from "./define.ts";
 import { fork, forkTask, requireSavedWorkspaces } from "./checkpoints.ts";
-import { sandboxOfRun } from "./run-sandbox.ts";
 import * as texts from "../tasks/texts.ts";
 
 type SharedFields = "task" | "repository" | "branch" | "model" | "maxTurns" | "timeoutMs";
@@ -140,7 +139,7 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "conti
 /** Continues in the earlier task's sandbox if its files are still there, else in a new sandbox with the restored files. */
 async function continueTask(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
-  const earlierSandbox = sandboxOfRun(id);
+  const earlierSandbox = requireSandboxOf(id);
   const { value } = await context.reading(earlierSandbox, (actor, owner) => actor.taskOrigin(owner, id));
   const { run, alive } = value;
   const detail = taskDetailOf(run);

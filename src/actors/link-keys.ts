@@ -1,7 +1,6 @@
 /** The keys that sign the server's links, so that the server recognizes its links without a lookup. */
-import type { Config } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { ownerTokens } from "../shared/owner-tokens.ts";
+import { type Config, ownerTokens } from "../shared/config.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { sign } from "../shared/sign.ts";
 import type { Attempts, MadeKey } from "./attempts.ts";

@@ -1,6 +1,5 @@
 /** Checks the owner's token, and says where to find it. */
-import type { Config } from "../shared/config.ts";
-import { ownerTokens } from "../shared/owner-tokens.ts";
+import { type Config, ownerTokens } from "../shared/config.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { markup } from "./html.ts";
 import { TOKEN_TEXTS } from "./texts.ts";

@@ -1,6 +1,6 @@
 /** Sign-in with the server's token, typed into the form. `Attempts` counts wrong tokens. */
 import { ATTEMPTS_NAME, addressOf, attemptsOf } from "../../actors/attempts.ts";
-import { ownerTokens } from "../../shared/owner-tokens.ts";
+import { ownerTokens } from "../../shared/config.ts";
 import { OWNER_ID } from "../../shared/principal.ts";
 import { sha256 } from "../../shared/sha256.ts";
 import { markup } from "../html.ts";

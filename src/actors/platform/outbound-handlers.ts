@@ -1,8 +1,8 @@
 /** Sets the SDK's outbound handlers. Only this file knows their names, and when the SDK stores and reads them. */
 import type { SandboxKV } from "../../storage/sandbox-schema.ts";
 import type { Sandbox as BaseSandbox, ContainerProxy } from "@cloudflare/sandbox";
-import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
-import { serveEnding } from "../../container/serve-ending.ts";
+import { ENDING_PATH, SERVER_HOST, TOKEN_HEADER } from "../../../container/sandboxd/protocol.ts";
+import { actorOf } from "../../container/actor.ts";
 import { type OutboundPolicy, forwardByPolicy } from "../../container/internet.ts";
 import { OUTBOUND, type OutboundHandler } from "../../container/model-egress.ts";
 import type { Env } from "../../shared/config.ts";
@@ -14,8 +14,7 @@ import {
 } from "../../shared/connection-log.ts";
 import { ALLOWED_PORTS_LISTED } from "../../shared/network-policy.ts";
 import { type Secret, placeholders } from "../../shared/secrets.ts";
-import { type NetworkPlatform, TRUST_INTERCEPTION } from "./network-platform.ts";
-import type { ContainerPlatform } from "./platform.ts";
+import { type ContainerPlatform, type NetworkPlatform, TRUST_INTERCEPTION } from "./platform.ts";
 
 interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "interceptHttps" | "envVars"> {
   setOutboundHandler(name: string, params: OutboundPolicy): Promise<void>;
@@ -157,4 +156,13 @@ export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" 
     [POLICY_HANDLER]: (request: Request, env: Env, { containerId, params }: Source) =>
       forwardByPolicy(request, env, containerId, params as OutboundPolicy | undefined),
   };
+}
+
+/** Handles the request that sandboxd sends before its container ends: see `SERVER_HOST` in protocol.ts. */
+async function serveEnding(request: Request, env: Env, containerID: string): Promise<Response> {
+  if (request.method !== "POST" || new URL(request.url).pathname !== ENDING_PATH)
+    return new Response(null, { status: 404 });
+  const token = request.headers.get(TOKEN_HEADER) ?? "";
+  const isEnding = await actorOf(env, containerID).containerEnding(token);
+  return new Response(null, { status: isEnding ? 204 : 404 });
 }

@@ -16,13 +16,13 @@ import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { localID } from "./id.ts";
 import type { CodeDetail, CodeResult } from "./code-detail.ts";
+import { STREAMS } from "../../container/sandboxd/protocol.ts";
 import {
   type Allowance,
   DETAIL_BYTES,
   type End,
   type Execution,
   type RunSink,
-  STREAMS,
   waitingFor,
 } from "./run-types.ts";
 import type { EndState } from "../shared/run-listing.ts";

@@ -6,7 +6,8 @@
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
-import { type LogPiece, STREAMS, type Stream } from "./run-types.ts";
+import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
+import { type LogPiece } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
 
 /** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */

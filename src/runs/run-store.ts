@@ -5,7 +5,8 @@ import { pause } from "../shared/timers.ts";
 import { Rows } from "../storage/rows.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES } from "./run-log.ts";
-import type { End, RunSummary, RunView, Stream } from "./run-types.ts";
+import type { Stream } from "../../container/sandboxd/protocol.ts";
+import type { End, RunSummary, RunView } from "./run-types.ts";
 import type { RunKind, RunState } from "../shared/run-listing.ts";
 
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {

@@ -1,4 +1,5 @@
 /** The types of runs. A run is one execution of code, a command, a task or a question. */
+import type { Stream } from "../../container/sandboxd/protocol.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import type { OutputSink } from "../container/follower.ts";
 import type { EndState, RunKind, RunState } from "../shared/run-listing.ts";
@@ -84,10 +85,6 @@ export interface RunView extends RunSummary {
   /** Whether the run has a terminal. Its output then contains control sequences. */
   isInteractive: boolean;
 }
-
-export const STREAMS = ["stdout", "stderr"] as const;
-
-export type Stream = (typeof STREAMS)[number];
 
 export interface LogPiece {
   stream: Stream;

@@ -2,7 +2,8 @@
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import type { RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
-import { type RunView, STREAMS, questionDetailOf } from "../runs/run-types.ts";
+import { STREAMS } from "../../container/sandboxd/protocol.ts";
+import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { waitForRun } from "../tools/follow-task.ts";
 import { pieceDecoder } from "../shared/text.ts";

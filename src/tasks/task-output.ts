@@ -4,7 +4,8 @@ import { readLine } from "./event-fields.ts";
 import { addPart, decodeText, joinBytes } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
-import type { RunSink, Stream } from "../runs/run-types.ts";
+import type { Stream } from "../../container/sandboxd/protocol.ts";
+import type { RunSink } from "../runs/run-types.ts";
 import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 
 /** The longest line to parse, in bytes. */

@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { type RunView, STREAMS, type Stream } from "../runs/run-types.ts";
+import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
+import { type RunView } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";

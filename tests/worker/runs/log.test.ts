@@ -1,7 +1,8 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
-import type { Allowance, End, Execution, Stream } from "../../../src/runs/run-types.ts";
+import type { Stream } from "../../../container/sandboxd/protocol.ts";
+import type { Allowance, End, Execution } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";

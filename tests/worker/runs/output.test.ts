@@ -1,7 +1,8 @@
 import * as fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { newRunID } from "../../../src/runs/id.ts";
-import { type LogPiece, type RunView, STREAMS, type Stream } from "../../../src/runs/run-types.ts";
+import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
+import { type LogPiece, type RunView } from "../../../src/runs/run-types.ts";
 import type { RunToRead } from "../../../src/runs/runs.ts";
 import { lastLine } from "../../../src/runs/shown-output.ts";
 import { runEvents } from "../../../src/server/run-events.ts";

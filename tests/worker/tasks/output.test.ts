@@ -1,7 +1,8 @@
 /** The conversion of an agent's stream to lines, for any output in any pieces. */
 import { describe, expect, it } from "vitest";
 import { AGENTS } from "../../../src/tasks/agents.ts";
-import type { RunSink, Stream } from "../../../src/runs/run-types.ts";
+import type { Stream } from "../../../container/sandboxd/protocol.ts";
+import type { RunSink } from "../../../src/runs/run-types.ts";
 import { readLine } from "../../../src/tasks/event-fields.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
 import { TaskOutput } from "../../../src/tasks/task-output.ts";

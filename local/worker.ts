@@ -7,7 +7,7 @@ import production, {
 } from "../src/index.ts";
 import type * as Production from "../src/index.ts";
 import { interceptStore } from "../src/auth/oauth-store.ts";
-import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts";
+import type { NetworkPlatform } from "../src/actors/platform/platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import { EngineClient, type LocalEnv } from "./platform/engine-client.ts";
 import { changeOnce, type ObjectFolderEnv, withObjectFolder } from "./platform/object-folder.ts";

@@ -2,7 +2,7 @@
  * `ctx.container` on the local platform: the part of workerd's interface that @cloudflare/containers and @cloudflare/sandbox
  * use.
  */
-import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
+import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import { actorNamed } from "../../src/container/actor.ts";
 import type { SandboxNamespaces } from "../../src/shared/config.ts";

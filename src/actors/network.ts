@@ -3,7 +3,7 @@ import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/conn
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
 import { ConnectionHistory } from "./connection-history.ts";
-import type { NetworkPlatform } from "./platform/network-platform.ts";
+import type { NetworkPlatform } from "./platform/platform.ts";
 import { type NetworkLimits, policyOf } from "../shared/network-limits.ts";
 import {
   ALLOWED_PORTS_LISTED,

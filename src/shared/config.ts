@@ -46,10 +46,10 @@ export type Limits = Config["limits"];
 
 /** The owner's accepted tokens, newest first. The previous token is accepted only if a newer token is set. */
 export function ownerTokens(config: Pick<Config, "serverAuthToken" | "previousToken">): readonly string[] {
-  const { serverAuthToken, previousToken } = config;
+  const { serverAuthToken, previousToken: previous } = config;
   if (serverAuthToken === undefined) return [];
-  const isAccepted = previousToken !== undefined && Date.now() < previousToken.until;
-  return isAccepted ? [serverAuthToken, previousToken.value] : [serverAuthToken];
+  const isAccepted = previous !== undefined && Date.now() < previous.until;
+  return isAccepted ? [serverAuthToken, previous.value] : [serverAuthToken];
 }
 
 /** The configuration is invalid. Each problem is a sentence that names a variable, never its value. */

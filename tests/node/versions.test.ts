@@ -56,7 +56,7 @@ const sdkText = readdirSync(new URL(`../../${SDK_FOLDER}`, import.meta.url))
 const readBySDK = VARIABLES.flatMap(([name, { reader }]) => (reader === "sdk" ? [name] : []));
 
 const [, setByServer = "no variable found"] =
-  /TRUST_INTERCEPTION = "(\w+)"/.exec(read("src/actors/platform/network-platform.ts")) ?? [];
+  /TRUST_INTERCEPTION = "(\w+)"/.exec(read("src/actors/platform/platform.ts")) ?? [];
 
 test.each([...readBySDK, setByServer])("the installed SDK knows the variable %s", (name) => {
   expect(sdkText).toContain(name);

@@ -4,7 +4,7 @@ import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
 import type { Secret } from "../../shared/secrets.ts";
-import type { NetworkPlatform } from "./network-platform.ts";
+import type { NetworkPlatform } from "./platform.ts";
 import { OutboundHandlers, intercept, requireOutboundHandlers } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
 

@@ -1,6 +1,6 @@
 /** R2 fails, is slow or breaks off, and actors are evicted, during saves and restores. */
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
+import type { NetworkPlatform } from "../../../src/actors/platform/platform.ts";
 import {
   actorOf,
   evict,

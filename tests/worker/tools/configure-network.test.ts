@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
 import { Sandbox } from "../../../src/actors/sandbox.ts";
-import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
+import type { NetworkPlatform } from "../../../src/actors/platform/platform.ts";
 import { OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
 import { forwardByPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";

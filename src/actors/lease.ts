@@ -1,6 +1,6 @@
 /** A sandbox's share of its principal's quota. Runs reserve slots and seconds of the lease, and give unused ones back. */
 import type { Limits } from "../shared/config.ts";
-import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
+import type { Grant, Holding, LeaseRequest, Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { splitByDay, dayOf } from "../shared/days.ts";

@@ -1,5 +1,6 @@
 /** `resources/list`: workspaces, the top-level files of running sandboxes, the latest tasks, and skills. */
 import { ProtocolError, ProtocolErrorCode, type Resource } from "@modelcontextprotocol/server";
+import { WORKSPACE } from "../../container/sandboxd/shapes.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
@@ -11,8 +12,6 @@ import { operateWithoutNotice } from "./context.ts";
 import { entryURI, typeOf } from "./read.ts";
 import { skillResources } from "./skills.ts";
 import { NO_PAGE, aboutTask, aboutWorkspace } from "./texts.ts";
-
-const WORKSPACE = "/workspace";
 
 const PAGE_SANDBOXES = 10;
 const TOP_ENTRIES = 100;
@@ -30,7 +29,9 @@ export async function listResources(caller: CallerContext, after: string | undef
   const sandboxes = scopes.includes("sandbox:read") ? await retryOnce(() => account().sandboxes()) : [];
   const remaining = sandboxes.filter(({ name }) => name !== RUNS && name > (after ?? ""));
   const page = remaining.slice(0, PAGE_SANDBOXES);
-  const workspaces = await Promise.all(page.map(({ name, isRunning }) => workspace(caller, name, isRunning)));
+  const workspaces = await Promise.all(
+    page.map(({ name, isRunning }) => listWorkspace(caller, name, isRunning)),
+  );
   if (remaining.length > page.length) return { resources: workspaces.flat(), nextCursor: page.at(-1)?.name };
   const tasks = scopes.includes("tasks:run") ? await retryOnce(() => account().listTasks(MAX_TASKS)) : [];
   const results = tasks.map((task): Resource => ({
@@ -43,7 +44,11 @@ export async function listResources(caller: CallerContext, after: string | undef
   return { resources: [...workspaces.flat(), ...results, ...skillResources] };
 }
 
-async function workspace(caller: CallerContext, sandbox: string, isRunning: boolean): Promise<Resource[]> {
+async function listWorkspace(
+  caller: CallerContext,
+  sandbox: string,
+  isRunning: boolean,
+): Promise<Resource[]> {
   const entries = isRunning ? await listTop(caller, sandbox) : undefined;
   const root: Resource = {
     uri: fileURI(sandbox, WORKSPACE) ?? "",

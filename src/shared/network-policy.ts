@@ -45,8 +45,7 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
   if (text === PACKAGES) return { entry: PACKAGES };
   const wildcard = text.startsWith("*.") ? "*." : "";
   const host = canonicalHost(text.slice(wildcard.length));
-  if (host === undefined) return { problem: NO_HOST };
-  if (!canBeListed(host)) return { problem: NO_HOST };
+  if (host === undefined || !canBeListed(host)) return { problem: NO_HOST };
   if (!isAddress(host)) return { entry: wildcard + host };
   // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address. Only the usual spelling is accepted, so that readers of a
   // list see what it allows.

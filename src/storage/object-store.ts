@@ -41,11 +41,8 @@ export interface Bucket {
 const R2_DELETE_BATCH = 1000;
 
 /** The server's store. Another store than R2 needs its binding in `Env`, and a stand-in for local servers. */
-export function objectStore({ RESULTS: bucket }: Pick<Env, "RESULTS">): ObjectStore {
-  return storeOf(bucket as R2Bucket, R2_DELETE_BATCH);
-}
-
-function storeOf(bucket: Bucket, deleteBatch: number): ObjectStore {
+export function objectStore({ RESULTS }: Pick<Env, "RESULTS">): ObjectStore {
+  const bucket: Bucket = RESULTS as R2Bucket;
   return {
     async put(key, content) {
       await bucket.put(key, content);
@@ -54,8 +51,8 @@ function storeOf(bucket: Bucket, deleteBatch: number): ObjectStore {
       return (await bucket.get(key, { range })) ?? undefined;
     },
     async delete(keys) {
-      for (let at = 0; at < keys.length; at += deleteBatch)
-        await bucket.delete(keys.slice(at, at + deleteBatch));
+      for (let at = 0; at < keys.length; at += R2_DELETE_BATCH)
+        await bucket.delete(keys.slice(at, at + R2_DELETE_BATCH));
     },
     async list(prefix, delimiter) {
       const { objects, truncated } = await bucket.list({ prefix, delimiter });

@@ -4,7 +4,7 @@
  */
 import * as z from "zod";
 import type { Config, Env } from "../shared/config.ts";
-import { type ToolError } from "../shared/errors.ts";
+import type { ToolError } from "../shared/errors.ts";
 import { type ObjectStore, objectStore } from "../storage/object-store.ts";
 import { log } from "../shared/log.ts";
 import { cutText, textOf } from "../shared/text.ts";

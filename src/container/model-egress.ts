@@ -32,7 +32,7 @@ interface EgressRow {
   complete(headers: Headers, credential: Secret): void;
 }
 
-const EGRESS: Record<string, EgressRow> = {
+const EGRESS = {
   [MODEL_HOST]: {
     paths: ["/v1/messages", "/v1/messages/count_tokens"],
     charged: ["/v1/messages"],
@@ -44,11 +44,11 @@ const EGRESS: Record<string, EgressRow> = {
       headers.set("anthropic-beta", [...betas.add("oauth-2025-04-20")].join(","));
     },
   },
-};
+} satisfies Record<string, EgressRow>;
 
 /** Response headers that are dropped: they identify the account, or do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
-const NO_RETRY = "x-should-retry";
+const RETRY_HEADER = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
 /** The rate limit for a sandbox's request bytes. It is needed because all sandboxes may share the thread that reads them. */
@@ -68,9 +68,7 @@ export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
 
 /** Sends a model request for a sandbox's run as if the sandbox had sent it, with the run's placeholder. */
 export async function callModel(request: Request, env: Env, containerID: string): Promise<Response> {
-  const row = EGRESS[MODEL_HOST];
-  if (!row) throw new Error(`no egress is defined for ${MODEL_HOST}`);
-  return serve(MODEL_HOST, row, request, env, containerID);
+  return serve(MODEL_HOST, EGRESS[MODEL_HOST], request, env, containerID);
 }
 
 async function serve(
@@ -170,7 +168,7 @@ async function forwardError(
   // The agent must not follow a redirect to another address.
   headers.delete("location");
   // A retry does not help if the server is misconfigured.
-  if (isRedirect || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
+  if (isRedirect || response.status === 401 || response.status === 403) headers.set(RETRY_HEADER, "false");
   return new Response(body, { status: isRedirect ? 502 : response.status, headers });
 }
 
@@ -300,7 +298,7 @@ function refusal(
   status: number,
   type: string,
   message: string,
-  headers: Record<string, string> = status < 500 ? { [NO_RETRY]: "false" } : {},
+  headers: Record<string, string> = status < 500 ? { [RETRY_HEADER]: "false" } : {},
 ): Response {
   const error = { type, message: `sandbox-mcp: ${message}` };
   return Response.json({ type: "error", error }, { status, headers });

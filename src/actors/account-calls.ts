@@ -37,14 +37,14 @@ export interface Owner {
 }
 
 /** What to destroy: only the container, the saved workspace too, or also the checkpoints. */
-export type Ending = "container" | "workspace" | "checkpoints";
+export type DestroyExtent = "container" | "workspace" | "checkpoints";
 
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
   /** Whether the saved workspace and the settings stay. */
   isKept: boolean;
-  /** The number of deleted checkpoints if the `Ending` is `checkpoints`; otherwise the number of checkpoints that stay. */
+  /** The number of deleted checkpoints if the extent is `checkpoints`; otherwise the number of checkpoints that stay. */
   checkpoints: number;
 }
 

@@ -2,7 +2,7 @@
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type SandboxEvent, log } from "../shared/log.ts";
 import type { Account } from "./account.ts";
-import type { Destroyed, Ending, Owner } from "./account-calls.ts";
+import type { Destroyed, DestroyExtent, Owner } from "./account-calls.ts";
 import { accountOf } from "./account-of.ts";
 import { isServiceState } from "../runs/command-executor.ts";
 import type { RunRecord } from "../runs/run-store.ts";
@@ -185,10 +185,10 @@ export class AccountLink {
       this.#ctx.waitUntil(this.#reports.run(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
-  async reportDestruction(owner: Owner, ending: Ending): Promise<Destroyed> {
+  async reportDestruction(owner: Owner, extent: DestroyExtent): Promise<Destroyed> {
     const settlement = this.lease.release();
     const destroyed = await this.#reports.run(async () =>
-      this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
+      this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, extent),
     );
     this.#endRegistration();
     return destroyed;

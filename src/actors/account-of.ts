@@ -1,3 +1,4 @@
+/** Not in account.ts: Node cannot import that file, and `npm run docs` imports the tools, which need this function. */
 import type { Env } from "../shared/config.ts";
 import type { Account } from "./account.ts";
 

@@ -19,7 +19,7 @@ import type {
   CheckpointSettings,
   SandboxStatus,
   Destroyed,
-  Ending,
+  DestroyExtent,
   ManagedSandbox,
   Owner,
   Preview,
@@ -211,15 +211,15 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Removes a sandbox and ends its lease. Used quota stays counted. */
-  async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
+  async sandboxDestroyed(name: string, settlement: Settlement, extent: DestroyExtent): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
     // If the sandbox has a saved state, its settings stay until that state expires.
-    const isKept = ending === "container" && this.#snapshots.has(name);
+    const isKept = extent === "container" && this.#snapshots.has(name);
     if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);
-    const wasSaved = ending !== "container" && this.#snapshots.forget(name);
+    const wasSaved = extent !== "container" && this.#snapshots.forget(name);
     const checkpoints =
-      ending === "checkpoints" ? this.#snapshots.removeCheckpoints(name) : this.#checkpointsOf(name);
+      extent === "checkpoints" ? this.#snapshots.removeCheckpoints(name) : this.#checkpointsOf(name);
     await this.#planSweep();
     return { wasKnown, wasSaved, isKept, checkpoints };
   }

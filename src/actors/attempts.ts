@@ -12,24 +12,25 @@ import { ATTEMPTS_SCHEMA } from "../storage/attempts-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { Rows } from "../storage/rows.ts";
 
-const SECOND = 1000;
-const HOUR = 3600 * SECOND;
-const DAY = 24 * HOUR;
+const SECOND_MS = 1000;
+const HOUR_MS = 3600 * SECOND_MS;
+const DAY_MS = 24 * HOUR_MS;
 
 /** After this many wrong tokens from an address, the next attempt from there has to wait. */
 const FREE_FAILURES = 5;
 /** The wait after FREE_FAILURES wrong tokens. Each further wrong token doubles it. */
-const FIRST_WAIT = 30 * SECOND;
-const MAX_WAIT_MS = HOUR / 4;
+const FIRST_WAIT_MS = 30 * SECOND_MS;
+const MAX_WAIT_MS = HOUR_MS / 4;
 /** All addresses that have not signed in share this limit: a burst of guesses, then one guess per interval. */
 const SHARED_BURST = 100;
-const SHARED_INTERVAL = HOUR / 100;
+const SHARED_INTERVAL_MS = HOUR_MS / 100;
 /** How long an address's failures count after its last guess, and how long an address counts as signed in. */
-const FORGET_FAILURES = HOUR;
-const FORGET_SUCCESS = 30 * DAY;
+const FORGET_FAILURES_MS = HOUR_MS;
+const FORGET_SUCCESS_MS = 30 * DAY_MS;
 
 const CLEAR_AT = "strangers:clear-at";
 
+/** The object that counts guesses of the owner's token. */
 export const ATTEMPTS_NAME = "owner";
 
 /** The object that lists registered clients without an approval. */
@@ -93,13 +94,13 @@ export class Attempts extends DurableObject {
       "SELECT failures, last_at, succeeded_at FROM sources WHERE address = ?",
       address,
     );
-    const failures = source && source.last_at > now - FORGET_FAILURES ? source.failures : 0;
+    const failures = source && source.last_at > now - FORGET_FAILURES_MS ? source.failures : 0;
     const hasSignedIn = source !== undefined && source.succeeded_at > 0;
     const until = Math.max(
       source ? source.last_at + waitAfter(failures) : 0,
-      hasSignedIn ? 0 : this.#sharedLimitClearAt(now) - (SHARED_BURST - 1) * SHARED_INTERVAL,
+      hasSignedIn ? 0 : this.#sharedLimitClearAt(now) - (SHARED_BURST - 1) * SHARED_INTERVAL_MS,
     );
-    if (until > now) return Math.ceil((until - now) / SECOND);
+    if (until > now) return Math.ceil((until - now) / SECOND_MS);
     this.#rows.write(
       `INSERT INTO sources (address, failures, last_at, succeeded_at) VALUES (?1, ?2, ?3, 0)
        ON CONFLICT (address) DO UPDATE SET failures = ?2, last_at = ?3`,
@@ -107,7 +108,7 @@ export class Attempts extends DurableObject {
       failures + 1,
       now,
     );
-    if (!hasSignedIn) this.#kv.put(CLEAR_AT, this.#sharedLimitClearAt(now) + SHARED_INTERVAL);
+    if (!hasSignedIn) this.#kv.put(CLEAR_AT, this.#sharedLimitClearAt(now) + SHARED_INTERVAL_MS);
     return 0;
   }
 
@@ -123,20 +124,20 @@ export class Attempts extends DurableObject {
   /** Deletes expired rows, which bounds the table. If the clock was set back, no wait gets longer: later times become `now`. */
   #forget(now: number): void {
     this.#rows.write("UPDATE sources SET last_at = ?1 WHERE last_at > ?1", now);
-    const latest = now + SHARED_BURST * SHARED_INTERVAL;
+    const latest = now + SHARED_BURST * SHARED_INTERVAL_MS;
     if (this.#sharedLimitClearAt(now) > latest) this.#kv.put(CLEAR_AT, latest);
     this.#rows.write(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
-      now - FORGET_FAILURES,
-      now - FORGET_SUCCESS,
+      now - FORGET_FAILURES_MS,
+      now - FORGET_SUCCESS_MS,
     );
-    this.#rows.write("UPDATE sources SET succeeded_at = 0 WHERE succeeded_at <= ?", now - FORGET_SUCCESS);
+    this.#rows.write("UPDATE sources SET succeeded_at = 0 WHERE succeeded_at <= ?", now - FORGET_SUCCESS_MS);
   }
 }
 
 function waitAfter(failures: number): number {
   if (failures < FREE_FAILURES) return 0;
-  return Math.min(FIRST_WAIT * 2 ** (failures - FREE_FAILURES), MAX_WAIT_MS);
+  return Math.min(FIRST_WAIT_MS * 2 ** (failures - FREE_FAILURES), MAX_WAIT_MS);
 }
 
 /** The longest text of an IPv6 address, with an IPv4 address at its end, in characters. */

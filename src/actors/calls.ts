@@ -100,7 +100,7 @@ export class Calls {
     const called = activity.call(() =>
       this.#outcome(async () => {
         if (plan.isRefusedDuringTask) await plans.code.check(owner);
-        return isLimited ? await this.#limited(owner, work, plan) : await work();
+        return isLimited ? await this.#doWithinLimit(owner, work, plan) : await work();
       }),
     );
     const outcome = await called.finally(() => lifecycle.release());
@@ -137,7 +137,7 @@ export class Calls {
     const { scope, start, retry, up } = row;
     if (scope !== undefined && !hasScope(owner, scope))
       return this.#outcome(() => Promise.reject(needsScope(scope)));
-    const work = () => this.#operation(owner, name, input, row);
+    const work = () => this.#doOperation(owner, name, input, row);
     if (start === "glance") return this.#outcome(work);
     const mayStart = start === "known" ? (owner.mayStart ?? true) && "ifKnown" : owner.mayStart;
     return this.perform({ ...owner, mayStart }, work, {
@@ -147,7 +147,12 @@ export class Calls {
     });
   }
 
-  async #operation(owner: Owner, name: OperationName, input: object, row: FileRow & Policy): Promise<object> {
+  async #doOperation(
+    owner: Owner,
+    name: OperationName,
+    input: object,
+    row: FileRow & Policy,
+  ): Promise<object> {
     const { files, glancing, activity, lifecycle } = this.#parts;
     const isGlance = row.start === "glance";
     if ((row.start === "none" && !lifecycle.isRunning) || (isGlance && !lifecycle.container))
@@ -170,7 +175,7 @@ export class Calls {
    * Throws if a call takes longer than its client waits. Work that has begun continues. Work that has not begun is not done.
    * @throws {ToolError} `no_answer`
    */
-  async #limited<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan): Promise<T> {
+  async #doWithinLimit<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan): Promise<T> {
     const { activity, lifecycle, background } = this.#parts;
     const ms = this.#waitMs(owner);
     let hasBegun = false;
@@ -180,7 +185,7 @@ export class Calls {
       hasBegun = true;
       return await work();
     };
-    const working = activity.call(async () => ({ value: await this.#prepared(owner, begin, plan) }));
+    const working = activity.call(async () => ({ value: await this.#prepareAndDo(owner, begin, plan) }));
     const done =
       (await waitAtMost(ms, working)) ?? (plan.readsStream && hasBegun ? await working : undefined);
     if (done) return done.value;
@@ -193,7 +198,7 @@ export class Calls {
    * Makes the preparations that the plan needs, then does the work. @throws {ToolError} `quota_exceeded` if there are too many
    * sandboxes
    */
-  async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
+  async #prepareAndDo<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
     const { lifecycle, setUp, diskUsage } = this.#parts;
     if (!plan.usesContainer) {
       const { setUpMs: ms } = plan;

@@ -7,8 +7,8 @@ import type { RestartNotice } from "./restart-notice.ts";
 import type { Sandboxd } from "../container/sandboxd.ts";
 import type { Workspace } from "./workspace.ts";
 
-/** How often to try a save before the platform ends the container, and the pause between attempts in milliseconds. */
-const TRIES = 3;
+/** How many times to try a save before the platform ends the container, and the pause after each attempt in milliseconds. */
+const MAX_ATTEMPTS = 3;
 const PAUSE_MS = 1000;
 
 interface ContainerEndHost {
@@ -63,7 +63,7 @@ export class ContainerEnd {
 
   async #save(): Promise<void> {
     const { workspace } = this.#host;
-    for (let attempt = 1; attempt <= TRIES; attempt++) {
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       await workspace.saveToStop();
       if (workspace.mayStop) return;
       await pause(PAUSE_MS);

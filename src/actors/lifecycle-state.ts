@@ -43,7 +43,11 @@ export type Position =
  */
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
-export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
+/**
+ * Why a container ended. `lost`: by itself. `back`: the sandbox goes back to a checkpoint. `unsaved_network`: like `network`, but
+ * not everything was saved.
+ */
+export type EndReason = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
 
 /** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
 export interface Subscriber {
@@ -52,7 +56,7 @@ export interface Subscriber {
   /** The container has its workspace, so that work can begin in it. */
   onContainerReady?(): void;
   /** The container is gone, or must not be used any more because it is ending. */
-  onContainerEnd?(end: End): void;
+  onContainerEnd?(end: EndReason): void;
   /** The sandbox was destroyed; its container has ended. */
   onDestroy?(destroyed: Destroyed): void;
   /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */

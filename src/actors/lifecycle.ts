@@ -8,12 +8,18 @@ import { containerEnded } from "../container/texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, pause, waitAtMost } from "../shared/timers.ts";
-import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
+import type {
+  CheckpointSettings,
+  Destroyed,
+  DestroyExtent,
+  Owner,
+  RestoredCheckpoint,
+} from "./account-calls.ts";
 import type { EarlierState } from "./account-link.ts";
 import { endedForNetwork, notRunning, stillRestoring } from "./texts.ts";
 import {
   ABSENT,
-  type End,
+  type EndReason,
   type LifecycleParts,
   LifecycleState,
   type Position,
@@ -49,6 +55,7 @@ const KEEP_UNSAVED_MS = 3_600_000;
 
 /** After an interrupted call, a container that is ending may still seem to run for this long. */
 const STOPPING_GRACE_MS = 3000;
+const STOPPING_CHECK_MS = 100;
 
 /** How long a repeated call waits for the platform's report that the previous container has ended. */
 const END_REPORT_MS = 5000;
@@ -148,7 +155,7 @@ export class Lifecycle {
     return this.#states.position;
   }
 
-  #retire(end: End): void {
+  #retire(end: EndReason): void {
     const position = this.#position;
     this.#states.step(position, ABSENT);
     this.#countGone();
@@ -387,7 +394,8 @@ export class Lifecycle {
     const position = this.#position;
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;
-    for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
+    for (let ms = 0; ms < STOPPING_GRACE_MS && isSame(); ms += STOPPING_CHECK_MS)
+      await pause(STOPPING_CHECK_MS);
     // If the container is gone, this ends its runs with a note that says so, before the call's error can end them.
     this.#checkState();
     return isSame();
@@ -429,7 +437,7 @@ export class Lifecycle {
     }
   }
 
-  async #endContainer(end: End): Promise<void> {
+  async #endContainer(end: EndReason): Promise<void> {
     const { platform, account } = this.#parts;
     const wasRunning = platform.isRunning;
     // Called first. Otherwise a run that ends with the container would look as if it had ended by itself.
@@ -439,7 +447,7 @@ export class Lifecycle {
   }
 
   /** Ends a container on purpose, and stores the reason for the next notice. */
-  async #endInOrder(end: Exclude<End, "lost" | "destroy">): Promise<void> {
+  async #endInOrder(end: Exclude<EndReason, "lost" | "destroy">): Promise<void> {
     if (!this.#parts.platform.isRunning) return;
     this.#parts.notice.noteEnding(end);
     await this.#endContainer(end);
@@ -541,13 +549,13 @@ export class Lifecycle {
     for (const part of this.#subscribers) part.onRestore?.(settings);
   }
 
-  /** Ends the container at once, with all processes, and deletes the data that `ending` names. */
-  async destroy(owner: Owner, ending: Ending): Promise<Destroyed> {
+  /** Ends the container at once, with all processes, and deletes the data that `extent` names. */
+  async destroy(owner: Owner, extent: DestroyExtent): Promise<Destroyed> {
     const { account } = this.#parts;
     const destroyed = this.#end(async () => {
       await this.#endContainer("destroy");
       // After the container's end: otherwise an earlier call could register the sandbox again.
-      const record = await account.reportDestruction(owner, ending);
+      const record = await account.reportDestruction(owner, extent);
       for (const part of this.#subscribers) part.onDestroy?.(record);
       if (record.wasKnown) account.logEvent("destroy");
       return record;

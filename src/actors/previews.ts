@@ -8,7 +8,7 @@ import type { Preview } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Sandboxd } from "../container/sandboxd.ts";
-import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
+import { areEqual, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { tooManyPreviews } from "./texts.ts";
 
@@ -104,7 +104,7 @@ export class Previews {
     headers.delete(PREVIEW_TOKEN);
     headers.set(PREVIEW_PORT, String(port));
     const [row] = this.#host.sql.exec<Row>("SELECT * FROM previews WHERE port = ?", port).toArray();
-    if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return refuseUnserved("ended");
+    if (!row || !areEqual(row.token, token) || row.expires_at <= Date.now()) return refuseUnserved("ended");
     if (!this.#host.sandboxd.isRunning)
       return refuseUnserved(this.#host.lifecycle.isAlive ? "waiting" : "stopped");
     const boot = this.#host.restartNotice.count;

@@ -40,6 +40,9 @@ const LEASE_MS = 5 * 60_000;
 /** How long a lease still counts after its end, so that the sandbox can renew it for running runs. */
 const GRACE_MS = 60_000;
 
+/** How long the use of a day is kept. */
+const KEPT_DAYS = 7;
+
 type Used = "run_seconds" | "model_tokens";
 
 export class Quota {
@@ -150,6 +153,7 @@ export class Quota {
         day,
         used,
       );
-    if (spent.size > 0) this.#rows.write("DELETE FROM usage WHERE day < ?", Math.max(...spent.keys()) - 7);
+    if (spent.size > 0)
+      this.#rows.write("DELETE FROM usage WHERE day < ?", Math.max(...spent.keys()) - KEPT_DAYS);
   }
 }

@@ -33,7 +33,7 @@ export interface RunFileStat {
 export interface TaskOrigin {
   run: RunView;
   /** Whether the container of the task still runs. False if the sandbox was made for the task. */
-  alive: boolean;
+  isAlive: boolean;
 }
 
 interface RunOutputsHost {
@@ -78,8 +78,8 @@ export class RunOutputs {
     const { runs, lifecycle, restartNotice } = this.#host;
     const run = await runs.result(id, 0);
     const detail = taskDetailOf(run);
-    const alive = lifecycle.isRunning && !detail?.ownSandbox && detail?.boot === restartNotice.count;
-    return { run, alive };
+    const isAlive = lifecycle.isRunning && !detail?.ownSandbox && detail?.boot === restartNotice.count;
+    return { run, isAlive };
   }
 
   /** @param name `LOG_NAME`, or `ARTIFACTS` followed by a path. @throws {ToolError} `not_found` */

@@ -28,14 +28,14 @@ export interface WithNotice<T> {
 }
 
 /**
- * Calls the actor of the owner's sandbox. If `reads` is set and the actor was reset, calls it once more.
+ * Calls the actor of the owner's sandbox. If `isRepeatable` is true and the actor was reset, calls it once more.
  * @throws {ToolError} with the notice before its message
  */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
   call: SandboxCall<T>,
-  { reads = false } = {},
+  { isRepeatable = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
   admitName(owner.principalID, name);
@@ -44,7 +44,7 @@ export async function callSandbox<T>(
   const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () =>
     call(sandboxActor(env, name, options), { ...owner, region: options.locationHint });
-  const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
+  const result = await (isRepeatable ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainReset(error, owner.sandbox);
   });
   if (result.ok) return { value: result.value, notice: result.notice && makeVisible(result.notice) };
@@ -64,12 +64,11 @@ export function operate<Name extends OperationName>(
 ): Promise<WithNotice<Result<Name>>> {
   const { retry } = operations[name];
   type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<ActorResult<Result<Name>>>;
-  const reads = retry === "always";
   return callSandbox(
     env,
     owner,
     (actor, ownerInRegion) => (actor.operate as Operate)(ownerInRegion, name, input),
-    { reads },
+    { isRepeatable: retry === "always" },
   );
 }
 
@@ -91,7 +90,8 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
   return {
     sandbox: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call),
     /** Calls a method that only reads. Retries if the actor was reset. */
-    reading: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call, { reads: true }),
+    reading: <T>(name: string, call: SandboxCall<T>) =>
+      callSandbox(env, owner(name), call, { isRepeatable: true }),
     operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
       operate(env, owner(sandbox), name, input),
   };

@@ -16,7 +16,7 @@ import type { TaskSpec } from "../tasks/task-executor.ts";
 import type {
   CheckpointSettings,
   Destroyed,
-  Ending,
+  DestroyExtent,
   Owner,
   RestoredCheckpoint,
   SandboxStatus,
@@ -262,9 +262,9 @@ export class Sandbox extends SandboxActor {
     );
   }
 
-  /** Ends the container with all processes, and deletes the data that `ending` names. Returns what existed. */
-  async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<ActorResult<Destroyed>> {
-    return { ok: true, value: await this.#parts.lifecycle.destroy(owner, ending) };
+  /** Ends the container with all processes, and deletes the data that `extent` names. Returns what existed. */
+  async destroySandbox(owner: Owner, extent: DestroyExtent = "workspace"): Promise<ActorResult<Destroyed>> {
+    return { ok: true, value: await this.#parts.lifecycle.destroy(owner, extent) };
   }
 
   /** Called by the local platform before the server stops. Saves the workspace; returns whether everything was saved. */

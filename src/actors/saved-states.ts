@@ -61,7 +61,7 @@ export type Checkpoint = {
   expiresAt: number;
 };
 
-/** A sandbox's current state as listed. Times are milliseconds since the epoch. */
+/** A sandbox's current state as listed. */
 export type SavedWorkspace = {
   sandbox: string;
   createdAt: number;

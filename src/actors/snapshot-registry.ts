@@ -10,7 +10,7 @@
  */
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { type ToolError } from "../shared/errors.ts";
+import type { ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
 import type { Archive, Checkpoint, LeftOut, Pack, Save, SavedWorkspace, Snapshot } from "./saved-states.ts";
 import { Rows } from "../storage/rows.ts";
@@ -455,7 +455,7 @@ export class SnapshotRegistry {
     sandbox: string,
     snapshot: string,
     label: string,
-    automatic: boolean,
+    isAutomatic: boolean,
     now: number,
   ): Checkpoint {
     const id = `cp-${randomLetters(12)}`;
@@ -465,7 +465,7 @@ export class SnapshotRegistry {
       sandbox,
       snapshot,
       label,
-      Number(automatic),
+      Number(isAutomatic),
       now,
       now + this.#keepMs,
     );

@@ -26,6 +26,9 @@ const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
  */
 const GROWTH = 2;
 
+/** How many of the files beyond the limit a stored state names. */
+const MAX_NAMED = 5;
+
 /** How long a save that was larger than the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
 
@@ -181,7 +184,14 @@ export function archiveOf({ run, part, expiresAt, settings }: Archive): Archive 
 export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftOut | undefined {
   const { unreadable, special, crowded } = rest;
   if (count === 0 && !unreadable && !special && !crowded) return undefined;
-  return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
+  return {
+    count,
+    bytes,
+    names: largest.map(({ path }) => path).slice(0, MAX_NAMED),
+    unreadable,
+    special,
+    crowded,
+  };
 }
 
 /** Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2. */

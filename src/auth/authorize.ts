@@ -55,13 +55,13 @@ async function respond(
   requestContext: RequestContext,
   handle: (context: PageContext) => Promise<Response>,
 ): Promise<Response> {
-  const secure = oauth.issuer.startsWith("https:");
-  const request = addCookiePrefix(moveToIssuer(sent, oauth), secure);
+  const isSecure = oauth.issuer.startsWith("https:");
+  const request = addCookiePrefix(moveToIssuer(sent, oauth), isSecure);
   const context: PageContext = { ...requestContext, oauth, request };
   const response = await handle(context).catch((error) => errorPage(context, error));
   return new Response(response.body, {
     status: response.status,
-    headers: removeCookiePrefix(new Headers(response.headers), secure),
+    headers: removeCookiePrefix(new Headers(response.headers), isSecure),
   });
 }
 
@@ -109,8 +109,8 @@ async function consent(
   const { search } = new URL(request.url);
   const offered = offeredScopes(authRequest, context.config);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
-  const onPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
-  return consentPage({ ...page, offeredScopes: offered, ticked, signInMethods: offers, onPhone, problem });
+  const isOnPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
+  return consentPage({ ...page, offeredScopes: offered, ticked, signInMethods: offers, isOnPhone, problem });
 }
 
 async function decide(context: PageContext): Promise<Response> {

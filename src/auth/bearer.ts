@@ -135,8 +135,8 @@ async function principalOf(token: string, candidates: readonly Candidate[]): Pro
   const digest = await sha256(token);
   let match: Principal | undefined;
   for (const { sha256: own, principal, until = Infinity } of candidates) {
-    const equal = crypto.subtle.timingSafeEqual(digest, own);
-    match = equal && Date.now() < until ? (match ?? principal) : match;
+    const isEqual = crypto.subtle.timingSafeEqual(digest, own);
+    match = isEqual && Date.now() < until ? (match ?? principal) : match;
   }
   return match;
 }

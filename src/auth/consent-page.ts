@@ -23,7 +23,7 @@ interface Consent {
    * Whether the browser runs on a phone. There a focused field opens the keyboard, which covers the client's name. So a field
    * gets the focus only after an error.
    */
-  onPhone: boolean;
+  isOnPhone: boolean;
   problem?: Problem | undefined;
 }
 
@@ -46,7 +46,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     offeredScopes,
     ticked,
     signInMethods,
-    onPhone,
+    isOnPhone,
     problem,
   } = consent;
   const name = plain(description.clientName) || CONSENT_TEXTS.unnamed;
@@ -71,7 +71,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     verb: isPanel ? SIGN_IN : CONSENT_TEXTS.approve,
     isPanel,
     isAlone: signInMethods.size === 1,
-    isFocused: !problem && !onPhone,
+    isFocused: !problem && !isOnPhone,
   };
   const body = markup`<h1>${heading}</h1>
 ${focusPlace === "top" && alert}<p class="soft">${isPanel ? CONSENT_TEXTS.panelTerms : terms}</p>

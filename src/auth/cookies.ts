@@ -13,9 +13,9 @@ export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }
 
-export function addCookiePrefix(request: Request, secure: boolean): Request {
+export function addCookiePrefix(request: Request, isSecure: boolean): Request {
   const cookies = request.headers.get("cookie");
-  if (secure || cookies === null) return request;
+  if (isSecure || cookies === null) return request;
   const prefixed = cookies
     .split(";")
     .map((cookie) => cookie.trim())
@@ -26,8 +26,8 @@ export function addCookiePrefix(request: Request, secure: boolean): Request {
 }
 
 /** Over plain HTTP, removes the prefix and `Secure`, because browsers would drop cookies that have them. */
-export function removeCookiePrefix(headers: Headers, secure: boolean): Headers {
-  if (secure) return headers;
+export function removeCookiePrefix(headers: Headers, isSecure: boolean): Headers {
+  if (isSecure) return headers;
   const cookies = headers.getSetCookie();
   headers.delete("set-cookie");
   for (const cookie of cookies)

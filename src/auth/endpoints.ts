@@ -25,6 +25,8 @@ const MAX_REGISTRATION_BYTES = 16 * 1024;
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
+const MAX_CLIENT_URL_BYTES = 2048;
+
 /**
  * The most characters of Basic credentials and of a client assertion. They contain an encoded client id, which the provider parses
  * as an address. Measured with a client id of 5,000 characters: 20 ms, without a token. A signed assertion has about 1,000.
@@ -121,7 +123,10 @@ async function boundClients(registration: Response, context: RequestContext): Pr
 
 /** A client id that is a metadata document's URL does not become part of a key. */
 function isTooLong(name: string, value: string): boolean {
-  return bytesOf(value) > (name === "client_id" && value.startsWith("https://") ? 2048 : MAX_KEY_PART_BYTES);
+  return (
+    bytesOf(value) >
+    (name === "client_id" && value.startsWith("https://") ? MAX_CLIENT_URL_BYTES : MAX_KEY_PART_BYTES)
+  );
 }
 
 const UNREADABLE = {

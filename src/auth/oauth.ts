@@ -66,11 +66,11 @@ export function oauthFor(request: Request, { env, config }: RequestContext): OAu
     return { off: OAUTH_OFF.noMethod(METHODS.map(({ variable }) => variable)) };
   const url = config.publicOrigin ? new URL(config.publicOrigin) : namedOrigin(request);
   // The provider does not treat names below `localhost` as loopback.
-  const loopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");
-  if (!url || (!config.publicOrigin && !loopback)) return { off: OAUTH_OFF.noOrigin };
-  if (url.protocol !== "https:" && !loopback) return { off: OAUTH_OFF.notHTTPS };
+  const isOnLoopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");
+  if (!url || (!config.publicOrigin && !isOnLoopback)) return { off: OAUTH_OFF.noOrigin };
+  if (url.protocol !== "https:" && !isOnLoopback) return { off: OAUTH_OFF.notHTTPS };
   if (last?.issuer === url.origin) return last;
-  const oauth = build(url.origin, config, loopback);
+  const oauth = build(url.origin, config, isOnLoopback);
   built.set(config, oauth);
   return oauth;
 }
@@ -111,7 +111,7 @@ export function providerEnv(context: RequestContext): ProviderEnv {
   return { ...context.env, OAUTH_KV: store && issuer ? addPanelClient(store, issuer) : store, context };
 }
 
-function build(issuer: string, config: Config, loopback: boolean): OAuth {
+function build(issuer: string, config: Config, isOnLoopback: boolean): OAuth {
   const resource = (path: ResourcePath) => (path === "/" ? issuer : `${issuer}${path}`);
   const server = new OAuthAuthorizationServer<ProviderEnv>({
     issuer,
@@ -125,7 +125,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     // With metadata documents, anybody can make the server fetch a URL without signing in. On loopback that request would come
     // from inside the user's network, so metadata documents are off on loopback. The local platform turns them off even if it has
     // a public origin.
-    clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
+    clientIdMetadataDocumentEnabled: config.clientMetadata ?? !isOnLoopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,
     clientRegistrationTTL: CLIENT_SECONDS,

@@ -46,6 +46,8 @@ export interface ContainerLink {
 export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
+/** How often to check `isOver` while nothing is reported: a run can also end at its time limit. */
+const OVER_CHECK_MS = 60_000;
 
 /** How long the platform may take to report that a container has ended. */
 const CONTAINER_END_REPORT_MS = 8000;
@@ -120,7 +122,7 @@ export abstract class RunFollower {
       if (this.#outcome !== undefined || this.#failure || !this.#isConnected) continue;
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
-      await Promise.race([promise, this.sink.waitUntilEnded(TICK_MS * 60)]);
+      await Promise.race([promise, this.sink.waitUntilEnded(OVER_CHECK_MS)]);
     }
     return this.#outcome;
   }

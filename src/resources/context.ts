@@ -13,7 +13,7 @@ export async function readSandbox<T>(
   sandbox: string,
   call: SandboxCall<T>,
 ): Promise<T> {
-  return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
+  return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { isRepeatable: true })).value;
 }
 
 /** Does a file operation, and leaves notices like `readSandbox`. @param mayStart whether a container may be started */

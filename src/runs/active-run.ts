@@ -53,8 +53,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   #wakers: (() => void)[] = [];
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
-  #changed = true;
-  #stateStored: (() => void) | undefined;
+  #hasChanges = true;
+  #onStateStored: (() => void) | undefined;
   #savedAt = 0;
   #execution: Execution | undefined;
   #ports: readonly number[] = [];
@@ -111,7 +111,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
     this.record.startedAt = Date.now();
-    this.#changed = true;
+    this.#hasChanges = true;
   }
 
   async follow(execution: Execution, done = execution.done): Promise<void> {
@@ -148,7 +148,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];
-    this.#changed = true;
+    this.#hasChanges = true;
     // An actor's response waits until its writes are done, so a short run is written after the response.
     if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
@@ -163,8 +163,8 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** Writes new output. No await separates the writes of log and record, so they are one transaction. */
   save(): void {
-    if (!this.#changed) return;
-    this.#changed = false;
+    if (!this.#hasChanges) return;
+    this.#hasChanges = false;
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
     this.#put(this.record);
@@ -174,24 +174,24 @@ export class ActiveRun implements RunSink, WaitingLog {
   #put(record: RunRecord): void {
     this.#host.store.put(record);
     this.#savedAt = Date.now();
-    this.#stateStored?.();
+    this.#onStateStored?.();
     this.#stored.stdout = record.output.stdout.bytes;
     this.#stored.stderr = record.output.stderr.bytes;
   }
 
-  /** @param stored called when the state is on disk. If given, only the first state is written at once: others may follow soon */
-  keepState(state: unknown, stored?: () => void): void {
-    const isUrgent = stored === undefined || this.record.resumeState === undefined;
+  /** @param onStored called when the state is on disk. If given, only the first state is written at once: others may follow soon */
+  keepState(state: unknown, onStored?: () => void): void {
+    const isUrgent = onStored === undefined || this.record.resumeState === undefined;
     this.record.resumeState = state;
-    this.#stateStored = stored;
-    this.#changed = true;
+    this.#onStateStored = onStored;
+    this.#hasChanges = true;
     // Without the state, the next actor would treat the run as never started.
     if (isUrgent && this.#savedAt > 0) this.save();
   }
 
   describe(detail: RunDetail): void {
     this.record.detail = detail;
-    this.#changed = true;
+    this.#hasChanges = true;
   }
 
   recordPorts(ports: readonly number[]): void {
@@ -318,7 +318,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   #outputChanged(): void {
-    this.#changed = true;
+    this.#hasChanges = true;
     this.#outputAt = Date.now();
     // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());

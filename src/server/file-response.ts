@@ -122,7 +122,7 @@ export async function sendRunFile(
 ): Promise<Response> {
   const { request, env, owner } = call;
   const find = (actor: DurableObjectStub<Sandbox>, known: Owner) => actor.statRunFile(known, run, name);
-  const { value: stat } = await callSandbox(env, owner, find, { reads: true });
+  const { value: stat } = await callSandbox(env, owner, find, { isRepeatable: true });
   const shown = name === LOG_NAME ? `${run}.log` : name;
   const { headers, status, offset, length } = headersAndRange(request, shown, stat);
   if (status === 416 || request.method === "HEAD" || length === 0)

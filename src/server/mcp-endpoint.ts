@@ -73,7 +73,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const caller = { ...sender, trace, ...(panelForm && { takesNotice: false }) };
   const id = idOf(body.value);
-  const tooMuch = await overLimits(caller, messages, id);
+  const tooMuch = await checkLimits(caller, messages, id);
   if (tooMuch) return refuse(caller, tooMuch, route);
   const calls = messages.flatMap(toolCall);
   // Only after the limits, because the scopes of a resource need its parsed address.
@@ -118,8 +118,8 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
     : response;
 }
 
-/** Why the server does not handle so many or such long messages. @param id of the request, for the response */
-async function overLimits(
+/** Refuses too many messages, long values and repeated ids. @param id of the request, for the response */
+async function checkLimits(
   { env, principal, memory }: CallerContext,
   messages: readonly unknown[],
   id: RequestID,

@@ -110,6 +110,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   });
 }
 
+/** The longest wait of one call to the sandbox. A longer wait makes further calls. */
 const WAIT_STEP_MS = 300_000;
 
 async function waitForEnd(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {

@@ -38,7 +38,7 @@ type PanelForm = "structured" | "raw";
  */
 const FORM_ARGUMENT = "_results";
 
-/** Removes the argument from a message. @returns undefined if the page did not make the call */
+/** Removes `FORM_ARGUMENT` from a call and returns its value; undefined if the page did not make the call. */
 export function takePanelForm(message: unknown): PanelForm | undefined {
   if (!isRecord(message) || message.method !== "tools/call" || !isRecord(message.params)) return undefined;
   const { arguments: args } = message.params;

@@ -14,7 +14,7 @@ const KINDS: Record<string, string> = {
 };
 
 /** How many problems, and how many unknown names, one text lists. A call may have thousands. */
-const LISTED = 5;
+const MAX_LISTED = 5;
 
 const MAX_NAME_CHARS = 100;
 
@@ -31,7 +31,7 @@ export function issueMessage(issue: z.core.$ZodRawIssue): string {
     case "too_big":
       return boundMessage(issue);
     case "unrecognized_keys": {
-      const names = issue.keys.slice(0, LISTED).map((name) => shownName(cutText(name, MAX_NAME_CHARS)));
+      const names = issue.keys.slice(0, MAX_LISTED).map((name) => shownName(cutText(name, MAX_NAME_CHARS)));
       return `has no parameter ${names.join(", ")}`;
     }
     default:
@@ -49,10 +49,11 @@ export function argumentsText(
   );
   // An argument may break several rules that have the same message.
   const problems = [...new Set(sentences)];
-  const more = problems.length > LISTED ? ` There are ${problems.length - LISTED} more problems.` : "";
+  const more =
+    problems.length > MAX_LISTED ? ` There are ${problems.length - MAX_LISTED} more problems.` : "";
   const isUnknown = issues.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0);
   const accepted = isUnknown ? ` It accepts ${parameters.join(", ") || "none"}.` : "";
-  return makeVisible(`${problems.slice(0, LISTED).join("; ")}.${more}${accepted}`);
+  return makeVisible(`${problems.slice(0, MAX_LISTED).join("; ")}.${more}${accepted}`);
 }
 
 /** A part of an argument's path. It can be a name that the caller chose, with as many characters as a body has room for. */

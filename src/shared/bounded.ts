@@ -43,6 +43,7 @@ export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
     const code = text.charCodeAt(at);
     if (code === QUOTE) {
       const end = endOfString(text, at + 1);
+      // The string does not end, so the parser will refuse the text.
       if (end < 0) return false;
       if (end - at > bounds.name && isName(text, end)) return true;
       at = end;

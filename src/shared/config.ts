@@ -4,7 +4,7 @@ import { fromEnv } from "./env-fields.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsOfHost, secretsFor } from "./secrets.ts";
 import type { DURABLE_OBJECTS, SandboxClass } from "./names.ts";
 import { PRINCIPAL_IDS } from "./principal.ts";
-import { previousToken, type StaticToken } from "./static-tokens.ts";
+import { previousTokenOf, type StaticToken } from "./static-tokens.ts";
 import { TOOL_NAMES, chooseTools } from "./tool-sets.ts";
 import { type Values, type Variable, type VariableName, VARIABLES, variables } from "./variables.ts";
 
@@ -20,7 +20,7 @@ type Namespaces = Record<(typeof DURABLE_OBJECTS)[number], DurableObjectNamespac
 
 export type SandboxNamespaces = Pick<Namespaces, SandboxClass>;
 
-/** Bindings and variables. `parseConfig` parses the variables. */
+/** `parseConfig` parses the variables. */
 export interface Env extends Omit<Namespaces, "Attempts">, Partial<Record<VariableName, string>> {
   /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it, owners cannot sign in by token. */
   Attempts?: DurableObjectNamespace;
@@ -46,10 +46,10 @@ export type Limits = Config["limits"];
 
 /** The owner's accepted tokens, newest first. The previous token is accepted only if a newer token is set. */
 export function ownerTokens(config: Pick<Config, "serverAuthToken" | "previousToken">): readonly string[] {
-  const { serverAuthToken, previousToken: previous } = config;
+  const { serverAuthToken, previousToken } = config;
   if (serverAuthToken === undefined) return [];
-  const isAccepted = previous !== undefined && Date.now() < previous.until;
-  return isAccepted ? [serverAuthToken, previous.value] : [serverAuthToken];
+  const isAccepted = previousToken !== undefined && Date.now() < previousToken.until;
+  return isAccepted ? [serverAuthToken, previousToken.value] : [serverAuthToken];
 }
 
 /** The configuration is invalid. Each problem is a sentence that names a variable, never its value. */
@@ -122,7 +122,10 @@ function configOf(values: Values) {
   return {
     values,
     serverAuthToken: values.SERVER_AUTH_TOKEN,
-    previousToken: previousToken(values.SERVER_AUTH_TOKEN_PREVIOUS, values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
+    previousToken: previousTokenOf(
+      values.SERVER_AUTH_TOKEN_PREVIOUS,
+      values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL,
+    ),
     authTokens,
     allowedOrigins: new Set(values.ALLOWED_ORIGINS),
     publicOrigin: values.PUBLIC_ORIGIN,

@@ -38,6 +38,8 @@ export const KEPT_CONNECTIONS = 1000;
 
 const MAX_REFUSED = 5;
 
+const MAX_FIELD_CHARS = 253;
+
 export class ConnectionLog {
   readonly log = crypto.randomUUID();
   readonly #kept: Connection[] = [];
@@ -67,9 +69,9 @@ export class ConnectionLog {
 
   refusalsSince(time: number): Refusal[] {
     const refusals = new Map<string, Refusal>();
-    for (const { at, host, port: to, refused: why } of this.#kept) {
+    for (const { at, host, port: connectedPort, refused: why } of this.#kept) {
       if (why === undefined || at < time) continue;
-      const port = ALLOWED_PORTS.has(to) ? {} : { port: to };
+      const port = ALLOWED_PORTS.has(connectedPort) ? {} : { port: connectedPort };
       const key = JSON.stringify([host, port, why]);
       const { count } = refusals.get(key) ?? { count: 0 };
       refusals.set(key, { host, ...port, why, count: count + 1 });
@@ -86,6 +88,7 @@ export function connectionLine(connection: Connection): string {
   return `${new Date(at).toISOString()} ${host} ${port} ${method} ${outcome} ${bytes} ${secret ?? "-"}`;
 }
 
+/** A text as one field of a line: without spaces, never empty, and at most as long as a DNS name. */
 function oneField(text: string): string {
-  return text.replace(/[^\x21-\x7e]/g, "?").slice(0, 253) || "-";
+  return text.replace(/[^\x21-\x7e]/g, "?").slice(0, MAX_FIELD_CHARS) || "-";
 }

@@ -93,7 +93,7 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
   typescript: { ...nodeTraits("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
 };
 
-/** The languages that run without a program, as titles. */
+/** The titles of the languages that still run if a program is missing. */
 export const titlesWithout = (missing: KernelProgram): string[] =>
   LANGUAGES.flatMap((language) => (TRAITS[language].program === missing ? [] : [TRAITS[language].title]));
 

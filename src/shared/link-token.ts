@@ -1,7 +1,7 @@
 /** The tokens of file links: the actor and the id of the stored link, signed. A forged token reaches no sandbox. */
 import * as z from "zod";
 import { ACTOR_NAME_SOURCE, type ActorName } from "./names.ts";
-import { equal } from "./preview-address.ts";
+import { areEqual } from "./preview-address.ts";
 import { sign } from "./sign.ts";
 
 /** The name of the sandbox's Durable Object, which identifies the principal. The signature of the token covers it. */
@@ -83,7 +83,7 @@ export async function readToken(
 async function isSigned(text: string, signature: string, keys: readonly CryptoKey[]): Promise<boolean> {
   const signatures = await Promise.all(keys.map((key) => sign(key, text)));
   // Compared as text, because decoding ignores some bits of the last character.
-  return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
+  return signatures.some((own) => areEqual(signature, base64url(own).slice(0, signature.length)));
 }
 
 export function base64url(bytes: Uint8Array): string {

@@ -1,8 +1,8 @@
 /**
- * The pace of requests that no principal has a turn for: open routes, and refusals. workerd looks for connections with new data only
- * when nothing else is ready. But a connection is ready at once if its next request has already arrived. So without a pace, the
- * clients of many connections could occupy the thread. Measured while 1,000 connections without a token repeated `GET /unknown`:
- * workerd read no other request until they stopped.
+ * The pace of requests that wait for no turn of a principal (`request-turns.ts`): open routes, and refusals. workerd looks for
+ * connections with new data only when nothing else is ready. But a connection is ready at once if its next request has already
+ * arrived. So without a pace, the clients of many connections could occupy the thread. Measured while 1,000 connections without a
+ * token repeated `GET /unknown`: workerd read no other request until they stopped.
  */
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { pause } from "./timers.ts";

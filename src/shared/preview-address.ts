@@ -60,7 +60,7 @@ export async function readLabel(
   const port = Number(digits);
   const random = token.slice(0, Math.ceil(token.length / 2));
   for (const key of keys)
-    if (equal(token, await signToken(key, port, actor, random, token.length)))
+    if (areEqual(token, await signToken(key, port, actor, random, token.length)))
       return { port, actor: actor as ActorName, token };
   return undefined;
 }
@@ -73,7 +73,7 @@ export async function makeToken(port: number, actor: string, [key]: readonly Cry
 }
 
 /** Compares in constant time. */
-export function equal(first: string, second: string): boolean {
+export function areEqual(first: string, second: string): boolean {
   const [a, b] = [first, second].map((text) => new TextEncoder().encode(text));
   return a !== undefined && b?.length === a.length && crypto.subtle.timingSafeEqual(a, b);
 }

@@ -46,7 +46,7 @@ export const authTokens = z
       )
       .transform(({ allow_hosts, previous_sha256, previous_until, ...token }) => ({
         ...token,
-        previous: previousToken(previous_sha256, previous_until),
+        previous: previousTokenOf(previous_sha256, previous_until),
         allowHosts: allow_hosts,
       })),
     "must be a JSON list",
@@ -68,6 +68,6 @@ function tokenHash() {
     .toLowerCase();
 }
 
-export function previousToken(value: string | undefined, until = Infinity): PreviousToken | undefined {
+export function previousTokenOf(value: string | undefined, until = Infinity): PreviousToken | undefined {
   return value === undefined ? undefined : { value, until };
 }

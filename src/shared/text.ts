@@ -30,7 +30,7 @@ export function decodeText(bytes: Uint8Array, cut: CutEnds): string {
   return lenient.decode(wholeCharacters(bytes, cut));
 }
 
-/** The bytes of the character that begins with this byte. */
+/** How many bytes a character has that begins with the byte `lead`. */
 export function characterLength(lead: number): number {
   if (lead >= 0xf0) return 4;
   if (lead >= 0xe0) return 3;

@@ -12,8 +12,8 @@ export interface TraceContext {
 /** A version, the trace id, the caller's span id, and flags. Later versions may add fields, which are dropped. */
 const TRACEPARENT = /^([\da-f]{2})-([\da-f]{32})-([\da-f]{16})-([\da-f]{2})(-.*)?$/;
 
-/** In characters. Every receiver must forward this many; more may be dropped. */
-const MAX_TRACESTATE = 512;
+/** The most characters that are read of each field. Every receiver must forward this many of `tracestate`, and may drop more. */
+const MAX_CHARACTERS = 512;
 const MAX_MEMBERS = 32;
 const MEMBER = /^[a-z\d][a-z\d_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}$/;
 
@@ -33,7 +33,7 @@ export function traceFields(trace: TraceContext | undefined): { trace_id?: strin
 }
 
 function parseTrace(traceparent: unknown, tracestate: unknown): TraceContext | undefined {
-  if (typeof traceparent !== "string" || traceparent.length > MAX_TRACESTATE) return undefined;
+  if (typeof traceparent !== "string" || traceparent.length > MAX_CHARACTERS) return undefined;
   const [, version, trace = "", span = "", flags, rest] = TRACEPARENT.exec(traceparent) ?? [];
   if (version === undefined || version === "ff" || (version === "00" && rest !== undefined)) return undefined;
   if (/^0+$/.test(trace) || /^0+$/.test(span)) return undefined;
@@ -43,7 +43,7 @@ function parseTrace(traceparent: unknown, tracestate: unknown): TraceContext | u
 
 /** An invalid list is dropped completely, as the specification requires. */
 function validState(tracestate: string): string | undefined {
-  if (tracestate.length > MAX_TRACESTATE) return undefined;
+  if (tracestate.length > MAX_CHARACTERS) return undefined;
   const members = tracestate
     .split(",")
     .map((member) => member.trim())

@@ -319,7 +319,7 @@ const network = {
   }),
 };
 
-const state = {
+const workspaces = {
   WORKSPACE_SAVE: variable({
     schema: field.choice(["on", "off"]),
     default: "on",
@@ -420,7 +420,7 @@ export const GROUPS = {
   "The model and tasks": model,
   Limits: limits,
   Network: network,
-  Workspaces: state,
+  Workspaces: workspaces,
   Runs: runs,
   "Tools and log": otherVariables,
 } satisfies Record<string, Record<string, Variable>>;
@@ -432,7 +432,7 @@ export const variables = {
   ...model,
   ...limits,
   ...network,
-  ...state,
+  ...workspaces,
   ...runs,
   ...otherVariables,
 };

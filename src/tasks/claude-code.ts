@@ -76,9 +76,9 @@ export class ClaudeEvents implements EventReader {
   #result(event: Fields): void {
     const { report } = this;
     const answer = field.text(event.result);
-    const ended = event.subtype === "success" && event.is_error !== true;
-    if (answer !== undefined && ended) report.answer = field.answerOf(answer);
-    report.end = ended ? "done" : event.subtype === "error_max_turns" ? "out_of_turns" : "error";
+    const isSuccess = event.subtype === "success" && event.is_error !== true;
+    if (answer !== undefined && isSuccess) report.answer = field.answerOf(answer);
+    report.end = isSuccess ? "done" : event.subtype === "error_max_turns" ? "out_of_turns" : "error";
     const errors = Array.isArray(event.errors)
       ? event.errors.filter((error) => typeof error === "string")
       : [];

@@ -10,6 +10,7 @@ import type { StoredSpec } from "./task-state.ts";
 import { toVisibleJSON } from "../shared/shown.ts";
 import * as texts from "./texts.ts";
 
+/** The most characters of the line in which `container/task.sh` names missing definitions. */
 const MISSING_CHARACTERS = 2000;
 
 export interface TaskFacts

@@ -141,14 +141,14 @@ async function continueTask(context: ToolContext, id: string, request: TaskReque
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
   const earlierSandbox = requireSandboxOf(id);
   const { value } = await context.reading(earlierSandbox, (actor, owner) => actor.taskOrigin(owner, id));
-  const { run, alive } = value;
+  const { run, isAlive } = value;
   const detail = taskDetailOf(run);
   if (!detail) throw texts.notATask(id);
   if (run.state === "running") throw texts.taskRunning(id);
   const { directory, conversation, archive, components } = detail;
   if (conversation === undefined) throw texts.noConversation(id);
   const agent = AGENT_NAMES.find((name) => name === detail.agent);
-  if (alive && (request.sandbox ?? earlierSandbox) === earlierSandbox)
+  if (isAlive && (request.sandbox ?? earlierSandbox) === earlierSandbox)
     return { name: earlierSandbox, ownSandbox: false, directory, conversation, agent, components };
   if (request.sandbox !== undefined) throw texts.filesElsewhere(id, request.sandbox);
   if (!archive) throw texts.taskFilesGone(id);

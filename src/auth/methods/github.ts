@@ -121,17 +121,17 @@ async function ruleOf(
   const byID = `id:${account.id}`;
   if (settings.users.has(byID)) return { rule: userRule(byID) };
   const login = account.login.toLowerCase();
-  let reassigned = false;
+  let isReassigned = false;
   // The list also has `id:<number>` entries, which no login may match.
   if (LOGIN.test(login) && settings.users.has(login)) {
     const owner = await store.get("github-login", login);
     if (owner === null) await store.put("github-login", login, String(account.id));
     if (owner === null || owner === String(account.id)) return { rule: userRule(login) };
-    reassigned = true;
+    isReassigned = true;
   }
   if (settings.org !== undefined && (await isMember(settings, settings.org, account.token)))
     return { rule: orgRule(settings.org) };
-  return { refused: reassigned ? "login_reassigned" : "not_allowed" };
+  return { refused: isReassigned ? "login_reassigned" : "not_allowed" };
 }
 
 /** Open invitations have the state `pending`. */

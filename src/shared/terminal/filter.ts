@@ -20,8 +20,8 @@ const UNFINISHED = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}|[ -/]{1,4})?$/;
 
 /**
  * Sequences that pass, with their numbers limited (except in colors): movements, erasing, colors, the scroll region, the cursor's
- * shape, a soft reset, line drawing, the keypad mode. A terminal replies to a query as if the user typed the reply. So only the query for the cursor's position
- * passes, because line editors need it.
+ * shape, a soft reset, line drawing, the keypad mode. A terminal replies to a query as if the user typed the reply. So only the
+ * query for the cursor's position passes, because line editors need it.
  */
 const PASSED =
   // oxlint-disable-next-line no-control-regex

@@ -4,7 +4,7 @@
  */
 import type { CheckpointSettings, RestoredCheckpoint } from "../../../src/actors/account-calls.ts";
 import { Lifecycle } from "../../../src/actors/lifecycle.ts";
-import type { End, LifecycleParts, Subscriber } from "../../../src/actors/lifecycle-state.ts";
+import type { EndReason, LifecycleParts, Subscriber } from "../../../src/actors/lifecycle-state.ts";
 import type { Checkpoint } from "../../../src/actors/saved-states.ts";
 import { containerGone } from "../../../src/container/texts.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
@@ -172,7 +172,7 @@ export class Actor {
     };
   }
 
-  #ended(end: End): void {
+  #ended(end: EndReason): void {
     const world = this.#world;
     const { container } = world;
     const atWork = [...this.uses, ...this.runs].filter((use) => use.container);

@@ -6,7 +6,7 @@ import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platf
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import { actorNamed } from "../../src/container/actor.ts";
 import type { SandboxNamespaces } from "../../src/shared/config.ts";
-import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
+import type { RefusedConnections, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { ActorName } from "../../src/shared/names.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
@@ -208,8 +208,8 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     this.#seen = undefined;
   }
 
-  async refusalsSince(time: number): Promise<Refusal[]> {
-    return (await this.#request<Refusal[]>(`refusals/${time}`)) ?? [];
+  async refusalsSince(time: number): Promise<RefusedConnections[]> {
+    return (await this.#request<RefusedConnections[]>(`refusals/${time}`)) ?? [];
   }
 
   async #request<T>(what: string): Promise<T | undefined> {

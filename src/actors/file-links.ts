@@ -47,7 +47,7 @@ export class FileLinks {
     return epoch;
   }
 
-  belongsTo(epoch: string): boolean {
+  isCurrentEpoch(epoch: string): boolean {
     return this.#kv.get<string>(EPOCH) === epoch;
   }
 

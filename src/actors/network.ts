@@ -1,5 +1,5 @@
 /** Stores a sandbox's network settings, keeps them within the principal's limits, enforces them, and explains refusals. */
-import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/connection-log.ts";
+import { CONNECTION_COLUMNS, type RefusedConnections, connectionLine } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
 import { ConnectionHistory } from "./connection-history.ts";
@@ -129,7 +129,7 @@ export class SandboxNetwork {
 
   /**
    * The git hosts whose requests are intercepted, so that git gets a token. A container that started without any interception may
-   * not trust the platform's certificates, so intercepted requests would fail there. Then git gets a token in the next container.
+   * not trust the platform's certificates, so intercepted requests would fail there. Git gets a token only in the next container.
    */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
     const isTrusted =
@@ -158,7 +158,7 @@ export class SandboxNetwork {
     return sentences.length > 0 ? sentences.join(" ") : undefined;
   }
 
-  #remedies(refused: readonly Refusal[]): string[] {
+  #remedies(refused: readonly RefusedConnections[]): string[] {
     const { most } = this.#host.limits();
     const { internet, allowHosts } = this.policy;
     const listable = refused.filter(({ host, why }) => why === "policy" && canBeListed(host));
@@ -195,7 +195,7 @@ export class SandboxNetwork {
   }
 }
 
-function listed(refused: readonly Refusal[]): string {
+function listed(refused: readonly RefusedConnections[]): string {
   const shown = refused.map(({ host, port, count }) => {
     const target = port === undefined ? host : `${host}:${port}`;
     return count === 1 ? target : `${target} (${count} times)`;

@@ -110,9 +110,9 @@ function withNotice(failure: Failure, notice: string | undefined): Failure {
 }
 
 /**
- * Limits how fast a principal may call sandboxes that it has not called before. The first call creates the sandbox's actor, even if
- * the sandbox never existed, and 64 KB of the actor's database remain. Without this limit, calls with invented names filled 9 MB of
- * a local server's disk each second. Each process counts by itself, and forgets the names when it ends.
+ * Limits how fast a principal may call sandboxes that it has not called before. The first call creates the sandbox's actor, even
+ * if the sandbox never existed, and 64 KB of the actor's database remain. Without this limit, calls with invented names filled 9
+ * MB of a local server's disk each second. Each process counts by itself, and forgets the names when it ends.
  *
  * The burst is enough for an evaluation with two thousand sandboxes. At this rate, a gigabyte of disk is full after four hours.
  */

@@ -145,7 +145,7 @@ export class Sandbox extends SandboxActor {
    */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
     const { lifecycle, fileLinks, account } = this.#parts;
-    if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.belongsTo(epoch))) return undefined;
+    if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.isCurrentEpoch(epoch))) return undefined;
     const { principalID, sandbox } = account.owner;
     return { principalID, sandbox, mayStart: false, takesNotice: false };
   }

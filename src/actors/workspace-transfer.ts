@@ -3,7 +3,7 @@
  * all stored bytes count.
  */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
-import type { Snapshots, Target } from "../container/snapshot-client.ts";
+import type { Snapshots, ContinuingTask } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
@@ -41,7 +41,7 @@ export interface Origin {
 }
 
 /** A save that sandboxd has planned. */
-export interface Save {
+interface PlannedSave {
   id: string;
   origin: Origin;
   plan: Plan;
@@ -75,7 +75,11 @@ export class WorkspaceTransfer {
    * @returns the files that were not restored, because the image has changed since the save
    * @throws errors of sandboxd and R2
    */
-  async restore(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
+  async restore(
+    state: Snapshot,
+    signal: AbortSignal,
+    target?: ContinuingTask,
+  ): Promise<NamedFiles | undefined> {
     const { bucket, snapshots } = this.#host;
     const prefix = this.#host.prefix();
     const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
@@ -107,7 +111,7 @@ export class WorkspaceTransfer {
   }
 
   /** Stores and commits a save. @param onCommit called before the commit @throws {ToolError}, errors of sandboxd and R2 */
-  async store(save: Save, signal: AbortSignal, onCommit = () => {}) {
+  async store(save: PlannedSave, signal: AbortSignal, onCommit = () => {}) {
     const { id, origin, plan, archive } = save;
     const account = this.#host.account();
     const sandbox = this.#host.sandbox();
@@ -137,7 +141,7 @@ export class WorkspaceTransfer {
   }
 
   /** @param room bytes that the principal may add */
-  async #upload({ id, origin, plan, archive }: Save, room: number, signal: AbortSignal) {
+  async #upload({ id, origin, plan, archive }: PlannedSave, room: number, signal: AbortSignal) {
     const { snapshots, bucket } = this.#host;
     const prefix = this.#host.prefix();
     const maxPackBytes = archive?.maxBytes ?? GROWTH * this.#host.maxBytes;

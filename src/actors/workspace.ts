@@ -8,7 +8,7 @@
  * saved, is still the sandbox's current state.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
-import type { Conversation, Target } from "../container/snapshot-client.ts";
+import type { Conversation, ContinuingTask } from "../container/snapshot-client.ts";
 import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
@@ -194,7 +194,7 @@ export class Workspace {
   async #restoreTo(
     state: Snapshot,
     container: AbortSignal,
-    target?: Target,
+    target?: ContinuingTask,
   ): Promise<NamedFiles | undefined> {
     try {
       return await withLimitedSignal(container, RESTORE_TIMEOUT_MS, (signal) =>

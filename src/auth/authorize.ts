@@ -11,7 +11,7 @@ import { registrationsOf } from "../actors/attempts.ts";
 import { consentPage, messagePage, clientErrorLink, siteOffer } from "./consent-page.ts";
 import { removeCookiePrefix, addCookiePrefix } from "./cookies.ts";
 import { METHODS } from "./methods/index.ts";
-import { plain } from "./html.ts";
+import { makePlain } from "./html.ts";
 import { type Identity, type Offer, type Problem, type RedirectMethod, SiteError } from "./methods/method.ts";
 import { moveToIssuer } from "./endpoints.ts";
 import { readForm } from "../shared/stream-bytes.ts";
@@ -182,7 +182,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
         headers,
       );
     logSignIn(context, { ...about, outcome: "refused", reason: found.refused });
-    const message = texts.userRefused(method.title, plain(found.login));
+    const message = texts.userRefused(method.title, makePlain(found.login));
     return await messagePage(message, { status: 403, headers, link: back });
   } catch (error) {
     if (!(error instanceof SiteError)) throw error;

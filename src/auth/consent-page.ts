@@ -1,6 +1,6 @@
 /** The consent page: which client asks for which scopes, where the browser goes next, and how to sign in. */
 import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
-import { markup, plain } from "./html.ts";
+import { markup, makePlain } from "./html.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { approvalButton, page } from "./page.ts";
@@ -49,7 +49,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     isOnPhone,
     problem,
   } = consent;
-  const name = plain(description.clientName) || CONSENT_TEXTS.unnamed;
+  const name = makePlain(description.clientName) || CONSENT_TEXTS.unnamed;
   const isPanel = description.clientId === PANEL_CLIENT_ID;
   const host = hostOf(description.redirectUri);
   for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);

@@ -29,7 +29,7 @@ function renderValue(value: Value): string {
  * Makes a name from outside safe to show: one line of at most `limit` characters, without control, bidirectional and invisible
  * characters, so that it cannot imitate other text of the page. Empty if nothing visible is left.
  */
-export function plain(name: string, limit = 60): string {
+export function makePlain(name: string, limit = 60): string {
   const line = name
     .replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Cs}]/gu, " ")
     // Invisible characters that Unicode counts as letters or symbols: Hangul fillers, the empty braille pattern, the null

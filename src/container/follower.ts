@@ -61,7 +61,7 @@ const STABLE_MS = 1000;
 const RECONNECT_STEP_MS = 20;
 /** sandboxd sends a window of each stream, at most one piece more, and the last bytes. Only another program sends more. */
 const MAX_WAITING_BYTES = STREAMS.length * (WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
-export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
+export type FinalEvent = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
 
 export abstract class RunFollower {
   protected readonly link: ContainerLink;
@@ -74,7 +74,7 @@ export abstract class RunFollower {
   #brokenAt = 0;
   #unreachableSince: number | undefined;
   #connectedAt = Number.POSITIVE_INFINITY;
-  #outcome: Outcome | undefined;
+  #outcome: FinalEvent | undefined;
   #wake = () => {};
   #failure: unknown;
   #isConnected = false;
@@ -99,7 +99,7 @@ export abstract class RunFollower {
   }
 
   /** Waits until the sink has all output, and returns the run's last event; undefined if something else ended the run. */
-  protected async outcome(): Promise<Outcome | undefined> {
+  protected async waitForOutcome(): Promise<FinalEvent | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
       onEvent: (event) => this.#handleEvent(event),
       onPiece: (piece) => this.#receivePiece(piece),
@@ -108,14 +108,14 @@ export abstract class RunFollower {
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
       // A call to a sandbox that is being destroyed may take long. If the run has ended, nothing waits for it.
-      return (await Promise.race([this.#waitForOutcome(), this.sink.settled])) ?? undefined;
+      return (await Promise.race([this.#followUntilOutcome(), this.sink.settled])) ?? undefined;
     } finally {
       clearInterval(tick);
       unfollow();
     }
   }
 
-  async #waitForOutcome(): Promise<Outcome | undefined> {
+  async #followUntilOutcome(): Promise<FinalEvent | undefined> {
     while (!this.isOver && this.#outcome === undefined) {
       if (this.#failure) throw this.#failure;
       if (!this.#isConnected) await this.#connect();
@@ -160,7 +160,7 @@ export abstract class RunFollower {
   }
 
   /** Ends the wait for the outcome, after the sink has accepted all earlier output. */
-  async #end(outcome: Outcome): Promise<void> {
+  async #end(outcome: FinalEvent): Promise<void> {
     await this.#taking;
     this.#outcome = outcome;
     this.#wake();

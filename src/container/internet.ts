@@ -25,16 +25,16 @@ interface RequestSource {
   secret?: string;
 }
 
-type Internet = (request: Request, from: RequestSource) => Promise<Response>;
+type SendToInternet = (request: Request, from: RequestSource) => Promise<Response>;
 
-let internet: Internet = (request) => fetch(request, { redirect: "manual" });
+let sendToInternet: SendToInternet = (request) => fetch(request, { redirect: "manual" });
 
 /**
  * Replaces the function that sends requests to the internet. On the local platform, requests must not reach the machine's
  * network.
  */
-export function setInternet(other: Internet): void {
-  internet = other;
+export function setInternet(other: SendToInternet): void {
+  sendToInternet = other;
 }
 
 /**
@@ -78,7 +78,9 @@ export async function forwardByPolicy(
   let response: Response;
   try {
     response =
-      used.length === 0 ? await internet(request, from) : await sendWith(used, request, url, headers, from);
+      used.length === 0
+        ? await sendToInternet(request, from)
+        : await sendWith(used, request, url, headers, from);
   } catch {
     // The reason is hidden, because it may name internal proxies.
     response = refusal(502, INTERNET_TEXTS.unreachable(host));
@@ -136,7 +138,7 @@ async function sendWith(
   const sentBody = isEmpty ? null : fixLength(given, request.headers);
   // A cached response could reach a caller without the secret.
   const init = { method, headers, signal, body: sentBody, redirect: "manual", cache: "no-store" } as const;
-  const response = await internet(new Request(url, init), from);
+  const response = await sendToInternet(new Request(url, init), from);
   const responseHeaders = mask.headers(response.headers);
   for (const name of DROPPED_RESPONSE_HEADERS) responseHeaders.delete(name);
   const { status, body } = response;

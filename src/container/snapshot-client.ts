@@ -19,7 +19,7 @@ export interface Conversation {
 }
 
 /** The id of the task that continues a conversation. */
-export type Target = { task: string };
+export type ContinuingTask = { task: string };
 
 export class Snapshots {
   readonly #fetch: Requesting;

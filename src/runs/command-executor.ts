@@ -1,7 +1,7 @@
 /** Runs shell commands with sandboxd, from the start call to the end. */
 import * as z from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
-import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
+import { RESPONSE_MS, type ContainerLink, type FinalEvent, RunFollower } from "../container/follower.ts";
 import { withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
@@ -139,7 +139,7 @@ class RunningCommand extends RunFollower {
     this.#start = start;
     const timeoutTimer = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
     try {
-      const outcome = await this.outcome();
+      const outcome = await this.waitForOutcome();
       return outcome === undefined ? LOST_END : this.#endOf(outcome, cut, start !== undefined);
     } finally {
       clearTimeout(timeoutTimer);
@@ -189,7 +189,7 @@ class RunningCommand extends RunFollower {
     await this.link.connection.sendAndConfirm(RESPONSE_MS, { type: "kill", id, signal: "TERM" });
   }
 
-  #endOf(outcome: Outcome, cut: string | undefined, isNew: boolean): End {
+  #endOf(outcome: FinalEvent, cut: string | undefined, isNew: boolean): End {
     if (outcome.type === "unknown" || outcome.type === "settled")
       return { state: "lost", note: isNew ? texts.REMOVED : texts.NEVER_RAN };
     if (outcome.type === "refused") {

@@ -59,7 +59,7 @@ interface Route {
    */
   isPublic?: boolean;
   /** Unauthenticated requests cause writes, so they are rate limited by address. */
-  writes?: boolean;
+  causesWrites?: boolean;
   serve:
     | { open: Serve<RequestContext> }
     | {
@@ -159,7 +159,7 @@ export function createApp(parts: MCPParts): App {
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!isAccepted || !("open" in route.serve))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
-    const limiter = route.writes ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
+    const limiter = route.causesWrites ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
     if (await isRateLimited(limiter, addressOf(request))) return refuse(context, rateLimited(), route.path);
     return route.serve.open(request, context);
   }
@@ -234,7 +234,7 @@ type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) 
 
 /** A route whose requests cause writes, of OAuth or of a page that needs OAuth. */
 function writingRoute(path: string, methods: string, serve: ServeWithOAuth): Route {
-  return { path, methods, serve: requireOAuth(serve), writes: true };
+  return { path, methods, serve: requireOAuth(serve), causesWrites: true };
 }
 
 /** Makes a route that exists only while OAuth is on. */

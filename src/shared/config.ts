@@ -84,7 +84,7 @@ const valuesSchema = z.object(
 
 function parse(env: Env): Config | ConfigError {
   const result = valuesSchema.safeParse(env);
-  if (!result.success) return new ConfigError(result.error.issues.map(sentence));
+  if (!result.success) return new ConfigError(result.error.issues.map(sentenceOf));
   const values = result.data as Values;
   const problems = VARIABLES.flatMap(([name]) => missingVariables(name, values));
   problems.push(...wrongPrincipals(values));
@@ -195,7 +195,7 @@ function coversServer(previewHost: string | undefined, publicOrigin: string | un
   return `.${new URL(publicOrigin).hostname}`.endsWith(`.${hostname}`);
 }
 
-function sentence(issue: z.core.$ZodIssue): string {
+function sentenceOf(issue: z.core.$ZodIssue): string {
   const [name, ...rest] = issue.path;
   const place = rest.map((part) => (typeof part === "number" ? `[${part}]` : `.${String(part)}`)).join("");
   return `${String(name)}${place} ${issue.message}.`;

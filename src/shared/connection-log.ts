@@ -26,7 +26,8 @@ export interface SeenConnections {
   connections: readonly Connection[];
 }
 
-export interface Refusal {
+/** The refused connections to one host, for one reason. */
+export interface RefusedConnections {
   host: string;
   /** The port, if it is not in `ALLOWED_PORTS`: no list of hosts can allow it. */
   port?: number;
@@ -67,8 +68,8 @@ export class ConnectionLog {
     return this.#kept;
   }
 
-  refusalsSince(time: number): Refusal[] {
-    const refusals = new Map<string, Refusal>();
+  refusalsSince(time: number): RefusedConnections[] {
+    const refusals = new Map<string, RefusedConnections>();
     for (const { at, host, port: connectedPort, refused: why } of this.#kept) {
       if (why === undefined || at < time) continue;
       const port = ALLOWED_PORTS.has(connectedPort) ? {} : { port: connectedPort };

@@ -94,7 +94,7 @@ export function anyOrigin(text: string, context: z.RefinementCtx): string {
   return hasOwnScheme ? text.toLowerCase() : webOrigin(text, context);
 }
 
-export function unique(values: readonly string[]): boolean {
+export function areUnique(values: readonly string[]): boolean {
   return new Set(values).size === values.length;
 }
 

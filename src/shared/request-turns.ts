@@ -1,8 +1,8 @@
 /**
  * Divides this process's thread among principals. The process works on a limited number of a principal's calls at once. The
- * others wait in the order in which they arrived, which costs almost nothing. So few calls of another principal come before a
- * call, however many calls that principal sends. Measured while 1,000 connections of a principal repeated `list_sandboxes`: a
- * neighbour's call took up to 2.8 seconds without turns, and 0.2 seconds with them.
+ * others wait in the order in which they arrived, which costs almost nothing. So only a few calls of another principal are served
+ * before a call, however many calls that principal sends. Measured while 1,000 connections of a principal repeated
+ * `list_sandboxes`: a neighbour's call took up to 2.8 seconds without turns, and 0.2 seconds with them.
  *
  * On Cloudflare, each isolate counts by itself. There `RATE_LIMITER` limits the calls of a principal across isolates.
  */
@@ -29,7 +29,7 @@ const MAX_WAITING = 2048;
 const ROUNDS = 5;
 const ROUND_MS = 10;
 
-/** The longest that a call waits for the pace, in milliseconds. About as many calls are then before it as may wait for a turn. */
+/** The longest that a call waits for the pace, in milliseconds. So about as many calls wait for the pace as for a turn. */
 const MAX_PACE_MS = 2000;
 
 export const tooManyWait = () => tooManyCalls(AT_ONCE);

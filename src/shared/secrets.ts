@@ -1,6 +1,6 @@
 /** Credentials that the server adds to sandboxes' requests: their format, scope and placement. They are in no sandbox. */
 import * as z from "zod";
-import { headerValue, refuse, unique } from "./env-fields.ts";
+import { headerValue, refuse, areUnique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";
 
 const VALUE = "{value}";
@@ -46,10 +46,10 @@ export function secretsFor(secrets: readonly Secret[], principalID: string | und
 
 /** @param host in canonical form */
 export function secretsOfHost(secrets: readonly Secret[], host: string): Secret[] {
-  return secrets.filter(({ hosts }) => allowsHost(policyOf(hosts), host));
+  return secrets.filter(({ hosts }) => allowsHost(allowlistOf(hosts), host));
 }
 
-function policyOf(allowHosts: readonly string[]): NetworkPolicy {
+function allowlistOf(allowHosts: readonly string[]): NetworkPolicy {
   return { internet: "allowlist", allowHosts };
 }
 
@@ -194,9 +194,9 @@ const secret = z
 export const secretList = z
   .array(secret, "must be a JSON list")
   .max(MAX_SECRETS, `must have at most ${MAX_SECRETS} secrets`)
-  .refine((secrets) => unique(secrets.map(({ name }) => name)), "must not use one name twice")
+  .refine((secrets) => areUnique(secrets.map(({ name }) => name)), "must not use one name twice")
   .refine(
-    (secrets) => unique(secrets.flatMap(({ variable }) => variable ?? [])),
+    (secrets) => areUnique(secrets.flatMap(({ variable }) => variable ?? [])),
     "must not use one variable twice",
   );
 
@@ -231,7 +231,7 @@ function basicPlace(text: string | undefined): Parsed {
 function secretHost(text: string, context: z.RefinementCtx): string {
   const parsed = parseHostEntry(text);
   const entry = "entry" in parsed ? parsed.entry : PACKAGES;
-  const isOurs = allowsHost(policyOf([entry]), MODEL_HOST);
+  const isOurs = allowsHost(allowlistOf([entry]), MODEL_HOST);
   if (entry !== PACKAGES && !isAddress(entry) && !isOurs) return entry;
   const message = isOurs
     ? `must not cover ${MODEL_HOST}, by which tasks reach their model`

@@ -1,6 +1,6 @@
 /** `AUTH_TOKENS`: tokens besides the owner's. The server knows only their hashes. */
 import * as z from "zod";
-import { allowHosts, hostEntry, time, unique } from "./env-fields.ts";
+import { allowHosts, hostEntry, time, areUnique } from "./env-fields.ts";
 import { INTERNET, type Internet } from "./network-policy.ts";
 import { REGIONS, type Region, type Scope, SCOPES, TOKEN_NAME } from "./principal.ts";
 
@@ -51,11 +51,11 @@ export const authTokens = z
       })),
     "must be a JSON list",
   )
-  .refine((tokens) => unique(tokens.map((token) => token.name)), "must not use one name twice")
+  .refine((tokens) => areUnique(tokens.map((token) => token.name)), "must not use one name twice")
   .refine(
     // During a rotation, an entry may contain the same hash twice.
     (tokens) =>
-      unique(
+      areUnique(
         tokens.flatMap(({ sha256, previous: { value = sha256 } = {} }) => [...new Set([sha256, value])]),
       ),
     "must not give one token two names",

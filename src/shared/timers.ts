@@ -2,8 +2,8 @@
 export const CALL_MS = 40_000;
 
 /**
- * How long ago a time was, in milliseconds. Infinity for a time in the future: the clock was set back, perhaps by days, so what
- * waits for this time to pass must not wait any longer.
+ * How long ago a time was, in milliseconds. Infinity for a time in the future: then the clock was set back, perhaps by days, and
+ * nothing may wait that long.
  */
 export function elapsedMs(since: number): number {
   const ms = Date.now() - since;

@@ -1,3 +1,4 @@
+/** How a task ended: its state, and the note that says why and what to do. */
 import { clause, cutText } from "../shared/text.ts";
 import type { AgentReport } from "./agent-report.ts";
 import type { Agent } from "./agents.ts";

@@ -85,7 +85,8 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const bytes = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
   const isLast = run.state !== "running" && next >= run.logBytes;
   let room = isLast ? bytes : wholeLength(pieces);
-  // No cut moves the whole page, or paging would never advance. Only a single character of a running run may wait for its rest.
+  // A cut never moves the whole page to the next one, or paging would never advance. Only a single character of a running run may
+  // wait for its rest.
   if (room === 0 && (run.state !== "running" || bytes > MAX_CHARACTER_BYTES)) room = bytes;
   let end = next - (bytes - room);
   // One decoder per stream, because a piece may end inside a character.

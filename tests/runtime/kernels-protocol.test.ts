@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type CodeError, outcomeOf, parseDocument } from "../../src/container/kernels/kernel-protocol.ts";
+import { type CodeError, codeOutcomeOf, parseDocument } from "../../src/container/kernels/kernel-protocol.ts";
 
 describe("the parser of a document, the JSON in which a kernel reports a run,", () => {
   const stream = { text: "", bytes: 0, dropped: 0 };
@@ -64,7 +64,7 @@ describe("the parser of a document, the JSON in which a kernel reports a run,", 
       };
     expect(found?.results[0]?.text).toHaveLength(512 * 1024 - 1);
     expect(lengths(found?.error)).toEqual(bounded);
-    expect(lengths(outcomeOf({ logs: { stdout: [], stderr: [] }, error }, "a").error)).toEqual(bounded);
+    expect(lengths(codeOutcomeOf({ logs: { stdout: [], stderr: [] }, error }, "a").error)).toEqual(bounded);
   });
 
   it("counts the bytes of an output, not its characters", () => {

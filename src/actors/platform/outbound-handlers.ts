@@ -9,7 +9,7 @@ import type { Env } from "../../shared/config.ts";
 import {
   type Connection,
   ConnectionLog,
-  type Refusal,
+  type RefusedConnections,
   type SeenConnections,
 } from "../../shared/connection-log.ts";
 import { ALLOWED_PORTS_LISTED } from "../../shared/network-policy.ts";
@@ -83,7 +83,7 @@ export class OutboundHandlers implements NetworkPlatform {
     this.#log = new ConnectionLog();
   }
 
-  refusalsSince(time: number): Promise<Refusal[]> {
+  refusalsSince(time: number): Promise<RefusedConnections[]> {
     return Promise.resolve(this.#log.refusalsSince(time));
   }
 

@@ -1,6 +1,6 @@
 /** What the actor needs of a platform. Only this folder knows the Cloudflare Sandbox SDK. */
 import type { OutboundPolicy } from "../../container/internet.ts";
-import type { Refusal, SeenConnections } from "../../shared/connection-log.ts";
+import type { RefusedConnections, SeenConnections } from "../../shared/connection-log.ts";
 
 /** The container of one actor. */
 export interface ContainerPlatform {
@@ -49,5 +49,5 @@ export interface NetworkPlatform {
   connections(): Promise<SeenConnections[]>;
   forget(): void;
   /** @param time milliseconds since the epoch */
-  refusalsSince(time: number): Promise<Refusal[]>;
+  refusalsSince(time: number): Promise<RefusedConnections[]>;
 }

@@ -2,7 +2,7 @@
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
 import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
-import { markup, plain } from "../html.ts";
+import { markup, makePlain } from "../html.ts";
 import { approveAs } from "../texts.ts";
 import type { FormMethod, MethodConfig, Rule } from "./method.ts";
 
@@ -36,7 +36,7 @@ export const access: FormMethod<typeof NAME> = {
     return {
       isOneClick: true,
       show: ({ verb, button }) => markup`<input type="hidden" name="who" value="${identity.email}">
-<button ${button} formnovalidate>${approveAs(verb, markup`<bdi>${plain(identity.email)}</bdi>`)}</button>`,
+<button ${button} formnovalidate>${approveAs(verb, markup`<bdi>${makePlain(identity.email)}</bdi>`)}</button>`,
     };
   },
   async identify(form, request, context) {

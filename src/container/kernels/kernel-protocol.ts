@@ -266,7 +266,7 @@ export interface CodeOutcome {
   state: "kept" | "lost";
 }
 
-export function outcomeOf({ logs, error }: CellResponse, runID: string): CodeOutcome {
+export function codeOutcomeOf({ logs, error }: CellResponse, runID: string): CodeOutcome {
   const runDocument = parseDocument(logs.stdout.join(""), runID);
   // Without a document, something other than the code failed, and there is only the executor's message.
   if (!runDocument)

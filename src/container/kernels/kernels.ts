@@ -28,7 +28,7 @@ import {
   type CellResponse,
   isCellResponse,
   loadCell,
-  outcomeOf,
+  codeOutcomeOf,
   parseHello,
   runCell,
   outcomeWithoutResult,
@@ -309,7 +309,7 @@ export class Kernels {
       const first = await waitUnlessStopped(Promise.race([result, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {
         if (areVariablesNew) this.#versions.set(kernel, variables.version);
-        const outcome = outcomeOf(first, sink.id);
+        const outcome = codeOutcomeOf(first, sink.id);
         await code.finish(outcome.hasFiles, outcome.serves);
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }
@@ -318,7 +318,7 @@ export class Kernels {
         if (interrupted) {
           await code.end("TERM");
           if (first === "ending") throw ending(STOPPED);
-          return { ...outcomeOf(interrupted, sink.id), hasFiles: true, end: first };
+          return { ...codeOutcomeOf(interrupted, sink.id), hasFiles: true, end: first };
         }
       }
       this.#abandon(result);

@@ -81,7 +81,7 @@ export class RunningCode extends RunFollower {
 
   async #watchKernel(): Promise<void> {
     // Without a connection to sandboxd, only the kernel's own result is used.
-    const outcome = await this.outcome().catch(() => undefined);
+    const outcome = await this.waitForOutcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }
 

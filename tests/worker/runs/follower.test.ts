@@ -8,7 +8,7 @@ class TestFollower extends RunFollower {
   protected override async requestRun(): Promise<void> {}
 
   run() {
-    return this.outcome();
+    return this.waitForOutcome();
   }
 }
 

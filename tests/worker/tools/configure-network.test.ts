@@ -7,7 +7,7 @@ import type { NetworkPlatform } from "../../../src/actors/platform/platform.ts";
 import { OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
 import { forwardByPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
-import type { Connection, Refusal } from "../../../src/shared/connection-log.ts";
+import type { Connection, RefusedConnections } from "../../../src/shared/connection-log.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { networkLimits } from "../../../src/shared/network-limits.ts";
 import type { Internet, NetworkPolicy } from "../../../src/shared/network-policy.ts";
@@ -214,7 +214,7 @@ function network(
     put: <T>(key: string, value: T) => void storage.set(key, value),
     delete: (key: string) => storage.delete(key),
   };
-  const refused: Refusal[] = [{ host: "x.example.com", why: "policy", count: 2 }];
+  const refused: RefusedConnections[] = [{ host: "x.example.com", why: "policy", count: 2 }];
   const platformStub: NetworkPlatform = {
     prepareStart: () => undefined,
     enforce: async (policy: NetworkPolicy) => (enforced.push(policy), true),

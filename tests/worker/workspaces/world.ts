@@ -7,7 +7,7 @@ import type { ContainerPlatform } from "../../../src/actors/platform/platform.ts
 import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
-import type { Target } from "../../../src/container/snapshot-client.ts";
+import type { ContinuingTask } from "../../../src/container/snapshot-client.ts";
 import type { Call, Content } from "../../../container/sandboxd/operations.ts";
 import type {
   NamedFiles,
@@ -56,7 +56,10 @@ class FakeContainer {
   /** The files of the last save or restore, and of uncommitted saves. */
   #index = new Map<string, FakeEntry & { content: string }>();
   readonly #saves = new Map<string, { entries: (FakeEntry & { content: string })[]; pack: string }>();
-  #restoring: { entries: FakeEntry[]; target: Target | undefined } = { entries: [], target: undefined };
+  #restoring: { entries: FakeEntry[]; target: ContinuingTask | undefined } = {
+    entries: [],
+    target: undefined,
+  };
 
   plan({ id, base, repack, isArchive = false, conversation }: PlanCall): Plan {
     const files = conversation ? this.conversation : this.files;
@@ -113,7 +116,7 @@ class FakeContainer {
     this.snapshot = id;
   }
 
-  restore(manifest: string, target: Target | undefined): Read[] {
+  restore(manifest: string, target: ContinuingTask | undefined): Read[] {
     if (target === undefined) {
       this.isRestoring = true;
       this.files.clear();

@@ -1,5 +1,5 @@
 /** Completes resource templates with names that the caller may read. Starts no container. */
-import { retryOnce } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/sandbox-client.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
 import { undefinedIfFailed } from "../shared/errors.ts";

@@ -1,7 +1,7 @@
 /** `resources/list`: workspaces, the top-level files of running sandboxes, the latest tasks, and skills. */
 import { ProtocolError, ProtocolErrorCode, type Resource } from "@modelcontextprotocol/server";
 import { WORKSPACE } from "../../container/sandboxd/shapes.ts";
-import { retryOnce } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/sandbox-client.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";

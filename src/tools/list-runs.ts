@@ -5,7 +5,7 @@ import { RUN_KINDS, runListing } from "../shared/run-listing.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
 import { undefinedIfFailed } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
-import { retryOnce } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/sandbox-client.ts";
 import {
   type ToolContext,
   defineTool,

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
-import { retryOnce } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/sandbox-client.ts";
 import { type ComponentNames, listComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounted-directories.ts";
 import type { SandboxRecord } from "../actors/account.ts";

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
-import { retryOnce } from "../actors/actor-errors.ts";
+import { retryOnce } from "../actors/sandbox-client.ts";
 import { unwrap } from "../shared/errors.ts";
 import { fork, requireSavedWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxName, text } from "./define.ts";

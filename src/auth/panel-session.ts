@@ -5,16 +5,16 @@
  */
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
-import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
+import { base64url, DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { callerFields, log } from "../shared/log.ts";
+import { sha256 } from "../shared/sha256.ts";
 import { lookUpToken, unauthorized } from "./bearer.ts";
 import { messagePage } from "./consent-page.ts";
 import { COOKIE_PREFIX, removeCookiePrefix } from "./cookies.ts";
 import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
-import { challengeOf } from "./pkce.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import {
   CALLER_TEXTS,
@@ -54,7 +54,7 @@ export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<
     // A separate resource, so that the cookie's value is not a token for `/mcp`.
     resource: `${oauth.issuer}${PANEL_PATH}`,
     state,
-    code_challenge: await challengeOf(verifier),
+    code_challenge: base64url(await sha256(verifier)),
     code_challenge_method: "S256",
   }).toString();
   // Lax, because the cookie must be sent when GitHub redirects the browser back.
@@ -185,5 +185,5 @@ function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Respo
 }
 
 function random(): string {
-  return crypto.getRandomValues(new Uint8Array(32)).toBase64({ alphabet: "base64url", omitPadding: true });
+  return base64url(crypto.getRandomValues(new Uint8Array(32)));
 }

@@ -9,7 +9,7 @@ import { tools } from "../tools/index.ts";
 
 type PanelMeta = { ui: { csp?: { frameDomains: string[] }; prefersBorder: boolean } };
 
-export type PanelAddress = typeof PANEL_URI | typeof PANEL_TOOLS_URI;
+type PanelAddress = typeof PANEL_URI | typeof PANEL_TOOLS_URI;
 
 export function isPanelAddress(uri: string): uri is PanelAddress {
   return uri === PANEL_URI || uri === PANEL_TOOLS_URI;

@@ -10,6 +10,7 @@ import {
   type UpstreamError,
 } from "../container/model-calls.ts";
 import { type UsedByDay, dayOf } from "../shared/days.ts";
+import { base64url } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 import type { TraceContext } from "../shared/trace.ts";
 import { MODEL_CALL_TEXTS } from "./texts.ts";
@@ -62,7 +63,7 @@ export class TaskBudgets {
   async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
     // Agents check the prefix of their key, so the placeholder needs this prefix. The rest is random.
-    const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
+    const key = `sk-ant-placeholder-${base64url(random)}`;
     this.#sql.exec(
       "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused, traceparent, tracestate) VALUES (?, ?, 0, 0, ?, 0, ?, ?)",
       run,

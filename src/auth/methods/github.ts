@@ -1,7 +1,8 @@
 /** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
 import * as z from "zod";
 import type { MethodStore } from "../oauth-store.ts";
-import { challengeOf } from "../pkce.ts";
+import { base64url } from "../../shared/link-token.ts";
+import { sha256 } from "../../shared/sha256.ts";
 import {
   type MethodConfig,
   type RedirectMethod,
@@ -53,7 +54,7 @@ export const github: RedirectMethod<typeof NAME> = {
       // Membership is private by default, so reading it needs a scope.
       scope: org === undefined ? "" : "read:org",
       allow_signup: "false",
-      code_challenge: await challengeOf(verifier),
+      code_challenge: base64url(await sha256(verifier)),
       code_challenge_method: "S256",
     }).toString();
     return url.href;

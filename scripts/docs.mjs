@@ -206,7 +206,7 @@ const stated = [
   ["docs/guides/long-jobs.md", "After {} the call answers", wait],
   ["docs/guides/long-jobs.md", "After {} the model gets an id", wait],
   ["docs/guides/ci.md", "takes longer than {}, the response is 202", wait],
-  ["docs/guides/ci.md", "time instead of the {}, in milliseconds", wait],
+  ["docs/guides/ci.md", "To change the {}, set the field", wait],
   ["docs/internals/decisions.md", "202 after {}**", wait],
   ["docs/reference/network.md", "waits for the decision, for up to {} |", wait],
   ["docs/reference/rest.md", "waits for the run's end: {} milliseconds", `${WAIT_SECONDS},000`],

@@ -447,7 +447,7 @@ export function isPermanentSaveError(cause: unknown): cause is ToolError {
 }
 
 export function saveFailed(sandbox: string, cause: unknown): ToolError {
-  const message = `Sandbox ${sandbox} could not be saved: ${reasonOf(cause)}. It continues to run, and the earlier save is intact.`;
+  const message = `Sandbox ${sandbox} could not be saved: ${reasonOf(cause)}. The sandbox continues to run, and the earlier save is intact.`;
   const error = isPermanentSaveError(cause)
     ? new ToolError(
         cause.code,

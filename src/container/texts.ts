@@ -44,7 +44,7 @@ export const NOT_RUN = "The code was not run";
 export const STOPPED = "The code was stopped during its run";
 
 export const KERNEL_MALFORMED =
-  "The kernel did not respond as it should; use another context for a fresh one.";
+  "The kernel did not respond as it should; use another context for a fresh kernel.";
 export const noInterpreter = (language: Language) =>
   new ToolError(
     "language_unavailable",

@@ -333,7 +333,7 @@ const workspaces = {
   MAX_WORKSPACES_MB: variable({
     schema: field.count(10_000_000),
     default: 10_240,
-    docs: "The limit of all that the server saves for one principal, in MiB: workspaces, checkpoints, and the archives of tasks and set-ups.",
+    docs: "The limit of all that the server saves for one principal, in MiB: workspaces, checkpoints, archives of tasks and results of set-ups.",
   }),
   MAX_CHECKPOINTS: variable({
     schema: field.count(10_000),

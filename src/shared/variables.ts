@@ -193,8 +193,8 @@ const model = {
     schema: field.headerValue(),
     secret: "value",
     fallback: "`CLAUDE_CODE_OAUTH_TOKEN`; if neither is set, `execute_task` is not listed",
-    docs: "The model's key, for `execute_task`. The key never enters a sandbox.",
-    askAtDeploy: "The model's key, for execute_task. The key never enters a sandbox",
+    docs: "The model's key, for [tasks and questions](tasks.md). The key never enters a sandbox.",
+    askAtDeploy: "The model's key, for tasks and questions. The key never enters a sandbox",
   }),
   CLAUDE_CODE_OAUTH_TOKEN: variable({
     schema: field.headerValue(),

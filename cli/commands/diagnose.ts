@@ -31,7 +31,7 @@ export const diagnose = serverCommand(
   .argument("[directory]", "the directory with wrangler.jsonc (default: the clone)")
   .option(
     "--output <path>",
-    "the file to write (default: a new file in the state directory); - for standard output",
+    "the file to write (default: a new file in the state directory); - writes to standard output",
   )
   .addOption(portOption())
   .action(async (directoryArgument, { output, port, json: asJSON, ...options }) => {

@@ -229,7 +229,7 @@ const model = {
       .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a path in the bucket, such as components")
       .transform((prefix) => prefix.replace(/\/$/, "")),
     secret: false,
-    docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): the path of a folder for `npm start`, or a path in the bucket `RESULTS` on Cloudflare.",
+    docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): with `npm start` the path of a folder, on Cloudflare a path in the bucket `RESULTS`.",
   }),
 };
 

@@ -324,7 +324,7 @@ export const ENDING = {
 export const WORKERD_RESTARTED =
   "workerd stopped unexpectedly, and was started again. Calls in progress failed, and code that ran is lost. Sandboxes, their files and their commands continue.";
 export const SAVING = {
-  started: "Saving workspaces; another Ctrl-C stops at once.",
+  started: "Saving workspaces; another Ctrl-C stops immediately.",
   unsaved: (count: number) => `Workspaces that could not be saved: ${count}. ${SAVED_BEFORE}`,
   aborted: "Stopped before all workspaces were saved.",
   /** @param running how many sandboxes ran, if known */

@@ -120,12 +120,12 @@ export const notInFile = (file: string, variable: string) => unavailable(`${file
 /** @param until how long the previous token is valid, for example "until 2026-12-31T12:00:00Z" */
 export const rotationUnderWay = (until: string) =>
   usage(
-    `A rotation is under way: the previous token is valid ${until}, and clients may still use it. Another rotation would end the previous token at once. To do so, pass --yes.`,
+    `A rotation is under way: the previous token is valid ${until}, and clients may still use it. Another rotation would end the previous token immediately. To do so, pass --yes.`,
   );
 
 /** @param file the local server's variables */
 export const newOwnerToken = (file: string) => [
-  `The owner's new token. When you set it, the old token becomes invalid at once; \`${PROGRAM} token rotate\` keeps both valid for a time. To set it:`,
+  `The owner's new token. When you set it, the old token immediately becomes invalid; \`${PROGRAM} token rotate\` keeps both valid for a time. To set it:`,
   "  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN",
   `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start the server again`,
 ];
@@ -143,7 +143,7 @@ export function rotationSteps(variables: Readonly<Record<string, string>>): stri
       `npx wrangler secret put ${name}   # ${name === "SERVER_AUTH_TOKEN" ? "the new token, above" : value}`,
   );
   return [
-    "If an earlier rotation is still under way, wait for its end, because this rotation ends the older token at once.",
+    "If an earlier rotation is still under way, wait for its end, because this rotation ends the older token immediately.",
     ...puts,
     `For \`${startLine()}\` instead: ${PROGRAM} token rotate --write, or set the same variables.`,
   ];

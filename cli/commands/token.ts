@@ -83,7 +83,7 @@ const rotate = dataCommand(
   .option("--write", "write the new variables of the local server into .dev.vars")
   .option(
     "--yes",
-    "with --write: rotate even if an earlier rotation is under way; its old token ends at once",
+    "with --write: rotate even if an earlier rotation is under way; its old token ends immediately",
   )
   .action(({ name, hours, write, yes, json: asJSON }) => {
     const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";

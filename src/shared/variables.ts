@@ -146,10 +146,10 @@ const signIn = {
     schema: z
       .string()
       .toLowerCase()
-      .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "must be the login of an organisation"),
+      .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "must be the login of an organization"),
     secret: false,
     fallback: "nobody",
-    docs: "A GitHub organisation. Its active members may sign in.",
+    docs: "A GitHub organization. Its active members may sign in.",
     needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
   }),
   GITHUB_URL: variable({

@@ -224,7 +224,7 @@ export const exitText = (status: number) =>
 
 /** @param end as from `exitText` @param stderr the last line of standard error, if any */
 export const outputUnreadable = (agent: string, end: string, sample: string, stderr: string) =>
-  `${agent} ${end} and its output could not be parsed. It begins with: ${sample}.${lastLineText(stderr)} Look at the log with get_result and cursor 0; then try again.`;
+  `${agent} ${end} and its output could not be parsed. The output begins with: ${sample}.${lastLineText(stderr)} Look at the log with get_result and cursor 0; then try again.`;
 
 /** @param api as from `modelWasFailing`, or empty */
 export const endedEarly = (agent: string, end: string, stderr: string, api: string) =>
@@ -253,7 +253,7 @@ export const PROGRAM_TEXTS = {
   tooLong: (characters: number) => `it is longer than the limit for a program, ${characters} characters`,
   endedEarly: "The model's response ended early. Ask again.",
   declined: "The model declined to answer.",
-  overLimit: "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
+  overLimit: "The program is longer than the model's token limit. Ask for less, or use execute_task.",
   none: "The model wrote no program. Ask for a result that a program can print, or use execute_task.",
   modelText: (text: string) => (text === "" ? "" : ` The model wrote: ${text}`),
   noText: " The model wrote nothing else.",

@@ -403,7 +403,7 @@ describe.concurrent("when a task does not succeed", () => {
     await client.sh("bare", path("/opt/fake:/usr/bin:/bin"));
     const garbage = await client.call("execute_task", { task: "[[write]] x", sandbox: "bare" });
     expect(garbage.fields.note).toMatch(
-      /ended with status 3 and its output could not be parsed\. It begins with: "1"\./,
+      /ended with status 3 and its output could not be parsed\. The output begins with: "1"\./,
     );
     expect(garbage.text.length).toBeLessThan(5000);
   });

@@ -61,7 +61,7 @@ describe("GitHub", () => {
     expect(await response.json()).toMatchObject({ scope: "sandbox:read" });
   });
 
-  it("lets in a listed account id with any login, and active members of the organisation", async () => {
+  it("lets in a listed account id with any login, and active members of the organization", async () => {
     github.user = { id: 77, login: "renamed" };
     const numbered = await signInByGitHub();
     expect(await principalOf(server, numbered.client, numbered.done)).toBe("github:77");
@@ -73,10 +73,10 @@ describe("GitHub", () => {
   it.each([
     ["somebody else", { id: 5, login: "stranger" }],
     [
-      "a person who is only invited to the organisation",
+      "a person who is only invited to the organization",
       { id: 6, login: "invited", orgs: { acme: "pending" as const } },
     ],
-    ["a member of another organisation", { id: 7, login: "other", orgs: { acme2: "active" as const } }],
+    ["a member of another organization", { id: 7, login: "other", orgs: { acme2: "active" as const } }],
     ["a person with a listed id as login", { id: 8, login: "77" }],
     ["a person with a login that looks like the entry of an id", { id: 9, login: "id:77" }],
   ])("does not let in %s, and names the refused account on the page", async (_, user) => {

@@ -12,7 +12,7 @@ export const CLIENT_SECRET = "github-client-secret";
 interface GitHubUser {
   id: number;
   login: string;
-  /** The membership's state by organisation. */
+  /** The membership's state by organization. */
   orgs?: Record<string, "active" | "pending">;
 }
 

@@ -271,7 +271,7 @@ describe("the sign-in methods", () => {
       "GITHUB_CLIENT_ID needs GITHUB_ALLOWED_USERS or GITHUB_ALLOWED_ORG",
     ],
     [{ ...github, GITHUB_ALLOWED_USERS: "*" }, "GITHUB_ALLOWED_USERS[0] must be a login or id:<number>."],
-    [{ ...github, GITHUB_ALLOWED_ORG: "a/b" }, "GITHUB_ALLOWED_ORG must be the login of an organisation."],
+    [{ ...github, GITHUB_ALLOWED_ORG: "a/b" }, "GITHUB_ALLOWED_ORG must be the login of an organization."],
     [{ ...github, GITHUB_API_URL: "api.example" }, "GITHUB_API_URL must be a URL"],
     [{ ...access, ACCESS_AUDIENCE: "" }, "ACCESS_TEAM_DOMAIN needs ACCESS_AUDIENCE to be set too."],
     [{ ...access, ACCESS_TEAM_DOMAIN: "" }, "ACCESS_AUDIENCE needs ACCESS_TEAM_DOMAIN to be set too."],

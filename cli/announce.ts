@@ -18,7 +18,7 @@ interface Announcement {
   /** The path of .dev.vars, which `npm start` writes in the package's directory. */
   file: string;
   /** Whether client configurations contain the token. True only on the user's own terminal, because others may read a log. */
-  showToken: boolean;
+  showsToken: boolean;
   /** Whether to print the configuration of every client, not only how to get it. */
   isVerbose: boolean;
   /** The user's directories in sandboxes, each printed with its sandbox's URL. */
@@ -31,7 +31,7 @@ export function announcementData({
   tokenSource,
   file,
   mounts,
-}: Omit<Announcement, "showToken" | "isVerbose">) {
+}: Omit<Announcement, "showsToken" | "isVerbose">) {
   return {
     url,
     panel: panelURL(url),
@@ -45,10 +45,10 @@ export function announcementData({
 const sandboxURL = (url: string, sandbox: string) => `${url}?sandbox=${sandbox}`;
 
 export function announce(announcement: Announcement): string {
-  const { url, token, tokenSource, file, showToken, isVerbose, mounts } = announcement;
+  const { url, token, tokenSource, file, showsToken, isVerbose, mounts } = announcement;
   const fromEnvironment = tokenSource === "environment";
   const shell = fromEnvironment ? "$SERVER_AUTH_TOKEN" : `$(${readToken(file)})`;
-  const written = showToken ? token : "<SERVER_AUTH_TOKEN>";
+  const written = showsToken ? token : "<SERVER_AUTH_TOKEN>";
   const whereabouts = {
     environment: "SERVER_AUTH_TOKEN of the environment",
     file: `SERVER_AUTH_TOKEN in ${file}`,

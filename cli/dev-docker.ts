@@ -86,7 +86,7 @@ while (child.exitCode === null && child.signalCode === null) {
         token,
         tokenSource,
         file,
-        showToken: process.stdout.isTTY,
+        showsToken: process.stdout.isTTY,
         isVerbose: false,
         mounts: [],
       }),

@@ -175,7 +175,7 @@ async function start(): Promise<void> {
     needsJSONResult = false;
     json(true, announcementData(announcement));
   } else
-    process.stdout.write(announce({ ...announcement, showToken: process.stdout.isTTY, isVerbose: verbose }));
+    process.stdout.write(announce({ ...announcement, showsToken: process.stdout.isTTY, isVerbose: verbose }));
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap")
     void python?.complete((executable) => engine?.usePython(executable));

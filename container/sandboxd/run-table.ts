@@ -28,7 +28,7 @@ const MAX_READY = 4;
 /** How many shells are tried for a command if each of them ends before it has read the command. */
 const MAX_STARTS = 3;
 const ENDING_MS = 5000;
-const ENDING_LOOK_MS = 50;
+const ENDING_POLL_MS = 50;
 /** Runs a command in a pseudo terminal. Part of util-linux, which every Debian and Ubuntu has. */
 const SCRIPT_PROGRAM = "/usr/bin/script";
 const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
@@ -136,7 +136,7 @@ export class RunTable implements RunHost {
     const wasRunning = running().length > 0;
     for (const run of running()) run.kill("TERM");
     const until = Date.now() + ENDING_MS;
-    while (running().length > 0 && Date.now() < until) await pause(ENDING_LOOK_MS);
+    while (running().length > 0 && Date.now() < until) await pause(ENDING_POLL_MS);
     return wasRunning;
   }
 

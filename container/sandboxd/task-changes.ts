@@ -9,7 +9,7 @@ import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDire
 import { send } from "./run-processes.ts";
 
 const LIST_CHUNK_CHARS = 64 * 1024;
-const MAX_LINE_CHARS = 1000;
+const MAX_OUTPUT_CHARS = 1000;
 const SCRIPT = "/opt/sandbox-mcp/task.sh";
 const TREE = /^[0-9a-f]{40,64}\n?$/;
 const CHANGES: Record<string, FoundChanges["files"][number]["change"]> = { A: "created", D: "deleted" };
@@ -26,7 +26,7 @@ export async function findChanges(
     () => false,
   );
   if (!TREE.test(start) || !isThere) return undefined;
-  const end = await lineOf("bash", [SCRIPT, "snapshot", task], { cwd: path, signal });
+  const end = await shortOutputOf("bash", [SCRIPT, "snapshot", task], { cwd: path, signal });
   if (end === undefined || !TREE.test(end)) return undefined;
   const trees = [start.trim(), end.trim()];
   const env = {
@@ -161,14 +161,18 @@ export function startProgram(
   return { input: child.stdin, output: child.stdout ?? Readable.from([]), started, ended, kill };
 }
 
-async function lineOf(program: string, args: string[], options: ProgramOptions): Promise<string | undefined> {
+async function shortOutputOf(
+  program: string,
+  args: string[],
+  options: ProgramOptions,
+): Promise<string | undefined> {
   const { output, ended, kill } = startProgram(program, args, options);
-  let line = "";
+  let text = "";
   for await (const chunk of output) {
-    line += String(chunk);
-    if (line.length > MAX_LINE_CHARS) kill();
+    text += String(chunk);
+    if (text.length > MAX_OUTPUT_CHARS) kill();
   }
-  return (await ended) === 0 ? line : undefined;
+  return (await ended) === 0 ? text : undefined;
 }
 
 async function* splitAtNul(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {

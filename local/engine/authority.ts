@@ -31,7 +31,7 @@ export class CertificateAuthority {
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
   /** The key of all server certificates. One is enough, because it protects only connections between a sandbox and its engine. */
-  #serverKey: Promise<Pair> | undefined;
+  #serverKey: Promise<KeyPair> | undefined;
   readonly #cached = new Map<string, CachedCertificate>();
 
   private constructor(pem: string, key: KeyObject) {
@@ -65,7 +65,7 @@ export class CertificateAuthority {
     return fresh.context;
   }
 
-  #issue(host: string, serverKey: Pair): CachedCertificate {
+  #issue(host: string, serverKey: KeyPair): CachedCertificate {
     const certificate = certificateFor(serverKey.publicKey, serverDays);
     certificate.setSubject([{ name: "organizationName", value: "sandbox-mcp" }]);
     certificate.setIssuer(this.#certificate.subject.attributes);
@@ -87,16 +87,16 @@ export class CertificateAuthority {
   }
 }
 
-interface Pair {
+interface KeyPair {
   publicKey: KeyObject;
   privateKey: KeyObject;
 }
 
-async function makeKey(): Promise<Pair> {
+async function makeKey(): Promise<KeyPair> {
   return await promisify(generateKeyPair)("rsa", { modulusLength: 2048 });
 }
 
-function authorityCertificate({ publicKey, privateKey }: Pair): forge.pki.Certificate {
+function authorityCertificate({ publicKey, privateKey }: KeyPair): forge.pki.Certificate {
   const certificate = certificateFor(publicKey, authorityDays);
   const name = [{ name: "commonName", value: "sandbox-mcp on this machine" }];
   certificate.setSubject(name);

@@ -44,16 +44,16 @@ export async function checkBubblewrap(path = systemPath()): Promise<Check> {
   const supported = new Set(help.match(/--[a-z0-9-]+/g) ?? []);
   if (!supported.has("--size")) return failedCheck(BUBBLEWRAP.old, BUBBLEWRAP.installNewer(installCommand()));
   const isRoot = process.getuid?.() === 0;
-  const asUser = await attempt(run, isRoot, supported);
-  if (asUser === undefined) return { works: true, supported, dropsRoot: isRoot };
-  if (isRoot && isRootOnlyInNamespace() && (await attempt(run, false, supported)) === undefined)
+  const problem = await tryBubblewrap(run, isRoot, supported);
+  if (problem === undefined) return { works: true, supported, dropsRoot: isRoot };
+  if (isRoot && isRootOnlyInNamespace() && (await tryBubblewrap(run, false, supported)) === undefined)
     return { works: true, supported, dropsRoot: false };
-  return explain(asUser);
+  return explain(problem);
 }
 
-async function attempt(
+async function tryBubblewrap(
   run: Run,
-  dropRoot: boolean,
+  dropsRoot: boolean,
   supported: ReadonlySet<string>,
 ): Promise<string | undefined> {
   const mounts = ["/usr", "/bin", "/lib", "/lib64"]
@@ -61,7 +61,7 @@ async function attempt(
     .map((path) => ({ from: path, to: path }));
   const id = String(idOfNobody);
   const user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--"];
-  const outer = dropRoot ? ["nsenter", "--mount=/proc/self/ns/mnt", "--", ...user] : [];
+  const outer = dropsRoot ? ["nsenter", "--mount=/proc/self/ns/mnt", "--", ...user] : [];
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--uid", "0", "--gid", "0", "--die-with-parent");
   if (supported.has("--disable-userns")) args.push("--disable-userns");

@@ -54,7 +54,7 @@ const SANDBOXD_POLL_MS = 20;
 const START_KERNEL =
   "POST /kernel HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
+const UNRESTRICTED: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 const TOKEN_FILE = "token";
 /** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
@@ -123,7 +123,7 @@ export class EngineSandbox {
     const egress: Egress = {
       intercepts: NO_INTERCEPTS,
       internet,
-      policy: FREE,
+      policy: UNRESTRICTED,
       connections,
       pieces: new Pieces(),
       reads: shortReads(),
@@ -201,7 +201,7 @@ export class EngineSandbox {
     id: string,
     { actor, owner, enableInternet, intercepts, policy, token = "" }: StartRequest,
   ): Promise<void> {
-    this.setPolicy(policy ?? FREE);
+    this.setPolicy(policy ?? UNRESTRICTED);
     this.actor = actor;
     this.owner = owner;
     if (owner !== undefined) {

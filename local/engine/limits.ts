@@ -116,9 +116,9 @@ function readSetting(setting: string): number {
 /** All sandboxes together leave a quarter of the processors to the server, but at most one processor. */
 export const SANDBOX_PROCESSORS = availableParallelism() - Math.min(1, availableParallelism() / 4);
 /** The period of a processor limit, in microseconds. A group that has used its time in a period waits until the next one. */
-const PERIOD = 20_000;
+const PERIOD_US = 20_000;
 /** The smallest processor time for each period that the kernel accepts, in microseconds. */
-const MIN_QUOTA = 1000;
+const MIN_QUOTA_US = 1000;
 
 /** Values for a group's files, for both versions of control groups. A group has only the files of its version and controllers. */
 type FileValues = [file: string, value: string | number][];
@@ -131,11 +131,12 @@ async function setFiles(group: string, values: FileValues): Promise<void> {
 
 /** @param processors undefined means no limit */
 function processorLimit(processors: number | undefined): FileValues {
-  const quota = processors === undefined ? undefined : Math.max(MIN_QUOTA, Math.round(processors * PERIOD));
+  const quota =
+    processors === undefined ? undefined : Math.max(MIN_QUOTA_US, Math.round(processors * PERIOD_US));
   return [
-    ["cpu.cfs_period_us", PERIOD],
+    ["cpu.cfs_period_us", PERIOD_US],
     ["cpu.cfs_quota_us", quota ?? -1],
-    ["cpu.max", `${quota ?? "max"} ${PERIOD}`],
+    ["cpu.max", `${quota ?? "max"} ${PERIOD_US}`],
   ];
 }
 

@@ -49,7 +49,7 @@ export interface Processes {
  * kills sandboxes first when memory runs out. If the engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score
  * again. The exit status is 126 if the script cannot join a group.
  */
-export const prelude = [
+export const joinGroupsScript = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
   'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 126; shift; done',
   "shift",
@@ -88,7 +88,7 @@ export async function start(options: StartOptions): Promise<Processes> {
   const limitsScript = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",
-    ["--norc", "-c", limitsScript + prelude, "sandbox", ...options.groups, "--", ...argv],
+    ["--norc", "-c", limitsScript + joinGroupsScript, "sandbox", ...options.groups, "--", ...argv],
     {
       cwd: "/",
       detached: true,

@@ -11,7 +11,7 @@ import { waitAtMost } from "../../src/shared/timers.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
 import { canConnect, type RunningProcess } from "./launch.ts";
-import { collectOutput, exitOf, prelude } from "./sandbox-processes.ts";
+import { collectOutput, exitOf, joinGroupsScript } from "./sandbox-processes.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 interface UnisolatedOptions {
@@ -79,7 +79,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   const server = [...node, view.control, "--socket", control, "--kernels", join(view.runtime, "kernels")];
   const init = ["/usr/bin/perl", join(view.container, "init.pl")];
   const program = [...init, ...sandboxd, "+++", ...server];
-  const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
+  const child = spawn("/bin/sh", ["-c", joinGroupsScript, "sandbox", ...options.groups, "--", ...program], {
     cwd: "/workspace",
     detached: true,
     env,

@@ -34,7 +34,7 @@ const maxLookups = 4;
  * sandboxes with 4 lookups each could occupy them with names whose server does not respond. Each such lookup takes about ten seconds.
  */
 const maxLookupsTogether = 8;
-const NONE: readonly string[] = [];
+const NO_AUTHORITIES: readonly string[] = [];
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
 
@@ -85,7 +85,7 @@ export function isRegistry(host: string, port: number, { registries }: UpstreamO
 export async function startTLS(
   socket: Socket,
   host: string,
-  { authorities = NONE }: UpstreamOptions,
+  { authorities = NO_AUTHORITIES }: UpstreamOptions,
   aborted?: AbortSignal,
 ): Promise<Socket> {
   // A server name in TLS cannot be an address (RFC 6066, 3).

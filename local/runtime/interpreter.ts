@@ -34,7 +34,7 @@ export class InterpreterAPI extends RpcTarget {
   /** Sends results to the Worker one after another, because the engine limits how much the Worker stores at once. */
   readonly #results = new SerialQueue();
   #first: Promise<void> | undefined;
-  #closed = false;
+  #isClosed = false;
 
   constructor(scripts: string, cwd = "/workspace") {
     super();
@@ -90,7 +90,7 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   close(): void {
-    this.#closed = true;
+    this.#isClosed = true;
     for (const kernel of this.#contexts.values()) kernel.stop();
     for (const kernel of this.#prepared.values()) kernel.stop();
     this.#contexts.clear();
@@ -135,9 +135,9 @@ export class InterpreterAPI extends RpcTarget {
     if (this.#starting.has(program)) return;
     this.#starting.add(program);
     await setTimeout(delayMs, undefined, { ref: false });
-    if (!this.#closed && !this.#prepared.has(program)) {
+    if (!this.#isClosed && !this.#prepared.has(program)) {
       const kernel = await Kernel.start(program, this.#scripts, this.#cwd).catch(() => undefined);
-      if (this.#closed) kernel?.stop();
+      if (this.#isClosed) kernel?.stop();
       else if (kernel !== undefined) this.#prepared.set(program, kernel);
     }
     this.#starting.delete(program);

@@ -55,7 +55,7 @@ describe("the token of .dev.vars", () => {
       token,
       tokenSource,
       file,
-      showToken: false,
+      showsToken: false,
       isVerbose: true,
       mounts: [],
     });

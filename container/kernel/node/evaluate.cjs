@@ -22,7 +22,7 @@ class Evaluator {
     this.sources = new Map();
     this.count = 0;
     this.import = undefined;
-    // The inspector returns only descriptions of values. `valueOf` makes it call this function with the value itself.
+    // The inspector returns only descriptions of values. `readValue` makes it call this function with the value itself.
     const take = (value) => (this.taken = value);
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: take, enumerable: false });
   }
@@ -51,8 +51,8 @@ class Evaluator {
       const done = (error, reply) => {
         if (error) return reject(error);
         const thrown = reply.exceptionDetails;
-        if (!thrown) return resolve(this.valueOf(reply.result));
-        const value = this.valueOf(thrown.exception);
+        if (!thrown) return resolve(this.readValue(reply.result));
+        const value = this.readValue(thrown.exception);
         if (value instanceof SyntaxError) {
           // An error without a stack comes from compiling the cell, not from code that the cell ran.
           const isCell = thrown.scriptId !== undefined && !thrown.stackTrace;
@@ -69,7 +69,7 @@ class Evaluator {
     }).finally(() => this.session.post("Runtime.releaseObjectGroup", { objectGroup: "cell" }));
   }
 
-  valueOf(remote) {
+  readValue(remote) {
     if (remote.objectId === undefined) {
       if (remote.unserializableValue === undefined) return remote.value;
       return vm.runInThisContext(remote.unserializableValue);

@@ -19,7 +19,7 @@ const LATE_BYTES = 16 * 1024;
 
 class Streams {
   constructor() {
-    this.active = false;
+    this.isActive = false;
     this.logs = this.logsBetweenRuns();
     this.captures = {};
     this.overrides = {};
@@ -46,13 +46,13 @@ class Streams {
       this.logs[name].add(Buffer.from(note));
     }
     this.overrides = {};
-    this.active = true;
+    this.isActive = true;
   }
 
   end() {
     for (const log of this.shared) log.recount();
     this.shared.clear();
-    this.active = false;
+    this.isActive = false;
     this.overrides = {};
     const [stdout, stderr] = [this.logs.stdout.end(), this.logs.stderr.end()];
     this.logs = this.logsBetweenRuns();
@@ -72,7 +72,7 @@ class Streams {
 
   share(name) {
     const log = this.logs[name];
-    if (!this.active || !log.open()) return undefined;
+    if (!this.isActive || !log.open()) return undefined;
     this.shared.add(log);
     return log;
   }
@@ -107,7 +107,7 @@ class Streams {
       configurable: true,
       get: () => this.overrides[name] ?? ours,
       set: (value) => {
-        if (this.active) {
+        if (this.isActive) {
           this.overrides[name] = value === ours ? undefined : value;
           return;
         }

@@ -80,7 +80,7 @@ class Kernel:
         results = present.Results(self.notebook, self.output)
         self.results = results
         error = None
-        self.starts = self.listens = False
+        self.has_started = self.has_listened = False
         self.output.begin(spec["files"], spec["cap_bytes"], spec["tail_bytes"])
         try:
             self.output.install_streams()
@@ -90,15 +90,15 @@ class Kernel:
             _, error = present.attempt(self.cell, spec["code"])
             _, second = present.attempt(results.open_figures)
             error = error or second
-            if self.output.forked:
+            if self.output.is_forked:
                 self.end_child(error)
         finally:
             sys.displayhook, self.shell.display_pub = saved
             self.output.install_streams()
         document = {"sandbox_mcp_run": 1, "run": spec["run"], **self.output.end(), "results": results.finish()}
-        if self.listens:
+        if self.has_listened:
             document["serves"] = "itself"
-        elif self.starts and _has_children():
+        elif self.has_started and _has_children():
             document["serves"] = "child"
         document["error"], document["exit"] = None, None
         if error is not None and not isinstance(error, SystemExit):
@@ -205,16 +205,16 @@ class Kernel:
 
     def on_interrupt(self, _signal, frame):
         """Raises KeyboardInterrupt in the user's code, but not during a write, and never in our own code."""
-        if self.output.forked:
+        if self.output.is_forked:
             raise KeyboardInterrupt
-        if not self.output.active:
+        if not self.output.is_active:
             return
         while frame is not None:
             kind = self.frames.get(frame.f_code)
             if kind == "user":
                 raise KeyboardInterrupt
             if kind == "wait":
-                self.output.interrupted = True
+                self.output.is_interrupted = True
             if kind:
                 return
             frame = frame.f_back
@@ -235,7 +235,7 @@ class Kernel:
         def waitpid(pid, options):
             """Reads a child's output before Python prints anything after the child's end."""
             found = wait(pid, options)
-            if not self.output.forked:
+            if not self.output.is_forked:
                 with self.output.lock:
                     self.output.drain()
             return found
@@ -248,8 +248,8 @@ class Kernel:
             self.real_exit(status)
 
         os._exit = leave
-        self.watch(subprocess.Popen, "_execute_child", "starts")
-        self.watch(socket.socket, "listen", "listens")
+        self.watch(subprocess.Popen, "_execute_child", "has_started")
+        self.watch(socket.socket, "listen", "has_listened")
         builtins.exit = builtins.quit = _leave
         self.notebook.install()
         terminal.install(self.output.no_input)
@@ -279,7 +279,7 @@ class Kernel:
 
     @property
     def is_showing(self):
-        return self.output.active and not self.output.forked
+        return self.output.is_active and not self.output.is_forked
 
     def show_figures(self):
         if self.is_showing:

@@ -36,16 +36,16 @@ class Output:
     def __init__(self):
         self.lock = threading.RLock()
         self.logs = self.logs_between_runs()
-        self.active = self.forked = False
+        self.is_active = self.is_forked = False
         # Whether the next output clears earlier output.
         self.is_stale = False
-        self.interrupted = False
+        self.is_interrupted = False
         self.started = 0.0
         self.main = threading.get_ident()
         self.out, self.err, self.no_input = Stream(self, 0), Stream(self, 1), NoInput()
         self.pipes = [os.pipe(), os.pipe()]
         self.waker = os.pipe()
-        self.asleep = False
+        self.is_asleep = False
         for index, (reader, writer) in enumerate(self.pipes):
             os.set_blocking(reader, False)
             try:
@@ -88,24 +88,24 @@ class Output:
                     log.add(bytes(before.head))
                 if before.dropped:
                     log.add(f"\n[... {before.dropped} more bytes printed between two runs were not kept ...]\n")
-            self.interrupted = self.is_stale = False
+            self.is_interrupted = self.is_stale = False
             self.started = time.monotonic()
-            self.active = True
-        if self.asleep:
+            self.is_active = True
+        if self.is_asleep:
             self.wake()
 
     def end(self):
         """Ends the run. Returns its summary: {spilled, stdout: {...}, stderr: {...}}."""
         with self.lock:
             self.drain()
-            done, self.logs, self.active = self.logs, self.logs_between_runs(), False
+            done, self.logs, self.is_active = self.logs, self.logs_between_runs(), False
         out, err = (log.end() for log in done)
         spilled = not all("text" in one or "data" in one for one in (out, err))
         return {"spilled": spilled, "stdout": out, "stderr": err}
 
     def clear(self, wait=False):
         """Marks earlier output as cleared. @param wait whether to clear it only at the next output"""
-        if self.forked:
+        if self.is_forked:
             return
         with self.lock:
             self.drain()
@@ -128,14 +128,14 @@ class Output:
         self.logs[index].is_clear = False
 
     def write(self, index, piece):
-        if self.forked:
+        if self.is_forked:
             self.write_through(index, piece)
             return
         if piece:
             with self.lock:
                 self.add(index, piece)
-        if self.interrupted and threading.get_ident() == self.main:
-            self.interrupted = False
+        if self.is_interrupted and threading.get_ident() == self.main:
+            self.is_interrupted = False
             raise KeyboardInterrupt
 
     @staticmethod
@@ -164,7 +164,7 @@ class Output:
 
     def tick(self):
         with self.lock:
-            if self.active and time.monotonic() - self.started >= LIVE_AFTER_S:
+            if self.is_active and time.monotonic() - self.started >= LIVE_AFTER_S:
                 for log in self.logs:
                     log.flush(live=True)
 
@@ -175,10 +175,10 @@ class Output:
         idle = 0
         while True:
             # Between runs the ticks stop after a while. The next run or output wakes this thread.
-            self.asleep = not self.active and idle > IDLE_TICKS
-            tick = TICK_S if self.active else IDLE_TICK_S
-            events = poll.poll(None if self.asleep else tick * 1000)
-            idle = 0 if self.active or events else idle + 1
+            self.is_asleep = not self.is_active and idle > IDLE_TICKS
+            tick = TICK_S if self.is_active else IDLE_TICK_S
+            events = poll.poll(None if self.is_asleep else tick * 1000)
+            idle = 0 if self.is_active or events else idle + 1
             if any(fd == self.waker[0] for fd, _ in events):
                 os.read(self.waker[0], 4096)
             if events:
@@ -194,17 +194,17 @@ class Output:
 
     def flush_now(self):
         """Writes everything to the files when the program flushes its output, because its process may end next."""
-        if self.forked:
+        if self.is_forked:
             return
         with self.lock:
-            if self.active:
+            if self.is_active:
                 self.drain()
                 for log in self.logs:
                     log.flush(live=True)
 
     def after_fork(self):
         self.lock = threading.RLock()
-        self.forked = True
+        self.is_forked = True
 
 
 class _Sys:

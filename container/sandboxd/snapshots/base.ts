@@ -99,7 +99,7 @@ function identity(list: string): string {
 
 export function listBase(root: string): string {
   const { dev } = lstatSync(root, { bigint: true });
-  const devices = { dev, ofFiles: true };
+  const devices = { dev, hasOneDevice: true };
   const list: string[] = [];
   const directories = [""];
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {

@@ -30,12 +30,12 @@ export function isFound(entry: ScannedEntry): entry is FoundFile {
 }
 
 /**
- * The device of the scanned file system. `ofFiles`: whether its files report this device, and not only its directories: see
+ * The device of the scanned file system. `hasOneDevice`: whether its files report this device, and not only its directories: see
  * `hasOneDevice` in scan.ts.
  */
 interface Devices {
   dev: bigint;
-  ofFiles: boolean;
+  hasOneDevice: boolean;
 }
 
 export function isGoneError(error: unknown): boolean {
@@ -52,11 +52,15 @@ export function namesIn(root: string, directory: string): string[] | undefined {
 }
 
 /** Returns the entry of a path; undefined if nothing is there, or if it is a mount point. */
-export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices): ScannedEntry | undefined {
+export function scanEntry(
+  root: string,
+  path: string,
+  { dev, hasOneDevice }: Devices,
+): ScannedEntry | undefined {
   const pathBytes = bytesOf(root, path);
   try {
     const stats = lstatSync(pathBytes, { bigint: true });
-    if (stats.dev !== dev && (ofFiles || stats.isDirectory())) return undefined;
+    if (stats.dev !== dev && (hasOneDevice || stats.isDirectory())) return undefined;
     const common = {
       path,
       mode: Number(stats.mode & 0o7777n),

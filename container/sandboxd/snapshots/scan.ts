@@ -27,7 +27,7 @@ export class Scanner {
   readonly #root: string;
   readonly #base: () => Base;
   readonly #from: string;
-  #ofFiles: boolean | undefined;
+  #hasOneDevice: boolean | undefined;
   #known = new Map<string, KnownDirectory>();
 
   constructor(root: string, base: () => Base, from = "") {
@@ -49,8 +49,8 @@ export class Scanner {
     const stats = lstatSync(join(this.#root, this.#from), { bigint: true, throwIfNoEntry: false });
     if (stats === undefined) return entries;
     const { dev } = stats;
-    this.#ofFiles ??= this.#from !== "" || hasOneDevice(this.#root, dev);
-    const devices = { dev, ofFiles: this.#ofFiles };
+    this.#hasOneDevice ??= this.#from !== "" || hasOneDevice(this.#root, dev);
+    const devices = { dev, hasOneDevice: this.#hasOneDevice };
     const base = this.#base();
     const now = BigInt(Date.now()) * 1_000_000n;
     const known = new Map<string, KnownDirectory>();
@@ -153,7 +153,7 @@ export async function scanNamed(
   signal: AbortSignal,
 ): Promise<ScannedEntry[]> {
   const { dev } = lstatSync(root, { bigint: true });
-  const devices = { dev, ofFiles: true };
+  const devices = { dev, hasOneDevice: true };
   const below = await new Scanner(root, () => new Base(""), from).changes(signal);
   const ofWord = below.filter(({ path }) => path.includes(word));
   const all = new Map(ofWord.map((entry) => [entry.path, entry]));

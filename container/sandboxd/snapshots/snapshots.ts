@@ -44,14 +44,14 @@ export class Snapshots {
   #isOfState = true;
   #restoring: Promise<unknown> = Promise.resolve();
   /** Aborted when the next save or restore begins, because the actor that requested the earlier one may be gone. */
-  #turn = new AbortController();
+  #current = new AbortController();
 
   readonly #handlers: Handlers<SnapshotRequests> = {
     "GET /snapshot": async () => ({ ...this.#state.mark(), isEmpty: isEmpty(WORKSPACE) }),
     "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
     "POST /snapshot": (_call, { json }) => this.#plan(json),
     "GET /snapshot/pack": async ({ id }, { begin }) => {
-      const pack = this.#requireSave(id).pack(this.#turn.signal);
+      const pack = this.#requireSave(id).pack(this.#current.signal);
       await pipeline(Readable.from(pack, { objectMode: true }), begin({}));
     },
     "GET /snapshot/manifest": async ({ id }, { begin }) => {
@@ -89,14 +89,14 @@ export class Snapshots {
 
   /** Cancels the work of earlier requests, and resolves when none of it is running. */
   async #cancelEarlier(): Promise<AbortSignal> {
-    this.#turn.abort();
-    const turn = (this.#turn = new AbortController());
+    this.#current.abort();
+    const current = (this.#current = new AbortController());
     this.#save = undefined;
     this.#restore?.abandon();
     this.#restore = undefined;
     await this.#restoring;
-    turn.signal.throwIfAborted();
-    return turn.signal;
+    current.signal.throwIfAborted();
+    return current.signal;
   }
 
   /** The next save or restore cancels the step, and waits for its end. @param request closed if the step is cancelled */
@@ -179,7 +179,7 @@ export class Snapshots {
       if (this.#isRestored(id)) return {};
       throw new FileError({ problem: "missing" });
     }
-    const { signal } = this.#turn;
+    const { signal } = this.#current;
     // An interrupted restore starts again.
     this.#restore = undefined;
     return await this.#runRestoreStep(request, signal, async () => {

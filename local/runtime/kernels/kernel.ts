@@ -19,7 +19,7 @@ interface Origin {
 
 const START_TIMEOUT_MS = 60_000;
 /** How imprecise the times of files may be, in milliseconds. */
-const TICK_MS = 10;
+const FILE_TIME_ERROR_MS = 10;
 
 /** The environment variable with the script's path. On the command line, a user's `pkill -f /opt` would match the path. */
 const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
@@ -126,7 +126,7 @@ export class Kernel {
     // Compares the status change time, because a restore sets the modification time. Linux's clock for files may be late by a tick.
     return packages.every((path) => {
       const changedAt = statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0;
-      return changedAt < startedAt - TICK_MS;
+      return changedAt < startedAt - FILE_TIME_ERROR_MS;
     });
   }
 

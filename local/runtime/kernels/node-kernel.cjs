@@ -46,7 +46,7 @@ globalThis[TAKE] = (value) => {
 context[TAKE] = globalThis[TAKE];
 
 /** The value that the inspector describes. To get an object, a function is called in the context, and passes the object to TAKE. */
-function valueOf(remote) {
+function readValue(remote) {
   if (!remote.objectId) {
     if (remote.type === "undefined") return undefined;
     if (remote.unserializableValue === undefined) return remote.value;
@@ -69,9 +69,9 @@ function evaluate(code) {
       { expression: code, replMode: true, awaitPromise: true, contextId, objectGroup: "run" },
       (error, reply) => {
         if (error) return reject(error);
-        if (reply.exceptionDetails) return reject(valueOf(reply.exceptionDetails.exception));
+        if (reply.exceptionDetails) return reject(readValue(reply.exceptionDetails.exception));
         // If the last value is a promise, `resolve` also waits for that promise.
-        resolve(valueOf(reply.result));
+        resolve(readValue(reply.result));
       },
     );
   }).finally(() => session.post("Runtime.releaseObjectGroup", { objectGroup: "run" }));

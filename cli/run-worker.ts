@@ -48,7 +48,7 @@ export interface RunningWorker {
 /** The engine's socket in the state directory. Tests and measurements use a port instead. */
 export const ENGINE_SOCKET = "engine.sock";
 
-/** If workerd ends more often, a new one will end too. */
+/** If workerd ends more than MAX_RESTARTS times within RESTARTS_MS, the server ends, because the next workerd would end too. */
 const MAX_RESTARTS = 5;
 const RESTARTS_MS = 600_000;
 

@@ -19,7 +19,7 @@ export class Sandbox extends ProductionSandbox {
   }
 }
 
-// A class of production that this module does not export does not compile.
+// The compiler reports a class of production that this module does not export.
 void ({ Account, Attempts, ContainerProxy, Sandbox, default: production } satisfies typeof Production);
 
 let isStopping = false;

@@ -30,6 +30,10 @@ const fresh = new Set<string>();
 
 let lastSize: Size | undefined;
 
+/**
+ * The size of the next terminal: the size of the last one, or an estimate. A terminal takes 60 % of the window's height. A character
+ * is about 7.85 pixels wide and 20 high, and 110 pixels of the width are margins.
+ */
 export function likelySize(): Size {
   const width = document.querySelector("main")?.clientWidth ?? 800;
   const guess = { rows: Math.floor((innerHeight * 0.6) / 20), columns: Math.floor((width - 110) / 7.85) };
@@ -79,7 +83,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
         },
       );
     }
-    /** The program must redraw its screen, because earlier output is incomplete. */
+    /** Whether the program must redraw its screen, because earlier output is incomplete. */
     let needsRedraw = false;
     const sizeNow = () => {
       const size = screen.current?.size ?? likelySize();
@@ -134,7 +138,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
       /** How many bytes the program printed before this screen opened; undefined until the first page of output. */
       let past = fresh.delete(id) ? 0 : undefined;
-      /** The next output may begin in the middle of a line. */
+      /** Whether the next output may begin in the middle of a line. */
       let isCut = false;
       /** Whether earlier output is incomplete. */
       let isPastCut = false;

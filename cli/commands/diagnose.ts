@@ -109,7 +109,7 @@ async function serverState(options: ServerOptions): Promise<object> {
   }
 }
 
-/** The bundle without the known secrets, if they have at least eight characters. @param given the value of --token */
+/** Returns the bundle without the known secrets of at least eight characters. @param given the value of --token */
 function redact(bundle: object, given: string | undefined): object {
   const fileVariables = readVariablesFile(VARIABLES_FILE);
   const names = [...HIDDEN_VARIABLES, "SANDBOX_MCP_TOKEN"];

@@ -80,6 +80,7 @@ export const downloadBroke = (remote: string, error: unknown) =>
   unavailable(`The download of ${remote} broke off: ${messageOf(error)}`);
 export const notDirectory = (remote: string) =>
   usage(`${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
+export const notLocalDirectory = (path: string) => `${path} is not a directory.`;
 export const noLocalFile = (path: string) => unavailable(`There is no file ${path} on this machine.`);
 export const notFile = (path: string) =>
   usage(
@@ -165,8 +166,6 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
 }
 
 // verify: reasons, as clauses
-
-export const notLocalDirectory = (path: string) => `${path} is not a directory.`;
 
 export const VERIFY = {
   task: "Answer with the word ready and nothing else. Use no tools.",

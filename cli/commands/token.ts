@@ -70,8 +70,8 @@ const hash = dataCommand("hash", "read a token from standard input and print its
 const endAfter = (hours: number) =>
   new Date(Date.now() + hours * 3_600_000).toISOString().replace(/\.\d+Z$/, "Z");
 
-/** A year: the longest that the previous token may stay valid. */
-const MAX_HOURS = 8784;
+/** A leap year: the longest that the previous token may stay valid. */
+const MAX_HOURS = 366 * 24;
 
 const rotate = dataCommand(
   "rotate",

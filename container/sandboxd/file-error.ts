@@ -1,4 +1,4 @@
-/** Why a file request failed, in the protocol's terms. */
+/** Why a file request failed, in the protocol's terms; and functions for errors of all kinds. */
 import type { FileFailure } from "./shapes.ts";
 
 export class FileError extends Error {

@@ -4,6 +4,7 @@ import { pipeline } from "node:stream/promises";
 import { Busboy } from "@fastify/busboy";
 import { FileError } from "./file-error.ts";
 
+/** How many bytes a form may have besides its file. */
 export const FORM_BYTES = 1024 * 1024;
 const FIELD_BYTES = 1024;
 const MAX_PARTS = 1000;

@@ -18,7 +18,7 @@ interface Listening {
 /** Known sockets by number. A socket's owner is looked up once, because the search scans all processes. */
 let known = new Map<string, Listening>();
 let scannedAt = Number.NEGATIVE_INFINITY;
-/** How long after a run's end, in milliseconds, even short runs look for ports of that run's background processes. */
+/** For this long after a run's end, in milliseconds, later short runs also scan for the ports of its background processes. */
 const LATE_PORTS_WAIT_MS = 60_000;
 const MAX_LATE_RUNS = 16;
 

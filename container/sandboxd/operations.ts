@@ -124,6 +124,7 @@ const CALL_MS = 40_000;
 const IMAGE_MS = 30_000;
 /** The time limit for scanning a task's changes, in milliseconds: a workspace can be large. */
 const CHANGES_MS = 600_000;
+/** The depth of a recursive listing. */
 export const ANY_DEPTH = 1000;
 const smallCall = { up: "none", down: "none", maxBytes: SMALL_RESPONSE_BYTES, timeoutMs: CALL_MS } as const;
 const reads = { scope: "sandbox:read", changesState: false, confined: false, withoutReading: false } as const;

@@ -48,6 +48,7 @@ export const PIECE_BYTES = 256 * 1024;
  * everything.
  */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
+/** The longest event that the actor accepts. */
 export const EVENT_CHARS = 16 * 1024;
 /** How many bytes callers see of a stream's beginning and end. sandboxd sends the last bytes even if the log is full. */
 export const SHOWN_END_BYTES = 16 * 1024;

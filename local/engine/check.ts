@@ -51,6 +51,7 @@ export async function checkBubblewrap(path = systemPath()): Promise<Check> {
   return explain(problem);
 }
 
+/** Makes a sandbox. @returns the reason if that fails, else undefined */
 async function tryBubblewrap(
   run: Run,
   dropsRoot: boolean,

@@ -39,7 +39,7 @@ export class RepliesInFlight {
   }
 }
 
-/** The data that the Worker stores until the sandbox has responded to a request and has released all its callbacks. */
+/** The data that the Worker stores until the sandbox has responded to a request and has released all the request's callbacks. */
 interface Stored {
   size: number;
   /** How many of these are not released: the request and each of its callbacks. */

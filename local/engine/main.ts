@@ -20,7 +20,7 @@ async function end(status: number): Promise<void> {
   process.exit(status);
 }
 
-/** So that a sandbox cannot fill the log. */
+/** Limits how many errors are logged, so that a sandbox cannot fill the log. */
 const logged = new Pace({ burst: 20, perSecond: 0.1 });
 
 /** An error that no code expected belongs to one connection. Ending the engine would end every sandbox. */

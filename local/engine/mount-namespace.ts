@@ -45,9 +45,9 @@ export class MountNamespace {
   }
 
   /**
-   * Opens the namespace, or a new one if a package manager has replaced a file since. The old namespace still shows the removed
-   * file, which cannot be mounted in a sandbox. @throws Error if the namespace cannot be created, or a directory's owner cannot
-   * be mapped
+   * Opens the namespace, or a new one if a package manager has replaced one of its files. The old namespace still shows the
+   * removed file, which cannot be mounted in a sandbox.
+   * @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
   async open(mounts: Mount[], { root, directoryMaps }: HostIDs) {
     // The namespace has the directories of all sandboxes, so that sandboxes with different directories can share it.

@@ -32,6 +32,7 @@ interface Buffered {
 /** The bytes in the previews of all sandboxes of an owner. */
 const previewBytes = sharedByOwner((): Buffered => ({ bytes: 0 }));
 const handshakeMs = 60_000;
+/** How long to pause, in milliseconds, while too many results wait in the Worker. */
 const fullMs = 10;
 /** How many bytes may arrive at once, and per second after that. A page of a development server has fewer bytes. */
 const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };

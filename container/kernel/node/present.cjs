@@ -5,7 +5,7 @@ const { mapPlaces } = require("./typescript.cjs");
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
 const MARKUP_CHARS = 256 * 1024;
-// Limits of one output. All outputs of a run together may have TOTAL_BYTES.
+// Limits of one output. A run may have RESULTS outputs, which may have TOTAL_BYTES together.
 const IMAGE_BYTES = 6 * 1024 * 1024;
 const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;

@@ -30,7 +30,7 @@ class Log:
         """@param path the file's path; without one everything is kept in memory"""
         self.cap, self.tail_bytes, self.path = cap, tail_bytes, path
         self.pending, self.chars = [], 0
-        # The kept bytes; with a file at most MEMORY_BYTES.
+        # The kept bytes. Once there is a file, bytes beyond MEMORY_BYTES are only in the file.
         self.head, self.file = bytearray(), None
         self.kept = self.dropped = 0
         self.tail = b""

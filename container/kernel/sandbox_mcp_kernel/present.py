@@ -14,7 +14,7 @@ import weakref
 TEXT_CHARS = 32 * 1024
 NOTE_CHARS = 128
 MARKUP_CHARS = 256 * 1024
-# Limits of one output. All outputs of a run together may have TOTAL_BYTES.
+# Limits of one output. A run may have RESULTS outputs, which may have TOTAL_BYTES together.
 IMAGE_BYTES = 6 * 1024 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100

@@ -32,7 +32,7 @@ const planCallSchema = z.object({
   isArchive: z.optional(z.boolean()),
   /** If set, the save contains the files below `below` in the home directory whose path contains `id`, instead of the state. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
-  /** Whether to check every file of the image, too, as before a stop. Otherwise a scan does so only every few minutes. */
+  /** Whether to check every file of the image, too, as before a stop. Otherwise a scan does so only every two minutes. */
   isThorough: z.optional(z.boolean()),
   /** Whether the actor knows of no changes. If no process was active since the last scan either, nothing is scanned. */
   isAtRest: z.optional(z.boolean()),

@@ -1,10 +1,11 @@
 /** Processes and their memory, from /proc. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { procStat, procText } from "../container/sandboxd/proc-stat.ts";
 
 export function children(pid: number): number[] {
   return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name) && parentOf(name) === pid)
-    .map(Number);
+    .map(Number)
+    .filter((child) => child > 0 && Number(procStat(child)?.[1]) === pid);
 }
 
 /** The ids of a process's descendants, only those whose command line matches. */
@@ -46,7 +47,7 @@ export function peakMiB(pid: number): number {
 
 /** The memory of a process, in MiB, with a proportional part of shared pages. 0 if the process has ended. */
 export function pssMiB(pid: number): number {
-  return Number(/^Pss:\s+(\d+)/m.exec(readProc(String(pid), "smaps_rollup"))?.[1] ?? 0) / 1024;
+  return Number(/^Pss:\s+(\d+)/m.exec(procText(`/proc/${pid}/smaps_rollup`))?.[1] ?? 0) / 1024;
 }
 
 export function resetPeak(pid: number): void {
@@ -60,21 +61,7 @@ export async function peaks(pids: readonly number[], work: () => Promise<void>):
   return pids.map(peakMiB);
 }
 
-function parentOf(pid: string): number | undefined {
-  const stat = readProc(pid, "stat");
-  const parent = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1];
-  return parent === undefined ? undefined : Number(parent);
-}
-
 /** The arguments with a space after each; empty for a process that has ended. */
 export function commandLine(pid: number): string {
-  return readProc(String(pid), "cmdline").replaceAll("\0", " ");
-}
-
-function readProc(pid: string, file: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/${file}`, "utf8");
-  } catch {
-    return "";
-  }
+  return procText(`/proc/${pid}/cmdline`).replaceAll("\0", " ");
 }

@@ -3,7 +3,9 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { accessSync, chmodSync, constants, existsSync, statfsSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
+import { prepareAgent } from "../local/engine/agent-packages.ts";
 import { printable } from "../local/engine/printable.ts";
+import { findToolchain } from "../local/engine/toolchain.ts";
 import { makeDirectories } from "./make-directories.ts";
 import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine-process.ts";
@@ -11,7 +13,6 @@ import { EXIT, type ExitName, ONE_CTRL_C_MS, UserError } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
 import { type Mounts, readComponents, readMounts, removeMounts, writableMountOf } from "./mount-option.ts";
 import { readOptions, USAGE } from "./options.ts";
-import { agentsDirectory, fetchAgents } from "./fetch-agents.ts";
 import { watchNPM } from "./parents.ts";
 import { PACKAGE_PROGRAM, defaultStateDir, isPackaged, root, variablesFile } from "./program-files.ts";
 import { requireBubblewrap, requireLinux, requirePlaces } from "./requirements.ts";
@@ -104,8 +105,8 @@ async function start(): Promise<void> {
   }
   // Without isolation there is no proxy to add the credentials of git hosts.
   if (options.isolation === "none") values.GIT_SIGN_IN = "off";
-  const agents = agentsDirectory(process.env, stateDir);
-  if (options.agents) await fetchAgents(agents, print);
+  const agents = agentsDirectory(stateDir);
+  if (options.agents) await fetchAgents(agents);
   const settingUp = setUpPython(options.python, stateDir, print).then((found) => (python = found));
   const secret = randomBytes(32).toString("base64url");
   const socket = join(stateDir, ENGINE_SOCKET);
@@ -179,6 +180,29 @@ async function start(): Promise<void> {
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap")
     void python?.complete((executable) => engine?.usePython(executable));
+}
+
+/**
+ * The directory of the coding agents for local sandboxes. All servers of a clone or user share it, because agents are large. If it
+ * is not writable, the server's own directory is used.
+ */
+function agentsDirectory(stateDir: string): string {
+  const shared = join(defaultStateDir(process.env), "agents");
+  try {
+    makeDirectories(shared, 0o755);
+    return shared;
+  } catch {
+    return join(stateDir, "agents");
+  }
+}
+
+/** @throws {UserError} that says what to do */
+async function fetchAgents(agents: string): Promise<void> {
+  try {
+    print(texts.agentReady(await prepareAgent("claude-code", await findToolchain(null), agents, print)));
+  } catch (error) {
+    throw texts.agentNotReady(error);
+  }
 }
 
 /** Makes this process use no programs, modules or settings in directories to which a sandbox can write. */

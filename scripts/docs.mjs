@@ -6,27 +6,32 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/client";
 import { InMemoryTransport } from "@modelcontextprotocol/server";
+import { skillEntry } from "@modelcontextprotocol/server/ext/skills";
 import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify } from "jsonc-parser";
 import { dirname, join } from "node:path";
 import { brokenThings } from "./broken-things.ts";
-import { limitsTable } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
+import { MAX_BODY_BYTES } from "../src/server/body.ts";
+import { MAX_UPLOAD_BYTES } from "../src/server/file-response.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { METHOD_KEYS } from "../src/auth/oauth-store.ts";
 import { clientLines } from "../src/server/client-lines.ts";
 import { LANGUAGES, TRAITS } from "../src/shared/languages.ts";
+import { MAX_HOSTS } from "../src/shared/network-policy.ts";
 import { PRINCIPAL_IDS, SCOPES, SIGN_IN_DOCS } from "../src/shared/principal.ts";
 import { listedRun } from "../src/shared/run-listing.ts";
+import { MAX_RUN_SECONDS } from "../src/shared/run-seconds.ts";
 import { TOOL_SETS } from "../src/shared/tool-sets.ts";
 import { GROUPS, VARIABLES, variables } from "../src/shared/variables.ts";
 import { WAIT_SECONDS } from "../src/shared/wait.ts";
+import { DIFF_BYTES, MAX_FILES } from "../src/runs/task-detail.ts";
 import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
 import { SANDBOX_SCHEMA } from "../src/storage/sandbox-schema.ts";
+import { MAX_IN_FLIGHT, MAX_REQUESTS } from "../src/tasks/budget.ts";
 import { tools } from "../src/tools/index.ts";
 import { endLines } from "../src/tools/run-summary.ts";
-import { publishedSkills } from "./skills.ts";
 import { toolTypes } from "./tool-types.ts";
 import { root } from "../cli/program-files.ts";
 
@@ -66,6 +71,44 @@ async function listTools() {
   await client.close();
   return definitions;
 }
+
+/**
+ * The skills of plugin/skills as the server publishes them. Each skill is one file, because the server serves only SKILL.md.
+ * Throws if a skill breaks a rule of the specification.
+ */
+async function publishedSkills() {
+  const folder = join(root, "plugin/skills");
+  const published = await Promise.all(
+    readdirSync(folder)
+      .toSorted()
+      .map(async (name) => {
+        const files = readdirSync(join(folder, name));
+        if (files.join() !== "SKILL.md") throw new Error(`${name}: the server serves SKILL.md only`);
+        const text = readFileSync(join(folder, name, "SKILL.md"), "utf8");
+        return { skill: await skillEntry(name, { "SKILL.md": text }), text };
+      }),
+  );
+  return `${JSON.stringify(published, null, 2)}\n`;
+}
+
+const count = (value) => value.toLocaleString("en-US");
+
+function inUnits(bytes) {
+  const power = Math.min(Math.floor(Math.log2(bytes) / 10), 3);
+  return `${count(bytes / 1024 ** power)} ${["bytes", "KiB", "MiB", "GiB"][power]}`;
+}
+
+/** The rows of docs/reference/limits.md. */
+const LIMITS = [
+  ["time of one run (`timeout_seconds`)", `${count(MAX_RUN_SECONDS)} s`, "[runs](runs.md)"],
+  ["body of one MCP request", inUnits(MAX_BODY_BYTES), "[tools](tools.md#write_file)"],
+  ["one uploaded file", inUnits(MAX_UPLOAD_BYTES), "[files](files.md#links)"],
+  ["hosts in `allow_hosts`", count(MAX_HOSTS), "[network](network.md#the-list)"],
+  ["requests of one task to its model", count(MAX_REQUESTS), "[tasks](tasks.md#limits)"],
+  ["requests of one task to its model at once", count(MAX_IN_FLIGHT), "[tasks](tasks.md#limits)"],
+  ["changed files in a task's record", count(MAX_FILES), "[tasks](tasks.md#from-start-to-end)"],
+  ["diff in a task's result", inUnits(DIFF_BYTES), "[tasks](tasks.md#from-start-to-end)"],
+];
 
 function sortKeys(value) {
   if (Array.isArray(value)) return value.map(sortKeys);
@@ -143,7 +186,8 @@ const sets = Object.entries(TOOL_SETS).map(
 );
 fill("docs/reference/tools.md", "sets", `| set | tools |\n| --- | --- |\n${sets.join("\n")}`);
 fill("docs/reference/cli.md", "commands", commandReference());
-fill("docs/reference/limits.md", "limits", limitsTable());
+const limits = LIMITS.map((row) => `| ${row.join(" | ")} |`).join("\n");
+fill("docs/reference/limits.md", "limits", `| limit | value | page |\n| --- | --: | --- |\n${limits}`);
 
 function schemaTable({ tables, keys }) {
   const rows = (prefix, all) =>

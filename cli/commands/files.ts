@@ -17,11 +17,6 @@ import { userPath, serverAddress } from "../server-address.ts";
 import * as texts from "./texts.ts";
 import { unwritable, wrongSandboxName } from "../texts.ts";
 
-/** An absolute path, as a shell in /workspace would resolve it, but without following symbolic links. */
-function absolute(path: string): string {
-  return posix.resolve("/workspace", path);
-}
-
 /** @throws {CommandError} for an invalid sandbox name */
 export function fileAddress(sandbox: string, path: string): string {
   if (!SANDBOX_NAME.test(sandbox)) throw wrongSandboxName("--sandbox", sandbox);
@@ -76,7 +71,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     if (response.body === null) throw texts.noContent(remote);
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
-    const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
+    const name = (basename(posix.resolve("/workspace", remote)) || "root") + (isDirectory ? ".tar.gz" : "");
     // If the local directory is mounted in a sandbox, code there may have put a link at this path. It is not followed.
     const to = local === undefined ? userPath(name) : destination(userPath(local), name);
     if (!force && lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw texts.fileExists(to);

@@ -31,7 +31,7 @@ export const shell = bridgeCommand(
   .action(async (command, { sandbox, cwd, timeout, attach, ...options }) => {
     if (!process.stdin.isTTY || !process.stdout.isTTY) throw noTerminal(sandbox);
     const server = await Server.connect(serverAddress(options), "raw");
-    const begun =
+    const { id, notice } =
       attach === undefined
         ? toFollowedRun(
             await server.call("run_command", {
@@ -46,7 +46,6 @@ export const shell = bridgeCommand(
             }),
           ).run
         : { id: attach, notice: undefined };
-    const { id, notice } = begun;
     if (notice) note(notice);
     note(DETACH_HINT);
     try {

@@ -44,7 +44,7 @@ async function run(spec) {
   let error = null;
   try {
     const value = await evaluator.run(spec.code, spec.language);
-    results.value(value);
+    if (value !== undefined) results.display(value);
   } catch (thrown) {
     if (thrown instanceof ExitRequest) exitCode = thrown.code;
     if (!(thrown instanceof ExitRequest && thrown.code === 0)) error = describe(thrown, evaluator.sources);

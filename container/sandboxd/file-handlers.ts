@@ -30,7 +30,7 @@ export class FileHandlers {
     "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
     "GET /work": async () => workSinceLastCall(),
     "POST /changes": async (call, { response }) => ({
-      changes: await findChanges(call, abortOnClose(response, SCAN_MS)),
+      changes: await findChanges(call, abortOnClose(response, fileRequests.changes.timeoutMs)),
     }),
     "POST /image": sendSmaller,
   };
@@ -65,8 +65,6 @@ export class FileHandlers {
     );
   }
 }
-
-const SCAN_MS = 600_000;
 
 async function sendRange(
   { path, offset, limit }: Call<FileRequests["read"]>,

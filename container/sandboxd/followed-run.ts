@@ -88,10 +88,6 @@ export abstract class FollowedRun {
     this.#listener.onEvent(end);
   }
 
-  protected report(event: Event): void {
-    this.#listener?.onEvent(event);
-  }
-
   /** Reports the ports of the run's programs, from a scan at most `ageMs` old, if they have changed. */
   protected checkPorts(ageMs: number): void {
     const ports = portsOf(this.id, ageMs);
@@ -102,7 +98,7 @@ export abstract class FollowedRun {
 
   #reportPorts(): void {
     this.#hasReportedPorts = true;
-    this.report({ type: "listening", id: this.id, ports: this.ports });
+    this.#listener?.onEvent({ type: "listening", id: this.id, ports: this.ports });
   }
 
   protected after(ms: number, work: () => void): void {

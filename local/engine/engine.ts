@@ -71,7 +71,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const authority =
     options.authority === undefined ? undefined : await CertificateAuthority.open(options.authority);
   const registries = hostRegistries();
-  const toolchain: Toolchain = await findToolchain(options.python);
+  const toolchain = await findToolchain(options.python);
   const files = join(directory, "files");
   const generated = await writeFiles(files, sandboxFiles(trustedFiles(hostPEM, authority?.pem), registries));
   let pythons = 0;

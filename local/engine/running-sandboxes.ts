@@ -44,11 +44,11 @@ export class SandboxRegistry {
   }
 
   findByActor(actor: string): EngineSandbox | undefined {
-    return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
+    return this.list().find((sandbox) => sandbox.actor === actor);
   }
 
   listActors(): string[] {
-    return [...this.#alive.values()].flatMap(({ actor }) => actor ?? []);
+    return this.list().flatMap(({ actor }) => actor ?? []);
   }
 
   /** Resolves when the sandbox has ended; undefined for an unknown id. */
@@ -107,7 +107,7 @@ export class SandboxRegistry {
   async close(): Promise<void> {
     this.#isClosed = true;
     await Promise.allSettled([...this.#starting.values(), this.#prepared.close()]);
-    await Promise.all([...this.#alive.values()].map(async (sandbox) => await sandbox.destroy()));
+    await Promise.all(this.list().map(async (sandbox) => await sandbox.destroy()));
   }
 
   #remember(id: string, report: ExitReport): void {

@@ -66,10 +66,6 @@ class Results {
     this.omitted = 0;
   }
 
-  value(value) {
-    if (value !== undefined) this.display(value);
-  }
-
   display(value) {
     let data;
     try {

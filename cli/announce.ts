@@ -15,7 +15,7 @@ interface Announcement {
   url: string;
   token: string;
   tokenSource: Variables["tokenSource"];
-  /** The path of .dev.vars, which `npm start` writes in the package's directory. */
+  /** The path of .dev.vars, where `npm start` stores a token that it generated. */
   file: string;
   /** Whether client configurations contain the token. True only on the user's own terminal, because others may read a log. */
   showsToken: boolean;

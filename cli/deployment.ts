@@ -56,7 +56,7 @@ export class Deployment {
 
   /** @throws {CommandError} with what to do if a step fails */
   async run(): Promise<void> {
-    // Ctrl-C must not leave the secrets in a file. wrangler gets the terminal's Ctrl-C itself.
+    // A signal must not leave the secrets in a file. The terminal's Ctrl-C reaches wrangler too, other signals do not.
     const stop = (signal: NodeJS.Signals) => {
       this.#child?.kill(signal);
       rmSync(this.#scratch, { recursive: true, force: true });

@@ -74,7 +74,7 @@ const session = (kinds: ("run" | "write")[], calls: number, minutes: number) => 
 const use = { sessions: 0, minutes: 0, runs: 0, writes: 0 };
 /** Uses five sandboxes at random. */
 async function useAtRandom(call: Call): Promise<void> {
-  const sandbox = async (index: number) => {
+  const useSandbox = async (index: number) => {
     use.sessions++;
     const since = Date.now();
     for (let left = 10 + Math.random() * 10; left > 0; left--) {
@@ -85,7 +85,7 @@ async function useAtRandom(call: Call): Promise<void> {
     }
     use.minutes += (Date.now() - since) / MINUTE_MS;
   };
-  await Promise.all([0, 1, 2, 3, 4].map(sandbox));
+  await Promise.all([0, 1, 2, 3, 4].map(useSandbox));
 }
 
 const [short, runs, mixed, real] = await Promise.all([

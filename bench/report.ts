@@ -18,7 +18,7 @@ interface FigureResult {
 /** Replaces the stored rows of the measured figure, and drops the rows of figures that no longer exist. */
 export function writeResults({ figure, rows }: FigureResult, figures: readonly Figure[]): void {
   const stored = readResults().filter((row) => row.figure !== figure.name);
-  const measured = `${new Date().toISOString().slice(0, 10)} at ${commit()}`;
+  const measured = `${new Date().toISOString().slice(0, 10)} at ${currentCommit()}`;
   const measuredRows = rows.map((row) => Object.assign({ figure: figure.name, measured }, row));
   const lines = figures
     .flatMap(({ name }) => [...stored, ...measuredRows].filter((row) => row.figure === name))
@@ -84,7 +84,7 @@ function rounded(value: number): number {
   return Math.abs(value) < 1000 ? Number(value.toPrecision(3)) : Math.round(value);
 }
 
-function commit(): string {
+function currentCommit(): string {
   return execFileSync("git", ["rev-parse", "--short", "HEAD"], {
     cwd: new URL(".", import.meta.url),
     encoding: "utf8",

@@ -66,7 +66,7 @@ export class Deployment {
     for (const signal of STOP_SIGNALS) process.once(signal, stop);
     try {
       await this.#step("configuration", texts.DEPLOYMENT.validate(CONFIG), () => this.#validate());
-      await this.#step("Docker", texts.DEPLOYMENT.docker, () => this.#docker());
+      await this.#step("Docker", texts.DEPLOYMENT.docker, () => this.#requireDocker());
       if (this.#options.previewHost !== undefined || this.#options.publicOrigin !== undefined)
         await this.#change("hosts", this.#hostsPlan(), () => this.#writeHosts());
       await this.#change("login", texts.DEPLOYMENT.logIn, () => this.#logIn());
@@ -113,7 +113,7 @@ export class Deployment {
     throw texts.configurationWrong(CONFIG, lines);
   }
 
-  async #docker(): Promise<string> {
+  async #requireDocker(): Promise<string> {
     const { verdict, found, fix } = await docker();
     if (verdict === "ok") return found;
     if (this.#options.isDryRun) return `${found}: ${fix}`;
@@ -167,10 +167,10 @@ export class Deployment {
   }
 
   async #logIn(): Promise<string> {
-    const known = await this.#wrangler(["whoami", "--json"]);
+    const known = await this.#runWrangler(["whoami", "--json"]);
     if (known.status === 0 && !/"loggedIn":\s*false/.test(known.output)) return "logged in";
     if (!this.#options.isAttended) throw texts.notLoggedIn();
-    const { status } = await this.#wrangler(["login"], true);
+    const { status } = await this.#runWrangler(["login"], true);
     if (status === 0) return "logged in";
     throw texts.loginIncomplete();
   }
@@ -202,7 +202,7 @@ export class Deployment {
 
   /** @throws {CommandError} if the secrets cannot be listed: an existing token must not be replaced by mistake */
   async #secretNames(): Promise<string[]> {
-    const { status, output } = await this.#wrangler(["secret", "list", "--format", "json"]);
+    const { status, output } = await this.#runWrangler(["secret", "list", "--format", "json"]);
     // Error 10007 means that the Worker does not exist yet.
     if (status !== 0 && /\b10007\b|does not exist/i.test(output)) return [];
     const list = /\[[^]*\]/.exec(output)?.[0];
@@ -216,7 +216,7 @@ export class Deployment {
     if (built.status !== 0) throw texts.predeployFailed(built.output);
     const outdir = join(this.#scratch, "worker");
     const words = ["deploy", "--dry-run", "--containers-rollout", "none", "--outdir", outdir];
-    const { status, output } = await this.#wrangler(words);
+    const { status, output } = await this.#runWrangler(words);
     if (status !== 0) throw new CommandError("failed", texts.workerNotBuilt(output));
     return /Total Upload: .*/.exec(output)?.[0] ?? "built";
   }
@@ -228,13 +228,13 @@ export class Deployment {
       writeFileSync(file, JSON.stringify(secrets), { mode: 0o600 });
       words.push("--secrets-file", file);
     }
-    const { status, output } = await this.#wrangler(words, true);
+    const { status, output } = await this.#runWrangler(words, true);
     if (status !== 0) throw texts.deployFailed();
     this.url = this.#options.publicOrigin ?? /^\s+(https?:\/\/[^\s*]+)\s*$/m.exec(output)?.[1];
     return this.url ?? "deployed";
   }
 
-  #wrangler(words: readonly string[], isShown = false) {
+  #runWrangler(words: readonly string[], isShown = false) {
     const [program, ...before] = this.#options.wrangler;
     return this.#run(program, [...before, ...words], isShown);
   }

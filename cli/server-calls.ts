@@ -83,7 +83,7 @@ function connectionTo({ url, token }: ServerAddress, results?: Results): Connect
 }
 
 /** A server's message on one line. Several lines could look like messages of this program. */
-function sentence(line: string): string {
+function onOneLine(line: string): string {
   return line.replace(/\s+/g, " ").trim();
 }
 
@@ -123,10 +123,10 @@ function translateError(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
   if (error instanceof errors.ConnectionError) return unreachable(error, address);
   if (error instanceof errors.AccessError) return denied(error, address);
-  if (error instanceof errors.InputError) return texts.rejectedArguments(sentence(error.message));
+  if (error instanceof errors.InputError) return texts.rejectedArguments(onOneLine(error.message));
   if (error instanceof errors.CallError) {
     const kind = error.code === errors.WRONG_ADDRESS ? "unavailable" : "refusedByServer";
-    return new CommandError(kind, sentence(`${error.message} ${error.hint}`), { cause: error });
+    return new CommandError(kind, onOneLine(`${error.message} ${error.hint}`), { cause: error });
   }
   return new CommandError("refusedByServer", String(error));
 }
@@ -143,7 +143,7 @@ export function refusal(status: number, body: string, address: ServerAddress): C
 }
 
 function denied({ code, message }: errors.AccessError, { url, tokenSource }: ServerAddress): CommandError {
-  const line = sentence(message);
+  const line = onOneLine(message);
   if (code === "forbidden") return new CommandError("denied", line);
   return texts.tokenRefused(url, tokenSource, line, tokenSource === VARIABLES_FILE);
 }

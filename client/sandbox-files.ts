@@ -39,11 +39,11 @@ export class Files {
 
   /** A file's bytes. Paths are absolute or relative to /workspace. @throws {CallError} `not_found`, `is_directory` */
   async read(path: string): Promise<Uint8Array> {
-    return new Uint8Array(await (await this.#file(path)).arrayBuffer());
+    return new Uint8Array(await (await this.#fetch(path)).arrayBuffer());
   }
 
   async readText(path: string): Promise<string> {
-    return (await this.#file(path)).text();
+    return (await this.#fetch(path)).text();
   }
 
   /** Writes a whole file. Missing directories are made. */
@@ -57,7 +57,7 @@ export class Files {
     // large blobs on disk.
     const body = isStream && IN_BROWSER ? await new Response(content).blob() : (content as BodyInit);
     const init = { method: "PUT", body, signal, ...(body === content && isStream && { duplex: "half" }) };
-    const response = await this.#connection.http(this.#address(path), init);
+    const response = await this.#connection.http(this.#addressOf(path), init);
     return (await response.json()) as Written;
   }
 
@@ -81,7 +81,7 @@ export class Files {
     const entries: FileEntry[] = [];
     const query = new URLSearchParams(options.recursive ? { recursive: "true" } : {});
     for (;;) {
-      const response = await this.#connection.http(`${this.#address(path)}?${query}`);
+      const response = await this.#connection.http(`${this.#addressOf(path)}?${query}`);
       if (isFile(response)) {
         await response.body?.cancel();
         throw new CallError("not_directory", ...isFileText(path));
@@ -107,15 +107,15 @@ export class Files {
     { archive, signal }: { archive?: "tar.gz" | "zip"; signal?: AbortSignal } = {},
   ): Promise<ReadableStream<Uint8Array>> {
     const response = archive
-      ? await this.#connection.http(`${this.#address(path)}?archive=${archive}`, { signal })
-      : await this.#file(path, signal);
+      ? await this.#connection.http(`${this.#addressOf(path)}?archive=${archive}`, { signal })
+      : await this.#fetch(path, signal);
     return response.body ?? new Blob([]).stream();
   }
 
   /** Removes a file; with `recursive`, a directory. */
   async remove(path: string, { recursive = false } = {}): Promise<void> {
     const query = recursive ? "?recursive=true" : "";
-    await this.#connection.http(this.#address(path) + query, { method: "DELETE" });
+    await this.#connection.http(this.#addressOf(path) + query, { method: "DELETE" });
   }
 
   /** A URL for a download or upload without a token. */
@@ -134,14 +134,14 @@ export class Files {
     return toCamelCase(data);
   }
 
-  async #file(path: string, signal?: AbortSignal): Promise<Response> {
-    const response = await this.#connection.http(this.#address(path), { signal });
+  async #fetch(path: string, signal?: AbortSignal): Promise<Response> {
+    const response = await this.#connection.http(this.#addressOf(path), { signal });
     if (isFile(response)) return response;
     await response.body?.cancel();
     throw new CallError("is_directory", ...isDirectoryText(path));
   }
 
-  #address(path: string): string {
+  #addressOf(path: string): string {
     return fileAddress(this.#sandbox, path);
   }
 }

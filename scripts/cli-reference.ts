@@ -21,7 +21,7 @@ export function commandReference(): string {
       const rows = [...args, ...options];
       return [
         `### \`${[name, ...words].join(" ")}\``,
-        `${sentence(command.description())}`,
+        `${toSentence(command.description())}`,
         rows.length > 0 ? `| | | default |\n| --- | --- | --- |\n${rows.join("\n")}` : "",
         `\`\`\`sh\n${examplesOf(command).join("\n")}\n\`\`\``,
       ]
@@ -41,6 +41,6 @@ function row(name: string, description: string, value: unknown): string {
   return `| \`${name}\` | ${description.replaceAll("|", "\\|")} | ${cell} |`;
 }
 
-function sentence(text: string): string {
+function toSentence(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }

@@ -133,7 +133,7 @@ class Verification {
         return use();
       });
     }
-    await this.#check("execute_task", () => this.#task(connection, withTask));
+    await this.#check("execute_task", () => this.#tryTask(connection, withTask));
     for (const name of connection.listed.filter((tool) => !TOOL_NAMES.has(tool)))
       this.checks.push({ name, verdict: "skipped", found: VERIFY.unknownTool });
   }
@@ -260,7 +260,7 @@ class Verification {
     };
   }
 
-  async #task(connection: Connection, isWanted: boolean): Promise<string> {
+  async #tryTask(connection: Connection, isWanted: boolean): Promise<string> {
     await connection.mustHave("execute_task", this.#sandbox);
     if (!isWanted) throw new Inconclusive(VERIFY.taskCosts);
     const task = VERIFY.task;

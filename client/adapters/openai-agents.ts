@@ -120,7 +120,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
 
   writeStdin({ sessionId, chars, yieldTimeMs, maxOutputTokens }: sdk.WriteStdinArgs): Promise<string> {
     return withErrorText(async () => {
-      if (chars) await this.#process(sessionId).type(chars);
+      if (chars) await this.#findProcess(sessionId).type(chars);
       return this.#next(sessionId, yieldTimeMs ?? STDIN_YIELD_MS, maxOutputTokens);
     });
   }
@@ -259,7 +259,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     return internal.normalizePosixPath(path.startsWith("/") ? path : `${this.state.manifest.root}/${path}`);
   }
 
-  #process(id: number): Process {
+  #findProcess(id: number): Process {
     const process = this.#processes.get(id);
     if (process) return process;
     throw new SandboxError("not_found", ...noSession(id));
@@ -267,7 +267,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
 
   async #next(id: number, waitMs: number, maxTokens: number | undefined): Promise<sdk.SandboxExecResult> {
     const startedAt = Date.now();
-    const process = this.#process(id);
+    const process = this.#findProcess(id);
     let exitCode: number | undefined;
     try {
       exitCode = await process.wait(waitMs);

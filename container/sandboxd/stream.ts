@@ -246,7 +246,7 @@ export class OutputStream {
 
   unfollow(): void {
     this.#receiver = undefined;
-    this.#regulate();
+    this.#pauseOrResume();
   }
 
   acknowledge(offset: number): void {
@@ -293,7 +293,7 @@ export class OutputStream {
     this.#deliver();
     this.#scan();
     if (this.#isFull && this.#end !== undefined) this.tail();
-    this.#regulate();
+    this.#pauseOrResume();
     if (this.#end !== before || this.isDelivered) this.#onChange();
   }
 
@@ -409,12 +409,12 @@ export class OutputStream {
     setTimeout(resume, Math.min(ms, MAX_WAIT_MS)).unref();
   }
 
-  #regulate(): void {
+  #pauseOrResume(): void {
     const brake = this.#brake;
     if (brake === undefined) return;
-    const held = this.#end === undefined && this.#size - this.#stored >= WINDOW_BYTES;
-    if (held && !brake.isPaused()) brake.pause();
-    else if (!held && brake.isPaused()) brake.resume();
+    const isBehind = this.#end === undefined && this.#size - this.#stored >= WINDOW_BYTES;
+    if (isBehind && !brake.isPaused()) brake.pause();
+    else if (!isBehind && brake.isPaused()) brake.resume();
   }
 
   /** Frees the disk space of stored output, except the last SHOWN_END_BYTES. The offsets of the other bytes do not change. */

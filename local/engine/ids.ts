@@ -11,9 +11,9 @@ import { MACHINE } from "./texts.ts";
 export const idsPerSandbox = 65_536;
 /** The first id that systemd and distributions leave to the administrator. The last one is 2,147,352,575 (systemd.io/UIDS-GIDS). */
 const firstOfAll = 0x7000_0000;
-const slots = (0x7ffe_0000 - firstOfAll) / idsPerSandbox;
+const rangeCount = (0x7ffe_0000 - firstOfAll) / idsPerSandbox;
 /** An unprivileged id, for trial runs. */
-export const idOfNobody = firstOfAll + (slots - 1) * idsPerSandbox;
+export const idOfNobody = firstOfAll + (rangeCount - 1) * idsPerSandbox;
 
 export interface IDRange {
   /** Sandbox id n is `first + n` on the machine. */
@@ -22,19 +22,19 @@ export interface IDRange {
 }
 
 export async function claimIDs(): Promise<IDRange> {
-  let slot = Math.floor(Math.random() * slots);
-  for (let attempt = 0; attempt < slots; attempt += 1, slot = (slot + 1) % slots) {
-    const claim = await claimSlot(slot);
+  let index = Math.floor(Math.random() * rangeCount);
+  for (let attempt = 0; attempt < rangeCount; attempt += 1, index = (index + 1) % rangeCount) {
+    const claim = await claimRange(index);
     if (claim !== undefined)
-      return { first: firstOfAll + slot * idsPerSandbox, release: () => void claim.close() };
+      return { first: firstOfAll + index * idsPerSandbox, release: () => void claim.close() };
   }
   throw new Error(MACHINE.noIDs);
 }
 
-/** Claims a slot by listening on an abstract socket: only one process at a time can listen on its name. */
-async function claimSlot(slot: number): Promise<Server | undefined> {
+/** Claims a range by listening on an abstract socket: only one process at a time can listen on its name. */
+async function claimRange(index: number): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());
-  server.listen({ path: `\0sandbox-mcp-ids-${slot}`, exclusive: true }).unref();
+  server.listen({ path: `\0sandbox-mcp-ids-${index}`, exclusive: true }).unref();
   return await once(server, "listening").then(
     () => server,
     () => undefined,

@@ -37,7 +37,7 @@ export class PreparedSandbox {
   start(): void {
     this.#isOn = true;
     clearTimeout(this.#timer);
-    const key = this.#key(this.#env);
+    const key = this.#keyOf(this.#env);
     if (this.#prepared !== undefined && this.#prepared.key === key) return;
     this.#discard();
     if (key !== undefined) this.#prepared = { sandbox: this.#make(), key };
@@ -50,7 +50,7 @@ export class PreparedSandbox {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.start(), PAUSE_MS).unref();
     const prepared = this.#prepared;
-    if (prepared === undefined || prepared.key !== this.#key(env)) {
+    if (prepared === undefined || prepared.key !== this.#keyOf(env)) {
       this.#discard();
       return undefined;
     }
@@ -92,7 +92,7 @@ export class PreparedSandbox {
    * A key that changes with variables and mounted files. Undefined if a file cannot be read. The caller then starts a sandbox
    * itself, and this start reports the error.
    */
-  #key(env: Record<string, string>): string | undefined {
+  #keyOf(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
     return attempt(() => {
       const mounted = [...mounts(), ...(cache === undefined ? [] : [cache])];

@@ -43,9 +43,9 @@ function shorten(text, limit = TEXT_CHARS, length = text.length) {
 /** At most `units` UTF-16 units, without half of a surrogate pair at the end. */
 const cutText = (text, units) => text.slice(0, units).replace(/[\ud800-\udbff]$/, "");
 
-function plain(value) {
+function plainTextOf(value) {
   try {
-    if (typeof value === "string" && value.length > TEXT_CHARS) return longString(value);
+    if (typeof value === "string" && value.length > TEXT_CHARS) return plainTextOfLong(value);
     return shorten(util.inspect(value, INSPECT));
   } catch (error) {
     return `<value that cannot be shown: ${messageOf(error)}>`;
@@ -53,7 +53,7 @@ function plain(value) {
 }
 
 /** Quotes only the two ends, because the whole string can have half a gigabyte. */
-function longString(value) {
+function plainTextOfLong(value) {
   const ends = `${value.slice(0, TEXT_CHARS)}${value.slice(-TEXT_CHARS)}`;
   return shorten(util.inspect(ends, { ...INSPECT, maxStringLength: null }), TEXT_CHARS, value.length);
 }
@@ -73,7 +73,7 @@ class Results {
     } catch {
       // The object is shown as plain text instead.
     }
-    this.add(data ?? { "text/plain": plain(value) });
+    this.add(data ?? { "text/plain": plainTextOf(value) });
   }
 
   add(data) {
@@ -89,7 +89,7 @@ class Results {
           output.text =
             `[An image is left out: it has ${size} bytes; ` +
             `at most ${IMAGE_BYTES} can be shown. Make it smaller: fewer pixels, or JPEG.]`;
-      } else if (form === "json") output.text ??= plain(value);
+      } else if (form === "json") output.text ??= plainTextOf(value);
       else if ((form === "html" || form === "svg") && String(value).length > MARKUP_CHARS) {
         // Markup is kept whole or not at all: part of it is useless.
         const { length } = String(value);

@@ -37,7 +37,7 @@ export class Base {
       records.set(list.slice(at + 1, end), list.slice(end + 1, to));
       at = to;
     }
-    this.id = createHash("sha256").update(identity(list)).digest("hex");
+    this.id = createHash("sha256").update(identityOf(list)).digest("hex");
     this.#records = records;
     this.#startedAt = startedAt;
   }
@@ -88,7 +88,7 @@ function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile):
 }
 
 /** Identifies an image. Leaves out times, because a list that sandboxd itself wrote has the times of the sandbox's start. */
-function identity(list: string): string {
+function identityOf(list: string): string {
   const { arch, version } = process;
   return JSON.stringify([
     arch,

@@ -260,12 +260,12 @@ export class Restore {
       else if (this.#isAtTemporaryPath(path)) await remove(this.#root, path, this.#dev, true);
       if (type === "symlink") {
         symlinkSync(Buffer.from(entry.target, "latin1"), target);
-        lutimesSync(target, seconds(entry.mtime), seconds(entry.mtime));
+        lutimesSync(target, toSeconds(entry.mtime), toSeconds(entry.mtime));
         this.#setOwner(target, entry);
       } else if (type === "hardlink") linkSync(bytesOf(this.#root, entry.target), target);
       else if (type === "file") {
         const written = this.#contentOf(path);
-        utimesSync(written, seconds(entry.mtime), seconds(entry.mtime));
+        utimesSync(written, toSeconds(entry.mtime), toSeconds(entry.mtime));
         this.#setOwner(written, entry);
         setMode(written, entry.mode);
         if (this.#isAtTemporaryPath(path)) renameSync(written, target);
@@ -276,7 +276,7 @@ export class Restore {
       await turn();
       if (entry.type !== "directory") continue;
       const at = bytesOf(this.#root, entry.path);
-      utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
+      utimesSync(at, toSeconds(entry.mtime), toSeconds(entry.mtime));
       this.#setOwner(at, entry);
       setMode(at, entry.mode);
     }
@@ -304,7 +304,7 @@ const FURTHEST_US = 1e18;
  * Converts microseconds to seconds. Adds half a microsecond, because the system rounds down. The result is text, because Node
  * treats negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
  */
-function seconds(microseconds: number): string {
+function toSeconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
   return String((bounded + 0.5) / 1e6);
 }

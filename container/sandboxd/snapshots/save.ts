@@ -98,7 +98,7 @@ export class Save {
         if (!next) return;
         signal.throwIfAborted();
         const opened = await next.opened;
-        if (opened instanceof FileRead) yield* this.#file(next.found, opened, stored);
+        if (opened instanceof FileRead) yield* this.#saveFile(next.found, opened, stored);
         else if (opened) this.#add(opened);
         ahead.shift();
       }
@@ -117,7 +117,7 @@ export class Save {
     return stored;
   }
 
-  async *#file(file: FoundFile, reading: FileRead, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
+  async *#saveFile(file: FoundFile, reading: FileRead, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
     const { path } = file;
     const blobs: FileEntry["blobs"] = [];
     let size = 0;

@@ -47,7 +47,7 @@ export class Snapshots {
   #current = new AbortController();
 
   readonly #handlers: Handlers<SnapshotRequests> = {
-    "GET /snapshot": async () => ({ ...this.#state.mark(), isEmpty: isEmpty(WORKSPACE) }),
+    "GET /snapshot": async () => ({ ...this.#state.readMark(), isEmpty: isEmpty(WORKSPACE) }),
     "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
     "POST /snapshot": (_call, { json }) => this.#plan(json),
     "GET /snapshot/pack": async ({ id }, { begin }) => {
@@ -114,13 +114,13 @@ export class Snapshots {
     const work = measureWork();
     if (isAtRest && resting?.base === base && resting?.work === work) return resting.plan;
     const signal = await this.#cancelEarlier();
-    const isBase = conversation === undefined && this.#state.mark().snapshot === base;
+    const isBase = conversation === undefined && this.#state.readMark().snapshot === base;
     if (!isBase && !isArchive)
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
-    const before: Index = isBase ? await this.#state.index() : new Map();
+    const before: Index = isBase ? await this.#state.readIndex() : new Map();
     const save = conversation
       ? new Save(id, homedir(), before, options, await conversationOf(conversation, signal))
-      : new Save(id, ROOT, before, options, await this.#changes(isThorough, signal), header());
+      : new Save(id, ROOT, before, options, await this.#scanChanges(isThorough, signal), header());
     signal.throwIfAborted();
     this.#save = save;
     this.#isArchive = isArchive;
@@ -129,7 +129,7 @@ export class Snapshots {
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
-  async #changes(isRequested: boolean, signal: AbortSignal) {
+  async #scanChanges(isRequested: boolean, signal: AbortSignal) {
     const isThorough = isRequested || Date.now() - this.#thoroughAt > THOROUGH_MS;
     const changes = await this.#scanner.changes(signal, { isThorough });
     if (isThorough) this.#thoroughAt = Date.now();
@@ -157,7 +157,7 @@ export class Snapshots {
    * @throws {FileError} `missing` if the container has another state
    */
   #isRestored(id: string): boolean {
-    const { snapshot, isRestoring } = this.#state.mark();
+    const { snapshot, isRestoring } = this.#state.readMark();
     if (snapshot === undefined || isRestoring) return false;
     if (snapshot !== id) throw new FileError({ problem: "missing" });
     return true;

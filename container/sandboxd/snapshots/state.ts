@@ -21,7 +21,7 @@ const indexFile = (id: string) => join(SNAPSHOT, `index.${id}`);
 export class SnapshotState {
   #index: { id: string; index: Index } | undefined;
 
-  mark(): Mark {
+  readMark(): Mark {
     return fileAs(markSchema, MARK_FILE) ?? { isRestoring: false };
   }
 
@@ -32,8 +32,8 @@ export class SnapshotState {
   }
 
   /** The last snapshot's index. If it is lost, it is empty, and everything counts as new. */
-  async index(): Promise<Index> {
-    const { snapshot } = this.mark();
+  async readIndex(): Promise<Index> {
+    const { snapshot } = this.readMark();
     if (snapshot === undefined) return new Map();
     if (this.#index?.id === snapshot) return this.#index.index;
     const index: Index = new Map();

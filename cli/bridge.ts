@@ -204,11 +204,12 @@ export class Bridge {
     if (isFinal) {
       // A cancelled request gets no response.
       if (!this.#open.has(request.id)) return;
-      this.#open.delete(request.id);
       const version = "result" in message ? message.result.protocolVersion : undefined;
       if (request.method === "initialize" && typeof version === "string") this.#version = version;
     }
     await this.#options.send(message);
+    // Only now, because a response that is nested too deeply cannot be sent. Then the client gets an error.
+    if (isFinal) this.#open.delete(request.id);
   }
 
   #fail(id: RequestID, message: string): Promise<void> {

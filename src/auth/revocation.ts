@@ -27,9 +27,17 @@ export function watchRevocations(store: KVNamespace) {
     return result;
   });
 
+  // A grant's tokens are deleted before the grant, without being read.
+  const revokedKey = () => deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
+
+  /** The grant that was revoked; undefined if only a token was revoked, or nothing. */
+  function revokedGrant(): { user: string; id: string } | undefined {
+    const [kind, user = "", id = ""] = revokedKey()?.split(":") ?? [];
+    return kind === "grant" ? { user, id } : undefined;
+  }
+
   async function findRevoked() {
-    // A grant's tokens are deleted before the grant, without being read.
-    const key = deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
+    const key = revokedKey();
     const [kind, user = "", id = ""] = key?.split(":") ?? [];
     if (key === undefined) return undefined;
     const principal = decodeURIComponent(user);
@@ -41,7 +49,7 @@ export function watchRevocations(store: KVNamespace) {
     return { principal, via, client: token?.grant.clientId ?? "", scope };
   }
 
-  return { store: observedStore, findRevoked };
+  return { store: observedStore, findRevoked, revokedGrant };
 }
 
 /** `via` is undefined if the grant no longer exists. */

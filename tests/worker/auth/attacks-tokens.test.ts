@@ -1,7 +1,9 @@
 /** The server refuses each of these attacks on tokens and with tokens. */
+import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ORIGIN, recordEachLog } from "../server/support.ts";
+import { until } from "../support.ts";
 import {
   approve,
   Browser,
@@ -85,6 +87,19 @@ describe("tokens", () => {
     const { client, tokens } = await signIn(app);
     expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
     expect(await statusOf(app, tokens.access_token)).toBe(401);
+    expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
+  });
+
+  it("a refresh that ends after the revocation does not restore the sign-in", async () => {
+    const { client, tokens } = await signIn(app);
+    // What such a refresh stores: the grant and a token.
+    const names = (await env.OAUTH_KV.list()).keys.map(({ name }) => name);
+    const [user, grant] = tokens.access_token.split(":");
+    const own = names.filter((name) => name.includes(`:${user}:${grant}`));
+    const values = await Promise.all(own.map(async (name) => [name, await env.OAUTH_KV.get(name)] as const));
+    expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
+    for (const [name, value] of values) await env.OAUTH_KV.put(name, value ?? "");
+    await until(async () => (await statusOf(app, tokens.access_token)) === 401);
     expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
   });
 

@@ -81,26 +81,29 @@ it.each([
 it.each([
   ["application/json", (message: string) => message],
   ["text/event-stream", (message: string) => `data: ${message}\n\n`],
-])("the bridge answers a request whose response is nested too deeply to be sent: %s", async (type, encode) => {
-  const depth = 100_000;
-  const result = `${"[".repeat(depth)}${"]".repeat(depth)}`;
-  const server = createServer((_request, response) => {
-    response.writeHead(200, { "content-type": type });
-    response.end(encode(`{"jsonrpc":"2.0","id":1,"result":{"deep":${result}}}`));
-  });
-  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
-  const sent: string[] = [];
-  const bridge = new Bridge({
-    locate: async () => ({ url, token: "any", tokenSource: "any", isLocal: true }),
-    send: async (message) => void sent.push(JSON.stringify(message)),
-    log: () => undefined,
-  });
-  bridge.forward(PING);
-  await bridge.waitUntilSettled();
-  expect(sent.map((line) => JSON.parse(line))).toMatchObject([{ id: 1, error: {} }]);
-  server.closeAllConnections();
-  server.close();
-});
+])(
+  "the bridge answers a request whose response is nested too deeply to be sent: %s",
+  async (type, encode) => {
+    const depth = 100_000;
+    const result = `${"[".repeat(depth)}${"]".repeat(depth)}`;
+    const server = createServer((_request, response) => {
+      response.writeHead(200, { "content-type": type });
+      response.end(encode(`{"jsonrpc":"2.0","id":1,"result":{"deep":${result}}}`));
+    });
+    const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+    const sent: string[] = [];
+    const bridge = new Bridge({
+      locate: async () => ({ url, token: "any", tokenSource: "any", isLocal: true }),
+      send: async (message) => void sent.push(JSON.stringify(message)),
+      log: () => undefined,
+    });
+    bridge.forward(PING);
+    await bridge.waitUntilSettled();
+    expect(sent.map((line) => JSON.parse(line))).toMatchObject([{ id: 1, error: {} }]);
+    server.closeAllConnections();
+    server.close();
+  },
+);
 
 it("the client refuses a list that never ends", async () => {
   const { url, close } = await endlessServer("application/json", " ", {});

@@ -4,7 +4,7 @@
  *
  * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
  * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
- * that have not signed in. Then a person with the right token waits too, because the server checks no token from these addresses.
+ * that have not signed in. A person there with the right token waits too, because the server checks no token during the wait.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";

@@ -78,7 +78,7 @@ export class RunRecords {
 
   async #planSweep(at: number): Promise<void> {
     this.#sweepAt.value = at;
-    // The SDK rounds the time down to whole seconds.
+    // A platform may round the time down to whole seconds.
     await this.#host.platform.scheduleSweep(new Date(at + 1000));
   }
 

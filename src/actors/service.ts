@@ -37,7 +37,7 @@ interface State {
    * script.
    */
   isReplaced?: boolean;
-  /** Whether the service was cancelled. Then it stays stopped in this container. */
+  /** Whether the service was cancelled. If so, it stays stopped in this container. */
   isCancelled?: boolean;
 }
 

@@ -41,7 +41,7 @@ export class JSONReader {
   }
 
   /**
-   * Whether the input has a wrong character, name or bracket, or too much nesting. Then the rest is not read. This is not a
+   * Whether the input has a wrong character, name or bracket, or too much nesting. If so, the rest is not read. This is not a
    * complete check: invalid UTF-8, `[1,,2]` and a missing end, for example, are not noticed.
    */
   get isMalformed(): boolean {

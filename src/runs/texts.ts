@@ -85,7 +85,7 @@ export function handoverTexts(language: string, context: string) {
 
 /** @param cut why the run had less time than requested */
 export function codeEndText(
-  { end, state, started }: Pick<CodeOutcome, "end" | "state" | "started">,
+  { end, state, hasStarted }: Pick<CodeOutcome, "end" | "state" | "hasStarted">,
   {
     language,
     context,
@@ -94,7 +94,7 @@ export function codeEndText(
   }: { language: string; context: string; timeoutMs: number; cut?: string },
 ): string | undefined {
   const kernel = kernelName(language, context);
-  const isLostBeforeStart = !started && state === "lost";
+  const isLostBeforeStart = !hasStarted && state === "lost";
   const because = cut ? ` ${cut}` : "";
   switch (end) {
     case "timeout":
@@ -102,7 +102,7 @@ export function codeEndText(
         ? `${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.${because}`
         : `${kernel} was ${state === "kept" ? "interrupted" : "stopped"} after ${timeoutMs / 1000} s.${because} ${KERNEL_STATE[state]}`;
     case "cancelled":
-      if (started) return `${kernel} was interrupted. ${KERNEL_STATE[state]}`;
+      if (hasStarted) return `${kernel} was interrupted. ${KERNEL_STATE[state]}`;
       return isLostBeforeStart
         ? "Cancelled while its kernel was starting: the code never ran."
         : CANCELLED_TEXT;

@@ -31,7 +31,7 @@ import * as texts from "./texts.ts";
 export interface NeededTools {
   called: readonly string[];
   /** The request contains only tool calls, so only the called tools are registered, to save time. */
-  onlyCalls: boolean;
+  hasOnlyCalls: boolean;
 }
 
 /** The functions of the tools and resources that the endpoint uses. */
@@ -83,7 +83,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
 
   const neededTools = {
     called: calls.map(({ name }) => name),
-    onlyCalls: calls.length === messages.length,
+    hasOnlyCalls: calls.length === messages.length,
   };
   const session = sessionDeclares(request);
   const opensURLs = declaresURLElicitation(body.value) || session.urls;
@@ -132,7 +132,7 @@ async function checkLimits(
     (message) => (isRecord(message) && "method" in message ? message.id : []) ?? [],
   );
   // The SDK ends the response after one answer for each id. The runtime then ends the request, and the turns of its other calls
-  // would never end. Measured: after 20 calls with one id, the principal's next call waited 40 seconds for a turn, in vain.
+  // would never end. Measured: after 20 calls with one id, the principal's next call waited 40 seconds and got no turn.
   if (new Set(ids).size < ids.length)
     return { reason: "bad_body", response: rpcError(400, -32600, texts.REPEATED_ID) };
   const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI || hasLongHost(value);

@@ -26,17 +26,17 @@ export function createMCPServer(
 ): McpServer {
   const { config, principal } = caller;
   // A request with only tool calls needs neither the list of tools nor the instructions.
-  const listed = neededTools.onlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));
+  const listed = neededTools.hasOnlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));
   const server = new McpServer(
     {
       name: "sandbox-mcp",
       title: "Sandbox",
       version: manifest.version,
       // In MCP revision 2026-07-28, every response would contain the icons.
-      icons: neededTools.onlyCalls ? undefined : [ICON],
+      icons: neededTools.hasOnlyCalls ? undefined : [ICON],
     },
     {
-      instructions: neededTools.onlyCalls
+      instructions: neededTools.hasOnlyCalls
         ? undefined
         : instructions({
             has: (name) => listed.some((tool) => tool.name === name),
@@ -49,7 +49,7 @@ export function createMCPServer(
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
   );
-  if (!neededTools.onlyCalls) registerResources(server, caller, query.sandbox);
+  if (!neededTools.hasOnlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   server.server.registerCapabilities(APPS_CAPABILITY);
   // The panel's page calls the tools of `PANEL_NEEDS` as soon as it loads. So only callers who may use these tools get its link.
@@ -66,7 +66,7 @@ export function createMCPServer(
       return argumentsText(name, issues, Object.keys(input.shape));
     });
     // A call that becomes a task has no output for the SDK to check.
-    const hasOutput = query.structured && !(neededTools.onlyCalls && caller.takesTasks);
+    const hasOutput = query.structured && !(neededTools.hasOnlyCalls && caller.takesTasks);
     const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
     const _meta = { ...(hasLongAnswers && LONG_ANSWERS), ...(showsPanel && linksPanel && PANEL_LINK) };
     const hasMeta = Object.keys(_meta).length > 0;

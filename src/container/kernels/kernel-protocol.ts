@@ -250,7 +250,7 @@ export function isCellResponse(result: unknown): result is CellResponse {
 
 export interface CodeOutcome {
   /** False if no kernel got the code: the run was cancelled first, or the kernel did not start in time. */
-  started: boolean;
+  hasStarted: boolean;
   /** `error`: the code raised an exception. `died`: the kernel ended by itself or was killed by something else. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
@@ -275,7 +275,7 @@ export function codeOutcomeOf({ logs, error }: CellResponse, runID: string): Cod
       error: error ? boundError(error) : NO_DOCUMENT,
     };
   return {
-    started: true,
+    hasStarted: true,
     end: runDocument.error ? "error" : "ok",
     stdout: runDocument.stdout,
     stderr: runDocument.stderr,
@@ -293,11 +293,11 @@ const NO_DOCUMENT: CodeError = { name: "KernelError", message: KERNEL_MALFORMED,
 /** The outcome of code without a result. Its output is in the run's files. */
 export function outcomeWithoutResult(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
-  return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };
+  return { hasStarted: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };
 }
 
 export const KERNEL_NOT_STARTED: CodeOutcome = {
   ...outcomeWithoutResult("cancelled", "kept"),
-  started: false,
+  hasStarted: false,
   hasFiles: false,
 };

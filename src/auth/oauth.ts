@@ -137,12 +137,11 @@ function build(issuer: string, config: Config, isOnLoopback: boolean): OAuth {
     },
     async tokenExchangeCallback({ grantType, clientId, requestedScope, props, env }) {
       const grant = grantSchema.parse(props);
-      if (!(await isRuleInForce(config, grant.rule))) {
+      if (!(await isRuleInForce(config, grant.rule)))
         throw new OAuthError("invalid_grant", {
           description: ENDPOINT_TEXTS.grantEnded,
           internal: { category: "grant_policy", reason: "rule_gone" },
         });
-      }
       const session = clientId === PANEL_CLIENT_ID ? SESSION : undefined;
       log(config, {
         event: "token",

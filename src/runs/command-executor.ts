@@ -209,9 +209,7 @@ class RunningCommand extends RunFollower {
       note: [...notes, ...missing].join(" ") || undefined,
       ...(cwd !== undefined && { detail: { ports: [], cwd } }),
     });
-    if (this.stop === "timed_out") {
-      return endWith("timed_out", texts.timedOutText(this.timeoutMs, cut));
-    }
+    if (this.stop === "timed_out") return endWith("timed_out", texts.timedOutText(this.timeoutMs, cut));
     if (this.stop === "cancelled") return endWith("cancelled", texts.CANCELLED_WITH_ALL);
     return endWith(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [texts.KEEPER_KILLED] : []));
   }

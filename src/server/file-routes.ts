@@ -60,7 +60,7 @@ export async function serveLink(request: Request, context: RequestContext): Prom
     if (!(error instanceof ToolError)) logError(context, "file_link", error);
     const failed = fileErrorResponse(toolErrorOf(error, context.requestID));
     return acceptsHTML(request) && error instanceof ToolError
-      ? refuse(request, failed.status, [error.message, error.hint].filter(Boolean).join(" "))
+      ? refuse(request, failed.status, error.text)
       : failed;
   }
 }

@@ -1,9 +1,19 @@
 /** Starts a sandbox with its two servers, the control server and sandboxd, and connects to them. */
-import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
+import {
+  close,
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+} from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import {
@@ -30,7 +40,7 @@ export interface RunningProcess {
   egress: readonly Server[];
   signal(signal: NodeJS.Signals): void;
   kill(): Promise<void>;
-  /** Settles when every process has ended; never rejects. */
+  /** Settles when every process has ended, and its files are gone; never rejects. */
   exited: Promise<ExitReport>;
 }
 
@@ -69,7 +79,12 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   try {
     const isActive = () => ended === undefined && Date.now() < deadline;
     const control = await openControlSocket(pid, isActive, handedOver);
-    void processes.exited.then(() => closeSync(control.directory));
+    // This descriptor is the last reference to the sandbox's files, so the thread that closes it frees them. For 2.6 million
+    // directories this takes 5 s, in which the engine's main thread would serve no other sandbox.
+    const exited = processes.exited.then(async (report) => {
+      await promisify(close)(control.directory);
+      return report;
+    });
     // Kernels inherit this score. Commands keep the higher score of the sandbox, so Linux ends them first: docs/reference/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
@@ -85,7 +100,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
         if (ended === undefined) attempt(() => process.kill(pid, signal), false);
       },
       kill: processes.kill,
-      exited: processes.exited,
+      exited,
     };
   } catch (error) {
     await processes.kill();

@@ -241,6 +241,15 @@ it("a sandbox keeps the default size of socket buffers, because limits count onl
   expect(await python([...prelude, ...sizes])).toEqual(["True", "True"]);
 });
 
+it("closing a sandbox's connection never waits, because the engine closes the descriptors that it receives", async () => {
+  const lines = [
+    `one = ${inet}`,
+    "one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 60))",
+    "print(struct.unpack('ii', one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])",
+  ];
+  expect(await python([...prelude, ...lines])).toEqual(["0"]);
+});
+
 it("a sandbox cannot pin its programs to processors, because others need these processors, too", async () => {
   const lines = ["before = os.sched_getaffinity(0)", "os.sched_setaffinity(0, [min(before)])"];
   expect(await python([...prelude, ...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);

@@ -79,9 +79,12 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   try {
     const isActive = () => ended === undefined && Date.now() < deadline;
     const control = await openControlSocket(pid, isActive, handedOver);
-    // This descriptor is the last reference to the sandbox's files, so the thread that closes it frees them. For 2.6 million
-    // directories this takes 5 s, in which the engine's main thread would serve no other sandbox.
+    const connections = new Set<Socket>();
+    // The thread that closes the last reference to the sandbox's files frees them. For 2.6 million directories this takes 5 s, in
+    // which the engine's main thread would serve no other sandbox. So the last reference must be this directory, which another
+    // thread closes. Connections close before, because their unread data can contain references (SCM_RIGHTS).
     const exited = processes.exited.then(async (report) => {
+      for (const connection of connections) connection.destroy();
       await promisify(close)(control.directory);
       return report;
     });
@@ -93,7 +96,10 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
       connect: (to) => {
         // The directory's descriptor is closed, and its number may belong to another file now.
         if (ended !== undefined) throw new Error(START_PROBLEMS.ended);
-        return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
+        const name = basename(to === "control" ? controlSocket : sandboxdSocket);
+        const connection = connectBelow(control.directory, name);
+        connections.add(connection);
+        return connection.once("close", () => connections.delete(connection));
       },
       signal: (signal) => {
         // Fails if the first process has ended. Then the sandbox ends, too.

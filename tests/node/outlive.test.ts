@@ -6,6 +6,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
@@ -111,11 +112,34 @@ it("a sandbox that tries to outlive its destruction ends, and another one works 
   expect(await sandbox.waitForEnd()).toMatchObject({ exitCode: 0 });
 });
 
-it("another thread of the engine frees a sandbox's files, because hundreds of thousands take seconds", async () => {
+/** A program in sandboxd's place that sends a descriptor of its root directory with each piece of an endless response. */
+const SEND_ROOT = [
+  "import os, socket, time",
+  "os.unlink('/run/sandbox/sandboxd.sock')",
+  "listener = socket.socket(socket.AF_UNIX); listener.bind('/run/sandbox/sandboxd.sock'); listener.listen()",
+  "if os.fork() > 0: os._exit(0)",
+  "[os.close(one) for one in (0, 1, 2)]",
+  "peer, _ = listener.accept(); root = os.open('/', os.O_RDONLY)",
+  "peer.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n')",
+  "while True: socket.send_fds(peer, [bytes(10000)], [root])",
+];
+
+it.each([
+  ["", false],
+  [", also if the engine has not read all that the sandbox sent", true],
+])("another thread of the engine frees a sandbox's many files%s", async (_what, sendsRoot) => {
   const engine = await startTestEngine();
   cleanUp.push(engine.close);
   const sandbox = await TestSandbox.start(engine);
   await sandbox.python(["import os", "for name in range(200_000): os.mkdir(f'/tmp/{name}')"]);
+  if (sendsRoot) {
+    await sandbox.python(SEND_ROOT);
+    const unread = await sandbox.call("GET", `/ports/${SANDBOXD_PORT}/`);
+    expect(unread.status).toBe(200);
+    cleanUp.push(async () => unread.body?.cancel().catch(() => undefined));
+    // The program fills the buffers of its connection.
+    await sleep(500);
+  }
   const before = { all: process.cpuUsage(), own: process.threadCpuUsage() };
   await sandbox.destroy();
   const all = process.cpuUsage(before.all).system;

@@ -13,7 +13,14 @@ import { RequestMemory, SMALL_BYTES } from "../shared/request-memory.ts";
 import type { RunLink } from "../shared/link-token.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
-import { becameShorter, fileNotArchived, sizeUnknown, unknownArchive, uploadTooLarge } from "./texts.ts";
+import {
+  becameShorter,
+  fileNotArchived,
+  sizeUnknown,
+  unknownArchive,
+  unsupportedHeader,
+  uploadTooLarge,
+} from "./texts.ts";
 
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
@@ -175,8 +182,20 @@ export async function sendArchive(call: FileCall, format: ArchiveFormat): Promis
   return new Response(body, { headers });
 }
 
+/** Headers for a part of a file, or for a condition. A server that ignored them could destroy a file (RFC 9110, 13.1 and 14.5). */
+const UNSUPPORTED_HEADERS = ["content-range", "if-match", "if-none-match", "if-unmodified-since"];
+
+/** @throws {ToolError} if a request that changes a file has a header that this server cannot obey */
+export async function refuseConditions(request: Request): Promise<void> {
+  const header = UNSUPPORTED_HEADERS.find((name) => request.headers.has(name));
+  if (header === undefined) return;
+  await drainBody(request);
+  throw unsupportedHeader(header);
+}
+
 /** Writes the request's body, or the file of its form, into the sandbox. @param max in bytes */
 export async function receiveFile({ request, env, owner, path }: FileCall, max: number) {
+  await refuseConditions(request);
   if (isTooLarge(request, max)) {
     await drainBody(request);
     throw uploadTooLarge(max);

@@ -23,6 +23,7 @@ import {
   fileErrorResponse,
   type FileCall,
   receiveFile,
+  refuseConditions,
   sendArchive,
   sendFile,
   sendRunFile,
@@ -190,6 +191,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
         return json({ path, ...(await receiveFile(call, MAX_UPLOAD_BYTES)) });
       case "DELETE": {
         if (path === "/" || path === WORKSPACE) throw notRemoved(path);
+        await refuseConditions(request);
         await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
           if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
           throw new ToolError(error.code, error.message, REMOVE_RECURSIVELY);

@@ -165,6 +165,12 @@ export const becameShorter = (path: string) =>
     `Reading ${path} failed: the file became shorter during the read.`,
     "Make the same request again.",
   );
+export const unsupportedHeader = (name: string) =>
+  new ToolError(
+    "invalid_argument",
+    `The server does not support the header ${name} in a request that changes a file; nothing was changed.`,
+    "Send the whole file without this header.",
+  );
 export const uploadTooLarge = (max: number) =>
   new ToolError(
     "too_large",

@@ -118,6 +118,22 @@ it("the server refuses names that are too long, contain NUL, or are not UTF-8", 
   expect(await refusal(await put("plain/below"))).toContain("Not a directory");
 });
 
+it("the server changes no file for a request with a range or a condition, which it does not support", async () => {
+  await put("whole", "all of it");
+  for (const [header, value] of [
+    ["content-range", "bytes 4-5/6"],
+    ["if-match", '"another"'],
+    ["if-none-match", "*"],
+    ["if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT"],
+  ] as const)
+    for (const method of ["PUT", "DELETE"]) {
+      const body = method === "PUT" ? "of" : undefined;
+      const response = await owner.http(pathOf("whole"), { method, body, headers: { [header]: value } });
+      expect(await refusal(response)).toContain(header);
+    }
+  expect(await (await owner.http(pathOf("whole"))).text()).toBe("all of it");
+});
+
 it("the server reads files of /proc, which report the size 0", async () => {
   await sh(sandbox, "true");
   const response = await owner.http(pathOf("/proc/sys/kernel/ostype"));

@@ -1,19 +1,36 @@
 /** Ensures that only one server uses a state directory, and finds a port for it. */
 import { createHash } from "node:crypto";
-import { createServer, type Server } from "node:net";
+import { connect, createServer, type Server } from "node:net";
 import { realpathSync } from "node:fs";
+import { setTimeout as pause } from "node:timers/promises";
 import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
+
+/** How long the engine of a killed server may take to end its sandboxes, in milliseconds. */
+const ENGINE_END_MS = 10_000;
 
 /**
  * Locks the directory with a socket in Linux's abstract namespace. Only one process can bind the socket's name, and the kernel
- * always releases the name when that process ends.
+ * always releases the name when that process ends. Other network namespaces do not have this name. So a server in another
+ * container that uses the same volume is found by the socket of its engine.
+ * @param socket the path of the engine's socket
  * @throws {UserError} if another server holds the lock
  */
-export async function lockDirectory(directory: string): Promise<void> {
+export async function lockDirectory(directory: string, socket: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);
   const held = await listen({ path: `\0sandbox-mcp-${digest}` });
   if (held === undefined) throw stateDirectoryInUse(directory);
   held.unref();
+  for (const deadline = Date.now() + ENGINE_END_MS; await accepts(socket); await pause(100))
+    if (Date.now() >= deadline) throw stateDirectoryInUse(directory);
+}
+
+/** Whether a process accepts connections at this path. */
+function accepts(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    probe.once("connect", () => probe.destroy());
+  });
 }
 
 /** A free port on 127.0.0.1: the requested one, or any for 0. @throws {UserError} if it is taken or not allowed */
@@ -42,6 +59,6 @@ async function listen(
     if (outcome.code === "EACCES") throw mayNotListen(outcome.message);
     if (outcome.code !== "EADDRINUSE") throw outcome;
     if (Date.now() >= deadline) return undefined;
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await pause(100);
   }
 }

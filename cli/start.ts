@@ -81,7 +81,8 @@ async function start(): Promise<void> {
   for (const place of (process.env.NODE_PATH ?? "").split(delimiter).filter(Boolean))
     requireUnwritable(mounts, "NODE_PATH", resolve(place));
   avoidMounts(mounts, stateDir);
-  await lockDirectory(stateDir);
+  const socket = join(stateDir, ENGINE_SOCKET);
+  await lockDirectory(stateDir, socket);
   // Checked first, so that a port in use is reported before anything is set up.
   await freePort(options.port);
   const bubblewrap = options.isolation === "bubblewrap" ? await requireBubblewrap(print) : undefined;
@@ -109,7 +110,6 @@ async function start(): Promise<void> {
   if (options.agents) await fetchAgents(agents);
   const settingUp = setUpPython(options.python, stateDir, print).then((found) => (python = found));
   const secret = randomBytes(32).toString("base64url");
-  const socket = join(stateDir, ENGINE_SOCKET);
   const starting = startEngineProcess(
     settingUp.then((found) => ({
       secret,

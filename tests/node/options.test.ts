@@ -1,6 +1,14 @@
-/** Options that `npm start` refuses, and its error if `--` was missing, so that npm took options for itself. */
+/**
+ * Options that `npm start` refuses, its error if `--` was missing, so that npm took options for itself, and state directories in
+ * use.
+ */
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { join } from "node:path";
 import { expect, it } from "vitest";
+import { lockDirectory } from "../../cli/lock.ts";
 import { readOptions } from "../../cli/options.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 it.each([
   ["--port 9498 --state-dir X", { port: "true", state_dir: "true" }, ["9498", "X"]],
@@ -46,4 +54,15 @@ it.each([
   ],
 ])("npm start refuses the options %j with the environment %j", (words, env, message) => {
   expect(() => readOptions(words, env, "/")).toThrow(message);
+});
+
+it("a state directory is in use as long as an engine listens there, also in another network namespace", async () => {
+  const directory = temporaryDirectory();
+  const socket = join(directory, "engine.sock");
+  const engine = createServer().listen(socket);
+  await once(engine, "listening");
+  await expect(lockDirectory(directory, socket)).rejects.toThrow("Another server is using");
+  engine.close();
+  const other = temporaryDirectory();
+  await lockDirectory(other, join(other, "engine.sock"));
 });

@@ -117,6 +117,15 @@ export class Connection {
     throw await this.#refusalOf(response);
   }
 
+  /** The content of a response. @throws {ConnectionError} if the connection breaks, or if the content is not JSON */
+  async received<T>(content: Promise<T>, signal?: AbortSignal): Promise<T> {
+    try {
+      return await content;
+    } catch (error) {
+      throw signal?.aborted ? error : this.#explain(error);
+    }
+  }
+
   /** Waits until this connection may poll again. */
   async waitForPollTurn(): Promise<void> {
     // The clock is read once. Otherwise the pause could be negative, and Node would print a warning.
@@ -165,7 +174,8 @@ export class Connection {
 
   async #refusalOf(response: Response): Promise<SandboxError> {
     const retryAfter = response.headers.get("retry-after");
-    return refusal(this.url.href, response.status, await response.text(), retryAfter);
+    const body = await this.received(response.text());
+    return refusal(this.url.href, response.status, body, retryAfter);
   }
 
   #explain(error: unknown): SandboxError {

@@ -39,11 +39,13 @@ export class Files {
 
   /** A file's bytes. Paths are absolute or relative to /workspace. @throws {CallError} `not_found`, `is_directory` */
   async read(path: string): Promise<Uint8Array> {
-    return new Uint8Array(await (await this.#fetch(path)).arrayBuffer());
+    const response = await this.#fetch(path);
+    return new Uint8Array(await this.#connection.received(response.arrayBuffer()));
   }
 
   async readText(path: string): Promise<string> {
-    return (await this.#fetch(path)).text();
+    const response = await this.#fetch(path);
+    return this.#connection.received(response.text());
   }
 
   /** Writes a whole file. Missing directories are made. */
@@ -58,7 +60,7 @@ export class Files {
     const body = isStream && IN_BROWSER ? await new Response(content).blob() : (content as BodyInit);
     const init = { method: "PUT", body, signal, ...(body === content && isStream && { duplex: "half" }) };
     const response = await this.#connection.http(this.#addressOf(path), init);
-    return (await response.json()) as Written;
+    return (await this.#connection.received(response.json(), signal)) as Written;
   }
 
   /** Replaces exact text. The edits are applied in order; if one fails, none is applied. */
@@ -86,7 +88,10 @@ export class Files {
         await response.body?.cancel();
         throw new CallError("not_directory", ...isFileText(path));
       }
-      const part = (await response.json()) as { entries: FileEntry[]; next_cursor?: string };
+      const part = (await this.#connection.received(response.json())) as {
+        entries: FileEntry[];
+        next_cursor?: string;
+      };
       entries.push(...part.entries);
       if (entries.length > MAX_ENTRIES)
         throw new CallError("too_large", ...tooManyEntries(path, MAX_ENTRIES));

@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { JSONRPCMessage } from "@modelcontextprotocol/client";
 import { expect, it, onTestFinished } from "vitest";
-import { connect } from "../../client/index.ts";
+import { connect, type Files } from "../../client/index.ts";
 import { Bridge } from "../../cli/bridge.ts";
 import { VARIABLES_FILE } from "../../cli/server-address.ts";
 import { identify } from "../../local/engine/identity.ts";
@@ -156,6 +156,29 @@ it.each<[string, (response: ServerResponse) => void]>([
   const sandbox = await streamingServer(respond);
   await expect(sandbox.runCommand("true")).rejects.toMatchObject({ name: "ConnectionError" });
 });
+
+it.each<[string, (files: Files) => Promise<unknown>, (response: ServerResponse) => void]>([
+  ["read, breaks", (files) => files.read("a"), halfFile],
+  ["readText, breaks", (files) => files.readText("a"), halfFile],
+  ["write, is not JSON", (files) => files.write("a", "b"), (response) => response.end("<html>")],
+  ["list, is not JSON", (files) => files.list("a"), (response) => response.end("<html>")],
+])(
+  "the client reports a response about files that breaks or is not JSON: %s",
+  async (_how, call, respond) => {
+    const server = createServer((_request, response) => respond(response));
+    const { files } = connect({
+      url: `http://127.0.0.1:${await listen(server)}/mcp`,
+      token: "any",
+    }).sandbox();
+    await expect(call(files)).rejects.toMatchObject({ name: "ConnectionError" });
+    server.closeAllConnections();
+    server.close();
+  },
+);
+
+function halfFile(response: ServerResponse): void {
+  response.writeHead(200, { ...CLAIM, "content-length": 8 }).write("half", () => response.destroy());
+}
 
 it("the client refuses an event that never ends", async () => {
   const mebibyte = Buffer.alloc(1024 * 1024, "x");

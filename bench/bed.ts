@@ -75,7 +75,7 @@ export async function startEngine(directory: string, more: Partial<EngineSetting
       network: "none",
       isolation: "bubblewrap",
       runDir: join(directory, "run"),
-      verbose: false,
+      isVerbose: false,
       ...more,
     },
     (line) => console.error(line),
@@ -112,7 +112,7 @@ export async function serve(
       if (level === "error" || message.includes('"level":"error"')) console.error(message);
     },
     onDeath: () => console.error(`workerd of ${config} ended`),
-    verbose: false,
+    isVerbose: false,
     inspector,
   });
   return {

@@ -50,8 +50,8 @@ function isOnPage({ name, unit, ours }: Row): boolean {
   return !isSuccess && !DETAILS.some((detail) => detail.test(name));
 }
 
-/** Writes a table of the results into the page. After a measurement, `measured` also replaces the machine's line. */
-export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
+/** Writes a table of the results into the page. After a measurement, `isMeasured` also replaces the machine's line. */
+export function writePage(figures: readonly Figure[], { isMeasured }: { isMeasured: boolean }): void {
   const rows = readResults();
   const groups = figures.flatMap(({ name, baseline }) => {
     const figureRows = rows.filter((row) => row.figure === name && isOnPage(row));
@@ -65,7 +65,7 @@ export function writePage(figures: readonly Figure[], { measured }: { measured: 
   });
   const table = ["| figure | ours | baseline | ratio |", "| --- | --: | --: | --: |", ...groups].join("\n");
   const page = readFileSync(PAGE, "utf8");
-  const stated = measured ? undefined : /^Machine: .*$/m.exec(page)?.[0];
+  const stated = isMeasured ? undefined : /^Machine: .*$/m.exec(page)?.[0];
   const text = [stated ?? machine(), table].join("\n\n");
   writeFileSync(
     PAGE,

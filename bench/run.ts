@@ -22,7 +22,7 @@ const { values } = parseArgs({
   },
 });
 if (values.report) {
-  writePage(figures, { measured: false });
+  writePage(figures, { isMeasured: false });
   process.exit();
 }
 const chosen = figures.filter(
@@ -51,7 +51,7 @@ try {
       if (values.quick) continue;
       // Written after each figure, so that a later failure does not lose it.
       writeResults({ figure, rows }, figures);
-      writePage(figures, { measured: true });
+      writePage(figures, { isMeasured: true });
     } catch (error) {
       failed.push(figure.name);
       console.error(`${figure.name}:`, error);

@@ -36,7 +36,7 @@ export function report(checks: readonly Check[], asJSON: boolean, more: object =
     [
       { title: isTerminal ? " " : "VERDICT" },
       { title: "CHECK" },
-      ...(isTimed ? [{ title: "MS", right: true }] : []),
+      ...(isTimed ? [{ title: "MS", isRightAligned: true }] : []),
       { title: "FOUND" },
     ],
     checks.map(({ name, verdict, found, ms }) => [

@@ -47,22 +47,22 @@ export async function readMounts(
 ): Promise<Mounts> {
   const mounts: Mounts = { forWorker: [], forEngine: [] };
   for (const text of given) {
-    const { path, name, readOnly } = parse(text, cwd);
+    const { path, name, isReadOnly } = parse(text, cwd);
     const source = realDirectory(path, text);
     const reason = whyUnmountable(source, own);
     if (reason !== undefined) throw texts.mountRefused(text, source, reason);
     refuseLinks(path, source, text);
-    requireAccess(source, text, readOnly);
+    requireAccess(source, text, isReadOnly);
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
     if (other !== undefined) throw texts.wrongMount(text, texts.MOUNT.taken(sandbox, other.source));
     const target = `/workspace/${basename(path)}`;
-    mounts.forWorker.push({ sandbox, path: target, source, readOnly });
+    mounts.forWorker.push({ sandbox, path: target, source, readOnly: isReadOnly });
     mounts.forEngine.push({
       name: await actorName(sandbox, OWNER_ID),
       from: source,
       to: target,
-      writable: !readOnly,
+      isWritable: !isReadOnly,
     });
   }
   // Code in the outer directory could replace the inner one with a symbolic link.
@@ -76,8 +76,8 @@ export async function readMounts(
   // `find` must not come from a directory that a sandbox writes to.
   const env = { ...process.env };
   removeMounts(env, mounts, process.cwd());
-  for (const [index, { from, writable }] of mounts.forEngine.entries())
-    if (writable)
+  for (const [index, { from, isWritable }] of mounts.forEngine.entries())
+    if (isWritable)
       await refuseSetID(from, systemPath(env)).catch((error: unknown) => {
         throw texts.wrongMount(given[index] ?? from, messageOf(error));
       });
@@ -106,7 +106,7 @@ function isMountable(directory: string): boolean {
 export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: string): string | undefined {
   const places = placesOf(path);
   return forEngine.find(
-    ({ from, writable }) => writable && places.some((place) => isSameOrAbove(from, place)),
+    ({ from, isWritable }) => isWritable && places.some((place) => isSameOrAbove(from, place)),
   )?.from;
 }
 
@@ -172,18 +172,18 @@ export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string
 }
 
 /** Directory names may contain `=` and `:`. So if the whole text is an existing directory, it is the path. */
-function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
+function parse(text: string, cwd: string): { path: string; name: string | undefined; isReadOnly: boolean } {
   if (text.trim() === "") throw texts.mountEmpty();
   const wholePath = resolve(cwd, text);
-  if (existsSync(wholePath)) return { path: wholePath, name: undefined, readOnly: false };
-  const readOnly = text.endsWith(":ro");
+  if (existsSync(wholePath)) return { path: wholePath, name: undefined, isReadOnly: false };
+  const isReadOnly = text.endsWith(":ro");
   const rest = text.replace(/:r[ow]$/, "");
   const path = resolve(cwd, rest);
   const [, directory, name] = /^(.*)=([^=/]*)$/s.exec(rest) ?? [];
   if (directory === undefined || name === undefined || existsSync(path))
-    return { path, name: undefined, readOnly };
+    return { path, name: undefined, isReadOnly };
   if (!SANDBOX_NAME.test(name)) throw texts.wrongMount(text, texts.MOUNT.wrongName(name));
-  return { path: resolve(cwd, directory), name, readOnly };
+  return { path: resolve(cwd, directory), name, isReadOnly };
 }
 
 function realDirectory(path: string, text: string): string {
@@ -198,11 +198,11 @@ function realDirectory(path: string, text: string): string {
   }
 }
 
-function requireAccess(source: string, text: string, readOnly: boolean): void {
+function requireAccess(source: string, text: string, isReadOnly: boolean): void {
   try {
-    accessSync(source, constants.R_OK | constants.X_OK | (readOnly ? 0 : constants.W_OK));
+    accessSync(source, constants.R_OK | constants.X_OK | (isReadOnly ? 0 : constants.W_OK));
   } catch {
-    throw texts.wrongMount(text, (readOnly ? texts.MOUNT.unreadable : texts.MOUNT.unwritable)(source));
+    throw texts.wrongMount(text, (isReadOnly ? texts.MOUNT.unreadable : texts.MOUNT.unwritable)(source));
   }
 }
 

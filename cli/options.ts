@@ -61,7 +61,7 @@ export function readOptions(
     agents: flags.agents ?? false,
     open: flags.open ?? false,
     json: flags.json ?? false,
-    verbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
+    isVerbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
   };
 }
 

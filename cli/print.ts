@@ -102,7 +102,7 @@ function escapeName(name: string): string {
 export interface Column {
   title: string;
   /** Whether to align the column right, for numbers. */
-  right?: boolean;
+  isRightAligned?: boolean;
   /** Whether the column has names that programs read. Names are printed in full, and `escapeName` escapes them. */
   isName?: boolean;
   /** Whether the column may be left out of a table that is too wide. The last such column is left out first. */
@@ -144,7 +144,7 @@ export function alignRows(
       .map((cell, index) => {
         if (index === columns.length - 1) return cut(cell, Math.max(MIN_WIDTH, width - before));
         const size = widths[index] ?? 0;
-        return columns[index]?.right ? cell.padStart(size) : cell.padEnd(size);
+        return columns[index]?.isRightAligned ? cell.padStart(size) : cell.padEnd(size);
       })
       .join("  ")
       .trimEnd();

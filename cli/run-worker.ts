@@ -28,7 +28,7 @@ interface WorkerOptions {
   onRestart?: () => void;
   /** Called if workerd ends unexpectedly and cannot be started again, or ends too often. */
   onDeath: () => void;
-  verbose: boolean;
+  isVerbose: boolean;
   /** For measurements: whether V8's inspector listens on loopback. */
   inspector?: boolean;
 }
@@ -89,7 +89,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       // Otherwise miniflare would download values for `request.cf`.
       cf: false,
       telemetry: { enabled: false },
-      log: new RestartLog(options.verbose ? LogLevel.WARN : LogLevel.NONE),
+      log: new RestartLog(options.isVerbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: join(options.stateDir, "data"),
       unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir },
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),

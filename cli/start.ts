@@ -70,7 +70,7 @@ async function start(): Promise<void> {
     process.stdout.write(`${USAGE}\n`);
     return;
   }
-  const { stateDir, verbose } = options;
+  const { stateDir, isVerbose } = options;
   requireLinux(process.platform);
   makeStateDirectory(stateDir);
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
@@ -124,7 +124,7 @@ async function start(): Promise<void> {
       pythonPackages: found.packages,
       // Set even if no secret is configured, because somebody may sign in to a git host while the server runs.
       authority: options.isolation === "none" ? undefined : join(stateDir, "authority"),
-      verbose,
+      isVerbose,
     })),
     print,
     (reason) => {
@@ -154,13 +154,13 @@ async function start(): Promise<void> {
       stateDir,
       variables,
       components,
-      onLog: (line) => showLog(line, verbose),
+      onLog: (line) => showLog(line, isVerbose),
       onRestart: () => print(texts.WORKERD_RESTARTED),
       onDeath: () => {
         save = undefined;
         void end("failed", texts.ENDING.workerd);
       },
-      verbose,
+      isVerbose,
     }).then((started) => (worker = started)),
   ]);
   if (startedEngine.python === undefined) print(texts.NO_PYTHON);
@@ -175,8 +175,7 @@ async function start(): Promise<void> {
   if (options.json) {
     needsJSONResult = false;
     json(true, announcementData(announcement));
-  } else
-    process.stdout.write(announce({ ...announcement, showsToken: process.stdout.isTTY, isVerbose: verbose }));
+  } else process.stdout.write(announce({ ...announcement, showsToken: process.stdout.isTTY, isVerbose }));
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap")
     void python?.complete((executable) => engine?.usePython(executable));
@@ -256,8 +255,8 @@ function showInBrowser(url: string): void {
 }
 
 /** Prints every line with --verbose; otherwise only the Worker's unexpected errors, to which callers get a reference. */
-function showLog({ level, message }: LogLine, verbose: boolean): void {
-  if (verbose) print(printable(level === "error" ? `workerd: ${message}` : message));
+function showLog({ level, message }: LogLine, isVerbose: boolean): void {
+  if (isVerbose) print(printable(level === "error" ? `workerd: ${message}` : message));
   else if (/^\{.*"event":"error"/.test(message)) print(printable(message));
 }
 

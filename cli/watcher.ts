@@ -147,10 +147,10 @@ class Watcher {
     }
   }
 
-  #follow(sandbox: string, id: string, fromStart: boolean): void {
+  #follow(sandbox: string, id: string, isNew: boolean): void {
     if (!this.#options.followsOutput || this.#followed.size >= MAX_FOLLOWED_RUNS) return;
     this.#followed.add(id);
-    void this.#read(sandbox, id, fromStart)
+    void this.#read(sandbox, id, isNew)
       .catch((error: unknown) => {
         // A destroyed sandbox's runs are gone.
         if (!(error instanceof CommandError) || error.kind !== "refusedByServer") this.#failure.reject(error);
@@ -158,9 +158,9 @@ class Watcher {
       .finally(() => this.#followed.delete(id));
   }
 
-  async #read(sandbox: string, id: string, fromStart: boolean): Promise<void> {
+  async #read(sandbox: string, id: string, isNew: boolean): Promise<void> {
     const { signal } = this.#options;
-    const cursor = fromStart ? 0 : (await this.#server.logOf(id)).bytes;
+    const cursor = isNew ? 0 : (await this.#server.logOf(id)).bytes;
     try {
       for await (const { log } of this.#server.pages(id, { cursor, signal, everyMs: PAGE_MS }))
         for (const { stream, text } of log)

@@ -133,7 +133,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
     table(
       [
         { title: "TYPE" },
-        { title: "SIZE", right: true },
+        { title: "SIZE", isRightAligned: true },
         { title: "MODIFIED" },
         { title: "PATH", isName: true },
       ],

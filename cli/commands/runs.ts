@@ -27,7 +27,7 @@ const COLUMNS: EachField<Column & { show(run: AnyListedRun): string }> = {
   },
   duration_ms: {
     title: "TOOK",
-    right: true,
+    isRightAligned: true,
     isMinor: true,
     show: ({ duration_ms }) => duration(duration_ms),
   },

@@ -31,7 +31,7 @@ export const sandboxes = serverCommand("sandboxes", "list the sandboxes, most re
     [
       { title: "NAME" },
       { title: "STATE" },
-      { title: "SIZE", right: true },
+      { title: "SIZE", isRightAligned: true },
       { title: "LAST USED" },
       { title: "SAVED" },
     ],

@@ -120,7 +120,7 @@ class Screen {
         { title: "RUN" },
         { title: "KIND", isMinor: true },
         { title: "STATE" },
-        { title: "TOOK", right: true, isMinor: true },
+        { title: "TOOK", isRightAligned: true, isMinor: true },
         { title: "WHAT" },
       ],
       [...this.#runs.values()]

@@ -111,7 +111,7 @@ const capabilities = [
 export interface Mount {
   from: string;
   to: string;
-  writable?: boolean;
+  isWritable?: boolean;
   /** A host directory, opened before the mount. `requireMounted` checks that the sandbox sees this directory. */
   opened?: FileHandle | undefined;
 }
@@ -197,13 +197,13 @@ export function bubblewrapArguments(
   args.push("--size", "1048576", "--tmpfs", runtimeDirectory);
   args.push("--dir", `${runtimeDirectory}/cache`);
   const made = new Set<string>();
-  for (const { from, to, writable } of mounts) {
+  for (const { from, to, isWritable } of mounts) {
     // Users other than root need the parent directories too. bubblewrap would make them accessible only to root.
     for (const parent of parentsOf(to).filter((path) => !made.has(path))) {
       directory("0755", parent);
       made.add(parent);
     }
-    args.push(writable ? "--bind" : "--ro-bind", from, to);
+    args.push(isWritable ? "--bind" : "--ro-bind", from, to);
   }
   args.push(...links(toolchain), "--remount-ro", runtimeDirectory);
   args.push(

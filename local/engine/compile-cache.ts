@@ -34,7 +34,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
   const processes = await start({
     ...options,
     env: { ...options.env, ...cacheEnvironment },
-    mounts: [...options.mounts, { ...mount, writable: true }],
+    mounts: [...options.mounts, { ...mount, isWritable: true }],
     command: limitCommand(loadCommand(options.toolchain), options.limits),
   });
   const done = processes.exited.then(async ({ exitCode }) => {

@@ -166,7 +166,7 @@ export class EngineSandbox {
       const mountNamespace = bubblewrap?.mountNamespace;
       if (ownDirectory !== undefined) opened = await openDirectory(ownDirectory);
       // `npm start` has checked the directory, but since then somebody may have added a set-user-id or set-group-id file.
-      if (ownDirectory?.writable === true) await refuseSetID(ownDirectory.from);
+      if (ownDirectory?.isWritable === true) await refuseSetID(ownDirectory.from);
       if (mountNamespace !== undefined) ids = await claimIDsFor(opened);
       const own = [
         { from: hosts, to: "/etc/hosts" },

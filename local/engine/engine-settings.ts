@@ -28,7 +28,7 @@ export const settingsSchema = z.strictObject({
   /** The directory of the interpreters' packages. */
   pythonPackages: path.optional(),
   directories: z
-    .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))
+    .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), isWritable: z.boolean() }))
     .optional(),
   readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
   /** The directory of the certificate authority for hosts with a credential. Without it, there is no such authority. */
@@ -41,7 +41,7 @@ export const settingsSchema = z.strictObject({
   control: z.string().optional(),
   /** Tests only: false if a test does not need a prepared sandbox. True by default. */
   prepareSandbox: z.boolean().optional(),
-  verbose: z.boolean().optional(),
+  isVerbose: z.boolean().optional(),
 });
 
 export type EngineSettings = z.infer<typeof settingsSchema>;

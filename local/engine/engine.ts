@@ -118,7 +118,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     bubblewrap: check === undefined ? undefined : { supported: check.supported, mountNamespace },
     log,
     onOutput: (id, text) => {
-      if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
+      if (options.isVerbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
     },
   };
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);

@@ -56,7 +56,7 @@ export class MountNamespace {
       ({ from }) => this.#enginePath(from) === undefined,
     );
     const sources = [...new Set(otherMounts.map(({ from }) => from))];
-    const writable = new Set(directories.flatMap((mount) => (mount.writable ? mount.from : [])));
+    const writable = new Set(directories.flatMap((mount) => (mount.isWritable ? mount.from : [])));
     const holder = this.#currentHolder(sources, writable);
     const pid = await holder.pid;
     const pathOf = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
@@ -74,7 +74,7 @@ export class MountNamespace {
         mappedPaths.set(from, path);
       }
     const shared = otherMounts.filter(({ from }) => !directories.some((mount) => mount.from === from));
-    const writesEngine = mounts.some((one) => one.writable && this.#enginePath(one.from) !== undefined);
+    const writesEngine = mounts.some((one) => one.isWritable && this.#enginePath(one.from) !== undefined);
     const own = withOwnInodes(
       place,
       writesEngine ? undefined : `${place}/engine`,

@@ -148,13 +148,13 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     server.handleUpgrade(request, outsideConnection, Buffer.alloc(0), (outside) => {
       const guard = onBroken === undefined ? undefined : new ControlGuard(pace.inFlight);
       let uncounted = 0;
-      pump(outside, inside, connection, fromOutside, (data, binary) => {
+      pump(outside, inside, connection, fromOutside, (data, isBinary) => {
         uncounted = acknowledgedBytes;
-        if (!binary) guard?.fromWorker(data);
+        if (!isBinary) guard?.fromWorker(data);
         return 0;
       });
-      const admit = (data: Buffer, binary: boolean) => {
-        const taken = binary && guard !== undefined ? STOPPED_BECAUSE.binary : guard?.fromSandbox(data);
+      const admit = (data: Buffer, isBinary: boolean) => {
+        const taken = isBinary && guard !== undefined ? STOPPED_BECAUSE.binary : guard?.fromSandbox(data);
         if (typeof taken !== "string") {
           const bytes = taken ?? data.length;
           const free = Math.min(uncounted, bytes);
@@ -242,7 +242,7 @@ function pump(
   to: WebSocket,
   connection: Duplex,
   buffered: BufferedBytes,
-  admit: (data: Buffer, binary: boolean) => number | undefined,
+  admit: (data: Buffer, isBinary: boolean) => number | undefined,
   delayWhenFull: () => number = () => 0,
 ): void {
   let isWaiting = false;
@@ -260,8 +260,8 @@ function pump(
       resume();
     }, ms);
   };
-  from.on("message", (data: Buffer, binary) => {
-    const ms = admit(data, binary);
+  from.on("message", (data: Buffer, isBinary) => {
+    const ms = admit(data, isBinary);
     if (ms === undefined || to.readyState !== WebSocket.OPEN) return;
     // Simultaneous messages are written together.
     if (!isCorked) {
@@ -274,7 +274,7 @@ function pump(
     }
     const bytes = data.length + messageOverhead;
     buffered.add(bytes);
-    to.send(data, { binary }, () => {
+    to.send(data, { binary: isBinary }, () => {
       buffered.remove(bytes);
       resume();
     });

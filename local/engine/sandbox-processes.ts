@@ -65,7 +65,7 @@ export async function start(options: StartOptions): Promise<Processes> {
   const { limits, env, supported, toolchain, unprivileged } = options;
   const filter = seccompFilter({
     ids: unprivileged?.ids.count ?? 1,
-    hasHostDirectory: options.mounts.some(({ writable }) => writable === true),
+    hasHostDirectory: options.mounts.some(({ isWritable }) => isWritable === true),
   });
   const view = await unprivileged?.mountNamespace.open(options.mounts, unprivileged.ids);
   const sizes = sizesFor(limits.diskBytes);

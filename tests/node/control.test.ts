@@ -20,7 +20,7 @@ let engine: TestEngine;
 let neighbour: TestSandbox;
 
 beforeAll(async () => {
-  engine = await startTestEngine({ control, verbose: true, log: (line) => logged.push(line) });
+  engine = await startTestEngine({ control, isVerbose: true, log: (line) => logged.push(line) });
   neighbour = await TestSandbox.start(engine);
 });
 

@@ -67,7 +67,7 @@ it("a directory with a set-user-id program, which a sandbox could rewrite, can o
   for (const mode of [0o4755, 0o2755]) {
     chmodSync(program, mode);
     await expect(mount("set")).rejects.toThrow(`${program} has a set-user-id or set-group-id bit`);
-    expect((await mount("set:ro")).forEngine).toMatchObject([{ writable: false }]);
+    expect((await mount("set:ro")).forEngine).toMatchObject([{ isWritable: false }]);
   }
   // Code in a sandbox can choose names of directories, so the error escapes them.
   renameSync(join(directory, "set/deep"), join(directory, "set/deep\nnext: \u001b[2J"));

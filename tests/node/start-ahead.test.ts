@@ -68,7 +68,7 @@ it("a prepared sandbox is not used for other variables, and variables reach only
 it("a sandbox with a mounted directory does not use the prepared sandbox, which remains available", async () => {
   const from = temporaryDirectory();
   await writeFile(join(from, "file"), "of the host");
-  const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
+  const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", isWritable: false }] });
   const { which } = await nextPrepared(directoryOf(engine));
   const withDirectory = await TestSandbox.start(engine, { name: "given" });
   expect((await withDirectory.run("cat /opt/given/file")).stdout).toBe("of the host");

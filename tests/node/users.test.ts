@@ -196,7 +196,7 @@ describe("a mounted directory of the machine", () => {
   mkdirSync(project);
   writeFileSync(join(project, "file"), "theirs");
 
-  const mount = { name, from: project, to: "/workspace/project", writable: true };
+  const mount = { name, from: project, to: "/workspace/project", isWritable: true };
   let engine: TestEngine;
   beforeAll(async () => void (engine = await engineOf({ directories: [mount] })));
 
@@ -216,7 +216,7 @@ describe("a mounted directory of the machine", () => {
     writeFileSync(join(parent, "own/which"), "own");
     writeFileSync(join(secret, "which"), "secret");
     symlinkSync(secret, join(parent, "link"));
-    const own = { name, from: join(parent, "own"), to: "/workspace/own", writable: true };
+    const own = { name, from: join(parent, "own"), to: "/workspace/own", isWritable: true };
     const racing = await engineOf({ directories: [own] });
     // Exchanges the directory and the link until its input ends.
     const exchange = `
@@ -308,7 +308,7 @@ describe("a mounted directory of the machine", () => {
     mkdirSync(theirs);
     for (const owner of [1000, 0]) {
       chownSync(theirs, owner, owner);
-      const foreignMount = { name, from: theirs, to: "/workspace/theirs", writable: true };
+      const foreignMount = { name, from: theirs, to: "/workspace/theirs", isWritable: true };
       const sandbox = await TestSandbox.start(await engineOf({ directories: [foreignMount] }), { name });
       const file = `of-${owner}`;
       const { stderr } = await sandbox.run(

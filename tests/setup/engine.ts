@@ -44,7 +44,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
         },
         { from: CLAUDE_CODE, to: "/opt/sandbox-runtime/claude-code" },
       ],
-      verbose: process.env.VERBOSE === "1",
+      isVerbose: process.env.VERBOSE === "1",
       allowAddresses,
       trusted,
       // Most of these sandboxes run no Python, and a prepared sandbox has a Python kernel. tests/node/start-ahead.test.ts

@@ -38,7 +38,7 @@ export async function startOAuthServer(variables: Record<string, string> = {}): 
     },
     onLog: ({ message }) => void lines.push(message),
     onDeath: () => void lines.push('{"event":"death"}'),
-    verbose: false,
+    isVerbose: false,
   });
   return {
     origin: `http://127.0.0.1:${worker.port}`,

@@ -36,7 +36,7 @@ export async function startParts(options: PartsOptions = {}): Promise<Parts> {
       network: "none",
       isolation: "bubblewrap",
       runDir: join(stateDir, "run"),
-      verbose: false,
+      isVerbose: false,
       ...(python === undefined ? {} : { python }),
       ...options.engine,
     },
@@ -56,7 +56,7 @@ export async function startParts(options: PartsOptions = {}): Promise<Parts> {
     },
     onLog,
     onDeath: () => onDeath("workerd"),
-    verbose: false,
+    isVerbose: false,
     inspector: options.inspector ?? false,
   });
   return {

@@ -4,7 +4,7 @@
  * code may have written the manifest, so every part of it is checked.
  */
 import * as z from "zod/mini";
-import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
+import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES, count } from "./snapshot-requests.ts";
 import { FileError } from "../file-error.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
 import { compress, decompress } from "./codec.ts";
@@ -24,8 +24,6 @@ export type Header = Omit<z.infer<typeof headerSchema>, "version">;
 export type Manifest = z.infer<typeof headerSchema> & { entries: ManifestEntry[] };
 
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
-
-const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
 /** The id of a user or group. 2³² - 1 is not allowed, because the system takes it to mean that the owner stays. */
 const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));

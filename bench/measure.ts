@@ -1,4 +1,5 @@
 /** Measures our server and a baseline in turns, so that a disturbance of the machine affects both. */
+import { setTimeout as pause } from "node:timers/promises";
 
 export interface Row {
   name: string;
@@ -44,7 +45,7 @@ export async function interleave(
   for (let index = -warmup; index < pairs; index++) {
     sides.reverse();
     for (const { call, into } of sides) {
-      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (pauseMs > 0) await pause(pauseMs);
       const start = performance.now();
       await call(index);
       if (index >= 0) into.push(performance.now() - start);

@@ -8,6 +8,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { bundle } from "../cli/bundle.ts";
 import { CONFIGS, TOKEN, serve, startEngine } from "./bed.ts";
 import type { Counts } from "./counts.ts";
@@ -36,7 +37,6 @@ const mapCounts = (each: (key: keyof Counts) => number): Counts => {
   for (const key of KEYS) counts[key] = each(key);
   return counts;
 };
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-model-"));
 const engine = await startEngine(directory);

@@ -5,6 +5,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { Base, listBase } from "../container/sandboxd/snapshots/base.ts";
 import { Scanner } from "../container/sandboxd/snapshots/scan.ts";
 import { quantile } from "./measure.ts";
@@ -39,7 +40,7 @@ try {
   const thorough = await median(true);
   // A scan remembers only the directories that did not change in the tenth of a second before it. So the program waits, and then
   // makes a scan that remembers all of them.
-  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await pause(1000);
   await scanMs(false);
   const usual = await median(false);
   const share = usual / (SAVE_SECONDS * 1000) + thorough / (THOROUGH_SECONDS * 1000);

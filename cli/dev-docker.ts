@@ -4,6 +4,7 @@ import { chmodSync, mkdirSync } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
 import { quietWrangler } from "./bundle.ts";
@@ -93,7 +94,7 @@ while (child.exitCode === null && child.signalCode === null) {
     );
     break;
   }
-  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await pause(1000);
 }
 
 const [code] = await exited;

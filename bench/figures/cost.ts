@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
 import { workerClient } from "../worker-client.ts";
 import type { Counts } from "../counts.ts";
@@ -80,7 +81,7 @@ async function costOf(
   url: string,
 ): Promise<Row[]> {
   const take = async (): Promise<Counts> => {
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    await pause(SETTLE_MS);
     return (await fetch(`${url}/counts`)).json() as Promise<Counts>;
   };
   await call();

@@ -1,5 +1,6 @@
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { TestSandbox } from "../../tests/setup/engine-client.ts";
 import { PREPARE_MS, type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
@@ -66,7 +67,7 @@ async function timeAll(
   sandboxes: number,
   start: (index: number) => Promise<() => Promise<unknown>>,
 ): Promise<number[]> {
-  await new Promise((resolve) => setTimeout(resolve, PREPARE_MS));
+  await pause(PREPARE_MS);
   const from = performance.now();
   const times: number[] = [];
   const started = await Promise.allSettled(

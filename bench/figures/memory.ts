@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
 import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
@@ -31,7 +31,7 @@ export const memory: Figure = {
         if (quick && bytes > 100 * 1024 * 1024) continue;
         const peakMiB = await peak(heap, runToEnd(ours, sandbox, printCommand(bytes)));
         rows.push(row(`live memory of the Worker, output ${label}`, "MiB", peakMiB, before));
-        await sleep(SETTLE_MS);
+        await pause(SETTLE_MS);
         rows.push(row(`live memory of the Worker after output ${label}`, "MiB", await heap.live(), before));
       }
     } finally {
@@ -48,7 +48,7 @@ async function peak(heap: Heap, work: Promise<void>): Promise<number> {
   const settled = work.finally(() => (isDone = true));
   while (!isDone) {
     peakMiB = Math.max(peakMiB, await heap.live());
-    await Promise.race([settled, sleep(SAMPLE_MS)]);
+    await Promise.race([settled, pause(SAMPLE_MS)]);
   }
   await settled;
   return peakMiB;

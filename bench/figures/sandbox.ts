@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { PREPARE_MS } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
@@ -78,7 +78,7 @@ async function processorTime({ engine }: Cold, times: number): Promise<Row[]> {
     await (
       await firstCommandOfEngine(engine)
     )();
-    await sleep(SETTLE_MS);
+    await pause(SETTLE_MS);
     used.push((Number(readFileSync(`${group}/cpuacct.usage`, "utf8")) - before) / 1e6);
   }
   writeFileSync("/sys/fs/cgroup/cpuacct/cgroup.procs", String(engine.pid));
@@ -90,7 +90,7 @@ async function memory({ engine }: Cold, times: number): Promise<Row> {
   const used: number[] = [];
   for (let index = 0; index < times; index++) {
     const end = await firstCommandOfEngine(engine);
-    await sleep(SETTLE_MS);
+    await pause(SETTLE_MS);
     const top = children(engine.pid).find((child) => descendants(child, /^sbxd\s*$/).length > 0) ?? NaN;
     used.push([top, ...descendants(top, /(?:)/)].reduce((sum, pid) => sum + pssMiB(pid), 0));
     await end();

@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { chmod, type FileHandle, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-protocol.ts";
@@ -226,7 +226,7 @@ export class EngineSandbox {
 
   /** Prepares a Python kernel, before any user code runs. Waits for sandboxd, which records the initial files first. */
   async startKernel(): Promise<void> {
-    while (!(await this.#sendTo("sandboxd"))) await sleep(SANDBOXD_POLL_MS, undefined, { ref: false });
+    while (!(await this.#sendTo("sandboxd"))) await pause(SANDBOXD_POLL_MS, undefined, { ref: false });
     await this.#sendTo("control", START_KERNEL);
   }
 

@@ -1,5 +1,5 @@
 /** Identifies a process so that a later one with the same number is not mistaken for it, even after the machine restarts. */
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { readText } from "./host-files.ts";
@@ -30,5 +30,5 @@ export function kill(identity: Identity): void {
 export async function endProcess(identity: Identity): Promise<void> {
   const deadline = Date.now() + deathMs;
   kill(identity);
-  while (isAlive(identity) && Date.now() < deadline) await sleep(5);
+  while (isAlive(identity) && Date.now() < deadline) await pause(5);
 }

@@ -12,7 +12,7 @@ import {
 import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { promisify } from "node:util";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
@@ -180,9 +180,9 @@ async function openControlSocket(
         if (code !== "ENOENT" && code !== "EACCES" && code !== "ESRCH") throw error;
       }
     }
-    await sleep(4);
+    await pause(4);
     // The control server listens just after it has handed over its listeners. Earlier checks would only cost processor time.
-    await Promise.race([handedOver, sleep(50)]);
+    await Promise.race([handedOver, pause(50)]);
   }
   throw new Error(START_PROBLEMS.controlLate);
 }

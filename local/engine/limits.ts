@@ -3,7 +3,7 @@ import { access, constants, mkdir, readdir, rmdir, stat, writeFile } from "node:
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import * as z from "zod";
 import { loadText, readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
@@ -357,7 +357,7 @@ export async function removeGroups(directories: string[]): Promise<void> {
         (error: NodeJS.ErrnoException) => error.code === "ENOENT",
       );
       if (removed) break;
-      await sleep(25);
+      await pause(25);
     }
   }
 }
@@ -401,6 +401,6 @@ async function killGroup(directory: string): Promise<void> {
     const members = (await loadText(join(directory, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
     if (members.length === 0) return;
     for (const pid of members) kill(identify(pid) ?? "");
-    await sleep(25);
+    await pause(25);
   }
 }

@@ -15,7 +15,7 @@
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
 import { readdir } from "node:fs/promises";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { join } from "node:path";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
@@ -203,7 +203,7 @@ async function endLargestUser(
   let inUse = await used();
   while (inUse !== undefined && inUse < limit) {
     if (inUse < limit * NEAR_SHARE || sandboxes().length === 0) return;
-    await sleep(NEAR_INTERVAL_MS, undefined, { ref: false });
+    await pause(NEAR_INTERVAL_MS, undefined, { ref: false });
     inUse = await used();
   }
   if (inUse === undefined) return;

@@ -5,7 +5,7 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { Pace } from "../../container/sandboxd/pace.ts";
 
 /** How many requests a client may send before the response to an earlier one has ended. apt sends ten. */
@@ -93,7 +93,7 @@ export class RequestLimiter {
     const leave = () => closed.abort();
     socket.once("close", leave);
     try {
-      await delay(ms, undefined, { signal: closed.signal });
+      await pause(ms, undefined, { signal: closed.signal });
     } catch {
       // The request does not count. Otherwise a sandbox that connects and disconnects could make later requests wait without limit.
       for (const pace of paces) pace.giveBack();

@@ -5,7 +5,7 @@ import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { quote } from "../../src/shared/text.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
@@ -117,7 +117,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
       await kill();
       throw new Error(MACHINE.notStarted(output().trim() || START_PROBLEMS.noControl));
     }
-    await sleep(10);
+    await pause(10);
   }
   return {
     egress: [],

@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { setImmediate, setTimeout } from "node:timers/promises";
+import { setImmediate, setTimeout as pause } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
 import { type KernelProgram, type Language, TRAITS } from "../../src/shared/languages.ts";
 import { SerialQueue } from "../../src/shared/queue.ts";
@@ -134,7 +134,7 @@ export class InterpreterAPI extends RpcTarget {
   async #prepareKernel(program: KernelProgram, delayMs: number): Promise<void> {
     if (this.#starting.has(program)) return;
     this.#starting.add(program);
-    await setTimeout(delayMs, undefined, { ref: false });
+    await pause(delayMs, undefined, { ref: false });
     if (!this.#isClosed && !this.#prepared.has(program)) {
       const kernel = await Kernel.start(program, this.#scripts, this.#cwd).catch(() => undefined);
       if (this.#isClosed) kernel?.stop();

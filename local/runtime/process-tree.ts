@@ -1,5 +1,5 @@
 import { readdirSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 
@@ -13,7 +13,7 @@ export async function killDescendants(): Promise<void> {
       // The process may have ended by itself.
       attempt(() => process.kill(pid, "SIGKILL"), false);
     }
-    await sleep(10);
+    await pause(10);
   }
 }
 

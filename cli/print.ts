@@ -214,7 +214,7 @@ export function bytes(count: number): string {
 
 export function duration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`;
-  // From here on, one decimal would be rounded to 60.0.
+  // From 59.95 s on, one decimal would be rounded to 60.0.
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1000);
   return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;

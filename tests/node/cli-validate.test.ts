@@ -27,14 +27,9 @@ it("every Durable Object except Account and Attempts has a container", () => {
   );
 });
 
-it.each([
-  "compatibility_date",
-  "compatibility_flags",
-  "durable_objects",
-  "migrations",
-  "r2_buckets",
-  "kv_namespaces",
-])("wrangler.local.jsonc and wrangler.jsonc have the same %s", (key) => {
+it.each(
+  "compatibility_date compatibility_flags durable_objects migrations r2_buckets kv_namespaces".split(" "),
+)("wrangler.local.jsonc and wrangler.jsonc have the same %s", (key) => {
   const local = parse(readFileSync(join(repository, "wrangler.local.jsonc"), "utf8"));
   expect(local[key]).toEqual(parse(copy.read("wrangler.jsonc"))[key]);
 });

@@ -16,6 +16,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "v
 import { readComponents, readMounts, removeMounts, writableMountOf } from "../../cli/mount-option.ts";
 import { repository } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { words } from "../setup/words.ts";
 
 const directory = temporaryDirectory();
 
@@ -31,23 +32,12 @@ afterAll(() => {
 const mount = (text: string) => readMounts([text], directory, []);
 
 describe("npm start --mount refuses", () => {
-  it.each([
-    "/etc",
-    "/etc/ssl",
-    "/usr/local",
-    "/bin",
-    "/lib",
-    "/dev/shm",
-    "/proc/self",
-    "/sys/kernel",
-    "/run",
-    "/var",
-    "/var/lib",
-    "/var/tmp",
-    "link",
-    "link:ro",
-    "link=work",
-  ])("%s, because it belongs to the system", async (text) => {
+  it.each(
+    words(`
+    /etc /etc/ssl /usr/local /bin /lib /dev/shm /proc/self /sys/kernel /run /var /var/lib /var/tmp link
+    link:ro link=work
+  `),
+  )("%s, because it belongs to the system", async (text) => {
     await expect(mount(text)).rejects.toThrow(/belongs to the system\. Mount a directory of a project/);
   });
 

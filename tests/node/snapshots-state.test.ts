@@ -167,13 +167,7 @@ it.each([-1, 0.5, 2 ** 32 - 1])("a manifest with owner %d is refused", async (ui
 it("a saved system contains no processes, no files of the platform and no caches", async () => {
   const root = system("from");
   const { pack } = await changesOf(root, () => {
-    for (const path of [
-      "run/x",
-      "proc/2",
-      "opt/sandbox-mcp/x",
-      "root/.cache/pip/x",
-      "home/u/.npm/_cacache/x",
-    ])
+    for (const path of "run/x proc/2 opt/sandbox-mcp/x root/.cache/pip/x home/u/.npm/_cacache/x".split(" "))
       write(root, path);
     for (const path of ["etc/hosts", "etc/ssl/certs/ca.pem", "tmp/x", "var/lib/sandbox-mcp/x"])
       write(root, path, "changed");
@@ -354,15 +348,9 @@ it("a save finds installed files at once, but finds files that were overwritten 
   writeFileSync(join(root, "usr/bin/tool"), "written in place");
   write(root, "usr/lib/new/module");
   rmSync(join(root, "usr/lib/old/1.0/info"));
-  expect(await pathsOf(false)).toEqual([
-    "usr",
-    "usr/lib",
-    "usr/lib/new",
-    "usr/lib/new/module",
-    "usr/lib/old",
-    "usr/lib/old/1.0",
-    "usr/lib/old/1.0/info",
-  ]);
+  expect(await pathsOf(false)).toEqual(
+    "usr usr/lib usr/lib/new usr/lib/new/module usr/lib/old usr/lib/old/1.0 usr/lib/old/1.0/info".split(" "),
+  );
   expect(await pathsOf(true)).toContain("usr/bin/tool");
   expect(await pathsOf(false)).toContain("usr/bin/tool");
 });

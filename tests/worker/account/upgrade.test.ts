@@ -149,20 +149,7 @@ const callStructured = async (tool: string, args: Fields = {}) => (await owner.c
 /** The fields of a fixture that an upgrade must not change. */
 const lastingFields = (fields: Fields, names: readonly string[]) =>
   Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)));
-const OF_RUN = [
-  "id",
-  "kind",
-  "title",
-  "source",
-  "exit_code",
-  "stderr",
-  "result",
-  "answer",
-  "diff",
-  "files",
-  "artifacts",
-  "tokens",
-];
+const OF_RUN = "id kind title source exit_code stderr result answer diff files artifacts tokens".split(" ");
 const OF_SANDBOX = ["name", "variables", "internet", "allow_hosts", "saved_bytes"];
 const OF_CHECKPOINT = ["id", "sandbox", "label", "bytes"];
 const OF_ACCOUNT = ["model_tokens_today", "workspace_bytes"];

@@ -156,14 +156,9 @@ describe("the scopes of a token", () => {
   it("hide the tools that they never allow", async () => {
     const reader = await principal("list-reader", ["sandbox:read"]);
     const readerTools = await names(reader);
-    expect(readerTools).toEqual([
-      "read_file",
-      "list_files",
-      "file_link",
-      "get_result",
-      "list_runs",
-      "list_sandboxes",
-    ]);
+    expect(readerTools).toEqual(
+      "read_file list_files file_link get_result list_runs list_sandboxes".split(" "),
+    );
     for (const { name } of allTools)
       expect([name, (await reader.send(name, { id: "a" })).status]).toEqual([
         name,

@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Caller, principal, until } from "../support.ts";
+import { words } from "../../setup/words.ts";
 
 describe("a client with sandbox:write alone", () => {
   let callerWithAllScopes: Caller;
@@ -38,22 +39,11 @@ describe("a client with sandbox:write alone", () => {
         })
       ).structured.stdout;
     const before = await look();
-    for (const path of [
-      "/etc/ld.so.preload",
-      "/root/.bashrc",
-      "/workspace",
-      "/tmp/",
-      "/workspace/../etc/hosts",
-      "root/etc/ld.so.preload",
-      "root/workspace/../etc/ld.so.preload",
-      "file",
-      "new",
-      "/tmp/out/kept",
-      "/tmp/out/made/below",
-      "/proc/self/cwd/../etc/x",
-      "/workspacex",
-      "/var/lib/sandbox-mcp/x",
-    ])
+    for (const path of words(`
+      /etc/ld.so.preload /root/.bashrc /workspace /tmp/ /workspace/../etc/hosts root/etc/ld.so.preload
+      root/workspace/../etc/ld.so.preload file new /tmp/out/kept /tmp/out/made/below /proc/self/cwd/../etc/x
+      /workspacex /var/lib/sandbox-mcp/x
+    `))
       for (const more of [{}, { append: true }, { content: "x".repeat(60_000) }]) {
         const { isError, text } = await writer.call("write_file", { path, content: "x", ...more });
         expect([path, isError, text]).toEqual([

@@ -3,10 +3,11 @@ import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { connect as connectTCP } from "node:net";
 import { dirname } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 
 const MIB = 1024 * 1024;
@@ -16,18 +17,9 @@ const BEGIN_CALL = ['["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]'
 
 const control = await bundleHostileControl();
 const logged: string[] = [];
-let engine: TestEngine;
-let neighbour: TestSandbox;
-
-beforeAll(async () => {
-  engine = await startTestEngine({ control, isVerbose: true, log: (line) => logged.push(line) });
-  neighbour = await TestSandbox.start(engine);
-});
-
-afterAll(async () => {
-  await engine.close();
-  rmSync(dirname(control), { recursive: true });
-});
+afterAll(() => rmSync(dirname(control), { recursive: true }));
+const engine = endLater(await startTestEngine({ control, isVerbose: true, log: (line) => logged.push(line) }));
+const neighbour = await TestSandbox.start(engine);
 
 interface Peer {
   socket: WebSocket;

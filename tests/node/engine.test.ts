@@ -19,19 +19,13 @@ import { checkBubblewrap } from "../../local/engine/check.ts";
 import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
-import { startTestEngine, TestSandbox, type EngineAddress, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { processes, waitForEnd, tree, type Process } from "../setup/processes.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-let engine: TestEngine;
-
-beforeAll(async () => {
-  engine = await startTestEngine();
-});
-afterAll(async () => {
-  await engine.close();
-});
+const engine = endLater(await startTestEngine());
 
 /** Starts processes that try to outlive their sandbox. The host finds them by their argument. */
 async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
@@ -126,7 +120,7 @@ describe("a sandbox", () => {
   });
 
   it("leaves no process, directory or control group when it is destroyed", async () => {
-    const ownEngine = await startTestEngine();
+    const ownEngine = endLater(await startTestEngine());
     const sandbox = await TestSandbox.start(ownEngine);
     const stragglers = await startStragglers(sandbox);
     const directory = join(ownEngine.runDir, ownEngine.engine.boot, sandbox.id);
@@ -137,7 +131,6 @@ describe("a sandbox", () => {
     for (const { path } of await findGroupParents())
       expect(existsSync(join(path, groupPrefix + ownEngine.engine.boot, sandbox.id))).toBe(false);
     expect(await sandbox.waitForEnd()).toEqual({ exitCode: 0, reason: "destroyed" });
-    await ownEngine.close();
   });
 
   it.each(["bubblewrap", "none"] as const)(
@@ -180,7 +173,7 @@ describe("a sandbox", () => {
     await chmod(directory, 0o755);
     const control = join(directory, "control.cjs");
     await writeFile(control, 'throw new Error("broken on purpose");\n');
-    const broken = await startTestEngine({ control });
+    const broken = endLater(await startTestEngine({ control }));
     await expect(TestSandbox.start(broken)).rejects.toThrow(
       /The sandbox did not start: [^]*broken on purpose/,
     );
@@ -191,7 +184,6 @@ describe("a sandbox", () => {
       "files",
       "sandboxd.cjs",
     ]);
-    await broken.close();
   });
 });
 
@@ -369,18 +361,16 @@ describe("the engine as a program", () => {
     expect(await waitForEnd(all, 15_000)).toEqual([]);
     expect(processes().filter(({ command }) => command.includes(program.boot))).toEqual([]);
     expect(existsSync(join(runDir, program.boot))).toBe(true);
-    const next = await startTestEngine({ runDir });
+    endLater(await startTestEngine({ runDir }));
     expect(existsSync(join(runDir, program.boot))).toBe(false);
     expect(await groupsOf(program.boot)).toEqual([]);
-    await next.close();
   });
 
   it("passes no open file on to a sandbox, and does not touch the state of a running engine", async () => {
     const { program, runDir, sandbox } = await startWithLeakedFiles();
-    const second = await startTestEngine({ runDir });
+    endLater((await startTestEngine({ runDir })).engine);
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     expect((await sandbox.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c leaked")).stdout).toBe("0");
-    await second.engine.close();
   });
 });
 

@@ -1,9 +1,9 @@
 /** A sandbox floods its egress proxy: neither the engine nor other sandboxes are disturbed. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { createServer, IncomingMessage, type Server } from "node:http";
+import { createServer, IncomingMessage } from "node:http";
 import { connect, createServer as createTCPServer, Socket } from "node:net";
-import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
 import { createEgress, serveListeners } from "../../local/engine/egress.ts";
@@ -20,7 +20,8 @@ import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
 
@@ -52,11 +53,6 @@ const interim = createTCPServer((socket) => {
   socket.on("error", () => undefined);
   socket.once("data", () => socket.write("HTTP/1.1 100\r\n\r\n".repeat(4000)));
 });
-let internet: Server;
-let engine: TestEngine;
-let attacker: TestSandbox;
-let neighbour: TestSandbox;
-
 /** Sends a response whose header ends exactly where one of the engine's reads (64 KiB) ends. The next read gets the whole body. */
 async function sendAligned(socket: Socket): Promise<void> {
   const early = (bytes: number) => `HTTP/1.1 103 Early Hints\r\na: ${"b".repeat(bytes - 33)}\r\n\r\n`;
@@ -76,34 +72,24 @@ const aligned = createTCPServer((socket) => {
   socket.once("data", () => void sendAligned(socket));
 });
 
-beforeAll(async () => {
-  internet = createServer((request, response) => request.resume().on("end", () => response.end("hello")));
-  const port = await listen(internet);
-  engine = await startTestEngine({
+const internet = createServer((request, response) => request.resume().on("end", () => response.end("hello")));
+const internetPort = await listen(endLater(internet));
+const engine = endLater(
+  await startTestEngine({
     hasAuthority: true,
     // Test files that run beside this one take more than 1 GB of the kernel's memory, and the attacker's full sockets would be blamed.
     limits: { kernelGrowthOfMachine: Infinity },
     allowAddresses: [
-      `internet.test:80=${port}`,
-      `internet.test:443=${port}`,
-      `interim.test:80=${await listen(interim)}`,
-      `aligned.test:80=${await listen(aligned)}`,
+      `internet.test:80=${internetPort}`,
+      `internet.test:443=${internetPort}`,
+      `interim.test:80=${await listen(endLater(interim))}`,
+      `aligned.test:80=${await listen(endLater(aligned))}`,
     ],
-  });
-  const intercepts = { http: ["anthropic.internal"], https: [], all: false };
-  [attacker, neighbour] = await Promise.all([
-    TestSandbox.start(engine, { intercepts }),
-    TestSandbox.start(engine, { intercepts }),
-  ]);
-});
-
-afterAll(async () => {
-  await engine.close();
-  internet.closeAllConnections();
-  internet.close();
-  interim.close();
-  aligned.close();
-});
+  }),
+);
+const startIntercepted = () =>
+  TestSandbox.start(engine, { intercepts: { http: ["anthropic.internal"], https: [], all: false } });
+const [attacker, neighbour] = await Promise.all([startIntercepted(), startIntercepted()]);
 
 it("requests without a response take little memory, and other sandboxes get their responses", async () => {
   const before = process.memoryUsage().rss;

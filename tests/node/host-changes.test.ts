@@ -16,9 +16,7 @@ beforeEach(async () => {
   const mountOf = (name: string) => ({ from: join(directory, name), to: `/opt/${name}` });
   engine = await startTestEngine({ readOnly: [mountOf("file"), mountOf("tree")] });
 });
-afterEach(async () => {
-  await engine.close();
-});
+afterEach(() => engine.close());
 
 it("the next sandbox sees the new content of a file or directory that the host replaced, and a running one does not", async () => {
   const sandbox = await TestSandbox.start(engine);

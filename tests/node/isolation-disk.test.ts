@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { findDisks, findGroupParents } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
+import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 
 const MiB = 1024 * 1024;
@@ -33,24 +34,19 @@ describe("a sandbox's access to the machine's disk", () => {
   });
   afterAll(async () => await rm(shown, { recursive: true }));
 
+  /** Starts a sandbox that sees the file. */
+  const startShowing = async (more = {}) => {
+    const readOnly = [{ from: shown, to: "/opt/shown" }];
+    return TestSandbox.start(endLater(await startTestEngine({ limits: { ...limits, ...more }, readOnly })));
+  };
+
   it.runIf(isDiskLimited)("reads at a limited rate", async () => {
-    const one = await startTestEngine({
-      limits: { ...limits, diskReadBytes: MiB },
-      readOnly: [{ from: shown, to: "/opt/shown" }],
-    });
-    try {
-      const sandbox = await TestSandbox.start(one);
-      expect((await sandbox.run("timeout 4 dd if=/opt/shown/file of=/dev/null bs=1M")).exitCode).toBe(124);
-    } finally {
-      await one.close();
-    }
+    const sandbox = await startShowing({ diskReadBytes: MiB });
+    expect((await sandbox.run("timeout 4 dd if=/opt/shown/file of=/dev/null bs=1M")).exitCode).toBe(124);
   });
 
   it("cannot read ahead, use O_DIRECT or drop the cache of others", async () => {
-    const ownEngine = await startTestEngine({
-      limits,
-      readOnly: [{ from: shown, to: "/opt/shown" }],
-    });
+    const sandbox = await startShowing();
     const all = readFileSync(join(shown, "file")).length / 4096;
     const attempts = [
       "import ctypes, fcntl, mmap, os, platform",
@@ -70,18 +66,13 @@ describe("a sandbox's access to the machine's disk", () => {
       "  libc.syscall(ctypes.c_long(187 if x else 213), file, ctypes.c_long(0), ctypes.c_long(16 << 20))",
       "  mmap.mmap(file, 0, prot=mmap.PROT_READ).madvise(mmap.MADV_WILLNEED)",
     ].join("\n");
-    try {
-      const sandbox = await TestSandbox.start(ownEngine);
-      const { stdout } = await sandbox.python([attempts, "forget()"]);
-      const [refused, missing] = ["Invalid argument", "Function not implemented"];
-      expect(stdout.split("\n")).toEqual([refused, refused, missing, missing]);
-      // The machine may read a few pages for other processes.
-      expect(pagesInMemory()).toBeGreaterThan(all / 2);
-      forget();
-      await sandbox.python([attempts, "ahead()"]);
-      expect(pagesInMemory()).toBe(0);
-    } finally {
-      await ownEngine.close();
-    }
+    const { stdout } = await sandbox.python([attempts, "forget()"]);
+    const [refused, missing] = ["Invalid argument", "Function not implemented"];
+    expect(stdout.split("\n")).toEqual([refused, refused, missing, missing]);
+    // The machine may read a few pages for other processes.
+    expect(pagesInMemory()).toBeGreaterThan(all / 2);
+    forget();
+    await sandbox.python([attempts, "ahead()"]);
+    expect(pagesInMemory()).toBe(0);
   });
 });

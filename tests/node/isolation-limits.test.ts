@@ -1,28 +1,21 @@
 /** A sandbox uses up all resources that it can get. The engine and the other sandboxes continue to work. */
 import { readdirSync, readFileSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import {
   defaultLimits,
   findGroupParents,
   type Limits,
   openFilesPerProcess,
 } from "../../local/engine/limits.ts";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
-let engine: TestEngine;
-let other: TestSandbox;
-
-beforeAll(async () => {
-  engine = await startTestEngine({ limits });
-  other = await TestSandbox.start(engine);
-});
-afterAll(async () => {
-  await engine.close();
-});
+const engine = endLater(await startTestEngine({ limits }));
+const other = await TestSandbox.start(engine);
 
 /** Starts a sandbox that a test overloads. After the test, destroys it and checks that the sandbox `other` still works. */
 async function startGreedy(): Promise<TestSandbox> {
@@ -38,15 +31,11 @@ const endedFor = (resource: string) => ({ exitCode: 137, reason: expect.stringCo
 
 /** Expects a new engine to end a sandbox with this program, because of this resource. Returns the output of another sandbox. */
 async function endFor(resource: string, program: readonly string[], ofMachine: Partial<Limits>) {
-  const one = await startTestEngine({ limits: { ...limits, ...ofMachine } });
-  try {
-    const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
-    void taker.python(program).catch(() => undefined);
-    expect(await taker.waitForEnd()).toMatchObject(endedFor(resource));
-    return (await modest.run("echo unharmed")).stdout;
-  } finally {
-    await one.close();
-  }
+  const one = endLater(await startTestEngine({ limits: { ...limits, ...ofMachine } }));
+  const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
+  void taker.python(program).catch(() => undefined);
+  expect(await taker.waitForEnd()).toMatchObject(endedFor(resource));
+  return (await modest.run("echo unharmed")).stdout;
 }
 
 describe("a sandbox's limit of processes", () => {
@@ -263,57 +252,53 @@ describe("resources of the whole machine", () => {
   };
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by data in its sockets", async () => {
-    const ownEngine = await startTestEngine({ limits: { ...limits, kernelGrowthOfMachine: 50 * MiB } });
-    try {
-      const modest = await TestSandbox.start(ownEngine);
-      for (const [kind, program] of Object.entries(queues)) {
-        const taker = await TestSandbox.start(ownEngine);
-        const failed = taker.python(program).then(({ stderr }) => ({ reason: stderr }));
-        const end = await Promise.race([taker.waitForEnd(), failed.catch(() => taker.waitForEnd())]);
-        expect({ kind, ...end }).toMatchObject({ kind, reason: expect.stringContaining("unsent or unread") });
-      }
-      expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
-    } finally {
-      await ownEngine.close();
+    const ownEngine = endLater(
+      await startTestEngine({ limits: { ...limits, kernelGrowthOfMachine: 50 * MiB } }),
+    );
+    const modest = await TestSandbox.start(ownEngine);
+    for (const [kind, program] of Object.entries(queues)) {
+      const taker = await TestSandbox.start(ownEngine);
+      const failed = taker.python(program).then(({ stderr }) => ({ reason: stderr }));
+      const end = await Promise.race([taker.waitForEnd(), failed.catch(() => taker.waitForEnd())]);
+      expect({ kind, ...end }).toMatchObject({ kind, reason: expect.stringContaining("unsent or unread") });
     }
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
   });
 
   it.runIf(isMemoryLimited)(
     "memory of the kernel: a sandbox with idle Unix sockets is not ended for memory that another one takes by pipes",
     async () => {
-      const ownEngine = await startTestEngine({ limits: { ...limits, kernelGrowthOfMachine: 60 * MiB } });
-      try {
-        const [idle, taker] = [await TestSandbox.start(ownEngine), await TestSandbox.start(ownEngine)];
-        await idle.python([
-          "import os, socket, time",
-          "if os.fork() == 0:",
-          "  pairs = [socket.socketpair() for _ in range(60)]",
-          "  open('/tmp/ready', 'w'); [os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
-          "while not os.path.exists('/tmp/ready'): time.sleep(0.01)",
-        ]);
-        const { stdout, stderr } = await taker.python([
-          "import os, time",
-          "def fill():",
-          "  file, kept = os.open('/proc/version', os.O_RDONLY), []",
-          "  try:",
-          "    while True:",
-          "      kept.append(os.pipe()); os.set_blocking(kept[-1][1], False)",
-          "      try:",
-          "        while os.sendfile(kept[-1][1], file, 0, 1): pass",
-          "      except BlockingIOError: pass",
-          "  except OSError: pass",
-          "  os.write(done, b'x'); time.sleep(600)",
-          "all, done = os.pipe()",
-          "for _ in range(45):",
-          "  if os.fork() == 0: [os.close(one) for one in (0, 1, 2)]; fill()",
-          "for _ in range(45): os.read(all, 1)",
-          "time.sleep(2); print('filled')",
-        ]);
-        expect({ stdout, stderr }).toEqual({ stdout: "filled", stderr: "" });
-        expect((await idle.run("echo unharmed")).stdout).toBe("unharmed");
-      } finally {
-        await ownEngine.close();
-      }
+      const ownEngine = endLater(
+        await startTestEngine({ limits: { ...limits, kernelGrowthOfMachine: 60 * MiB } }),
+      );
+      const [idle, taker] = [await TestSandbox.start(ownEngine), await TestSandbox.start(ownEngine)];
+      await idle.python([
+        "import os, socket, time",
+        "if os.fork() == 0:",
+        "  pairs = [socket.socketpair() for _ in range(60)]",
+        "  open('/tmp/ready', 'w'); [os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
+        "while not os.path.exists('/tmp/ready'): time.sleep(0.01)",
+      ]);
+      const { stdout, stderr } = await taker.python([
+        "import os, time",
+        "def fill():",
+        "  file, kept = os.open('/proc/version', os.O_RDONLY), []",
+        "  try:",
+        "    while True:",
+        "      kept.append(os.pipe()); os.set_blocking(kept[-1][1], False)",
+        "      try:",
+        "        while os.sendfile(kept[-1][1], file, 0, 1): pass",
+        "      except BlockingIOError: pass",
+        "  except OSError: pass",
+        "  os.write(done, b'x'); time.sleep(600)",
+        "all, done = os.pipe()",
+        "for _ in range(45):",
+        "  if os.fork() == 0: [os.close(one) for one in (0, 1, 2)]; fill()",
+        "for _ in range(45): os.read(all, 1)",
+        "time.sleep(2); print('filled')",
+      ]);
+      expect({ stdout, stderr }).toEqual({ stdout: "filled", stderr: "" });
+      expect((await idle.run("echo unharmed")).stdout).toBe("unharmed");
     },
   );
 
@@ -498,36 +483,28 @@ describe("all sandboxes together", () => {
   it.runIf(isMemoryLimited)(
     "share a memory limit, and the engine first ends the one that uses most",
     async () => {
-      const ownEngine = await startTestEngine({ limits: whole });
+      const ownEngine = endLater(await startTestEngine({ limits: whole }));
       const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(ownEngine)));
-      try {
-        // The largest process is not in the sandbox that uses the most memory.
-        await large?.run(`{ ${hold(120)} & } | head -n 1`);
-        void many?.run(fill).catch(() => undefined);
-        expect(await many?.waitForEnd()).toMatchObject(endedFor("memory"));
-        expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
-        expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
-      } finally {
-        await ownEngine.close();
-      }
+      // The largest process is not in the sandbox that uses the most memory.
+      await large?.run(`{ ${hold(120)} & } | head -n 1`);
+      void many?.run(fill).catch(() => undefined);
+      expect(await many?.waitForEnd()).toMatchObject(endedFor("memory"));
+      expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
+      expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
     },
   );
 
   it.runIf(isMemoryLimited)(
     "are counted by principal: many small sandboxes of one principal end before a larger one of another principal",
     async () => {
-      const one = await startTestEngine({ limits: whole });
+      const one = endLater(await startTestEngine({ limits: whole }));
       const start = (owner: string) => TestSandbox.start(one, { owner });
       const [large, ...several] = await Promise.all(["single", "many", "many", "many"].map(start));
-      try {
-        await large?.run(`{ ${hold(240)} & } | head -n 1`);
-        for (const sandbox of several) void sandbox.run(fill).catch(() => undefined);
-        const ended = await Promise.any(several.map((sandbox) => sandbox.waitForEnd()));
-        expect(ended).toMatchObject(endedFor("memory"));
-        expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
-      } finally {
-        await one.close();
-      }
+      await large?.run(`{ ${hold(240)} & } | head -n 1`);
+      for (const sandbox of several) void sandbox.run(fill).catch(() => undefined);
+      const ended = await Promise.any(several.map((sandbox) => sandbox.waitForEnd()));
+      expect(ended).toMatchObject(endedFor("memory"));
+      expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
     },
   );
 });

@@ -1,42 +1,33 @@
 /** Attempts to get out of a real sandbox. */
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { chmod, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { findGroupParents, SANDBOX_PROCESSORS } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { equalLimit } from "../../local/engine/processor-shares.ts";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const canary = `canary-${randomBytes(12).toString("hex")}`;
-let engine: TestEngine;
-let sandbox: TestSandbox;
-let other: TestSandbox;
-let hostProcess: ChildProcess;
-let hostFiles: string[];
-
-beforeAll(async () => {
-  process.env.HOST_CANARY = canary;
-  const readOnly = temporaryDirectory();
-  await writeFile(join(readOnly, "file"), "shown");
-  await chmod(readOnly, 0o755);
-  engine = await startTestEngine({ readOnly: [{ from: readOnly, to: "/opt/shown" }] });
-  hostFiles = [homedir(), tmpdir(), engine.runDir].map((directory) => join(directory, canary));
-  for (const file of hostFiles) await writeFile(file, canary);
-  hostProcess = spawn("sleep", ["86400"], { env: { CANARY: canary }, argv0: `sleep-${canary}` });
-  [sandbox, other] = await Promise.all([TestSandbox.start(engine), TestSandbox.start(engine)]);
-});
+process.env.HOST_CANARY = canary;
+const readOnly = temporaryDirectory();
+await writeFile(join(readOnly, "file"), "shown");
+await chmod(readOnly, 0o755);
+const engine = endLater(await startTestEngine({ readOnly: [{ from: readOnly, to: "/opt/shown" }] }));
+const hostFiles = [homedir(), tmpdir(), engine.runDir].map((directory) => join(directory, canary));
+for (const file of hostFiles) await writeFile(file, canary);
+const hostProcess = spawn("sleep", ["86400"], { env: { CANARY: canary }, argv0: `sleep-${canary}` });
+const [sandbox, other] = await Promise.all([TestSandbox.start(engine), TestSandbox.start(engine)]);
 
 afterAll(async () => {
-  delete process.env.HOST_CANARY;
   hostProcess.kill("SIGKILL");
   for (const file of hostFiles) await rm(file);
-  await engine.close();
 });
 
 const isLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("cpu"));
@@ -142,15 +133,10 @@ describe("the host's files", () => {
   });
 
   it("are read-only if they are visible", async () => {
-    const places = [
-      "/usr",
-      "/usr/bin",
-      "/opt/sandbox-runtime",
-      "/opt/sandbox-runtime/bin",
-      "/opt/sandbox-mcp",
-      "/opt/shown",
-      "/dev",
-    ];
+    const places =
+      "/usr /usr/bin /opt/sandbox-runtime /opt/sandbox-runtime/bin /opt/sandbox-mcp /opt/shown /dev".split(
+        " ",
+      );
     for (const place of places) {
       expect((await sandbox.run(`touch ${place}/x`)).stderr).toMatch(/Read-only file system/);
     }
@@ -238,15 +224,7 @@ describe("the host's processes", () => {
 
 describe("another sandbox", () => {
   it("has other files", async () => {
-    for (const place of [
-      "/workspace",
-      "/tmp",
-      "/root",
-      "/var/tmp",
-      "/var/lib/sandbox-mcp",
-      "/dev/shm",
-      "/run",
-    ]) {
+    for (const place of "/workspace /tmp /root /var/tmp /var/lib/sandbox-mcp /dev/shm /run".split(" ")) {
       await other.run(`echo theirs > ${place}/${canary}`);
       expect((await other.run(`cat ${place}/${canary}`)).stdout).toBe("theirs");
       expect((await sandbox.run(`ls -A ${place}`)).stdout).not.toContain(canary);
@@ -317,16 +295,9 @@ describe("the kernel", () => {
     }
     expect((await sandbox.run("echo b > /proc/sysrq-trigger")).exitCode).not.toBe(0);
     expect((await sandbox.run("ls /sys 2>&1")).exitCode).not.toBe(0);
-    for (const file of [
-      "/proc/kcore",
-      "/proc/kmsg",
-      "/dev/mem",
-      "/dev/kmsg",
-      "/dev/sda",
-      "/dev/vda",
-      "/dev/fuse",
-      "/dev/kvm",
-    ]) {
+    for (const file of "/proc/kcore /proc/kmsg /dev/mem /dev/kmsg /dev/sda /dev/vda /dev/fuse /dev/kvm".split(
+      " ",
+    )) {
       expect([file, (await sandbox.run(`head -c1 ${file}`)).exitCode]).not.toEqual([file, 0]);
     }
   });

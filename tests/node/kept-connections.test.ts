@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import {
   ABANDONED_HEADER,
@@ -11,7 +11,8 @@ import {
   SECRET_HEADER,
   URL_HEADER,
 } from "../../local/platform/engine-protocol.ts";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { sleep } from "../setup/until.ts";
 
@@ -22,18 +23,10 @@ const refuser = createServer((socket) => {
   socket.on("error", () => undefined);
   socket.once("data", () => socket.pause().write("HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nhi"));
 });
-let engine: TestEngine;
-let sandbox: TestSandbox;
-
-beforeAll(async () => {
-  engine = await startTestEngine({ allowAddresses: [`refuser.test:80=${await listen(refuser)}`] });
-  const intercepts = { http: ["api.internal"], https: [], all: false };
-  sandbox = await TestSandbox.start(engine, { intercepts });
-});
-afterAll(async () => {
-  await engine?.close();
-  refuser.close();
-});
+const allowAddresses = [`refuser.test:80=${await listen(endLater(refuser))}`];
+const engine = endLater(await startTestEngine({ allowAddresses }));
+const intercepts = { http: ["api.internal"], https: [], all: false };
+const sandbox = await TestSandbox.start(engine, { intercepts });
 
 /** Sends a request, the pieces of its body, and then another principal's request. Returns everything that the engine sends. */
 async function sendBefore(line: string, headers: string[], sendBody: (write: Write) => Promise<void> | void) {

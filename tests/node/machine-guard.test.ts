@@ -1,19 +1,20 @@
 /** Which sandboxes the engine ends, and that it ends none if another program used up the machine's memory. */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished } from "vitest";
 import { memoryOf } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
+import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const MiB = 1024 * 1024;
 
 it("memory of the kernel: a sandbox with many locks is not ended because of memory that another program took", async () => {
-  const testEngine = await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } });
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
   const pages = [
     "import os, socket, time",
     "file = os.open('/proc/version', os.O_RDONLY); held = [socket.socketpair() for _ in range(400)]",
@@ -30,25 +31,20 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
     "for at in range(4000, 0, -2): fcntl.lockf(held, fcntl.LOCK_EX, 1, at)",
     "os.system('sleep 1'); print('kept')",
   ];
-  let taker: ChildProcess | undefined;
-  try {
-    const modest = await TestSandbox.start(testEngine);
-    // In this time the guard measures the kernel's memory.
-    await modest.run("sleep 1");
-    taker = spawn("python3", ["-c", pages.join("\n")], { stdio: ["ignore", "pipe", "inherit"] });
-    await once(taker.stdout!, "data");
-    await modest.run("sleep 1");
-    expect((await modest.python(locks)).stdout).toBe("kept");
-  } finally {
-    taker?.kill("SIGKILL");
-    await testEngine.close();
-  }
+  const modest = await TestSandbox.start(engine);
+  // In this time the guard measures the kernel's memory.
+  await modest.run("sleep 1");
+  const taker = spawn("python3", ["-c", pages.join("\n")], { stdio: ["ignore", "pipe", "inherit"] });
+  onTestFinished(() => void taker.kill("SIGKILL"));
+  await once(taker.stdout, "data");
+  await modest.run("sleep 1");
+  expect((await modest.python(locks)).stdout).toBe("kept");
 });
 
 it.runIf(existsSync("/proc/2/task/2/children"))(
   "the kernel's threads: the engine ends a sandbox that makes most of them work by pseudo terminals",
   async () => {
-    const testEngine = await startTestEngine({ limits: { terminalProcessorsOfMachine: 0.1 } });
+    const engine = endLater(await startTestEngine({ limits: { terminalProcessorsOfMachine: 0.1 } }));
     const terminals = [
       "import os",
       "for one in range(9):",
@@ -58,14 +54,10 @@ it.runIf(existsSync("/proc/2/task/2/children"))(
       "  try: os.write(master, b'x' * 4096); os.read(master, 65536)",
       "  except BlockingIOError: pass",
     ];
-    try {
-      const [modest, busy] = [await TestSandbox.start(testEngine), await TestSandbox.start(testEngine)];
-      void busy.python(terminals).catch(() => undefined);
-      expect((await busy.waitForEnd()).reason).toContain("pseudo terminals");
-      expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
-    } finally {
-      await testEngine.close();
-    }
+    const [modest, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    void busy.python(terminals).catch(() => undefined);
+    expect((await busy.waitForEnd()).reason).toContain("pseudo terminals");
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
   },
 );
 

@@ -1,7 +1,8 @@
 /** Code in a sandbox cannot reach hosts that are not on its list. */
 import { type Server, type Socket, createServer } from "node:net";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-client.ts";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { TestSandbox, startTestEngine } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 
 /** The requests that arrived, by server: `good` serves the hosts of the list, `evil` all others. */
@@ -34,32 +35,20 @@ function serve(which: keyof typeof arrived): Server {
 
 const good = serve("good");
 const evil = serve("evil");
-let engine: TestEngine;
-let sandbox: TestSandbox;
-
 const listed = { internet: "allowlist", allowHosts: ["good.test", "*.wild.test"] } as const;
 
-beforeAll(async () => {
-  const [to, elsewhere] = [await listen(good), await listen(evil)];
-  const goods = ["good.test:80", "good.test:443", "x.wild.test:80", "good.test:8080", "good.test:22"];
-  const evils = ["evil.test", "wild.test", "good.test.evil.test", "1.1.1.1", "good.test."];
-  engine = await startTestEngine({
-    allowAddresses: [
-      ...goods.map((host) => `${host}=${to}`),
-      ...evils.flatMap((host) => [80, 443, 22].map((port) => `${host}:${port}=${elsewhere}`)),
-    ],
-  });
-  const keyed = ["key.wild.test", "key.test"];
-  const intercepts = { http: keyed, https: keyed, all: false };
-  sandbox = await TestSandbox.start(engine, { policy: listed, intercepts });
-  await sandbox.run(`cat > /tmp/tries.py <<'END'\n${TRIES}\nEND`);
-});
-
-afterAll(async () => {
-  await engine.close();
-  good.close();
-  evil.close();
-});
+const [to, elsewhere] = [await listen(endLater(good)), await listen(endLater(evil))];
+const goods = ["good.test:80", "good.test:443", "x.wild.test:80", "good.test:8080", "good.test:22"];
+const evils = ["evil.test", "wild.test", "good.test.evil.test", "1.1.1.1", "good.test."];
+const allowAddresses = [
+  ...goods.map((host) => `${host}=${to}`),
+  ...evils.flatMap((host) => [80, 443, 22].map((port) => `${host}:${port}=${elsewhere}`)),
+];
+const engine = endLater(await startTestEngine({ allowAddresses }));
+const keyed = ["key.wild.test", "key.test"];
+const intercepts = { http: keyed, https: keyed, all: false };
+const sandbox = await TestSandbox.start(engine, { policy: listed, intercepts });
+beforeAll(() => sandbox.run(`cat > /tmp/tries.py <<'END'\n${TRIES}\nEND`));
 
 beforeEach(() => {
   arrived.good = arrived.evil = "";

@@ -9,24 +9,22 @@ import {
   type IncomingMessage,
   request as httpRequest,
   type RequestOptions,
-  type Server,
 } from "node:http";
 import { createServer as createTCPServer } from "node:net";
 import { hostname, networkInterfaces } from "node:os";
 import { join as joinPath } from "node:path";
 import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { hostCertificates } from "../../local/engine/certificates.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { frame, SECRET_HEADER, URL_HEADER } from "../../local/platform/engine-protocol.ts";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
 
-/** A server of the internet, which sandboxes reach as internet.test. */
-let internet: Server;
 /** A body of 4 MB in which no 32-bit word repeats, so that a test notices each missing or repeated piece. */
 const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
 
@@ -75,61 +73,41 @@ const sockets = createServer().on("upgrade", (_request, socket: Duplex) => {
   socket.on("error", () => undefined);
   socket.end("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframes");
 });
-/** A service of this machine that no sandbox may reach. */
-let local: Server;
 const receivedRequests: { method: string; url: string; host: string | undefined; body: string }[] = [];
-let localPort: number;
 let localHits = 0;
-let engine: TestEngine;
-let closed: TestEngine;
-let sandbox: TestSandbox;
-let offline: TestSandbox;
-
-beforeAll(async () => {
-  local = createServer((_request, response) => {
-    localHits += 1;
-    response.end("local");
-  });
-  localPort = await listen(local);
-  internet = createServer(async (request: IncomingMessage, response) => {
-    const { method = "", url = "", headers } = request;
-    receivedRequests.push({ method, url, host: headers.host, body: await text(request) });
-    if (url === "/to-local")
-      response.writeHead(302, { location: `http://127.0.0.1:${localPort}/secret` }).end();
-    else if (url.startsWith("/npm-package"))
-      response.setHeader("content-type", "application/json").end(packument());
-    else if (url.startsWith("/simple/")) response.writeHead(404).end();
-    else if (url === "/unfinished") response.write("begun");
-    else if (url.startsWith("/bytes-")) response.end(Buffer.alloc(Number(url.slice("/bytes-".length)), "x"));
-    else response.end(`hello from ${headers.host}`);
-  });
-  const port = await listen(internet);
-  const oddPort = await listen(violator);
-  const allowAddresses = [
-    `socket.test:80=${await listen(sockets)}`,
-    `odd.test:80=${oddPort}`,
-    `odd.test:443=${oddPort}`,
-    `internet.test:80=${port}`,
-    `internet.test:8080=${port}`,
-    `internet.test:443=${port}`,
-  ];
-  engine = await startTestEngine({ allowAddresses });
-  closed = await startTestEngine({ network: "none", allowAddresses });
-  const intercepts = { http: ["api.internal", "*.wild.test"], https: ["secure.test"], all: false };
-  [sandbox, offline] = await Promise.all([
-    TestSandbox.start(engine, { intercepts }),
-    TestSandbox.start(closed, { intercepts }),
-  ]);
+/** A service of this machine that no sandbox may reach. */
+const local = createServer((_request, response) => {
+  localHits += 1;
+  response.end("local");
 });
-
-afterAll(async () => {
-  await Promise.all([engine.close(), closed.close()]);
-  for (const server of [internet, local]) server.closeAllConnections();
-  internet.close();
-  violator.close();
-  sockets.close();
-  local.close();
+const localPort = await listen(endLater(local));
+/** A server of the internet, which sandboxes reach as internet.test. */
+const internet = createServer(async (request: IncomingMessage, response) => {
+  const { method = "", url = "", headers } = request;
+  receivedRequests.push({ method, url, host: headers.host, body: await text(request) });
+  if (url === "/to-local")
+    response.writeHead(302, { location: `http://127.0.0.1:${localPort}/secret` }).end();
+  else if (url.startsWith("/npm-package"))
+    response.setHeader("content-type", "application/json").end(packument());
+  else if (url.startsWith("/simple/")) response.writeHead(404).end();
+  else if (url === "/unfinished") response.write("begun");
+  else if (url.startsWith("/bytes-")) response.end(Buffer.alloc(Number(url.slice("/bytes-".length)), "x"));
+  else response.end(`hello from ${headers.host}`);
 });
+const internetPort = await listen(endLater(internet));
+const oddPort = await listen(endLater(violator));
+const allowAddresses = [
+  `socket.test:80=${await listen(endLater(sockets))}`,
+  ...[80, 443].map((at) => `odd.test:${at}=${oddPort}`),
+  ...[80, 8080, 443].map((at) => `internet.test:${at}=${internetPort}`),
+];
+const engine = endLater(await startTestEngine({ allowAddresses }));
+const closed = endLater(await startTestEngine({ network: "none", allowAddresses }));
+const intercepted = { http: ["api.internal", "*.wild.test"], https: ["secure.test"], all: false };
+const [sandbox, offline] = await Promise.all([
+  TestSandbox.start(engine, { intercepts: intercepted }),
+  TestSandbox.start(closed, { intercepts: intercepted }),
+]);
 
 beforeEach(() => {
   receivedRequests.length = 0;

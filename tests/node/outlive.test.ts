@@ -9,6 +9,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
+import { endLater } from "../setup/end-later.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, waitForEnd, type Process } from "../setup/processes.ts";
@@ -45,8 +46,7 @@ async function spawnEngine(runDir: string): Promise<EngineAddress & { child: Chi
 }
 
 it("a sandbox's first process cannot be taken over from inside", async () => {
-  const engine = await startTestEngine();
-  cleanUp.push(engine.close);
+  const engine = endLater(await startTestEngine());
   const sandbox = await TestSandbox.start(engine);
   const { output } = await attack(sandbox);
   expect(output.split("\n")).toEqual([
@@ -58,8 +58,7 @@ it("a sandbox's first process cannot be taken over from inside", async () => {
 });
 
 it("a sandbox's first process cannot be ended or limited from inside", async () => {
-  const engine = await startTestEngine();
-  cleanUp.push(engine.close);
+  const engine = endLater(await startTestEngine());
   const sandbox = await TestSandbox.start(engine);
   const attempts = [
     "import ctypes, os, platform, struct",
@@ -101,8 +100,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
 });
 
 it("a sandbox that tries to outlive its destruction ends, and another one works meanwhile", async () => {
-  const engine = await startTestEngine();
-  cleanUp.push(engine.close);
+  const engine = endLater(await startTestEngine());
   const [sandbox, other] = await Promise.all([TestSandbox.start(engine), TestSandbox.start(engine)]);
   const { left: remaining } = await attack(sandbox);
   const destroyed = sandbox.destroy();
@@ -178,16 +176,14 @@ describe("processes and files that an earlier engine left behind", () => {
     const child = straggler();
     const exit = once(child, "exit");
     const runDir = await leaveRunDirectory(identify(child.pid ?? 0) ?? "");
-    const engine = await startTestEngine({ runDir });
-    cleanUp.push(engine.close);
+    endLater(await startTestEngine({ runDir }));
     expect(await exit).toEqual([null, "SIGKILL"]);
     expect(existsSync(join(runDir, boot))).toBe(false);
   });
 
   it("are not confused with a process that has the same process id now", async () => {
     const child = straggler();
-    const engine = await startTestEngine({ runDir: await leaveRunDirectory(`${child.pid} 1 another-boot`) });
-    cleanUp.push(engine.close);
+    endLater(await startTestEngine({ runDir: await leaveRunDirectory(`${child.pid} 1 another-boot`) }));
     expect([child.exitCode, child.signalCode]).toEqual([null, null]);
   });
 
@@ -200,8 +196,7 @@ describe("processes and files that an earlier engine left behind", () => {
       const child = straggler();
       const exit = once(child, "exit");
       for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
-      const engine = await startTestEngine({ runDir });
-      cleanUp.push(engine.close);
+      endLater(await startTestEngine({ runDir }));
       expect(await exit).toEqual([null, "SIGKILL"]);
       expect(groups.filter((group) => existsSync(group))).toEqual([]);
     },
@@ -225,8 +220,7 @@ describe("processes and files that an earlier engine left behind", () => {
       for (const group of used) await writeFile(join(group, "cgroup.procs"), String(child.pid));
       const hoursAgo = Date.now() / 1000 - 7200;
       for (const group of [...used, ...old]) await utimes(group, hoursAgo, hoursAgo);
-      const engine = await startTestEngine();
-      cleanUp.push(engine.close);
+      endLater(await startTestEngine());
       const existing = (groups: string[]) => groups.filter((group) => existsSync(group));
       expect([existing(young), existing(used), existing(old)]).toEqual([young, used, []]);
       child.kill("SIGKILL");

@@ -2,16 +2,15 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer, type Server } from "node:http";
+import { createServer } from "node:http";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { installPackages } from "../../local/engine/packages.ts";
+import { endLater } from "../setup/end-later.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
 const home = temporaryDirectory();
-let registry: Server;
-let address: string;
 /** The requests to the registry. */
 const requestedPaths: string[] = [];
 
@@ -30,23 +29,17 @@ const integrityOf = (version: string) =>
     .update(TARBALLS[version] ?? "")
     .digest("base64")}`;
 
-beforeAll(async () => {
-  registry = createServer((request, response) => {
-    requestedPaths.push(request.url ?? "");
-    const [, version = ""] = /small-(.+)\.tgz$/.exec(request.url ?? "") ?? [];
-    if (version !== "") return void response.end(TARBALLS[version]);
-    const versions = Object.keys(TARBALLS).map((each) => {
-      const dist = { tarball: `${address}/small-${each}.tgz`, integrity: integrityOf(each) };
-      return [each, { name: "small", version: each, dist }];
-    });
-    response.end(JSON.stringify({ name: "small", versions: Object.fromEntries(versions) }));
+const registry = createServer((request, response) => {
+  requestedPaths.push(request.url ?? "");
+  const [, version = ""] = /small-(.+)\.tgz$/.exec(request.url ?? "") ?? [];
+  if (version !== "") return void response.end(TARBALLS[version]);
+  const versions = Object.keys(TARBALLS).map((each) => {
+    const dist = { tarball: `${address}/small-${each}.tgz`, integrity: integrityOf(each) };
+    return [each, { name: "small", version: each, dist }];
   });
-  address = `http://127.0.0.1:${await listen(registry)}`;
+  response.end(JSON.stringify({ name: "small", versions: Object.fromEntries(versions) }));
 });
-
-afterAll(() => {
-  registry.close();
-});
+const address = `http://127.0.0.1:${await listen(endLater(registry))}`;
 
 let manifest: string;
 let directory: string;

@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { hostRegistries, registryAddresses } from "../../local/engine/registries.ts";
 import { connectUpstream } from "../../local/engine/upstream.ts";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
@@ -28,9 +29,7 @@ async function sandboxWith(variables: Record<string, string>): Promise<TestSandb
     process.env[name] = value;
     cleanUp.push(() => (before === undefined ? delete process.env[name] : (process.env[name] = before)));
   }
-  const engine: TestEngine = await startTestEngine();
-  cleanUp.push(() => engine.close());
-  return await TestSandbox.start(engine);
+  return await TestSandbox.start(endLater(await startTestEngine()));
 }
 
 describe("the indexes of the host", () => {

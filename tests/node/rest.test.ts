@@ -2,13 +2,11 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readFileSync, readdirSync, statSync } from "node:fs";
-import { afterAll, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import type { Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { until } from "../setup/until.ts";
-import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-client.ts";
-
-let engine: TestEngine | undefined;
-afterAll(() => engine?.close());
+import { endLater } from "../setup/end-later.ts";
+import { TestSandbox, startTestEngine } from "../setup/engine-client.ts";
 
 /** The path of a sandbox's directory on this machine. */
 function outsideOf(marker: string, path: string): string {
@@ -24,8 +22,7 @@ function outsideOf(marker: string, path: string): string {
 }
 
 it("sandboxd scans for changes only after a process has used the processor", async () => {
-  engine = await startTestEngine();
-  const sandbox = await TestSandbox.start(engine);
+  const sandbox = await TestSandbox.start(endLater(await startTestEngine()));
   const marker = `1${randomBytes(4).readUInt32BE()}`;
   await sandbox.run(`mkdir -p /workspace/seen; sleep ${marker} >/dev/null 2>&1 &`);
   const directory = outsideOf(marker, "/workspace/seen");

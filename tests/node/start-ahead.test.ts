@@ -2,40 +2,26 @@
 import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import type { EngineOptions } from "../../local/engine/engine.ts";
 import { identify, kill } from "../../local/engine/identity.ts";
+import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { nextPrepared, whichCommand } from "../setup/start-ahead.ts";
 import { tree } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep, until } from "../setup/until.ts";
 
-const cleanUp: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const step of cleanUp.splice(0).toReversed()) await step();
-});
-
-async function start(options: Partial<EngineOptions> = {}): Promise<TestEngine> {
-  const engine = await startTestEngine({ prepareSandbox: true, ...options });
-  cleanUp.push(engine.close);
-  return engine;
-}
-
-/** A prepared sandbox that waits while the other tests run. */
-const waiting = { sandboxd: (): number | undefined => undefined, before: 0, since: 0 };
-let waitingEngine: TestEngine;
-
-beforeAll(async () => {
-  waitingEngine = await startTestEngine({ prepareSandbox: true });
-  const { pid } = await nextPrepared(directoryOf(waitingEngine));
-  waiting.sandboxd = () => tree(pid).find(({ command }) => command === "sbxd")?.pid;
-  waiting.before = await until(waiting.sandboxd);
-  waiting.since = performance.now();
-});
-afterAll(() => waitingEngine.close());
+const start = async (options: Partial<EngineOptions> = {}) =>
+  endLater(await startTestEngine({ prepareSandbox: true, ...options }));
 
 const directoryOf = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
+
+/** A prepared sandbox that waits while the other tests run. */
+const waiting = await nextPrepared(directoryOf(await start()));
+const waitingSandboxd = () => tree(waiting.pid).find(({ command }) => command === "sbxd")?.pid;
+const firstSandboxd = await until(waitingSandboxd);
+const waitingSince = performance.now();
 
 const markerOf = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
 
@@ -131,6 +117,6 @@ it("a prepared sandbox that cannot start causes no error of its own, and the eng
 
 it("a prepared sandbox keeps its sandboxd until it is used", async () => {
   // The first process kills a sandboxd that is silent for 15 s.
-  await sleep(Math.max(0, waiting.since + 18_000 - performance.now()));
-  expect(waiting.sandboxd()).toBe(waiting.before);
+  await sleep(Math.max(0, waitingSince + 18_000 - performance.now()));
+  expect(waitingSandboxd()).toBe(firstSandboxd);
 });

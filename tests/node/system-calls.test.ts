@@ -1,18 +1,10 @@
 /** The system calls that code in a sandbox can make. */
 import { existsSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 
-let engine: TestEngine;
-let sandbox: TestSandbox;
-
-beforeAll(async () => {
-  engine = await startTestEngine();
-  sandbox = await TestSandbox.start(engine);
-});
-afterAll(async () => {
-  await engine.close();
-});
+const sandbox = await TestSandbox.start(endLater(await startTestEngine()));
 
 async function python(lines: string[]): Promise<string[]> {
   const { stdout, stderr } = await sandbox.python(lines);

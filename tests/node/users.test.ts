@@ -20,6 +20,7 @@ import {
   TestSandbox,
   type TestEngine,
 } from "../setup/engine-client.ts";
+import { endLater } from "../setup/end-later.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
@@ -32,15 +33,8 @@ afterAll(async () => {
   for (const step of cleanUp.toReversed()) await step();
 });
 
-async function engineOf(options: Parameters<typeof startTestEngine>[0] = {}): Promise<TestEngine> {
-  const engine = await startTestEngine(options);
-  cleanUp.push(engine.close);
-  return engine;
-}
-
-/** One engine for all tests without special needs. */
-let common: Promise<TestEngine> | undefined;
-const commonEngine = () => (common ??= engineOf());
+/** The engine for all tests without special needs. */
+const common = endLater(await startTestEngine());
 
 async function ordinaryEngine(): Promise<EngineAddress> {
   const runDir = join(directory, "ordinary");
@@ -67,7 +61,7 @@ const unpack = [
 ].join("\n");
 
 describe.each([
-  ["the user who runs the tests", commonEngine],
+  ["the user who runs the tests", async () => common],
   ["an ordinary user", ordinaryEngine],
 ])("a server that runs as %s", (_, start) => {
   it("keeps modes and times of archives and copies in sandboxes", async () => {
@@ -91,7 +85,7 @@ describe.each([
 
 describe.runIf(isRoot)("a server that runs as root", () => {
   it("lets code in a sandbox add users and run programs as other users: su, setpriv, useradd and subprocess", async () => {
-    const sandbox = await TestSandbox.start(await commonEngine());
+    const sandbox = await TestSandbox.start(common);
     const commands = [
       "useradd --create-home joe && su joe -c 'echo mine >~/file; id -un; stat -c %U ~/file'",
       "setpriv --reuid 33 --regid 33 --clear-groups id -u",
@@ -107,7 +101,7 @@ describe.runIf(isRoot)("a server that runs as root", () => {
   });
 
   it("gives each sandbox its own range of user ids, which does not contain the server's", async () => {
-    const engines = [await commonEngine(), await engineOf()];
+    const engines = [common, endLater(await startTestEngine())];
     const sandboxes = await Promise.all([...engines, ...engines].map((engine) => TestSandbox.start(engine)));
     const maps = await Promise.all(
       sandboxes.map((one) => one.run("cat /proc/self/uid_map /proc/self/gid_map")),
@@ -129,12 +123,15 @@ describe.runIf(isRoot)("a server that runs as root", () => {
 
 /**
  * A program that prints the files that the sandbox can open for writing. It leaves out the sandbox's own file systems and
- * processes, and the devices that every user may open.
+ * processes, and the devices that every user may open. Of a file system that is mounted read-only and without devices, it tries only
+ * the first directory, unless another one is mounted below.
  */
 const writable = [
   "import os, stat",
   "own = {os.stat(path).st_dev for path in ('/', '/dev/shm', '/var/lib/sandbox-mcp')}",
   "devices = {'/dev/' + name for name in ('full', 'null', 'ptmx', 'random', 'tty', 'urandom', 'zero', 'pts/ptmx')}",
+  "places = [line.split()[4] for line in open('/proc/self/mountinfo')]",
+  "sealed = os.ST_RDONLY | os.ST_NODEV",
   "def walk(path):",
   "  try: found = os.lstat(path)",
   "  except OSError: return",
@@ -144,6 +141,7 @@ const writable = [
   "    if found.st_dev not in own:",
   "      try: os.mkdir(path + '/made'); os.rmdir(path + '/made'); print(path)",
   "      except OSError: pass",
+  "      if os.statvfs(path).f_flag & sealed == sealed and not any(one.startswith(path + '/') for one in places): return",
   "    try: names = os.listdir(path)",
   "    except OSError: names = []",
   "    for name in names: walk(path + '/' + name if path != '/' else '/' + name)",
@@ -198,7 +196,10 @@ describe("a mounted directory of the machine", () => {
 
   const mount = { name, from: project, to: "/workspace/project", isWritable: true };
   let engine: TestEngine;
-  beforeAll(async () => void (engine = await engineOf({ directories: [mount] })));
+  beforeAll(async () => {
+    engine = await startTestEngine({ directories: [mount] });
+    return () => engine.close();
+  });
 
   const startWithMount = () => TestSandbox.start(engine, { name });
 
@@ -217,7 +218,7 @@ describe("a mounted directory of the machine", () => {
     writeFileSync(join(secret, "which"), "secret");
     symlinkSync(secret, join(parent, "link"));
     const own = { name, from: join(parent, "own"), to: "/workspace/own", isWritable: true };
-    const racing = await engineOf({ directories: [own] });
+    const racing = endLater(await startTestEngine({ directories: [own] }));
     // Exchanges the directory and the link until its input ends.
     const exchange = `
       const { renameSync } = require("node:fs");
@@ -309,7 +310,8 @@ describe("a mounted directory of the machine", () => {
     for (const owner of [1000, 0]) {
       chownSync(theirs, owner, owner);
       const foreignMount = { name, from: theirs, to: "/workspace/theirs", isWritable: true };
-      const sandbox = await TestSandbox.start(await engineOf({ directories: [foreignMount] }), { name });
+      const owned = endLater(await startTestEngine({ directories: [foreignMount] }));
+      const sandbox = await TestSandbox.start(owned, { name });
       const file = `of-${owner}`;
       const { stderr } = await sandbox.run(
         `cd /workspace/theirs && touch ${file} && chown www-data:www-data ${file} .`,

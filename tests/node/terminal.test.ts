@@ -1,11 +1,12 @@
-/** A terminal's output as text, and the durations that the command line and the panel show. */
+/** A terminal's output as text and its size, and the durations that the command line and the panel show. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { duration, oneLine } from "../../cli/print.ts";
 import { duration as panelDuration } from "../../panel/format.ts";
 import { lastStates, render, terminalText } from "../../src/runs/terminal-text.ts";
+import { Resizing } from "../../src/shared/terminal/size.ts";
 import { Typing } from "../../src/shared/terminal/typing.ts";
-import { until } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const ESC = "\u001b";
 
@@ -110,4 +111,26 @@ it.each([
   [3_599_700, "60 min 0 s", "1 h 0 min"],
 ])("the command line shows %i ms as %s, and the panel as %s", (ms, inTerminal, inPanel) => {
   expect([duration(ms), panelDuration(ms)]).toEqual([inTerminal, inPanel]);
+});
+
+it("a terminal's new size is sent again after a failed call, until resizing is stopped", async () => {
+  const passed: number[] = [];
+  let failures = 2;
+  let rows = 50;
+  const resizing = new Resizing(
+    () => ({ rows, columns: 90 }),
+    async (size) => {
+      passed.push(size.rows);
+      if (failures-- > 0) throw new Error("the connection broke");
+    },
+  );
+  resizing.start();
+  await until(() => passed.length === 3);
+  failures = Infinity;
+  rows = 60;
+  resizing.start();
+  await until(() => passed.length === 4);
+  resizing.stop();
+  await sleep(700);
+  expect(passed).toEqual([50, 50, 50, 60]);
 });

@@ -1,8 +1,13 @@
-import { readFileSync, readdirSync } from "node:fs";
+/** Versions and the owner's name, each of which stands in several files. */
+import { spawnSync } from "node:child_process";
+import { cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { VARIABLES } from "../../src/shared/variables.ts";
+import { repository } from "../../local/engine/own-files.ts";
 import { isNewEnough } from "../../cli/node-version.ts";
 import { LANGUAGE_FACTS } from "../setup/languages.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 function read(path: string): string {
   return readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
@@ -88,4 +93,40 @@ test.each(LOCKS)("%s contains a hash of each package, and no download address", 
   );
   expect(fetched.length).toBeGreaterThan(0);
   expect(fetched.filter(([, { resolved, integrity }]) => resolved || !integrity)).toEqual([]);
+});
+
+const FILES = ["package.json", "server.json", "README.md", "docs/start/quick-start.md"];
+
+const copy = temporaryDirectory();
+
+cpSync(join(repository, "scripts/owner.ts"), join(copy, "scripts/owner.ts"));
+// A clone that was published before already has the name.
+for (const file of FILES) {
+  const text = read(file);
+  mkdirSync(dirname(join(copy, file)), { recursive: true });
+  writeFileSync(
+    join(copy, file),
+    text.replace(/(io\.github\.|github\.com\/)[\w-]+(?=\/sandbox-mcp\b)/g, "$1OWNER"),
+  );
+}
+
+function owner(word: string): number | null {
+  return spawnSync(process.execPath, [join(copy, "scripts/owner.ts"), word]).status;
+}
+
+test("npm publish fails until the owner's name is set", () => {
+  const { scripts } = JSON.parse(read("package.json"));
+  expect(scripts.prepublishOnly).toBe("node scripts/owner.ts --check");
+  expect(owner("--check")).toBe(1);
+});
+
+test("scripts/owner.ts writes the owner's name into every file that needs it", () => {
+  expect(owner("no name")).toBe(64);
+  expect(owner("acme")).toBe(0);
+  expect(owner("--check")).toBe(0);
+  for (const file of FILES) {
+    const text = readFileSync(join(copy, file), "utf8");
+    expect(text).toMatch(/(io\.github\.|github\.com\/)acme\/sandbox-mcp/);
+    expect(text).not.toContain("OWNER/");
+  }
 });

@@ -13,6 +13,7 @@ import {
   parseHello,
   runCell,
 } from "../../src/container/kernels/kernel-protocol.ts";
+import { doLater } from "../setup/end-later.ts";
 import { type Runtime, startRuntime } from "./runtime.ts";
 
 const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));
@@ -42,16 +43,18 @@ function read({ output, ...stream }: CodeStream): ReadStream {
 
 /**
  * Creates a directory with the same path in the sandbox under test, because a remote sandbox shares only this
- * directory with this machine.
+ * directory with this machine. It is removed later.
  */
-export function sharedDirectory(prefix: string): string {
-  return mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), prefix));
+export function sharedDirectory(): string {
+  const directory = mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), "kernel-"));
+  doLater(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
 }
 
 /** A control server, and a directory in place of `/var/lib/sandbox-mcp/runs`. */
 export class Lab {
   readonly runtime: Runtime;
-  readonly runs = sharedDirectory("kernel-runs-");
+  readonly runs = sharedDirectory();
   count = 0;
 
   constructor(runtime: Runtime) {
@@ -90,7 +93,6 @@ export class Lab {
 
   async close(): Promise<void> {
     await this.runtime.stop();
-    rmSync(this.runs, { recursive: true, force: true });
   }
 }
 

@@ -1,24 +1,17 @@
 /** Values and displays of libraries in a Python kernel. */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { lastStates } from "../../src/runs/terminal-text.ts";
-import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
+import { endLater } from "../setup/end-later.ts";
+import { Lab, sharedDirectory } from "./kernel-harness.ts";
 
-let lab: Lab;
-let kernel: TestKernel;
-const directory = sharedDirectory("kernel-displays-");
+const directory = sharedDirectory();
 const PNG = /^iVBORw0K/;
 
-beforeAll(async () => {
-  lab = await Lab.open();
-  kernel = await lab.kernel("python");
-  await kernel.run(`%cd ${directory}`);
-});
-afterAll(async () => {
-  await lab.close();
-  rmSync(directory, { recursive: true, force: true });
-});
+const lab = endLater(await Lab.open());
+const kernel = await lab.kernel("python");
+await kernel.run(`%cd ${directory}`);
 
 /** A stub of NumPy 2 that only formats numbers. This machine may not have NumPy. */
 const NUMPY_2 = `

@@ -1,21 +1,14 @@
 /** Features of IPython in a kernel: magics, In and Out, and its own names. */
-import { rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
 import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
-let lab: Lab;
 let kernel: TestKernel;
-const directory = sharedDirectory("kernel-magics-");
-
-beforeAll(async () => {
-  lab = await Lab.open();
-  writeFileSync(join(directory, "program.py"), "print('the program')\n");
-});
-afterAll(async () => {
-  await lab.close();
-  rmSync(directory, { recursive: true, force: true });
-});
+const directory = sharedDirectory();
+writeFileSync(join(directory, "program.py"), "print('the program')\n");
+const lab = endLater(await Lab.open());
 
 /** Starts a kernel. Only some tests do this, because the start with IPython takes a second of processor time. */
 async function useNewKernel(): Promise<void> {

@@ -1,7 +1,8 @@
 /** The user's modules that JavaScript and TypeScript cells import. */
-import { rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
 import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
 const files = {
@@ -17,18 +18,9 @@ const files = {
   "old.cts": "enum E { A = 3 }\nmodule.exports = { a: E.A };\n",
 };
 
-let lab: Lab;
-let directory: string;
-
-beforeAll(async () => {
-  lab = await Lab.open();
-  directory = sharedDirectory("kernel-modules-");
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
-});
-afterAll(async () => {
-  await lab.close();
-  rmSync(directory, { recursive: true, force: true });
-});
+const directory = sharedDirectory();
+for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
+const lab = endLater(await Lab.open());
 
 describe.each(["javascript", "typescript"] as const)("modules in %s", (language) => {
   let kernel: TestKernel;

@@ -1,23 +1,15 @@
 /** Notebook and script features of a Python kernel: local modules, threads, tasks and the real streams. */
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { Lab, sharedDirectory } from "./kernel-harness.ts";
 import { until } from "../setup/until.ts";
 
-let lab: Lab;
-let kernel: TestKernel;
-const directory = sharedDirectory("kernel-modules-");
-const traps = sharedDirectory("kernel-traps-");
-
-beforeAll(async () => {
-  lab = await Lab.open();
-  kernel = await lab.kernel("python");
-});
-afterAll(async () => {
-  await lab.close();
-  for (const one of [directory, traps]) rmSync(one, { recursive: true, force: true });
-});
+const directory = sharedDirectory();
+const traps = sharedDirectory();
+const lab = endLater(await Lab.open());
+const kernel = await lab.kernel("python");
 
 describe("imports", () => {
   it("find files of the current directory first", async () => {
@@ -27,18 +19,7 @@ describe("imports", () => {
   });
 
   it("of files that are named like Python's own modules do not break a kernel", async () => {
-    const names = [
-      "json",
-      "random",
-      "token",
-      "tokenize",
-      "re",
-      "ast",
-      "base64",
-      "timeit",
-      "runpy",
-      "asyncio",
-    ];
+    const names = "json random token tokenize re ast base64 timeit runpy asyncio".split(" ");
     for (const name of [...names, "unicodedata", "inspect", "contextlib", "queue", "tempfile"]) {
       writeFileSync(join(traps, `${name}.py`), "raise RuntimeError('the wrong module')\n");
     }

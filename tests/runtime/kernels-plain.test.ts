@@ -1,25 +1,14 @@
 /** A Python kernel where IPython is not installed. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { Lab, sharedDirectory } from "./kernel-harness.ts";
 import { REMOTE_URL } from "./runtime.ts";
 
-let lab: Lab;
-let kernel: TestKernel;
-const bare = mkdtempSync(join(tmpdir(), "kernel-plain-"));
-
-beforeAll(async () => {
-  execFileSync("/usr/bin/python3", ["-m", "venv", "--without-pip", bare]);
-  lab = await Lab.open(join(bare, "bin"));
-  kernel = await lab.kernel("python");
-});
-afterAll(async () => {
-  await lab.close();
-  rmSync(bare, { recursive: true, force: true });
-});
+const bare = sharedDirectory();
+execFileSync("/usr/bin/python3", ["-m", "venv", "--without-pip", bare]);
+const kernel = await endLater(await Lab.open(join(bare, "bin"))).kernel("python");
 
 // Skipped for a remote server: it runs the image, which has IPython.
 describe.skipIf(REMOTE_URL)("a Python kernel without IPython", () => {

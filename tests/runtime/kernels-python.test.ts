@@ -1,15 +1,10 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { sleep, until } from "../setup/until.ts";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { endLater } from "../setup/end-later.ts";
+import { Lab } from "./kernel-harness.ts";
 
-let lab: Lab;
-let kernel: TestKernel;
-
-beforeAll(async () => {
-  lab = await Lab.open();
-  kernel = await lab.kernel("python");
-});
-afterAll(() => lab.close());
+const lab = endLater(await Lab.open());
+const kernel = await lab.kernel("python");
 
 const MB = 1024 * 1024;
 

@@ -1,20 +1,15 @@
 /** The kernel that the control server starts before a call needs it. */
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
 import { until } from "../setup/until.ts";
+import { sharedDirectory } from "./kernel-harness.ts";
 import { REMOTE_URL, startRuntime } from "./runtime.ts";
-
-const cleanUp: (() => Promise<unknown> | void)[] = [];
-afterEach(async () => {
-  for (const step of cleanUp.splice(0).toReversed()) await step();
-});
 
 describe.skipIf(REMOTE_URL)("a spare kernel", () => {
   it("that hangs at its start does not delay a call", async () => {
-    const directory = mkdtempSync(join(tmpdir(), "kernels-spare-"));
-    cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
+    const directory = sharedDirectory();
     const customize = join(directory, "sitecustomize.py");
     const listStarted = () => readdirSync(directory).filter((name) => name.startsWith("started-"));
     // Python imports this module when it starts.
@@ -26,8 +21,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
         `while os.path.exists('${directory}/hold'): time.sleep(0.01)`,
       ].join("\n"),
     );
-    const { api, stop } = await startRuntime(["/usr/bin/env", `PYTHONPATH=${directory}`]);
-    cleanUp.push(stop);
+    const { api } = endLater(await startRuntime(["/usr/bin/env", `PYTHONPATH=${directory}`]));
     // The control server starts a spare kernel after the second context.
     for (let made = 0; made < 2; made++) await api.interpreter.createCodeContext({ language: "python" });
     const first = listStarted();

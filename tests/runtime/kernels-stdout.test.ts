@@ -1,18 +1,12 @@
 /** The real stdout of a JavaScript kernel, written in every possible way. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { Lab } from "./kernel-harness.ts";
 
-let lab: Lab;
-let kernel: TestKernel;
-
-beforeAll(async () => {
-  lab = await Lab.open();
-  kernel = await lab.kernel("javascript");
-  await kernel.run(
-    "const fs = require('fs'); const fsp = fs.promises; const { pipeline } = require('stream/promises'); const { Readable, Writable } = require('stream')",
-  );
-});
-afterAll(() => lab.close());
+const kernel = await endLater(await Lab.open()).kernel("javascript");
+await kernel.run(
+  "const fs = require('fs'); const fsp = fs.promises; const { pipeline } = require('stream/promises'); const { Readable, Writable } = require('stream')",
+);
 
 /** The output of a run, from its document and its files. */
 async function outputOf(code: string): Promise<string> {

@@ -1,15 +1,9 @@
 /** TypeScript in a kernel beyond types: lines of errors, enums of earlier cells, and features that Node lacks. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { Lab } from "./kernel-harness.ts";
 
-let lab: Lab;
-let kernel: TestKernel;
-
-beforeAll(async () => {
-  lab = await Lab.open();
-  kernel = await lab.kernel("typescript");
-});
-afterAll(() => lab.close());
+const kernel = await endLater(await Lab.open()).kernel("typescript");
 
 async function traceback(code: string): Promise<string> {
   const { error } = await kernel.run(code);

@@ -4,13 +4,12 @@ import { readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents } from "../../local/engine/limits.ts";
+import { endLater } from "../setup/end-later.ts";
 import { processes } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 import { startParts } from "../setup/parts.ts";
-import { startServer } from "../setup/server.ts";
-import { temporaryDirectory } from "../setup/temporary.ts";
-import { type Calls, LONG, callsOf } from "./support.ts";
+import { LONG, callsOf } from "./support.ts";
 
 const MIB = 1024 * 1024;
 
@@ -20,13 +19,9 @@ const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => con
 /** Smaller than by default, so that code uses them up sooner. */
 const limits = { memoryBytes: 768 * MIB, diskBytes: 512 * MIB };
 
-let server: Calls;
-beforeAll(async () => {
-  const parts = await startParts({ engine: { limits, prepareSandbox: false } });
-  server = callsOf(() => parts.url);
-  await server.call("run_code", { sandbox: "neighbour", code: "x = 7" });
-  return () => parts.close();
-});
+const { url } = endLater(await startParts({ engine: { limits, prepareSandbox: false } }));
+const server = callsOf(() => url);
+beforeAll(() => server.call("run_code", { sandbox: "neighbour", code: "x = 7" }));
 
 async function neighbourIsFine(): Promise<void> {
   expect((await server.call("run_code", { sandbox: "neighbour", code: "x" })).text).toContain("7");

@@ -4,22 +4,16 @@
  */
 import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
-import { beforeAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { filterRunning, withoutForkedCopies, tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type FaultServer, LONG, startFaultServer } from "./support.ts";
+import { LONG, startFaultServer } from "./support.ts";
 
-let server: FaultServer;
+const server = endLater(await startFaultServer());
 const stopped: number[] = [];
-
-beforeAll(async () => {
-  server = await startFaultServer();
-  return () => {
-    resume(stopped);
-    return server.close();
-  };
-});
+afterAll(() => resume(stopped));
 
 /** Continues stopped processes; some may have ended. */
 function resume(pids: readonly number[]): void {

@@ -1,9 +1,10 @@
 /** A process of the server is killed during a command and code. */
-import { beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { waitForEnd } from "../setup/processes.ts";
+import { endLater } from "../setup/end-later.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type FaultServer, sleepersIn, START_SLEEPERS, startFaultServer } from "./support.ts";
+import { sleepersIn, START_SLEEPERS, startFaultServer } from "./support.ts";
 
 /** Prints ten increasing numbers a second. */
 const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
@@ -13,11 +14,7 @@ const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=Tr
 const GONE =
   /stopped during (this call|this run|its run)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
-let server: FaultServer;
-beforeAll(async () => {
-  server = await startFaultServer();
-  return () => server.close();
-});
+const server = endLater(await startFaultServer());
 
 /** Starts a command and code that print for minutes, after a command that has ended. @returns their ids */
 async function startRuns(sandbox: string) {

@@ -1,14 +1,12 @@
 /** The model's API fails during a task. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { TaskClient } from "../e2e/task-client.ts";
-import type { Block, MessagesAPI, Reply } from "../setup/messages-api.ts";
+import type { Block, Reply } from "../setup/messages-api.ts";
 import { playScenarios, say } from "../setup/scripted-agent.ts";
-import { type Server, startServer } from "../setup/server.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startServer } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
-let api: MessagesAPI;
-let server: Server;
-let client: TaskClient;
 /** How often each fault has happened. */
 const faults = { cut: 0, gone: 0, hang: 0 };
 
@@ -17,11 +15,11 @@ function failOnce(fault: keyof typeof faults, broken: Reply, working: Reply): Re
   return faults[fault]++ === 0 ? broken : working;
 }
 
-beforeAll(async () => {
-  const input = { command: "echo once >> /workspace/once.txt", description: "appends" };
-  const blocks: Block[] = [{ type: "tool_use", name: "Bash", input }];
-  const append: Reply = { blocks };
-  api = await playScenarios({
+const input = { command: "echo once >> /workspace/once.txt", description: "appends" };
+const blocks: Block[] = [{ type: "tool_use", name: "Bash", input }];
+const append: Reply = { blocks };
+const api = endLater(
+  await playScenarios({
     cut: (_request, turn) =>
       turn === 0 ? failOnce("cut", { blocks, delayMs: 100, cutAfter: 3 }, append) : say("All is written."),
     gone: (_request, turn) => (turn === 0 ? failOnce("gone", "disconnect", append) : say("All is written.")),
@@ -31,17 +29,11 @@ beforeAll(async () => {
       return "hang";
     },
     write: [append, say("All is written.")],
-  });
-  server = await startServer({
-    env: { ANTHROPIC_API_KEY: "sk-ant-real", ANTHROPIC_UPSTREAM_URL: api.url },
-  });
-  client = new TaskClient(server.url);
-});
-
-afterAll(async () => {
-  await server?.stop();
-  await api?.close();
-});
+  }),
+);
+const env = { ANTHROPIC_API_KEY: "sk-ant-real", ANTHROPIC_UPSTREAM_URL: api.url };
+const server = endLater(await startServer({ env }));
+const client = new TaskClient(server.url);
 
 // Each test has its own sandbox.
 describe.concurrent("when the model's API closes a connection early", () => {

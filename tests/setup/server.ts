@@ -89,6 +89,9 @@ function run(
   return { child, exited, stdout: () => printed.stdout, stderr: () => printed.stderr };
 }
 
+/** How long a start may take on a busy machine. */
+const START_MS = 150_000;
+
 /** Starts a server and waits until it is ready. @throws Error with its output if it ends first */
 export async function startServer(options: ServerOptions = {}): Promise<Server> {
   const givenFlags = options.flags ?? [];
@@ -106,6 +109,8 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       const match = /^ {2}URL +(\S+)$/m.exec(command.stdout());
       if (match?.[1] !== undefined && command.stdout().includes("Ctrl-C")) resolve(match[1]);
     });
+    // Files start servers while they are loaded, and then no time limit of the test runner applies.
+    setTimeout(reject, START_MS, new Error(`The server is not ready after ${START_MS} ms.`)).unref();
     void command.exited.then((status) =>
       reject(new Error(`The server ended: ${status}\n${command.stderr()}`)),
     );

@@ -2,12 +2,13 @@
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
 import { wsPackage } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 import { type Process, tree, withoutForkedCopies } from "../setup/processes.ts";
-import { type Parts, startParts } from "../setup/parts.ts";
+import { startParts } from "../setup/parts.ts";
 import { repository } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
@@ -26,13 +27,11 @@ const TASK = { task: "work", timeout_seconds: FLOOD_SECONDS, wait_seconds: FLOOD
 
 const control = await bundleHostileControl();
 const deaths: string[] = [];
-let parts: Parts;
-let url: string;
-
-beforeAll(async () => {
-  const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
-  const scopes = ["sandbox:read", "sandbox:write", "sandbox:exec"];
-  parts = await startParts({
+doLater(() => rmSync(dirname(control), { recursive: true }));
+const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
+const scopes = ["sandbox:read", "sandbox:write", "sandbox:exec"];
+const parts = endLater(
+  await startParts({
     engine: { prepareSandbox: false, control, readOnly: [wsPackage] },
     variables: {
       AUTH_TOKENS: JSON.stringify([{ name: "neighbour", sha256, scopes }]),
@@ -40,14 +39,9 @@ beforeAll(async () => {
     },
     onDeath: (part) => deaths.push(part),
     inspector: true,
-  });
-  ({ url } = parts);
-});
-
-afterAll(async () => {
-  await parts.close();
-  rmSync(dirname(control), { recursive: true });
-});
+  }),
+);
+const { url } = parts;
 
 /** A call into the attacking sandbox. Its result does not matter. */
 async function attack(command: string): Promise<void> {

@@ -1,10 +1,9 @@
 /** The OAuth endpoints with hostile parameters, forms, clients, tokens and redirects. */
-import { globSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { globSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import * as fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import {
   AUTHORIZE_PATH,
   METADATA_PATH,
@@ -14,19 +13,20 @@ import {
   TOKEN_PATH,
 } from "../../src/auth/paths.ts";
 import { type App, Browser, CALLBACK, Client, requireStatus, type Tokens } from "../setup/oauth-client.ts";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startServer, TOKEN } from "../setup/server.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { until } from "../setup/until.ts";
 import { expectHarmless, nastyString, nastyValue, tries } from "./support.ts";
+import { words } from "../setup/words.ts";
 
-let server: Server;
-let origin: string;
-const state = mkdtempSync(join(tmpdir(), "sandbox-mcp-hostile-"));
+const state = temporaryDirectory();
+const server = endLater(await startServer({ flags: ["--network", "none", "--state-dir", state] }));
+const { origin } = new URL(server.url);
 
 /** A registered client's id, its redirect URI, a code with its verifier, and an access token and its refresh token. */
 const good: string[] = [];
 beforeAll(async () => {
-  server = await startServer({ flags: ["--network", "none", "--state-dir", state] });
-  ({ origin } = new URL(server.url));
   const app: App = (url, init) => fetch(new URL(url, origin), init);
   const client = await Client.register(app, {}, origin);
   const approve = async () => {
@@ -41,10 +41,6 @@ beforeAll(async () => {
   const tokens = (await used.json()) as Tokens;
   const code = await approve();
   good.push(client.id, CALLBACK, code, client.verifier, tokens.access_token, tokens.refresh_token);
-});
-afterAll(async () => {
-  await server.stop();
-  rmSync(state, { recursive: true });
 });
 
 async function send(
@@ -71,27 +67,10 @@ const PATHS = [
   "/.well-known/openid-configuration",
 ];
 
-const NAMES = [
-  "client_id",
-  "client_secret",
-  "redirect_uri",
-  "response_type",
-  "scope",
-  "state",
-  "code",
-  "code_challenge",
-  "code_challenge_method",
-  "code_verifier",
-  "grant_type",
-  "refresh_token",
-  "token",
-  "resource",
-  "nonce",
-  "prompt",
-  "error",
-  "assertion",
-  "client_assertion",
-];
+const NAMES = words(`
+  client_id client_secret redirect_uri response_type scope state code code_challenge code_challenge_method
+  code_verifier grant_type refresh_token token resource nonce prompt error assertion client_assertion
+`);
 
 const GOOD = 6;
 

@@ -5,19 +5,17 @@
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MCPClient } from "../setup/mcp-client.ts";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { expectHarmless, nastyString, nastyValue, postRaw, tries } from "./support.ts";
+import { words } from "../setup/words.ts";
 
-let server: Server;
-beforeAll(async () => {
-  server = await startServer({ flags: ["--network", "none"] });
-  await tool(server.url, "run_command", { command: "true" });
-});
+const server = endLater(await startServer({ flags: ["--network", "none"] }));
+beforeAll(() => tool(server.url, "run_command", { command: "true" }));
 afterAll(async () => {
   // The hostile input has not harmed the server.
   const { text } = await tool(server.url, "run_command", { command: "echo unharmed", sandbox: "last" });
-  await server.stop();
   expect(text).toContain("unharmed");
 });
 
@@ -125,26 +123,10 @@ describe("when input contains arbitrary text", () => {
   });
 
   it("a call's variables do not break the session's shell, whatever their names", async () => {
-    for (const name of [
-      "PATH",
-      "BASH_ENV",
-      "ENV",
-      "LD_PRELOAD",
-      "UID",
-      "SHELLOPTS",
-      "BASHOPTS",
-      "PPID",
-      "IFS",
-      "PS4",
-      "sbx_next",
-      "sbx_command",
-      "sbx_pair",
-      "sbx_before",
-      "sbx_directory",
-      "SANDBOX_MCP_RUN",
-      "__proto__",
-      "constructor",
-    ]) {
+    for (const name of words(`
+      PATH BASH_ENV ENV LD_PRELOAD UID SHELLOPTS BASHOPTS PPID IFS PS4 sbx_next sbx_command sbx_pair
+      sbx_before sbx_directory SANDBOX_MCP_RUN __proto__ constructor
+    `)) {
       const env = JSON.parse(`{"${name}": "/nowhere"}`);
       await call("run_command", { command: "echo here", env, session: "vars" });
       const { text } = await tool(server.url, "run_command", {

@@ -3,36 +3,34 @@
  * SCREENSHOTS set, the tests save screenshots there.
  */
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, inject, it } from "vitest";
 import type { Opening, TestHost } from "../setup/app-host/host.ts";
-import { type AppHost, startAppHost } from "../setup/app-host/serve.ts";
+import { startAppHost } from "../setup/app-host/serve.ts";
 import { violations } from "../clients/axe.ts";
-import {
-  type Browser,
-  type BrowserContext,
-  type FrameLocator,
-  type Page,
-  launchChromium,
-} from "../clients/chromium.ts";
-import type { MessagesAPI } from "../setup/messages-api.ts";
-import { playScenarios, say } from "../setup/scripted-agent.ts";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { launchChromium } from "../clients/chromium.ts";
+import { endLater } from "../setup/end-later.ts";
+import { TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
 /** The functions that tests/setup/app-host/host.ts defines in the client's page. They are called in the browser only. */
 declare const testHost: TestHost;
 
-let model: MessagesAPI;
-let server: Server;
-let client: AppHost;
-let chromium: Browser;
-let context: BrowserContext;
-let page: Page;
-/** The App's document: a frame in the proxy's frame in the client's page. */
-let app: FrameLocator;
+const server = inject("server");
+const client = endLater(await startAppHost());
+const chromium = endLater(await launchChromium());
+const context = await chromium.newContext({ viewport: { width: 720, height: 900 } });
+context.setDefaultTimeout(20_000);
+const page = await context.newPage();
 /** Errors that the browser reported. */
 const pageErrors: string[] = [];
+page.on("console", (message) => {
+  // The client asks for an event stream, which this server does not offer.
+  if (message.type() === "error" && !/ 405 /.test(message.text())) pageErrors.push(message.text());
+});
+page.on("pageerror", (error) => pageErrors.push(error.message));
+/** The App's document: a frame in the proxy's frame in the client's page. */
+const app = page.frameLocator("iframe").frameLocator("iframe");
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 
@@ -67,32 +65,11 @@ async function appFrame() {
   return frame;
 }
 
-beforeAll(async () => {
-  model = await playScenarios({ product: [], work: [say("All is written.")] });
-  const env = { ANTHROPIC_API_KEY: "sk-ant-key-of-a-test", ANTHROPIC_UPSTREAM_URL: model.url };
-  [server, client, chromium] = await Promise.all([startServer({ env }), startAppHost(), launchChromium()]);
-  context = await chromium.newContext({ viewport: { width: 720, height: 900 } });
-  context.setDefaultTimeout(20_000);
-  page = await context.newPage();
-  page.on("console", (message) => {
-    // The client asks for an event stream, which this server does not offer.
-    if (message.type() === "error" && !/ 405 /.test(message.text())) pageErrors.push(message.text());
-  });
-  page.on("pageerror", (error) => pageErrors.push(error.message));
-  app = page.frameLocator("iframe").frameLocator("iframe");
-});
-afterAll(async () => {
-  await chromium?.close();
-  client?.stop();
-  await server?.stop();
-  await model?.close();
-});
-
 describe.each([
   ["that passes on the whole call", false],
   ["that passes on only a call's tool and arguments", true],
 ])("the app in a client %s", (_words, isNarrow) => {
-  const sandbox = isNarrow ? "narrow" : "whole";
+  const sandbox = isNarrow ? "app-narrow" : "app-whole";
 
   it("shows the output of a run while the call still waits for it, and can cancel the run", async () => {
     const command = "mkfifo go; echo first; cat go; echo last; sleep 1000";
@@ -122,15 +99,15 @@ describe.each([
 describe("the app in a client's chat", () => {
   it("opens the page that fits the tool: the list, or the tool's sandbox", async () => {
     await open("list_sandboxes", {});
-    await app.locator("nav.sandboxes >> text=whole").waitFor();
-    await call("write_file", { sandbox: "whole", path: "kept.txt", content: "kept" });
-    await open("checkpoint_sandbox", { sandbox: "whole", label: "a state" });
+    await app.locator("nav.sandboxes >> text=app-whole").waitFor();
+    await call("write_file", { sandbox: "app-whole", path: "kept.txt", content: "kept" });
+    await open("checkpoint_sandbox", { sandbox: "app-whole", label: "a state" });
     await app.locator("bdi:text-is('a state')").waitFor();
-    expect(await app.locator("h1").innerText()).toBe("whole");
+    expect(await app.locator("h1").innerText()).toBe("app-whole");
   });
 
   it("never navigates by itself, and lets the client open links", async () => {
-    await open("expose_port", { sandbox: "whole", port: 8000 });
+    await open("expose_port", { sandbox: "app-whole", port: 8000 });
     const link = app.locator("a:text-is('Open port 8000')");
     const url = await link.getAttribute("href");
     await link.click();
@@ -150,8 +127,8 @@ describe("the app in a client's chat", () => {
 
   it("asks for confirmation in its own page, and shows a preview", async () => {
     const content = `require("http").createServer((_, response) => response.setHeader("content-type", "text/html").end("<h1>the app</h1>")).listen(8000, () => console.log("listening"));`;
-    await call("write_file", { sandbox: "whole", path: "app.js", content });
-    await open("run_command", { sandbox: "whole", command: "node app.js" });
+    await call("write_file", { sandbox: "app-whole", path: "app.js", content });
+    await open("run_command", { sandbox: "app-whole", command: "node app.js" });
     await until(async () => (await rows()).includes("listening"));
     await app.locator("button:text-is('Open port 8000')").click();
     await app.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
@@ -170,7 +147,7 @@ describe("the app in a client's chat", () => {
 
   it("sends no requests while it is scrolled out of sight", async () => {
     await open("list_sandboxes", {});
-    await app.locator("nav.sandboxes >> text=narrow").waitFor();
+    await app.locator("nav.sandboxes >> text=app-narrow").waitFor();
     const frame = await appFrame();
     await page.evaluate(() => {
       document.body.style.paddingTop = "5000px";
@@ -186,23 +163,23 @@ describe("the app in a client's chat", () => {
     );
     const { calls } = await pageRequests();
     // Waits longer than the page's interval between two requests.
-    await call("run_command", { sandbox: "narrow", command: "sleep 6" });
+    await call("run_command", { sandbox: "app-narrow", command: "sleep 6" });
     expect((await pageRequests()).calls).toBe(calls);
     await page.evaluate(() => scrollTo(0, 5000));
     await until(async () => (await pageRequests()).calls > calls);
   });
 
   it("shows a task that was given to an agent", async () => {
-    await open("execute_task", { task: "[[work]] Write it" });
+    await open("execute_task", { task: "[[done]] Write it" });
     await app.locator(".answer:has-text('All is written.')").waitFor();
     await state("succeeded");
-    expect(await app.locator("section.run bdi").first().innerText()).toBe("[[work]] Write it");
+    expect(await app.locator("section.run bdi").first().innerText()).toBe("[[done]] Write it");
     await shoot("task");
   });
 
   it("shows hostile output as text", async () => {
     const command = String.raw`printf '<script>parent.postMessage("x","*")</script><img src=x onerror=alert(1)>\n\e]8;;https://evil.example\e\\link\e]8;;\e\\\n'`;
-    await open("run_command", { sandbox: "hostile", command });
+    await open("run_command", { sandbox: "app-hostile", command });
     await state("succeeded");
     await until(async () => (await rows()).length > 1);
     expect(await rows()).toEqual([
@@ -217,7 +194,7 @@ describe("the app in a client's chat", () => {
     const availableDisplayModes = ["inline" as const, "fullscreen" as const];
     await open(
       "run_command",
-      { sandbox: "hostile", command: "seq 500" },
+      { sandbox: "app-hostile", command: "seq 500" },
       { context: { availableDisplayModes } },
     );
     await until(async () => (await rows()).includes("500"));
@@ -231,7 +208,7 @@ describe("the app in a client's chat", () => {
     });
     expect((await heights())[0]).toBeLessThan(1200);
     await app.locator("button:text-is('Full screen')").click();
-    await app.locator("nav.sandboxes >> text=hostile").waitFor();
+    await app.locator("nav.sandboxes >> text=app-hostile").waitFor();
     expect((await pageRequests()).modes).toEqual(["fullscreen"]);
     await shoot("fullscreen");
     await app.locator("button:text-is('Back to the chat')").click();
@@ -240,7 +217,11 @@ describe("the app in a client's chat", () => {
 
   it("follows the client's light or dark mode, and is accessible", async () => {
     await page.emulateMedia({ colorScheme: "light" });
-    await open("run_command", { sandbox: "hostile", command: "echo seen" }, { context: { theme: "dark" } });
+    await open(
+      "run_command",
+      { sandbox: "app-hostile", command: "echo seen" },
+      { context: { theme: "dark" } },
+    );
     await until(async () => (await rows()).includes("seen"));
     const frame = await appFrame();
     const background = () => frame.evaluate(() => getComputedStyle(document.body).backgroundColor);

@@ -2,13 +2,13 @@
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { runClaudeCode } from "../setup/claude-code.ts";
+import { endLater } from "../setup/end-later.ts";
 import { idIn, MCPClient } from "../setup/mcp-client.ts";
-import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
-import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { repository, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -16,8 +16,6 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 const READER = "a-token-that-may-only-read";
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 
-let api: MessagesAPI;
-let server: Server;
 const stateDir = temporaryDirectory();
 const directory = temporaryDirectory();
 const local: CLIOptions = {
@@ -26,8 +24,8 @@ const local: CLIOptions = {
 };
 const { run, json } = commandsWith(local);
 
-beforeAll(async () => {
-  api = await playScenarios({
+const api = endLater(
+  await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "first\n" }), say("It is written.")],
     sleep: [bash("echo started; sleep 300"), say("woke up")],
     answer: [writeProgram("print(6 * 7)")],
@@ -35,11 +33,13 @@ beforeAll(async () => {
     wait: [writeProgram("import time\nprint('begun', flush=True)\ntime.sleep(300)")],
     hang: ["hang"],
     decline: [say("I would rather not.")],
-  });
-  const COMPONENTS = join(directory, "definitions");
-  for (const kind of ["agents", "commands"]) mkdirSync(join(COMPONENTS, kind), { recursive: true });
-  writeFileSync(join(COMPONENTS, "commands/write.md"), "[[write]] Write $ARGUMENTS.");
-  server = await startServer({
+  }),
+);
+const COMPONENTS = join(directory, "definitions");
+for (const kind of ["agents", "commands"]) mkdirSync(join(COMPONENTS, kind), { recursive: true });
+writeFileSync(join(COMPONENTS, "commands/write.md"), "[[write]] Write $ARGUMENTS.");
+const server = endLater(
+  await startServer({
     flags: ["--state-dir", stateDir],
     env: {
       ANTHROPIC_API_KEY: "test-model-key",
@@ -47,12 +47,8 @@ beforeAll(async () => {
       COMPONENTS,
       AUTH_TOKENS: JSON.stringify([{ name: "reader", sha256: sha256(READER), scopes: ["sandbox:read"] }]),
     },
-  });
-});
-afterAll(async () => {
-  await server?.stop();
-  await api?.close();
-});
+  }),
+);
 
 describe("ask", () => {
   it("prints the program's output, and the program on standard error", async () => {

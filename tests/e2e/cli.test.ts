@@ -3,15 +3,15 @@ import { createHash, randomInt } from "node:crypto";
 import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
+import { endLater } from "../setup/end-later.ts";
 import { firstOfSandbox, processes } from "../setup/processes.ts";
-import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { repository, startServer, TOKEN } from "../setup/server.ts";
 import { sleep, until, untilText } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
-let server: Server;
 const stateDir = temporaryDirectory();
 const directory = temporaryDirectory();
 const local: CLIOptions = {
@@ -20,10 +20,7 @@ const local: CLIOptions = {
 };
 const { run, json } = commandsWith(local);
 
-beforeAll(async () => {
-  server = await startServer({ flags: ["--state-dir", stateDir] });
-});
-afterAll(() => server?.stop());
+const server = endLater(await startServer({ flags: ["--state-dir", stateDir] }));
 
 describe("the server that a command calls", () => {
   it("is the local one by default, with the token from the environment", async () => {

@@ -4,39 +4,21 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { build } from "esbuild";
 import type * as MiniflareModule from "miniflare";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import {
-  AccessError,
-  CallError,
-  ConnectionError,
-  type Sandbox,
-  type SandboxServer,
-  UnavailableError,
-  connect,
-} from "../../client/index.ts";
+import { describe, expect, it } from "vitest";
+import { AccessError, CallError, ConnectionError, UnavailableError, connect } from "../../client/index.ts";
 import { Connection } from "../../client/connection.ts";
 import { follow } from "../../client/follow.ts";
 import { textAt } from "../setup/preview.ts";
 import { launchChromium } from "../clients/chromium.ts";
-import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
+import { endLater } from "../setup/end-later.ts";
+import { TOKEN, repository, startServer } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { listen } from "../setup/listen.ts";
 
-let server: Server;
-let client: SandboxServer;
-let sandbox: Sandbox;
-
-beforeAll(async () => {
-  // The client must work with a server that allows only short waits.
-  server = await startServer({ env: { MAX_WAIT_SECONDS: "1" } });
-  client = connect({ url: server.url, token: TOKEN });
-  sandbox = client.sandbox("library");
-});
-
-afterAll(async () => {
-  await client?.close();
-  await server?.stop();
-});
+// The client must work with a server that allows only short waits.
+const server = endLater(await startServer({ env: { MAX_WAIT_SECONDS: "1" } }));
+const client = endLater(connect({ url: server.url, token: TOKEN }));
+const sandbox = client.sandbox("library");
 
 describe("code", () => {
   it("returns the value, output and plots, and keeps variables", async () => {

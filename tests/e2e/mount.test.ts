@@ -20,8 +20,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { repository, startServer, TOKEN } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { callTool, tool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -32,7 +33,6 @@ const owner = isRoot ? 61_234 : (process.getuid?.() ?? 0);
 const OTHER = "the-token-of-another-principal";
 
 const directory = temporaryDirectory();
-let server: Server;
 
 const instructions = async (url: string, token = TOKEN) => {
   const clientInfo = { name: "test", version: "1" };
@@ -42,33 +42,30 @@ const instructions = async (url: string, token = TOKEN) => {
   return result.instructions;
 };
 
-const run = (sandbox: string, command: string, token?: string) =>
-  callTool(server.url, "run_command", { sandbox, command }, token);
-
-beforeAll(async () => {
-  chmodSync(directory, 0o755);
-  writeFileSync(join(directory, "secret"), "beside");
-  for (const name of ["My Project", "theirs", "fixed"]) {
-    const path = join(directory, name);
-    mkdirSync(path);
-    writeFileSync(join(path, "file"), `of ${name}`);
-    chmodSync(path, 0o700);
-    if (isRoot) for (const one of [path, join(path, "file")]) chownSync(one, owner, owner);
-  }
-  symlinkSync("../secret", join(directory, "My Project/relative"));
-  symlinkSync(join(directory, "secret"), join(directory, "My Project/absolute"));
-  symlinkSync(join(directory, "theirs"), join(directory, "link"));
-  const hash = createHash("sha256").update(OTHER).digest("hex");
-  const tokens = [{ name: "other", sha256: hash, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] }];
-  server = await startServer({
+chmodSync(directory, 0o755);
+writeFileSync(join(directory, "secret"), "beside");
+for (const name of ["My Project", "theirs", "fixed"]) {
+  const path = join(directory, name);
+  mkdirSync(path);
+  writeFileSync(join(path, "file"), `of ${name}`);
+  chmodSync(path, 0o700);
+  if (isRoot) for (const one of [path, join(path, "file")]) chownSync(one, owner, owner);
+}
+symlinkSync("../secret", join(directory, "My Project/relative"));
+symlinkSync(join(directory, "secret"), join(directory, "My Project/absolute"));
+symlinkSync(join(directory, "theirs"), join(directory, "link"));
+const hash = createHash("sha256").update(OTHER).digest("hex");
+const tokens = [{ name: "other", sha256: hash, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] }];
+const server = endLater(
+  await startServer({
     flags: ["My Project", "link=work:rw", "fixed:ro"].flatMap((name) => ["--mount", join(directory, name)]),
     // The server follows a link only if no sandbox can have made it, for example a link in the home directory.
     env: { AUTH_TOKENS: JSON.stringify(tokens), HOME: directory },
-  });
-});
-afterAll(async () => {
-  await server?.stop();
-});
+  }),
+);
+
+const run = (sandbox: string, command: string, token?: string) =>
+  callTool(server.url, "run_command", { sandbox, command }, token);
 
 describe("a mounted directory", () => {
   it("is named in the first lines of list_sandboxes, only for the owner", async () => {

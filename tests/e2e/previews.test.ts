@@ -4,16 +4,15 @@
  */
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
-import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { afterEach, describe, expect, it } from "vitest";
+import { type Page, launchChromium } from "../clients/chromium.ts";
+import { endLater } from "../setup/end-later.ts";
+import { repository, startServer, TOKEN } from "../setup/server.ts";
 import { textAt } from "../setup/preview.ts";
 import { callTool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
-let server: Server;
-let chromium: Browser;
 let page: Page;
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
@@ -42,24 +41,19 @@ function copyPackage(name: string, to: string): void {
   for (const other of Object.keys({ ...dependencies, ...optionalDependencies })) copyPackage(other, to);
 }
 
-beforeAll(async () => {
-  const site = join(directory, "site");
-  copyPackage("vite", join(site, "node_modules"));
-  writeFileSync(join(site, "index.html"), '<h1></h1><script type="module" src="/main.js"></script>');
-  writeFileSync(
-    join(site, "main.js"),
-    `import { text } from "./text.js";
+const site = join(directory, "site");
+copyPackage("vite", join(site, "node_modules"));
+writeFileSync(join(site, "index.html"), '<h1></h1><script type="module" src="/main.js"></script>');
+writeFileSync(
+  join(site, "main.js"),
+  `import { text } from "./text.js";
 const show = (shown) => (document.querySelector("h1").textContent = shown);
 show(text);
 import.meta.hot.accept("./text.js", (changed) => show(changed.text));`,
-  );
-  writeFileSync(join(site, "text.js"), 'export const text = "first";');
-  [server, chromium] = await Promise.all([startServer({ flags: ["--mount", site] }), launchChromium()]);
-});
-afterAll(async () => {
-  await chromium?.close();
-  await server?.stop();
-});
+);
+writeFileSync(join(site, "text.js"), 'export const text = "first";');
+const server = endLater(await startServer({ flags: ["--mount", site] }));
+const chromium = endLater(await launchChromium());
 afterEach(async () => {
   await page?.context().close();
 });

@@ -3,8 +3,9 @@
  * end.
  */
 import { createHash } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Server, startServer } from "../setup/server.ts";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { startServer } from "../setup/server.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
@@ -18,26 +19,16 @@ const RUN_SECONDS = 2;
 /** The limit of run seconds for a day. */
 const SECONDS = 5 * RUN_SECONDS;
 
-let server: Server;
-
 const tokenOf = (name: string) => `e2e-quota-token-of-${name}`;
 const NAMES = ["many", "ends", "destroys", "seconds", "sandboxes"];
 
-beforeAll(async () => {
-  const tokens = NAMES.map((name) => ({
-    name,
-    sha256: createHash("sha256").update(tokenOf(name)).digest("hex"),
-    scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"],
-  }));
-  server = await startServer({
-    env: {
-      AUTH_TOKENS: JSON.stringify(tokens),
-      MAX_CONCURRENT_RUNS: String(RUNS),
-      MAX_SANDBOXES: String(SANDBOXES),
-    },
-  });
-});
-afterAll(() => server?.stop());
+const AUTH_TOKENS = NAMES.map((name) => ({
+  name,
+  sha256: createHash("sha256").update(tokenOf(name)).digest("hex"),
+  scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"],
+}));
+const limits = { MAX_CONCURRENT_RUNS: String(RUNS), MAX_SANDBOXES: String(SANDBOXES) };
+const server = endLater(await startServer({ env: { AUTH_TOKENS: JSON.stringify(AUTH_TOKENS), ...limits } }));
 
 interface Answer extends Result {
   structured: {

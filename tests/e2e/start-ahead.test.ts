@@ -1,24 +1,17 @@
 /** The sandbox that a server prepares before a call needs it, and a machine that can no longer start sandboxes. */
 import { readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, it } from "vitest";
-import { type Server, startServer } from "../setup/server.ts";
+import { expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { startServer } from "../setup/server.ts";
 import { nextPrepared, whichCommand } from "../setup/start-ahead.ts";
 import { tool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const stateDir = temporaryDirectory();
-let server: Server;
-let engine: string;
-
-beforeAll(async () => {
-  server = await startServer({ flags: ["--state-dir", stateDir], asUser: true });
-  const run = join(stateDir, "run");
-  engine = join(run, (await readdir(run)).find((name) => /^[0-9a-f]{16}$/.test(name)) ?? "");
-});
-afterAll(async () => {
-  await server?.stop();
-});
+const server = endLater(await startServer({ flags: ["--state-dir", stateDir], asUser: true }));
+const runDir = join(stateDir, "run");
+const engine = join(runDir, (await readdir(runDir)).find((name) => /^[0-9a-f]{16}$/.test(name)) ?? "");
 
 const run = (sandbox: string, command: string) => tool(server.url, "run_command", { sandbox, command });
 

@@ -4,12 +4,13 @@
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { runClaudeCode } from "../setup/claude-code.ts";
 import { type MessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { pidOf, tree, waitForEnd } from "../setup/processes.ts";
 import { bash, playScenarios, say, type Scenario, use } from "../setup/scripted-agent.ts";
-import { type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startServer, TOKEN } from "../setup/server.ts";
 import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { TaskClient } from "./task-client.ts";
@@ -135,25 +136,14 @@ const scenarios: Record<string, Scenario> = {
   },
 };
 
-let api: MessagesAPI;
-let options: ServerOptions;
-let server: Server;
-let client: TaskClient;
-
-beforeAll(async () => {
-  api = await playScenarios(scenarios);
-  options = {
-    flags: ["--state-dir", temporaryDirectory()],
-    env: { ANTHROPIC_API_KEY: KEY, ANTHROPIC_UPSTREAM_URL: api.url, MAX_TASK_TOKENS: "150000" },
-  };
-  server = await startServer(options);
-  client = new TaskClient(server.url);
-});
-
-afterAll(async () => {
-  await server?.stop();
-  await api?.close();
-});
+const api: MessagesAPI = endLater(await playScenarios(scenarios));
+const options = {
+  flags: ["--state-dir", temporaryDirectory()],
+  env: { ANTHROPIC_API_KEY: KEY, ANTHROPIC_UPSTREAM_URL: api.url, MAX_TASK_TOKENS: "150000" },
+};
+let server = await startServer(options);
+afterAll(() => server.stop());
+const client = new TaskClient(server.url);
 
 describe("a task in a fresh sandbox", () => {
   let id: string;

@@ -23,6 +23,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const model = await playScenarios({
     mend: [bash("sed -i 's/a - b/a + b/' sum.py && python3 test.py"), say("Mended the sum.")],
     product: [writeProgram("print(6 * 7)\n1 + 1")],
+    done: [say("All is written.")],
     work: [
       use(
         "Write",

@@ -83,8 +83,9 @@ class Kernel:
         self.has_started = self.has_listened = False
         self.output.begin(spec["files"], spec["cap_bytes"], spec["tail_bytes"])
         try:
-            self.output.install_streams()
+            # Threads print to the capture until it is empty, so that no later text comes before it.
             self.output.empty_capture(capture)
+            self.output.install_streams()
             sys.displayhook = self.display
             self.shell.display_pub = results
             _, error = present.attempt(self.cell, spec["code"])

@@ -65,12 +65,14 @@ class Output:
 
     def empty_capture(self, capture):
         """Empties the executor's capture, so that it returns only the run's document. Later text from threads goes to the log."""
-        capture.write = self.out.write
-        early = capture.getvalue()
-        capture.seek(0)
-        capture.truncate()
-        if early:
-            self.write(0, early)
+        # The lock keeps the order: until the early text is in the log, threads cannot add later text.
+        with self.lock:
+            capture.write = self.out.write
+            early = capture.getvalue()
+            capture.seek(0)
+            capture.truncate()
+            if early:
+                self.write(0, early)
 
     @staticmethod
     def logs_between_runs():

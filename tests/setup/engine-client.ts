@@ -80,7 +80,8 @@ export async function spawnTestEngine(
   const ids = ["--reuid", String(user), "--regid", String(user), "--clear-groups", "--"];
   const [file = "", ...args] = user === undefined ? program : ["setpriv", ...ids, ...program];
   const child = spawn(file, args, { stdio: ["pipe", "pipe", "inherit"] });
-  child.stdin.write(`${JSON.stringify({ secret, network: "none", isolation: "bubblewrap", runDir })}\n`);
+  const settings = { secret, network: "none", isolation: "bubblewrap", runDir, prepareSandbox: false };
+  child.stdin.write(`${JSON.stringify(settings)}\n`);
   const line = await new Promise<string>((resolve) =>
     createInterface({ input: child.stdout }).once("line", resolve),
   );

@@ -9,6 +9,8 @@ import { processes } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 import { startParts } from "../setup/parts.ts";
+import { startServer } from "../setup/server.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { LONG, callsOf } from "./support.ts";
 
 const MIB = 1024 * 1024;

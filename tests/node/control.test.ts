@@ -18,7 +18,9 @@ const BEGIN_CALL = ['["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]'
 const control = await bundleHostileControl();
 const logged: string[] = [];
 afterAll(() => rmSync(dirname(control), { recursive: true }));
-const engine = endLater(await startTestEngine({ control, isVerbose: true, log: (line) => logged.push(line) }));
+const engine = endLater(
+  await startTestEngine({ control, isVerbose: true, log: (line) => logged.push(line) }),
+);
 const neighbour = await TestSandbox.start(engine);
 
 interface Peer {

@@ -65,7 +65,7 @@ const graceMs = 660_000;
 export class EngineSandbox {
   /** The id of the sandbox's Durable Object; undefined before `assign`. */
   actor: string | undefined;
-  owner: string | undefined;
+  principal: string | undefined;
   readonly queue: OutboundQueue;
   readonly egress: Egress;
   readonly forward: PortForwarder;
@@ -199,15 +199,15 @@ export class EngineSandbox {
 
   async assign(
     id: string,
-    { actor, owner, enableInternet, intercepts, policy, token = "" }: StartRequest,
+    { actor, principal, enableInternet, intercepts, policy, token = "" }: StartRequest,
   ): Promise<void> {
     this.setPolicy(policy ?? UNRESTRICTED);
     this.actor = actor;
-    this.owner = owner;
-    if (owner !== undefined) {
-      this.forward.joinOwner(owner);
-      this.egress.reads.together = readsTogether(owner);
-      this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, owner));
+    this.principal = principal;
+    if (principal !== undefined) {
+      this.forward.joinPrincipal(principal);
+      this.egress.reads.together = readsTogether(principal);
+      this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));
     }
     this.#place.id = id;
     this.egress.internet = !enableInternet

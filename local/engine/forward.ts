@@ -53,9 +53,9 @@ export class PortForwarder {
     }
   }
 
-  /** Limits this sandbox's connections together with those of the owner's other sandboxes. */
-  joinOwner(owner: string): void {
-    for (const pace of [this.#pace, this.#previewPace]) pace.joinOwner(owner);
+  /** Limits this sandbox's connections together with those of the principal's other sandboxes. */
+  joinPrincipal(principal: string): void {
+    for (const pace of [this.#pace, this.#previewPace]) pace.joinPrincipal(principal);
   }
 
   async request(

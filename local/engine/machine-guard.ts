@@ -230,14 +230,14 @@ async function findLargestUsers(
   const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
   const together = new Map<unknown, number>();
   // A sandbox without a known principal counts alone.
-  const ownerOf = (sandbox: EngineSandbox) => sandbox.owner ?? sandbox;
+  const principalOf = (sandbox: EngineSandbox) => sandbox.principal ?? sandbox;
   for (const { sandbox, use } of uses)
-    together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + use);
-  const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(ownerOf(sandbox)) ?? 0;
+    together.set(principalOf(sandbox), (together.get(principalOf(sandbox)) ?? 0) + use);
+  const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(principalOf(sandbox)) ?? 0;
   const [largest, ...others] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.use - a.use);
   if (largest === undefined || allOf(largest) < least) return [];
   const alike = others.filter(
-    ({ sandbox, use }) => ownerOf(sandbox) === ownerOf(largest.sandbox) && use >= largest.use / 2,
+    ({ sandbox, use }) => principalOf(sandbox) === principalOf(largest.sandbox) && use >= largest.use / 2,
   );
   return [largest, ...alike].map(({ sandbox }) => sandbox);
 }

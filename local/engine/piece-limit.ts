@@ -40,23 +40,23 @@ interface PieceLimits {
   bytes?: Pace | undefined;
 }
 
-/** A value that all sandboxes of an owner share. The values are never removed, because principals are few. */
-export function sharedByOwner<T>(create: () => T): (owner: string) => T {
+/** A value that all sandboxes of a principal share. The values are never removed, because principals are few. */
+export function sharedByPrincipal<T>(create: () => T): (principal: string) => T {
   const values = new Map<string, T>();
-  return (owner) => {
-    const value = values.get(owner) ?? create();
-    values.set(owner, value);
+  return (principal) => {
+    const value = values.get(principal) ?? create();
+    values.set(principal, value);
     return value;
   };
 }
 
-/** The limit that all sandboxes of this owner share. */
-export const paceTogether = sharedByOwner(
+/** The limit that all sandboxes of this principal share. */
+export const paceTogether = sharedByPrincipal(
   () => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }),
 );
 
-/** The limit of short reads that all sandboxes of this owner share. */
-export const readsTogether = sharedByOwner(() => new Pace(READS_TOGETHER));
+/** The limit of short reads that all sandboxes of this principal share. */
+export const readsTogether = sharedByPrincipal(() => new Pace(READS_TOGETHER));
 
 export const shortReads = () => new Pieces({ pace: new Pace(READS) });
 

@@ -12,7 +12,7 @@ import { FramedConnection } from "./frames.ts";
 import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { gather, paceTogether, Pieces, sharedByOwner } from "./piece-limit.ts";
+import { gather, paceTogether, Pieces, sharedByPrincipal } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const highWaterMark = 1024 * 1024;
@@ -29,8 +29,8 @@ interface Buffered {
   bytes: number;
 }
 
-/** The bytes in the previews of all sandboxes of an owner. */
-const previewBytes = sharedByOwner((): Buffered => ({ bytes: 0 }));
+/** The bytes in the previews of all sandboxes of a principal. */
+const previewBytes = sharedByPrincipal((): Buffered => ({ bytes: 0 }));
 const handshakeMs = 60_000;
 /** How long to pause, in milliseconds, while too many results wait in the Worker. */
 const fullMs = 10;
@@ -52,10 +52,10 @@ export class RelayPace {
     this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
   }
 
-  /** Limits the previews, or the sandbox's own servers, together with those of the owner's other sandboxes. Call it before use. */
-  joinOwner(owner: string): void {
-    if (this.#isOfPreviews) this.buffered = previewBytes(owner);
-    else this.pieces.together = paceTogether(owner);
+  /** Limits the previews, or the sandbox's own servers, together with those of the principal's other sandboxes. Call it before use. */
+  joinPrincipal(principal: string): void {
+    if (this.#isOfPreviews) this.buffered = previewBytes(principal);
+    else this.pieces.together = paceTogether(principal);
   }
 
   delayWhenFull(): number {

@@ -6,7 +6,7 @@ import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { connectBuffered } from "./buffered-socket.ts";
-import { sharedByOwner } from "./piece-limit.ts";
+import { sharedByPrincipal } from "./piece-limit.ts";
 import { CLIENT_GONE, HOST_PROBLEMS } from "./texts.ts";
 
 /** Why a connection is refused, as the second half of a sentence. */
@@ -148,10 +148,10 @@ async function allowedAddresses(
   return addresses;
 }
 
-/** @param owner limits the lookups of all sandboxes of this owner together; by default, the limit is for one sandbox */
-export function boundedLookups(options: UpstreamOptions, owner?: string): UpstreamOptions {
+/** @param principal limits the lookups of all sandboxes of this principal together; by default, the limit is for one sandbox */
+export function boundedLookups(options: UpstreamOptions, principal?: string): UpstreamOptions {
   const resolve = options.resolve ?? systemResolve;
-  const turns = owner === undefined ? new LookupTurns(maxLookups) : turnsTogether(owner);
+  const turns = principal === undefined ? new LookupTurns(maxLookups) : turnsTogether(principal);
   return {
     ...options,
     resolve: (host, aborted) => turns.run(() => resolve(host, aborted), aborted),
@@ -196,7 +196,7 @@ class LookupTurns {
   }
 }
 
-const turnsTogether = sharedByOwner(() => new LookupTurns(maxLookupsTogether));
+const turnsTogether = sharedByPrincipal(() => new LookupTurns(maxLookupsTogether));
 
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);

@@ -102,7 +102,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
-      owner: this.#ctx.id.name?.split("-").at(-1),
+      principal: this.#ctx.id.name?.split("-").at(-1),
       // The SDK's variables for the image have no effect here, and the engine cannot know them for the prepared sandbox.
       env: Object.fromEntries(
         Object.entries(env).filter(

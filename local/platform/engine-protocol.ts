@@ -78,7 +78,7 @@ export const startSchema = z.object({
   /** The Durable Object's name, if its sandbox has a host directory. */
   name: z.string().optional(),
   /** Identifies the sandbox's principal: the end of the Durable Object's name. Undefined if the actor does not know its name. */
-  owner: z.string().optional(),
+  principal: z.string().optional(),
   env: z.record(z.string(), z.string()),
   /** If false, only intercepted requests leave the sandbox. */
   enableInternet: z.boolean(),

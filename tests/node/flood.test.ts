@@ -287,7 +287,7 @@ it("look-ups that never end, in ten sandboxes of one principal, leave most threa
       return host === "quick" ? [host] : await new Promise<string[]>(() => undefined);
     },
   };
-  const sandboxOf = (owner: string) => boundedLookups(boundedLookups(options, owner));
+  const sandboxOf = (principal: string) => boundedLookups(boundedLookups(options, principal));
   const greedy = Array.from({ length: 10 }, () => sandboxOf("greedy"));
   for (const { resolve } of greedy) for (const name of ["a", "b", "c", "d", "e"]) void resolve?.(name);
   await sleep(10);
@@ -337,10 +337,10 @@ it.each([
 ])(
   "short %s of all sandboxes of a principal are limited together, and those of other principals are not",
   (_kind, create, together, most) => {
-    const sandboxesOf = (owner: string) =>
+    const sandboxesOf = (principal: string) =>
       Array.from({ length: 10 }, () => {
         const pieces = create();
-        pieces.together = together(owner);
+        pieces.together = together(principal);
         return pieces;
       });
     const [attacking, other] = [sandboxesOf("attacker"), sandboxesOf("neighbour")];

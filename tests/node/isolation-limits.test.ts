@@ -498,7 +498,7 @@ describe("all sandboxes together", () => {
     "are counted by principal: many small sandboxes of one principal end before a larger one of another principal",
     async () => {
       const one = endLater(await startTestEngine({ limits: whole }));
-      const start = (owner: string) => TestSandbox.start(one, { owner });
+      const start = (principal: string) => TestSandbox.start(one, { principal });
       const [large, ...several] = await Promise.all(["single", "many", "many", "many"].map(start));
       await large?.run(`{ ${hold(240)} & } | head -n 1`);
       for (const sandbox of several) void sandbox.run(fill).catch(() => undefined);

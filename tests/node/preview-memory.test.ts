@@ -35,7 +35,7 @@ async function startProgram(): Promise<number> {
 }
 
 /** A sandbox's previews, all of the same program. */
-async function startPreviews(owner: string, program: number) {
+async function startPreviews(principal: string, program: number) {
   let sent: Socket[] = [];
   const forwarder = new PortForwarder(
     () => {
@@ -45,7 +45,7 @@ async function startPreviews(owner: string, program: number) {
     },
     () => undefined,
   );
-  forwarder.joinOwner(owner);
+  forwarder.joinPrincipal(principal);
   const engine = createServer();
   engine.on("upgrade", (request, socket, head) =>
     forwarder.upgrade(SANDBOXD_PORT, "/", request, socket, head),
@@ -97,7 +97,7 @@ const isOpen = ({ destroyed }: Socket) => !destroyed;
 it("previews of all sandboxes of a principal share a limit of memory, and those of other principals do not", async () => {
   const program = await startProgram();
   const [one, two, other] = await Promise.all(
-    ["attacker", "attacker", "neighbour"].map((owner) => startPreviews(owner, program)),
+    ["attacker", "attacker", "neighbour"].map((principal) => startPreviews(principal, program)),
   );
   if (!one || !two || !other) throw new Error("unreachable");
   await one.visit(6);

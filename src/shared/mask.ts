@@ -31,10 +31,11 @@ const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter +
 const isVisible = (byte: number) => byte > 0x20 && byte < 0x7f;
 
 /**
- * An unfinished escape, or a base64 character, directly before a value. These characters contain part of it, so they are masked
- * too.
+ * The beginning of an escape, such as `%3`. If it is directly before a value, it is masked too. Otherwise, the mask would begin
+ * with it only if the value's first character completes the escape, and so reveal something about this character.
  */
 const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3})?)$/i;
+/** A base64 character directly before a value. It can contain bits of the value. */
 const BEGUN_BASE64 = /[\w+/-]$/;
 
 const encoder = new TextEncoder();
@@ -217,7 +218,7 @@ function addRange(
   last[1] = Math.max(last[1], range[1]);
 }
 
-/** The range to mask for a trace, with the neighbouring characters that contain a part of the value. */
+/** The range to mask for a trace, with neighbouring base64 characters that contain bits of the value, and a begun escape. */
 function rangeOf(
   { sharesFirst, sharesLast }: SecretTrace,
   bytes: Uint8Array,

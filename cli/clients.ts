@@ -17,7 +17,7 @@ export interface Machine {
 export interface Place {
   directory: string;
   path: string;
-  /** The variable that names the directory; undefined for the user's home. */
+  /** The variable or option that names the directory; undefined for the user's home. */
   variable?: string;
 }
 

@@ -10,8 +10,8 @@ export const WITH_PARENT = "SANDBOX_MCP_WITH_PARENT";
 const CHECK_MS = 200;
 
 /**
- * Calls `onGone` once when the parent process has ended, or the shell's own parent (npm) if the parent is a shell. Does nothing
- * if neither npm started this process nor WITH_PARENT is set: a background server should survive its shell.
+ * Calls `onGone` once when the parent process has ended. If the parent is a shell, also when the shell's parent (npm) has ended.
+ * Does nothing if neither npm started this process nor WITH_PARENT is set: a background server should survive its shell.
  */
 export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void): void {
   if (env.npm_lifecycle_event === undefined && env[WITH_PARENT] === undefined) return;

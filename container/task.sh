@@ -6,7 +6,8 @@
 #   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
 #   git           a separate repository, with the files at the start
 #   start         the id of these files' tree in that repository
-#   changes.list  the changed files, and changes.diff: the changes themselves. sandboxd writes both
+#   changes.list  the names of the changed files. sandboxd writes this file and the next one
+#   changes.diff  the changes
 #
 # After the agent's end, sandboxd calls `snapshot`.
 

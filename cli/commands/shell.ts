@@ -90,7 +90,7 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
   const resizing = new Resizing(size, (now) => server.call("send_input", { id, ...now }));
   const resize = () => resizing.start();
   stdin.setRawMode(true);
-  // Raw mode keeps the terminal's output processing, but full-screen programs expect that it adds no carriage returns.
+  // In raw mode, the terminal still adds a carriage return to each line feed. Full-screen programs expect that it does not.
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
   stdin.on("data", press);
   stdin.once("end", leave);

@@ -3,9 +3,9 @@
 # that no `pkill -f` of a user matches them. This script reads the mark, which ends the output, from a file, because ps would show
 # an argument.
 #
-# The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd restarts. `go` receives the
-# path of the state, then of the run, and finally a line that lets this script end. `in` carries typed text, and must not reach its
-# end, because `script` would then end the command.
+# The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd restarts. `go` carries three
+# lines: for the shell the path of the session's state, then the path of the run's directory; for this script a line that lets it
+# end. `in` carries typed text, and must not reach its end, because `script` would then end the command.
 
 exec 4<>go 5<>out 6<>err
 IFS= read -r mark <mark

@@ -29,7 +29,7 @@ export interface Caller {
 export interface CallerContext extends RequestContext, Caller {
   /** The memory of this request; undefined for requests whose body and answer are small, or are streamed. */
   memory?: RequestMemory;
-  /** Limits the calls of the principal that the server works on at once. */
+  /** Limits how many calls of the principal the server works on at once. */
   turns: RequestTurns;
   isStructured?: boolean;
   isRaw?: boolean | undefined;

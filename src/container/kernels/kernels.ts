@@ -83,7 +83,7 @@ export class Kernels {
   readonly #queue = new KeyedQueue();
   /** The version of the sandbox's variables in each kernel, as far as this actor knows. */
   readonly #versions = new WeakMap<Kernel, number>();
-  /** A function for each run that stops its running or waiting code, by run id. */
+  /** By run id, the function that stops the run's code, whether the code runs or waits. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
   #refusal: Refusal | undefined;
@@ -133,8 +133,8 @@ export class Kernels {
 
   /**
    * Refuses new code because the container is stopping. Returns whether code was running or waiting.
-   * @param isOver whether code is accepted again: the container continues, and only the previous sandboxd ended. Called at each
-   * refusal
+   * @param isOver tells whether the container continues after all, because only an earlier sandboxd ended. Each refusal of code
+   * calls it
    */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };

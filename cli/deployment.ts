@@ -178,7 +178,9 @@ export class Deployment {
   #secretsPlan(): string {
     const secretNames = HIDDEN_VARIABLES.filter((name) => this.#options.env[name]?.trim());
     const made = texts.DEPLOYMENT.secrets;
-    return secretNames.length === 0 ? made : `set ${secretNames.join(", ")} of the environment; ${made}`;
+    return secretNames.length === 0
+      ? made
+      : `set ${secretNames.join(", ")} to the values in the environment; ${made}`;
   }
 
   /** Returns the secrets of the environment. For a new server it also returns an owner's token and a separate key for links. */

@@ -8,7 +8,7 @@ export const destroySandbox = defineTool({
   name: "destroy_sandbox",
   title: "Destroy a sandbox",
   description:
-    "Deletes a sandbox for good: processes, files and saved workspace. Its name then starts empty.",
+    "Deletes a sandbox for good: processes, files and saved workspace. The next call with its name makes an empty one.",
   input: z.strictObject({
     sandbox: sandboxName(),
     checkpoints: z.boolean().default(false).describe("Also delete its checkpoints."),

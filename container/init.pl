@@ -38,7 +38,7 @@ my $stopping_since;
 # Empty handlers and not SIG_IGN, which sandboxd and the control server would inherit.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
 # This process obeys SIGTERM only from the platform, whose pid is equal to getppid: the platform is the parent, or it is outside the
-# pid namespace, where both numbers are 0. The kernel itself sets the sender's pid only for kill(2), which has code 0. With other
+# pid namespace, where both numbers are 0. Linux itself sets the sender's pid only for kill(2), which has code 0. With other
 # codes, the sender can forge its pid. Perl knows a signal's sender only if it handles the signal immediately, so SIGTERM is blocked
 # except during select.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());

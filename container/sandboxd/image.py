@@ -28,7 +28,7 @@ def limit():
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     try:
-        # If memory runs out, the kernel ends this process first.
+        # If memory runs out, Linux ends this process first.
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     except OSError:

@@ -15,7 +15,7 @@ interface Listening {
   belongsTo(run: string): boolean;
 }
 
-/** Known sockets by number. A socket's owner is looked up once, because the search scans all processes. */
+/** Known sockets by number. The process that has a socket is looked up once, because the search scans all processes. */
 let known = new Map<string, Listening>();
 let scannedAt = Number.NEGATIVE_INFINITY;
 /** For this long after a run's end, in milliseconds, later short runs also scan for the ports of its background processes. */
@@ -115,7 +115,7 @@ function listeningSockets(): Map<string, number> {
   );
 }
 
-/** Socket states in the kernel's format (include/net/tcp_states.h). */
+/** Socket states in Linux's format (include/net/tcp_states.h). */
 const ESTABLISHED = "01";
 const LISTENS = "0A";
 /** An IPv4 address in an IPv6 socket. */

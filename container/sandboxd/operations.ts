@@ -77,8 +77,8 @@ export const row = <const One extends Row>(values: One): One => values;
 const operation = <const One extends FileRow & Policy & Changing>(values: One): One => values;
 
 /**
- * An operation that changes something needs `sandbox:write`, is confined and saved, and is not retried after a reset of the
- * actor. It declares the parameters `confined` and `id`. A row that forgets one of these does not compile. The client repeats a
+ * An operation that changes something needs `sandbox:write`, is confined, sets `changesState`, and is not retried after a reset of
+ * the actor. It declares the parameters `confined` and `id`. A row that forgets one of these does not compile. The client repeats a
  * request after a broken connection, and sandboxd recognizes the repetition by its `id`.
  */
 type Changing =

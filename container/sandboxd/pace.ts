@@ -6,7 +6,7 @@ export const pieceWeight = (bytes: number) => Math.max(0, 1 - bytes / WHOLE_BYTE
 
 /**
  * In a Worker, `performance.now()` is the time of day. The clock of a request stops while the request computes, so it may be behind
- * that of another request, by less than this. A clock that is further behind was set back.
+ * the clock of another request, by less than this. A clock that is further behind was set back.
  */
 const MAX_BEHIND_MS = 10_000;
 

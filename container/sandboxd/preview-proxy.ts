@@ -20,7 +20,7 @@ const HOP_BY_HOP = new Set([
   TOKEN_HEADER,
 ]);
 
-/** The platform adds this header to a Worker's requests. It names the Worker's owner. */
+/** The platform adds this header to a Worker's requests. It contains the Worker's domain. */
 const PLATFORM_HEADERS = ["cf-worker"];
 const open = new Set<Socket>();
 

@@ -15,5 +15,5 @@ export function procStat(pid: number): string[] | undefined {
   return stat === "" ? undefined : stat.slice(stat.lastIndexOf(")") + 2).split(" ");
 }
 
-/** A clock tick in /proc. It is the same on all machines, and does not depend on the frequency of the kernel's timer. */
+/** A clock tick in /proc. It is the same on all machines, and does not depend on the frequency of Linux's timer. */
 export const TICK_MS = 10;

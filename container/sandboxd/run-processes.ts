@@ -119,7 +119,7 @@ const PTS_MAJOR = 136;
 export function findTerminal(parent: number): string | undefined {
   const children = scanProcesses().filter((found) => found.parent === parent && !found.isZombie);
   const device = children.find(({ terminal }) => ((terminal >> 8) & 0xfff) === PTS_MAJOR)?.terminal;
-  // In the kernel's encoding, bits 0 to 7 and 20 to 31 are the minor number.
+  // In Linux's encoding, bits 0 to 7 and 20 to 31 are the minor number.
   return device === undefined ? undefined : `/dev/pts/${(device & 0xff) | ((device >>> 12) & 0xfff00)}`;
 }
 

@@ -89,7 +89,7 @@ export class Slot {
     keeper.once("close", () => words.endsWith("\n") || onStatus(undefined));
   }
 
-  /** Sends a path to the shell: first the path of its state, then the path of the run's directory. */
+  /** Sends a path to the shell. The first call sends the path of the session's state, the second the path of the run's directory. */
   sendPath(path: string): void {
     writeSync(this.#startPipe, `${path}\n`);
   }

@@ -21,8 +21,8 @@ const PLAIN =
 
 /**
  * Functions for commands that may replace our EXIT trap: `sbx_leave` stores the state before the command's own trap runs. Other
- * commands do not get these functions, so that `declare -F` shows only the session's functions. They are called after PLAIN, which
- * removes the command's function `builtin`.
+ * commands do not get these functions, so that `declare -F` shows only the session's functions. `sbx_leave` is called after PLAIN,
+ * which removes the command's function `builtin`.
  */
 const BEFORE_OWN_TRAP = `sbx_leave() {
   [[ -z \${sbx_left-} ]] || builtin return 0
@@ -95,7 +95,7 @@ export function startScript(call: StartCall, state: string): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** LINES and COLUMNS become the terminal's size. They are not set as variables, because they would be wrong after a resize. */
+/** Valid LINES and COLUMNS become the terminal's size. They are not set as variables, because they would be wrong after a resize. */
 function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Record<string, string> } {
   const { LINES = "", COLUMNS = "", ...others } = given;
   const [rows = 0, columns = 0] = [LINES, COLUMNS].map((text) =>

@@ -57,7 +57,7 @@ export class OutputStream {
   readonly name: Stream;
   readonly #path: string;
   #file: number | undefined;
-  /** The file was searched for the mark up to this offset. All bytes before it belong to the run. */
+  /** The file was searched for the mark up to this offset. All bytes before this offset belong to the run. */
   #size = 0;
   #end: number | undefined;
   #sent = 0;

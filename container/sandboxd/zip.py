@@ -105,7 +105,7 @@ def pack(root):
 
 
 try:
-    # If memory runs out, the kernel ends this process first.
+    # If memory runs out, Linux ends this process first.
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
 except OSError:

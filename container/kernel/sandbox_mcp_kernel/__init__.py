@@ -1,4 +1,4 @@
-"""Our prelude for Python kernels, the same in the image and on the local platform. It uses the shell of IPython.
+"""Our prelude for Python kernels, the same in the image and on the local platform. It uses IPython's shell, or a substitute for it.
 
 The executor is the program that the SDK starts as a kernel. We do not change it: each cell that we send is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
@@ -83,7 +83,7 @@ class Kernel:
         self.has_started = self.has_listened = False
         self.output.begin(spec["files"], spec["cap_bytes"], spec["tail_bytes"])
         try:
-            # Threads print to the capture until it is empty, so that no later text comes before it.
+            # Threads print to the capture until it is empty, so that no later text comes before the captured text.
             self.output.empty_capture(capture)
             self.output.install_streams()
             sys.displayhook = self.display

@@ -1,7 +1,7 @@
 """Loads modules that the executor, its shell and the kernel's prelude would import only later.
 
-As for a script, the kernel's directory comes first on sys.path. So `import json` finds the user's json.py there, unless json is
-loaded already. Such a file must not break the kernel. So these modules are loaded before the directory is on the path.
+As for a script, the kernel's working directory comes first on sys.path. So `import json` finds the user's json.py there, unless
+json is loaded already. Such a file must not break the kernel. So these modules are loaded before the directory is on the path.
 """
 
 import importlib

@@ -99,7 +99,7 @@ export class Restore {
 
   /**
    * Removes the workspace's earlier content, except files of the image, and creates directories and empty files. If something else
-   * is at a new directory's path, the directory replaces it. Outside the workspace, `finish` replaces all other files.
+   * is at a new directory's path, the directory replaces it. Outside the workspace, existing files stay until `finish` replaces them.
    * @param onChecked called when the manifest is valid, before any change
    * @throws Error for an invalid state
    */

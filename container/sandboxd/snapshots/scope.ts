@@ -90,8 +90,8 @@ export function kindOf(path: string): "own" | "installed" | "system" {
 }
 
 /**
- * The library that a path belongs to. It is saved completely or not at all, because a library with missing files is worse than
- * none.
+ * The library that a path belongs to; for the system's files, all its packages together. Such a unit is saved completely or not at
+ * all, because a library with missing files is worse than none.
  */
 export function unitOf(path: string): string | undefined {
   const kind = kindOf(path);

@@ -1,4 +1,4 @@
-/** The Worker of `npm run dev:docker`. It is production's Worker, which also saves all workspaces before the server stops. */
+/** The Worker of `npm run dev:docker`. It is production's Worker, and also saves all workspaces before the server stops. */
 import production, { Account, Attempts, ContainerProxy, Sandbox as ProductionSandbox } from "../src/index.ts";
 import type * as Production from "../src/index.ts";
 import { isStop, refuseToServe, saveAll } from "./platform/stop.ts";

@@ -1,6 +1,7 @@
 /**
- * The networks that this machine is attached to. Sandboxes may not reach their other hosts, because no firewall protects these
- * hosts from this machine. This includes hosts with a public address: in home networks, every device has a public IPv6 address.
+ * The networks that this machine is attached to. Sandboxes may not reach the other hosts in these networks, because no firewall
+ * protects these hosts from this machine. This includes hosts with a public address: in home networks, every device has a public
+ * IPv6 address.
  */
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";

@@ -195,7 +195,7 @@ async function listen(
   await rm(socket, { force: true });
   await withShortPath(socket, async (path) => (server.listen(path), await listening));
   await chmod(socket, 0o600);
-  // A sandbox's actor recognizes the engine that started the sandbox by its URL.
+  // With this URL, a sandbox's actor recognizes the engine that started the sandbox.
   return [`engine-${boot}`, "localhost"];
 }
 

@@ -21,7 +21,7 @@ const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the file descriptors that all sandboxes share. */
 const maxOpen = 256;
-/** The most open requests and WebSockets of previews. Anybody can open previews, so the others are reserved for the user. */
+/** The most open requests and WebSockets of previews. Anybody can open previews, so the rest of `maxOpen` is reserved for the user. */
 const maxPreviews = 192;
 const headMs = 500;
 const tunnelMs = 30_000;

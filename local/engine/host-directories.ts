@@ -71,8 +71,8 @@ async function ownerOf(opened: FileHandle): Promise<HostUser> {
 
 /**
  * Refuses a directory with set-id programs. A sandbox that can write to such a program could replace its content through a shared
- * mapping, and the kernel would keep the set-id bit. A directory of this user that the user may not read is refused, too. The
- * search skips such a directory, but the sandbox has this user's rights and could add the permission. The sandbox cannot change
+ * mapping, and the kernel would keep the set-id bit. A directory of the engine's user that this user may not read is refused, too.
+ * The search skips such a directory, but the sandbox has this user's rights and could add the permission. The sandbox cannot change
  * directories of other users.
  * @param path where to look for `find` @throws Error naming the file or the directory
  */

@@ -17,8 +17,8 @@ export async function loadText(file: string): Promise<string> {
 }
 
 /**
- * Calls a function with a short name of a Unix socket, which exists during the call: Linux allows 107 bytes, and a state directory
- * can have a longer path.
+ * Calls a function with a short path of a Unix socket. The path is valid only during the call. Linux allows paths of 107 bytes, and
+ * a state directory can have a longer path.
  */
 export async function withShortPath<T>(socket: string, use: (path: string) => Promise<T>): Promise<T> {
   const directory = openSync(dirname(socket), O_PATH);

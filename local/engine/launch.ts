@@ -40,7 +40,7 @@ export interface RunningProcess {
   egress: readonly Server[];
   signal(signal: NodeJS.Signals): void;
   kill(): Promise<void>;
-  /** Settles when every process has ended, and its files are gone; never rejects. */
+  /** Settles when every process has ended, and the sandbox's files are gone; never rejects. */
   exited: Promise<ExitReport>;
 }
 
@@ -192,7 +192,7 @@ function childOf(pid: number): number | undefined {
     const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");
     return child === undefined || child === "" ? undefined : Number(child);
   } catch {
-    // Kernels without CONFIG_PROC_CHILDREN have no such file.
+    // Linux without CONFIG_PROC_CHILDREN has no such file.
     return readdirSync("/proc")
       .map(Number)
       .find((other) => Number(procStat(other)?.[1]) === pid);

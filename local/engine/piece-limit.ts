@@ -32,7 +32,7 @@ const PER_SECOND_TOGETHER = 2 * PER_SECOND;
  * joins data that arrives during a pause. The burst is enough for a thousand small requests.
  */
 const READS = { burst: 5000, perSecond: 625 };
-/** The limit for all sandboxes of a principal together. With their own limits, the bursts of eight sandboxes took two seconds. */
+/** The limit for all sandboxes of a principal together. With only their own limits, the bursts of eight sandboxes took two seconds. */
 const READS_TOGETHER = { burst: 2 * READS.burst, perSecond: 2 * READS.perSecond };
 
 interface PieceLimits {

@@ -52,7 +52,7 @@ export class RelayPace {
     this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
   }
 
-  /** Limits the previews, or the sandbox's own servers, together with those of the principal's other sandboxes. Call it before use. */
+  /** Limits previews, or connections to our servers, together with those of the principal's other sandboxes. Call it before use. */
   joinPrincipal(principal: string): void {
     if (this.#isOfPreviews) this.buffered = previewBytes(principal);
     else this.pieces.together = paceTogether(principal);
@@ -182,7 +182,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
 
 /** The bytes of messages of one connection, in one direction. */
 class BufferedBytes {
-  /** Of all connections that share the limit. */
+  /** The bytes of all connections that share the limit. */
   readonly #all: Buffered;
   readonly #isBounded: boolean;
   readonly #close: () => void;

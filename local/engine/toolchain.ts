@@ -32,7 +32,7 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 }
 
 /**
- * Node's options for our own programs. They inherit the variable NODE_USE_ENV_PROXY, which user programs need. With it, Node
+ * Node's options for our own programs. The programs inherit the variable NODE_USE_ENV_PROXY, which user programs need. With it, Node
  * loads its HTTP client at the start, which more than doubles the time of the start. `--no-use-env-proxy` prevents that. A Node
  * without this option ignores the variable, or starts more slowly.
  */

@@ -120,7 +120,7 @@ function trusting(authorities: readonly string[]): SecureContext {
  * private addresses.
  * @param isBehindProxy whether connections use this machine's proxy, which may resolve more names than this machine. An unknown
  * name is then no error, and only the name is checked: docs/internals/security.md
- * @param isChecked false for the operator's hosts
+ * @param isChecked false for the operator's package indexes
  */
 async function allowedAddresses(
   host: string,

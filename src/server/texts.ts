@@ -210,7 +210,8 @@ export const DECISION_TEXTS = {
   refused: { title: "Refused", message: "Nothing was changed. Go back to your app." },
   signIn: {
     title: "Sign in to decide",
-    message: "Somebody asked for more internet access for a sandbox. Sign in as the owner of the sandbox.",
+    message:
+      "Somebody asked for more internet access for a sandbox. Sign in as the person to whom the sandbox belongs.",
   },
   gone: {
     title: "There is nothing to decide",
@@ -228,7 +229,7 @@ export const GIT_TEXTS = {
   },
   signInFirst: {
     title: "Sign in to the panel first",
-    message: "This page is about git hosts for your sandboxes. Sign in as their owner.",
+    message: "This page is about git hosts for your sandboxes. Sign in as the person to whom they belong.",
   },
   title: "Git hosts",
   about:

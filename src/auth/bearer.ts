@@ -96,7 +96,7 @@ const EXEMPT_MS = 600_000;
 const MAX_EXEMPT = 1000;
 
 /**
- * Returns the holder of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute.
+ * Returns the principal of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute.
  * Recently valid tokens are exempt, so that a flood of guesses does not lock out signed-in clients.
  */
 export async function lookUpToken(

@@ -82,8 +82,8 @@ button:hover, .button:hover { filter: brightness(1.08); }
 `;
 
 /**
- * A button that approves by one click. The click counts when the pointer has been over the page for a second: another page could
- * show itself above this one and disappear at the first click of a double click.
+ * A button that approves by one click. The click counts only after the pointer has been over the page for a second, because
+ * another page could show itself above this one and disappear at the first click of a double click.
  */
 export function approvalButton(button: HTML): HTML {
   return markup`<div class="late">${button}</div>`;

@@ -7,7 +7,7 @@ import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
-/** Calls a method of a sandbox that may be repeated. Starts no container, and leaves notices for the next answer of a tool. */
+/** Calls a repeatable method of a sandbox. Starts no container, and leaves notices for the next answer of a tool. */
 export async function readSandbox<T>(
   caller: CallerContext,
   sandbox: string,

@@ -76,7 +76,7 @@ export async function identifyVisitor(
 }
 
 /**
- * The page for a visitor who may not decide; undefined if the visitor may. Only a session that may run code can decide, and
+ * The page for a visitor who may not use the form; undefined if the visitor may. The session must be allowed to run code, and
  * only this server's own page may send the form.
  */
 export function refuseVisitor(request: Request, oauth: OAuth, { principal }: CallerContext) {

@@ -22,7 +22,7 @@ export type SandboxNamespaces = Pick<Namespaces, SandboxClass>;
 
 /** `parseConfig` parses the variables. */
 export interface Env extends Omit<Namespaces, "Attempts">, Partial<Record<VariableName, string>> {
-  /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it, owners cannot sign in by token. */
+  /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it, the owner cannot sign in by token. */
   Attempts?: DurableObjectNamespace;
   /** Stores OAuth clients, grants and tokens. Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;

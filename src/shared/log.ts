@@ -2,8 +2,8 @@
  * Writes one JSON line per event to the console. Workers Logs indexes these lines.
  *
  * There are only the events below, and TypeScript refuses any other field. No field contains a token, code, file content, a path
- * or a URL. One exception: a client's id can be the URL of its metadata document. Names of sandboxes and trace ids come from the
- * caller, and are checked by `names.ts` and `trace.ts`.
+ * or a URL. Two exceptions: a client's id can be the URL of its metadata document, and at the level `debug` messages of unexpected
+ * errors may quote such data. Names of sandboxes and trace ids come from the caller, and are checked by `names.ts` and `trace.ts`.
  */
 
 import type { Principal } from "./principal.ts";

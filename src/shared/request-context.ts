@@ -22,7 +22,10 @@ export interface Caller {
   principal: Principal;
   /** The URL of the resource's metadata (RFC 9728) for challenges; undefined for the panel, and if OAuth is off. */
   metadata: string | undefined;
-  /** False for the panel: a notice about a restart is for the model, so it waits for the model's next call. */
+  /**
+   * Whether answers may have notices; true by default. False for the panel: a notice is for the model, so it waits for the
+   * model's next call.
+   */
   takesNotice?: boolean;
 }
 

@@ -1,6 +1,6 @@
 import { waitAtMost } from "./timers.ts";
 
-/** Limits how many tasks run at once. The others wait in the order in which they asked. */
+/** Limits how much work is done at once: each piece of work needs a turn. The others wait in the order in which they asked. */
 export class Turns {
   readonly #count: number;
   #taken = 0;
@@ -18,7 +18,7 @@ export class Turns {
     return this.#taken === this.#count;
   }
 
-  /** How many tasks wait. */
+  /** How many pieces of work wait. */
   get waiting(): number {
     return this.#waiting.size;
   }

@@ -2,8 +2,8 @@
 # entrypoint.sh SERVER [ARGUMENT...]: the image's program. Limits the number of processes, so that a fork bomb does not affect other
 # sandboxes. Then executes init.pl, which keeps sandboxd and the SDK's server running. Both are within this limit.
 #
-# Most Linux kernels exempt root from `ulimit -u`, so the container's control group sets the limit. In a virtual machine, that group is
-# the root group, and the root group cannot have a limit. So a new group below it gets the limit.
+# Most Linux kernels exempt root from `ulimit -u`, so the container's control group sets the limit. In a virtual machine, that group
+# is the root group, and the root group cannot have a limit. So a new group below it gets the limit.
 set -a
 . "${BASH_SOURCE[0]%/*}/environment"
 set +a

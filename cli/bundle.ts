@@ -128,7 +128,7 @@ export function keyOf(config: string): string {
       // Skips wrangler's temporary files beside a configuration, and programs that were built from the sources.
       if (file.startsWith(".wrangler") || file.split("/").includes("dist")) continue;
       const found = statSync(join(source, file), { throwIfNoEntry: false });
-      // Skips directories, because temporary files change their times, and temporary files that are already gone.
+      // Skips directories, because temporary files change their times. Also skips files that are already gone.
       if (!found?.isFile()) continue;
       hash.update(`${source}/${file}\0${found.size}\0${found.mtimeMs}\0`);
     }

@@ -63,7 +63,10 @@ export function failureOf(
   return [unexpected, oneLine(error.message) + where];
 }
 
-/** Prints a program's output: unchanged to a pipe, with colors only to a terminal. Other sequences could change earlier text. */
+/**
+ * Prints a program's output. A pipe gets it unchanged. On a terminal only color sequences take effect, because others could
+ * change earlier text.
+ */
 export function printOutput(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? escapeControls(text) : text);
 }

@@ -1,6 +1,6 @@
 /**
  * Protects miniflare's own server, which listens on a random port of loopback. Every program of the machine can send requests to it,
- * and so can pages of previews in its browsers. miniflare refuses requests without its secret, but fails for the path `//`, and if
+ * and so can pages of previews in a browser. miniflare refuses requests without its secret, but fails for the path `//`, and if
  * the connection of a WebSocket breaks. Node would then end this process.
  */
 import type * as HTTPModule from "node:http";

@@ -138,7 +138,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   }
 }
 
-/** The binding to the engine: see `LocalEnv`. workerd runs in the state directory, as `workerd.sh` starts it. */
+/** The binding to the engine: see `LocalEnv`. `workerd.sh` starts workerd in the state directory, which has the socket. */
 function engineService(url: string | undefined) {
   if (url === undefined) return {};
   const { host, port } = new URL(url);

@@ -86,7 +86,7 @@ export async function setUpPython(
       const made = await work.make(other);
       if (made !== undefined && made !== start.executable) use(made);
       if (made === first.executable || work.isStopped) return;
-      // If this fails, the next start retries.
+      // Without this file, the next start tries the installation again.
       attempt(() => writeFileSync(failure, ""), undefined);
     },
   };
@@ -151,7 +151,7 @@ class PythonPackages {
   }
 
   /**
-   * Installs the packages into a temporary directory, and renames it after every package was imported.
+   * Installs the packages into a temporary directory, tries to import them, and renames the directory.
    * @throws Error with pip's message
    */
   async #installFromIndex(): Promise<void> {

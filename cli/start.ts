@@ -234,8 +234,9 @@ function makeStateDirectory(stateDir: string): void {
 }
 
 /**
- * Makes the state directory private, because an earlier program may have made it with other rights. Only prints a warning if the
- * directory belongs to another user, as a container's volume often does, or is shared (sticky bit), such as /tmp.
+ * Makes the state directory private, because an earlier program may have made it with other rights. If the
+ * directory belongs to another user, as a container's volume often does, or is shared (sticky bit), such as /tmp, only prints a
+ * warning.
  */
 function makePrivate(stateDir: string): void {
   const { mode, uid } = statSync(stateDir);

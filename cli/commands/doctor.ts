@@ -9,7 +9,7 @@ export const doctor = dataCommand("doctor", "check whether this machine can run 
 ])
   .option("--deploy", "also check what a deployment needs: Docker, and wrangler's login (asks Cloudflare)")
   .addOption(portOption())
-  .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
+  .option("--state-dir <path>", "state directory of the local server (default: SANDBOX_MCP_STATE_DIR)")
   .action(async ({ deploy, port, json: asJSON, ...options }) => {
     const checks = await localChecks(stateDirectory(options), port);
     if (deploy) checks.push(...(await deployChecks()));

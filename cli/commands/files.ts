@@ -163,7 +163,7 @@ function mustHaveDirectory(local: string): void {
     throw unwritable(path, texts.notLocalDirectory(directory));
 }
 
-/** The local path. If `path` is a directory, it is the file `name` in that directory. */
+/** Returns `path`, or if `path` is a directory, the path of the file `name` in it. */
 function destination(path: string, name: string): string {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? join(path, name) : path;
 }

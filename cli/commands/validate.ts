@@ -12,7 +12,7 @@ export const validate = dataCommand(
 )
   .argument(
     "[directory]",
-    "the directory of wrangler.jsonc; by default this directory, or the clone if this directory lacks that file",
+    "the directory with wrangler.jsonc (default: the current directory, or the clone if the current directory lacks this file)",
   )
   .action((given, { json: asJSON }) => {
     const here = isPackaged || existsSync(userPath("wrangler.jsonc")) ? userPath() : root;

@@ -29,7 +29,7 @@ export const verify = dataCommand(
   .argument("[url]", "the server's address (default: SANDBOX_MCP_URL, else the local server)")
   .argument("[token]", "the token (default: SANDBOX_MCP_TOKEN)")
   .option("--task", "also run a small task, which costs a few cents")
-  .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
+  .option("--state-dir <path>", "state directory of the local server (default: SANDBOX_MCP_STATE_DIR)")
   // Users may know these options from other commands. The help does not show them, because the arguments are shorter.
   .addOption(urlOption().hideHelp())
   .addOption(tokenOption().hideHelp())
@@ -63,7 +63,7 @@ interface ToolCheck {
   use(): Promise<string>;
 }
 
-/** Every tool except the two that are checked last, and checks of other parts of the server. */
+/** Checks of all tools except the two that are checked last. It also has checks of other parts of the server. */
 type Uses = Record<Exclude<ToolName, "execute_task" | "destroy_sandbox">, ToolCheck> &
   Record<string, ToolCheck>;
 
@@ -361,7 +361,7 @@ class Connection {
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
     if (this.allowed.includes(name)) throw new Inconclusive(VERIFY.leftOut);
-    // The server checks scopes before arguments. A call without the required arguments tests the scope and does nothing else.
+    // The server refuses calls of tools that it does not list. It checks the scope first, so the error says if that is missing.
     const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
     if (refused instanceof CommandError && refused.kind === "denied")
       throw new Inconclusive(VERIFY.notAllowed(refused.message));

@@ -256,8 +256,8 @@ function isEventStream({ headers }: Response): boolean {
 const STREAM_ENDED = -32_098;
 
 /**
- * Adds an error for the request to the end of the event stream, even if the connection broke. Otherwise the SDK would wait until
- * its time limit for the response. If the response has arrived, the SDK ignores the error.
+ * Adds an error for the request to the end of the event stream, even if the connection broke. Otherwise the SDK would wait for
+ * the response until its time limit. If the response has arrived, the SDK ignores the error.
  * @param message the request's body
  */
 function withEnd(response: Response, message: unknown): Response {

@@ -7,7 +7,7 @@ export const WRONG_ADDRESS = "wrong_address";
 /** The base of all errors of this library. */
 export class SandboxError extends Error {
   override readonly name: string = "SandboxError";
-  /** The kind of error: the code of a tool's error (`not_found`, `quota_exceeded`, ...), or a code of the subclass. */
+  /** The kind of error: the code of a tool's error (`not_found`, `quota_exceeded`, ...), or a code of this library. */
   readonly code: string;
   /** What to do next, as a sentence; empty if nothing can be done. */
   readonly hint: string;

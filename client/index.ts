@@ -46,7 +46,7 @@ export class SandboxServer {
     return new Sandbox(this.#connection, name);
   }
 
-  /** The sandboxes and checkpoints of the token's owner, with quotas and use. */
+  /** The sandboxes and checkpoints that belong to the token, with quotas and use. */
   async list(): Promise<Camel<ToolOutputs["list_sandboxes"]>> {
     return toCamelCase((await this.#connection.call("list_sandboxes", {})).data);
   }

@@ -17,7 +17,7 @@ export interface Written {
 }
 
 export interface Edit {
-  /** The exact text to replace. It must occur once, or any number of times with `all`. */
+  /** The exact text to replace. It must occur exactly once, or with `all`, at least once. */
   oldText: string;
   newText: string;
   all?: boolean;
@@ -101,7 +101,7 @@ export class Files {
     }
   }
 
-  /** The same as `write`. Keeps no whole stream in memory, except in browsers. */
+  /** The same as `write`. Except in browsers, a stream is sent as it is read. */
   upload(path: string, content: FileContent, options: { signal?: AbortSignal } = {}): Promise<Written> {
     return this.write(path, content, options);
   }

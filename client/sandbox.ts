@@ -91,7 +91,7 @@ export class Sandbox {
     return this.#call("checkpoint_sandbox", { sandbox: this.name, label });
   }
 
-  /** Restores the files of a checkpoint, of this sandbox or another. */
+  /** Restores the files of a checkpoint. Only a new sandbox accepts another sandbox's checkpoint. */
   restore(checkpoint: string): Promise<Camel<ToolOutputs["restore_sandbox"]>> {
     return this.#call("restore_sandbox", { sandbox: this.name, checkpoint });
   }

@@ -1,6 +1,6 @@
 /**
- * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls to the server, with
- * the client's own token.
+ * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards the page's calls to the
+ * server, with the client's own token.
  *
  * The types come from the official package. This file implements the few messages itself, because the package's class `App`
  * includes an MCP client and a schema library. The class takes 147 KB compressed, four times as much as this page, and a chat

@@ -13,7 +13,7 @@ const RETRY_MS = 3000;
 /** The pause before a new stream, because each new stream repeats all calls. */
 const RECONNECT_MS = 250;
 
-/** All watchers added and removed within this time share one new stream. */
+/** Several watchers that are added or removed within this time, in milliseconds, cause only one new stream. */
 const TOGETHER_MS = 30;
 
 export interface Watcher {

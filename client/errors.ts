@@ -32,7 +32,7 @@ export class ConnectionError extends SandboxError {
   }
 }
 
-/** The server does not accept the token (401), or the token does not allow the call (403). */
+/** The server does not accept the token (401), or does not allow the call (403), for example because the token lacks a scope. */
 export class AccessError extends SandboxError {
   override readonly name = "AccessError";
 

@@ -27,7 +27,7 @@ export const statusText = (url: string, status: number, body: string) =>
 export const toolFailed = (tool: string) => `${tool} failed.`;
 export const ACCESS_HINTS = {
   unauthorized: "Use another token.",
-  forbidden: "Use a token with the scope that the message names.",
+  forbidden: "If the message names a scope, use a token with this scope.",
 };
 
 // Files and ports

@@ -78,7 +78,7 @@ export interface ChangedFile {
 }
 
 export interface Artifact {
-  /** A path as in `ChangedFile`, or `DIFF_NAME`. */
+  /** A path as in `ChangedFile`, `DIFF_NAME` or `LIST_NAME`. */
   path: string;
   /** Bytes. */
   size: number;

@@ -1,4 +1,4 @@
-/** The database of the Durable Objects that count guesses and registrations. */
+/** The database of the Durable Objects of the class `Attempts`. */
 import type { Schema } from "./migrations.ts";
 
 export const ATTEMPTS_SCHEMA = {

@@ -88,7 +88,7 @@ export const SANDBOX_SCHEMA = {
     },
   },
   keys: {
-    owner: { holds: "principal, sandbox name, hash of the principal", kept: "forever" },
+    owner: { holds: "principal, sandbox name, region of the actor, hash of the principal", kept: "forever" },
     setup: {
       holds: "the set-up script, its last result, and the key under which the account keeps that result",
       kept: AS_LONG_AS_SETTINGS,

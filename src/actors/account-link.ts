@@ -1,4 +1,4 @@
-/** Knows a sandbox's owner, and reports the sandbox's use to the owner's `Account`. */
+/** Knows a sandbox's owner, and reports the sandbox's use to the principal's `Account`. */
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type SandboxEvent, log } from "../shared/log.ts";
 import type { Account } from "./account.ts";
@@ -107,7 +107,7 @@ export class AccountLink {
   /**
    * Registers the sandbox as in use. The first call, and the first call after a stop, waits for the account. Later calls register
    * the sandbox in the background, at most once a minute.
-   * @returns the facts that the account had before, if the call waited; otherwise undefined
+   * @returns what the account knew before, if the call waited; otherwise undefined
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
@@ -156,7 +156,7 @@ export class AccountLink {
     this.#keptAt = at;
   }
 
-  /** Undoes a registration. @param before the facts that the account had before the registration */
+  /** Undoes a registration. @param before what the account knew before the registration */
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
     // A saved workspace stays: a fork has one before its first use.

@@ -251,7 +251,7 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.fullError().toFailure();
   }
 
-  /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes the size of the pack that it added */
+  /** Turns a save into the sandbox's state, or into a task's archive. @param packBytes the size of the pack that the save added */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
     const outcome = await this.#change(() => this.#snapshots.commit(save, packBytes));
     // The caller may stop the server once it has this result.
@@ -344,7 +344,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state.
+   * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state.
    * @param settings stored with the checkpoint of the previous state, for its forks
    */
   async restoreCheckpoint(

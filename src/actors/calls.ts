@@ -59,7 +59,7 @@ export type RunPlans = { [Kind in keyof RunSpecs]: RunPlan<RunSpecs[Kind]> };
 export interface RunPlan<Spec extends Allowance> {
   executor: Executor<Spec>;
   sourceOf(spec: Spec): string;
-  /** @throws {ToolError} if the owner may not start such a run now */
+  /** @throws {ToolError} if the caller may not start such a run now */
   check(owner: Owner): void | Promise<void>;
   onStart?(owner: Owner, run: RunView): Promise<void>;
 }

@@ -21,7 +21,7 @@ const EXPIRES_UNIT_MS = 600_000;
 /** How many expired links are deleted with each new link. More than one, so that expired links do not accumulate. */
 const DELETED_PER_LINK = 8;
 
-/** The most stored links. With more, the links that expire first are deleted. A link has at most a path, about 4 KB. */
+/** The most stored links. With more, the links that expire first are deleted. A link takes about 4 KB at most, for its path. */
 const MAX_LINKS = 10_000;
 
 export interface UploadLink {

@@ -121,7 +121,7 @@ function isReset(error: unknown): boolean {
   return Reflect.get(error, "retryable") === true || RESET_MESSAGE.test(error.message);
 }
 
-/** An overloaded actor refuses a call before it begins. */
+/** Whether the actor was overloaded, so that it refused the call before the call began. */
 function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }

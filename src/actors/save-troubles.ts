@@ -41,7 +41,7 @@ export class SaveTroubles {
     this.#isFailureReported = false;
   }
 
-  /** A call has returned this error to its caller, so no notice is needed. */
+  /** A call has returned this error to its caller. If the error is permanent, no notice is needed. */
   noteReported(error: unknown): void {
     this.#isFailureReported ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
@@ -63,8 +63,8 @@ export class SaveTroubles {
   }
 
   /**
-   * Sockets need no notice, because they are useless without their processes. Crowded directories, with more
-   * files than can be saved, can be regenerated.
+   * Whether saves left out files that need a notice. Sockets need none, because they are useless without their processes. Crowded
+   * directories, with more files than can be saved, need none, because they can be regenerated.
    */
   get #hasReportableLoss(): boolean {
     return this.#leftOut !== undefined && (this.#leftOut.count > 0 || this.#leftOut.unreadable !== undefined);

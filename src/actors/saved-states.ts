@@ -33,7 +33,7 @@ export interface Snapshot {
   packs: Pack[];
 }
 
-/** A save that will become its sandbox's current state. */
+/** A save that will become its sandbox's current state, or an archive. */
 export interface Save extends Omit<Snapshot, "savedAt"> {
   sandbox: string;
   /** The sandbox's state when the save began. */

@@ -123,8 +123,8 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Makes a save its sandbox's current state, or an archive. A repeated call changes nothing.
-   * @param packBytes the size of the pack that it added
+   * Turns a save into its sandbox's current state, or into an archive. A repeated call changes nothing.
+   * @param packBytes the size of the pack that the save added
    * @throws {ToolError} if the principal's limit is exceeded
    * @throws Error if the save was abandoned, has another base, or refers to unknown packs
    */
@@ -210,7 +210,7 @@ export class SnapshotRegistry {
     this.#garbage.collect(now);
   }
 
-  /** Makes the archive of a task or set-up the state of a sandbox that has none. @throws {ToolError} `not_found` */
+  /** Creates a sandbox's first state from the archive of a task or set-up. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.requireArchive(run).id, now));
   }
@@ -284,7 +284,7 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state, and creates it if needed.
+   * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state, and creates it if needed.
    * @throws {ToolError} `not_found`
    */
   restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {

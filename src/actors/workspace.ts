@@ -417,8 +417,8 @@ export class Workspace {
   }
 
   /**
-   * Restores a set-up's result into a sandbox without a state. Returns when the result was saved; undefined if no result is
-   * kept.
+   * Restores a set-up's result into a sandbox without a state. Returns the time at which the result was saved; undefined if no
+   * result is kept.
    * @param lifecycle restores the container again once the account has the state
    * @throws {ToolError}
    */
@@ -501,7 +501,7 @@ export class Workspace {
   }
 
   /**
-   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If no save can
+   * Sets the state of the sandbox's next container to a checkpoint. The current state is saved first and kept. If no save can
    * succeed before the user changes something, the last saved state is kept, and the result says why. The caller then ends the
    * container and calls `finishCheckpointRestore`.
    * @throws {ToolError} before anything has changed

@@ -17,7 +17,7 @@ const CONTAINER_GONE_CODES = new Set<SDKCode>([
 ]);
 const UNAVAILABLE = new Set<SDKCode>(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
 
-/** The codes for a missing program. A program for which the SDK has no code does not compile. */
+/** The codes for a missing program. If the SDK has no code for a program, this file does not compile. */
 const NO_INTERPRETER: readonly SDKCode[] = LANGUAGES.map(
   (language) =>
     `${TRAITS[language].program.toUpperCase() as Uppercase<KernelProgram>}_NOT_AVAILABLE` as const,

@@ -86,7 +86,7 @@ export class Connection {
   }
 
   /**
-   * Repeats a start call; sandboxd starts a command only once.
+   * Sends a start call, which may be a repetition: sandboxd starts a command only once.
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {

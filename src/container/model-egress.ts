@@ -46,7 +46,7 @@ const EGRESS = {
   },
 } satisfies Record<string, EgressRow>;
 
-/** Response headers that are dropped: they identify the account, or do not apply to the forwarded body. */
+/** Response headers that are dropped: they identify the operator's account with the API, or do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
 const RETRY_HEADER = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */

@@ -61,7 +61,7 @@ export class RequestMeter {
   }
 }
 
-/** A tool call's input is only text to the API. */
+/** Whether the path is in the input of a tool call, which is only text to the API. */
 function isOpaque(path: Path): boolean {
   return path[0] === "messages" && path.indexOf("input") >= 4;
 }

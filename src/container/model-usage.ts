@@ -57,8 +57,8 @@ export class UsageCounter {
   }
 
   /**
-   * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown. If the API
-   * reads from hosts for it, the response also costs the longest context.
+   * The tokens to charge. An incomplete response costs the request's input and `max_tokens`, because its tokens are unknown. If the
+   * API connects to hosts for the request, the input costs at least the longest context window.
    * @param isWhole whether the response was read to its end
    */
   charge(request: RequestMeter, isWhole: boolean, isStream: boolean): number {

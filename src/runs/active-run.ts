@@ -63,7 +63,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #hasBegun = false;
   #isCancelled = false;
   hasFiles = true;
-  /** A service does not keep the container running, and is not metered. */
+  /** Whether the run is a service, which does not keep the container running and is not metered. */
   isService = false;
   /** How much of the log the results of `Runs.start` and `Runs.type` have shown so far. */
   seenBytes: number;

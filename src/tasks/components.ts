@@ -125,7 +125,7 @@ export function wantedComponents(named: Partial<ComponentNames>): string[] {
 }
 
 /**
- * The definitions that a task names. The operator's definitions have their content. Empty if the task names none.
+ * The definitions that a task names, with the content of the operator's definitions. Empty if the task names none.
  * @param mayHaveOwn whether the task's directory may have other definitions; only the sandbox knows them
  * @throws {ToolError} for a missing or unusable definition
  */

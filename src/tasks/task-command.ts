@@ -16,7 +16,7 @@ export function taskCommand(
   return ["bash /opt/sandbox-mcp/task.sh", ...args.map(quote)].join(" ");
 }
 
-/** The repository's name below /workspace. @throws {ToolError} for a URL without a name */
+/** The directory below /workspace with the repository's name. @throws {ToolError} for a URL without a name */
 export function cloneDirectory(repository: string): string {
   const name = repository
     .replace(/[?#].*$/, "")

@@ -40,8 +40,8 @@ export interface WorkspaceHost extends TransferHost {
 }
 
 /**
- * A save begins SAVE_DEBOUNCE_MS after the last change, but at most SAVE_MAX_DELAY_MS after the first unsaved one. The save
- * itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
+ * A save begins SAVE_DEBOUNCE_MS after the last change. Changes later than SAVE_MAX_DELAY_MS after the first unsaved one do not
+ * postpone it. The save itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
  */
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;

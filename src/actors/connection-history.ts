@@ -11,8 +11,8 @@ interface StoredConnections {
 const KEY = "connections";
 
 /**
- * The longest time between a connection and the write that stores it. Each write stores all connections as one value of about 130
- * KB, because Cloudflare charges for each written row.
+ * The longest time between a connection and the write that stores it. Each write stores all connections as one value of up to
+ * about 130 KB, because Cloudflare charges for each written row.
  */
 const COLLECT_MS = 5000;
 

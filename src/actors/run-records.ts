@@ -1,5 +1,5 @@
 /**
- * Cleans up after ended runs: deletes their files in the sandbox soon, and their records and logs when they expire.
+ * Cleans up after ended runs: deletes their files in the sandbox in batches, and their records and logs when they expire.
  * Reports the stored bytes to the account, because the limit counts all sandboxes of a principal.
  */
 import type { Connection } from "../container/connection.ts";

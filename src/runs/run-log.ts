@@ -21,8 +21,8 @@ const FREE_ROWS = 1000;
 const LEAST_ROW_BYTES = 32;
 
 /**
- * The size of an R2 object in bytes; an object may exceed it by one piece. An actor has 128 MB for everything, and holds two
- * objects: one being filled and one being sent.
+ * The size of an R2 object in bytes; an object may exceed it by one piece, and by more after a failure of R2. An actor has 128 MB
+ * for everything, and holds two objects: one being filled and one being sent.
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 

@@ -18,7 +18,7 @@ export interface Allowance {
 /** A run's end, as reported by its executor. */
 export interface End {
   state: EndState;
-  /** A command's exit status; 128 plus the signal number if a signal ended it. */
+  /** A command's exit status, 128 plus the signal number if a signal ended it; for code, the argument of exit(). */
   exitCode?: number;
   /** The reason, and what it means for the next call, in sentences. */
   note?: string;

@@ -15,7 +15,7 @@ export type Tokens = z.infer<typeof tokens>;
 export interface TaskDetail {
   /** The agent's key in `AGENTS`. */
   agent: string;
-  /** Whether the agent reports success; otherwise the run's note says why not. */
+  /** Whether the task succeeded; otherwise the run's note says why not. */
   success: boolean;
   /** The agent's final message, cut at 24,000 characters. */
   answer?: string;

@@ -229,7 +229,7 @@ export class Account extends DurableObject<Env> {
     return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
   }
 
-  /** The saved state for a sandbox's start. If workspaces are not saved, only the sandbox of a continued task has a state. */
+  /** The saved state from which a sandbox starts. If workspaces are not saved, only the sandbox of a continued task has a state. */
   workspace(sandbox: string): Snapshot | undefined {
     const { isSaved } = this.#config.workspaces;
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);

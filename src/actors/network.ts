@@ -128,8 +128,9 @@ export class SandboxNetwork {
   }
 
   /**
-   * The git hosts to which requests are intercepted, so that git gets a token. A container that started without any interception may
-   * not trust the platform's certificates, so intercepted requests would fail there. Git gets a token only in the next container.
+   * The git hosts to which requests are intercepted, so that git gets a token. A container that started without any interception
+   * might not trust the platform's certificates, so intercepted requests would fail there. Git gets a token only in the next
+   * container.
    */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
     const isTrusted =

@@ -51,7 +51,7 @@ export async function callSandbox<T>(
 }
 
 /**
- * Does a file operation in the owner's sandbox. Its row in `operations` says whether it is retried. A stub loses the
+ * Does a file operation in the owner's sandbox. The operation's row in `operations` says whether it is retried. A stub loses the
  * operation's types; this function restores them.
  * @throws {ToolError}
  */

@@ -33,8 +33,8 @@ interface State {
   script: string;
   runs: string[];
   /**
-   * Whether the newest run belongs to an earlier script. Its end must not count as a cancellation of the current
-   * script.
+   * Whether the newest run belongs to an earlier script. The end of that run must not count as a cancellation of
+   * the current script.
    */
   isReplaced?: boolean;
   /** Whether the service was cancelled. If so, it stays stopped in this container. */

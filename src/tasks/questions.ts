@@ -110,7 +110,7 @@ class Question {
     const deadline = Date.now() + timeoutMs;
     run.markStarted();
     this.#describe();
-    // If the run ends for another reason, so does the request.
+    // If something else ends the run, the request ends too.
     void run.settled.then(() => this.#stopped.abort());
     const program = await this.#obtainProgram(deadline).finally(() => {
       this.isWriting = false;

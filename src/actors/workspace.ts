@@ -40,8 +40,8 @@ export interface WorkspaceHost extends TransferHost {
 }
 
 /**
- * A save begins SAVE_DEBOUNCE_MS after the last change. Changes later than SAVE_MAX_DELAY_MS after the first unsaved one do not
- * postpone it. The save itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
+ * A save begins SAVE_DEBOUNCE_MS after the last change, but at most SAVE_MAX_DELAY_MS after the first unsaved one. The save
+ * itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
  */
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
@@ -234,9 +234,9 @@ export class Workspace {
     this.#timer = null;
     if (!this.#isWhole) return;
     if (this.isHeld) return this.#plan(SAVE_INTERVAL_MS);
-    const quietMs = elapsedMs(this.#changedAt);
-    if (quietMs < SAVE_DEBOUNCE_MS && elapsedMs(this.#dirtySince ?? 0) < SAVE_MAX_DELAY_MS)
-      return this.#plan(SAVE_DEBOUNCE_MS - quietMs);
+    const quietMs = SAVE_DEBOUNCE_MS - elapsedMs(this.#changedAt);
+    const dueMs = Math.min(quietMs, SAVE_MAX_DELAY_MS - elapsedMs(this.#dirtySince ?? 0));
+    if (dueMs > 0) return this.#plan(dueMs);
     const { begunAt, tookMs } = this.#lastSave;
     const earlyMs = SAVE_PACE * tookMs - elapsedMs(begunAt);
     if (earlyMs > 0) return this.#plan(earlyMs);

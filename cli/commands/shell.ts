@@ -73,7 +73,7 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
     server.call("send_input", { id, text }).then(
       () => undefined,
       (error: unknown) => {
-        // It is unknown whether the text was typed, but the user sees it.
+        // Whether the text was typed is unknown here, but the screen shows it to the user.
         if (!isConnectionLost(error)) throw error;
       },
     );

@@ -151,7 +151,8 @@ export class RunTable implements RunHost {
 
   onEnd(run: CommandRun): void {
     this.#requested.delete(run.id);
-    // If a run of the previous sandboxd was running when this shell was prepared, the shell has an older state.
+    // The session may have a shell ready that was prepared while a run of the previous sandboxd continued. Such a shell lacks the
+    // state that this run leaves.
     const stale = this.#ready.get(run.session);
     if (stale) release(stale);
     this.#ready.delete(run.session);

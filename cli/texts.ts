@@ -263,7 +263,7 @@ export const usedInMount = (setting: string, path: string, mounted: string) =>
     `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
   );
 export const placeIgnored = (path: string) =>
-  `The server ignores ${path}, because code in a sandbox could change it, or a program in it, through a directory of --mount. A variable names this path (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...).`;
+  `The server ignores ${path}: through a directory of --mount, code in a sandbox could change this path or a program in it. A variable names this path (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...).`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError(

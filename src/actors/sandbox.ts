@@ -38,7 +38,7 @@ const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
 const PREVIEW: CallPlan = { usesContainer: true };
-/** A task's agent would get the new settings, such as variables and a service. */
+/** Otherwise a running task's agent would get the new settings, such as variables and a service. */
 const CONFIGURE: CallPlan = { isRefusedDuringTask: true };
 
 export class Sandbox extends SandboxActor {
@@ -197,7 +197,10 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Stores a question to a person if the change gives more access. @param waitMs how long to wait if the question exists */
+  /**
+   * Stores a question to a person if the change gives more access. @param waitMs how long to wait for the decision, if an earlier
+   * call has stored this question
+   */
   askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<ChangeState>> {
     return this.#perform(owner, ({ decisions }) => decisions.ask(change, waitMs));
   }

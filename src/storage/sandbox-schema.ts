@@ -148,7 +148,7 @@ export const SANDBOX_SCHEMA = {
     },
     service: {
       holds:
-        "the script of the service (empty after its removal), the ids of its last three runs, whether the newest run has an earlier script, and whether the service was cancelled",
+        "the script of the service (empty after its removal), the ids of its last three runs, whether the newest run still executes the previous script, and whether the service was cancelled",
       kept: AS_LONG_AS_SETTINGS,
     },
     idle_minutes: {

@@ -10,8 +10,8 @@ import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
 const PER_SECOND = 20_000;
 
 /**
- * The shortest pause for each connection, in milliseconds. Pausing and resuming a connection takes 8 µs, which is 2 % of this
- * pause.
+ * All connections pause together, for at least this many milliseconds times their number. Pausing and resuming one connection
+ * takes 8 µs, which is 2 % of its part.
  */
 const PAUSE_MS = 0.4;
 

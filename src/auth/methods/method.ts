@@ -42,7 +42,7 @@ export class SiteError extends Error {
 
 const SITE_TIMEOUT_MS = 10_000;
 
-/** Sends a request to the site of a sign-in method. Returns redirects. @throws {SiteError} also after the time limit */
+/** Sends a request to the site of a sign-in method. Does not follow redirects. @throws {SiteError} also after the time limit */
 export async function fetchSite(title: string, url: string, init: RequestInit): Promise<Response> {
   try {
     return await fetch(url, { ...init, redirect: "manual", signal: AbortSignal.timeout(SITE_TIMEOUT_MS) });

@@ -14,7 +14,7 @@ const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
 export const startup: Figure = {
   name: "start-up",
   baseline:
-    "the bare Worker's module. Both are the samples of `wrangler check startup` in which the processor was busy",
+    "the bare Worker's module. Both times count only the samples of `wrangler check startup` in which the processor was busy",
   async measure({ directory }, { count }) {
     const times: Pairs = { ours: [], baseline: [] };
     for (let round = 0; round < count(20); round++) {

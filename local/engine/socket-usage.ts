@@ -16,7 +16,10 @@ const MAX_HIDDEN_BLOCKS = 4260;
 const MAX_LOCAL_BYTES = 277 * 4096;
 /** The most bytes of a Unix socket whose pages are full: net.core.wmem_default. */
 const MAX_FULL_BYTES = 212_992;
-/** The most bytes that no control group counts, for each byte that one counts. Measured with one byte in each page: 5.2. */
+/**
+ * For each byte of a Unix socket that a control group counts, at most this many bytes count in no control group. Measured with one
+ * byte in each page: 5.2.
+ */
 const UNCOUNTED_RATIO = 6;
 
 /** The most bytes read of one list: about 7,000 sockets. A sandbox with a longer list counts as the largest. */

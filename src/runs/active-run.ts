@@ -13,7 +13,7 @@ import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import { failureNote, hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
 
-/** How often new output is written to disk. A run that ends sooner is written once, after its end. */
+/** How often new output is written to disk. */
 const FLUSH_MS = 1000;
 
 /** The shortest time between progress lines. */
@@ -179,7 +179,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#stored.stderr = record.output.stderr.bytes;
   }
 
-  /** @param onStored called when the state is on disk. If given, only the first state is written at once: others may follow soon */
+  /**
+   * @param onStored called when the state is on disk. If given, only the first state is written at once. Later states wait for the
+   * next regular save, because more of them may follow soon
+   */
   keepState(state: unknown, onStored?: () => void): void {
     const isUrgent = onStored === undefined || this.record.resumeState === undefined;
     this.record.resumeState = state;

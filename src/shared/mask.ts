@@ -31,8 +31,8 @@ const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter +
 const isVisible = (byte: number) => byte > 0x20 && byte < 0x7f;
 
 /**
- * The beginning of an escape, such as `%3`. If it is directly before a value, it is masked too. Otherwise, the mask would begin
- * with it only if the value's first character completes the escape, and so reveal something about this character.
+ * The beginning of an escape, such as `%3`. Directly before a value, it is always masked too. `%3` and the value's first character
+ * can form an escape of that same character: `%35` is `5`. A mask that began with `%3` only in this case would reveal the character.
  */
 const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3})?)$/i;
 /** A base64 character directly before a value. It can contain bits of the value. */

@@ -44,7 +44,8 @@ export function namedOrigin(request: Request): URL | undefined {
 
 /**
  * Whether requests from the request's `Origin` are accepted:
- * - no `Origin`: the sender is not a web page, or is one of our own pages;
+ * - no `Origin`: the sender is not a web page, or is one of our own pages, or a page of another site loads the URL as a link, an
+ *   image or a frame. Without an `Origin`, that page cannot read the response;
  * - `PUBLIC_ORIGIN` and the origins of `ALLOWED_ORIGINS`;
  * - a loopback origin, on any port, while the request itself is served on loopback.
  *

@@ -15,7 +15,7 @@ export async function* splitStream(
       if (done) return;
     }
   } finally {
-    // The cancellation fails if the stream has ended.
+    // The cancellation fails if the stream has failed.
     await reader.cancel().catch(() => undefined);
   }
 }

@@ -12,7 +12,7 @@ export interface TraceContext {
 /** A version, the trace id, the caller's span id, and flags. Later versions may add fields, which are dropped. */
 const TRACEPARENT = /^([\da-f]{2})-([\da-f]{32})-([\da-f]{16})-([\da-f]{2})(-.*)?$/;
 
-/** The most characters that are read of each field. Every receiver must forward this many of `tracestate`, and may drop more. */
+/** The most characters that are read of each field. The specification asks receivers to forward at least this many of `tracestate`. */
 const MAX_CHARACTERS = 512;
 const MAX_MEMBERS = 32;
 const MEMBER = /^[a-z\d][a-z\d_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}$/;
@@ -41,7 +41,7 @@ function parseTrace(traceparent: unknown, tracestate: unknown): TraceContext | u
   return { traceparent: `00-${trace}-${span}-${flags}`, ...(state !== undefined && { tracestate: state }) };
 }
 
-/** An invalid list is dropped completely, as the specification requires. */
+/** An invalid list is dropped completely, as the specification permits. */
 function validState(tracestate: string): string | undefined {
   if (tracestate.length > MAX_CHARACTERS) return undefined;
   const members = tracestate

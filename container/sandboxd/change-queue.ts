@@ -6,8 +6,9 @@ import type { GuardedPath } from "./confinement.ts";
 declare const queued: unique symbol;
 
 /**
- * The result of a change. The parameters `Field` name the changed files. Only `ChangeQueue` can create this type, so a handler
- * that changes files without the queue, or that forgets one of its paths, does not compile.
+ * The result of a change. `Field` has the names of the operation's parameters that are paths of changed files, such as `path`. Only
+ * `ChangeQueue` can create this type, so a handler that changes files without the queue, or that forgets one of its paths, does not
+ * compile.
  */
 export type QueuedResult<T, Field extends string> = T & { readonly [queued]: Readonly<Record<Field, true>> };
 

@@ -136,7 +136,10 @@ const input = z.object({
 });
 
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
-/** Code that sandboxd did not follow has ended. If its processes listen later, the next run that finds the port reports it. */
+/**
+ * Tells sandboxd that code has ended that sandboxd did not follow. If child processes of this code listen on a port later, the next
+ * run that finds the port reports it.
+ */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
 const ping = z.object({ type: z.literal("ping") });
 

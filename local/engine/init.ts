@@ -44,7 +44,8 @@ export function superviseCommand(sandboxd: string[], server: string[], limits: L
 }
 
 export function limitCommand(command: string[], { openFiles, processes }: Limits): string[] {
-  // The limit of core dumps is soft, so programs can raise it. A lower limit of the machine stays.
+  // The limit of core dumps is soft, so programs can raise it. If the machine's limit of open files or processes is lower than ours,
+  // `ulimit` fails, and the machine's limit stays.
   const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
   return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];
 }

@@ -81,8 +81,8 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
     const control = await openControlSocket(pid, isActive, handedOver);
     const connections = new Set<Socket>();
     // The thread that closes the last reference to the sandbox's files frees them. For 2.6 million directories this takes 5 s, in
-    // which the engine's main thread would serve no other sandbox. So the last reference must be this directory, which another
-    // thread closes. Connections close before, because their unread data can contain references (SCM_RIGHTS).
+    // which the engine's main thread would serve no other sandbox. So the last reference must be the descriptor
+    // `control.directory`, which another thread closes. Connections close before, because their unread data can contain references (SCM_RIGHTS).
     const exited = processes.exited.then(async (report) => {
       for (const connection of connections) connection.destroy();
       await promisify(close)(control.directory);

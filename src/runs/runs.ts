@@ -49,7 +49,7 @@ export interface RunQuota {
 interface RunContainer {
   /** Registers the sandbox with its account, so that a container may start. @throws the reason if it fails */
   admitRun(): Promise<void>;
-  /** Called if a run ended before its quota was reserved, so that its registration may not be needed. */
+  /** Called if a run ended before its quota was reserved. Withdraws the sandbox's registration if nothing else needs it. */
   release(): void;
   /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;

@@ -53,8 +53,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * For a WebSocket request, returns the WebSocket of the container. The SDK would copy each message to a second WebSocket to
-   * renew its idle time, but this server does not use that idle time.
+   * For a WebSocket request, returns the WebSocket of the container. The SDK would copy each message to a second WebSocket, to
+   * renew the idle time with each message. For this server, messages do not count as use (`renewActivityTimeout`).
    */
   override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;

@@ -118,7 +118,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
     : response;
 }
 
-/** Refuses too many messages, long values and repeated ids. @param id of the request, for the response */
+/** Refuses too many messages, long values, and repeated or cancelled ids. @param id of the request, for the response */
 async function checkLimits(
   { env, principal, memory }: CallerContext,
   messages: readonly unknown[],
@@ -133,8 +133,13 @@ async function checkLimits(
   );
   // The SDK ends the response after one answer for each id. The runtime then ends the request, and the turns of its other calls
   // would never end. Measured: after 20 calls with one id, the principal's next call waited 40 seconds and got no turn.
-  if (new Set(ids).size < ids.length)
+  const distinctIDs = new Set<unknown>(ids);
+  if (distinctIDs.size < ids.length)
     return { reason: "bad_body", response: rpcError(400, -32600, texts.REPEATED_ID) };
+  // A cancelled request gets no answer, and the SDK would wait for one until the client disconnects.
+  const cancelledID = (message: unknown) => paramsOf(message, "notifications/cancelled")?.requestId;
+  if (messages.some((message) => distinctIDs.has(cancelledID(message))))
+    return { reason: "bad_body", response: rpcError(400, -32600, texts.CANCELLED_IN_BATCH) };
   const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI || hasLongHost(value);
   if (!messages.flatMap(repeatedStrings).some(isTooLong)) return undefined;
   return { reason: "bad_body", response: rpcError(400, -32602, texts.longValueText(MAX_RESOURCE_URI), id) };

@@ -55,6 +55,7 @@ export const bodyTooSlowText = (ms: number) =>
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
   `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
 export const REPEATED_ID = "Invalid Request: the requests of a batch must have different ids";
+export const CANCELLED_IN_BATCH = "Invalid Request: a batch must not cancel one of its own requests";
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longValueText = (max: number) =>
   `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters, and the host of an address must be short`;

@@ -25,6 +25,8 @@ const WORKSPACE = "/workspace";
  */
 export const MAX_RESOURCE_URI = 16_384;
 
+const MAX_PATH = 4096;
+
 /** The templates of both kinds of addresses, as in RFC 6570. */
 export const FILE_TEMPLATE = "sandbox://{sandbox}/{+path}";
 export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
@@ -50,6 +52,9 @@ export function parseResourceURI(uri: string): ResourceAddress | { problem: stri
   const decoded = decode(pathname.slice(1));
   if (decoded === undefined)
     return { problem: "The path of the address must be percent-encoded UTF-8 without NUL." };
+  // An address that is not percent-encoded has room for a longer path, which sandboxd's HTTP server would refuse.
+  if (decoded.length > MAX_PATH)
+    return { problem: `The path of the address is longer than ${MAX_PATH} characters.` };
   if (hostname === RUNS) {
     const end = decoded.indexOf("/");
     return end < 0

@@ -217,7 +217,9 @@ describe("the resource of a file", () => {
 
   it("has an error that names the limit if its address is too long", async () => {
     const longest = `sandbox://${sandbox}/`.padEnd(MAX_RESOURCE_URI, "a");
-    expect(await refusal(longest)).toMatchObject({ message: expect.stringContaining("File name too long") });
+    const notEncoded = `sandbox://${sandbox}/${"\u{1f600}".repeat(8000)}`;
+    for (const uri of [longest, notEncoded])
+      expect(await refusal(uri)).toMatchObject({ message: expect.stringContaining("than 4096 characters") });
     // The SDK throws at addresses of more than a million characters.
     for (const uri of [`${longest}a`, `x:${"a".repeat(1_000_000)}`]) {
       const message = expect.stringContaining("at most 16384 characters");

@@ -126,6 +126,11 @@ export class Connection {
     }
   }
 
+  /** Refuses a result that lacks what this server always sends. @throws {CallError} */
+  requireForm(isValid: boolean): asserts isValid {
+    if (!isValid) throw new CallError(WRONG_ADDRESS, ...texts.wrongForm(this.url.href));
+  }
+
   /** Waits until this connection may poll again. */
   async waitForPollTurn(): Promise<void> {
     // The clock is read once. Otherwise the pause could be negative, and Node would print a warning.
@@ -168,7 +173,10 @@ export class Connection {
       if (response.status === 429 || response.status >= 500) throw await this.#refusalOf(response);
       return isEventStream(response) ? withEnd(response, args[1]?.body) : response;
     };
-    await client.connect(new StreamableHTTPClientTransport(url, { requestInit, fetch: fetchOrRefuse }));
+    // Reopens no stream: this server opens none for its own messages, and another one could ask for reconnections without a pause.
+    const reconnectionScheduler = () => undefined;
+    const options = { requestInit, fetch: fetchOrRefuse, reconnectionScheduler };
+    await client.connect(new StreamableHTTPClientTransport(url, options));
     return client;
   }
 

@@ -144,6 +144,7 @@ export async function follow(
   }: FollowingOptions,
 ): Promise<Ended> {
   const started = first.data as RunData;
+  connection.requireForm(isRun(started));
   const { id } = started;
   const output = { stdout: "", stderr: "" };
   const room = { stdout: maxOutput, stderr: maxOutput };
@@ -184,6 +185,7 @@ export async function follow(
       signal,
     );
     const ended = data as RunData;
+    connection.requireForm(isRun(ended));
     // The server's count includes output that the server did not store.
     isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
     return { data: ended, content, ...output, isTruncated };
@@ -216,6 +218,7 @@ export async function* pages(
       if (due?.aborted && error === due.reason) continue;
       throw error;
     }
+    connection.requireForm(isPage(page));
     yield page;
     cursor = page.next_cursor;
     const isBehind = cursor < page.log_bytes;
@@ -226,6 +229,16 @@ export async function* pages(
     pauseMs = everyMs ?? (isFlowing ? Math.min(2 * pauseMs, MAX_PAGE_PAUSE_MS) : PAGE_PAUSE_MS);
     await unlessAborted(pause(Math.max(0, Math.min(left, polledAt + pauseMs - Date.now()))), signal);
   }
+}
+
+function isRun({ id, state, stdout = "", stderr = "" }: Partial<RunData>): boolean {
+  return [id, state, stdout, stderr].every((value) => typeof value === "string");
+}
+
+function isPage({ state, log, next_cursor: next, log_bytes: bytes }: Partial<Page>): boolean {
+  const isText = (part?: Partial<Page["log"][number]> | null) => typeof part?.text === "string";
+  const hasTypes = typeof state === "string" && typeof next === "number" && typeof bytes === "number";
+  return hasTypes && Array.isArray(log) && log.every(isText);
 }
 
 export interface ReadInput {

@@ -91,10 +91,12 @@ export class Files {
       const part = (await this.#connection.received(response.json())) as {
         entries: FileEntry[];
         next_cursor?: string;
-      };
-      entries.push(...part.entries);
-      if (entries.length > MAX_ENTRIES)
+      } | null;
+      this.#connection.requireForm(Array.isArray(part?.entries));
+      if (entries.length + part.entries.length > MAX_ENTRIES)
         throw new CallError("too_large", ...tooManyEntries(path, MAX_ENTRIES));
+      // Not `push(...)`: the stack has no room for the arguments if a server sends more than about 120,000 entries at once.
+      for (const entry of part.entries) entries.push(entry);
       // A server could send cursors without entries for ever.
       if (part.next_cursor === undefined || part.entries.length === 0) return entries;
       query.set("cursor", part.next_cursor);

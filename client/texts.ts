@@ -10,6 +10,10 @@ export const responseTooLarge = (mebibytes: number): ErrorTexts => [
   "Ask for less.",
 ];
 export const STREAM_ENDED = "The connection was closed before the response.";
+export const wrongForm = (url: string): ErrorTexts => [
+  `${url} sent a result that does not have the form of a sandbox-mcp server's.`,
+  "Check the address, and the versions of the client and the server.",
+];
 export const unreachable = (url: string, why: string): ErrorTexts => [
   `No server responds at ${url} (${why}).`,
   "Check the address, then try again.",

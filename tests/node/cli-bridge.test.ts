@@ -131,16 +131,21 @@ it("diagnose reports a server whose health never ends", async () => {
 });
 
 /** A client of a server that answers each call of a tool with this beginning of an event stream, and the server's end. */
-async function streamingServer(respond: (response: ServerResponse) => void) {
+async function streamingServer(
+  respond: (response: ServerResponse, call: { id: unknown; params: { name: string } }) => void,
+  open: (response: ServerResponse) => void = (response) => response.writeHead(405).end(),
+) {
   const server = createServer(async (request, response) => {
-    const { id, method } = JSON.parse(Buffer.concat(await request.toArray()).toString() || "{}");
+    if (request.method === "GET") return open(response);
+    const call = JSON.parse(Buffer.concat(await request.toArray()).toString() || "{}");
+    const { id, method } = call;
     if (method !== "tools/call") {
       const initialized = { protocolVersion: "2025-11-25", capabilities: { tools: {} }, serverInfo: INFO };
       return response
         .writeHead(id === undefined ? 202 : 200, { "content-type": "application/json" })
         .end(id === undefined ? "" : JSON.stringify({ jsonrpc: "2.0", id, result: initialized }));
     }
-    respond(response.writeHead(200, { "content-type": "text/event-stream" }));
+    respond(response.writeHead(200, { "content-type": "text/event-stream" }), call);
   });
   const sandbox = connect({ url: `http://127.0.0.1:${await listen(server)}/mcp`, token: "any" }).sandbox();
   onTestFinished(() => (server.closeAllConnections(), void server.close()));
@@ -189,6 +194,57 @@ it("the client refuses an event that never ends", async () => {
     response.on("drain", send).write("data: ", send);
   });
   await expect(sandbox.runCommand("true")).rejects.toMatchObject({ code: "too_large" });
+});
+
+it("the client opens no stream again, even if the server asks for that without a pause", async () => {
+  let opened = 0;
+  const sandbox = await streamingServer(
+    (response) => setTimeout(() => response.end(), 1000),
+    (response) => {
+      opened += 1;
+      response.writeHead(200, { "content-type": "text/event-stream" }).end("retry: 0\nid: 1\ndata:\n\n");
+    },
+  );
+  await expect(sandbox.runCommand("true")).rejects.toMatchObject({ name: "ConnectionError" });
+  expect(opened).toBe(1);
+});
+
+it.each([
+  ["no data", undefined, undefined],
+  ["output that is not text", { id: "a", state: "succeeded", stdout: 1 }, undefined],
+  [
+    "a log that is no list",
+    { id: "a", state: "running" },
+    { state: "succeeded", next_cursor: 0, log_bytes: 0 },
+  ],
+])("the client reports a run with %s", async (_what, ...[first, page]) => {
+  const sandbox = await streamingServer((response, { id, params }) => {
+    const structuredContent = params.name === "run_command" ? first : page;
+    const message = { jsonrpc: "2.0", id, result: { content: [], structuredContent } };
+    response.end(`data: ${JSON.stringify(message)}\n\n`);
+  });
+  await expect(sandbox.runCommand("true")).rejects.toMatchObject({
+    code: "wrong_address",
+    message: expect.stringContaining("form of"),
+  });
+});
+
+it("the client reports a list without entries", async () => {
+  const server = createServer((_request, response) => response.end("null"));
+  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+  const listing = connect({ url, token: "any" }).sandbox().files.list("/tmp");
+  await expect(listing).rejects.toMatchObject({ code: "wrong_address" });
+  server.closeAllConnections();
+  server.close();
+});
+
+it("the client reads a list whose page has more entries than a call may have arguments", async () => {
+  const entries = Array.from({ length: 200_000 }, () => ({ path: "a" }));
+  const server = createServer((_request, response) => response.end(JSON.stringify({ entries })));
+  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+  expect(await connect({ url, token: "any" }).sandbox().files.list("/tmp")).toHaveLength(200_000);
+  server.closeAllConnections();
+  server.close();
 });
 
 it("the client refuses a list with an endless number of pages", async () => {

@@ -24,7 +24,7 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
 // The image's build copies this bundle.
 await bundleSandboxd(imageBundle);
 
-// wrangler dev does not pass this process's environment to the Worker: variables are in .dev.vars.
+// wrangler does not pass this process's environment to the Worker: variables are in .dev.vars.
 const file = variablesFile(process.env);
 const { values, token, tokenSource } = readVariables({}, file);
 const givenToken = process.env.SERVER_AUTH_TOKEN?.trim();

@@ -27,19 +27,25 @@ export function watchRevocations(store: KVNamespace) {
     return result;
   });
 
-  // A grant's tokens are deleted before the grant, without being read.
-  const revokedKey = () => deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
+  /** The grant that was revoked, or else the token; undefined if nothing was. */
+  function revokedRecord() {
+    // A grant's tokens are deleted before the grant, without being read.
+    const key = deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
+    if (key === undefined) return undefined;
+    const [kind, user = "", id = ""] = key.split(":");
+    return { key, kind, user, id };
+  }
 
   /** The grant that was revoked; undefined if only a token was revoked, or nothing. */
-  function revokedGrant(): { user: string; id: string } | undefined {
-    const [kind, user = "", id = ""] = revokedKey()?.split(":") ?? [];
-    return kind === "grant" ? { user, id } : undefined;
+  function revokedGrant() {
+    const revoked = revokedRecord();
+    return revoked?.kind === "grant" ? revoked : undefined;
   }
 
   async function findRevoked() {
-    const key = revokedKey();
-    const [kind, user = "", id = ""] = key?.split(":") ?? [];
-    if (key === undefined) return undefined;
+    const revoked = revokedRecord();
+    if (revoked === undefined) return undefined;
+    const { key, kind, user, id } = revoked;
     const principal = decodeURIComponent(user);
     const record = read.get(key);
     if (kind === "grant") return { principal, ...grantFields(record) };

@@ -1,4 +1,4 @@
-/** Versions and the owner's name, each of which stands in several files. */
+/** Versions and the owner's name are the same in all files that contain them. */
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

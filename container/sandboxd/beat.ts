@@ -12,6 +12,12 @@ const RESPONSE_MS = 5000;
 export const BEAT_HEADER = "x-sandboxd-beat";
 export const beat = randomBytes(16).toString("hex");
 
+/** Sends heartbeats while the local engine can reach sandboxd. */
+export function beatWhile(isReachable: () => boolean): void {
+  process.stdout.on("error", () => undefined);
+  setInterval(() => isReachable() && process.stdout.write("."), BEAT_MS);
+}
+
 export function sendHeartbeats(address: { port: number } | { socketPath: string }): void {
   process.stdout.on("error", () => undefined);
   const next = () => setTimeout(ping, BEAT_MS).unref();

@@ -2,14 +2,16 @@
  * sandboxd: our program inside a sandbox. It runs commands, and reports their output and end to the sandbox's actor (its Durable
  * Object). It also follows code, reads and writes files, and forwards preview requests to servers in the sandbox.
  *
- *   node sandboxd.cjs [--socket <path>] [--write-base <path>]
+ *   node sandboxd.cjs [--engine-key <path> | --socket <path>] [--write-base <path>]
  *
- * Without --socket it listens on its port, as in the image. With --write-base it writes the list of the image's files, and
+ * In a local sandbox, it connects to the engine with the key in this file (engine-link.ts), or without isolation it listens on a
+ * Unix socket. In the image, it listens on its port. With --write-base it writes the list of the image's files, and
  * ends.
  */
 import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { sendHeartbeats } from "./beat.ts";
+import { beatWhile, sendHeartbeats } from "./beat.ts";
+import { serveEngine } from "./engine-link.ts";
 import { endInOrder } from "./orderly-stop.ts";
 import { codeOf } from "./file-error.ts";
 import { FileHandlers } from "./file-handlers.ts";
@@ -25,7 +27,13 @@ import { Snapshots } from "./snapshots/snapshots.ts";
 // A user's `pkill node` or `pkill -f sandbox` must not match this process.
 process.title = SANDBOXD_NAME;
 
-const { values } = parseArgs({ options: { socket: { type: "string" }, "write-base": { type: "string" } } });
+const { values } = parseArgs({
+  options: {
+    "engine-key": { type: "string" },
+    socket: { type: "string" },
+    "write-base": { type: "string" },
+  },
+});
 if (values["write-base"] !== undefined) {
   writeList("/", values["write-base"]);
   process.exit(0);
@@ -64,8 +72,9 @@ server.on("error", (error) => {
   if (codeOf(error) === "EADDRINUSE") for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);
 });
-const { socket } = values;
-if (socket === undefined)
+const { "engine-key": key, socket } = values;
+if (key !== undefined) beatWhile(serveEngine(server, "sandboxd", key));
+else if (socket === undefined)
   server.listen(SANDBOXD_PORT, "0.0.0.0", () => sendHeartbeats({ port: SANDBOXD_PORT }));
 else {
   if (existsSync(socket)) unlinkSync(socket);

@@ -23,9 +23,8 @@ export const nodeProgram = `${runtimeDirectory}/bin/node`;
 export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlProgram = `${runtimeDirectory}/control.cjs`;
 export const kernelsDirectory = `${runtimeDirectory}/runtime/kernels`;
-export const controlSocket = "/run/sandbox/control.sock";
-/** sandboxd's socket is in the directory of the control server's socket, where the engine finds it. */
-export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
+/** The file with the key for connections to the engine. */
+export const keyPlace = "/run/sandbox/key";
 export const tokenPlace = "/run/sandbox/token";
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 

@@ -1,4 +1,5 @@
 /** One sandbox: its processes, connections and egress, and their removal. */
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { chmod, type FileHandle, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -6,13 +7,14 @@ import { setTimeout as pause } from "node:timers/promises";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-protocol.ts";
-import { type Mount, type View, tokenPlace } from "./bubblewrap.ts";
+import { type Mount, type View, keyPlace, tokenPlace } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
 import { createEgress, type Egress, serveListeners } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import type { HostDirectory } from "./engine-settings.ts";
-import { launch, type OwnServer, type RunningProcess } from "./launch.ts";
+import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
+import { launch, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
@@ -136,6 +138,7 @@ export class EngineSandbox {
     let ids: HostIDs | undefined;
     let opened: FileHandle | undefined;
     let closeEgress: (() => void) | undefined;
+    let sandbox: EngineSandbox | undefined;
     const cleanUp = async () => {
       queue.close();
       closeEgress?.();
@@ -152,6 +155,10 @@ export class EngineSandbox {
       const token = join(directory, TOKEN_FILE);
       await writeFile(token, "");
       await chmod(token, 0o644);
+      const key = randomBytes(16).toString("hex");
+      const keyFile = join(directory, "key");
+      await writeFile(keyFile, key);
+      await chmod(keyFile, 0o644);
       groups = await createGroups(common.groupParents, place.group, common.limits);
       const env = {
         ...sandboxEnvironment(options.env),
@@ -171,6 +178,7 @@ export class EngineSandbox {
       const own = [
         { from: hosts, to: "/etc/hosts" },
         { from: token, to: tokenPlace },
+        { from: keyFile, to: keyPlace },
         ...(common.cache === undefined ? [] : [common.cache]),
         ...(ownDirectory === undefined ? [] : [{ ...ownDirectory, opened }]),
       ];
@@ -178,19 +186,24 @@ export class EngineSandbox {
       const running =
         bubblewrap === undefined
           ? await startUnisolated({ directory, view, env, groups, onOutput })
-          : await launch({
-              mounts: [...common.mounts(), ...own],
-              record: join(directory, sandboxMark),
-              supported: bubblewrap.supported,
-              unprivileged: mountNamespace && ids && { mountNamespace, ids },
-              toolchain,
-              limits,
-              env,
-              groups,
-              onOutput,
-            });
+          : await launch(
+              {
+                mounts: [...common.mounts(), ...own],
+                record: join(directory, sandboxMark),
+                supported: bubblewrap.supported,
+                unprivileged: mountNamespace && ids && { mountNamespace, ids },
+                toolchain,
+                limits,
+                env,
+                groups,
+                onOutput,
+              },
+              key,
+              (how) => sandbox?.end(how),
+            );
       closeEgress = serveListeners(server, running.egress);
-      return new EngineSandbox(common, place, running, egress, hosts, groups, cleanUp);
+      sandbox = new EngineSandbox(common, place, running, egress, hosts, groups, cleanUp);
+      return sandbox;
     } catch (error) {
       await cleanUp();
       throw error;
@@ -237,7 +250,7 @@ export class EngineSandbox {
   async #sendTo(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;
     try {
-      const socket = this.#running.connect(server);
+      const socket = await this.#running.connect(server);
       socket.resume().end(bytes);
       await once(socket, "close");
       return true;

@@ -1,5 +1,4 @@
 /** Forwards the Worker's requests to a sandbox's port, including WebSocket upgrades, without buffering. */
-import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -11,7 +10,7 @@ import {
   type EngineErrorCode,
 } from "../platform/engine-protocol.ts";
 import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
-import type { OwnServer } from "./launch.ts";
+import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
 import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
@@ -27,7 +26,7 @@ const headMs = 500;
 const tunnelMs = 30_000;
 
 export class PortForwarder {
-  readonly #connect: (to: OwnServer) => Socket;
+  readonly #connect: (to: OwnServer) => Promise<Socket>;
   readonly #onBroken: (how: string) => void;
   readonly #agents = new Map<number, Agent>();
   readonly #pace = new RelayPace(false);
@@ -37,7 +36,7 @@ export class PortForwarder {
   #arePreviewsEnded = false;
 
   /** @param onBroken called if the control server breaks its protocol, with words that follow "it" */
-  constructor(connect: (to: OwnServer) => Socket, onBroken: (how: string) => void) {
+  constructor(connect: (to: OwnServer) => Promise<Socket>, onBroken: (how: string) => void) {
     this.#connect = connect;
     this.#onBroken = onBroken;
     for (const port of [controlPort, SANDBOXD_PORT]) {
@@ -178,8 +177,7 @@ export class PortForwarder {
 
   /** Opens a raw connection to a sandbox's port. The control server tunnels to every port except its own and sandboxd's. */
   async #dial(port: number): Promise<Socket> {
-    const socket = this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control");
-    await once(socket, "connect");
+    const socket = await this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control");
     socket.on("error", () => undefined);
     if (port === controlPort || port === SANDBOXD_PORT) return socket;
     socket.write(

@@ -1,42 +1,24 @@
-/** Starts a sandbox with its two servers, the control server and sandboxd, and connects to them. */
-import {
-  close,
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-} from "node:fs";
+/** Starts a sandbox with its two servers, the control server and sandboxd, which connect to the engine. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { connect, type Server, type Socket } from "node:net";
-import { basename, dirname } from "node:path";
+import type { Server, Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
-import { promisify } from "node:util";
+import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
-import {
-  controlProgram,
-  controlSocket,
-  kernelsDirectory,
-  nodeProgram,
-  sandboxdProgram,
-  sandboxdSocket,
-} from "./bubblewrap.ts";
-import { O_PATH } from "./host-files.ts";
+import { controlProgram, kernelsDirectory, keyPlace, nodeProgram, sandboxdProgram } from "./bubblewrap.ts";
 import { superviseCommand } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
+import { ServerConnections } from "./server-connections.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { messageOf, quote } from "../../src/shared/text.ts";
-import { attempt, codeOf } from "../../container/sandboxd/file-error.ts";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
-
-export type OwnServer = "control" | "sandboxd";
 
 export interface RunningProcess {
   pid?: number;
-  connect(to: OwnServer): Socket;
+  /** Opens a connection to a server. @throws Error if the server cannot be reached, or the sandbox has ended */
+  connect(to: OwnServer): Promise<Socket>;
   egress: readonly Server[];
   signal(signal: NodeJS.Signals): void;
   kill(): Promise<void>;
@@ -51,13 +33,13 @@ function nodeCommand({ nodeOptions }: Toolchain, program: string, ...more: strin
 }
 
 const controlCommand = (toolchain: Toolchain): string[] =>
-  nodeCommand(toolchain, controlProgram, "--socket", controlSocket, "--kernels", kernelsDirectory);
+  nodeCommand(toolchain, controlProgram, "--engine-key", keyPlace, "--kernels", kernelsDirectory);
 
 const sandboxdCommand = (toolchain: Toolchain): string[] =>
-  nodeCommand(toolchain, sandboxdProgram, "--socket", sandboxdSocket);
+  nodeCommand(toolchain, sandboxdProgram, "--engine-key", keyPlace);
 
 /**
- * Loads both programs, which fills the compile cache. The control server ends with an error, because it gets no socket. sandboxd
+ * Loads both programs, which fills the compile cache. The control server ends with an error, because it gets no directory of kernels. sandboxd
  * writes a list of files and ends with 0, which is the command's exit status.
  */
 export const loadCommand = (toolchain: Toolchain): string[] => {
@@ -68,39 +50,42 @@ export const loadCommand = (toolchain: Toolchain): string[] => {
 
 const readyTimeoutMs = 30_000;
 
-/** Waits until the control server accepts connections. @throws Error with the output if the sandbox does not start or hangs */
-export async function launch(options: LaunchOptions): Promise<RunningProcess> {
+/**
+ * Waits until the control server has connected.
+ * @param key the content of `keyPlace`
+ * @param onFlood called if programs open too many connections to the engine, with words that follow "it"
+ * @throws Error with the output if the sandbox does not start or hangs
+ */
+export async function launch(
+  options: LaunchOptions,
+  key: string,
+  onFlood: (how: string) => void,
+): Promise<RunningProcess> {
   const { processes, pid } = await begin(options);
   const deadline = Date.now() + readyTimeoutMs;
   let ended: ExitReport | undefined;
   void processes.exited.then((report) => (ended = report));
-  let egress: readonly Server[] = [];
-  const handedOver = processes.listeners.then((listeners) => (egress = listeners));
+  const connections = new ServerConnections(key, onFlood);
+  const exited = processes.exited.then((report) => {
+    connections.close();
+    return report;
+  });
   try {
     const isActive = () => ended === undefined && Date.now() < deadline;
-    const control = await openControlSocket(pid, isActive, handedOver);
-    const connections = new Set<Socket>();
-    // The thread that closes the last reference to the sandbox's files frees them. For 2.6 million directories this takes 5 s, in
-    // which the engine's main thread would serve no other sandbox. So the last reference must be the descriptor
-    // `control.directory`, which another thread closes. Connections close before, because their unread data can contain references (SCM_RIGHTS).
-    const exited = processes.exited.then(async (report) => {
-      for (const connection of connections) connection.destroy();
-      await promisify(close)(control.directory);
-      return report;
+    let egress: readonly Server[] = [];
+    const connected = processes.listeners.then(async (listeners) => {
+      egress = listeners.egress;
+      connections.accept(listeners.own);
+      return await connections.take("control", readyTimeoutMs);
     });
+    connected.catch(() => undefined);
+    const control = await waitForControl(pid, isActive, connected);
     // Kernels inherit this score. Commands keep the higher score of the sandbox, so Linux ends them first: docs/reference/local.md.
-    await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
+    await writeFile(`/proc/${control}/oom_score_adj`, "300").catch(() => undefined);
     return {
       pid,
       egress,
-      connect: (to) => {
-        // The directory's descriptor is closed, and its number may belong to another file now.
-        if (ended !== undefined) throw new Error(START_PROBLEMS.ended);
-        const name = basename(to === "control" ? controlSocket : sandboxdSocket);
-        const connection = connectBelow(control.directory, name);
-        connections.add(connection);
-        return connection.once("close", () => connections.delete(connection));
-      },
+      connect: async (to) => await connections.take(to),
       signal: (signal) => {
         // Fails if the first process has ended. Then the sandbox ends, too.
         if (ended === undefined) attempt(() => process.kill(pid, signal), false);
@@ -135,54 +120,21 @@ function reason(error: unknown, processes: Processes | undefined): string {
 }
 
 /**
- * Connects to a socket below an open directory. User code may replace the socket with a symbolic link, which the host would
- * follow. So a link is refused.
+ * Waits until the control server has connected. At that time, no user code has run, and the server has handed its listeners to the
+ * engine. Returns the server's process id.
  */
-function connectBelow(directory: number, name: string): Socket {
-  const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
-  try {
-    if (!fstatSync(fd).isSocket()) throw new Error(`${name} is not a socket`);
-    return connect(`/proc/self/fd/${fd}`);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/**
- * Opens the directory of the control server's socket once the server listens. At that time, no user code has run, and the server
- * has handed its listeners to the engine.
- */
-async function openControlSocket(
+async function waitForControl(
   first: number,
   isActive: () => boolean,
-  handedOver: Promise<unknown>,
-): Promise<{ pid: number; directory: number }> {
+  connected: Promise<Socket>,
+): Promise<number | undefined> {
   let server: number | undefined;
+  const isConnected = connected.then((socket) => (socket.destroy(), true));
   while (isActive()) {
-    const pid = childOf(first);
-    server ??= pid;
+    server ??= childOf(first);
+    if (await Promise.race([isConnected, pause(50)])) return server ?? childOf(first);
     // The control server has ended. After a restart it would end again.
     if (server !== undefined && !existsSync(`/proc/${server}`)) break;
-    if (pid !== undefined) {
-      try {
-        const fd = openSync(`/proc/${pid}/root${controlSocket}`, O_PATH | constants.O_NOFOLLOW);
-        const isListening = await canConnect(`/proc/self/fd/${fd}`);
-        closeSync(fd);
-        if (isListening) {
-          const directory = openSync(
-            `/proc/${pid}/root${dirname(controlSocket)}`,
-            O_PATH | constants.O_NOFOLLOW,
-          );
-          return { pid, directory };
-        }
-      } catch (error) {
-        const code = codeOf(error);
-        if (code !== "ENOENT" && code !== "EACCES" && code !== "ESRCH") throw error;
-      }
-    }
-    await pause(4);
-    // The control server listens just after it has handed over its listeners. Earlier checks would only cost processor time.
-    await Promise.race([handedOver, pause(50)]);
   }
   throw new Error(START_PROBLEMS.controlLate);
 }
@@ -197,12 +149,4 @@ function childOf(pid: number): number | undefined {
       .map(Number)
       .find((other) => Number(procStat(other)?.[1]) === pid);
   }
-}
-
-export async function canConnect(path: string): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once("connect", () => (socket.destroy(), resolve(true)));
-    socket.once("error", () => resolve(false));
-  });
 }

@@ -8,6 +8,7 @@ import { finished } from "node:stream/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import { bubblewrapArguments, readChildPID, type Mount } from "./bubblewrap.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { confine } from "./confine.ts";
 import { endProcess, identify, kill, type Identity } from "./identity.ts";
 import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
@@ -34,11 +35,17 @@ export interface StartOptions {
   onOutput: (text: string) => void;
 }
 
+interface Listeners {
+  /** For the connections of the sandbox's own servers. */
+  own: Server;
+  egress: readonly Server[];
+}
+
 export interface Processes {
   /** The host's process id of the sandbox's first process. Rejects if this process ends before its command begins. */
   pid: Promise<number>;
-  /** Resolves when the command has handed over `LISTENERS` listeners, and never settles otherwise. */
-  listeners: Promise<Server[]>;
+  /** Resolves when the control server has handed over its listeners (local/runtime/tcp.ts), and never settles otherwise. */
+  listeners: Promise<Listeners>;
   kill(): Promise<void>;
   exited: Promise<ExitReport>;
   output(): string;
@@ -48,13 +55,22 @@ export interface Processes {
  * A script that runs on the host before the sandbox. It joins the control groups, and raises the OOM score, so that the kernel
  * kills sandboxes first when memory runs out. If the engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score
  * again. The exit status is 126 if the script cannot join a group.
+ * @param before a command of the script just before the program
  */
-export const joinGroupsScript = [
-  "echo 500 2>/dev/null >/proc/self/oom_score_adj",
-  'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 126; shift; done',
-  "shift",
-  'exec "$@"',
-].join("\n");
+export const joinGroupsScript = (before = "") =>
+  [
+    "echo 500 2>/dev/null >/proc/self/oom_score_adj",
+    'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 126; shift; done',
+    "shift",
+    before,
+    'exec "$@"',
+  ].join("\n");
+
+/**
+ * Makes standard output and error a pipe, which `cat` copies to the engine. Node gives a program sockets, over which code in the
+ * sandbox could send the engine descriptors of files (container/sandboxd/engine-link.ts).
+ */
+const pipeOutput = "exec > >(exec cat 3>&- 4>&- 5>&- 6>&- 7>&- 8>&-) 2>&1";
 
 /** How long output may follow the end of bubblewrap, in milliseconds. */
 const outputMs = 500;
@@ -88,7 +104,15 @@ export async function start(options: StartOptions): Promise<Processes> {
   const limitsScript = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",
-    ["--norc", "-c", limitsScript + joinGroupsScript, "sandbox", ...options.groups, "--", ...argv],
+    [
+      "--norc",
+      "-c",
+      limitsScript + joinGroupsScript(pipeOutput),
+      "sandbox",
+      ...options.groups,
+      "--",
+      ...argv,
+    ],
     {
       cwd: "/",
       detached: true,
@@ -137,28 +161,35 @@ export async function start(options: StartOptions): Promise<Processes> {
   };
 }
 
-const LISTENERS = 2;
-
 /** Closes the channel after the last listener: later messages could come from user code that has replaced the control server. */
-async function receiveListeners(child: ChildProcess): Promise<Server[]> {
+async function receiveListeners(child: ChildProcess): Promise<Listeners> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {
     child.on("message", (_port, handle) => {
       if (handle !== undefined && "listen" in handle) servers.push(handle);
-      if (servers.length < LISTENERS || !child.connected) return;
+      const [own, proxy, hosts] = servers;
+      if (own === undefined || proxy === undefined || hosts === undefined || !child.connected) return;
       child.disconnect();
-      resolve(servers);
+      resolve({ own, egress: [proxy, hosts] });
     });
   });
 }
 
+/** How much output to read, in characters. Code in a sandbox can write to the output of our programs. A read counts at least 1024. */
+const outputPace = { burst: 4_194_304, perSecond: 4_194_304 };
+
 /** Passes on a program's output. @returns a function that returns the last part of the output */
 export function collectOutput(child: ChildProcess, onOutput: (text: string) => void): () => string {
   let printed = "";
+  const pace = new Pace(outputPace);
   for (const stream of [child.stdout, child.stderr])
     stream?.setEncoding("utf8").on("data", (text: string) => {
       printed = (printed + text).slice(-4096);
       onOutput(text);
+      const waitMs = pace.take(Math.max(text.length, 1024));
+      if (waitMs === 0) return;
+      stream.pause();
+      setTimeout(() => stream.resume(), waitMs).unref();
     });
   return () => printed;
 }

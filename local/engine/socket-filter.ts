@@ -41,9 +41,8 @@ const internet = decideByValue(
  * Options, by level, that a program sets without an effect. IP_RECVERR and IPV6_RECVERR: unread errors of a socket, up to 200 KiB,
  * count in no control group. SO_SNDBUF and SO_RCVBUF: the kernel counts only a small part of the memory that a buffer can keep
  * (`socket-usage.ts`), and allows buffers of 8 MiB and more. Programs cannot rely on the size of a buffer. SO_LINGER: closing a
- * connection with unsent data would wait. A program that has replaced the control server can send the engine such a connection as
- * a descriptor (SCM_RIGHTS). The kernel then closes it in the engine's main thread, which would wait for as long as the program
- * chose.
+ * connection with unsent data would wait. If the last references to connections are in messages that nobody can read (SCM_RIGHTS),
+ * a thread of the kernel closes them, and this thread serves the whole machine.
  */
 const unavailable = new Map([
   [0, [11]],

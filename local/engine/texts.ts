@@ -1,4 +1,5 @@
 /** The engine's texts. Those that imitate Cloudflare's platform and SDK are in local/platform and local/runtime. */
+import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
 
 /** Texts that programs in a sandbox read when a connection is refused or breaks. They are sentences without their full stop. */
 export const REFUSALS = {
@@ -106,7 +107,9 @@ export const START_PROBLEMS = {
   bounds: (why: string) => `the sandbox's limits could not be set: ${why}`,
   replaced: (path: string) => `the mounted directory ${path} was replaced while the sandbox started`,
   noControl: "its control server did not respond",
-  controlLate: "its control server ended or did not respond in time",
+  controlLate: "its control server ended or did not connect in time",
+  noConnection: (server: OwnServer) =>
+    `the sandbox's ${server === "control" ? "control server" : "sandboxd"} has no free connection`,
   bubblewrapFailed: "bubblewrap could not make the sandbox",
   bubblewrapEnded: "bubblewrap ended before the sandbox was ready",
   ended: "the sandbox has ended",
@@ -140,6 +143,7 @@ export const STOPPED_BECAUSE = {
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   terminals: "used most of the kernel's threads for pseudo terminals",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
+  connections: "opened many connections to the port of the server's own programs (8671)",
   references: (most: number) => `made the Worker keep more than ${most} references`,
   notCall: "made a call to something other than the Worker's callbacks",
   notMessage: "sent something that is not a message of the control protocol",

@@ -1,5 +1,6 @@
 /** `--isolation none`: sandboxd and the control server as plain processes. Nothing is isolated; see `NOT_ISOLATED`. */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { accessSync, constants, lstatSync, readlinkSync } from "node:fs";
 import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
@@ -10,7 +11,7 @@ import { quote } from "../../src/shared/text.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
-import { canConnect, type RunningProcess } from "./launch.ts";
+import type { RunningProcess } from "./launch.ts";
 import { collectOutput, exitOf, joinGroupsScript } from "./sandbox-processes.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
@@ -79,7 +80,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   const server = [...node, view.control, "--socket", control, "--kernels", join(view.runtime, "kernels")];
   const init = ["/usr/bin/perl", join(view.container, "init.pl")];
   const program = [...init, ...sandboxd, "+++", ...server];
-  const child = spawn("/bin/sh", ["-c", joinGroupsScript, "sandbox", ...options.groups, "--", ...program], {
+  const child = spawn("/bin/sh", ["-c", joinGroupsScript(), "sandbox", ...options.groups, "--", ...program], {
     cwd: "/workspace",
     detached: true,
     env,
@@ -121,11 +122,23 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   }
   return {
     egress: [],
-    connect: (to) => connect(to === "control" ? control : sandboxdSocket),
+    connect: async (to) => {
+      const socket = connect(to === "control" ? control : sandboxdSocket);
+      await once(socket, "connect");
+      return socket;
+    },
     signal: (signal) => child.kill(signal),
     kill,
     exited,
   };
+}
+
+async function canConnect(path: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once("connect", () => (socket.destroy(), resolve(true)));
+    socket.once("error", () => resolve(false));
+  });
 }
 
 const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];

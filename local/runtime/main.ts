@@ -1,26 +1,29 @@
 /**
  * The control server of a local sandbox. In the image, the SDK's server has this role.
  *
- *     node control.cjs --socket <path> --kernels <path> [--workspace /workspace]
+ *     node control.cjs (--engine-key <path> | --socket <path>) --kernels <path> [--workspace /workspace]
  *
- * `--socket` is the path of the Unix socket on which the program listens. `--kernels` is the directory of the kernels' scripts,
+ * With `--engine-key`, the path of the key's file, the program connects to the engine (container/sandboxd/engine-link.ts). Else it
+ * listens on the Unix socket `--socket`. `--kernels` is the directory of the kernels' scripts,
  * and `--workspace` the directory in which kernels start. If the engine has opened an IPC channel of Node, the program hands over
- * the listeners for the sandbox's outgoing requests (`handOverEgress`). On SIGTERM, the program kills all its descendants, and
+ * the sandbox's listeners (`handOverListeners`). On SIGTERM, the program kills all its descendants, and
  * then exits with status 0.
  */
 import { rmSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { parseArgs } from "node:util";
+import { serveEngine } from "../../container/sandboxd/engine-link.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { InterpreterAPI } from "./interpreter.ts";
 import { log } from "./stderr-log.ts";
 import { killDescendants } from "./process-tree.ts";
 import { createControlServer } from "./control-server.ts";
-import { handOverEgress, listen } from "./tcp.ts";
+import { handOverListeners, listen } from "./tcp.ts";
 import { writeBundle, trustPlatform } from "./trust.ts";
 
 const { values } = parseArgs({
   options: {
+    "engine-key": { type: "string" },
     socket: { type: "string" },
     kernels: { type: "string" },
     workspace: { type: "string", default: "/workspace" },
@@ -51,8 +54,8 @@ process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${message
 process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));
 
 async function main(): Promise<void> {
-  const { socket, kernels, workspace } = values;
-  if (socket === undefined || kernels === undefined) throw new Error("--socket or --kernels is missing");
+  const { "engine-key": key, socket, kernels, workspace } = values;
+  if (kernels === undefined) throw new Error("--kernels is missing");
   // Starts Node's file threads now. Node aborts if it cannot start them later because no pid is free.
   await stat("/");
   writeBundle();
@@ -70,7 +73,9 @@ async function main(): Promise<void> {
   process.once("SIGINT", () => void stop());
 
   trustPlatform();
-  if (process.connected) await handOverEgress();
+  if (process.connected) await handOverListeners();
+  if (key !== undefined) serveEngine(server, "control", key);
+  if (socket === undefined) return;
   rmSync(socket, { force: true });
   await listen(server, { path: socket });
 }

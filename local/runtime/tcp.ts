@@ -1,25 +1,24 @@
 import { once } from "node:events";
 import { chmodSync } from "node:fs";
 import { createServer, type Server } from "node:net";
+import { ENGINE_ADDRESS } from "../../container/sandboxd/engine-link.ts";
 import { log } from "./stderr-log.ts";
 import { messageOf } from "../../src/shared/text.ts";
 
 /** The address of intercepted hosts in /etc/hosts; port 80 of 127.0.0.1 stays free for the user. */
 export const INTERNAL_ADDRESS = "127.0.0.2";
 
-const EGRESS = [
-  { host: "127.0.0.1", port: 3128 },
-  { host: INTERNAL_ADDRESS, port: 80 },
-];
+/** The first listener accepts the connections of the sandbox's own servers, the others accept outgoing requests. */
+const LISTENERS = [ENGINE_ADDRESS, { host: "127.0.0.1", port: 3128 }, { host: INTERNAL_ADDRESS, port: 80 }];
 
 /**
- * Hands the egress listeners to the engine, over Node's channel to its parent. The engine accepts connections itself, so that
+ * Hands listeners to the engine, over Node's channel to its parent. The engine accepts connections itself, so that
  * nothing in the sandbox copies bytes. Returns when the engine has closed the channel, before user code runs.
  */
-export async function handOverEgress(): Promise<void> {
+export async function handOverListeners(): Promise<void> {
   const closed = new Promise((resolve) => process.once("disconnect", resolve));
   const servers: Server[] = [];
-  for (const where of EGRESS) {
+  for (const where of LISTENERS) {
     const server = createServer();
     servers.push(server);
     await listen(server, where);

@@ -1,7 +1,7 @@
 /** One principal attacks the server, for example by programs in place of the control server. Calls of another must succeed. */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
@@ -9,14 +9,14 @@ import { wsPackage } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 import { type Process, tree, withoutForkedCopies } from "../setup/processes.ts";
 import { startParts } from "../setup/parts.ts";
-import { repository } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { sleep, until } from "../setup/until.ts";
 import { sendRaw } from "./support.ts";
+import HOSTILE_SANDBOXD from "../setup/hostile-sandboxd.cjs?raw";
+import TAKE_PLACE from "../setup/take-place.cjs?raw";
 
 const NEIGHBOUR = "a-token-of-another-principal";
-const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sandboxd.cjs"), "utf8");
 
 /** How long an attack may wait for its response. */
 const ATTACK_SECONDS = 2;
@@ -315,15 +315,17 @@ describe("when one principal attacks the server", () => {
     beforeAll(async () => {
       const started = programs.map(async (flood) => {
         const command = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/output 2>&1`;
-        await tool(url, "run_command", { sandbox: sandboxOf(flood), command, stdin: HOSTILE_SANDBOXD });
+        await tool(url, "run_command", {
+          sandbox: sandboxOf(flood),
+          command,
+          stdin: TAKE_PLACE + HOSTILE_SANDBOXD,
+        });
       });
       await Promise.all(started);
-      // Only the host can tell that the programs listen, because calls to these sandboxes now reach the programs.
+      // Only the host can tell that the programs run, because calls to these sandboxes now reach the programs.
       const isListening = ({ command, pid }: Process) =>
         command.startsWith("node /tmp/hostile.cjs") && existsSync(`/proc/${pid}/root/tmp/ready`);
       await until(() => tree(process.pid).filter(isListening).length === programs.length, 150_000);
-      // The engine keeps its connections to the real sandboxds, which close them after six seconds without a request.
-      await sleep(8000);
     });
 
     it.each(FLOODS)(

@@ -1,4 +1,5 @@
 /** What the Worker receives if code replaces the sandbox's control server. */
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { connect as connectTCP } from "node:net";
@@ -6,9 +7,11 @@ import { dirname } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
+import { collectOutput } from "../../local/engine/sandbox-processes.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
+import { sleep } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
 
@@ -69,6 +72,16 @@ it("the control server cannot forge a line of the log", async () => {
   await sandbox.destroy();
 });
 
+it("the engine reads only some megabytes a second of the output of a sandbox's programs", async () => {
+  const program = spawn("yes");
+  let length = 0;
+  collectOutput(program, (text) => (length += text.length));
+  await sleep(2000);
+  program.kill();
+  expect(length / MIB).toBeGreaterThan(4);
+  expect(length / MIB).toBeLessThan(24);
+});
+
 describe("a control server that code has replaced", () => {
   it.each([
     ["push", /made the Worker store too much data/],
@@ -127,5 +140,39 @@ describe("a control server that code has replaced", () => {
     expect(performance.now() - from).toBeGreaterThan(1500);
     socket.close();
     await sandbox.destroy();
+  });
+});
+
+describe("a connection to the engine in the place of a sandbox's server", () => {
+  const CONNECT = [
+    "import os, socket, time",
+    "key = open('/run/sandbox/key').read()",
+    "now = int(time.monotonic() * 1000)",
+    "def greet(words):",
+    "  with socket.create_connection(('127.0.0.1', 8671)) as peer:",
+    "    peer.sendall(words.encode())",
+    "    return peer.recv(1)",
+  ];
+
+  it("is refused with another key, from an earlier start, from the future, and for another server", async () => {
+    const sandbox = await TestSandbox.start(engine);
+    const { stdout } = await sandbox.python([
+      ...CONNECT,
+      "wrong = [f'sandboxd {key[::-1]} {now}', f'sandboxd {key} 1', f'sandboxd {key} {now + 10**6}', f'other {key} {now}']",
+      "print([greet(words + '\\n') for words in wrong], greet('GET / HTTP/1.1\\r\\n\\r\\n'))",
+    ]);
+    expect(stdout).toBe("[b'', b'', b'', b''] b''");
+    await sandbox.destroy();
+  });
+
+  it("ends the sandbox if there are too many", async () => {
+    const sandbox = await TestSandbox.start(engine);
+    const flood = [...CONNECT, "while True:", "  try: greet('x')", "  except OSError: pass"];
+    void sandbox.python(flood).catch(() => undefined);
+    expect(await sandbox.waitForEnd()).toMatchObject({
+      exitCode: 137,
+      reason: expect.stringContaining("8671"),
+    });
+    expect((await neighbour.run("echo still here")).stdout).toBe("still here");
   });
 });

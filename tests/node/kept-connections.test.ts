@@ -13,7 +13,7 @@ import {
 } from "../../local/platform/engine-protocol.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { listen } from "../setup/listen.ts";
+import { connectTo, listen } from "../setup/listen.ts";
 import { sleep } from "../setup/until.ts";
 
 const BODY = Buffer.alloc(4_000_000);
@@ -134,7 +134,7 @@ it.each(["a request", "a WebSocket"])(
     const control = createServer((socket) => socket.once("data", () => tunnel.resolve(socket)));
     const controlPort = await listen(control);
     const forwarder = new PortForwarder(
-      () => connect(controlPort, "127.0.0.1"),
+      () => connectTo(controlPort),
       () => undefined,
     );
     const left = Promise.withResolvers<void>();

@@ -5,7 +5,7 @@ import { afterAll, expect, it } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { acceptOf } from "../setup/handshake.ts";
-import { listen } from "../setup/listen.ts";
+import { connectTo, listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
@@ -38,8 +38,8 @@ async function startProgram(): Promise<number> {
 async function startPreviews(principal: string, program: number) {
   let sent: Socket[] = [];
   const forwarder = new PortForwarder(
-    () => {
-      const socket = connect(program, "127.0.0.1");
+    async () => {
+      const socket = await connectTo(program);
       sent.push(socket);
       return socket;
     },

@@ -1,11 +1,10 @@
 /** The speed of a preview with an endless body, measured with a fake clock. */
 import { createServer, type Server } from "node:http";
-import { connect } from "node:net";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { sleep, until } from "../setup/until.ts";
-import { listen } from "../setup/listen.ts";
+import { connectTo, listen } from "../setup/listen.ts";
 
 const MiB = 1024 * 1024;
 const ENDLESS_MiB = 256;
@@ -28,7 +27,7 @@ beforeEach(async () => {
   });
   const insidePort = await listen(inside);
   const forwarder = new PortForwarder(
-    () => connect(insidePort, "127.0.0.1"),
+    () => connectTo(insidePort),
     () => undefined,
   );
   engine = createServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response));

@@ -233,7 +233,7 @@ it("a sandbox keeps the default size of socket buffers, because limits count onl
   expect(await python([...prelude, ...sizes])).toEqual(["True", "True"]);
 });
 
-it("closing a sandbox's connection never waits, because the engine closes the descriptors that it receives", async () => {
+it("closing a sandbox's connection never waits, because a thread of the kernel may do it", async () => {
   const lines = [
     `one = ${inet}`,
     "one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 60))",

@@ -89,7 +89,7 @@ describe.runIf(isRoot)("a server that runs as root", () => {
     const commands = [
       "useradd --create-home joe && su joe -c 'echo mine >~/file; id -un; stat -c %U ~/file'",
       "setpriv --reuid 33 --regid 33 --clear-groups id -u",
-      "su nobody -s /bin/sh -c 'cat /root/x /run/sandbox/control.sock' 2>&1 | grep -c 'Permission denied'",
+      "su nobody -s /bin/sh -c 'cat /root/x /run/sandbox/key' 2>&1 | grep -c 'Permission denied'",
       `python3 -c "import subprocess; print(subprocess.check_output(['id', '-un'], user='www-data', text=True))"`,
       "su nobody -s /bin/sh -c 'node -p 6*7; ls /etc/ssl/certs >/dev/null && echo readable'",
     ];

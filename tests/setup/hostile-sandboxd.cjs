@@ -1,14 +1,12 @@
 /**
  * Runs in a sandbox in place of sandboxd, as code can do: `node hostile-sandboxd.cjs FLOOD`. FLOOD is a key of `messages`, or
- * `responses` for all responses below. Creates /tmp/ready when it listens.
+ * `responses` for all responses below. Creates /tmp/ready when it can respond. take-place.cjs comes before this text.
  */
 const { createServer } = require("node:http");
-const { readFileSync, readdirSync, unlinkSync, writeFileSync } = require("node:fs");
 const { createGzip } = require("node:zlib");
 const { createRequire } = require("node:module");
 const { WebSocketServer } = createRequire("/opt/sandbox-runtime/")("ws");
 
-const SOCKET = "/run/sandbox/sandboxd.sock";
 const MIB = 1024 * 1024;
 
 /** A response of the largest size that the actor accepts, with this beginning and this end. */
@@ -121,18 +119,6 @@ function piece(id, offset, data) {
   return Buffer.concat([head, Buffer.from(data)]);
 }
 
-// The first process starts no other sandboxd while it receives these reports.
-const sandboxd = readdirSync("/proc").find((pid) => {
-  try {
-    return readFileSync(`/proc/${pid}/comm`, "utf8") === "sbxd\n";
-  } catch {
-    return false;
-  }
-});
-setInterval(() => writeFileSync(`/proc/${sandboxd}/fd/1`, "."), 500);
-
-unlinkSync(SOCKET);
-server.listen(SOCKET, async () => {
-  await bomb;
-  writeFileSync("/tmp/ready", "");
-});
+sendBeats();
+takePlace(server);
+Promise.resolve(bomb).then(() => fs.writeFileSync("/tmp/ready", ""));

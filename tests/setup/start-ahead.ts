@@ -1,6 +1,7 @@
 /** Finds the sandbox that an engine has prepared, and identifies it from the host and from inside. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { UNUSED } from "../../container/sandboxd/engine-link.ts";
 import { identify } from "../../local/engine/identity.ts";
 import { sandboxMark } from "../../local/engine/leftovers.ts";
 import { until } from "./until.ts";
@@ -34,14 +35,18 @@ function preparedSandboxes(engine: string): string[] {
 /** When a process started, in clock ticks since boot. */
 const startTimeOf = (pid: number) => identify(pid)?.split(" ")[1];
 
-/** Waits for a prepared sandbox that is not in `before` and has a control server that listens. */
+/** A connection to `SANDBOXD_PORT` in /proc/net/tcp: the engine's end. */
+const connectionToEngine = /:21DF [\dA-F]+:[\dA-F]{4} 01 /g;
+
+/** Waits for a prepared sandbox that is not in `before`, and whose two servers have connected to the engine. */
 export async function nextPrepared(engine: string, before: readonly string[] = []): Promise<PreparedSandbox> {
   return await until(() => {
     const name = preparedSandboxes(engine).find((found) => !before.includes(found));
     const mark = name === undefined ? "" : readFileSync(join(engine, name, sandboxMark), "utf8");
     const pid = Number.parseInt(mark, 10);
     if (name === undefined || Number.isNaN(pid)) return undefined;
-    if (!existsSync(`/proc/${pid}/root/run/sandbox/sandboxd.sock`)) return undefined;
+    const connections = readFileSync(`/proc/${pid}/net/tcp`, "utf8").match(connectionToEngine) ?? [];
+    if (connections.length < 2 * UNUSED) return undefined;
     return { pid, name, which: `${readlinkSync(`/proc/${pid}/ns/net`)} ${startTimeOf(pid)}` };
   });
 }

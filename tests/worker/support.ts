@@ -10,6 +10,7 @@ import worker, { type Account, type Sandbox } from "../../src/index.ts";
 import { actorName, principalHash } from "../../src/shared/names.ts";
 import { type Config, type Env, parseConfig } from "../../src/shared/config.ts";
 import { objectStore } from "../../src/storage/object-store.ts";
+import EVALUATE from "../setup/evaluate.cjs?raw";
 import { MCPClient, type Result } from "../setup/mcp-client.ts";
 import { until, untilText } from "../setup/until.ts";
 
@@ -139,6 +140,12 @@ export async function runInKernel(name: string, code: string): Promise<string> {
     if (error) throw new Error(error.traceback.join("\n"));
     return logs.stdout.join("");
   });
+}
+
+/** Evaluates code in the sandboxd of the owner's sandbox. */
+export async function evaluateInSandboxd(sandbox: string, code: string): Promise<void> {
+  const evaluate = `cat >/tmp/evaluate.cjs <<'END'\n${EVALUATE}END\nnode /tmp/evaluate.cjs "$(cat)"`;
+  await sh(sandbox, evaluate, { stdin: code });
 }
 
 /** Kills the container of the owner's sandbox, as a crash of its machine would, and waits until its actor knows. */

@@ -1,16 +1,16 @@
 /** A user's program in place of sandboxd sends arbitrary reports about commands and code. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { callsIn, evict, idIn, runInKernel, owner, sh, until } from "../support.ts";
+import TAKE_PLACE from "../../setup/take-place.cjs?raw";
 
 const sandbox = "foreign-runs";
 const { command, code } = callsIn(sandbox);
 
-/** Listens at sandboxd's socket. The words of a command select its reports; for code the file /tmp/scenario does. */
-const PROGRAM = `
-const { readFileSync, readdirSync, unlinkSync, writeFileSync } = require("node:fs");
+/** Takes sandboxd's place. The words of a command select its reports; for code the file /tmp/scenario does. */
+const PROGRAM = `${TAKE_PLACE}
+const { readFileSync, writeFileSync } = fs;
 const { createServer } = require("node:http");
 const { WebSocketServer } = require("/opt/sandbox-runtime/node_modules/ws");
-const path = "/run/sandbox/sandboxd.sock";
 const piece = (id, offset, data, stream = 0) => {
   const head = Buffer.alloc(11 + id.length);
   head[0] = 1; head[1] = stream; head[2] = id.length;
@@ -90,14 +90,9 @@ server.on("upgrade", (request, socket, head) => {
     });
   });
 });
-// These bytes tell the first process that sandboxd is alive. Otherwise that process would start another sandboxd, which would
-// take the socket back.
-const daemon = readdirSync("/proc").find((pid) => {
-  try { return readFileSync("/proc/" + pid + "/comm", "utf8") === "sbxd\\n"; } catch { return false; }
-});
-setInterval(() => writeFileSync("/proc/" + daemon + "/fd/1", "."), 500);
-unlinkSync(path);
-server.listen(path, () => writeFileSync("/tmp/ready", ""));
+sendBeats();
+takePlace(server);
+writeFileSync("/tmp/ready", "");
 `;
 
 /** Uses a kernel, because sandboxd cannot be trusted here. */

@@ -6,6 +6,7 @@ import { principalHash } from "../../../src/shared/names.ts";
 import {
   accountOf,
   bucket,
+  evaluateInSandboxd,
   evict,
   runInActor,
   runInKernel,
@@ -20,29 +21,20 @@ const save = (sandbox: string) => runInActor(sandbox, (actor) => actor.saveToSto
 
 const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
 
-/** Stands between the server and sandboxd. Holds back writes of images' originals until /tmp/continue exists. */
-const HOLDING_PROXY = `
-import os, socket, threading, time
-where = "/run/sandbox/sandboxd.sock"
-os.rename(where, where + ".real")
-server = socket.socket(socket.AF_UNIX)
-server.bind(where)
-server.listen(64)
-open("/tmp/holds", "w")
-def copy(source, target):
-    try:
-        while data := source.recv(65536):
-            while data.startswith(b"PUT /files") and b"outputs" in data and not os.path.exists("/tmp/continue"):
-                time.sleep(0.05)
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
-while True:
-    peer, real = server.accept()[0], socket.socket(socket.AF_UNIX)
-    real.connect(where + ".real")
-    for ends in ((peer, real), (real, peer)):
-        threading.Thread(target=copy, args=ends, daemon=True).start()
+/** Makes sandboxd hold back writes of images' originals until /tmp/continue exists. */
+const HOLD = `
+const { existsSync, writeFileSync } = process.getBuiltinModule("fs");
+const { Server } = process.getBuiltinModule("http");
+const { emit } = Server.prototype;
+Server.prototype.emit = function (event, request, ...rest) {
+  const pass = () => emit.call(this, event, request, ...rest);
+  const isHeld = event === "request" && request.method === "PUT" && request.url.includes("outputs");
+  if (!isHeld) return pass();
+  const wait = () => (existsSync("/tmp/continue") ? pass() : setTimeout(wait, 50));
+  wait();
+  return true;
+};
+writeFileSync("/tmp/holds", "");
 `;
 
 describe.concurrent("a workspace", () => {
@@ -69,9 +61,8 @@ describe.concurrent("a workspace", () => {
 
   it("is saved soon after the original of a scaled image is stored, also if the run has already ended", async () => {
     const sandbox = "late-original";
-    const hold =
-      "cat >/tmp/holds.py; setsid -f python3 /tmp/holds.py; until [ -e /tmp/holds ]; do sleep 0.1; done";
-    await sh(sandbox, hold, { stdin: HOLDING_PROXY });
+    await evaluateInSandboxd(sandbox, HOLD);
+    await sh(sandbox, "until [ -e /tmp/holds ]; do sleep 0.1; done");
     const code = "from PIL import Image; Image.new('RGB', (3000, 2000))";
     const { text } = await owner.call("run_code", { sandbox, code });
     expect(text).toContain("made smaller from 3000 x 2000 pixels, PNG");

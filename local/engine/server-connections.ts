@@ -1,0 +1,145 @@
+/** The connections that a sandbox's own servers have opened to the engine (container/sandboxd/engine-link.ts). */
+import { timingSafeEqual } from "node:crypto";
+import { createServer, type Server, type Socket } from "node:net";
+import { ACCEPTED, clock, type OwnServer, UNUSED } from "../../container/sandboxd/engine-link.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
+import { START_PROBLEMS, STOPPED_BECAUSE } from "./texts.ts";
+
+/** The most connections of a sandbox that have not sent their greeting. */
+const MAX_NEW = 64;
+const GREETING_MS = 10_000;
+/**
+ * How many connections may stay unused, at once and per second. The engine needs about 50 µs for each. Our servers open a connection
+ * only when the engine has used another, and when they start.
+ */
+const UNNEEDED = { burst: 1000, perSecond: 50 };
+/** How long a request waits for an unused connection: of a server that has connections, and of one that has none. */
+const BUSY_MS = 30_000;
+const ABSENT_MS = 1000;
+
+interface Waiting {
+  resolve(socket: Socket): void;
+  reject(error: Error): void;
+}
+
+class Connections {
+  /** When the newest server of this kind started. */
+  since = 0;
+  readonly all = new Set<Socket>();
+  readonly unused = new Map<Socket, () => void>();
+  readonly waiting = new Set<Waiting>();
+}
+
+export class ServerConnections {
+  readonly #key: string;
+  readonly #onFlood: (how: string) => void;
+  readonly #unneeded = new Pace(UNNEEDED);
+  readonly #of = { control: new Connections(), sandboxd: new Connections() };
+  readonly #new = new Set<Socket>();
+  #listener: Server | undefined;
+  #isClosed = false;
+
+  /**
+   * @param key what the servers must send, 32 characters. Only root in the sandbox can read it
+   * @param onFlood called for too many unneeded connections, with words that follow "it"
+   */
+  constructor(key: string, onFlood: (how: string) => void) {
+    this.#key = key;
+    this.#onFlood = onFlood;
+  }
+
+  /** Begins to accept connections. */
+  accept(listener: Server): void {
+    this.#listener = createServer({ noDelay: true }, (socket) => this.#greet(socket)).listen(listener);
+  }
+
+  /** Returns a connection without earlier requests. @throws Error if the server has not connected in time, or the sandbox ends */
+  async take(server: OwnServer, waitMs?: number): Promise<Socket> {
+    const { all, unused, waiting } = this.#of[server];
+    if (this.#isClosed) throw new Error(START_PROBLEMS.ended);
+    for (const [socket, release] of unused) {
+      release();
+      this.#unneeded.giveBack();
+      return socket;
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<Socket>();
+    const entry = { resolve, reject };
+    const ms = waitMs ?? (all.size > 0 ? BUSY_MS : ABSENT_MS);
+    const timer = setTimeout(() => reject(new Error(START_PROBLEMS.noConnection(server))), ms);
+    waiting.add(entry);
+    return await promise.finally(() => {
+      clearTimeout(timer);
+      waiting.delete(entry);
+    });
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#listener?.close();
+    for (const socket of this.#new) socket.destroy();
+    for (const { all, waiting } of Object.values(this.#of)) {
+      for (const socket of all) socket.destroy();
+      for (const { reject } of waiting) reject(new Error(START_PROBLEMS.ended));
+    }
+  }
+
+  #greet(socket: Socket): void {
+    socket.on("error", () => undefined);
+    if (!this.#unneeded.tryTake(1)) this.#onFlood(STOPPED_BECAUSE.connections);
+    if (this.#isClosed || this.#new.size >= MAX_NEW) return void socket.destroy();
+    this.#new.add(socket);
+    const timer = setTimeout(() => socket.destroy(), GREETING_MS);
+    const end = () => {
+      clearTimeout(timer);
+      this.#new.delete(socket);
+    };
+    socket.once("close", end);
+    socket.once("readable", () => {
+      socket.off("close", end);
+      end();
+      // A greeting is so short that it arrives as a whole.
+      const server = this.#serverOf(String(socket.read() ?? ""));
+      if (server === undefined) socket.destroy();
+      else this.#add(socket, this.#of[server]);
+    });
+  }
+
+  /** The newest server of its kind, or undefined for any other program. */
+  #serverOf(greeting: string): OwnServer | undefined {
+    const match = /^(control|sandboxd) ([0-9a-f]{32}) (\d{1,15})\n$/.exec(greeting);
+    if (match === null) return undefined;
+    const [, name, key = "", time] = match;
+    const server = name as OwnServer;
+    const since = Number(time);
+    const of = this.#of[server];
+    if (!timingSafeEqual(Buffer.from(key), Buffer.from(this.#key))) return undefined;
+    if (since < of.since || since > clock()) return undefined;
+    if (since > of.since) {
+      of.since = since;
+      // The earlier server has ended, or does not respond.
+      for (const release of of.unused.values()) release();
+      for (const socket of of.all) socket.destroy();
+    }
+    return server;
+  }
+
+  #add(socket: Socket, { all, unused, waiting }: Connections): void {
+    if (waiting.size === 0 && unused.size >= UNUSED) return void socket.destroy();
+    all.add(socket);
+    socket.once("close", () => all.delete(socket));
+    socket.write(ACCEPTED);
+    for (const entry of waiting) {
+      waiting.delete(entry);
+      this.#unneeded.giveBack();
+      return entry.resolve(socket);
+    }
+    // An unused connection gets no bytes. It is read so that its end is noticed.
+    const check = () => void socket.destroy();
+    const release = () => {
+      unused.delete(socket);
+      socket.off("readable", check).off("close", release);
+    };
+    unused.set(socket, release);
+    socket.on("readable", check).once("close", release);
+  }
+}

@@ -1,0 +1,42 @@
+/**
+ * Takes sandboxd's place, as code in a sandbox can do: with the newest greeting of container/sandboxd/engine-link.ts. Tests put this
+ * text before a program that calls `takePlace(server)`.
+ */
+const fs = require("node:fs");
+const net = require("node:net");
+
+function takePlace(server) {
+  const key = fs.readFileSync("/run/sandbox/key", "utf8");
+  const greeting = `sandboxd ${key} ${process.hrtime.bigint() / 1_000_000n}\n`;
+  const open = () => {
+    const socket = net.connect({ port: 8671, host: "127.0.0.1", allowHalfOpen: true });
+    const retry = () => setTimeout(open, 20);
+    const use = () => {
+      socket.off("close", retry);
+      server.emit("connection", socket);
+      open();
+    };
+    socket.on("error", () => undefined).once("close", retry);
+    socket.once("connect", () => socket.write(greeting));
+    socket.once("readable", () => {
+      if (socket.read(1) === null) socket.destroy();
+      else if (socket.readableLength > 0) use();
+      else socket.once("readable", use);
+    });
+  };
+  for (let count = 0; count < 4; count++) open();
+}
+
+/** Tells the first process that sandboxd responds. Otherwise it would start another sandboxd, which would take the place back. */
+function sendBeats() {
+  const sandboxd = fs.readdirSync("/proc").find((pid) => {
+    try {
+      return fs.readFileSync(`/proc/${pid}/comm`, "utf8") === "sbxd\n";
+    } catch {
+      return false;
+    }
+  });
+  setInterval(() => fs.writeFileSync(`/proc/${sandboxd}/fd/1`, "."), 500);
+}
+
+module.exports = { takePlace, sendBeats };

@@ -17,7 +17,9 @@ export const ENGINE_ADDRESS = { host: "127.0.0.1", port: SANDBOXD_PORT };
 export const ACCEPTED = ".";
 /** How many unused connections a server keeps open. */
 export const UNUSED = 4;
+/** When to connect again: if the engine does not listen yet, and if it has refused a connection, because a newer server has the place. */
 const RETRY_MS = 20;
+const REFUSED_MS = 1000;
 
 /** A connection's first bytes. `since` is when the server started: the engine accepts only the newest of each kind. */
 export const greeting = (server: OwnServer, key: string, since: number) => `${server} ${key} ${since}\n`;
@@ -35,7 +37,8 @@ export function serveEngine(server: Server, name: OwnServer, keyFile: string): (
   let accepted = 0;
   const open = () => {
     const socket = connect({ ...ENGINE_ADDRESS, noDelay: true, allowHalfOpen: true });
-    const retry = () => setTimeout(open, RETRY_MS);
+    let retryMs = RETRY_MS;
+    const retry = () => setTimeout(open, retryMs);
     const leave = () => (accepted -= 1);
     const use = () => {
       socket.off("close", retry).off("close", leave).off("error", ignore);
@@ -44,10 +47,14 @@ export function serveEngine(server: Server, name: OwnServer, keyFile: string): (
       open();
     };
     socket.on("error", ignore).once("close", retry);
-    socket.once("connect", () => socket.write(greeting(name, readFileSync(keyFile, "utf8"), since)));
+    socket.once("connect", () => {
+      retryMs = REFUSED_MS;
+      socket.write(greeting(name, readFileSync(keyFile, "utf8"), since));
+    });
     socket.once("readable", () => {
       if (socket.read(ACCEPTED.length) === null) return void socket.destroy();
       accepted += 1;
+      retryMs = RETRY_MS;
       socket.once("close", leave);
       if (socket.readableLength > 0) use();
       else socket.once("readable", use);

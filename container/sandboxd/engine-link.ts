@@ -17,7 +17,7 @@ export const ENGINE_ADDRESS = { host: "127.0.0.1", port: SANDBOXD_PORT };
 export const ACCEPTED = ".";
 /** How many unused connections a server keeps open. */
 export const UNUSED = 4;
-/** When to connect again: if the engine does not listen yet, and if it has refused a connection, because a newer server has the place. */
+/** The pause before the next try, in milliseconds. After a first success, the engine refuses connections if a newer server exists. */
 const RETRY_MS = 20;
 const REFUSED_MS = 1000;
 
@@ -35,10 +35,10 @@ export const clock = () => Math.floor(Number(process.hrtime.bigint() / 1_000_000
 export function serveEngine(server: Server, name: OwnServer, keyFile: string): () => boolean {
   const since = clock();
   let accepted = 0;
+  let isKnown = false;
   const open = () => {
     const socket = connect({ ...ENGINE_ADDRESS, noDelay: true, allowHalfOpen: true });
-    let retryMs = RETRY_MS;
-    const retry = () => setTimeout(open, retryMs);
+    const retry = () => setTimeout(open, isKnown ? REFUSED_MS : RETRY_MS);
     const leave = () => (accepted -= 1);
     const use = () => {
       socket.off("close", retry).off("close", leave).off("error", ignore);
@@ -47,14 +47,11 @@ export function serveEngine(server: Server, name: OwnServer, keyFile: string): (
       open();
     };
     socket.on("error", ignore).once("close", retry);
-    socket.once("connect", () => {
-      retryMs = REFUSED_MS;
-      socket.write(greeting(name, readFileSync(keyFile, "utf8"), since));
-    });
+    socket.once("connect", () => socket.write(greeting(name, readFileSync(keyFile, "utf8"), since)));
     socket.once("readable", () => {
       if (socket.read(ACCEPTED.length) === null) return void socket.destroy();
       accepted += 1;
-      retryMs = RETRY_MS;
+      isKnown = true;
       socket.once("close", leave);
       if (socket.readableLength > 0) use();
       else socket.once("readable", use);

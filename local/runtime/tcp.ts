@@ -19,7 +19,8 @@ export async function handOverListeners(): Promise<void> {
   const closed = new Promise((resolve) => process.once("disconnect", resolve));
   const servers: Server[] = [];
   for (const where of LISTENERS) {
-    const server = createServer();
+    // sandboxd may connect before the engine accepts connections. Then it tries again.
+    const server = createServer((socket) => socket.destroy());
     servers.push(server);
     await listen(server, where);
     process.send?.(where.port, server);

@@ -16,6 +16,8 @@ import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
   readonly id: string;
+  /** The most bytes of one `output`; undefined if any number takes little time. */
+  readonly maxOutputBytes?: number;
   /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored then. */
   readonly isEnded: boolean;
   /** Whether a caller waits for the next output; undefined if the follower need not know. */
@@ -173,13 +175,21 @@ export abstract class RunFollower {
     this.#waitingBytes += length;
     if (this.#waitingBytes > MAX_WAITING_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
-      // Nobody reads the output of an ended run.
-      .then(() => (this.isOver ? undefined : this.sink.take(length, () => this.#passOutput(piece))))
+      .then(() => this.#takePiece(piece))
       .catch((error: unknown) => void (this.#failure ??= error))
       .finally(() => {
         this.#waitingBytes -= length;
         this.#catchUp();
       });
+  }
+
+  async #takePiece({ bytes, offset, ...rest }: Piece): Promise<void> {
+    const step = this.sink.maxOutputBytes ?? bytes.length;
+    // Nobody reads the output of an ended run.
+    for (let at = 0; at < bytes.length && !this.isOver; at += step) {
+      const part = { ...rest, offset: offset + at, bytes: bytes.subarray(at, at + step) };
+      await this.sink.take(part.bytes.length, () => this.#passOutput(part));
+    }
   }
 
   #passOutput({ stream, offset, bytes }: Piece): void {

@@ -1,4 +1,5 @@
 /** Turns an agent's events into log lines for people. The raw stream is not stored. */
+import { Pace } from "../../container/sandboxd/pace.ts";
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { addPart, decodeText, joinBytes } from "../shared/text.ts";
@@ -11,9 +12,13 @@ import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 /** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
 
-/** After each YIELD_BYTES of events, more than agents print in a minute, the reader pauses. */
-const YIELD_BYTES = 64 * 1024;
-const YIELD_MS = 20;
+/** How fast events are read, in bytes. The burst is more than agents print in a minute. */
+const PACE = { burst: 64 * 1024, perSecond: 3 * 1024 * 1024 };
+/**
+ * A line that is not an event counts as this many more bytes, because a failed parse takes about 8 µs. Measured without this, and
+ * without `maxOutputBytes`: a message of such lines of one character stopped the thread for more than a second.
+ */
+const UNREAD_BYTES = 256;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
@@ -42,6 +47,7 @@ const STEP_LINES: Partial<Record<Step, string>> = {
 export class TaskOutput implements RunSink<CommandState> {
   readonly id: string;
   hasFiles = true;
+  readonly maxOutputBytes = 4096;
   readonly #run: RunSink;
   readonly #events: EventReader;
   readonly #onProgress: () => void;
@@ -53,7 +59,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #isSkipping = false;
-  #bytesSincePause = 0;
+  readonly #pace = new Pace(PACE);
   /** Lines of the current output that are not yet in the log. They are added together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
@@ -113,12 +119,14 @@ export class TaskOutput implements RunSink<CommandState> {
 
   /** Pauses regularly, so that one agent's output does not block other work. */
   async take(bytes: number, output: () => void): Promise<void> {
-    const before = this.position("stdout");
+    const before = this.#cost;
     await this.#run.take(bytes, output);
-    this.#bytesSincePause += this.position("stdout") - before;
-    if (this.#bytesSincePause < YIELD_BYTES) return;
-    this.#bytesSincePause = 0;
-    await pause(YIELD_MS);
+    const ms = this.#pace.take(this.#cost - before);
+    if (ms > 0) await pause(ms);
+  }
+
+  get #cost(): number {
+    return this.position("stdout") + UNREAD_BYTES * this.#events.report.unread;
   }
 
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void {

@@ -284,6 +284,7 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
   { what: "output of a command", flood: "output", call: ["run_command", COMMAND] },
   { what: "output of an agent in pieces of one byte", flood: "bytes", call: ["execute_task", TASK] },
   { what: "events of an agent", flood: "agent", call: ["execute_task", TASK] },
+  { what: "lines of an agent that are not events", flood: "lines", call: ["execute_task", TASK] },
 ];
 
 describe("when one principal attacks the server", () => {
@@ -307,7 +308,7 @@ describe("when one principal attacks the server", () => {
   );
 
   describe("when a program takes sandboxd's place", () => {
-    const ofRuns = ["events", "badEvents", "output", "bytes", "agent"];
+    const ofRuns = ["events", "badEvents", "output", "bytes", "agent", "lines"];
     /** A run's flood continues after the run, so it has its own sandbox. The other floods share one, and `path` selects them. */
     const sandboxOf = (flood: string) => (ofRuns.includes(flood) ? `flood-${flood.toLowerCase()}` : "floods");
     const programs = ["responses", ...ofRuns];
@@ -341,10 +342,11 @@ describe("when one principal attacks the server", () => {
         const attacker = async () => {
           for (let round = 0; round < rounds; round++)
             expect(await attackWith(name, all, isOfRun ? FLOOD_SECONDS : ATTACK_SECONDS)).not.toMatch(HONEST);
+          if (isOfRun) await tool(url, "destroy_sandbox", { sandbox });
         };
         await expectAnswersDuring(flood, () => atOnce(name === "execute_task" || isOfRun ? 1 : 4, attacker));
         if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
-        if (isOfRun || flood === "pieces") await tool(url, "destroy_sandbox", { sandbox });
+        if (flood === "pieces") await tool(url, "destroy_sandbox", { sandbox });
       },
     );
   });

@@ -37,6 +37,8 @@ const messages = {
   badEvents: () => `{"type":"listening","ports":[${"{},".repeat(5000)}{}]}`,
   output: (id, offset) => piece(id, offset, Buffer.alloc(256 * 1024, "x")),
   bytes: (id, offset) => piece(id, offset, "x"),
+  /** The most lines of one message that are not events. */
+  lines: (id, offset) => piece(id, offset, "{\n".repeat(128 * 1024)),
   /** The lines of an agent's output. */
   agent: (id, offset) =>
     piece(id, offset, `${JSON.stringify({ type: "assistant", message: { content: blocks } })}\n`),

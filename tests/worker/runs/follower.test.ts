@@ -22,6 +22,7 @@ function followRun(position = 0) {
   const output = vi.fn<OutputSink["output"]>();
   const sink = {
     id: "run",
+    maxOutputBytes: undefined as number | undefined,
     isEnded: false as boolean,
     take,
     output,
@@ -58,7 +59,7 @@ function followRun(position = 0) {
     settled.resolve();
     await outcome;
   };
-  return { receive, take, output, close, accept: accepted.resolve, end };
+  return { sink, receive, take, output, close, accept: accepted.resolve, end };
 }
 
 it("output that waits when its run has ended is dropped", async () => {
@@ -87,4 +88,21 @@ it("the connection ends if more output of a run waits than sandboxd sends ahead"
   receive(3 * PIECE_BYTES);
   expect(close).toHaveBeenCalled();
   await end();
+});
+
+it("a log that says how much it reads at once gets no more at once, and nothing after the run's end", async () => {
+  const { sink, receive, take, output, end } = followRun();
+  sink.maxOutputBytes = 4096;
+  const readBytes = () => output.mock.calls.reduce((sum, [, { length }]) => sum + length, 0);
+  sink.position = readBytes;
+  take.mockImplementation(async (_bytes, pass) => pass());
+  receive(PIECE_BYTES);
+  await vi.waitFor(() => expect(readBytes()).toBe(PIECE_BYTES));
+  expect(new Set(output.mock.calls.map(([, { length }]) => length))).toEqual(new Set([4096]));
+  take.mockImplementation(async () => void (sink.isEnded = true));
+  take.mockClear();
+  receive(PIECE_BYTES);
+  await vi.waitFor(() => expect(take).toHaveBeenCalled());
+  await end();
+  expect(take).toHaveBeenCalledOnce();
 });

@@ -227,6 +227,20 @@ describe("the stream of an agent", () => {
   });
 });
 
+it("the stream of an agent gives other work its turn after each of many lines that are not events", async () => {
+  const { output } = outputTo(new Recorder());
+  const takeLines = async () => {
+    let hadTurn = false;
+    setTimeout(() => (hadTurn = true));
+    const bytes = encoder.encode("{\n".repeat(output.maxOutputBytes / 2));
+    await output.take(bytes.length, () => output.output("stdout", bytes));
+    return hadTurn;
+  };
+  const turns: boolean[] = [];
+  for (let count = 0; count < 5; count++) turns.push(await takeLines());
+  expect(turns).toEqual(Array(5).fill(true));
+});
+
 describe("OpenCode's events", () => {
   const read = (...lines: unknown[]) => {
     const reader = AGENTS.opencode.reader("/workspace/app", "01m7");

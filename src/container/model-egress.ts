@@ -10,7 +10,8 @@ import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor 
 import { actorOf } from "./actor.ts";
 import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { cutText } from "../shared/text.ts";
+import { readBounded } from "../shared/stream-bytes.ts";
+import { cutText, decodeText } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
@@ -48,6 +49,8 @@ const EGRESS = {
 
 /** Response headers that are dropped: they identify the operator's account with the API, or do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
+/** The most bytes of an error's body. */
+const MAX_ERROR_BYTES = 256 * 1024;
 const RETRY_HEADER = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
@@ -162,7 +165,8 @@ async function forwardError(
   headers: Headers,
   reportError: (error: UpstreamError) => Promise<void>,
 ): Promise<Response> {
-  const body = mask.text(await response.text().catch(() => ""));
+  const read = await readBounded(response, { maxBytes: MAX_ERROR_BYTES }).catch(() => undefined);
+  const body = mask.text(read ? decodeText(read, "none") : "");
   await reportError({ status: response.status, message: errorMessage(body) });
   const isRedirect = response.status < 400;
   // The agent must not follow a redirect to another address.

@@ -3,8 +3,9 @@ import { createParser } from "eventsource-parser";
 import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
 import type { ProgramLanguage } from "../shared/languages.ts";
-import { parseJSON } from "../shared/bounded.ts";
+import { parseBounded, parseJSON, SANDBOX_JSON } from "../shared/bounded.ts";
 import { clause, cutText, dropHalfPair, pieceDecoder } from "../shared/text.ts";
+import { toVisibleJSON } from "../shared/shown.ts";
 import { PROGRAM_TEXTS } from "./texts.ts";
 
 export interface Program {
@@ -94,7 +95,11 @@ const streamEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("error"), error: z.object({ type: z.string(), message: z.string() }) }),
 ]);
 
-/** The JSON of the tool's input up to the beginning of the code. */
+/**
+ * The JSON of the tool's input up to the beginning of the code, and its most characters. With more, the code is shown only when it
+ * is complete: each event would search all of the input again.
+ */
+const MAX_BEFORE_CODE = 200;
 const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 
 /** The characters of a JSON string, without an incomplete escape sequence at the end. */
@@ -169,14 +174,14 @@ export class ProgramReader {
           .max(MAX_CODE, `its code is longer than ${MAX_CODE} characters`)
           .refine((code) => code.trim() !== "", "its code is empty"),
       },
-      "it is not a JSON object",
+      PROGRAM_TEXTS.notAnObject,
     );
-    return schema.safeParse(parseJSON(this.#input));
+    return schema.safeParse(parseBounded(this.#input, SANDBOX_JSON));
   }
 
   #take(data: string): void {
-    const { success, data: event } = streamEvent.safeParse(parseJSON(data));
-    if (!success || this.#hasEnded) return;
+    const { success, data: event } = streamEvent.safeParse(parseBounded(data, SANDBOX_JSON));
+    if (!success || this.#hasEnded || this.#error !== undefined) return;
     switch (event.type) {
       case "message_start":
         this.#usage.input = event.message.usage?.input_tokens ?? 0;
@@ -196,19 +201,21 @@ export class ProgramReader {
         this.#hasEnded = true;
         break;
       case "error":
-        this.#error = `${event.error.type}: ${cutText(event.error.message, MAX_MODEL_TEXT)}`;
+        this.#error = toVisibleJSON(cutText(`${event.error.type}: ${event.error.message}`, MAX_MODEL_TEXT));
         break;
     }
   }
 
   #add(json: string): void {
+    const { length } = this.#input;
     this.#input += json;
-    this.#at ??= BEFORE_CODE.exec(this.#input)?.[0].length;
+    if (length < MAX_BEFORE_CODE)
+      this.#at ??= BEFORE_CODE.exec(this.#input.slice(0, MAX_BEFORE_CODE))?.[0].length;
     if (this.#at === undefined) return;
     IN_STRING.lastIndex = this.#at;
     const [piece = ""] = IN_STRING.exec(this.#input) ?? [];
     const text = parseJSON(`"${piece}"`);
-    if (typeof text !== "string") return;
+    if (typeof text !== "string") return void (this.#error ??= PROGRAM_TEXTS.notAnObject);
     this.#at += piece.length;
     this.#code += text;
   }

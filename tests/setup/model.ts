@@ -57,6 +57,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       ),
       say("Made deep ones."),
     ],
+    "long-error": [{ status: 400, error: { type: "invalid_request_error", message: "x".repeat(1_000_000) } }],
     fail: [
       {
         status: 400,

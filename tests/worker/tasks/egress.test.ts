@@ -234,6 +234,14 @@ describe("a request of a running task", () => {
       expect(await response?.json()).toMatchObject({ error: { type: "request_too_large" } });
     }
   });
+
+  it("gets at most 256 KiB of an error", async () => {
+    const messages = [{ role: "user", content: "[[long-error]] x" }];
+    const body = encode(JSON.stringify({ max_tokens: 1, messages, tools: [{ name: "Bash" }] }));
+    const response = await send("/v1/messages", body, body.length);
+    expect(response?.status).toBe(400);
+    expect(await response?.text()).toBe("");
+  });
 });
 
 /** What the server reads from a request that arrives in pieces. */

@@ -10,7 +10,7 @@ import {
   exhausted,
 } from "../shared/errors.ts";
 import type { Language } from "../shared/languages.ts";
-import { shownName } from "../shared/shown.ts";
+import { shownName, toVisibleJSON } from "../shared/shown.ts";
 import { clause } from "../shared/text.ts";
 
 export const containerGone = () =>
@@ -25,7 +25,7 @@ export const DAMAGED = {
   controlServer: "its control server does not respond as it should; another program may be in its place",
   sandboxd: "the server's program there does not respond as it should; another program may be in its place",
   kernel: (language: Language, detail: string) =>
-    `its ${language} kernel does not start (${detail || "no message"})`,
+    `its ${language} kernel does not start (${detail ? toVisibleJSON(detail) : "no message"})`,
 };
 
 export const inputUnconfirmed = () =>
@@ -60,7 +60,7 @@ export const kernelWithoutSpace = (language: Language) =>
 export const kernelNotStarted = (language: Language, detail: string) =>
   new ToolError(
     "language_unavailable",
-    `The ${language} kernel did not start: ${clause(detail)}.`,
+    `The ${language} kernel did not start: ${toVisibleJSON(clause(detail))}.`,
     "Use run_command to check the files and variables that run code when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
   );
 
@@ -116,12 +116,13 @@ function describeNearest(path: string, { directory = parentOf(path), elsewhere }
 export const NOT_UTF8 =
   "A name with \uFFFD is not UTF-8, and no path reaches its file. Rename the file with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) keeps the name.";
 const directoryError = (path: string) =>
-  new ToolError("is_directory", `${path} is a directory.`, "list_files shows its files.");
+  new ToolError("is_directory", `${shownName(path)} is a directory.`, "list_files shows its files.");
 const specialFileError = (path: string) =>
-  new ToolError("invalid_argument", `${path} is a device, socket or pipe, not a file.`, "Use run_command.");
+  new ToolError("invalid_argument", `${shownName(path)} is a device, socket or pipe, not a file.`, "Use run_command.");
 
 function outsideError(path: string, leadsTo: string): ToolError {
-  const where = leadsTo === path || leadsTo === "" ? path : `${path}, which leads to ${leadsTo},`;
+  const name = shownName(path);
+  const where = leadsTo === path || leadsTo === "" ? name : `${name}, which leads to ${shownName(leadsTo)},`;
   return new ToolError(
     "permission_denied",
     `Nothing was written: ${where} is outside /workspace and /tmp, so writing it needs the scope sandbox:exec, which your token lacks.`,
@@ -163,7 +164,7 @@ const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
 /** The error for a refusal of sandboxd. @param doing the operation, as the beginning of a sentence */
 export function refusal(doing: string, path: string, failure: FileFailure): ToolError {
-  const failed = `${[doing, path].filter(Boolean).join(" ")} failed`;
+  const failed = `${[doing, path && shownName(path)].filter(Boolean).join(" ")} failed`;
   const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {
     case "missing":
@@ -171,7 +172,7 @@ export function refusal(doing: string, path: string, failure: FileFailure): Tool
     case "directory":
       return directoryError(path);
     case "not_directory":
-      return new ToolError("not_directory", `${path} is a file, not a directory.`, "Use read_file.");
+      return new ToolError("not_directory", `${shownName(path)} is a file, not a directory.`, "Use read_file.");
     case "special":
       return specialFileError(path);
     case "outside":

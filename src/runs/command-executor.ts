@@ -6,6 +6,7 @@ import { withTimeout, damaged, ending, exhausted, unwritable } from "../shared/e
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
+import { toVisibleJSON } from "../shared/shown.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import {
   type Allowance,
@@ -194,11 +195,12 @@ class RunningCommand extends RunFollower {
       return { state: "lost", note: isNew ? texts.REMOVED : texts.NEVER_RAN };
     if (outcome.type === "refused") {
       this.#isRefused = true;
-      if (outcome.reason === "exhausted") throw exhausted();
-      if (outcome.reason === "damaged") throw damaged(outcome.message);
-      if (outcome.reason === "ending") throw ending("The command was not started");
-      if (outcome.reason === "no_terminal") throw texts.noTerminal(outcome.message);
-      throw unwritable(outcome.message);
+      const { reason, message } = outcome;
+      if (reason === "exhausted") throw exhausted();
+      if (reason === "damaged") throw damaged(toVisibleJSON(message));
+      if (reason === "ending") throw ending("The command was not started");
+      if (reason === "no_terminal") throw texts.noTerminal(message);
+      throw unwritable(message);
     }
     const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost, cwd } = outcome;
     if (timedOut) this.stop ??= "timed_out";

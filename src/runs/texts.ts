@@ -1,5 +1,6 @@
 /** Texts about runs: how a run ended, and why it does not accept input. */
 import { type Failure, ToolError } from "../shared/errors.ts";
+import { toVisibleJSON } from "../shared/shown.ts";
 import { clause } from "../shared/text.ts";
 import type { CodeOutcome } from "../container/kernels/kernel-protocol.ts";
 
@@ -59,7 +60,7 @@ export const KEEPER_KILLED =
 export const noTerminal = (why: string) =>
   new ToolError(
     "not_configured",
-    `This sandbox cannot run a command in a terminal: ${clause(why)}.`,
+    `This sandbox cannot run a command in a terminal: ${toVisibleJSON(clause(why))}.`,
     "Run it without interactive and give its input in stdin, or install util-linux (on Debian and Ubuntu bsdutils).",
   );
 

@@ -3,7 +3,7 @@
  * Errors pass from the actor to the Worker as data (`Failure`), because thrown errors lose their properties.
  */
 
-import { makeVisible } from "./shown.ts";
+import { makeVisible, toVisibleJSON } from "./shown.ts";
 import { clause } from "./text.ts";
 import { waitAtMost } from "./timers.ts";
 
@@ -225,7 +225,7 @@ export function unwritable(detail: string): ToolError {
   const reason = detail.trim().split("\n").at(-1);
   return new ToolError(
     "file_system",
-    `The command could not be started: its files under /var/lib/sandbox-mcp cannot be written (${reason || "the sandbox gave no reason"}).`,
+    `The command could not be started: its files under /var/lib/sandbox-mcp cannot be written (${reason ? toVisibleJSON(reason) : "the sandbox gave no reason"}).`,
     "Restore that directory with run_code, or use destroy_sandbox.",
   );
 }

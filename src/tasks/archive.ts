@@ -3,6 +3,8 @@ import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.
 import type { Conversation } from "../container/snapshot-client.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Archive } from "../runs/task-detail.ts";
+import { shownName } from "../shared/shown.ts";
+import { shortened } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
 export interface TaskArchive {
@@ -24,6 +26,8 @@ export interface Archives {
 const ID = /^[\w-]{1,200}$/;
 
 const MAX_NAMED = 3;
+/** How many characters of a path are shown: a path may have thousands. */
+const NAME_CHARS = 100;
 
 /** sandboxd may end during an attempt. The next attempt restarts it. */
 const ATTEMPTS = 3;
@@ -59,7 +63,8 @@ export async function archive(
 
 export function leftOutText({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
-  const firstPaths = (paths: string[]) => paths.slice(0, MAX_NAMED);
+  const firstPaths = (paths: string[]) =>
+    paths.slice(0, MAX_NAMED).map((path) => shownName(shortened(path, NAME_CHARS)));
   if (left)
     words.push(
       texts.archiveLeavesOut(left.bytes, left.count, firstPaths(left.largest.map(({ path }) => path))),

@@ -84,7 +84,7 @@ function startFailureNote(facts: TaskFacts) {
     case "no_directory":
       return texts.directoryFailed(directory, lastLine(stderr));
     case "no_component":
-      return `${clause(cutText(stderr.trim().split("\n").at(-1) ?? "", MISSING_CHARACTERS))}. ${texts.describeOffered(offered)}`;
+      return `${quoted(clause(cutText(stderr.trim().split("\n").at(-1) ?? "", MISSING_CHARACTERS)))}. ${texts.describeOffered(offered)}`;
     default:
       return undefined;
   }
@@ -100,7 +100,7 @@ function noResultNote({ agent, command, report, stderr, spending }: TaskFacts): 
 }
 
 function describeUpstream({ status, message }: UpstreamError): string {
-  return texts.describeError(status, clause(message));
+  return texts.describeError(status, quoted(clause(message)));
 }
 
 export function upstreamAdvice(error: UpstreamError): string {
@@ -113,7 +113,7 @@ function lastLine(text: string): string {
   return quoted(cutText(clause(errorLine ?? lines.at(-1) ?? ""), 300));
 }
 
-/** A text of the sandbox, or of a git host, in quotation marks. Otherwise it could look like further sentences of the server. */
+/** A text of the sandbox, of a git host or of the model's API, in quotation marks. Otherwise it could look like further sentences of the server. */
 function quoted(text: string): string {
   return text === "" ? texts.NO_REASON : toVisibleJSON(text);
 }

@@ -182,7 +182,8 @@ export class TaskOutput implements RunSink<CommandState> {
     this.offset += this.#partialBytes;
     this.#dropPending();
     this.#isSkipping = false;
-    const step = stepOf(line);
+    // The agent's own output follows the last step.
+    const step = this.step === "agent" ? undefined : stepOf(line);
     if (step === undefined) this.#pendingLines.push(...readLine(this.#events, line));
     else {
       this.step = step;

@@ -1,6 +1,7 @@
 /** The texts of tasks: errors before a task, progress, how the task ended, and notes on its results. */
 import { nextDay } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
+import { shownName, toVisibleJSON } from "../shared/shown.ts";
 
 const invalid = (message: string, hint: string, isRetryable = false) =>
   new ToolError("invalid_argument", message, hint, isRetryable);
@@ -128,9 +129,9 @@ const NAMED_ARTIFACTS = 20;
 export const noArtifact = (run: string, path: string, paths: readonly string[], isRunning: boolean) =>
   new ToolError(
     "not_found",
-    `${run} has no artifact ${path}.`,
+    `${run} has no artifact ${shownName(path)}.`,
     paths.length > 0
-      ? `It has: ${paths.slice(0, NAMED_ARTIFACTS).join(", ")}.`
+      ? `It has: ${paths.slice(0, NAMED_ARTIFACTS).map(shownName).join(", ")}.`
       : isRunning
         ? "A task has artifacts once it has ended: wait for it with get_result."
         : "Only tasks that changed files have artifacts.",
@@ -170,7 +171,7 @@ export const requestFailed = (reason = "no reason given") =>
   `The request to the model failed (${reason}): trying again`;
 export const modelStopped = (reason = "unknown") => `the model stopped for the reason ${reason}`;
 export const modelFailedText = (status: number, message: string) =>
-  `The model's API responded with status ${status}: ${message}`;
+  `The model's API responded with status ${status}: ${toVisibleJSON(message)}`;
 
 // How a task ended
 
@@ -251,11 +252,12 @@ export const programLate = (timeoutMs: number) =>
 export const PROGRAM_TEXTS = {
   unusable: (reason: string) => `The model's response cannot be used: ${reason}. Ask again, or ask for less.`,
   tooLong: (characters: number) => `it is longer than the limit for a program, ${characters} characters`,
+  notAnObject: "it is not a JSON object",
   endedEarly: "The model's response ended early. Ask again.",
   declined: "The model declined to answer.",
   overLimit: "The program is longer than the model's token limit. Ask for less, or use execute_task.",
   none: "The model wrote no program. Ask for a result that a program can print, or use execute_task.",
-  modelText: (text: string) => (text === "" ? "" : ` The model wrote: ${text}`),
+  modelText: (text: string) => (text === "" ? "" : ` The model wrote: ${toVisibleJSON(text)}`),
   noText: " The model wrote nothing else.",
   invalid: (tool: string, reason: string) =>
     `The model called ${tool} with no program: ${reason}. Ask again.`,

@@ -71,7 +71,7 @@ describe("ask", () => {
 
   it("prints why the model wrote no program", async () => {
     const stderr =
-      "The model wrote no program. Ask for a result that a program can print, or use execute_task. The model wrote: I would rather not.\n";
+      'The model wrote no program. Ask for a result that a program can print, or use execute_task. The model wrote: "I would rather not."\n';
     expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
   });
 

@@ -324,8 +324,8 @@ describe("continue_from", () => {
 
 describe.concurrent("when a task does not succeed", () => {
   it.each([
-    ["unauthorized", /refused the server's credential \(status 401, invalid x-api-key\).*ANTHROPIC_API_KEY/],
-    ["redirected", /status 307, over there/],
+    ["unauthorized", /refused the server's credential \(status 401, "invalid x-api-key"\).*ANTHROPIC_API_KEY/],
+    ["redirected", /status 307, "over there"/],
     ["expensive", /used up its budget for the model \(\d+ tokens in \d requests\).*MAX_TASK_TOKENS/],
     ["crash", /was killed by signal 9 before it was done/],
   ])("its note says why and what to do: %s", async (scenario, words) => {

@@ -83,7 +83,7 @@ describe("when the model's API is down", () => {
       timeout_seconds: 20,
     });
     expect(fields.state).toMatch(/^(failed|timed_out)$/);
-    expect(fields.note).toMatch(/status 502, The API cannot be reached from the server/);
+    expect(fields.note).toMatch(/status 502, "The API cannot be reached from the server"/);
     expect(await client.sh(sandbox, "echo on")).toBe("on\n");
   });
 });

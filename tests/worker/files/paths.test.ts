@@ -15,7 +15,7 @@ async function refusal(response: Response): Promise<string> {
   expect(response.status).toBeGreaterThanOrEqual(400);
   expect(response.status).toBeLessThan(500);
   const { error } = await response.json<{ error: string }>();
-  expect(error).toMatch(/^[A-Z/].* .*\.$/s);
+  expect(error).toMatch(/^["A-Z/].* .*\.$/s);
   return error;
 }
 

@@ -1,6 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
 import { createParser } from "eventsource-parser";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { dayOf } from "../../../src/shared/days.ts";
 import { ProgramReader } from "../../../src/tasks/program.ts";
 import { accountOf, evict, objectsOf, owner, principal, sh, sleep, until } from "../support.ts";
@@ -387,14 +387,14 @@ describe("a question", () => {
   });
 
   it.concurrent.each([
-    ["decline", /^The model wrote no program. Ask for .* The model wrote: I would rather not.$/],
+    ["decline", /^The model wrote no program. Ask for .* The model wrote: "I would rather not."$/],
     ["refused", /^The model declined to answer.$/],
     ["endless", /^The program is longer than the model/],
     ["blank", /its code is empty/],
     ["no-code", /it has no code/],
-    ["fail", /status 400, no such model/],
-    ["denied", /refused the server's credential \(status 401, invalid x-api-key\)/],
-    ["overloaded", /overloaded or failing \(status 529, Overloaded\)/],
+    ["fail", /status 400, "no such model"/],
+    ["denied", /refused the server's credential \(status 401, "invalid x-api-key"\)/],
+    ["overloaded", /overloaded or failing \(status 529, "Overloaded"\)/],
     ["cut", /ended early/],
   ])("has a result that says why no program ran: %s", async (name, error) => {
     expect(await ask(`[[${name}]] x`)).toMatchObject([
@@ -474,6 +474,26 @@ describe("the stream of a model's response", () => {
     const garbage = new ProgramReader(["python"]);
     garbage.add(streamOf(['{"language": "python", "code": "print(1', "\n"]));
     expect(garbage.program).toMatchObject({ problem: expect.stringContaining("it is not a JSON object") });
+  });
+
+  it.each([
+    ["spaces before the program", " "],
+    ["a line break in its code, which JSON does not allow", '{"code": "\n'],
+  ])("takes no more time for each further event: %s", (_what, start) => {
+    const exec = vi.spyOn(RegExp.prototype, "exec");
+    const reader = new ProgramReader(["python"]);
+    for (let count = 0; count < 100; count++)
+      reader.add(streamOf([count === 0 ? start : " ".repeat(1000)]).subarray(0, -120));
+    const searched = exec.mock.calls.reduce((sum, [text]) => sum + text.length, 0);
+    exec.mockRestore();
+    expect(searched).toBeLessThan(500_000);
+  });
+
+  it("is limited in its values", () => {
+    const reader = new ProgramReader(["python"]);
+    const more = Array.from({ length: 30_000 }, () => ({}));
+    const event = JSON.stringify({ type: "message_stop", more });
+    expect(reader.add(new TextEncoder().encode(`data: ${event}\n\n`))).toBe(true);
   });
 });
 

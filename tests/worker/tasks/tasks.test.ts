@@ -234,7 +234,7 @@ describe("definitions that a task names", () => {
     const { structured: unknown } = await caller.call("execute_task", task);
     expect(unknown).toMatchObject({
       state: "failed",
-      note: "There is no agents/none here; there is agents/reviewer, commands/fix. The operator offers agents/nameless, agents/reviewer, commands/fix, commands/large.",
+      note: '"There is no agents/none here; there is agents/reviewer, commands/fix". The operator offers agents/nameless, agents/reviewer, commands/fix, commands/large.',
     });
     await sh(sandbox, "rm -rf /workspace/own");
     const known = { ...task, agents: ["reviewer"], commands: ["fix"] };

@@ -130,7 +130,7 @@ describe("a command that cannot be started", () => {
     const result = await owner.call("run_command", { sandbox: broken, command: "true" });
     expect(result).toMatchObject({ isError: true });
     expect(result.text).toMatch(
-      /\/var\/lib\/sandbox-mcp cannot be written \(.*Not a directory\).*destroy_sandbox/,
+      /\/var\/lib\/sandbox-mcp cannot be written \(.*Not a directory"\).*destroy_sandbox/,
     );
     expect(result.text).not.toContain("full");
     await owner.call("destroy_sandbox", { sandbox: broken });

@@ -57,18 +57,27 @@ interface ArtifactStore {
   objects: RunObjects;
 }
 
+interface CollectingRun {
+  id: string;
+  directory: string;
+  /** Gets each artifact when it is stored, so that it counts even if the collection fails later. */
+  artifacts: Artifact[];
+  /** Whether the run's record is complete, so that no artifact can be added. */
+  isOver(): boolean;
+}
+
 export async function collect(
   store: ArtifactStore,
   task: string,
-  runID: string,
-  directory: string,
-): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: UnkeptFiles }> {
+  run: CollectingRun,
+): Promise<{ changes?: Changes; notKept?: UnkeptFiles }> {
   const { files: sandboxFiles } = store;
+  const { directory } = run;
   const scanned = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
-  if (scanned === undefined) return { changes: undefined, artifacts: [] };
+  if (scanned === undefined) return { changes: undefined };
   const listed = filesThatFit(scanned.files);
   const files = listed.map(({ path, change, size }): ChangedFile => ({ path, change, size }));
-  const writer = new ArtifactWriter(store, runID);
+  const writer = new ArtifactWriter(store, run);
   const directoryOfTask = taskDirectory(task);
   const diffPath = `${directoryOfTask}/${CHANGES_DIFF}`;
   const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
@@ -87,7 +96,7 @@ export async function collect(
   const named = [...special, ...surplus];
   const count = named.length + Math.max(0, changes.count - files.length);
   const notKept = count > 0 ? { count, named: named.slice(0, MAX_NAMED) } : undefined;
-  return { changes, artifacts: writer.kept, notKept };
+  return { changes, notKept };
 }
 
 function filesThatFit<File extends object>(files: readonly File[]): File[] {
@@ -99,21 +108,22 @@ function filesThatFit<File extends object>(files: readonly File[]): File[] {
 }
 
 class ArtifactWriter {
-  readonly kept: Artifact[] = [];
   readonly #store: ArtifactStore;
-  readonly #runID: string;
+  readonly #run: CollectingRun;
   #bytes = 0;
 
-  constructor(store: ArtifactStore, runID: string) {
+  constructor(store: ArtifactStore, run: CollectingRun) {
     this.#store = store;
-    this.#runID = runID;
+    this.#run = run;
   }
 
   /** Returns the reason if the file cannot be stored. */
   async keep(name: string, path: string, size: number): Promise<string | undefined> {
+    const { artifacts, id } = this.#run;
+    if (this.#run.isOver()) return NOT_KEPT.tooLate;
     if (size > MAX_ARTIFACT_BYTES) return NOT_KEPT.tooLarge(size, MAX_ARTIFACT_BYTES);
     if (this.#bytes + size > MAX_TOTAL_BYTES) return NOT_KEPT.noRoom(size, MAX_TOTAL_BYTES);
-    if (this.kept.length >= MAX_ARTIFACTS) return TOO_MANY;
+    if (artifacts.length >= MAX_ARTIFACTS) return TOO_MANY;
     const parts: Uint8Array[] = [];
     let read = 0;
     do {
@@ -126,9 +136,14 @@ class ArtifactWriter {
     } while (read < size);
     const content = joinBytes(parts);
     const { bucket, prefix } = this.#store.objects;
-    const key = artifactKey(prefix(this.#runID), this.kept.length);
+    if (this.#run.isOver()) return NOT_KEPT.tooLate;
+    const key = artifactKey(prefix(id), artifacts.length);
     await bucket.put(key, content);
-    this.kept.push({ path: name, size: content.length });
+    if (this.#run.isOver()) {
+      await bucket.delete([key]);
+      return NOT_KEPT.tooLate;
+    }
+    artifacts.push({ path: name, size: content.length });
     this.#bytes += content.length;
     return undefined;
   }

@@ -198,7 +198,11 @@ export class RunningTask {
     let note = verdictNote;
     try {
       this.addLine("Collecting the changes");
-      const collected = await collect(this.#host, this.id, record.id, spec.directory);
+      const isOver = () => this.#run.isEnded;
+      const { directory } = spec;
+      const { artifacts } = detail;
+      const collected = await collect(this.#host, this.id, { id: record.id, directory, artifacts, isOver });
+      if (isOver()) return "";
       Object.assign(detail, collected);
       if (collected.changes === undefined) note = appendNote(note, texts.CHANGES_UNKNOWN);
       const { archives, archiveMaxBytes: maxBytes, keepMs } = this.#host;

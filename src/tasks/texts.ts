@@ -120,6 +120,7 @@ export const NOT_KEPT = {
   link: "a symbolic link",
   unnamed: "its name is not UTF-8, so git's escaped form is shown",
   unreadable: "it cannot be read",
+  tooLate: "the run has ended",
   tooMany: (most: number) => `there are ${most} artifacts already`,
   tooLarge: (bytes: number, most: number) => `${bytes} bytes; an artifact may have at most ${most}`,
   noRoom: (bytes: number, most: number) => `${bytes} bytes; all artifacts together may have at most ${most}`,

@@ -49,8 +49,8 @@ export async function archive(
       const { count, bytes, largest, crowded, conversation: isWithoutConversation } = left;
       return {
         isSnapshot: true,
-        left: count > 0 ? { count, bytes, largest } : undefined,
-        crowded: crowded?.names,
+        left: count > 0 ? { count, bytes, largest: largest.slice(0, MAX_NAMED) } : undefined,
+        crowded: crowded?.names.slice(0, MAX_NAMED),
         isWithoutConversation,
       };
     } catch (error) {

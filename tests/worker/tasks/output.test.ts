@@ -1,6 +1,6 @@
 /** The conversion of an agent's stream to lines, for any output in any pieces. */
 import { describe, expect, it } from "vitest";
-import { leftOutText } from "../../../src/tasks/archive.ts";
+import { archive, leftOutText } from "../../../src/tasks/archive.ts";
 import { AGENTS } from "../../../src/tasks/agents.ts";
 import type { Stream } from "../../../container/sandboxd/protocol.ts";
 import type { RunSink } from "../../../src/runs/run-types.ts";
@@ -460,6 +460,15 @@ describe("the outcome of a task", () => {
     const note = leftOutText({ isSnapshot: true, left, crowded: [path] });
     expect(note.split('"a. The task succeeded.\\nnext: call')).toHaveLength(3);
     expect(note.length).toBeLessThan(1000);
+  });
+
+  it("stores few of the names that the archive leaves out, because a record has a limited size", async () => {
+    const names = Array.from({ length: 20 }, () => "\u0001".repeat(4096));
+    const largest = names.map((path) => ({ path, size: 1 }));
+    const keepArchive = async () => ({ count: 20, bytes: 20, largest, crowded: { count: 20, names } });
+    const archives = { keepArchive, restoreConversation: async () => undefined };
+    const stored = await archive(archives, { run: "s.1t", expiresAt: 0, maxBytes: 1 }, "/.agent", undefined);
+    expect(JSON.stringify(stored).length).toBeLessThan(200_000);
   });
 
   it("is cut between two characters", () => {

@@ -11,6 +11,13 @@ export type Pack = {
   live: number;
 };
 
+/**
+ * How many files of each kind a saved state names, and how many characters of each path, because a path may have thousands. The
+ * names of all states are in the account's database, and count in no quota.
+ */
+export const NAMED = 5;
+export const NAME_CHARS = 100;
+
 export interface LeftOut {
   /** The number of files beyond the limit. `bytes` is their total size, and `names` has the largest of them. */
   count: number;

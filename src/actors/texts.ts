@@ -7,7 +7,7 @@ import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
 import { shortened } from "../shared/text.ts";
-import type { LeftOut, Snapshot } from "./saved-states.ts";
+import { type LeftOut, NAMED, NAME_CHARS, type Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
 
 // Calls that do not reach a sandbox
@@ -354,10 +354,6 @@ function droppedText({ count, names }: NamedFiles): string {
   const more = count > NAMED ? ` and ${count - NAMED} more` : "";
   return `Not restored, because the image has changed: ${firstNames(names)}${more}. Install them again.`;
 }
-
-/** How many files of each kind a notice names, and how many characters of a path: a path may have thousands. */
-const NAMED = 5;
-const NAME_CHARS = 100;
 
 const firstNames = (paths: readonly string[]) =>
   paths

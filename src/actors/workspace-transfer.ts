@@ -5,12 +5,15 @@
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshots, ContinuingTask } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
+import { shortened } from "../shared/text.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Account } from "./account.ts";
 import {
   type Archive,
   type LeftOut,
+  NAMED,
+  NAME_CHARS,
   type Pack,
   type Snapshot,
   manifestPrefix,
@@ -25,9 +28,6 @@ const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
  * Without this limit, a program in sandboxd's place could send the whole free quota of the principal in each of several saves.
  */
 const GROWTH = 2;
-
-/** How many of the files beyond the limit a stored state names. */
-const MAX_NAMED = 5;
 
 /** How long a save that was larger than the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
@@ -191,11 +191,19 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return {
     count,
     bytes,
-    names: largest.map(({ path }) => path).slice(0, MAX_NAMED),
-    unreadable,
-    special,
-    crowded,
+    names: firstNames(largest.map(({ path }) => path)),
+    unreadable: namedFiles(unreadable),
+    special: namedFiles(special),
+    crowded: namedFiles(crowded),
   };
+}
+
+function namedFiles(files: NamedFiles | undefined): NamedFiles | undefined {
+  return files && { count: files.count, names: firstNames(files.names) };
+}
+
+function firstNames(paths: readonly string[]): string[] {
+  return paths.slice(0, NAMED).map((path) => shortened(path, NAME_CHARS));
 }
 
 /** Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2. */

@@ -90,6 +90,7 @@ describe("a workspace", () => {
       const notice = world.workspace.takeNotice();
       expect(notice).toContain('("a/\\u0001a/');
       expect(notice?.length).toBeLessThan(8000);
+      expect(JSON.stringify(world.registry.current("a")?.left).length).toBeLessThan(20_000);
     }));
 
   it("is not overwritten, and no call starts, while it cannot be restored", async () => {

@@ -185,11 +185,16 @@ export abstract class RunFollower {
 
   async #takePiece({ bytes, offset, ...rest }: Piece): Promise<void> {
     const step = this.sink.maxOutputBytes ?? bytes.length;
-    // Nobody reads the output of an ended run.
-    for (let at = 0; at < bytes.length && !this.isOver; at += step) {
-      const part = { ...rest, offset: offset + at, bytes: bytes.subarray(at, at + step) };
-      await this.sink.take(part.bytes.length, () => this.#passOutput(part));
-    }
+    let at = 0;
+    do {
+      // Nobody reads the output of an ended run.
+      if (this.isOver) return;
+      // A copy, because a view would keep the whole message in memory.
+      const part = step < bytes.length ? bytes.slice(at, at + step) : bytes;
+      const from = offset + at;
+      await this.sink.take(part.length, () => this.#passOutput({ ...rest, offset: from, bytes: part }));
+      at += step;
+    } while (at < bytes.length);
   }
 
   #passOutput({ stream, offset, bytes }: Piece): void {

@@ -118,7 +118,11 @@ export const NOT_UTF8 =
 const directoryError = (path: string) =>
   new ToolError("is_directory", `${shownName(path)} is a directory.`, "list_files shows its files.");
 const specialFileError = (path: string) =>
-  new ToolError("invalid_argument", `${shownName(path)} is a device, socket or pipe, not a file.`, "Use run_command.");
+  new ToolError(
+    "invalid_argument",
+    `${shownName(path)} is a device, socket or pipe, not a file.`,
+    "Use run_command.",
+  );
 
 function outsideError(path: string, leadsTo: string): ToolError {
   const name = shownName(path);
@@ -172,7 +176,11 @@ export function refusal(doing: string, path: string, failure: FileFailure): Tool
     case "directory":
       return directoryError(path);
     case "not_directory":
-      return new ToolError("not_directory", `${shownName(path)} is a file, not a directory.`, "Use read_file.");
+      return new ToolError(
+        "not_directory",
+        `${shownName(path)} is a file, not a directory.`,
+        "Use read_file.",
+      );
     case "special":
       return specialFileError(path);
     case "outside":

@@ -324,7 +324,10 @@ describe("continue_from", () => {
 
 describe.concurrent("when a task does not succeed", () => {
   it.each([
-    ["unauthorized", /refused the server's credential \(status 401, "invalid x-api-key"\).*ANTHROPIC_API_KEY/],
+    [
+      "unauthorized",
+      /refused the server's credential \(status 401, "invalid x-api-key"\).*ANTHROPIC_API_KEY/,
+    ],
     ["redirected", /status 307, "over there"/],
     ["expensive", /used up its budget for the model \(\d+ tokens in \d requests\).*MAX_TASK_TOKENS/],
     ["crash", /was killed by signal 9 before it was done/],

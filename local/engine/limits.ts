@@ -28,8 +28,13 @@ export const limitsSchema = z.strictObject({
   tcpOrphansOfMachine: z.number(),
   /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks or sockets explain the growth. */
   kernelGrowthOfMachine: z.number(),
-  /** When the kernel's threads for pseudo terminals use this many processors, a sandbox with many terminals is ended. */
-  terminalProcessorsOfMachine: z.number(),
+  /** When this many watches of epoll have been added on the machine, a sandbox is ended if its kernel memory explains them. */
+  epollWatchesOfMachine: z.number(),
+  /**
+   * When the kernel's threads for pseudo terminals and Unix sockets use this many processors, a sandbox with many of these is
+   * ended.
+   */
+  kernelThreadProcessorsOfMachine: z.number(),
 });
 
 export type Limits = z.infer<typeof limitsSchema>;
@@ -78,7 +83,9 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     tcpBytesOfMachine: (readSetting("net/ipv4/tcp_mem") / 2) * 4096,
     tcpOrphansOfMachine: readSetting("net/ipv4/tcp_max_orphans") / 2,
     kernelGrowthOfMachine: totalmem() / 16,
-    terminalProcessorsOfMachine: availableParallelism() / 4,
+    // An event of a file with this many watches takes about 90 ms.
+    epollWatchesOfMachine: 200_000,
+    kernelThreadProcessorsOfMachine: availableParallelism() / 4,
     ...given,
   };
 }

@@ -9,12 +9,16 @@
  *   which its group was charged 130 KB.
  * - Pseudo terminals: when programs write to a terminal, a thread of the kernel works, outside all control groups. 540 terminals
  *   took 2.8 of four processors, and commands of other sandboxes took 5 s.
+ * - Unix sockets in transit (SCM_RIGHTS): whenever a socket is closed, a thread of the kernel looks for cycles among all of them.
+ *   288,000 of them kept this thread busy, and no program could close a Unix socket.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
+ * - Watches of epoll: an event of a file visits all watches of this file, with interrupts disabled. With 1.5 million watches of one
+ *   file, an event took 0.6 s, and commands of other sandboxes took 5 s.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
-import { readdir } from "node:fs/promises";
+import { readdir, statfs } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { join } from "node:path";
 import { waitAtMost } from "../../src/shared/timers.ts";
@@ -24,7 +28,7 @@ import { loadText, readText } from "./host-files.ts";
 import { countOf, kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
-import { beginningOf, boundQueuedMemory, countSockets } from "./socket-usage.ts";
+import { beginningOf, boundQueuedMemory, countLocalSockets, countSockets } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const CHECK_INTERVAL_MS = 250;
@@ -97,13 +101,21 @@ const LOCK_LIST_INTERVAL_MS = 2000;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 const MIN_TERMINALS = 8;
+/** A principal with fewer Unix sockets keeps its sandboxes. Measured: with 5,760 in transit, the thread used a third of a processor. */
+const MIN_LOCAL_SOCKETS = 5000;
 /** How long the processor time of the kernel's threads is measured, in milliseconds. */
-const TERMINALS_MS = 400;
+const THREADS_MS = 400;
+
+/** The kernel's memory for a watch of epoll: `eventpoll_epi` and `eventpoll_pwq` in /proc/slabinfo. */
+const WATCH_BYTES = 192;
+/** The memory of a principal's sandboxes must explain at least this part of the new watches before one of them is ended. */
+const WATCHES_SHARE = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
 export function guardMachine(groups: string[], limits: Limits, registry: SandboxRegistry): () => void {
-  // The lowest measured memory of the kernel, or its memory at the last growth that no sandbox explains.
-  let baseline: number | undefined;
+  const memoryGrowth = new Growth(kernelMemory);
+  const watchGrowth = new Growth(epollWatches);
+  const listRunning = () => registry.list().filter(({ isEnding }) => !isEnding);
   const queuedMemoryOf = async (sandbox: EngineSandbox) => {
     const counted = await countOf(sandbox.groups, kernelMemoryOf);
     return await boundQueuedMemory(sandbox, counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined);
@@ -137,12 +149,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
       causes: [{ usedBy: countSockets, least: (used) => used * BLAMED_SHARE, why: STOPPED_BECAUSE.orphans }],
     },
     {
-      used: async () => {
-        const used = kernelMemory();
-        if (used === undefined) return undefined;
-        baseline = Math.min(baseline ?? used, used);
-        return used - baseline;
-      },
+      used: async () => memoryGrowth.measure(),
       limit: limits.kernelGrowthOfMachine,
       causes: [
         { usedBy: lockShares(), least: () => MOST_LOCKS, why: STOPPED_BECAUSE.locks },
@@ -150,12 +157,30 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
       ],
       // Other programs took this memory. With the old baseline, the guard would end the next sandbox with some locks or full
       // sockets.
-      onUnexplained: () => (baseline = kernelMemory()),
+      onUnexplained: () => memoryGrowth.restart(),
     },
     {
-      used: kernelThreadUse(),
-      limit: limits.terminalProcessorsOfMachine,
+      used: async () => watchGrowth.measure(),
+      limit: limits.epollWatchesOfMachine,
       causes: [
+        {
+          usedBy: kernelMemoryWithoutFiles,
+          least: (used) => IDLE_BYTES + used * WATCH_BYTES * WATCHES_SHARE,
+          why: STOPPED_BECAUSE.watches,
+        },
+      ],
+      onUnexplained: () => watchGrowth.restart(),
+    },
+    {
+      used: kernelThreadUse(listRunning),
+      limit: limits.kernelThreadProcessorsOfMachine,
+      causes: [
+        {
+          usedBy: countLocalSockets,
+          least: () => MIN_LOCAL_SOCKETS,
+          why: STOPPED_BECAUSE.localSockets,
+          endsOthers: true,
+        },
         {
           usedBy: countTerminals,
           least: () => MIN_TERMINALS,
@@ -176,7 +201,6 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
       ],
     },
   ];
-  const listRunning = () => registry.list().filter(({ isEnding }) => !isEnding);
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
     ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
@@ -186,7 +210,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
   const timers = checks.map((check) => {
     let isChecking = false;
     const timer = setInterval(() => {
-      if (registry.list().length === 0) baseline = undefined;
+      if (registry.list().length === 0) for (const growth of [memoryGrowth, watchGrowth]) growth.restart();
       if (isChecking || listRunning().length === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
@@ -194,6 +218,28 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
     return timer.unref();
   });
   return () => timers.forEach((timer) => clearInterval(timer));
+}
+
+/** Measures how much an amount has grown since it was lowest, or since the last growth that no sandbox explains. */
+class Growth {
+  readonly #read: () => number | undefined;
+  #baseline: number | undefined;
+
+  /** @param read returns undefined if the amount cannot be measured now */
+  constructor(read: () => number | undefined) {
+    this.#read = read;
+  }
+
+  measure(): number | undefined {
+    const amount = this.#read();
+    if (amount === undefined) return undefined;
+    this.#baseline = Math.min(this.#baseline ?? amount, amount);
+    return amount - this.#baseline;
+  }
+
+  restart(): void {
+    this.#baseline = undefined;
+  }
 }
 
 async function endLargestUser(
@@ -266,19 +312,49 @@ async function lockHolders(): Promise<number[]> {
 }
 
 /**
- * Returns a function that measures how many processors the kernel's threads for pseudo terminals use. It returns undefined until
- * they were measured for a while. They also do other work, so the use counts as 0 while there are few terminals.
+ * The number of epoll's watches on the machine. Some kernels count other small objects with them.
+ * @returns undefined if only root may know it
  */
-function kernelThreadUse(): () => Promise<number | undefined> {
+function epollWatches(): number | undefined {
+  const text = readText("/sys/kernel/slab/eventpoll_epi/total_objects");
+  return text === "" ? undefined : Number.parseInt(text, 10);
+}
+
+/** The kernel's memory for a file on a sandbox's disk. */
+const fileBytes = ["shmem_inode_cache", "dentry"].reduce(
+  (sum, cache) => sum + Number(readText(`/sys/kernel/slab/${cache}/slab_size`)),
+  0,
+);
+
+/** A sandbox's kernel memory without its files, so that a sandbox with many files does not seem to have many watches. */
+async function kernelMemoryWithoutFiles({ pid, groups }: EngineSandbox): Promise<number> {
+  const [bytes, disk] = await Promise.all([
+    countOf(groups, kernelMemoryOf),
+    statfs(`/proc/${pid}/root`).catch(() => ({ files: 0, ffree: 0 })),
+  ]);
+  return bytes - (disk.files - disk.ffree) * fileBytes;
+}
+
+/**
+ * Returns a function that measures how many processors the kernel's threads for pseudo terminals and Unix sockets use. It returns
+ * undefined until they were measured for a while. They also do other work, so the use counts as 0 while there are few terminals
+ * and sockets.
+ */
+function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number | undefined> {
   let begin: { at: number; ticks: Map<string, number> } | undefined;
+  const hasWork = async () => {
+    if ((await numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/)) >= MIN_TERMINALS) return true;
+    const counts = await Promise.all(sandboxes().map(countLocalSockets));
+    return counts.reduce((sum, count) => sum + count, 0) >= MIN_LOCAL_SOCKETS;
+  };
   return async () => {
-    if ((await numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/)) < MIN_TERMINALS) {
+    if (!(await hasWork())) {
       begin = undefined;
       return 0;
     }
     begin ??= { at: performance.now(), ticks: kernelThreadTicks() };
     const elapsedMs = performance.now() - begin.at;
-    if (elapsedMs < TERMINALS_MS) return undefined;
+    if (elapsedMs < THREADS_MS) return undefined;
     const before = begin.ticks;
     // The next measurement begins after this check. Otherwise the use of a sandbox that this check ends would count against
     // another sandbox.
@@ -288,15 +364,15 @@ function kernelThreadUse(): () => Promise<number | undefined> {
   };
 }
 
-/** The processor time of each thread that works for pseudo terminals, in ticks. In a container, they are not visible. */
+/** The processor time of each thread that works for pseudo terminals and Unix sockets, in ticks. In a container, they are not visible. */
 function kernelThreadTicks(): Map<string, number> {
   if (readText("/proc/2/comm") !== "kthreadd\n") return new Map();
   const threads = readText("/proc/2/task/2/children").trim().split(" ");
-  const forTerminals = threads.filter((thread) =>
+  const workers = threads.filter((thread) =>
     readText(`/proc/${thread}/comm`).endsWith("events_unbound\n"),
   );
   return new Map(
-    forTerminals.map((thread) => {
+    workers.map((thread) => {
       const [user = 0, system = 0] = procStat(Number(thread))?.slice(11, 13).map(Number) ?? [];
       return [thread, user + system];
     }),

@@ -39,6 +39,10 @@ export async function countSockets(sandbox: Sockets): Promise<number> {
   return all - local;
 }
 
+export async function countLocalSockets(sandbox: Sockets): Promise<number> {
+  return (await readCounts(sandbox)).local;
+}
+
 /**
  * An upper bound of the memory for unsent and unread data in a sandbox's sockets that counts in no control group.
  * @param kernelBytes the kernel's memory that the control group counts, if it is known

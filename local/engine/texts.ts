@@ -142,6 +142,8 @@ export const STOPPED_BECAUSE = {
   locks: "had most of the machine's file locks, which fill the kernel's memory",
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   terminals: "used most of the kernel's threads for pseudo terminals",
+  localSockets: "kept a thread of the kernel busy with many Unix sockets",
+  watches: "watched files with epoll so often that each event delayed the machine",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   connections: "opened many connections to the port of the server's own programs (8671)",
   references: (most: number) => `made the Worker keep more than ${most} references`,

@@ -44,7 +44,7 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
 it.runIf(existsSync("/proc/2/task/2/children"))(
   "the kernel's threads: the engine ends a sandbox that makes most of them work by pseudo terminals",
   async () => {
-    const engine = endLater(await startTestEngine({ limits: { terminalProcessorsOfMachine: 0.1 } }));
+    const engine = endLater(await startTestEngine({ limits: { kernelThreadProcessorsOfMachine: 0.1 } }));
     const terminals = [
       "import os",
       "for one in range(9):",
@@ -58,6 +58,53 @@ it.runIf(existsSync("/proc/2/task/2/children"))(
     void busy.python(terminals).catch(() => undefined);
     expect((await busy.waitForEnd()).reason).toContain("pseudo terminals");
     expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+  },
+);
+
+it.runIf(existsSync("/proc/2/task/2/children"))(
+  "the kernel's threads: the engine ends a sandbox that makes them look for cycles among thousands of Unix sockets",
+  async () => {
+    const engine = endLater(await startTestEngine({ limits: { kernelThreadProcessorsOfMachine: 0.1 } }));
+    const cycles = [
+      "import array, os, socket, time",
+      "def send(end, passed):",
+      "  rights = array.array('i', [passed.fileno()])",
+      "  end.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
+      // The kernel limits the sockets in transit of each user.
+      "for user in range(1000, 1012):",
+      "  if os.fork() == 0:",
+      "    os.setgid(user); os.setuid(user); kept = []",
+      "    for _ in range(450):",
+      "      a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+      "      send(a, b); send(b, a); a.close(); kept.append(b)",
+      "    while True:",
+      "      for end in socket.socketpair(): end.close()",
+      "time.sleep(600)",
+    ];
+    const [modest, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    void busy.python(cycles).catch(() => undefined);
+    expect((await busy.waitForEnd()).reason).toContain("Unix sockets");
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+  },
+);
+
+it.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))(
+  "watches of epoll: the engine ends the sandbox that has most of them, and not one with many files",
+  async () => {
+    const engine = endLater(await startTestEngine({ limits: { epollWatchesOfMachine: 150_000 } }));
+    const watches = [
+      "import os, select, time",
+      "file = os.eventfd(0); held = [os.dup(file) for _ in range(500)]; polls = []",
+      "for _ in range(400):",
+      "  polls.append(select.epoll())",
+      "  for descriptor in held: polls[-1].register(descriptor)",
+      "time.sleep(600)",
+    ];
+    const [full, watcher] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    await full.run("mkdir /tmp/many && cd /tmp/many && seq 60000 | xargs touch");
+    void watcher.python(watches).catch(() => undefined);
+    expect((await watcher.waitForEnd()).reason).toContain("epoll");
+    expect((await full.run("echo unharmed")).stdout).toBe("unharmed");
   },
 );
 

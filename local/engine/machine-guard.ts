@@ -25,7 +25,7 @@ import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { loadText, readText } from "./host-files.ts";
-import { countOf, kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import { countOf, dropCaches, kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 import { beginningOf, boundQueuedMemory, countLocalSockets, countSockets } from "./socket-usage.ts";
@@ -326,13 +326,21 @@ const fileBytes = ["shmem_inode_cache", "dentry"].reduce(
   0,
 );
 
-/** A sandbox's kernel memory without its files, so that a sandbox with many files does not seem to have many watches. */
+/**
+ * A sandbox's kernel memory for other things than files, so that a sandbox that made or read many files does not seem to have many
+ * watches.
+ */
 async function kernelMemoryWithoutFiles({ pid, groups }: EngineSandbox): Promise<number> {
-  const [bytes, disk] = await Promise.all([
-    countOf(groups, kernelMemoryOf),
-    statfs(`/proc/${pid}/root`).catch(() => ({ files: 0, ffree: 0 })),
-  ]);
-  return bytes - (disk.files - disk.ffree) * fileBytes;
+  const measure = async () => {
+    const [bytes, disk] = await Promise.all([
+      countOf(groups, kernelMemoryOf),
+      statfs(`/proc/${pid}/root`).catch(() => ({ files: 0, ffree: 0 })),
+    ]);
+    return bytes - (disk.files - disk.ffree) * fileBytes;
+  };
+  if ((await measure()) <= IDLE_BYTES) return 0;
+  await Promise.all(groups.map(dropCaches));
+  return await measure();
 }
 
 /**

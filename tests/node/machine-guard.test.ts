@@ -101,7 +101,7 @@ it.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))(
       "time.sleep(600)",
     ];
     const [full, watcher] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
-    await full.run("mkdir /tmp/many && cd /tmp/many && seq 40000 | xargs touch; ls -lR /usr | head -40000");
+    await full.run("mkdir /tmp/many && cd /tmp/many && seq 60000 | xargs touch; ls -lR /usr | head -90000");
     void watcher.python(watches).catch(() => undefined);
     expect((await watcher.waitForEnd()).reason).toContain("epoll");
     expect((await full.run("echo unharmed")).stdout).toBe("unharmed");

@@ -242,6 +242,19 @@ it("closing a sandbox's connection never waits, because a thread of the kernel m
   expect(await python([...prelude, ...lines])).toEqual(["0"]);
 });
 
+it("no file of a sandbox signals programs: an event could send millions of signals in one system call", async () => {
+  const lines = [
+    "end, _ = os.pipe(); FIOASYNC = 0x5452; before = fcntl.fcntl(end, fcntl.F_GETFL)",
+    "fcntl.fcntl(end, fcntl.F_SETOWN, -os.getpgrp())",
+    "print(resultOf(lambda: fcntl.fcntl(end, fcntl.F_SETFL, before | os.O_ASYNC)))",
+    // nginx does not start without this call.
+    "print(resultOf(lambda: fcntl.ioctl(end, FIOASYNC, struct.pack('i', 1))))",
+    "print(fcntl.fcntl(end, fcntl.F_GETFL) == before)",
+    "fcntl.fcntl(end, fcntl.F_SETFL, before | os.O_NONBLOCK)",
+  ];
+  expect(await python([...prelude, ...lines])).toEqual(["EINVAL", "done", "True"]);
+});
+
 it("a sandbox cannot pin its programs to processors, because others need these processors, too", async () => {
   const lines = ["before = os.sched_getaffinity(0)", "os.sched_setaffinity(0, [min(before)])"];
   expect(await python([...prelude, ...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);

@@ -376,9 +376,7 @@ function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number
 function kernelThreadTicks(): Map<string, number> {
   if (readText("/proc/2/comm") !== "kthreadd\n") return new Map();
   const threads = readText("/proc/2/task/2/children").trim().split(" ");
-  const workers = threads.filter((thread) =>
-    readText(`/proc/${thread}/comm`).endsWith("events_unbound\n"),
-  );
+  const workers = threads.filter((thread) => readText(`/proc/${thread}/comm`).endsWith("events_unbound\n"));
   return new Map(
     workers.map((thread) => {
       const [user = 0, system = 0] = procStat(Number(thread))?.slice(11, 13).map(Number) ?? [];

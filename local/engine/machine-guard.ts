@@ -18,6 +18,7 @@
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
+import { existsSync } from "node:fs";
 import { readdir, statfs } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { join } from "node:path";
@@ -165,7 +166,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
       causes: [
         {
           usedBy: kernelMemoryWithoutFiles,
-          least: (used) => IDLE_BYTES + used * WATCH_BYTES * WATCHES_SHARE,
+          least: (used) => used * WATCH_BYTES * WATCHES_SHARE,
           why: STOPPED_BECAUSE.watches,
         },
       ],
@@ -320,15 +321,16 @@ function epollWatches(): number | undefined {
   return text === "" ? undefined : Number.parseInt(text, 10);
 }
 
-/** The kernel's memory for a file on a sandbox's disk. */
-const fileBytes = ["shmem_inode_cache", "dentry"].reduce(
-  (sum, cache) => sum + Number(readText(`/sys/kernel/slab/${cache}/slab_size`)),
-  0,
-);
+/** The kernel's memory for a file on a sandbox's disk. Version 2 of control groups counts its directory entry as reclaimable. */
+function fileBytes(groups: readonly string[]): number {
+  const isVersion1 = groups.some((group) => existsSync(join(group, "memory.force_empty")));
+  const caches = isVersion1 ? ["shmem_inode_cache", "dentry"] : ["shmem_inode_cache"];
+  return caches.reduce((sum, cache) => sum + Number(readText(`/sys/kernel/slab/${cache}/slab_size`)), 0);
+}
 
 /**
- * A sandbox's kernel memory for other things than files, so that a sandbox that made or read many files does not seem to have many
- * watches.
+ * A sandbox's kernel memory beyond that of an idle sandbox, without its files. Otherwise, a sandbox that made or read many files
+ * would seem to have many watches.
  */
 async function kernelMemoryWithoutFiles({ pid, groups }: EngineSandbox): Promise<number> {
   const measure = async () => {
@@ -336,9 +338,9 @@ async function kernelMemoryWithoutFiles({ pid, groups }: EngineSandbox): Promise
       countOf(groups, kernelMemoryOf),
       statfs(`/proc/${pid}/root`).catch(() => ({ files: 0, ffree: 0 })),
     ]);
-    return bytes - (disk.files - disk.ffree) * fileBytes;
+    return Math.max(0, bytes - IDLE_BYTES - (disk.files - disk.ffree) * fileBytes(groups));
   };
-  if ((await measure()) <= IDLE_BYTES) return 0;
+  if ((await measure()) === 0) return 0;
   await Promise.all(groups.map(dropCaches));
   return await measure();
 }

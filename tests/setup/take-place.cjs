@@ -8,9 +8,10 @@ const net = require("node:net");
 function takePlace(server) {
   const key = fs.readFileSync("/run/sandbox/key", "utf8");
   const greeting = `sandboxd ${key} ${process.hrtime.bigint() / 1_000_000n}\n`;
+  let isKnown = false;
   const open = () => {
     const socket = net.connect({ port: 8671, host: "127.0.0.1", allowHalfOpen: true });
-    const retry = () => setTimeout(open, 20);
+    const retry = () => setTimeout(open, isKnown ? 1000 : 20);
     const use = () => {
       socket.off("close", retry);
       server.emit("connection", socket);
@@ -19,8 +20,9 @@ function takePlace(server) {
     socket.on("error", () => undefined).once("close", retry);
     socket.once("connect", () => socket.write(greeting));
     socket.once("readable", () => {
-      if (socket.read(1) === null) socket.destroy();
-      else if (socket.readableLength > 0) use();
+      if (socket.read(1) === null) return socket.destroy();
+      isKnown = true;
+      if (socket.readableLength > 0) use();
       else socket.once("readable", use);
     });
   };

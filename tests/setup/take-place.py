@@ -14,7 +14,7 @@ class Place:
                 if peer.recv(1) and peer.recv(1, socket.MSG_PEEK): return peer
             except OSError: pass
             peer.close()
-            time.sleep(0.02)
+            time.sleep(0.1)
 
 def send_beats():
     """Tells the first process that sandboxd responds."""

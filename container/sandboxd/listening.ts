@@ -3,7 +3,7 @@ import { attempt } from "./file-error.ts";
 import { readdirSync, readlinkSync } from "node:fs";
 import { procText } from "./proc-stat.ts";
 import { marksOf } from "./run-processes.ts";
-import { MAX_PORTS } from "./protocol.ts";
+import { MAX_PORTS, SANDBOXD_PORT } from "./protocol.ts";
 
 /** The time between two scans of a run's ports, in milliseconds. Each scan reads the tables of all sockets. */
 export const PORT_SCAN_INTERVAL_MS = 500;
@@ -84,19 +84,23 @@ function scanPorts(): void {
   );
 }
 
-/** Whether the TCP sockets are exactly the known listeners. Counting is cheap; listing all connections takes milliseconds. */
+/**
+ * Whether the TCP sockets that are not connected are exactly the known listeners. Counting is cheap; listing all connections takes
+ * milliseconds.
+ */
 function areAllKnown(): boolean {
+  const connected = Number(/^Tcp:(?: -?\d+){8} (\d+)/m.exec(procText("/proc/net/snmp"))?.[1]);
   const counts = ["/proc/net/sockstat", "/proc/net/sockstat6"].map((file) =>
     Number(/^TCP6?: inuse (\d+)/m.exec(procText(file))?.[1]),
   );
   const isOpen = ([socket, { file }]: [string, Listening]) =>
     file === undefined || targetOf(file) === `socket:[${socket}]`;
-  return counts.reduce((sum, count) => sum + count) === known.size && [...known].every(isOpen);
+  return counts.reduce((sum, count) => sum + count) - connected === known.size && [...known].every(isOpen);
 }
 
 /** Counts open connections of programs to hosts outside the sandbox. @param own processes of this server, which do not count */
 export function countExternalConnections(own: ReadonlySet<number>): number {
-  const open = socketsIn(ESTABLISHED);
+  const open = socketsIn(ESTABLISHED).filter(({ remote }) => remote !== ENGINE_END);
   const owned = owners(new Map(open.map((socket) => [socket.number, socket])));
   const isProgram = (number: string) => !own.has(owned.get(number)?.pid ?? process.pid);
   const ends = new Map(open.map(({ local, remote, number }) => [`${local} ${remote}`, number]));
@@ -118,6 +122,8 @@ function listeningSockets(): Map<string, number> {
 /** Socket states in Linux's format (include/net/tcp_states.h). */
 const ESTABLISHED = "01";
 const LISTENS = "0A";
+/** `ENGINE_ADDRESS` (engine-link.ts). */
+const ENGINE_END = `0100007F:${SANDBOXD_PORT.toString(16).toUpperCase()}`;
 /** An IPv4 address in an IPv6 socket. */
 const MAPPED = /^0{16}FFFF0000/;
 

@@ -1,0 +1,67 @@
+/** The connections of a sandbox's own servers to the engine (container/sandboxd/engine-link.ts). */
+import { createServer } from "node:net";
+import { expect, it } from "vitest";
+import { clock, greeting } from "../../container/sandboxd/engine-link.ts";
+import { ServerConnections } from "../../local/engine/server-connections.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import EVALUATE from "../setup/evaluate.cjs?raw";
+import { connectTo, listen } from "../setup/listen.ts";
+
+const KEY = "0".repeat(32);
+const engine = endLater(await startTestEngine());
+
+it("are not background work of the sandbox", async () => {
+  const sandbox = await TestSandbox.start(engine);
+  await sandbox.run("true");
+  expect(JSON.parse(await sandbox.ask("GET", "/work"))).toMatchObject({ connections: 0 });
+  await sandbox.destroy();
+});
+
+it("do not make sandboxd list all connections of the sandbox after each command", async () => {
+  const sandbox = await TestSandbox.start(engine);
+  await sandbox.run(`node - <<'END'\n${EVALUATE.replace("process.argv[2]", JSON.stringify(COUNT_LISTS))}END`);
+  const lists = async () => Number((await sandbox.run("cat /tmp/lists")).stdout);
+  const long = "sleep 1";
+  await sandbox.run(long);
+  const before = await lists();
+  expect(before).toBeGreaterThan(0);
+  for (let count = 0; count < 3; count++) await sandbox.run(long);
+  expect((await lists()) - before).toBeLessThan(3);
+  await sandbox.destroy();
+});
+
+const COUNT_LISTS = `
+const fs = process.getBuiltinModule("fs");
+const { readFileSync } = fs;
+let lists = 0;
+fs.writeFileSync("/tmp/lists", "0");
+fs.readFileSync = (path, ...rest) => {
+  if (path === "/proc/net/tcp") fs.writeFileSync("/tmp/lists", String(++lists));
+  return readFileSync(path, ...rest);
+};
+`;
+
+it("are accepted while another user's program has opened many silent ones", async () => {
+  const connections = new ServerConnections(KEY, () => undefined);
+  const listener = createServer();
+  const port = await listen(listener);
+  connections.accept(listener);
+  const silent = await Promise.all(Array.from({ length: 100 }, () => connectTo(port)));
+  for (const socket of silent) socket.on("error", () => undefined);
+  const control = await connectTo(port);
+  control.write(greeting("control", KEY, clock()));
+  const taken = await connections.take("control");
+  expect(taken.remotePort).toBe(control.localPort);
+  connections.close();
+  for (const socket of [...silent, control]) socket.destroy();
+});
+
+it("are not accepted by a sandbox that has ended", async () => {
+  const connections = new ServerConnections(KEY, () => undefined);
+  const listener = createServer();
+  await listen(listener);
+  connections.close();
+  connections.accept(listener);
+  expect(listener.listening).toBe(false);
+});

@@ -5,7 +5,7 @@ import { ACCEPTED, clock, type OwnServer, UNUSED } from "../../container/sandbox
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { START_PROBLEMS, STOPPED_BECAUSE } from "./texts.ts";
 
-/** The most connections of a sandbox that have not sent their greeting. */
+/** The most connections of a sandbox that have not sent their greeting. A further one replaces the oldest. */
 const MAX_NEW = 64;
 const GREETING_MS = 10_000;
 /**
@@ -50,6 +50,7 @@ export class ServerConnections {
 
   /** Begins to accept connections. */
   accept(listener: Server): void {
+    if (this.#isClosed) return void listener.close();
     this.#listener = createServer({ noDelay: true }, (socket) => this.#greet(socket)).listen(listener);
   }
 
@@ -86,7 +87,12 @@ export class ServerConnections {
   #greet(socket: Socket): void {
     socket.on("error", () => undefined);
     if (!this.#unneeded.tryTake(1)) this.#onFlood(STOPPED_BECAUSE.connections);
-    if (this.#isClosed || this.#new.size >= MAX_NEW) return void socket.destroy();
+    if (this.#isClosed) return void socket.destroy();
+    const [oldest] = this.#new;
+    if (oldest !== undefined && this.#new.size >= MAX_NEW) {
+      this.#new.delete(oldest);
+      oldest.destroy();
+    }
     this.#new.add(socket);
     const timer = setTimeout(() => socket.destroy(), GREETING_MS);
     const end = () => {

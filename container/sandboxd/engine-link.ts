@@ -13,8 +13,9 @@ export type OwnServer = "control" | "sandboxd";
 
 /** Where the engine accepts these connections, in the sandbox's network. */
 export const ENGINE_ADDRESS = { host: "127.0.0.1", port: SANDBOXD_PORT };
-/** The engine sends this byte when it has accepted a connection. */
+/** The engine sends the first byte when it has accepted a connection, and the second one when it needs it, before its first request. */
 export const ACCEPTED = ".";
+export const NEEDED = "!";
 /** How many unused connections a server keeps open. */
 export const UNUSED = 4;
 /** The pause before the next try, in milliseconds. After a first success, the engine refuses connections if a newer server exists. */
@@ -41,21 +42,22 @@ export function serveEngine(server: Server, name: OwnServer, keyFile: string): (
     const retry = () => setTimeout(open, isKnown ? REFUSED_MS : RETRY_MS);
     const leave = () => (accepted -= 1);
     const use = () => {
-      socket.off("close", retry).off("close", leave).off("error", ignore);
+      socket.off("close", retry).off("close", leave).off("error", ignore).off("readable", read);
       leave();
       server.emit("connection", socket);
       open();
     };
-    socket.on("error", ignore).once("close", retry);
-    socket.once("connect", () => socket.write(greeting(name, readFileSync(keyFile, "utf8"), since)));
-    socket.once("readable", () => {
-      if (socket.read(ACCEPTED.length) === null) return void socket.destroy();
+    const read = () => {
+      const byte = String(socket.read(1) ?? "");
+      if (byte === NEEDED) return use();
+      if (byte !== ACCEPTED) return void socket.destroy();
       accepted += 1;
       isKnown = true;
       socket.once("close", leave);
-      if (socket.readableLength > 0) use();
-      else socket.once("readable", use);
-    });
+      if (socket.readableLength > 0) read();
+    };
+    socket.on("error", ignore).once("close", retry).on("readable", read);
+    socket.once("connect", () => socket.write(greeting(name, readFileSync(keyFile, "utf8"), since)));
   };
   // For the time limit of headers, Node watches connections only after this event.
   server.emit("listening");

@@ -1,7 +1,7 @@
 /** The connections that a sandbox's own servers have opened to the engine (container/sandboxd/engine-link.ts). */
 import { timingSafeEqual } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
-import { ACCEPTED, clock, type OwnServer, UNUSED } from "../../container/sandboxd/engine-link.ts";
+import { ACCEPTED, clock, NEEDED, type OwnServer, UNUSED } from "../../container/sandboxd/engine-link.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { START_PROBLEMS, STOPPED_BECAUSE } from "./texts.ts";
 
@@ -60,8 +60,7 @@ export class ServerConnections {
     if (this.#isClosed) throw new Error(START_PROBLEMS.ended);
     for (const [socket, release] of unused) {
       release();
-      this.#unneeded.giveBack();
-      return socket;
+      return this.#use(socket);
     }
     const { promise, resolve, reject } = Promise.withResolvers<Socket>();
     const entry = { resolve, reject };
@@ -129,6 +128,13 @@ export class ServerConnections {
     return server;
   }
 
+  #use(socket: Socket): Socket {
+    this.#unneeded.giveBack();
+    // Without this byte, the server would not open another connection until the first request, which may come late.
+    socket.write(NEEDED);
+    return socket;
+  }
+
   #add(socket: Socket, { all, unused, waiting }: Connections): void {
     if (waiting.size === 0 && unused.size >= UNUSED) return void socket.destroy();
     all.add(socket);
@@ -136,8 +142,7 @@ export class ServerConnections {
     socket.write(ACCEPTED);
     for (const entry of waiting) {
       waiting.delete(entry);
-      this.#unneeded.giveBack();
-      return entry.resolve(socket);
+      return entry.resolve(this.#use(socket));
     }
     // An unused connection gets no bytes. It is read so that its end is noticed.
     const check = () => void socket.destroy();

@@ -1,7 +1,7 @@
 /** The connections of a sandbox's own servers to the engine (container/sandboxd/engine-link.ts). */
 import { createServer } from "node:net";
 import { expect, it } from "vitest";
-import { clock, greeting } from "../../container/sandboxd/engine-link.ts";
+import { ACCEPTED, clock, greeting, NEEDED } from "../../container/sandboxd/engine-link.ts";
 import { ServerConnections } from "../../local/engine/server-connections.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
@@ -64,4 +64,19 @@ it("are not accepted by a sandbox that has ended", async () => {
   connections.close();
   connections.accept(listener);
   expect(listener.listening).toBe(false);
+});
+
+it("are replaced by the server as soon as the engine needs them, also before their first request", async () => {
+  const connections = new ServerConnections(KEY, () => undefined);
+  const listener = createServer();
+  const port = await listen(listener);
+  connections.accept(listener);
+  const control = await connectTo(port);
+  let received = "";
+  control.on("data", (bytes) => (received += String(bytes)));
+  control.write(greeting("control", KEY, clock()));
+  await connections.take("control");
+  await expect.poll(() => received).toBe(ACCEPTED + NEEDED);
+  connections.close();
+  control.destroy();
 });

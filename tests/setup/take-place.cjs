@@ -13,18 +13,20 @@ function takePlace(server) {
     const socket = net.connect({ port: 8671, host: "127.0.0.1", allowHalfOpen: true });
     const retry = () => setTimeout(open, isKnown ? 1000 : 20);
     const use = () => {
-      socket.off("close", retry);
+      socket.off("close", retry).off("readable", read);
       server.emit("connection", socket);
       open();
     };
     socket.on("error", () => undefined).once("close", retry);
     socket.once("connect", () => socket.write(greeting));
-    socket.once("readable", () => {
-      if (socket.read(1) === null) return socket.destroy();
+    const read = () => {
+      const byte = String(socket.read(1) ?? "");
+      if (byte === "!") return use();
+      if (byte !== ".") return socket.destroy();
       isKnown = true;
-      if (socket.readableLength > 0) use();
-      else socket.once("readable", use);
-    });
+      if (socket.readableLength > 0) read();
+    };
+    socket.on("readable", read);
   };
   for (let count = 0; count < 4; count++) open();
 }

@@ -6,12 +6,12 @@ class Place:
         self.greeting = f"sandboxd {open('/run/sandbox/key').read()} {int(time.monotonic() * 1000)}\n".encode()
 
     def accept(self):
-        """Returns the next connection of the engine once it has sent something."""
+        """Returns the next connection that the engine needs."""
         while True:
             peer = socket.create_connection(("127.0.0.1", 8671))
             try:
                 peer.sendall(self.greeting)
-                if peer.recv(1) and peer.recv(1, socket.MSG_PEEK): return peer
+                if peer.recv(1) == b"." and peer.recv(1) == b"!": return peer
             except OSError: pass
             peer.close()
             time.sleep(0.1)

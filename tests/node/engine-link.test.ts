@@ -1,4 +1,5 @@
 /** The connections of a sandbox's own servers to the engine (container/sandboxd/engine-link.ts). */
+import { once } from "node:events";
 import { createServer } from "node:net";
 import { expect, it } from "vitest";
 import { ACCEPTED, clock, greeting, NEEDED } from "../../container/sandboxd/engine-link.ts";
@@ -79,4 +80,25 @@ it("are replaced by the server as soon as the engine needs them, also before the
   await expect.poll(() => received).toBe(ACCEPTED + NEEDED);
   connections.close();
   control.destroy();
+});
+
+it("are closed when a newer server of the same kind connects, because the earlier one may never respond", async () => {
+  const connections = new ServerConnections(KEY, () => undefined);
+  const listener = createServer();
+  const port = await listen(listener);
+  connections.accept(listener);
+  const since = clock() - 1;
+  const greet = async (greeted: number) => {
+    const socket = await connectTo(port);
+    socket.resume().write(greeting("sandboxd", KEY, greeted));
+    return socket;
+  };
+  const earlier = await greet(since);
+  await connections.take("sandboxd");
+  const closed = once(earlier, "close");
+  const newer = await greet(since + 1);
+  await closed;
+  expect((await connections.take("sandboxd")).remotePort).toBe(newer.localPort);
+  connections.close();
+  newer.destroy();
 });

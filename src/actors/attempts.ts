@@ -121,11 +121,15 @@ export class Attempts extends DurableObject {
     return Math.max(this.#kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
-  /** Deletes expired rows, which bounds the table. If the clock was set back, no wait gets longer: later times become `now`. */
+  /** Deletes expired rows, which bounds the table. If the clock was set back, moves all times back, so no wait gets longer. */
   #forget(now: number): void {
-    this.#rows.write("UPDATE sources SET last_at = ?1 WHERE last_at > ?1", now);
-    const latest = now + SHARED_BURST * SHARED_INTERVAL_MS;
-    if (this.#sharedLimitClearAt(now) > latest) this.#kv.put(CLEAR_AT, latest);
+    const { latest } = this.#rows.one<{ latest: number | null }>(
+      "SELECT max(last_at) AS latest FROM sources",
+    );
+    if (latest !== null && latest > now) {
+      this.#kv.put(CLEAR_AT, (this.#kv.get<number>(CLEAR_AT) ?? 0) - (latest - now));
+      this.#rows.write("UPDATE sources SET last_at = ?1 WHERE last_at > ?1", now);
+    }
     this.#rows.write(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
       now - FORGET_FAILURES_MS,

@@ -78,7 +78,7 @@ export interface ChangedFile {
 }
 
 export interface Artifact {
-  /** A path as in `ChangedFile`, `DIFF_NAME` or `LIST_NAME`. */
+  /** `DIFF_NAME`, `LIST_NAME`, or a path as in `ChangedFile`; an absolute path if the file has one of these two names. */
   path: string;
   /** Bytes. */
   size: number;

@@ -143,7 +143,9 @@ class ArtifactWriter {
       await bucket.delete([key]);
       return NOT_KEPT.tooLate;
     }
-    artifacts.push({ path: name, size: content.length });
+    // A file may have the name of an artifact of the server.
+    const isTaken = artifacts.some((artifact) => artifact.path === name);
+    artifacts.push({ path: isTaken ? path : name, size: content.length });
     this.#bytes += content.length;
     return undefined;
   }

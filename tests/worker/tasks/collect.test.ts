@@ -7,12 +7,17 @@ import { collect } from "../../../src/tasks/collect.ts";
 
 const NAMES = ["a", "b", "c"];
 
-/** Collects files named NAMES. @param onRead called before each read of a file @param onPut called after each upload */
-async function collectFiles(onRead: (path: string) => void, isOver = () => false, onPut = () => {}) {
+/** Collects the files `names`. @param onRead called before each read of a file @param onPut called after each upload */
+async function collectFiles(
+  onRead: (path: string) => void,
+  isOver = () => false,
+  onPut = () => {},
+  { names = NAMES, diffBytes = 0 } = {},
+) {
   const objects = new Map<string, number>();
-  const files = NAMES.map((path) => ({ path, change: "created", type: "file", size: 1 }));
+  const files = names.map((path) => ({ path, change: "created", type: "file", size: 1 }));
   const call = async (operation: string, { path }: { path: string }) => {
-    if (operation === "changes") return { changes: { count: 3, diffBytes: 0, listBytes: 0, files } };
+    if (operation === "changes") return { changes: { count: names.length, diffBytes, listBytes: 0, files } };
     onRead(path);
     return { bytes: new Uint8Array(1) };
   };
@@ -53,4 +58,14 @@ it("nothing is stored after the end of the run, whose record could not name it",
   expect(puts).toBe(2);
   expect(artifacts).toEqual(["a"]);
   expect(objects).toBe(1);
+});
+
+it("a file with the name of the server's artifact is stored under its absolute path", async () => {
+  const { artifacts } = await collectFiles(
+    () => {},
+    () => false,
+    () => {},
+    { names: ["changes.diff", "changes.list"], diffBytes: 1 },
+  );
+  expect(artifacts).toEqual(["changes.diff", "/workspace/changes.diff", "changes.list"]);
 });

@@ -361,4 +361,5 @@ export function variablesField(problemWith: (name: string) => string | undefined
 /** The most bytes of a variable's value. Linux allows 128 KiB including the name. */
 const MAX_VALUE_BYTES = 120 * 1024;
 
-const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
+/** Linux allows 128 KiB for the name and the value. */
+const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,999}$/;

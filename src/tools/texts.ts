@@ -288,7 +288,7 @@ export const SETUP_WORDS: Record<SetUpState, string> = {
 };
 export const RESERVED_VARIABLE = "is a name that the shell or this server uses itself";
 export const NOT_A_VARIABLE =
-  "is not a valid variable name: use only letters, digits and _, and no digit at the start";
+  "is not a valid variable name: use at most 1,000 letters, digits and _, and no digit at the start";
 export const NO_SANDBOXES = "You have no sandbox yet: run_code or run_command makes one.";
 export const COMPONENTS_UNKNOWN = "The agents and commands for execute_task cannot be listed now.";
 

@@ -89,6 +89,11 @@ describe("arguments", () => {
       "allow_hosts must have at most 100 hosts.",
     ],
     ["run_command", { command: "true", env: { "1A": "x" } }, /^env\.1A is not a valid variable name: /],
+    [
+      "run_command",
+      { command: "true", env: { ["A".repeat(1001)]: "x" } },
+      /^env\.A{100} is not a valid variable name: use at most 1,000 /,
+    ],
     // Without the cut, a name of 8 MB takes a second of the server's thread and 56 MB of the answer.
     [
       "run_command",

@@ -427,7 +427,7 @@ export const stillSaving = (sandbox: string, ms: number) =>
 export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
   const error = temporary(
     "storage_unavailable",
-    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reasonOf(cause)}. This call was not started, and the saved state is intact.`,
+    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reasonOf(cause)}. This call was not started, and the saved state is unchanged.`,
     "Make the same call again in a minute. If that fails too: restore_sandbox goes back to a checkpoint; destroy_sandbox deletes the sandbox with its saved files.",
   );
   error.cause = cause;
@@ -435,7 +435,13 @@ export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unk
 }
 
 /** Errors that repeat until the workspace or the principal's limit changes. */
-const LASTING: ReadonlySet<ErrorCode> = new Set(["too_large", "no_space", "quota_exceeded", "file_system"]);
+const LASTING: ReadonlySet<ErrorCode> = new Set([
+  "too_large",
+  "no_space",
+  "quota_exceeded",
+  "file_system",
+  "damaged",
+]);
 
 /** Whether a failed save will fail again until the caller changes something. */
 export function isPermanentSaveError(cause: unknown): cause is ToolError {

@@ -3,6 +3,8 @@
  * all stored bytes count.
  */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import { malformedResponse } from "../container/file-operations.ts";
+import { stateDamaged } from "../container/texts.ts";
 import type { Snapshots, ContinuingTask } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { shortened } from "../shared/text.ts";
@@ -91,12 +93,10 @@ export class WorkspaceTransfer {
     const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
     let total = 0;
     for (const { pack, from, to } of reads) {
-      if (!(from < to && to <= (sizes.get(pack) ?? 0)))
-        throw new Error(`the restore of ${state.id} requests packs that this state does not have`);
+      if (!(from < to && to <= (sizes.get(pack) ?? 0))) throw stateDamaged();
       total += to - from;
     }
-    if (total > state.packs.reduce((sum, { bytes }) => sum + bytes, 0))
-      throw new Error(`the restore of ${state.id} requests more bytes than its packs have`);
+    if (total > state.packs.reduce((sum, { bytes }) => sum + bytes, 0)) throw stateDamaged();
     const ranges = reads.map(({ pack, from, to }) => ({
       prefix: `${prefix}${packPrefix(pack)}`,
       from,
@@ -161,13 +161,16 @@ export class WorkspaceTransfer {
     const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, maxManifestBytes);
     const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
     const ownPack = needed.find((pack) => pack.id === id);
-    if ((ownPack?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
-      throw new Error(`the size of the save ${id} differs from its declared size`);
     // The sandbox does not know the size of older packs; it reports which parts it needs.
-    const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
-    const packs = needed.map(({ id: pack, length, live }) => {
-      return { id: pack, bytes: sizes.get(pack) ?? length, live };
-    });
+    const sizes = new Map([
+      ...origin.packs.map(({ id: pack, bytes: size }) => [pack, size] as const),
+      [id, packBytes],
+    ]);
+    const isComplete = (ownPack?.length ?? 0) === packBytes && done.manifestBytes === manifestBytes;
+    const isKnown = needed.every((pack) => sizes.has(pack.id));
+    const isDistinct = new Set(needed.map((pack) => pack.id)).size === needed.length;
+    if (!isComplete || !isKnown || !isDistinct) throw malformedResponse();
+    const packs = needed.map(({ id: pack, live }) => ({ id: pack, bytes: sizes.get(pack) ?? 0, live }));
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 

@@ -9,7 +9,7 @@ import {
 import { ToolError } from "../shared/errors.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { requestOperation, partsOf } from "./file-operations.ts";
-import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stepFailed, tooManyEntries } from "./texts.ts";
+import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stateDamaged, stepFailed, tooManyEntries } from "./texts.ts";
 
 /** An agent's conversation: files below a directory of the home directory. Their paths contain the conversation's id. */
 export interface Conversation {
@@ -45,6 +45,7 @@ export class Snapshots {
 function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): ToolError {
   // sandboxd itself failed. For a restore, this means an earlier version, which cannot read newer states.
   if (code === "UNKNOWN" && step === "restore") return new ToolError("no_answer", STATE_NOT_READ, "", true);
+  if (problem === "cut" && step === "data") return stateDamaged();
   if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));
   // A restarted sandboxd does not know the save.

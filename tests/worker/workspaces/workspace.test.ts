@@ -6,7 +6,7 @@ import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { Turns } from "../../../src/shared/turns.ts";
 import type { Step, World } from "./world.ts";
-import { evictAt, interruptSteps, withWorld } from "./world.ts";
+import { FakeContainer, evictAt, interruptSteps, withWorld } from "./world.ts";
 
 const refuseSteps = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
@@ -119,10 +119,47 @@ describe("a workspace", () => {
       const full = new ToolError("no_space", "the disk of the sandbox is full");
       world.onStep = ({ name }) => (name === "sandboxd data" ? Promise.reject(full) : undefined);
       await expect(world.ready()).rejects.toThrow(
-        /could not be restored: the disk of the sandbox is full\. This call was not started, and the saved state is intact\./,
+        /could not be restored: the disk of the sandbox is full\. This call was not started, and the saved state is unchanged\./,
       );
       expect(world.lifecycle.container).toBeUndefined();
       expect(await afterCrash(Object.assign(world, { onStep: () => undefined }))).toEqual({ kept: "first" });
+    }));
+
+  it("is reported as damaged if its manifest refers to foreign packs, and is not restored", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      const restore = FakeContainer.prototype.restore;
+      vi.spyOn(FakeContainer.prototype, "restore").mockImplementationOnce(function (...args) {
+        return restore.apply(this, args).map((read) => ({ ...read, pack: "f" }));
+      });
+      world.kill();
+      await expect(world.ready()).rejects.toThrow("could not be restored: the saved state is damaged");
+      await world.ready();
+      expect(world.files.get("kept")).toBe("first");
+    }));
+
+  it("says that the sandbox is damaged if a save reports false packs, and restores a checkpoint without a save", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      const checkpoint = await world.workspace.checkpoint("", SETTINGS);
+      const container = world.container as NonNullable<World["container"]>;
+      const done = container.done.bind(container);
+      const foreign = { id: "f", length: 1, live: 1 };
+      const falsePacks = [
+        (packs: (typeof foreign)[]) => packs.map((pack) => ({ ...pack, length: pack.length + 1 })),
+        (packs: (typeof foreign)[]) => [...packs, ...packs],
+        (packs: (typeof foreign)[]) => [...packs, foreign],
+      ];
+      for (const [number, falsify] of falsePacks.entries()) {
+        world.write("kept", `changed ${number}`);
+        container.done = (id) => ({ ...done(id), packs: falsify(done(id).packs) });
+        await expect(world.workspace.save()).rejects.toMatchObject({
+          code: "damaged",
+          message: expect.stringContaining("another program may be in its place"),
+        });
+      }
+      const { unsaved } = await world.workspace.beginCheckpointRestore(checkpoint.id, SETTINGS);
+      expect(unsaved).toContain("another program may be in its place");
     }));
 
   const isSavedToStop = async ({ workspace }: World) => {

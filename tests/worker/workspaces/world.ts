@@ -43,7 +43,7 @@ type Sandboxd = {
 };
 
 /** A container with a sandboxd that saves and restores its files. */
-class FakeContainer {
+export class FakeContainer {
   readonly files: Files = new Map();
   /** The conversation of an agent, and the restored conversations by task id. */
   readonly conversation: Files = new Map();

@@ -69,7 +69,7 @@ export const kernelNotStarted = (language: Language, detail: string) =>
 export const DISK_FULL = "the disk of the sandbox is full";
 export const SAVE_LOST = "the sandbox lost the save that was in progress";
 export const STATE_NOT_READ =
-  "its container still runs an earlier version of the server's programs, which cannot read the saved state; this ends some minutes after an update of the server";
+  "the saved state is damaged, or its container still runs an earlier version of the server's programs, which ends some minutes after an update of the server";
 export const stateDamaged = () =>
   new ToolError("damaged", "the saved state is damaged: a program in the sandbox may have saved it");
 export const stepFailed = (code: string) => `the sandbox reported error ${code}`;

@@ -196,7 +196,9 @@ describe("a workspace", () => {
         return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
       };
       await expect(world.ready()).rejects.toMatchObject({
-        message: expect.stringMatching(/cannot read the saved state; .* after an update .* not started/),
+        message: expect.stringMatching(
+          /the saved state is damaged, or .* earlier version .* after an update .* not started/,
+        ),
         retryable: true,
       });
       expect(world.registry.current("a")).toEqual(before);

@@ -211,7 +211,9 @@ export const modelFailedAgent = (agent: string, advice: string) =>
 export const CLONE_FAILED = "git could not clone";
 
 export function cloneFailed(repository: string | undefined, branch: string | undefined, reason: string) {
-  const named = `${repository}${branch ? `, branch ${branch}` : ""}`;
+  // The address may have a password or token, which the result must not repeat.
+  const address = repository?.replace(/^(\w+:\/\/)[^/]*@/, "$1");
+  const named = `${address}${branch ? `, branch ${branch}` : ""}`;
   return `${CLONE_FAILED} ${named}: ${reason}. Check the address and the branch. A private repository needs credentials for its host, a URL with a token, or a sandbox in which you cloned it before.`;
 }
 

@@ -8,6 +8,7 @@ import { readLine } from "../../../src/tasks/event-fields.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
 import { TaskOutput } from "../../../src/tasks/task-output.ts";
 import { cloneDirectory } from "../../../src/tasks/task-command.ts";
+import { cloneFailed } from "../../../src/tasks/texts.ts";
 import { stepOf } from "../../../src/shared/task-steps.ts";
 
 const encoder = new TextEncoder();
@@ -481,6 +482,11 @@ describe("the outcome of a task", () => {
         expect(note?.isWellFormed()).toBe(true);
       }
   });
+});
+
+it("the note about a failed clone has no password of the repository's address", () => {
+  const note = cloneFailed("https://user:to@ken@example.com/app.git", "main", '"fatal"');
+  expect(note).toContain("git could not clone https://example.com/app.git, branch main:");
 });
 
 it("the directory of a clone has the name of its repository", () => {

@@ -483,6 +483,7 @@ export class Workspace {
 
   /** Saves for a call. A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
+    const container = this.#container;
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
     const isSaved = await waitAtMost(
@@ -493,6 +494,8 @@ export class Workspace {
       throw error;
     });
     if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
+    // If the container ended before the save began, nothing was saved.
+    if (container.aborted) throw containerGone();
   }
 
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {

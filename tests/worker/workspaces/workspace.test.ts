@@ -129,8 +129,11 @@ describe("a workspace", () => {
     withWorld(async (world) => {
       await prepare(world);
       const restore = FakeContainer.prototype.restore;
-      vi.spyOn(FakeContainer.prototype, "restore").mockImplementationOnce(function (...args) {
-        return restore.apply(this, args).map((read) => ({ ...read, pack: "f" }));
+      vi.spyOn(FakeContainer.prototype, "restore").mockImplementationOnce(function (
+        this: FakeContainer,
+        ...args
+      ) {
+        return restore.apply(this, args).map(({ from, to }) => ({ pack: "f", from, to }));
       });
       world.kill();
       await expect(world.ready()).rejects.toThrow("could not be restored: the saved state is damaged");
@@ -160,6 +163,26 @@ describe("a workspace", () => {
       }
       const { unsaved } = await world.workspace.beginCheckpointRestore(checkpoint.id, SETTINGS);
       expect(unsaved).toContain("another program may be in its place");
+    }));
+
+  it("gets no checkpoint, and is not replaced by one, if its container ends before the save that they wait for", () =>
+    withWorld(async (world) => {
+      for (const call of ["checkpoint", "beginCheckpointRestore"] as const) {
+        await prepare(world);
+        const { id } = await world.workspace.checkpoint("", SETTINGS);
+        world.write("kept", "second");
+        const { promise, reject } = Promise.withResolvers<never>();
+        world.onStep = ({ name }) => (name === "sandboxd plan" ? promise : undefined);
+        const saving = world.workspace.save();
+        await vi.waitFor(() => expect(world.steps.at(-1)).toBe("sandboxd plan"));
+        // The save under way may have missed the last change, so the call waits for another save.
+        const calling = world.workspace[call](id, SETTINGS);
+        world.kill();
+        reject(new Error("connection lost"));
+        await expect(saving).rejects.toThrow("stopped");
+        await expect(calling).rejects.toMatchObject({ code: "sandbox_restarted" });
+        world.onStep = () => undefined;
+      }
     }));
 
   const isSavedToStop = async ({ workspace }: World) => {

@@ -13,9 +13,16 @@ import { pause } from "./timers.ts";
  */
 export const REQUEST_PACE = { burst: 200, perSecond: 1000 };
 
+/**
+ * The longest wait for the pace, in milliseconds. Requests whose clients have disconnected count too. Measured without this limit:
+ * after 25,000 such requests in eight seconds, `GET /health` took 9 seconds.
+ */
+export const MAX_PACE_MS = 2000;
+
 const pace = new Pace(REQUEST_PACE);
 
 export async function paceOpenRequest(): Promise<void> {
   const ms = pace.take();
-  if (ms > 0) await pause(ms);
+  if (ms > MAX_PACE_MS) pace.giveBack();
+  if (ms > 0) await pause(Math.min(ms, MAX_PACE_MS));
 }

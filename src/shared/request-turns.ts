@@ -9,7 +9,7 @@
 
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
-import { paceOpenRequest, REQUEST_PACE } from "./open-requests.ts";
+import { MAX_PACE_MS, REQUEST_PACE } from "./open-requests.ts";
 import { PerPrincipal } from "./per-principal.ts";
 import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
@@ -28,9 +28,6 @@ const MAX_WAITING = 2048;
  */
 const ROUNDS = 5;
 const ROUND_MS = 10;
-
-/** The longest that a call waits for the pace, in milliseconds. So about as many calls wait for the pace as for a turn. */
-const MAX_PACE_MS = 2000;
 
 export const tooManyWait = () => tooManyCalls(AT_ONCE);
 
@@ -98,9 +95,11 @@ export class RequestTurns {
     const [id, client] = [this.#principalID, this.#client];
     const turns = principals.of(id);
     const paceMs = turns.pace.take();
+    // About as many calls wait for the pace as for a turn.
     if (turns.waiting >= MAX_WAITING || paceMs > MAX_PACE_MS) {
       turns.pace.giveBack();
-      await paceOpenRequest();
+      // Not the pace of open requests: with batches of calls, a principal could delay the open requests of everybody.
+      await pause(MAX_PACE_MS);
       return undefined;
     }
     if (paceMs > 0) await pause(paceMs);

@@ -1,6 +1,7 @@
 /** The calls of a principal that the server works on at once. */
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
+import { MAX_PACE_MS, paceOpenRequest } from "../../../src/shared/open-requests.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { messagesIn } from "../../setup/mcp-client.ts";
 import { type Caller, ORIGIN, idIn, principal, runInActor, sleep, until } from "../support.ts";
@@ -139,6 +140,35 @@ it("a call is refused if too many calls of its principal wait already, and accep
   expect(await list(neighbour)).toMatchObject({ isError: false });
   for (const { client } of calls) client.abort();
   expect(await list(flooding)).toMatchObject({ isError: false });
+});
+
+describe("a request of a stranger waits for at most two seconds", () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
+  afterEach(() => void vi.useRealTimers());
+
+  /** Whether an open request may be served after this time. */
+  async function isServedAfter(ms: number): Promise<boolean> {
+    let isServed = false;
+    void paceOpenRequest().then(() => (isServed = true));
+    await vi.advanceTimersByTimeAsync(ms);
+    return isServed;
+  }
+
+  it("and not at all because of the refused calls of a principal", async () => {
+    expect(await isServedAfter(0)).toBe(true);
+    const calls = Array.from({ length: 10_000 }, () => startCall("refused-often"));
+    expect(await isServedAfter(0)).toBe(true);
+    for (const { client, end } of calls) {
+      client.abort();
+      end();
+    }
+    await vi.advanceTimersByTimeAsync(MAX_PACE_MS);
+  });
+
+  it("however many other clients have sent a request and disconnected", async () => {
+    for (let count = 0; count < 10_000; count++) void paceOpenRequest();
+    expect(await isServedAfter(MAX_PACE_MS)).toBe(true);
+  });
 });
 
 describe("the turns of a principal", () => {

@@ -400,3 +400,20 @@ describe("a reader", () => {
     expect(calls).toEqual([]);
   });
 });
+
+it("a principal's streams count until their calls have ended, even if other streams have replaced them", async () => {
+  const ended = Promise.withResolvers<void>();
+  answers.log = (cursor) => ended.promise.then(() => page("", cursor, { state: "succeeded" }));
+  const streams: Stream[] = [];
+  const openNext = async () => {
+    const stream = await open(signedIn, watchRequest([log()]));
+    streams.push(stream);
+    return stream.status;
+  };
+  for (let count = 0; count < 64; count++) expect(await openNext()).toBe(200);
+  expect(await openNext()).toBe(429);
+  ended.resolve();
+  await Promise.all(streams.map((stream) => stream.cancel()));
+  await until(async () => (await openNext()) === 200);
+  await streams.at(-1)?.cancel();
+});

@@ -150,23 +150,24 @@ describe("a request of a stranger waits for at most two seconds", () => {
   async function isServedAfter(ms: number): Promise<boolean> {
     let isServed = false;
     void paceOpenRequest().then(() => (isServed = true));
-    await vi.advanceTimersByTimeAsync(ms);
+    // The asynchronous method takes a millisecond for each timer.
+    vi.advanceTimersByTime(ms);
+    await vi.advanceTimersByTimeAsync(0);
     return isServed;
   }
 
   it("and not at all because of the refused calls of a principal", async () => {
     expect(await isServedAfter(0)).toBe(true);
-    const calls = Array.from({ length: 10_000 }, () => startCall("refused-often"));
+    const calls = Array.from({ length: 3000 }, () => startCall("refused-often"));
     expect(await isServedAfter(0)).toBe(true);
     for (const { client, end } of calls) {
       client.abort();
       end();
     }
-    await vi.advanceTimersByTimeAsync(MAX_PACE_MS);
   });
 
   it("however many other clients have sent a request and disconnected", async () => {
-    for (let count = 0; count < 10_000; count++) void paceOpenRequest();
+    for (let count = 0; count < 3000; count++) void paceOpenRequest();
     expect(await isServedAfter(MAX_PACE_MS)).toBe(true);
   });
 });

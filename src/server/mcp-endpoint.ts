@@ -120,7 +120,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
 
 /** Refuses too many messages, long values, and repeated or cancelled ids. @param id of the request, for the response */
 async function checkLimits(
-  { env, principal, memory }: CallerContext,
+  { env, principal, memory, turns }: CallerContext,
   messages: readonly unknown[],
   id: RequestID,
 ): Promise<Refusal | undefined> {
@@ -128,6 +128,7 @@ async function checkLimits(
   const more = messages.length - 1;
   if (await isRateLimited(env.RATE_LIMITER, principal.id, more)) return rateLimited();
   if (memory?.addCalls(more) === false) return unreadable("no_room");
+  if (more > 0 && !(await turns.admit(more))) return unreadable("no_turn");
   const ids = messages.flatMap(
     (message) => (isRecord(message) && "method" in message ? message.id : []) ?? [],
   );

@@ -57,6 +57,8 @@ export class RequestTurns {
   readonly #client: AbortSignal;
   /** The turn in which the server reads the request. The request's first call uses it too. */
   #first: Turn | undefined;
+  /** How many further calls of the request are already counted in the principal's pace. */
+  #counted = 0;
 
   /**
    * @param client aborts when the client disconnects. The runtime may then end the request without running its `catch` and
@@ -71,6 +73,18 @@ export class RequestTurns {
   async begin(): Promise<boolean> {
     if (this.#first?.isOver !== false) this.#first = await this.#take();
     return this.#first !== undefined;
+  }
+
+  /**
+   * Counts a batch's further calls in the principal's pace, and waits for it. So a batch is refused as a whole, which costs much
+   * less than a refusal of each call. Measured with batches of 100 calls, 200 a second, from clients that disconnected at once: a
+   * neighbour's call took 1.1 seconds.
+   * @returns false if the wait is too long
+   */
+  async admit(more: number): Promise<boolean> {
+    const isAdmitted = await waitForPace(principals.of(this.#principalID).pace, more);
+    if (isAdmitted) this.#counted = more;
+    return isAdmitted;
   }
 
   /** Ends the turn of `begin`, unless a call uses it. */
@@ -94,15 +108,13 @@ export class RequestTurns {
   async #take(): Promise<Turn | undefined> {
     const [id, client] = [this.#principalID, this.#client];
     const turns = principals.of(id);
-    const paceMs = turns.pace.take();
     // About as many calls wait for the pace as for a turn.
-    if (turns.waiting >= MAX_WAITING || paceMs > MAX_PACE_MS) {
-      turns.pace.giveBack();
-      // Not the pace of open requests: with batches of calls, a principal could delay the open requests of everybody.
+    if (turns.waiting >= MAX_WAITING) {
       await pause(MAX_PACE_MS);
       return undefined;
     }
-    if (paceMs > 0) await pause(paceMs);
+    if (this.#counted > 0) this.#counted -= 1;
+    else if (!(await waitForPace(turns.pace, 1))) return undefined;
     const mustWait = turns.isFull;
     const end = await turns.take(CALL_MS, client);
     if (!end) {
@@ -115,6 +127,15 @@ export class RequestTurns {
     if (mustWait) await pause(0);
     return turn;
   }
+}
+
+/** Waits for a principal's pace. If the wait is too long, waits at most `MAX_PACE_MS` and returns false. */
+async function waitForPace(pace: Pace, calls: number): Promise<boolean> {
+  const ms = pace.take(calls);
+  if (ms > MAX_PACE_MS) pace.giveBack(calls);
+  // Refusals do not use the pace of open requests: a principal could delay the open requests of everybody.
+  if (ms > 0) await pause(Math.min(ms, MAX_PACE_MS));
+  return ms <= MAX_PACE_MS;
 }
 
 class Turn {

@@ -142,6 +142,21 @@ it("a call is refused if too many calls of its principal wait already, and accep
   expect(await list(flooding)).toMatchObject({ isError: false });
 });
 
+it("batches with more calls than a principal may make in two seconds are refused as a whole", async () => {
+  const calls = Array.from({ length: BATCH }, (_, id) => ({ jsonrpc: "2.0", id, method: "ping" }));
+  const statuses = await Promise.all(
+    Array.from({ length: 40 }, async () => {
+      const response = await flooding.fetch(JSON.stringify(calls));
+      return { status: response.status, length: (await response.text()).length };
+    }),
+  );
+  const served = statuses.filter(({ status }) => status === 200);
+  const refused = statuses.filter(({ status }) => status === 429);
+  expect([served.length > 10, refused.length > 5]).toEqual([true, true]);
+  expect(served.length + refused.length).toBe(40);
+  for (const { length } of refused) expect(length).toBeLessThan(1000);
+});
+
 describe("a request of a stranger waits for at most two seconds", () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
   afterEach(() => void vi.useRealTimers());

@@ -39,8 +39,8 @@ const STALL_MS = 30_000;
 const MAX_STREAMS = 20;
 
 /**
- * The most streams of a principal that are open, or that have ended but still wait for a call. Measured without this limit: while
- * clients opened 1,000 streams a second and disconnected, a neighbour's call took 10 seconds.
+ * The most streams of a principal that are open, or that have ended but still wait for a call. Without this limit, clients that open
+ * streams and disconnect would start eight calls with each.
  */
 const MAX_UNFINISHED = 64;
 

@@ -21,6 +21,8 @@ export const UNUSED = 4;
 /** The pause before the next try, in milliseconds. After a first success, the engine refuses connections if a newer server exists. */
 const RETRY_MS = 20;
 const REFUSED_MS = 1000;
+/** How long the engine may take to accept a connection, in milliseconds. */
+const ACCEPT_MS = 5000;
 
 /** A connection's first bytes. `since` is when the server started: the engine accepts only the newest of each kind. */
 export const greeting = (server: OwnServer, key: string, since: number) => `${server} ${key} ${since}\n`;
@@ -41,6 +43,7 @@ export function serveEngine(server: Server, name: OwnServer, keyFile: string): (
     const socket = connect({ ...ENGINE_ADDRESS, noDelay: true, allowHalfOpen: true });
     const retry = () => setTimeout(open, isKnown ? REFUSED_MS : RETRY_MS);
     const leave = () => (accepted -= 1);
+    const giveUp = () => void socket.destroy();
     const use = () => {
       socket.off("close", retry).off("close", leave).off("error", ignore).off("readable", read);
       leave();
@@ -53,10 +56,12 @@ export function serveEngine(server: Server, name: OwnServer, keyFile: string): (
       if (byte !== ACCEPTED) return void socket.destroy();
       accepted += 1;
       isKnown = true;
+      socket.setTimeout(0, giveUp);
       socket.once("close", leave);
       if (socket.readableLength > 0) read();
     };
     socket.on("error", ignore).once("close", retry).on("readable", read);
+    socket.setTimeout(ACCEPT_MS, giveUp);
     socket.once("connect", () => socket.write(greeting(name, readFileSync(keyFile, "utf8"), since)));
   };
   // For the time limit of headers, Node watches connections only after this event.

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
-import type { Server } from "node:net";
+import type { Server, Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import { finished } from "node:stream/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
@@ -166,7 +166,10 @@ async function receiveListeners(child: ChildProcess): Promise<Listeners> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {
     child.on("message", (_port, handle) => {
-      if (handle !== undefined && "listen" in handle) servers.push(handle);
+      if (handle === undefined || !("listen" in handle)) return;
+      // Node accepts connections at once. sandboxd may have opened them already, and tries again.
+      handle.on("connection", (socket: Socket) => socket.destroy());
+      servers.push(handle);
       const [own, proxy, hosts] = servers;
       if (own === undefined || proxy === undefined || hosts === undefined || !child.connected) return;
       child.disconnect();

@@ -9,11 +9,15 @@ const ENGINE = `
 const { fork } = require("node:child_process");
 const { connect } = require("node:net");
 const control = fork(${JSON.stringify(join(repository, "local/runtime/main.ts"))}, ["--kernels", "/nonexistent"]);
-control.once("message", () => connect(8671, "127.0.0.1").resume().on("close", () => {
-  console.log("closed");
-  control.kill("SIGKILL");
-  process.exit();
-}));
+control.once("message", (_port, listener) => {
+  // Node accepts connections also here.
+  listener.close();
+  connect(8671, "127.0.0.1").resume().on("close", () => {
+    console.log("closed");
+    control.kill("SIGKILL");
+    process.exit();
+  });
+});
 `;
 
 it("closes a connection that arrives before the engine accepts connections, so that sandboxd connects again", () => {

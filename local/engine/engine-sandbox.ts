@@ -149,16 +149,17 @@ export class EngineSandbox {
     };
     try {
       await mkdir(directory, { mode: 0o711 });
-      const hosts = join(directory, "hosts");
-      await writeFile(hosts, hostsFile([]));
-      await chmod(hosts, 0o644);
-      const token = join(directory, TOKEN_FILE);
-      await writeFile(token, "");
-      await chmod(token, 0o644);
+      /** A file that the sandbox's user can read, too. */
+      const writeShared = async (name: string, text: string) => {
+        const path = join(directory, name);
+        await writeFile(path, text);
+        await chmod(path, 0o644);
+        return path;
+      };
+      const hosts = await writeShared("hosts", hostsFile([]));
+      const token = await writeShared(TOKEN_FILE, "");
       const key = randomBytes(16).toString("hex");
-      const keyFile = join(directory, "key");
-      await writeFile(keyFile, key);
-      await chmod(keyFile, 0o644);
+      const keyFile = await writeShared("key", key);
       groups = await createGroups(common.groupParents, place.group, common.limits);
       const env = {
         ...sandboxEnvironment(options.env),

@@ -39,8 +39,8 @@ const sandboxdCommand = (toolchain: Toolchain): string[] =>
   nodeCommand(toolchain, sandboxdProgram, "--engine-key", keyPlace);
 
 /**
- * Loads both programs, which fills the compile cache. The control server ends with an error, because it gets no directory of kernels. sandboxd
- * writes a list of files and ends with 0, which is the command's exit status.
+ * Loads both programs, which fills the compile cache. The control server ends with an error, because it gets no directory of
+ * kernels. sandboxd writes a list of files and ends with 0, which is the command's exit status.
  */
 export const loadCommand = (toolchain: Toolchain): string[] => {
   const control = nodeCommand(toolchain, controlProgram);
@@ -64,9 +64,9 @@ export async function launch(
   const { processes, pid } = await begin(options);
   const deadline = Date.now() + readyTimeoutMs;
   let ended: ExitReport | undefined;
-  void processes.exited.then((report) => (ended = report));
   const connections = new ServerConnections(key, onFlood);
   const exited = processes.exited.then((report) => {
+    ended = report;
     connections.close();
     return report;
   });

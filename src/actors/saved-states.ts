@@ -2,6 +2,7 @@
  * The records that an account keeps of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import { shortened } from "../shared/text.ts";
 
 /** The content that one save has added. A pack has the id of its save. */
 export type Pack = {
@@ -16,7 +17,11 @@ export type Pack = {
  * names of all states are in the account's database, and count in no quota.
  */
 export const NAMED = 5;
-export const NAME_CHARS = 100;
+const NAME_CHARS = 100;
+
+export function firstNames(paths: readonly string[]): string[] {
+  return paths.slice(0, NAMED).map((path) => shortened(path, NAME_CHARS));
+}
 
 export interface LeftOut {
   /** The number of files beyond the limit. `bytes` is their total size, and `names` has the largest of them. */

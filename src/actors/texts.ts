@@ -6,8 +6,7 @@ import { nextDay } from "../shared/days.ts";
 import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
-import { shortened } from "../shared/text.ts";
-import { type LeftOut, NAMED, NAME_CHARS, type Snapshot } from "./saved-states.ts";
+import { firstNames, type LeftOut, NAMED, type Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
 
 // Calls that do not reach a sandbox
@@ -352,23 +351,19 @@ export function restoredText(
 /** Files that were saved with another image and cannot be restored. */
 function droppedText({ count, names }: NamedFiles): string {
   const more = count > NAMED ? ` and ${count - NAMED} more` : "";
-  return `Not restored, because the image has changed: ${firstNames(names)}${more}. Install them again.`;
+  return `Not restored, because the image has changed: ${shownNames(names)}${more}. Install them again.`;
 }
 
-const firstNames = (paths: readonly string[]) =>
-  paths
-    .slice(0, NAMED)
-    .map((path) => shownName(shortened(path, NAME_CHARS)))
-    .join(", ");
+const shownNames = (paths: readonly string[]) => firstNames(paths).map(shownName).join(", ");
 
 /** The files that a save left out, as a clause. */
 export function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
   const parts: string[] = [];
   if (count > 0)
-    parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together (${firstNames(names)})`);
-  if (crowded) parts.push(`directories with more files than can be saved (${firstNames(crowded.names)})`);
-  if (unreadable) parts.push(`${unreadable.count} unreadable files (${firstNames(unreadable.names)})`);
-  if (special) parts.push(`${special.count} sockets, pipes and devices (${firstNames(special.names)})`);
+    parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together (${shownNames(names)})`);
+  if (crowded) parts.push(`directories with more files than can be saved (${shownNames(crowded.names)})`);
+  if (unreadable) parts.push(`${unreadable.count} unreadable files (${shownNames(unreadable.names)})`);
+  if (special) parts.push(`${special.count} sockets, pipes and devices (${shownNames(special.names)})`);
   return parts.join("; ");
 }
 

@@ -7,15 +7,13 @@ import { malformedResponse } from "../container/file-operations.ts";
 import { stateDamaged } from "../container/texts.ts";
 import type { Snapshots, ContinuingTask } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
-import { shortened } from "../shared/text.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Account } from "./account.ts";
 import {
   type Archive,
   type LeftOut,
-  NAMED,
-  NAME_CHARS,
+  firstNames,
   type Pack,
   type Snapshot,
   manifestPrefix,
@@ -203,10 +201,6 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
 
 function namedFiles(files: NamedFiles | undefined): NamedFiles | undefined {
   return files && { count: files.count, names: firstNames(files.names) };
-}
-
-function firstNames(paths: readonly string[]): string[] {
-  return paths.slice(0, NAMED).map((path) => shortened(path, NAME_CHARS));
 }
 
 /** Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2. */

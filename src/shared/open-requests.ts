@@ -22,7 +22,13 @@ export const MAX_PACE_MS = 2000;
 const pace = new Pace(REQUEST_PACE);
 
 export async function paceOpenRequest(): Promise<void> {
-  const ms = pace.take();
-  if (ms > MAX_PACE_MS) pace.giveBack();
+  await waitForPace(pace, 1);
+}
+
+/** Waits until a pace allows these requests, for `MAX_PACE_MS` at most. @returns false if that is too short; then they do not count */
+export async function waitForPace(of: Pace, requests: number): Promise<boolean> {
+  const ms = of.take(requests);
+  if (ms > MAX_PACE_MS) of.giveBack(requests);
   if (ms > 0) await pause(Math.min(ms, MAX_PACE_MS));
+  return ms <= MAX_PACE_MS;
 }

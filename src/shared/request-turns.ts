@@ -9,7 +9,7 @@
 
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
-import { MAX_PACE_MS, REQUEST_PACE } from "./open-requests.ts";
+import { MAX_PACE_MS, REQUEST_PACE, waitForPace } from "./open-requests.ts";
 import { PerPrincipal } from "./per-principal.ts";
 import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
@@ -108,7 +108,8 @@ export class RequestTurns {
   async #take(): Promise<Turn | undefined> {
     const [id, client] = [this.#principalID, this.#client];
     const turns = principals.of(id);
-    // About as many calls wait for the pace as for a turn.
+    // About as many calls wait for the pace as for a turn. Refusals do not use the pace of open requests: a principal could delay the
+    // open requests of everybody.
     if (turns.waiting >= MAX_WAITING) {
       await pause(MAX_PACE_MS);
       return undefined;
@@ -127,15 +128,6 @@ export class RequestTurns {
     if (mustWait) await pause(0);
     return turn;
   }
-}
-
-/** Waits for a principal's pace. If the wait is too long, waits at most `MAX_PACE_MS` and returns false. */
-async function waitForPace(pace: Pace, calls: number): Promise<boolean> {
-  const ms = pace.take(calls);
-  if (ms > MAX_PACE_MS) pace.giveBack(calls);
-  // Refusals do not use the pace of open requests: a principal could delay the open requests of everybody.
-  if (ms > 0) await pause(Math.min(ms, MAX_PACE_MS));
-  return ms <= MAX_PACE_MS;
 }
 
 class Turn {

@@ -12,6 +12,15 @@ import { connectTo, listen } from "../setup/listen.ts";
 const KEY = "0".repeat(32);
 const engine = endLater(await startTestEngine());
 
+/** Accepts connections on this port. */
+async function startConnections() {
+  const connections = new ServerConnections(KEY, () => undefined);
+  const listener = createServer();
+  const port = await listen(listener);
+  connections.accept(listener);
+  return { connections, port };
+}
+
 it("are not background work of the sandbox", async () => {
   const sandbox = await TestSandbox.start(engine);
   await sandbox.run("true");
@@ -44,10 +53,7 @@ fs.readFileSync = (path, ...rest) => {
 `;
 
 it("are accepted while another user's program has opened many silent ones", async () => {
-  const connections = new ServerConnections(KEY, () => undefined);
-  const listener = createServer();
-  const port = await listen(listener);
-  connections.accept(listener);
+  const { connections, port } = await startConnections();
   const silent = await Promise.all(Array.from({ length: 100 }, () => connectTo(port)));
   for (const socket of silent) socket.on("error", () => undefined);
   const control = await connectTo(port);
@@ -68,10 +74,7 @@ it("are not accepted by a sandbox that has ended", async () => {
 });
 
 it("are replaced by the server as soon as the engine needs them, also before their first request", async () => {
-  const connections = new ServerConnections(KEY, () => undefined);
-  const listener = createServer();
-  const port = await listen(listener);
-  connections.accept(listener);
+  const { connections, port } = await startConnections();
   const control = await connectTo(port);
   let received = "";
   control.on("data", (bytes) => (received += String(bytes)));
@@ -83,10 +86,7 @@ it("are replaced by the server as soon as the engine needs them, also before the
 });
 
 it("are closed when a newer server of the same kind connects, because the earlier one may never respond", async () => {
-  const connections = new ServerConnections(KEY, () => undefined);
-  const listener = createServer();
-  const port = await listen(listener);
-  connections.accept(listener);
+  const { connections, port } = await startConnections();
   const since = clock() - 1;
   const greet = async (greeted: number) => {
     const socket = await connectTo(port);

@@ -41,49 +41,45 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
   expect((await modest.python(locks)).stdout).toBe("kept");
 });
 
-it.runIf(existsSync("/proc/2/task/2/children"))(
-  "the kernel's threads: the engine ends a sandbox that makes most of them work by pseudo terminals",
-  async () => {
-    const engine = endLater(await startTestEngine({ limits: { kernelThreadProcessorsOfMachine: 0.1 } }));
-    const terminals = [
-      "import os",
-      "for one in range(9):",
-      "  if os.fork() == 0: break",
-      "master, slave = os.openpty(); os.set_blocking(master, False)",
-      "while True:",
-      "  try: os.write(master, b'x' * 4096); os.read(master, 65536)",
-      "  except BlockingIOError: pass",
-    ];
-    const [modest, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
-    void busy.python(terminals).catch(() => undefined);
-    expect((await busy.waitForEnd()).reason).toContain("pseudo terminals");
-    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
-  },
-);
+/** Programs that make the kernel's threads work. */
+const THREAD_WORK = {
+  "by pseudo terminals": [
+    "import os",
+    "for one in range(9):",
+    "  if os.fork() == 0: break",
+    "master, slave = os.openpty(); os.set_blocking(master, False)",
+    "while True:",
+    "  try: os.write(master, b'x' * 4096); os.read(master, 65536)",
+    "  except BlockingIOError: pass",
+  ],
+  "by looking for cycles among thousands of Unix sockets": [
+    "import array, os, socket, time",
+    "def send(end, passed):",
+    "  rights = array.array('i', [passed.fileno()])",
+    "  end.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
+    // The kernel limits the sockets in transit of each user.
+    "for user in range(1000, 1012):",
+    "  if os.fork() == 0:",
+    "    os.setgid(user); os.setuid(user); kept = []",
+    "    for _ in range(450):",
+    "      a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+    "      send(a, b); send(b, a); a.close(); kept.append(b)",
+    "    while True:",
+    "      for end in socket.socketpair(): end.close()",
+    "time.sleep(600)",
+  ],
+};
 
-it.runIf(existsSync("/proc/2/task/2/children"))(
-  "the kernel's threads: the engine ends a sandbox that makes them look for cycles among thousands of Unix sockets",
-  async () => {
+it.runIf(existsSync("/proc/2/task/2/children")).each([
+  ["by pseudo terminals", "pseudo terminals"],
+  ["by looking for cycles among thousands of Unix sockets", "Unix sockets"],
+] as const)(
+  "the kernel's threads: the engine ends a sandbox that makes them work %s",
+  async (how, reason) => {
     const engine = endLater(await startTestEngine({ limits: { kernelThreadProcessorsOfMachine: 0.1 } }));
-    const cycles = [
-      "import array, os, socket, time",
-      "def send(end, passed):",
-      "  rights = array.array('i', [passed.fileno()])",
-      "  end.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
-      // The kernel limits the sockets in transit of each user.
-      "for user in range(1000, 1012):",
-      "  if os.fork() == 0:",
-      "    os.setgid(user); os.setuid(user); kept = []",
-      "    for _ in range(450):",
-      "      a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
-      "      send(a, b); send(b, a); a.close(); kept.append(b)",
-      "    while True:",
-      "      for end in socket.socketpair(): end.close()",
-      "time.sleep(600)",
-    ];
     const [modest, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
-    void busy.python(cycles).catch(() => undefined);
-    expect((await busy.waitForEnd()).reason).toContain("Unix sockets");
+    void busy.python(THREAD_WORK[how]).catch(() => undefined);
+    expect((await busy.waitForEnd()).reason).toContain(reason);
     expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
   },
 );

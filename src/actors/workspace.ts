@@ -46,8 +46,11 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** If a save took `tookMs`, the next one begins at least SAVE_PACE * tookMs after that save began, so other work gets time. */
-const SAVE_PACE = 2;
+/**
+ * After a save there is a pause as long as the save was, so that other work gets time. It is at most this long, because the machine
+ * may have slept for hours during the save.
+ */
+const SAVE_MAX_PAUSE_MS = 30_000;
 
 /** A save begins after this time even if no change is known: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
@@ -107,7 +110,7 @@ export class Workspace {
   #dirtySince: number | undefined;
   /** The value that `#dirtySince` had when the current save began. If the save fails, `#dirtySince` gets it back. */
   #savingSince: number | undefined;
-  #lastSave = { begunAt: 0, tookMs: 0 };
+  #lastSave = { endedAt: 0, pauseMs: 0 };
   /** Settles when the account has responded to the last change of the saved state, if any. */
   #committing: Promise<unknown> | undefined;
   /** Whether a set-up script is changing the workspace. Until the script ends, nothing is saved. */
@@ -237,8 +240,8 @@ export class Workspace {
     const quietMs = SAVE_DEBOUNCE_MS - elapsedMs(this.#changedAt);
     const dueMs = Math.min(quietMs, SAVE_MAX_DELAY_MS - elapsedMs(this.#dirtySince ?? 0));
     if (dueMs > 0) return this.#plan(dueMs);
-    const { begunAt, tookMs } = this.#lastSave;
-    const earlyMs = SAVE_PACE * tookMs - elapsedMs(begunAt);
+    const { endedAt, pauseMs } = this.#lastSave;
+    const earlyMs = pauseMs - elapsedMs(endedAt);
     if (earlyMs > 0) return this.#plan(earlyMs);
     this.#host.background(this.save().catch(() => undefined));
   }
@@ -273,7 +276,7 @@ export class Workspace {
         this.#save(signal, { isThorough, isAtRest }),
       );
       this.#troubles.noteSave();
-      this.#lastSave = { begunAt, tookMs: Math.max(0, Date.now() - begunAt) };
+      this.#lastSave = { endedAt: Date.now(), pauseMs: Math.min(elapsedMs(begunAt), SAVE_MAX_PAUSE_MS) };
       if (!container.aborted)
         this.#plan(this.#dirtySince === undefined ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
     } catch (error) {

@@ -103,14 +103,14 @@ export class ServerConnections {
       socket.off("close", end);
       end();
       // A greeting is so short that it arrives as a whole.
-      const server = this.#serverOf(String(socket.read() ?? ""));
+      const server = this.#acceptedServer(String(socket.read() ?? ""));
       if (server === undefined) socket.destroy();
       else this.#add(socket, this.#of[server]);
     });
   }
 
-  /** The newest server of its kind, or undefined for any other program. */
-  #serverOf(greeting: string): OwnServer | undefined {
+  /** The server that sent the greeting, which is then the newest of its kind; undefined for any other program. */
+  #acceptedServer(greeting: string): OwnServer | undefined {
     const match = /^(control|sandboxd) ([0-9a-f]{32}) (\d{1,15})\n$/.exec(greeting);
     if (match === null) return undefined;
     const [, name, key = "", time] = match;

@@ -316,8 +316,9 @@ export class SnapshotRegistry {
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#rows.write(
-      `DELETE FROM checkpoints WHERE id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
+      `DELETE FROM checkpoints WHERE id <> ? AND id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
        ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)`,
+      to.id,
       sandbox,
       MAX_AUTOMATIC,
     );

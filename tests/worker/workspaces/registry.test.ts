@@ -159,6 +159,24 @@ describe("the registry of saved states", () => {
       expect(labels).toContain("good");
     }));
 
+  it("goes back to the oldest of these ten checkpoints, and keeps it", () =>
+    withBench((bench) => {
+      bench.save("a");
+      const { id } = bench.registry.checkpoint("a", "good", bench.now);
+      const oldest = bench.save("a");
+      const { before } = bench.registry.restoreCheckpoint("a", id, bench.now);
+      for (let n = 0; n < 9; n++) {
+        bench.now++;
+        bench.save("a");
+        bench.registry.restoreCheckpoint("a", id, bench.now);
+      }
+      bench.now++;
+      bench.save("a");
+      bench.registry.restoreCheckpoint("a", before?.id ?? "", bench.now);
+      expect(bench.registry.current("a")?.id).toBe(oldest);
+      expect(bench.registry.requireCheckpoint(before?.id ?? "").id).toBe(before?.id);
+    }));
+
   it("names the restored checkpoint in the label of the previous state, by its id if its own label is from a rollback", () =>
     withBench((bench) => {
       bench.save("a");

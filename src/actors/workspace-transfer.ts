@@ -29,6 +29,12 @@ const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
  */
 const GROWTH = 2;
 
+/**
+ * sandboxd is told which packs to write again, so that a save refers to at most MAX_PACKS earlier ones. Measured without this limit:
+ * with 100 checkpoints of 717 packs each, a call of another principal took 0.9 s (median) while 20 calls of `list_sandboxes` ran.
+ */
+export const MAX_PACKS = 20;
+
 /** How long a save that was larger than the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
 
@@ -167,7 +173,8 @@ export class WorkspaceTransfer {
     const isComplete = (ownPack?.length ?? 0) === packBytes && done.manifestBytes === manifestBytes;
     const isKnown = needed.every((pack) => sizes.has(pack.id));
     const isDistinct = new Set(needed.map((pack) => pack.id)).size === needed.length;
-    if (!isComplete || !isKnown || !isDistinct) throw malformedResponse();
+    const areFew = needed.filter((pack) => pack.id !== id).length <= MAX_PACKS;
+    if (!isComplete || !isKnown || !isDistinct || !areFew) throw malformedResponse();
     const packs = needed.map(({ id: pack, live }) => ({ id: pack, bytes: sizes.get(pack) ?? 0, live }));
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }

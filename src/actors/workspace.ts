@@ -28,7 +28,13 @@ import {
   reasonOf,
   stillSaving,
 } from "./texts.ts";
-import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./workspace-transfer.ts";
+import {
+  MAX_PACKS,
+  type Origin,
+  type TransferHost,
+  WorkspaceTransfer,
+  archiveOf,
+} from "./workspace-transfer.ts";
 
 export interface WorkspaceHost extends TransferHost {
   kv: KV;
@@ -62,9 +68,8 @@ const SAVE_TIMEOUT_MS = 1_800_000;
 /** The time limit for keeping a set-up's outcome. All calls wait until it is kept. */
 const OUTCOME_MS = 600_000;
 
-/** If a save has at least MAX_PACKS packs, it writes the REPACKED_PACKS smallest packs again, as one pack. */
-const MAX_PACKS = 20;
-const REPACKED_PACKS = 16;
+/** If a state has at least MAX_PACKS packs, its next save writes all but the KEPT_PACKS largest again, as one pack. */
+const KEPT_PACKS = 4;
 
 /** How many bytes an archive may have in addition to the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
@@ -360,7 +365,9 @@ export class Workspace {
     const origin = (part === "workspace" ? this.#origin.value : undefined) ?? EMPTY_ORIGIN;
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
-    const body = { id, base, max: maxBytes, repack: [], isArchive: true, conversation, isThorough: true };
+    // With workspace saving off, only archives follow each other, each with one more pack.
+    const repack = origin.packs.length > MAX_PACKS ? packsToRepack(origin.packs) : [];
+    const body = { id, base, max: maxBytes, repack, isArchive: true, conversation, isThorough: true };
     const plan = await snapshots.call("plan", { body }, signal);
     const { state, files, left } = plan;
     if (isWhole && (left.count > 0 || left.unreadable || left.crowded))
@@ -555,6 +562,6 @@ export class Workspace {
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
-  const small = alive.length >= MAX_PACKS ? alive.slice(0, REPACKED_PACKS) : [];
+  const small = alive.length >= MAX_PACKS ? alive.slice(0, -KEPT_PACKS) : [];
   return [...dead, ...small].map(({ id }) => id);
 }

@@ -165,6 +165,28 @@ describe("a workspace", () => {
       expect(unsaved).toContain("another program may be in its place");
     }));
 
+  it("says that the sandbox is damaged if a save refers to too many packs. An archive and the next save have few", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      const container = world.container as NonNullable<World["container"]>;
+      const plan = container.plan.bind(container);
+      container.plan = (call) => plan({ ...call, repack: [] });
+      const packs = () => world.registry.current("a")?.packs.length;
+      for (let number = 0; number < 20; number++) {
+        world.write(`${number}`, `content ${number}`);
+        await world.workspace.save();
+      }
+      world.write("one more", "content");
+      await expect(world.workspace.save()).rejects.toMatchObject({ code: "damaged" });
+      expect(packs()).toBe(21);
+      container.plan = plan;
+      const archive = { run: "run", expiresAt: Date.now() + 60_000, maxBytes: 1e6 };
+      await world.workspace.keepArchive(archive, SETTINGS);
+      expect(world.registry.findArchive("run", "workspace")?.packs).toHaveLength(5);
+      await world.workspace.save();
+      expect(packs()).toBe(5);
+    }));
+
   it("gets no checkpoint, and is not replaced by one, if its container ends before the save that they wait for", () =>
     withWorld(async (world) => {
       for (const call of ["checkpoint", "beginCheckpointRestore"] as const) {

@@ -416,7 +416,7 @@ export const stillSaving = (sandbox: string, ms: number) =>
   temporary(
     "no_answer",
     `Sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save continues.`,
-    "Make the same call again in 30 seconds: the parts saved until then are not saved again.",
+    "Make the same call again in 30 seconds: the parts saved until then are not saved again. If no call succeeds, destroy_sandbox deletes the sandbox but keeps its checkpoints, from which restore_sandbox makes it again.",
   );
 
 export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {

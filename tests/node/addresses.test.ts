@@ -1,5 +1,6 @@
 /** The addresses that the engine never connects to, also when this machine uses a proxy. These tests need no sandbox. */
-import { createServer } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
@@ -160,4 +161,22 @@ it("the engine uses the host's proxy with its credentials, except for the hosts 
   expect(hostProxy("a.inside.test", env)).toBeUndefined();
   expect(hostProxy("direct.test", env)).toBeUndefined();
   await expect(connectUpstream("127.0.0.1", 80, options)).rejects.toThrow("loopback");
+});
+
+it("the engine tries only two addresses of each family, because a name can have thousands", async () => {
+  const server = createServer((socket) => socket.destroy()).listen(0, "127.0.0.2");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const connect = (...addresses: string[]) =>
+    connectUpstream("many.test", port, {
+      allowAddresses: new Map(),
+      // Addresses of a package index are not checked.
+      registries: new Set([`many.test:${port}`]),
+      env: {},
+      resolve: async () => addresses,
+    });
+  (await connect("127.0.0.1", "127.0.0.2")).destroy();
+  (await connect("::2", "::3", "::4", "127.0.0.2")).destroy();
+  await expect(connect("127.0.0.1", "127.0.0.1", "127.0.0.2")).rejects.toThrow("could not be reached");
+  server.close();
 });

@@ -295,6 +295,24 @@ it("look-ups that never end, in ten sandboxes of one principal, leave most threa
   expect(await sandboxOf("neighbour").resolve?.("quick")).toEqual(["quick"]);
 });
 
+it("a look-up with thousands of addresses delays the sandbox's next look-ups", async () => {
+  const lookups: string[] = [];
+  const { resolve } = boundedLookups({
+    allowAddresses: new Map(),
+    env: {},
+    resolve: async (host) => {
+      lookups.push(host);
+      return Array.from({ length: 500 }, () => "127.0.0.1");
+    },
+  });
+  const started = performance.now();
+  await Promise.all(["a", "b", "c", "d"].map((name) => resolve?.(name)));
+  expect(performance.now() - started).toBeLessThan(400);
+  await resolve?.("next");
+  expect(performance.now() - started).toBeGreaterThan(450);
+  expect(lookups).toHaveLength(5);
+});
+
 it("requests of disconnected clients stop waiting, and do not delay others", async () => {
   const limiter = new RequestLimiter(createServer());
   const clients = Array.from({ length: 20_000 }, () => new PassThrough());

@@ -5,8 +5,8 @@ import { networkInterfaces } from "node:os";
 import { describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { attachedNetworksOf } from "../../local/engine/attached.ts";
-import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
-import { listen } from "../setup/listen.ts";
+import { connectUpstream, hostProxy, startTLS } from "../../local/engine/upstream.ts";
+import { connectTo, listen } from "../setup/listen.ts";
 
 describe("the engine refuses connections", () => {
   it("to private, link-local, metadata and other special addresses", () => {
@@ -179,4 +179,26 @@ it("the engine tries only two addresses of each family, because a name can have 
   (await connect("::2", "::3", "::4", "127.0.0.2")).destroy();
   await expect(connect("127.0.0.1", "127.0.0.1", "127.0.0.2")).rejects.toThrow("could not be reached");
   server.close();
+});
+
+it("the engine offers a host no DHE, because the host's prime can be so long that a handshake takes seconds", async () => {
+  const server = createServer();
+  const port = await listen(server);
+  const hello = once(server, "connection").then(
+    async ([client]) => (await once(client, "data"))[0] as Buffer,
+  );
+  const socket = await connectTo(port);
+  startTLS(socket, "host.test", { allowAddresses: new Map(), env: {} }).catch(() => undefined);
+  const bytes = await hello;
+  socket.destroy();
+  server.close();
+  // The list of cipher suites follows the record's head, the message's head, the version, the random bytes and the session (RFC 8446, 4.1.2).
+  const at = 5 + 4 + 2 + 32 + 1 + bytes.readUInt8(5 + 4 + 2 + 32);
+  const count = bytes.readUInt16BE(at) / 2;
+  const suites = Array.from({ length: count }, (_, n) => bytes.readUInt16BE(at + 2 + 2 * n));
+  // TLS_AES_256_GCM_SHA384, and TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256.
+  expect(suites).toEqual(expect.arrayContaining([0x1302, 0xc02f]));
+  // DHE with RSA, from OpenSSL's list of cipher suites.
+  const dhe = new Set([0x33, 0x39, 0x67, 0x6b, 0x9e, 0x9f, 0xccaa, 0xc09e, 0xc09f, 0xc052, 0xc053]);
+  expect(suites.filter((suite) => dhe.has(suite))).toEqual([]);
 });

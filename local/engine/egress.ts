@@ -35,6 +35,7 @@ import {
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
 import { RequestLimiter } from "./request-limiter.ts";
 import {
+  closeSignal,
   connectUpstream,
   isRegistry,
   Refusal,
@@ -243,13 +244,6 @@ async function sendUpstream(
     closed.addEventListener("abort", () => upstream.destroy());
     request.pipe(upstream);
   });
-}
-
-function closeSignal(client: ServerResponse | Duplex): AbortSignal {
-  const closed = new AbortController();
-  if (client.destroyed) closed.abort();
-  else client.once("close", () => closed.abort());
-  return closed.signal;
 }
 
 /** Forwards a body of known length to the requesting connection without Node's parser, which copies it. */

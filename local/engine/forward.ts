@@ -1,5 +1,11 @@
 /** Forwards the Worker's requests to a sandbox's port, including WebSocket upgrades, without buffering. */
-import { Agent, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
+import {
+  Agent,
+  request as httpRequest,
+  type IncomingMessage,
+  type RequestOptions,
+  type ServerResponse,
+} from "node:http";
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
@@ -10,10 +16,10 @@ import {
   type EngineErrorCode,
 } from "../platform/engine-protocol.ts";
 import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
-import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
+import type { RunningProcess } from "./launch.ts";
 import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
-import { readHead } from "./upstream.ts";
+import { closeSignal, readHead } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
 
 const controlPort = 3000;
@@ -26,7 +32,7 @@ const headMs = 500;
 const tunnelMs = 30_000;
 
 export class PortForwarder {
-  readonly #connect: (to: OwnServer) => Promise<Socket>;
+  readonly #connect: RunningProcess["connect"];
   readonly #onBroken: (how: string) => void;
   readonly #agents = new Map<number, Agent>();
   readonly #pace = new RelayPace(false);
@@ -36,13 +42,14 @@ export class PortForwarder {
   #arePreviewsEnded = false;
 
   /** @param onBroken called if the control server breaks its protocol, with words that follow "it" */
-  constructor(connect: (to: OwnServer) => Promise<Socket>, onBroken: (how: string) => void) {
+  constructor(connect: RunningProcess["connect"], onBroken: (how: string) => void) {
     this.#connect = connect;
     this.#onBroken = onBroken;
     for (const port of [controlPort, SANDBOXD_PORT]) {
       const agent = new Agent({ keepAlive: true });
-      agent.createConnection = (_options, settle) => {
-        this.#dial(port).then(
+      // The agent passes on all options of the request except `signal`.
+      agent.createConnection = ({ aborted }: RequestOptions & { aborted?: AbortSignal }, settle) => {
+        this.#dial(port, aborted).then(
           (socket) => settle?.(null, socket),
           (error: Error) => settle?.(error, new Socket()),
         );
@@ -74,17 +81,18 @@ export class PortForwarder {
     pieces.join(request.socket);
     request.once("close", () => pieces.leave(request.socket));
     let socket: Socket | undefined;
+    const aborted = closeSignal(response);
     const agent = this.#agents.get(port);
     try {
       // The control server and sandboxd are called often, so their connections are kept.
-      if (!agent) socket = await this.#dial(port);
+      if (!agent) socket = await this.#dial(port, aborted);
     } catch {
       return fail();
     }
     if (response.destroyed) return void socket?.destroy();
     const connection = socket;
     const upstream = httpRequest({
-      ...(connection === undefined ? { agent } : { createConnection: () => connection }),
+      ...(connection === undefined ? { agent, aborted } : { createConnection: () => connection }),
       method: request.method,
       path,
       headers: [...forwardedHeaders(request), ...framingHeaders(request)].flat(),
@@ -176,8 +184,8 @@ export class PortForwarder {
   }
 
   /** Opens a raw connection to a sandbox's port. The control server tunnels to every port except its own and sandboxd's. */
-  async #dial(port: number): Promise<Socket> {
-    const socket = await this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control");
+  async #dial(port: number, aborted?: AbortSignal): Promise<Socket> {
+    const socket = await this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control", aborted);
     socket.on("error", () => undefined);
     if (port === controlPort || port === SANDBOXD_PORT) return socket;
     socket.write(

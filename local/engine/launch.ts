@@ -17,8 +17,11 @@ import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 export interface RunningProcess {
   pid?: number;
-  /** Opens a connection to a server. @throws Error if the server cannot be reached, or the sandbox has ended */
-  connect(to: OwnServer): Promise<Socket>;
+  /**
+   * Opens a connection to a server.
+   * @throws Error if the server cannot be reached, the sandbox has ended, or `aborted` is aborted
+   */
+  connect(to: OwnServer, aborted?: AbortSignal): Promise<Socket>;
   egress: readonly Server[];
   signal(signal: NodeJS.Signals): void;
   kill(): Promise<void>;
@@ -76,7 +79,7 @@ export async function launch(
     const connected = processes.listeners.then(async (listeners) => {
       egress = listeners.egress;
       connections.accept(listeners.own);
-      return await connections.take("control", readyTimeoutMs);
+      return await connections.take("control", { waitMs: readyTimeoutMs });
     });
     connected.catch(() => undefined);
     const control = await waitForControl(pid, isActive, connected);
@@ -85,7 +88,7 @@ export async function launch(
     return {
       pid,
       egress,
-      connect: async (to) => await connections.take(to),
+      connect: async (to, aborted) => await connections.take(to, { aborted }),
       signal: (signal) => {
         // Fails if the first process has ended. Then the sandbox ends, too.
         if (ended === undefined) attempt(() => process.kill(pid, signal), false);

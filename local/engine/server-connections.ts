@@ -3,7 +3,7 @@ import { timingSafeEqual } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
 import { ACCEPTED, clock, NEEDED, type OwnServer, UNUSED } from "../../container/sandboxd/engine-link.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { START_PROBLEMS, STOPPED_BECAUSE } from "./texts.ts";
+import { CLIENT_GONE, START_PROBLEMS, STOPPED_BECAUSE } from "./texts.ts";
 
 /** The most connections of a sandbox that have not sent their greeting. A further one replaces the oldest. */
 const MAX_NEW = 64;
@@ -54,10 +54,17 @@ export class ServerConnections {
     this.#listener = createServer({ noDelay: true }, (socket) => this.#greet(socket)).listen(listener);
   }
 
-  /** Returns a connection without earlier requests. @throws Error if the server has not connected in time, or the sandbox ends */
-  async take(server: OwnServer, waitMs?: number): Promise<Socket> {
+  /**
+   * Returns a connection without earlier requests.
+   * @throws Error if the server has not connected in time, the sandbox ends, or `aborted` is aborted
+   */
+  async take(
+    server: OwnServer,
+    { waitMs, aborted }: { waitMs?: number; aborted?: AbortSignal | undefined } = {},
+  ): Promise<Socket> {
     const { all, unused, waiting } = this.#of[server];
     if (this.#isClosed) throw new Error(START_PROBLEMS.ended);
+    if (aborted?.aborted) throw new Error(CLIENT_GONE);
     for (const [socket, release] of unused) {
       release();
       return this.#use(socket);
@@ -66,9 +73,12 @@ export class ServerConnections {
     const entry = { resolve, reject };
     const ms = waitMs ?? (all.size > 0 ? BUSY_MS : ABSENT_MS);
     const timer = setTimeout(() => reject(new Error(START_PROBLEMS.noConnection(server))), ms);
+    const leave = () => reject(new Error(CLIENT_GONE));
+    aborted?.addEventListener("abort", leave);
     waiting.add(entry);
     return await promise.finally(() => {
       clearTimeout(timer);
+      aborted?.removeEventListener("abort", leave);
       waiting.delete(entry);
     });
   }

@@ -1,6 +1,7 @@
 /** Opens a sandbox's connections to the internet: resolves a name once, checks all its addresses, and connects to one of them. */
 import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
+import type { Writable } from "node:stream";
 import {
   connect as connectTLS,
   createSecureContext,
@@ -58,6 +59,14 @@ const maxTried = 2;
 const ciphers = `${DEFAULT_CIPHERS}:!DHE`;
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
+
+/** A signal that is aborted when the client has disconnected. */
+export function closeSignal(client: Writable): AbortSignal {
+  const closed = new AbortController();
+  if (client.destroyed) closed.abort();
+  else client.once("close", () => closed.abort());
+  return closed.signal;
+}
 
 /** @param host a lower-case host name or address, without brackets and final dot @throws Refusal, Unreachable */
 export async function connectUpstream(

@@ -1,8 +1,11 @@
 /** The connections of a sandbox's own servers to the engine (container/sandboxd/engine-link.ts). */
 import { once } from "node:events";
+import { createServer as createHTTPServer } from "node:http";
 import { createServer } from "node:net";
 import { expect, it } from "vitest";
 import { ACCEPTED, clock, greeting, NEEDED } from "../../container/sandboxd/engine-link.ts";
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { PortForwarder } from "../../local/engine/forward.ts";
 import { ServerConnections } from "../../local/engine/server-connections.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
@@ -101,4 +104,32 @@ it("are closed when a newer server of the same kind connects, because the earlie
   expect((await connections.take("sandboxd")).remotePort).toBe(newer.localPort);
   connections.close();
   newer.destroy();
+});
+
+it("are not awaited any more when the client has disconnected", async () => {
+  const { connections, port } = await startConnections();
+  // A server that keeps one connection busy, and opens no other.
+  const busy = await connectTo(port);
+  busy.resume().write(greeting("sandboxd", KEY, clock()));
+  await connections.take("sandboxd");
+  let end: Promise<unknown> | undefined;
+  const forwarder = new PortForwarder(
+    (to, aborted) => {
+      const taken = connections.take(to, { aborted });
+      end = taken.catch(String);
+      return taken;
+    },
+    () => undefined,
+  );
+  const server = createHTTPServer((request, response) =>
+    forwarder.request(SANDBOXD_PORT, "/", request, response),
+  );
+  const client = await connectTo(await listen(server));
+  client.write("GET / HTTP/1.1\r\nHost: engine\r\n\r\n");
+  await expect.poll(() => end !== undefined).toBe(true);
+  client.destroy();
+  expect(await end).toContain("has disconnected");
+  connections.close();
+  busy.destroy();
+  server.close();
 });

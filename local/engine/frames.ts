@@ -9,6 +9,8 @@ import type { Pieces } from "./piece-limit.ts";
  */
 const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
+/** The memory of a read or of a fragment besides its bytes. `ws` keeps both until their message is complete. */
+const PART_OVERHEAD = 1024;
 
 /**
  * The connection that `ws` reads. Counts each frame before `ws` parses it, because pausing the socket does not hold back data
@@ -16,7 +18,8 @@ const FRAMES_AT_ONCE = 64;
  */
 export class FramedConnection extends Duplex {
   readonly #socket: Duplex;
-  readonly #onRead: (bytes: number) => void;
+  readonly #pieces: Pieces;
+  readonly #onRead: (memory: number, isComplete: boolean) => void;
   readonly #frames: FrameReader;
   #rest: Buffer | null = null;
   #carriesFrames: boolean;
@@ -24,14 +27,23 @@ export class FramedConnection extends Duplex {
   #isEnded = false;
   #isWaiting = false;
 
-  /** @param carriesFrames false if HTTP headers come before the frames: then call `begin` @param onRead gets the number of bytes */
-  constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
+  /**
+   * @param carriesFrames false if HTTP headers come before the frames: then call `begin`
+   * @param onRead gets how much memory the bytes take, and whether every message is complete
+   */
+  constructor(
+    socket: Duplex,
+    pieces: Pieces,
+    carriesFrames: boolean,
+    onRead: (memory: number, isComplete: boolean) => void,
+  ) {
     super({ readableHighWaterMark: 1 });
     this.#socket = socket;
     // `ws` refuses a longer message. A frame may announce up to 2^64 bytes, and the pause for them would never end.
     this.#frames = new FrameReader((payload) =>
       pieces.take(Math.min(payload, maxMessageBytes), FRAME_WEIGHT),
     );
+    this.#pieces = pieces;
     this.#carriesFrames = carriesFrames;
     this.#onRead = onRead;
     const end = () => {
@@ -88,9 +100,13 @@ export class FramedConnection extends Duplex {
       if (this.#isEnded) this.push(null);
       return;
     }
-    const end = this.#carriesFrames ? this.#frames.pass(bytes, FRAMES_AT_ONCE) : bytes.length;
+    const { end, frames } = this.#carriesFrames
+      ? this.#frames.pass(bytes, FRAMES_AT_ONCE)
+      : { end: bytes.length, frames: 0 };
     if (end < bytes.length) this.#rest = bytes.subarray(end);
-    this.#onRead(end);
+    // A read without the beginning of a frame costs as much as a frame.
+    if (frames === 0) this.#pieces.take(end, FRAME_WEIGHT);
+    this.#onRead(end + (1 + frames) * PART_OVERHEAD, this.#frames.isComplete);
     this.#isReading = false;
     if (!this.#carriesFrames) this.#waitForHead();
     this.push(bytes.subarray(0, end));
@@ -111,12 +127,19 @@ class FrameReader {
   readonly #onFrame: (payload: number) => void;
   #head: number[] = [];
   #payload = 0;
+  #isFragmented = false;
 
   constructor(onFrame: (payload: number) => void) {
     this.#onFrame = onFrame;
   }
 
-  pass(bytes: Buffer, most: number): number {
+  /** Whether no message is incomplete. */
+  get isComplete(): boolean {
+    return this.#head.length === 0 && this.#payload === 0 && !this.#isFragmented;
+  }
+
+  /** @returns where the first unread frame begins, and how many frames begin before */
+  pass(bytes: Buffer, most: number): { end: number; frames: number } {
     let frames = 0;
     let position = 0;
     while (position < bytes.length) {
@@ -126,15 +149,23 @@ class FrameReader {
         position += part;
         continue;
       }
-      if (this.#head.length === 0 && frames++ === most) break;
+      if (this.#head.length === 0 && frames === most) break;
+      if (this.#head.length === 0) frames += 1;
       this.#head.push(bytes[position++] ?? 0);
       if (this.#head.length < 2 || this.#head.length < 2 + extraBytes(this.#head)) continue;
       this.#payload = payloadOf(this.#head);
+      this.#isFragmented = isFragmentedAfter(this.#head, this.#isFragmented);
       this.#head = [];
       this.#onFrame(this.#payload);
     }
-    return position;
+    return { end: position, frames };
   }
+}
+
+/** Whether a message is incomplete after a frame. Control frames may come between the frames of a message. */
+function isFragmentedAfter([first = 0]: number[], before: boolean): boolean {
+  const isControl = (first & 0x08) !== 0;
+  return isControl ? before : (first & 0x80) === 0;
 }
 
 function extraBytes([, second = 0]: number[]): number {

@@ -90,9 +90,13 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     maxPayload: maxMessageBytes,
     // No compression: a kilobyte could expand to a megabyte.
     perMessageDeflate: false,
+    // Each takes a kilobyte besides its bytes.
+    maxBufferedChunks: 16 * 1024,
   };
   const frame = (socket: Duplex, carriesFrames: boolean, buffered: BufferedBytes) =>
-    new FramedConnection(socket, pace.pieces, carriesFrames, (bytes) => buffered.read(bytes));
+    new FramedConnection(socket, pace.pieces, carriesFrames, (memory, isComplete) =>
+      buffered.read(memory, isComplete),
+    );
   const fromInside = new BufferedBytes(pace, isPreview, () => inside.terminate());
   const connection = frame(upstream, false, fromInside);
   const client: ClientOptions = {
@@ -200,9 +204,10 @@ class BufferedBytes {
     return this.#waiting >= highWaterMark;
   }
 
-  read(bytes: number): void {
-    this.#unfinished += bytes;
-    this.#all.bytes += bytes;
+  read(memory: number, isComplete: boolean): void {
+    if (isComplete) return this.end();
+    this.#unfinished += memory;
+    this.#all.bytes += memory;
     if (this.#isBounded && this.#all.bytes > maxBuffered) this.#close();
   }
 
@@ -218,7 +223,7 @@ class BufferedBytes {
     this.#all.bytes -= bytes;
   }
 
-  /** Call it when the sender has disconnected. */
+  /** Call it when no message is incomplete, or the sender has disconnected. */
   end(): void {
     this.#all.bytes -= this.#unfinished;
     this.#unfinished = 0;

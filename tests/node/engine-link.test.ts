@@ -11,6 +11,7 @@ import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import EVALUATE from "../setup/evaluate.cjs?raw";
 import { connectTo, listen } from "../setup/listen.ts";
+import { sleep } from "../setup/until.ts";
 
 const KEY = "0".repeat(32);
 const engine = endLater(await startTestEngine());
@@ -132,4 +133,22 @@ it("are not awaited any more when the client has disconnected", async () => {
   connections.close();
   busy.destroy();
   server.close();
+});
+
+it("are read only once while nobody takes their data, because each short read takes half a kilobyte of memory", async () => {
+  const { connections, port } = await startConnections();
+  const sandboxd = await connectTo(port);
+  sandboxd
+    .setNoDelay(true)
+    .resume()
+    .write(greeting("sandboxd", KEY, clock()));
+  const taken = await connections.take("sandboxd");
+  taken.read(0);
+  for (let count = 0; count < 50; count++) {
+    sandboxd.write("x");
+    await sleep(1);
+  }
+  expect(taken.readableLength).toBeLessThan(25);
+  connections.close();
+  sandboxd.destroy();
 });

@@ -35,3 +35,45 @@ it("a frame that announces an impossible length pauses its sandbox's connections
   await sleep(10);
   expect(bytes.take(0)).toBeLessThanOrEqual(1000);
 });
+
+it("the memory of an incomplete message counts each read and each fragment, until the message is complete", async () => {
+  const socket = new PassThrough();
+  const counted: { memory: number; isComplete: boolean }[] = [];
+  const onRead = (memory: number, isComplete: boolean) => void counted.push({ memory, isComplete });
+  const connection = new FramedConnection(socket, new Pieces(), true, onRead);
+  connection.resume();
+  const send = async (text: string) => {
+    socket.write(Buffer.from(text, "latin1"));
+    await sleep(10);
+    return counted
+      .splice(0)
+      .reduce((sum, { memory, isComplete }) => ({ memory: sum.memory + memory, isComplete }), {
+        memory: 0,
+        isComplete: true,
+      });
+  };
+  const [ping, whole] = ["\x89\x00", "\x82\x01x"];
+  expect(await send(ping)).toMatchObject({ isComplete: true });
+  expect(await send(whole)).toMatchObject({ isComplete: true });
+  const fragments = await send("\x02\x01x" + "\x00\x01x".repeat(30));
+  expect(fragments.isComplete).toBe(false);
+  expect(fragments.memory).toBeGreaterThan(30 * 500);
+  expect(await send(ping)).toMatchObject({ isComplete: false });
+  expect(await send("\x80\x01x")).toMatchObject({ isComplete: true });
+  const part = await send("\x82\x7e\xff\xffx");
+  expect(part.isComplete).toBe(false);
+  expect((await send("x")).memory).toBeGreaterThan(500);
+});
+
+it("short reads of a long frame are limited like frames", async () => {
+  const pace = new Pace({ burst: 100, perSecond: 1 });
+  const socket = new PassThrough();
+  const connection = new FramedConnection(socket, new Pieces({ pace }), true, () => undefined);
+  connection.resume();
+  socket.write(Buffer.from("\x82\x7f\x00\x00\x00\x00\x00\xff\xff\xff", "latin1"));
+  for (let count = 0; count < 40; count++) {
+    socket.write("x");
+    await sleep(1);
+  }
+  expect(connection.isPaused()).toBe(true);
+});

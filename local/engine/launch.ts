@@ -98,6 +98,8 @@ export async function launch(
     };
   } catch (error) {
     await processes.kill();
+    // The control server may have handed them over before the failure. `connections` closes the third listener.
+    void processes.listeners.then(({ egress }) => egress.forEach((listener) => listener.close()));
     throw new Error(MACHINE.notStarted(reason(error, processes)), { cause: error });
   }
 }

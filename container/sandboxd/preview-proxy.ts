@@ -63,6 +63,8 @@ export async function passRequest(
     refuse();
   });
   passed.on("response", (incoming) => {
+    // Node decodes only the coding chunked. Any other coding would be lost, because a transfer coding applies to one connection.
+    if (!/^(?:chunked|identity)$/i.test(incoming.headers["transfer-encoding"] ?? "chunked")) return refuse();
     const headers = forwardedHeaders(incoming.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
     try {
       response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);

@@ -100,7 +100,7 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
     headers.set("location", outside + location.slice(ownOrigin[0].length));
   headers.set("x-robots-tag", "noindex, nofollow");
   // The host name is the credential, so pages on other sites must not see it as a referrer.
-  if (!headers.has("referrer-policy")) headers.set("referrer-policy", "same-origin");
+  if (headers.get("referrer-policy") !== "no-referrer") headers.set("referrer-policy", "same-origin");
   return headers;
 }
 

@@ -128,7 +128,9 @@ describe("a preview", () => {
       expect.stringContaining("not a valid HTTP status"),
     ]);
     // A 101 that no upgrade requested, and status lines that Node reads but refuses to write.
-    for (const line of ["101 Switching Protocols", "099 Odd", "200 \u0001"])
+    // A transfer coding that would be lost.
+    const coded = "200 OK\r\nTransfer-Encoding: gzip, chunked";
+    for (const line of ["101 Switching Protocols", "099 Odd", "200 \u0001", coded])
       expect((await visit(`${url}line?is=${encodeURIComponent(line)}`)).status).toBe(502);
   });
 
@@ -148,8 +150,12 @@ describe("a preview", () => {
     for (const name of ["clear-site-data", "strict-transport-security", "alt-svc"])
       expect(headers.get(name)).toBeNull();
     expect(headers.get("x-robots-tag")).toBe("noindex, nofollow");
-    expect(headers.get("referrer-policy")).toBe("same-origin");
     expect(headers.get("x-own")).toBe("kept");
+    const policyFor = async (policy: string) =>
+      (await visit(`${url}headers?referrer-policy=${policy}`)).headers.get("referrer-policy");
+    for (const policy of ["unsafe-url", "no-referrer,strict-origin-when-cross-origin"])
+      expect(await policyFor(policy)).toBe("same-origin");
+    expect(await policyFor("no-referrer")).toBe("no-referrer");
   });
 
   it("rewrites a redirect to localhost to its own address, and does not follow redirects", async () => {

@@ -134,6 +134,8 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     keepAliveTimeout: 60_000,
     maxHeaderSize: 65_536,
     noDelay: true,
+    // See SOCKET_OPTIONS in server-connections.ts. Visitors of previews may send frames of one byte.
+    highWaterMark: 1,
   });
   const hosts = await listen(server, options, boot);
   const router = new Router(registry, {

@@ -4,7 +4,9 @@
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
- * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them.
+ * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them. All descriptors of
+ *   epoll, eventfd and timerfd on the machine have one inode. Whoever closes such a descriptor goes through the locks of this inode:
+ *   with a million, a command of another sandbox took 3 s.
  * - Sockets: control groups count at most a small part of the memory for unsent and unread data. One TCP connection kept 85 MB, for
  *   which its group was charged 130 KB.
  * - Pseudo terminals: when programs write to a terminal, a thread of the kernel works, outside all control groups. 540 terminals
@@ -83,10 +85,10 @@ const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
 /**
- * The most bytes read of the machine's list of file locks: a thousand locks. The machine's own programs have fewer. While the
- * list is shorter than this, no sandbox is ended.
+ * The most bytes read of the machine's list of file locks: several thousand locks, which take 80 ms. The machine's own programs
+ * have fewer. While the list is shorter than this, no sandbox is ended.
  */
-const MAX_LOCK_LIST_BYTES = 64 * 1024;
+const MAX_LOCK_LIST_BYTES = 256 * 1024;
 
 /** A principal's sockets must explain at least this part of the kernel's growth before one of its sandboxes is ended. */
 const QUEUED_SHARE = 0.5;
@@ -95,10 +97,9 @@ const QUEUED_SHARE = 0.5;
 const MOST_LOCKS = 0.5;
 
 /**
- * The interval between two reads of the list of locks, in milliseconds. It is long, because nobody on the machine can set a lock
- * during a read.
+ * The least interval between two reads of the list of locks, in milliseconds. Nobody on the machine can set a lock during a read.
  */
-const LOCK_LIST_INTERVAL_MS = 2000;
+const LOCK_LIST_INTERVAL_MS = 500;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 const MIN_TERMINALS = 8;
@@ -115,7 +116,15 @@ const WATCHES_SHARE = 0.5;
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
 export function guardMachine(groups: string[], limits: Limits, registry: SandboxRegistry): () => void {
   const memoryGrowth = new Growth(kernelMemory);
-  const watchGrowth = new Growth(epollWatches);
+  const watchGrowth = new Growth(() => kernelObjects("eventpoll_epi"));
+  const lockGrowth = new Growth(() => kernelObjects("file_lock_cache"));
+  const manyLocks: Cause = {
+    usedBy: lockShares(),
+    least: () => MOST_LOCKS,
+    why: STOPPED_BECAUSE.locks,
+    endsOthers: true,
+  };
+  const growths = [memoryGrowth, watchGrowth, lockGrowth];
   const listRunning = () => registry.list().filter(({ isEnding }) => !isEnding);
   const queuedMemoryOf = async (sandbox: EngineSandbox) => {
     const counted = await countOf(sandbox.groups, kernelMemoryOf);
@@ -153,7 +162,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
       used: async () => memoryGrowth.measure(),
       limit: limits.kernelGrowthOfMachine,
       causes: [
-        { usedBy: lockShares(), least: () => MOST_LOCKS, why: STOPPED_BECAUSE.locks },
+        manyLocks,
         { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
       // Other programs took this memory. With the old baseline, the guard would end the next sandbox with some locks or full
@@ -171,6 +180,12 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
         },
       ],
       onUnexplained: () => watchGrowth.restart(),
+    },
+    {
+      used: async () => lockGrowth.measure(),
+      limit: limits.fileLocksOfMachine,
+      causes: [manyLocks],
+      onUnexplained: () => lockGrowth.restart(),
     },
     {
       used: kernelThreadUse(listRunning),
@@ -211,7 +226,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
   const timers = checks.map((check) => {
     let isChecking = false;
     const timer = setInterval(() => {
-      if (registry.list().length === 0) for (const growth of [memoryGrowth, watchGrowth]) growth.restart();
+      if (registry.list().length === 0) for (const growth of growths) growth.restart();
       if (isChecking || listRunning().length === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
@@ -313,11 +328,12 @@ async function lockHolders(): Promise<number[]> {
 }
 
 /**
- * The number of epoll's watches on the machine. Some kernels count other small objects with them.
+ * The number of the machine's kernel objects of a kind. Some kernels count other small objects with them.
+ * @param cache the name of their cache in /proc/slabinfo
  * @returns undefined if only root may know it
  */
-function epollWatches(): number | undefined {
-  const text = readText("/sys/kernel/slab/eventpoll_epi/total_objects");
+function kernelObjects(cache: string): number | undefined {
+  const text = readText(`/sys/kernel/slab/${cache}/total_objects`);
   return text === "" ? undefined : Number.parseInt(text, 10);
 }
 

@@ -139,7 +139,7 @@ export const STOPPED_BECAUSE = {
   tcp: "used most of the machine's memory for TCP connections, and little was left",
   orphans: "left too many closed TCP connections with unsent data",
   memory: "used most of the memory of all sandboxes, and little was left",
-  locks: "had most of the machine's file locks, which fill the kernel's memory",
+  locks: "had most of the machine's file locks, which slow all programs",
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   terminals: "used most of the kernel's threads for pseudo terminals",
   localSockets: "kept a thread of the kernel busy with many Unix sockets",

@@ -104,6 +104,24 @@ it.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))(
   },
 );
 
+it.runIf(existsSync("/sys/kernel/slab/file_lock_cache"))(
+  "file locks: the engine ends the sandbox that has most of them on the inode of all epoll descriptors",
+  async () => {
+    const engine = endLater(await startTestEngine());
+    // Unlocking every second byte, from the end, splits one lock into many.
+    const locks = [
+      "import fcntl, os, time",
+      "file = os.eventfd(0); fcntl.lockf(file, fcntl.LOCK_SH)",
+      "for at in range(100_000, 0, -2): fcntl.lockf(file, fcntl.LOCK_UN, 1, at)",
+      "time.sleep(600)",
+    ];
+    const [modest, locker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    void locker.python(locks).catch(() => undefined);
+    expect((await locker.waitForEnd()).reason).toContain("file locks");
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+  },
+);
+
 it("memory of the kernel: without free descriptors, the amount counts as unknown and not as zero", () => {
   const program = [
     `import { kernelMemory } from ${JSON.stringify(join(repository, "local/engine/limits.ts"))}`,

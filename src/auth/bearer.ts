@@ -57,9 +57,10 @@ export async function authenticate(
 }
 
 /**
- * The most words of an `Authorization` header that are compared with this server's tokens. A header with more words is treated as
- * if it contained a token.
+ * The longest `Authorization` header, in characters, and the most words of it that are compared with this server's tokens. A header
+ * that exceeds one of these limits is treated as if it contained a token.
  */
+const MAX_COMPARED = 16_384;
 const MAX_WORDS = 20;
 
 /**
@@ -67,6 +68,7 @@ const MAX_WORDS = 20;
  * searches malformed headers, because they leak tokens too.
  */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
+  if (header.length > MAX_COMPARED) return true;
   const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
   const encoded = new Set(header.split(/[\s,]+/));
   // Checked before words are decoded: each invalid one makes an exception, which takes 10 microseconds.

@@ -73,6 +73,13 @@ function authenticateFor(...resources: readonly [ResourcePath, ...ResourcePath[]
   return (request: Request, context: RequestContext) => authenticate(request, context, resources);
 }
 
+/**
+ * The most characters of each header that the server splits: Node's own limit for a whole head. 240 KB of separators took the
+ * thread 10 ms. While 50 connections repeated such a request without a token, a call took 1.2 s instead of 10 ms.
+ */
+const MAX_HEADER = 16_384;
+const SPLIT_HEADERS = ["cookie", "if-none-match"];
+
 const READ = "GET, HEAD";
 const FORM = `${READ}, POST`;
 
@@ -179,6 +186,13 @@ export function createApp(parts: MCPParts): App {
       const named = namedOrigin(request);
       const trace = traceOfHeaders(request.headers);
       const context = { env, config, ctx, origin: named?.origin, arrivedAt, requestID, trace };
+      const longHeader = SPLIT_HEADERS.find((name) => Number(request.headers.get(name)?.length) > MAX_HEADER);
+      if (longHeader !== undefined) {
+        await paceOpenRequest();
+        const message = texts.longHeaderText(longHeader, MAX_HEADER);
+        const response = json({ error: "Request header too large", message }, 431);
+        return withStandardHeaders(refuse(context, { reason: "long_header", response }), requestID);
+      }
       const label = named && previewLabel(named, config);
       if (named && label !== undefined)
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>

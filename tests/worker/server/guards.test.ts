@@ -132,6 +132,24 @@ describe("a path of thousands of segments", () => {
   });
 });
 
+describe("a header of many thousand separators", () => {
+  const separators = { cookie: ";", "if-none-match": "," };
+  const preview = { PUBLIC_ORIGIN: "https://sandbox.example", PREVIEW_HOST: "previews.example" };
+
+  it.each(Object.entries(separators))("is refused before it is split: %s", async (name, separator) => {
+    const app = appWith(preview);
+    const addresses = ["/mcp/server-card", "/authorize", "https://8080-name-token.previews.example/"];
+    for (const address of addresses) {
+      const response = await app(address, { headers: { [name]: `a${separator.repeat(20_000)}b` } });
+      expect(response.status).toBe(431);
+      expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
+    }
+    expect(logs.entries()).toMatchObject(
+      addresses.map(() => ({ event: "refusal", status: 431, reason: "long_header" })),
+    );
+  });
+});
+
 describe("the origin guard", () => {
   const listed: Variables = {
     ALLOWED_ORIGINS: "https://app.example, http://dev.example:3000, vscode-webview://abc",

@@ -67,7 +67,7 @@ export type SignInEvent = EventOf<"sign_in">;
 export type RefusalReason =
   | "bad_host"
   | "bad_origin"
-  | "long_header"
+  | "large_headers"
   | "no_token_configured"
   | "no_token"
   | "invalid_token"

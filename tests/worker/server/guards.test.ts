@@ -145,9 +145,17 @@ describe("a header of many thousand separators", () => {
       expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
     }
     expect(logs.entries()).toMatchObject(
-      addresses.map(() => ({ event: "refusal", status: 431, reason: "long_header" })),
+      addresses.map(() => ({ event: "refusal", status: 431, reason: "large_headers" })),
     );
   });
+});
+
+it("a request with more than a thousand headers is refused", async () => {
+  const headers = (count: number) => Array.from({ length: count }, (_, at) => [`x-${at}`, ""] as const);
+  expect((await appWith()("/health", { headers: headers(900) })).status).toBe(200);
+  const response = await appWith()("/health", { headers: headers(1001) });
+  expect(response.status).toBe(431);
+  expect(await response.json()).toMatchObject({ message: expect.stringContaining("1000 headers") });
 });
 
 describe("the origin guard", () => {

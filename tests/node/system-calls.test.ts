@@ -242,6 +242,17 @@ it("closing a sandbox's connection never waits, because a thread of the kernel m
   expect(await python([...prelude, ...lines])).toEqual(["0"]);
 });
 
+it("no timer of the kernel sends packets of a sandbox's connections, because no limit counts this work", async () => {
+  const lines = [
+    `one = ${inet}; SO_MAX_PACING_RATE = 47`,
+    "one.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 20000)",
+    "print(one.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE) == 20000)",
+    "one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)",
+    "print(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))",
+  ];
+  expect(await python([...prelude, ...lines])).toEqual(["False", "0"]);
+});
+
 it("no file of a sandbox signals programs: an event could send millions of signals in one system call", async () => {
   const lines = [
     "end, _ = os.pipe(); FIOASYNC = 0x5452; before = fcntl.fcntl(end, fcntl.F_GETFL)",

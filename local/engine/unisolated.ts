@@ -145,12 +145,12 @@ const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 const SCRIPTS = "/opt/sandbox-mcp";
 
 /**
- * Creates the directories and the link that sandboxes without isolation need.
+ * Creates the directories and the link that sandboxes without isolation need. New directories are closed to other users of the machine.
  * @param container the repository's directory `container`
  * @returns undefined if they exist, else a sentence with a command for the administrator
  */
 export async function makePlaces(container: string): Promise<string | undefined> {
-  for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
+  for (const path of PLACES) await mkdir(path, { recursive: true, mode: 0o700 }).catch(() => undefined);
   const hasScripts = () => {
     const found = lstatSync(SCRIPTS, { throwIfNoEntry: false });
     // A directory that is not a link is part of the image.
@@ -166,7 +166,7 @@ export async function makePlaces(container: string): Promise<string | undefined>
   return MACHINE.noPlaces(
     PLACES,
     SCRIPTS,
-    `sudo install -d -o ${owner} ${PLACES.join(" ")} && sudo ln -sfnT ${quote(container)} ${SCRIPTS}`,
+    `sudo install -d -m 700 -o ${owner} ${PLACES.join(" ")} && sudo ln -sfnT ${quote(container)} ${SCRIPTS}`,
   );
 }
 

@@ -457,7 +457,7 @@ describe.concurrent("npm start", () => {
     expect([code, stderr]).toEqual([
       1,
       expect.stringMatching(
-        /^Without isolation[^\n]+: sudo [^\n]+ && sudo ln -sfnT '[^\n]+\/container' \S+$/,
+        /^Without isolation[^\n]+: sudo install -d -m 700 [^\n]+ && sudo ln -sfnT '[^\n]+\/container' \S+$/,
       ),
     ]);
   });

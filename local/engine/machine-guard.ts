@@ -101,6 +101,10 @@ const MOST_LOCKS = 0.5;
  */
 const LOCK_LIST_INTERVAL_MS = 500;
 
+/** A file with more locks than this can be the reason for many locks. The list of its locks is read up to this many bytes. */
+const MANY_FILE_LOCKS = 500;
+const MAX_FILE_LOCKS_BYTES = 64 * 1024;
+
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 const MIN_TERMINALS = 8;
 /** A principal with fewer Unix sockets keeps its sandboxes. Measured: with 5,760 in transit, the thread used a third of a processor. */
@@ -184,7 +188,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
     {
       used: async () => lockGrowth.measure(),
       limit: limits.fileLocksOfMachine,
-      causes: [manyLocks],
+      causes: [manyLocks, { ...manyLocks, usedBy: hasFileWithManyLocks, least: () => 1 }],
       onUnexplained: () => lockGrowth.restart(),
     },
     {
@@ -325,6 +329,21 @@ async function lockHolders(): Promise<number[]> {
   const text = await beginningOf("/proc/locks", MAX_LOCK_LIST_BYTES);
   if (text.length < MAX_LOCK_LIST_BYTES) return [];
   return Array.from(text.matchAll(/^\d+: \w+ +\w+ +\w+ (\d+) /gm), ([, pid]) => Number(pid));
+}
+
+/**
+ * Returns 1 if a process of the sandbox has a file with many locks, else 0. The machine's list names the process that set a lock,
+ * even after this process has ended. If another process shares its table of descriptors (CLONE_FILES), the locks remain.
+ */
+async function hasFileWithManyLocks({ groups: [group = ""] }: EngineSandbox): Promise<number> {
+  const processes = await loadText(join(group, "cgroup.procs"));
+  for (const pid of processes.split("\n").filter(Boolean)) {
+    for (const descriptor of await readdir(`/proc/${pid}/fdinfo`).catch(() => [])) {
+      const text = await beginningOf(`/proc/${pid}/fdinfo/${descriptor}`, MAX_FILE_LOCKS_BYTES);
+      if (text.split("\nlock:").length > MANY_FILE_LOCKS) return 1;
+    }
+  }
+  return 0;
 }
 
 /**

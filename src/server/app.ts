@@ -82,12 +82,16 @@ const SPLIT_HEADERS = new Set(["cookie", "if-none-match"]);
 /** The most different headers. Clients and proxies send some dozens. */
 const MAX_HEADERS = 1000;
 
+/** The longest address of a request. A path in a sandbox has at most 4,096 bytes, which take three characters each if escaped. */
+const MAX_ADDRESS = 16_384;
+
 /**
- * Why a request's headers are too large; undefined if they are not. Reads all headers although a few would do: workerd keeps 4 MB
+ * Why a request's head is too large; undefined if it is not. Reads all headers although a few would do: workerd keeps 4 MB
  * outside V8's heap for 16,000 headers, and frees them only when V8 collects garbage. The strings made here cause collections.
  * Without them, 50 connections without a token filled 4.4 GB in 14 seconds.
  */
-function headersProblem(headers: Headers): string | undefined {
+function headProblem({ url, headers }: Request): string | undefined {
+  if (url.length > MAX_ADDRESS) return texts.longAddressText(MAX_ADDRESS);
   if ([...headers.keys()].length > MAX_HEADERS) return texts.manyHeadersText(MAX_HEADERS);
   const long = [...headers].find(([name, value]) => value.length > MAX_HEADER && SPLIT_HEADERS.has(name));
   return long && texts.longHeaderText(long[0], MAX_HEADER);
@@ -196,15 +200,18 @@ export function createApp(parts: MCPParts): App {
           return withStandardHeaders(misconfiguredResponse(request, error), requestID);
         throw error;
       }
+      const message = headProblem(request);
+      if (message !== undefined) {
+        await paceOpenRequest();
+        const response = json({ error: "Request head too large", message }, 431);
+        return withStandardHeaders(
+          refuse({ config, requestID }, { reason: "large_head", response }),
+          requestID,
+        );
+      }
       const named = namedOrigin(request);
       const trace = traceOfHeaders(request.headers);
       const context = { env, config, ctx, origin: named?.origin, arrivedAt, requestID, trace };
-      const message = headersProblem(request.headers);
-      if (message !== undefined) {
-        await paceOpenRequest();
-        const response = json({ error: "Request headers too large", message }, 431);
-        return withStandardHeaders(refuse(context, { reason: "large_headers", response }), requestID);
-      }
       const label = named && previewLabel(named, config);
       if (named && label !== undefined)
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>

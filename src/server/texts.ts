@@ -14,6 +14,8 @@ export const BAD_ORIGIN_TEXT =
   "Web pages of this origin may not call this server. The operator can add the origin to ALLOWED_ORIGINS.";
 export const longHeaderText = (name: string, max: number) =>
   `The header ${name} has more than ${max} characters. Send a shorter one.`;
+export const longAddressText = (max: number) =>
+  `The address of the request has more than ${max} characters. Send a shorter one.`;
 export const manyHeadersText = (max: number) => `The request has more than ${max} headers. Send fewer.`;
 export const NOT_FOUND_PAGE = {
   title: "Page not found",

@@ -67,7 +67,7 @@ export type SignInEvent = EventOf<"sign_in">;
 export type RefusalReason =
   | "bad_host"
   | "bad_origin"
-  | "large_headers"
+  | "large_head"
   | "no_token_configured"
   | "no_token"
   | "invalid_token"

@@ -145,9 +145,17 @@ describe("a header of many thousand separators", () => {
       expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
     }
     expect(logs.entries()).toMatchObject(
-      addresses.map(() => ({ event: "refusal", status: 431, reason: "large_headers" })),
+      addresses.map(() => ({ event: "refusal", status: 431, reason: "large_head" })),
     );
   });
+});
+
+it("a request with a long address is refused before its query is read", async () => {
+  for (const path of ["/", "/authorize", "/oauth/token"]) {
+    const response = await appWith()(`${path}?${"a&".repeat(8200)}`);
+    expect(response.status).toBe(431);
+    expect(await response.json()).toMatchObject({ message: expect.stringContaining("address") });
+  }
 });
 
 it("a request with more than a thousand headers is refused", async () => {

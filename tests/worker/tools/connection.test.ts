@@ -68,6 +68,7 @@ describe("?sandbox=NAME", () => {
 describe("an endpoint's address", () => {
   it.each([
     ["?sandox=work", /has no parameter \S+: use sandbox/],
+    [`?${"a&".repeat(1025)}`, /has more than 2048 characters/],
     ["?SANDBOX=work", /has no parameter \S+: use sandbox/],
     ["?result=structured", /has no parameter \S+: use results/],
     ["?tool=code", /has no parameter \S+: use tools/],

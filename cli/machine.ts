@@ -5,8 +5,9 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { checkBubblewrap } from "../local/engine/check.ts";
-import { findGroupParents } from "../local/engine/limits.ts";
+import { findGroupParents, unlimited } from "../local/engine/limits.ts";
 import { PACKAGES } from "../local/engine/python.ts";
+import { notLimited } from "../local/engine/texts.ts";
 import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import { type Check, failed, ok } from "./checks.ts";
 import { freePort } from "./lock.ts";
@@ -55,15 +56,13 @@ async function bubblewrap(): Promise<Check> {
 
 async function limits(): Promise<Check> {
   const name = "limits of memory and processor";
-  const parents = await findGroupParents();
-  const held = new Set(parents.flatMap(({ controllers }) => controllers));
-  const missing = (["memory", "cpu"] as const).filter((controller) => !held.has(controller));
+  const missing = unlimited(await findGroupParents());
   if (missing.length === 0) return ok(name, "enforced by control groups");
   return {
     name,
     verdict: "warning",
-    found: `no control groups for ${missing.join(" and ")}: sandboxes can slow this machine down, or use up its memory`,
-    fix: `With systemd: systemd-run --user --scope ${startLine()}`,
+    found: notLimited(missing),
+    fix: `With systemd: systemd-run --user --scope -p Delegate=yes ${startLine()}`,
   };
 }
 

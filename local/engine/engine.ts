@@ -17,7 +17,7 @@ import { type Check, checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
-import { createEngineGroups, defaultLimits, findGroupParents, removeGroups } from "./limits.ts";
+import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, unlimited } from "./limits.ts";
 import { guardMachine } from "./machine-guard.ts";
 import { drainAfter } from "./piece-limit.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
@@ -30,7 +30,7 @@ import type { EngineSettings } from "./engine-settings.ts";
 import { repository } from "./own-files.ts";
 import { prepareAgent, programsOf } from "./agent-packages.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
-import { MACHINE, NOT_ISOLATED } from "./texts.ts";
+import { MACHINE, NOT_ISOLATED, notLimitedWarning } from "./texts.ts";
 
 export interface EngineOptions extends EngineSettings {
   /** Tests only: where to look for bubblewrap. */
@@ -61,6 +61,8 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   if (check === undefined) for (const line of NOT_ISOLATED) log(line);
   const boot = randomBytes(8).toString("hex");
   const groupParents = await findGroupParents();
+  const freely = unlimited(groupParents);
+  if (check !== undefined && freely.length > 0) log(notLimitedWarning(freely));
   await endLeftovers(options.runDir, groupParents);
   const directory = join(options.runDir, boot);
   await mkdir(directory, { mode: 0o711 });

@@ -136,8 +136,9 @@ type FileValues = [file: string, value: string | number][];
 
 /** The engine continues without a value that cannot be set, such as a limit that the machine has not enabled. */
 async function setFiles(group: string, values: FileValues): Promise<void> {
+  const flag = constants.O_WRONLY;
   for (const [file, value] of values)
-    await writeFile(join(group, file), String(value)).catch(() => undefined);
+    await writeFile(join(group, file), String(value), { flag }).catch(() => undefined);
 }
 
 /** @param processors undefined means no limit */
@@ -154,8 +155,8 @@ function processorLimit(processors: number | undefined): FileValues {
 /**
  * The limits of all sandboxes together. Under contention, the sandboxes get half as much processor time as the server. In version
  * 1, the sandboxes' group competes with the server's threads. Each thread has a weight of 1,024, and the group's weight is
- * divided among the processors. In version 2, the group competes with the server's group, whose weight is 100. The weights are
- * not enough: when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
+ * divided among the processors. In version 2, the group competes with the group that contains the server, whose weight is usually
+ * 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
  */
 const engineLimits = ({ allMemoryBytes }: Limits): FileValues => [
   ["memory.limit_in_bytes", allMemoryBytes],
@@ -206,22 +207,50 @@ export async function findGroupParents(): Promise<GroupParent[]> {
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
       if (await isUsable(parent)) usableParents.push(parent);
     } else if (controllers === "" && line.startsWith("0::")) {
-      // A group with processes cannot delegate controllers to children, so the engine uses a sibling of its own group.
-      for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
-        // Often only the controllers for memory and processes are delegated.
-        const all: Controller[][] = [allControllers, ["memory", "pids", "cpu"], ["memory", "pids"]];
-        const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
-        const areUsable = await Promise.all(parents.map(isUsable));
-        const parent = parents[areUsable.indexOf(true)];
-        if (parent !== undefined) {
-          usableParents.push(parent);
-          break;
-        }
-      }
+      const parent = await findParentOfVersion2(path);
+      if (parent !== undefined) usableParents.push(parent);
     }
   }
   return usableParents;
 }
+
+/** The resources of which sandboxes can take as much as they want. */
+export function unlimited(parents: GroupParent[]): string[] {
+  const held = new Set(parents.flatMap(({ controllers }) => controllers));
+  return Object.entries({ memory: "memory", cpu: "processors" } as const).flatMap(([controller, name]) =>
+    held.has(controller as Controller) ? [] : [name],
+  );
+}
+
+/**
+ * A group with processes cannot delegate controllers to children, so the engine uses one of the groups that contain its own: the
+ * nearest one with all controllers. systemd enables only the controllers of memory and processes for most groups. So, if none has
+ * a controller, the engine enables it as far up as it may: there, the fewest other groups are affected.
+ */
+async function findParentOfVersion2(own: string): Promise<GroupParent | undefined> {
+  const directories: string[] = [];
+  for (let at = own; at !== dirname(at);) directories.push(join("/sys/fs/cgroup", (at = dirname(at))));
+  if (directories.length === 0) directories.push("/sys/fs/cgroup");
+  for (const controllers of [
+    allControllers,
+    ["memory", "pids", "cpu"],
+    ["memory", "pids"],
+  ] as Controller[][]) {
+    const parents = directories.map((path): GroupParent => ({ version: 2, path, controllers }));
+    for (const parent of parents) if (await isUsable(parent)) return parent;
+    for (const parent of parents.toReversed()) {
+      const available = (await loadText(join(parent.path, "cgroup.controllers"))).trim().split(" ");
+      if (!controllers.every((controller) => available.includes(controller))) continue;
+      await setFiles(parent.path, subtreeControl(controllers));
+      if (await isUsable(parent)) return parent;
+    }
+  }
+  return undefined;
+}
+
+/** One write for each controller, because the kernel refuses a write with one that is not available. */
+const subtreeControl = (controllers: Controller[]): FileValues =>
+  controllers.map((controller) => ["cgroup.subtree_control", `+${controller}`]);
 
 const allControllers: Controller[] = ["memory", "pids", "cpu", "io"];
 /** How many reads per second a sandbox may make from the machine's disks. Repeated reads come from memory and do not count. */
@@ -277,7 +306,7 @@ function limitFile({ version }: GroupParent, controller: Controller): string {
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
 }
 
-/** Creates the groups that limit all sandboxes of an engine together. Never writes to other groups. @returns their directories */
+/** Creates the groups that limit all sandboxes of an engine together. @returns their directories */
 export async function createEngineGroups(
   parents: GroupParent[],
   boot: string,
@@ -286,8 +315,7 @@ export async function createEngineGroups(
   return await createInEach(parents, async ({ path, controllers }) => {
     const directory = join(path, groupPrefix + boot);
     await mkdir(directory, { recursive: true });
-    const enabled = controllers.map((controller) => `+${controller}`).join(" ");
-    await setFiles(directory, [["cgroup.subtree_control", enabled], ...engineLimits(limits)]);
+    await setFiles(directory, [...subtreeControl(controllers), ...engineLimits(limits)]);
     return directory;
   });
 }

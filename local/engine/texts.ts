@@ -102,6 +102,12 @@ export const NOT_ISOLATED = [
   "WARNING: can read your files, and use your network and your keys.",
 ];
 
+/** @param resources what sandboxes can take as much of as they want */
+export const notLimited = (resources: string[]) =>
+  `no control groups for ${resources.join(" and ")}: sandboxes can slow this machine down, or use up its memory`;
+export const notLimitedWarning = (resources: string[]) =>
+  `WARNING: ${notLimited(resources)}. The command doctor says what to do.`;
+
 /** For `MACHINE.noSandbox` and `MACHINE.notStarted`. */
 export const START_PROBLEMS = {
   bounds: (why: string) => `the sandbox's limits could not be set: ${why}`,

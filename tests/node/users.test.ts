@@ -5,6 +5,7 @@ import {
   chmodSync,
   chownSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   rmSync,
   statSync,
@@ -13,13 +14,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import {
-  type EngineAddress,
-  spawnTestEngine,
-  startTestEngine,
-  TestSandbox,
-  type TestEngine,
-} from "../setup/engine-client.ts";
+import { spawnTestEngine, startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { endLater } from "../setup/end-later.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -36,9 +31,8 @@ afterAll(async () => {
 /** The engine for all tests without special needs. */
 const common = endLater(await startTestEngine());
 
-async function ordinaryEngine(): Promise<EngineAddress> {
-  const runDir = join(directory, "ordinary");
-  mkdirSync(runDir);
+async function ordinaryEngine() {
+  const runDir = mkdtempSync(join(directory, "ordinary-"));
   if (ordinary !== undefined) chownSync(runDir, ordinary, ordinary);
   const engine = await spawnTestEngine(runDir, ordinary);
   cleanUp.push(async () => {
@@ -47,6 +41,11 @@ async function ordinaryEngine(): Promise<EngineAddress> {
   });
   return engine;
 }
+
+it.runIf(isRoot)("an engine that may not make control groups says so", async () => {
+  const engine = await ordinaryEngine();
+  await expect.poll(engine.log).toContain("WARNING: no control groups for memory and processors: ");
+});
 
 const unpack = [
   "import io, os, tarfile",

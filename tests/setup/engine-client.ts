@@ -74,12 +74,17 @@ export async function startTestEngine({
 export async function spawnTestEngine(
   runDir: string,
   user?: number,
-): Promise<EngineAddress & { child: ChildProcess }> {
+): Promise<EngineAddress & { child: ChildProcess; log: () => string }> {
   const secret = randomBytes(24).toString("hex");
   const program = [process.execPath, join(repository, "local/engine/main.ts")];
   const ids = ["--reuid", String(user), "--regid", String(user), "--clear-groups", "--"];
   const [file = "", ...args] = user === undefined ? program : ["setpriv", ...ids, ...program];
-  const child = spawn(file, args, { stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(file, args, { stdio: ["pipe", "pipe", "pipe"] });
+  let log = "";
+  child.stderr.on("data", (chunk: Buffer) => {
+    process.stderr.write(chunk);
+    log += chunk.toString();
+  });
   const settings = { secret, network: "none", isolation: "bubblewrap", runDir, prepareSandbox: false };
   child.stdin.write(`${JSON.stringify(settings)}\n`);
   const line = await new Promise<string>((resolve) =>
@@ -87,7 +92,7 @@ export async function spawnTestEngine(
   );
   const { url, error } = JSON.parse(line);
   if (error !== undefined) throw new Error(error);
-  return { child, secret, url };
+  return { child, secret, url, log: () => log };
 }
 
 /** The time limits for a command and for the start of sandboxd, milliseconds. */

@@ -95,9 +95,12 @@ async function serve(
   const { call } = check;
   const renew = () => actorOf(env, containerID).renewModelCall(call);
   const reporting = setInterval(() => void renew().catch(() => undefined), REPORT_MS);
+  const reported = Promise.withResolvers<void>();
+  // Otherwise the platform ends this handler as soon as the agent disconnects, and the request would cost nothing.
+  waitUntil(reported.promise);
   const finish = (outcome: ModelOutcome) => {
     clearInterval(reporting);
-    return report(env, containerID, call, outcome);
+    return report(env, containerID, call, outcome).finally(reported.resolve);
   };
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);

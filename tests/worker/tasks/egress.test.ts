@@ -191,8 +191,18 @@ describe("a request of a running task", () => {
     expect(tokens).toBe(7010);
   });
 
+  it("that its agent ends before the response begins is charged for all tokens that it requested", async () => {
+    const messages = [{ role: "user", content: "[[hang]] x" }];
+    const message = { max_tokens: 7000, messages, tools: [{ name: "Bash" }] };
+    const request = curlArguments(task.key, message);
+    const tokens = await chargedTokens(() =>
+      sh(sandbox, `curl -sN -m 1 ${request} http://anthropic.internal/v1/messages || true`),
+    );
+    expect(tokens).toBe(7000 + Math.ceil(JSON.stringify(message).length / 3));
+  });
+
   it.each([
-    ["that its agent ends before the response begins", 3000, false],
+    ["that its agent sends in pieces and ends before the response begins", 3000, false],
     // Two bodies of this size exceed the rate limit, which delays the end of the second one.
     ["that its agent ends while the rate limit delays it", 33_000_000, true],
   ])("%s is also charged for the size of the request", async (_when, size, isAnnounced) => {

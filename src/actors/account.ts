@@ -259,10 +259,10 @@ export class Account extends DurableObject<Env> {
     return outcome;
   }
 
-  async archive(snapshot: string, archive: Archive): Promise<void> {
-    this.#snapshots.archive(snapshot, archive);
-    await this.#planSweep();
+  async archive(snapshot: string, archive: Archive): Promise<Outcome<void>> {
+    const outcome = await this.#change(() => this.#snapshots.archive(snapshot, archive));
     await this.ctx.storage.sync();
+    return outcome;
   }
 
   archivedConversation(run: string): Snapshot | undefined {

@@ -29,7 +29,7 @@ import {
  */
 const WRITING_MS = 3_600_000;
 
-/** The most automatic checkpoints per sandbox; the newest stay. */
+/** The most automatic checkpoints per sandbox; the newest stay. A principal has at most as many as its limit of checkpoints. */
 const MAX_AUTOMATIC = 10;
 
 /** The most stored outcomes of set-ups; the newest stay. */
@@ -157,19 +157,26 @@ export class SnapshotRegistry {
       }
       if (archive) this.#keepArchive(archive, id);
       else this.#setCurrent(sandbox, id, now);
-      this.#garbage.collect(now);
-      this.#makeRoom(archive?.run, now);
-      if (this.bytes > this.#limits.workspaceBytes && this.bytes > bytesBefore) throw this.fullError();
+      this.#limitBytes(bytesBefore, archive?.run, now);
     });
   }
 
+  /** @throws {ToolError} if the principal's limit is exceeded */
   archive(snapshot: string, archive: Archive, now = Date.now()): void {
     this.#storage.transactionSync(() => {
+      const bytesBefore = this.bytes;
       if (this.#rows.all("SELECT id FROM snapshots WHERE id = ?", snapshot).length === 0)
         throw new Error(`there is no state ${snapshot} any more`);
       this.#keepArchive(archive, snapshot);
-      this.#garbage.collect(now);
+      this.#limitBytes(bytesBefore, archive.run, now);
     });
+  }
+
+  /** Makes room for an archive or state that was added. @throws {ToolError} if the principal's limit is exceeded */
+  #limitBytes(bytesBefore: number, except: string | undefined, now: number): void {
+    this.#garbage.collect(now);
+    this.#makeRoom(except, now);
+    if (this.bytes > this.#limits.workspaceBytes && this.bytes > bytesBefore) throw this.fullError();
   }
 
   #keepArchive({ run, part, expiresAt, settings }: Archive, snapshot: string): void {
@@ -316,11 +323,14 @@ export class SnapshotRegistry {
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#rows.write(
-      `DELETE FROM checkpoints WHERE id <> ? AND id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
-       ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)`,
+      `DELETE FROM checkpoints WHERE id NOT IN (?, ?) AND (id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
+       ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?) OR id IN (SELECT id FROM checkpoints WHERE automatic
+       ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?))`,
       to.id,
+      before.id,
       sandbox,
       MAX_AUTOMATIC,
+      this.#limits.checkpoints,
     );
     return before;
   }
@@ -379,15 +389,20 @@ export class SnapshotRegistry {
   }
 
   get bytes(): number {
-    return this.#bytesOf("SELECT id FROM snapshots");
+    return this.#bytesOf("SELECT id FROM snapshots") + this.#settingsBytes("true");
   }
 
   /** Bytes of the states of checkpoints and sandboxes, which are never evicted. @param except a sandbox to leave out */
   #lastingBytes(except = ""): number {
-    return this.#bytesOf(
-      "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",
-      except,
-    );
+    const snapshots =
+      "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?";
+    const settings = "checkpoint IN (SELECT id FROM checkpoints)";
+    return this.#bytesOf(snapshots, except) + this.#settingsBytes(settings);
+  }
+
+  #settingsBytes(where: string): number {
+    const query = `SELECT coalesce(sum(octet_length(settings)), 0) AS bytes FROM checkpoint_settings WHERE ${where}`;
+    return this.#rows.one<{ bytes: number }>(query).bytes;
   }
 
   #bytesOf(snapshots: string, ...values: SqlStorageValue[]): number {

@@ -374,7 +374,7 @@ export class Workspace {
       throw workspaceTooLarge(left, maxBytes);
     if (conversation && files === 0) return left;
     if (state === "unchanged" && base !== undefined) {
-      await this.#host.account().archive(base, archiveOf(archive));
+      unwrap(await this.#host.account().archive(base, archiveOf(archive)));
       return left;
     }
     // Even if nothing can be compressed, an archive takes no more than its files and a manifest.
@@ -422,7 +422,7 @@ export class Workspace {
       const { snapshot } = this.#origin.value ?? EMPTY_ORIGIN;
       // A script without changes leaves nothing to keep.
       if (expiresAt === undefined || snapshot === undefined) return;
-      await this.#host.account().archive(snapshot, { run: key, part: "workspace", expiresAt });
+      unwrap(await this.#host.account().archive(snapshot, { run: key, part: "workspace", expiresAt }));
     });
   }
 

@@ -95,7 +95,7 @@ export const ACCOUNT_SCHEMA = {
     },
     checkpoints: {
       holds: "a checkpoint: its sandbox, its label, its saved state, and whether `restore_sandbox` made it",
-      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted. Each sandbox keeps the newest ten that `restore_sandbox` made",
+      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted. Of those that `restore_sandbox` made, each sandbox keeps the newest ten, and each principal the newest `MAX_CHECKPOINTS`",
     },
     checkpoint_settings: {
       holds:

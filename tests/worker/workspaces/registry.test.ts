@@ -248,6 +248,50 @@ describe("the registry of saved states", () => {
       expect(bench.registry.settings(id)).toBeUndefined();
     }));
 
+  it("counts the settings of checkpoints and archives as saved bytes", () =>
+    withBench(
+      (bench) => {
+        const expiresAt = bench.now + DAY_MS;
+        const archive = (run: string) => {
+          const settings = "x".repeat(400);
+          bench.registry.archive(snapshot, { run, part: "workspace", expiresAt, settings }, bench.now);
+        };
+        const snapshot = bench.save("a");
+        for (const run of ["1", "2", "3"]) archive(run);
+        expect(["1", "2", "3"].filter((run) => bench.registry.findArchive(run, "workspace"))).toEqual([
+          "2",
+          "3",
+        ]);
+        expect(bench.registry.bytes).toBe(900);
+        const { id } = bench.registry.checkpoint("a", "", bench.now);
+        bench.registry.keepSettings(id, "ü".repeat(500));
+        expect(() => archive("4")).toThrow("your limit is");
+        expect(() => bench.registry.checkpoint("a", "", bench.now)).toThrow("your limit is");
+        expect(bench.registry.bytes).toBe(1900);
+      },
+      { checkpoints: 10, workspaceBytes: 1000 },
+    ));
+
+  it("keeps only as many checkpoints of rollbacks in all sandboxes as a principal may make", () =>
+    withBench(
+      (bench) => {
+        for (const sandbox of ["a", "b"]) {
+          bench.save(sandbox);
+          const { id } = bench.registry.checkpoint(sandbox, "good", bench.now);
+          for (let n = 0; n < 4; n++) {
+            bench.now++;
+            bench.save(sandbox);
+            bench.registry.restoreCheckpoint(sandbox, id, bench.now);
+          }
+          bench.registry.removeCheckpoint(sandbox, id, bench.now);
+          bench.registry.forget(sandbox, bench.now);
+        }
+        const kept = bench.registry.checkpoints().map(({ sandbox }) => sandbox);
+        expect(kept).toEqual(["b", "b", "b", "b", "a"]);
+      },
+      { checkpoints: 5, workspaceBytes: 1_000_000 },
+    ));
+
   it("keeps the newest hundred outcomes of set-ups", () =>
     withBench(async (bench) => {
       for (let number = 0; number <= 100; number++) {

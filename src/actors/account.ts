@@ -46,10 +46,12 @@ export interface SandboxRecord
   previews: Preview[];
 }
 
-const NO_SETTINGS: ListedSettings = { variables: [], network: {} };
+const UNLISTED: ListedSettings = { variables: [], network: undefined };
 
 export interface AccountView {
   sandboxes: SandboxRecord[];
+  /** Of how many sandboxes the settings are missing, because they are too long for a list. These sandboxes are the last ones. */
+  unlistedSettings: number;
   limits: Limits;
   runSecondsToday: number;
   modelTokensToday: number;
@@ -479,14 +481,15 @@ export class Account extends DurableObject<Env> {
   async view(): Promise<AccountView> {
     const registered = new Map(this.#sandboxes.list().map((row) => [row.name, row]));
     const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
-    const settings = this.#sandboxes.settings();
+    const names = new Set([...registered.keys(), ...saved.keys()]);
+    const settings = this.#sandboxes.settings(names);
     const running = [...registered.values()].filter(({ state }) => state === "running");
     const conditions = await this.#conditions(running.map(({ name }) => name));
-    const names = new Set([...registered.keys(), ...saved.keys()]);
     return {
       sandboxes: [...names].map((name) =>
         recordOf(name, registered.get(name), saved.get(name), conditions.get(name), settings.get(name)),
       ),
+      unlistedSettings: names.size - settings.size,
       limits: this.#config.limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
       storedBytes: this.#sandboxes.storedBytes(),
@@ -561,7 +564,7 @@ function recordOf(
   registered: RegisteredSandbox | undefined,
   saved: SavedWorkspace | undefined,
   status: SandboxStatus | undefined,
-  settings: ListedSettings = NO_SETTINGS,
+  settings: ListedSettings = UNLISTED,
 ): SandboxRecord {
   const isRunning = registered?.state === "running" && status?.isAlive !== false;
   const createdAt = registered?.createdAt ?? saved?.createdAt ?? 0;

@@ -14,9 +14,18 @@ export type RegisteredSandbox = {
 
 export interface ListedSettings {
   variables: readonly string[];
-  /** The network choice; undefined if the account has not stored one. */
+  /** The network choice; undefined if the account has not stored one, or does not list it. */
   network: NetworkChoice | undefined;
 }
+
+/**
+ * The most characters of settings that one list has. A sandbox may have 90 KB of names of variables and hosts. A list of 95 such
+ * sandboxes had 6 MB, and calls of a neighbour took 2.9 s (median) while 16 connections repeated it.
+ */
+const LISTED_CHARS = 256 * 1024;
+
+/** The row of a sandbox that nobody has configured. */
+const NO_SETTINGS = { variables: "[]", network: "{}" };
 
 export class SandboxRegistry {
   readonly #rows: Rows;
@@ -95,18 +104,22 @@ export class SandboxRegistry {
     this.#rows.write("DELETE FROM settings WHERE sandbox = ?", sandbox);
   }
 
-  settings(): Map<string, ListedSettings> {
-    type Row = { sandbox: string; variables: string; network: string | null };
-    const rows = this.#rows.all<Row>("SELECT * FROM settings");
-    return new Map(
-      rows.map(({ sandbox, variables, network }) => [
-        sandbox,
-        {
-          variables: JSON.parse(variables) as string[],
-          network: network === null ? undefined : (JSON.parse(network) as NetworkChoice),
-        },
-      ]),
-    );
+  /** The settings of these sandboxes, up to the first whose settings no longer fit into `LISTED_CHARS`. */
+  settings(sandboxes: Iterable<string>): Map<string, ListedSettings> {
+    type Row = { variables: string; network: string | null };
+    const found = new Map<string, ListedSettings>();
+    let room = LISTED_CHARS;
+    for (const sandbox of sandboxes) {
+      const [row] = this.#rows.all<Row>("SELECT variables, network FROM settings WHERE sandbox = ?", sandbox);
+      const { variables, network } = row ?? NO_SETTINGS;
+      room -= variables.length + (network?.length ?? 0);
+      if (room < 0) break;
+      found.set(sandbox, {
+        variables: JSON.parse(variables) as string[],
+        network: network === null ? undefined : (JSON.parse(network) as NetworkChoice),
+      });
+    }
+    return found;
   }
 
   /** Records how much a sandbox's runs store. The record stays when the sandbox is destroyed. */

@@ -46,6 +46,7 @@ export const listSandboxes = defineTool({
       ...(sandbox.variables.length > 0 ? [texts.variablesText(sandbox.variables)] : []),
       ...sandbox.previews.map(texts.previewText),
     ]);
+    if (view.unlistedSettings > 0) lines.push(texts.settingsUnlisted(view.unlistedSettings));
     lines.unshift(...mountLines(config, principal));
     const secrets = secretsFor(config.secrets, principal.id).map(({ name, hosts, variable }) => ({
       name,

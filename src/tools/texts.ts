@@ -304,6 +304,9 @@ export function sandboxText(sandbox: ListedSandbox): string {
 
 export const variablesText = (variables: readonly string[]) =>
   `  variables: ${variables.map(shownName).join(", ")}`;
+
+export const settingsUnlisted = (count: number) =>
+  `The list is too long for the variables and network access of the last ${count} sandboxes above. To see those of one, call configure_sandbox.`;
 export const previewText = ({ port, url, expires_at }: ListedSandbox["previews"][number]) =>
   `  port ${port} is exposed for ${span(new Date(expires_at).getTime() - Date.now())}${url ? `: ${url}` : ""}`;
 

@@ -154,6 +154,23 @@ describe("variables of a sandbox", () => {
     expect(text).not.toContain("value-of-mine");
   });
 
+  it("are listed only for the sandboxes that were used last, if they are too many for one list", async () => {
+    const caller = await principal("vars-many");
+    const env = Object.fromEntries(Array.from({ length: 64 }, (_, n) => [`N${n}_${"x".repeat(990)}`, "x"]));
+    for (let n = 1; n <= 6; n++) await caller.call("configure_sandbox", { sandbox: `many-${n}`, env });
+    const { text, structured } = await caller.call("list_sandboxes");
+    const sandboxes = structured.sandboxes as { name: string; variables: string[] }[];
+    expect(sandboxes.map(({ name, variables }) => [name, variables.length])).toEqual([
+      ["many-6", 64],
+      ["many-5", 64],
+      ["many-4", 64],
+      ["many-3", 64],
+      ["many-2", 0],
+      ["many-1", 0],
+    ]);
+    expect(text).toContain("variables and network access of the last 2 sandboxes above");
+  });
+
   it("create their sandbox, which counts in the quota until it is destroyed", async () => {
     const caller = await principal("vars-few");
     await caller.call("configure_sandbox", { sandbox: "one", env: { A: "1" } });

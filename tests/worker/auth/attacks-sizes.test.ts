@@ -65,6 +65,21 @@ describe("the limits of sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
+  it("forms with too many parameters are refused, because the provider's time grows with the square of their number", async () => {
+    const headers = { "content-type": "application/x-www-form-urlencoded" };
+    const send = (count: number) => {
+      const names = Array.from({ length: count }, (_, number) => `p${number}`);
+      return app("/oauth/token", { method: "POST", headers, body: names.join("&") });
+    };
+    const refused = await send(101);
+    expect(refused.status).toBe(400);
+    expect(await refused.json()).toMatchObject({
+      error: "invalid_request",
+      error_description: "The request has too many parameters",
+    });
+    expect(await errorOf(await send(100))).toBe("invalid_client");
+  });
+
   it("bodies that end early are refused with an OAuth error", async () => {
     const makeBrokenBody = () =>
       new ReadableStream({
@@ -150,6 +165,10 @@ describe("the limits of sizes", () => {
       app("/oauth/register", { method: "POST", headers, body: metadata.padEnd(bytes) });
     expect((await register(16 * 1024 + 1)).status).toBe(413);
     expect((await register(16 * 1024)).status).toBe(201);
+    const token = (bytes: number) =>
+      app("/oauth/token", { method: "POST", headers, body: "x=".padEnd(bytes, "x") });
+    expect((await token(16 * 1024 + 1)).status).toBe(413);
+    expect((await token(16 * 1024)).status).toBe(400);
 
     const openPage = async (length: number) => {
       const url = `${ORIGIN}/authorize?client_id=x&state=`;

@@ -28,6 +28,7 @@ import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { loadText, readText } from "./host-files.ts";
+import { runHost } from "./host-programs.ts";
 import { countOf, dropCaches, kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
@@ -101,9 +102,8 @@ const MOST_LOCKS = 0.5;
  */
 const LOCK_LIST_INTERVAL_MS = 500;
 
-/** A file with more locks than this can be the reason for many locks. The list of its locks is read up to this many bytes. */
-const MANY_FILE_LOCKS = 500;
-const MAX_FILE_LOCKS_BYTES = 64 * 1024;
+/** How long the locks of a sandbox's descriptors are counted, in seconds. */
+const COUNT_LOCKS_SECONDS = 5;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 const MIN_TERMINALS = 8;
@@ -188,7 +188,14 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
     {
       used: async () => lockGrowth.measure(),
       limit: limits.fileLocksOfMachine,
-      causes: [manyLocks, { ...manyLocks, usedBy: hasFileWithManyLocks, least: () => 1 }],
+      causes: [
+        manyLocks,
+        {
+          ...manyLocks,
+          usedBy: async (sandbox) => await countLocks(sandbox, limits.fileLocksOfMachine),
+          least: () => limits.fileLocksOfMachine * MOST_LOCKS,
+        },
+      ],
       onUnexplained: () => lockGrowth.restart(),
     },
     {
@@ -332,18 +339,20 @@ async function lockHolders(): Promise<number[]> {
 }
 
 /**
- * Returns 1 if a process of the sandbox has a file with many locks, else 0. The machine's list names the process that set a lock,
- * even after this process has ended. If another process shares its table of descriptors (CLONE_FILES), the locks remain.
+ * Counts the locks of a sandbox's open files, up to `most`. The machine's list of locks names the process that set a lock, even
+ * after this process has ended. The lock remains while another process has the open file (flock), or shares the table of
+ * descriptors (CLONE_FILES).
+ *
+ * Another program reads the files, because a sandbox can have 500,000 descriptors, and the kernel goes through the locks of a file
+ * for each of its descriptors. If this takes too long, the sandbox counts as one with `most` locks (`yes`).
  */
-async function hasFileWithManyLocks({ groups: [group = ""] }: EngineSandbox): Promise<number> {
-  const processes = await loadText(join(group, "cgroup.procs"));
-  for (const pid of processes.split("\n").filter(Boolean)) {
-    for (const descriptor of await readdir(`/proc/${pid}/fdinfo`).catch(() => [])) {
-      const text = await beginningOf(`/proc/${pid}/fdinfo/${descriptor}`, MAX_FILE_LOCKS_BYTES);
-      if (text.split("\nlock:").length > MANY_FILE_LOCKS) return 1;
-    }
-  }
-  return 0;
+async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
+  const processes = (await loadText(join(group, "cgroup.procs"))).split("\n").filter(Boolean);
+  if (processes.length === 0) return 0;
+  const grep = `timeout ${COUNT_LOCKS_SECONDS} grep -rhs ^lock: "$@"`;
+  const script = `{ ${grep}; [ $? != 124 ] || yes; } | head -n ${most} | wc -l`;
+  const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);
+  return Number(await runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0));
 }
 
 /**

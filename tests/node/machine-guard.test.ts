@@ -104,18 +104,34 @@ it.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))(
   },
 );
 
-/** Sets the first lock. */
-const FIRST_LOCK = {
-  "": ["fcntl.lockf(file, fcntl.LOCK_SH)"],
+/** Unlocking every second byte, from the end, splits one lock into many. */
+const SPLIT = "for at in range(100_000, 0, -2): fcntl.lockf(file, fcntl.LOCK_UN, 1, at)";
+
+const SET_LOCKS = {
+  "": ["fcntl.lockf(file, fcntl.LOCK_SH)", SPLIT],
   "in a process that has ended, and shared its descriptors": [
     "isX64, CLONE_FILES = platform.machine() == 'x86_64', 0x400",
     "if ctypes.CDLL(None).syscall(56 if isX64 else 220, CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0) == 0:",
     "  fcntl.lockf(file, fcntl.LOCK_SH); os._exit(0)",
     "os.wait()",
+    SPLIT,
+  ],
+  "for thousands of open files, in processes that have ended": [
+    "for _ in range(12):",
+    "  reader, writer = os.pipe()",
+    "  if os.fork() == 0:",
+    "    files = [os.eventfd(0) for _ in range(950)]",
+    "    for at in range(0, 950, 50):",
+    "      if os.fork() == 0:",
+    "        for file in files[at:at + 50]: fcntl.flock(file, fcntl.LOCK_SH)",
+    "        os._exit(0)",
+    "      os.wait()",
+    "    os.write(writer, b'x'); time.sleep(600)",
+    "  os.read(reader, 1)",
   ],
 };
 
-it.runIf(existsSync("/sys/kernel/slab/file_lock_cache")).each(Object.entries(FIRST_LOCK))(
+it.runIf(existsSync("/sys/kernel/slab/file_lock_cache")).each(Object.entries(SET_LOCKS))(
   "file locks: the engine ends the sandbox that has most of them on the inode of all epoll descriptors %s",
   async (_, lock) => {
     const engine = endLater(await startTestEngine());
@@ -123,8 +139,6 @@ it.runIf(existsSync("/sys/kernel/slab/file_lock_cache")).each(Object.entries(FIR
       "import ctypes, fcntl, os, platform, signal, time",
       "file = os.eventfd(0)",
       ...lock,
-      // Unlocking every second byte, from the end, splits one lock into many.
-      "for at in range(100_000, 0, -2): fcntl.lockf(file, fcntl.LOCK_UN, 1, at)",
       "time.sleep(600)",
     ];
     const [modest, locker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];

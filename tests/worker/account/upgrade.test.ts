@@ -15,6 +15,7 @@ type Fields = Record<string, unknown>;
 interface Answers {
   sandboxes: {
     run_seconds_today: number;
+    workspace_bytes?: number;
     sandboxes: { name: string }[];
     checkpoints?: { id: string; label: string }[];
   };
@@ -152,7 +153,6 @@ const lastingFields = (fields: Fields, names: readonly string[]) =>
 const OF_RUN = "id kind title source exit_code stderr result answer diff files artifacts tokens".split(" ");
 const OF_SANDBOX = ["name", "variables", "internet", "allow_hosts", "saved_bytes"];
 const OF_CHECKPOINT = ["id", "sandbox", "label", "bytes"];
-const OF_ACCOUNT = ["model_tokens_today", "workspace_bytes"];
 
 describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
   let answers: Answers;
@@ -179,12 +179,16 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
     const { sandboxes, checkpoints = [] } = answers.sandboxes;
     const listed = await callStructured("list_sandboxes");
     expect(listed).toMatchObject({
-      ...lastingFields({ ...answers.sandboxes }, OF_ACCOUNT),
+      ...lastingFields({ ...answers.sandboxes }, ["model_tokens_today"]),
       sandboxes: sandboxes.map((each) =>
         lastingFields({ ...each, state: "stopped" }, [...OF_SANDBOX, "state"]),
       ),
       checkpoints: checkpoints.map((each) => lastingFields(each, OF_CHECKPOINT)),
     });
+    // Earlier versions did not count the settings of checkpoints and archives.
+    const { workspace_bytes: bytes = 0 } = answers.sandboxes;
+    expect(listed.workspace_bytes).toBeGreaterThanOrEqual(bytes);
+    if (bytes > 0) expect(listed.workspace_bytes).toBeLessThan(bytes + 1000);
     // Sandboxes report changes that their account does not know yet.
     expect(listed.run_seconds_today).toBeGreaterThanOrEqual(answers.sandboxes.run_seconds_today);
     if (!answers.settings) return;

@@ -294,7 +294,8 @@ export class World {
         this.isSaved ? registry.current(sandbox) : registry.currentArchive(sandbox),
       beginSave: (...save: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...save)),
       workspacesFull: () => registry.fullError().toFailure(),
-      archive: (...args: Parameters<SnapshotRegistry["archive"]>) => registry.archive(...args),
+      archive: (...args: Parameters<SnapshotRegistry["archive"]>) =>
+        outcomeOf(() => registry.archive(...args)),
       archivedConversation: (run: string) => registry.findArchive(run, "conversation"),
       setUpOutcome: (key: string) => registry.findArchive(key, "workspace"),
       startFromOutcome: (sandbox: string, key: string) => outcomeOf(() => registry.forkArchive(sandbox, key)),

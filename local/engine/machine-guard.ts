@@ -232,7 +232,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
   const checks = [
     ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
-    shareProcessors(registry),
+    shareProcessors(groups, registry),
   ];
   const timers = checks.map((check) => {
     let isChecking = false;

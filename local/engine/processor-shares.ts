@@ -5,6 +5,11 @@
  * all processor time when two of its programs passed a byte back and forth and so woke up often. Commands of other sandboxes
  * waited until these programs ended. So when the sandboxes use most of the processor time that they may use, each busy sandbox
  * gets the same limit.
+ *
+ * While busy sandboxes have limits of their own, the limit of all sandboxes together is off. Linux 6.18 stops a program that
+ * exceeded a limit only when its system call ends, and for programs that end, never. Until then it charges the time to the limit of
+ * all sandboxes too. One sandbox with long system calls used this limit up in advance, and commands of another sandbox waited 33 s.
+ * When sandboxes with 500,000 locked eventfds had ended, they waited 46 s.
  */
 import { availableParallelism } from "node:os";
 import { TICK_MS } from "../../container/sandboxd/proc-stat.ts";
@@ -42,6 +47,8 @@ interface Use {
   limit: number | undefined;
 }
 
+const newUse = (seconds: number): Use => ({ seconds, used: 0, busyUntil: -Infinity, limit: undefined });
+
 /**
  * The limit for each of these sandboxes, so that together they use at most `processors`. If a sandbox uses less than its share, the
  * other sandboxes get the rest of that share.
@@ -74,12 +81,22 @@ function idleSeconds(): number {
   );
 }
 
-/** Returns a check that limits busy sandboxes while more than one sandbox runs. */
-export function shareProcessors(registry: SandboxRegistry): () => Promise<void> {
+/**
+ * Returns a check that limits busy sandboxes while more than one sandbox runs.
+ * @param engineGroups the groups of all sandboxes together
+ */
+export function shareProcessors(
+  engineGroups: string[],
+  registry: Pick<SandboxRegistry, "list" | "count">,
+): () => Promise<void> {
   const uses = new WeakMap<EngineSandbox, Use>();
+  // Programs of sandboxes that have ended: the kernel may still be closing their files.
+  const rest = newUse(0);
+  let secondsBefore: number | undefined;
   let measuredAt = performance.now();
   let idleBefore = idleSeconds();
   let fullUntil = -Infinity;
+  let limitOfAll: number | undefined = SANDBOX_PROCESSORS;
   return async () => {
     const now = performance.now();
     const elapsedSeconds = (now - measuredAt) / 1000;
@@ -87,15 +104,20 @@ export function shareProcessors(registry: SandboxRegistry): () => Promise<void> 
     const measured = await Promise.all(
       registry.list().map(async (sandbox) => {
         const seconds = await countOf(sandbox.groups, processorSecondsOf);
-        const use = uses.get(sandbox) ?? { seconds, used: 0, busyUntil: -Infinity, limit: undefined };
+        const use = uses.get(sandbox) ?? newUse(seconds);
         uses.set(sandbox, use);
         use.used = (seconds - use.seconds) / elapsedSeconds;
         use.seconds = seconds;
-        if (use.used > BUSY_USE) use.busyUntil = now + HOLD_MS;
         return { groups: sandbox.groups, use };
       }),
     );
-    const processors = measured.reduce((sum, { use }) => sum + use.used, 0);
+    const secondsOfAll = await countOf(engineGroups, processorSecondsOf);
+    const ofSandboxes = measured.reduce((sum, { use }) => sum + use.used, 0);
+    rest.used = Math.max(0, (secondsOfAll - (secondsBefore ?? secondsOfAll)) / elapsedSeconds - ofSandboxes);
+    secondsBefore = secondsOfAll;
+    measured.push({ groups: [], use: rest });
+    for (const { use } of measured) if (use.used > BUSY_USE) use.busyUntil = now + HOLD_MS;
+    const processors = ofSandboxes + rest.used;
     const idleNow = idleSeconds();
     // The processors that sandboxes use or could use. Other programs use some processors too, and so do kernel threads that
     // handle output to pseudo terminals.
@@ -103,7 +125,7 @@ export function shareProcessors(registry: SandboxRegistry): () => Promise<void> 
     idleBefore = idleNow;
     const allowed = Math.max(MIN_PROCESSORS, Math.min(SANDBOX_PROCESSORS, left)) * BUSY_PART;
     if (processors > allowed * FULL_PART) fullUntil = now + HOLD_MS;
-    const isShared = now < fullUntil && registry.count > 1;
+    const isShared = now < fullUntil && (registry.count > 1 || now < rest.busyUntil);
     const isLimited = ({ busyUntil }: Use) => isShared && now < busyUntil;
     const busy = measured.map(({ use }) => use).filter(isLimited);
     const busyLimit = equalLimit(
@@ -117,5 +139,9 @@ export function shareProcessors(registry: SandboxRegistry): () => Promise<void> 
       use.limit = limit;
       for (const group of groups) await limitProcessors(group, limit);
     }
+    const newLimitOfAll = busy.length > 0 ? undefined : SANDBOX_PROCESSORS;
+    if (newLimitOfAll === limitOfAll) return;
+    limitOfAll = newLimitOfAll;
+    for (const group of engineGroups) await limitProcessors(group, limitOfAll);
   };
 }

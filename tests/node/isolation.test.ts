@@ -2,13 +2,13 @@
 import { execFileSync, spawn } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { chmod, rm, writeFile } from "node:fs/promises";
+import { chmod, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { findGroupParents, SANDBOX_PROCESSORS } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
-import { equalLimit } from "../../local/engine/processor-shares.ts";
+import { equalLimit, shareProcessors } from "../../local/engine/processor-shares.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { processes } from "../setup/processes.ts";
@@ -32,11 +32,14 @@ afterAll(async () => {
 
 const isLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("cpu"));
 
-/** The limits of processor time in the control groups of a process, in microseconds for each period; none without limits. */
-function processorLimits(pid: number): number[] {
+/**
+ * The limits of processor time in the control groups of a process, in microseconds for each period; none without limits.
+ * @param parent `..` for the groups that contain these groups
+ */
+function processorLimits(pid: number, parent = ""): number[] {
   const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
   const files = Array.from(groups, ([, controllers = "", path = ""]) =>
-    join("/sys/fs/cgroup", controllers, path, controllers === "" ? "cpu.max" : "cpu.cfs_quota_us"),
+    join("/sys/fs/cgroup", controllers, path, parent, controllers === "" ? "cpu.max" : "cpu.cfs_quota_us"),
   );
   const limits = files.filter((file) => existsSync(file)).map((file) => parseInt(readFileSync(file, "utf8")));
   return limits.filter((limit) => limit > 0);
@@ -81,13 +84,15 @@ describe.runIf(isLimited)("processors", () => {
     const mark = `busy-${randomUUID()}`;
     const loop = `timeout 50 bash -c 'while :; do :; done' ${mark}`;
     const busy = sandbox.run(`for i in $(seq ${availableParallelism()}); do ${loop} & done; wait`);
-    const limits = () =>
+    const limits = (parent?: string) =>
       processes()
         .filter(({ command }) => command.startsWith("bash") && command.includes(mark))
-        .flatMap(({ pid }) => processorLimits(pid));
+        .flatMap(({ pid }) => processorLimits(pid, parent));
     // While other tests keep the processors busy, sandboxes cannot use most of their time, and get no limits.
-    await expect.poll(limits, { timeout: 45_000 }).not.toEqual([]);
+    await expect.poll(() => limits(), { timeout: 45_000 }).not.toEqual([]);
     expect(Math.max(...limits())).toBeLessThanOrEqual((SANDBOX_PROCESSORS * 7 * 20_000) / 8);
+    // Long system calls would use up a limit of all sandboxes together in advance.
+    await expect.poll(() => limits("..")).toEqual([]);
     await sandbox.run(`pkill -f ${mark}`);
     await busy;
   });
@@ -104,6 +109,30 @@ it.each([
     expect(equalLimit(uses, all)).toBeCloseTo(limit);
   },
 );
+
+it("programs of ended sandboxes do not use up the processor time of other sandboxes in advance", async () => {
+  const group = temporaryDirectory();
+  const use = async (seconds: number) =>
+    await writeFile(join(group, "cpu.stat"), `usage_usec ${seconds * 1e6}\n`);
+  const limit = async () => parseInt(await readFile(join(group, "cpu.max"), "utf8"));
+  const limitOfAll = SANDBOX_PROCESSORS * 20_000;
+  await writeFile(join(group, "cpu.max"), `${limitOfAll} 20000`);
+  await use(0);
+  vi.useFakeTimers({ toFake: ["performance"] });
+  const check = shareProcessors([group], { list: () => [], count: 1 });
+  const wait = async (milliseconds: number) => {
+    vi.advanceTimersByTime(milliseconds);
+    await check();
+  };
+  await wait(250);
+  expect(await limit()).toBe(limitOfAll);
+  await use(availableParallelism());
+  await wait(1000);
+  expect(await limit()).toBeNaN(); // `max`, no limit
+  await wait(10_000);
+  expect(await limit()).toBe(limitOfAll);
+  vi.useRealTimers();
+});
 
 describe("the host's files", () => {
   it("are not in the sandbox's root directory", async () => {

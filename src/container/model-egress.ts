@@ -8,7 +8,13 @@ import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
 import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
-import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
+import {
+  type Admission,
+  type ModelOutcome,
+  type ModelCall,
+  REPORT_MS,
+  type UpstreamError,
+} from "./model-calls.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { readBounded } from "../shared/stream-bytes.ts";
 import { cutText, decodeText } from "../shared/text.ts";
@@ -81,7 +87,7 @@ async function serve(
   env: Env,
   containerID: string,
 ): Promise<Response> {
-  const { pathname, search } = new URL(request.url);
+  const { pathname } = new URL(request.url);
   if (request.method !== "POST" || !row.paths.includes(pathname))
     return refusal(403, "permission_error", MODEL_API_TEXTS.refused(request.method, pathname));
   const config = parseConfig(env);
@@ -102,6 +108,29 @@ async function serve(
     clearInterval(reporting);
     return report(env, containerID, call, outcome).finally(reported.resolve);
   };
+  try {
+    return await forward(host, row, request, { config, containerID, check, finish });
+  } catch (error) {
+    await finish({ tokens: 0 });
+    throw error;
+  }
+}
+
+interface AdmittedRequest {
+  config: Config;
+  containerID: string;
+  check: Extract<Admission, { call: ModelCall }>;
+  finish: (outcome: ModelOutcome) => Promise<void>;
+}
+
+/** Forwards an admitted request, and reports its end with `finish`. */
+async function forward(
+  host: string,
+  row: EgressRow,
+  request: Request,
+  { config, containerID, check, finish }: AdmittedRequest,
+): Promise<Response> {
+  const { pathname, search } = new URL(request.url);
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");
@@ -224,13 +253,16 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   const wasSent = () => isSent;
   if (!request.body) return { body: null, wasSent, meter, refused };
   const length = request.headers.get("content-length");
+  const isTooLarge = Number(length) > MAX_REQUEST_BYTES;
   const { readable, writable } =
-    length === null ? new TransformStream<Uint8Array, Uint8Array>() : new FixedLengthStream(Number(length));
+    length === null || isTooLarge
+      ? new TransformStream<Uint8Array, Uint8Array>()
+      : new FixedLengthStream(Number(length));
   const { body } = request;
   const pump = async () => {
     const writer = writable.getWriter();
     try {
-      if (Number(length) > MAX_REQUEST_BYTES) return refuse(TOO_LARGE);
+      if (isTooLarge) return refuse(TOO_LARGE);
       let size = 0;
       for await (const bytes of body) {
         size += bytes.length;

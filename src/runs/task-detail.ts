@@ -33,7 +33,7 @@ export interface TaskDetail {
   changes?: Changes;
   /** Files that the task produced, as stored in R2. */
   artifacts: Artifact[];
-  /** Created and changed files that were not stored; undefined if all were. */
+  /** Created and changed files, `DIFF_NAME` and `LIST_NAME` that were not stored; undefined if all were. */
   notKept?: UnkeptFiles;
   archive?: Archive;
   /** The number of container starts when the task ended. If the sandbox now has more, the task's container is gone. */

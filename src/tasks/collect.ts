@@ -83,15 +83,20 @@ export async function collect(
   const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const { count: changed, diffBytes } = scanned;
   const changes = { files, count: changed, diff: decodeText(first, "end"), diffBytes };
-  if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
-  if (changes.count > Math.min(SHOWN_FILES, files.length))
-    await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, scanned.listBytes);
   // Files that exceed only the number of artifacts come last, because the other reasons say more about the file.
   const [special, surplus]: [UnkeptFiles["named"], UnkeptFiles["named"]] = [[], []];
+  const note = (path: string, why: string | undefined) => {
+    if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path, why });
+  };
+  if (changes.diffBytes > 0) note(DIFF_NAME, await writer.keep(DIFF_NAME, diffPath, changes.diffBytes));
+  if (changes.count > Math.min(SHOWN_FILES, files.length))
+    note(LIST_NAME, await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, scanned.listBytes));
   for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;
-    const why = NOT_KEPT_REASONS[type] ?? (await writer.keep(path, `${directory}/${path}`, size));
-    if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path, why });
+    const from = `${directory}/${path}`;
+    // Otherwise the task's file could pass for the server's, also if that one is too large to store.
+    const name = path === DIFF_NAME || path === LIST_NAME ? from : path;
+    note(name, NOT_KEPT_REASONS[type] ?? (await writer.keep(name, from, size)));
   }
   const named = [...special, ...surplus];
   const count = named.length + Math.max(0, changes.count - files.length);
@@ -143,9 +148,7 @@ class ArtifactWriter {
       await bucket.delete([key]);
       return NOT_KEPT.tooLate;
     }
-    // A file may have the name of an artifact of the server.
-    const isTaken = artifacts.some((artifact) => artifact.path === name);
-    artifacts.push({ path: isTaken ? path : name, size: content.length });
+    artifacts.push({ path: name, size: content.length });
     this.#bytes += content.length;
     return undefined;
   }

@@ -21,7 +21,7 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
     ["stderr", run.state === "succeeded" ? undefined : run.stderr],
     ["changes", task.changes && changesText(task, task.changes)],
     ["diff", task.changes && quoteOutput(task.changes.diff)],
-    ["diff_cut", task.changes && diffCut(task.changes)],
+    ["diff_cut", task.changes && diffCut(task, task.changes)],
     ["used", usedText(task)],
     ["artifacts", artifactsText(run, task)],
     ["not_kept", notKeptText(task)],
@@ -72,7 +72,7 @@ export function taskFields(
     directory: task.directory,
     files: changes?.files.slice(0, SHOWN_FILES),
     files_changed: changes?.count,
-    diff: changes && diffText(changes),
+    diff: changes && diffText(task, changes),
     artifacts: task.artifacts,
     not_kept: task.notKept,
     turns: task.turns,
@@ -119,7 +119,8 @@ function lastLines({ stdout }: RunView): string {
   return lines.slice(-PROGRESS_LINES).join("\n");
 }
 
-function changesText({ directory }: TaskDetail, { files, count }: Changes): string {
+function changesText(task: TaskDetail, { files, count }: Changes): string {
+  const { directory } = task;
   if (count === 0) return `nothing in ${shownName(directory)}`;
   const lines = files
     .slice(0, SHOWN_FILES)
@@ -127,19 +128,26 @@ function changesText({ directory }: TaskDetail, { files, count }: Changes): stri
       ({ path, change, size }) =>
         `${change} ${shownName(path)}${change === "deleted" ? "" : ` (${size} bytes)`}`,
     );
-  const more =
-    count > lines.length ? [`... and ${count - lines.length} more, all in the artifact ${LIST_NAME}`] : [];
+  const whole = hasArtifact(task, LIST_NAME) ? `, all in the artifact ${LIST_NAME}` : "";
+  const more = count > lines.length ? [`... and ${count - lines.length} more${whole}`] : [];
   return [`${count} in ${shownName(directory)}`, ...lines, ...more].join("\n");
 }
 
-function diffText(changes: Changes): string {
-  const cut = diffCut(changes);
+function hasArtifact({ artifacts }: TaskDetail, name: string): boolean {
+  return artifacts.some(({ path }) => path === name);
+}
+
+function diffText(task: TaskDetail, changes: Changes): string {
+  const cut = diffCut(task, changes);
   return cut === undefined ? changes.diff : `${changes.diff}\n[... cut: ${cut} ...]`;
 }
 
-function diffCut({ diff, diffBytes }: Changes): string | undefined {
+function diffCut(task: TaskDetail, { diff, diffBytes }: Changes): string | undefined {
   if (new TextEncoder().encode(diff).length >= diffBytes) return undefined;
-  return `${diffBytes} bytes in all; the artifact ${DIFF_NAME} has the whole diff`;
+  const whole = hasArtifact(task, DIFF_NAME)
+    ? `the artifact ${DIFF_NAME} has the whole diff`
+    : "the whole diff was not stored";
+  return `${diffBytes} bytes in all; ${whole}`;
 }
 
 function usedText({ turns, tokens, costUSD, model }: TaskDetail): string {

@@ -1,9 +1,11 @@
 /** The artifacts of a task whose sandbox stops to respond, or responds after the task's end. */
 import { expect, it } from "vitest";
 import type { FileOperations } from "../../../src/container/file-operations.ts";
+import type { RunView } from "../../../src/runs/run-types.ts";
 import type { Artifact } from "../../../src/runs/task-detail.ts";
 import { sandboxUnresponsive } from "../../../src/shared/errors.ts";
 import { collect } from "../../../src/tasks/collect.ts";
+import { taskText } from "../../../src/tools/task-result.ts";
 
 const NAMES = ["a", "b", "c"];
 
@@ -32,11 +34,18 @@ async function collectFiles(
   };
   const store = { files: { call } as unknown as FileOperations, objects: { bucket, prefix: () => "" } };
   const artifacts: Artifact[] = [];
-  const failure = await collect(store, "t", { id: "s.t", directory: "/workspace", artifacts, isOver }).then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  return { artifacts: artifacts.map(({ path }) => path), objects: objects.size, failure };
+  const collected = await collect(store, "t", {
+    id: "s.t",
+    directory: "/workspace",
+    artifacts,
+    isOver,
+  }).catch((failure: unknown) => ({ notKept: undefined, failure }));
+  return {
+    failure: undefined,
+    ...collected,
+    artifacts: artifacts.map(({ path }) => path),
+    objects: objects.size,
+  };
 }
 
 it("artifacts count in the run's record although a later one could not be read", async () => {
@@ -61,11 +70,51 @@ it("nothing is stored after the end of the run, whose record could not name it",
 });
 
 it("a file with the name of the server's artifact is stored under its absolute path", async () => {
-  const { artifacts } = await collectFiles(
-    () => {},
-    () => false,
-    () => {},
-    { names: ["changes.diff", "changes.list"], diffBytes: 1 },
+  const names = ["changes.diff", "changes.list"];
+  const collectWith = (diffBytes: number) =>
+    collectFiles(
+      () => {},
+      () => false,
+      () => {},
+      { names, diffBytes },
+    );
+  const files = ["/workspace/changes.diff", "/workspace/changes.list"];
+  expect((await collectWith(1)).artifacts).toEqual(["changes.diff", ...files]);
+  expect((await collectWith(0)).artifacts).toEqual(files);
+  // The server does not store so long a diff.
+  const { artifacts, notKept } = await collectWith(20_000_000);
+  expect(artifacts).toEqual(files);
+  expect(notKept).toEqual({
+    count: 1,
+    named: [{ path: "changes.diff", why: expect.stringContaining("20000000 bytes") }],
+  });
+});
+
+it("a result says that the whole diff and list are artifacts only if they are", () => {
+  const files = Array.from({ length: 60 }, (_, n) => ({
+    path: `f${n}`,
+    change: "created" as const,
+    size: 1,
+  }));
+  const changes = { files, count: 60, diff: "diff", diffBytes: 20_000_000 };
+  const run = { id: "s.t", kind: "task", state: "succeeded", title: "t", startedAt: 0 } as unknown as RunView;
+  const textWith = (names: readonly string[]) => {
+    const artifacts = names.map((path) => ({ path, size: 1 }));
+    const detail = {
+      agent: "a",
+      success: true,
+      directory: "/w",
+      artifacts,
+      changes,
+      ownSandbox: true,
+      safe: true,
+    };
+    return taskText(run, detail, undefined);
+  };
+  expect(textWith(["changes.diff", "changes.list"])).toMatch(
+    /10 more, all in the artifact changes.list\n[^]*; the artifact changes.diff has the whole diff/,
   );
-  expect(artifacts).toEqual(["changes.diff", "/workspace/changes.diff", "changes.list"]);
+  expect(textWith(["/w/changes.diff"])).toMatch(
+    /10 more\n[^]*20000000 bytes in all; the whole diff was not stored/,
+  );
 });

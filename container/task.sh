@@ -111,10 +111,16 @@ join_words() {
 # snapshot ID: stores the current directory's files as a git tree, and prints the tree's id. Two calls may run at the same time.
 snapshot() {
   local own=$dir/snapshot.$$ status
-  mkdir -p "$own" && { [[ -d $dir/git ]] || git init -q --bare "$dir/git" >&2; } && tree "$own"
+  mkdir -p "$own" && { [[ -d $dir/git ]] || git init -q --bare "$dir/git" >&2; } && ignore_attributes && tree "$own"
   status=$?
   rm -rf "$own"
   return "$status"
+}
+
+# Makes git store and compare the bytes of files. Otherwise a .gitattributes in the workspace could hide changes.
+ignore_attributes() {
+  local file=$dir/git/info/attributes
+  [[ -e $file ]] || { mkdir -p "${file%/*}" && echo '* -text -ident -filter -working-tree-encoding !diff' >"$file"; }
 }
 
 tree() {

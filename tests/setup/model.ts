@@ -50,6 +50,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
       ),
       say("Made many."),
     ],
+    attributes: [
+      bash(
+        "printf 'changed\\n' > hidden.py; printf '$Id: changed $\\n' > hidden.sh; printf 'same\\r\\n' > hidden.c",
+      ),
+      say("Changed files."),
+    ],
     // Paths of 4,000 bytes that are not UTF-8.
     deep: [
       bash(

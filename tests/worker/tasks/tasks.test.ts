@@ -339,6 +339,18 @@ describe("a task's files", () => {
     expect(diffFile).toContain('+++ "b/caf\\351.txt"');
   });
 
+  it("cannot be hidden by attributes that a repository gives them", async () => {
+    const sandbox = "attributes";
+    await sh(
+      sandbox,
+      String.raw`git init -q /workspace && printf '*.py -diff\n*.sh ident\n*.c text eol=crlf\n' > .gitattributes &&
+        printf 'first\n' > hidden.py && printf '$Id: first $\n' > hidden.sh && printf 'same\n' > hidden.c`,
+    );
+    const { files, diff } = await execute({ task: "[[attributes]] x", sandbox });
+    expect(files?.map(({ path }) => path)).toEqual(["hidden.c", "hidden.py", "hidden.sh"]);
+    for (const line of ["+same\r", "+changed", "+$Id: changed $"]) expect(diff?.split("\n")).toContain(line);
+  });
+
   it("may have names that are too long for the task's record, and the task still ends", async () => {
     const { id, state, files } = await execute({ task: "[[deep]] x", sandbox: "names" });
     expect(state).toBe("succeeded");

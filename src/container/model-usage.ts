@@ -63,7 +63,9 @@ export class UsageCounter {
    */
   charge(request: RequestMeter, isWhole: boolean, isStream: boolean): number {
     if (this.#hasReport && (isStream ? this.#isComplete : isWhole)) return this.tokens;
-    const known = this.#hasReport ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
+    // A response without streaming reports its tokens at its end. Before that, a tool of the request may look like the report.
+    const isKnown = this.#hasReport && isStream;
+    const known = isKnown ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
     const input = request.reachedHost === undefined ? known : Math.max(known, LONGEST_CONTEXT);
     return input + Math.max(request.maxTokens, this.#countOf("output_tokens"));
   }

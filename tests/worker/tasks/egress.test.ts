@@ -391,6 +391,15 @@ describe("the count of tokens", () => {
     expect(counterOf(whole, 1000).charge(request, true, true)).toBe(11);
   });
 
+  it("includes the whole input for a cut response without streaming, also if a tool looks like a report", () => {
+    const json = `{"max_tokens":7000,"messages":["${"x".repeat(300_000)}"]}`;
+    const tool = '{"content":[{"type":"tool_use","name":"usage","input":{"input_tokens": 0}}';
+    for (const text of ["", tool])
+      expect(counterOf(text, 1000).charge(meterOf(json, 1000), false, false)).toBe(
+        7000 + Math.ceil(json.length / 3),
+      );
+  });
+
   it("is read from a response of any length, with any line breaks", () => {
     const content = [{ type: "text", text: `"usage": {"input_tokens": 999} ${"y".repeat(600_000)}` }];
     const response = { content, usage: { input_tokens: 4000, output_tokens: 200 } };

@@ -41,12 +41,12 @@ export class ClaudeEvents implements EventReader {
   #system(event: Fields): string[] {
     if (event.subtype === "init") {
       this.report.model = field.shortText(event.model);
-      return [texts.startedWith(this.report.model)];
+      return [textLine(texts.startedWith(this.report.model))];
     }
     if (event.subtype === "api_retry") {
       const status = field.number(event.error_status);
       const reason = status === undefined ? field.text(event.error) : `status ${status}`;
-      return [texts.requestFailed(reason)];
+      return [textLine(texts.requestFailed(reason && field.shorten(reason)))];
     }
     return [];
   }

@@ -1,6 +1,7 @@
 /** One file: its text, picture or description. */
 import { useEffect, useState } from "preact/hooks";
 import { PlainButton, VERBATIM } from "./controls.tsx";
+import { escapeOrdering } from "./escape-ordering.ts";
 import { MAX_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
 import { host } from "./host.ts";
@@ -118,7 +119,7 @@ export function FileView({ sandbox, path, onSaved }: { sandbox: string; path: st
       {view?.kind === "fixed" && (
         <>
           <p class="soft">{view.why}</p>
-          <pre tabIndex={0}>{view.text}</pre>
+          <pre tabIndex={0}>{escapeOrdering(view.text)}</pre>
         </>
       )}
       {view?.kind === "other" && <Result blocks={view.blocks} />}

@@ -240,6 +240,10 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.goto(`${panel.address}#/hostile/files//workspace/${encodeURIComponent(lying)}`);
     await page.waitForSelector("textarea");
     expect(await page.inputValue("textarea")).toBe(content);
+    // The page only shows this file, because its lines end in different ways.
+    await call("write_file", { sandbox: "hostile", path: "fixed.txt", content: "\u202egnp.exe\r\n\n" });
+    await page.goto(`${panel.address}#/hostile/files//workspace/fixed.txt`);
+    expect(await page.innerText("section.run pre")).toContain("⟨U+202E⟩gnp.exe");
     await call("run_command", { sandbox: "hostile", command: "printf kept > $'bad\\xff'" });
     await page.goto(`${panel.address}#/hostile/files//workspace/bad%EF%BF%BD`);
     await page.waitForSelector("p:has-text('name is not UTF-8')");

@@ -34,6 +34,7 @@ import {
 } from "./outbound-queue.ts";
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
 import { RequestLimiter } from "./request-limiter.ts";
+import { startTLSOver } from "./tls-records.ts";
 import {
   closeSignal,
   connectUpstream,
@@ -200,7 +201,8 @@ async function sendUpstream(
 ): Promise<void> {
   const closed = closeSignal(response);
   const plain = await connectUpstream(hostOf(url), portOf(url), options, closed);
-  const socket = url.protocol === "https:" ? await startTLS(plain, hostOf(url), options, closed) : plain;
+  const socket =
+    url.protocol === "https:" ? await startTLS(plain, hostOf(url), options, reads, closed) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
   await new Promise<void>((resolve, reject) => {
     const upstream = httpRequest({
@@ -402,7 +404,7 @@ function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, por
 
 /** Terminates TLS in place of the tunnel's host, and sends the requests inside the tunnel to the Worker. */
 async function terminateTLS(
-  { connections, authority }: Egress,
+  { connections, authority, reads }: Egress,
   server: Server,
   socket: Duplex,
   head: Buffer,
@@ -418,11 +420,8 @@ async function terminateTLS(
   }
   const secureContext = await authority.contextFor(host);
   if (socket.destroyed) return;
-  const secure = new TLSSocket(socket, {
-    isServer: true,
-    secureContext,
-    ALPNProtocols: ["http/1.1", "http/1.0"],
-  });
+  const options = { isServer: true, secureContext, ALPNProtocols: ["http/1.1", "http/1.0"] };
+  const secure = startTLSOver(socket, reads, (records) => new TLSSocket(records, options));
   tunnelTargets.set(secure, `${host}:${port}`);
   server.emit("connection", secure);
 }

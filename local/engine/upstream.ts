@@ -13,7 +13,8 @@ import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { connectBuffered } from "./buffered-socket.ts";
-import { sharedByPrincipal } from "./piece-limit.ts";
+import { type Pieces, sharedByPrincipal } from "./piece-limit.ts";
+import { startTLSOver } from "./tls-records.ts";
 import { CLIENT_GONE, HOST_PROBLEMS } from "./texts.ts";
 
 /** Why a connection is refused, as the second half of a sentence. */
@@ -122,6 +123,7 @@ export async function startTLS(
   socket: Socket,
   host: string,
   { authorities = NO_AUTHORITIES }: UpstreamOptions,
+  reads: Pieces,
   aborted?: AbortSignal,
 ): Promise<Socket> {
   // A server name in TLS cannot be an address (RFC 6066, 3).
@@ -130,7 +132,9 @@ export async function startTLS(
   socket.resume();
   try {
     const secureContext = trusting(authorities);
-    const secure = connectTLS({ socket, secureContext, ALPNProtocols: ["http/1.1"], ...named });
+    const secure = startTLSOver(socket, reads, (records) =>
+      connectTLS({ socket: records, secureContext, ALPNProtocols: ["http/1.1"], ...named }),
+    );
     return await waitUntilOpen(secure, "secureConnect", aborted);
   } catch (error) {
     socket.destroy();

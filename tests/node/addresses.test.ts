@@ -5,6 +5,7 @@ import { networkInterfaces } from "node:os";
 import { describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { attachedNetworksOf } from "../../local/engine/attached.ts";
+import { shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, hostProxy, startTLS } from "../../local/engine/upstream.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 
@@ -188,7 +189,7 @@ it("the engine offers a host no DHE, because the host's prime can be so long tha
     async ([client]) => (await once(client, "data"))[0] as Buffer,
   );
   const socket = await connectTo(port);
-  startTLS(socket, "host.test", { allowAddresses: new Map(), env: {} }).catch(() => undefined);
+  startTLS(socket, "host.test", { allowAddresses: new Map(), env: {} }, shortReads()).catch(() => undefined);
   const bytes = await hello;
   socket.destroy();
   server.close();

@@ -1,16 +1,23 @@
 import { once } from "node:events";
 import { readFile, stat, truncate } from "node:fs/promises";
 import { createServer } from "node:https";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 import type * as nodeCrypto from "node:crypto";
 import { X509Certificate } from "node:crypto";
 import { connect, type PeerCertificate, TLSSocket } from "node:tls";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { callbackify } from "node:util";
-import { expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
+import { createEgress } from "../../local/engine/egress.ts";
+import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
+import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
+import { ConnectionLog } from "../../src/shared/connection-log.ts";
+import { keyUpdates } from "../setup/key-updates.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import { listen } from "../setup/listen.ts";
+import { connectTo, listen } from "../setup/listen.ts";
 
 /** Makes all serial numbers begin with zeros, as one random number in several hundred does. OpenSSL refuses leading zeros. */
 vi.mock("node:crypto", async (original) => {
@@ -80,14 +87,77 @@ it("the engine sends no request to a server without a valid certificate", async 
     SNICallback: callbackify(async (name: string) => await good?.contextFor(name)),
   });
   const port = await listen(server);
-  const connectTo = async (host: string, authorities: string[]) => {
+  const reach = async (host: string, authorities: string[]) => {
     const options = { allowAddresses: new Map([[`${host}:443`, port]]), env: {}, authorities };
-    return await startTLS(await connectUpstream(host, 443, options), host, options);
+    return await startTLS(await connectUpstream(host, 443, options), host, options, shortReads());
   };
-  const socket = await connectTo("api.example.com", [good?.pem ?? ""]);
+  const socket = await reach("api.example.com", [good?.pem ?? ""]);
   expect(socket).toBeInstanceOf(TLSSocket);
   socket.destroy();
   for (const authorities of [[], [bad?.pem ?? ""]])
-    await expect(connectTo("api.example.com", authorities)).rejects.toThrow("could not be reached by TLS");
+    await expect(reach("api.example.com", authorities)).rejects.toThrow("could not be reached by TLS");
   server.close();
+});
+
+describe("the engine limits the rate of key updates", () => {
+  const host = "host.test";
+  const ciphers = "TLS_AES_128_GCM_SHA256";
+  /** The traffic secret in a line for a key log; undefined if it is another secret. */
+  const secretIn = (line: Buffer, side: "CLIENT" | "SERVER") =>
+    new RegExp(`^${side}_TRAFFIC_SECRET_0 \\w+ (\\w+)`).exec(line.toString())?.[1];
+
+  it("of a host", async () => {
+    const authority = await CertificateAuthority.open(join(directory, "host-updates"));
+    const SNICallback = callbackify((name: string) => authority.contextFor(name));
+    const server = createServer({ SNICallback, ciphers });
+    const port = await listen(server);
+    let secret = "";
+    server.on("keylog", (line: Buffer) => (secret ||= secretIn(line, "SERVER") ?? ""));
+    server.on("secureConnection", (open: TLSSocket) => open.write("hello"));
+    const raw = once(server, "connection");
+    const allowAddresses = new Map([[`${host}:443`, port]]);
+    const options = { allowAddresses, env: {}, authorities: [authority.pem] };
+    const reads = shortReads();
+    const socket = await startTLS(await connectUpstream(host, 443, options), host, options, reads);
+    await once(socket, "data");
+    expect(reads.isPaused).toBe(false);
+    const [connection]: Socket[] = await raw;
+    // OpenSSL has sent two session tickets and the greeting.
+    connection?.write(keyUpdates(Buffer.from(secret, "hex"), 3, 10_000));
+    await expect.poll(() => reads.isPaused).toBe(true);
+    socket.destroy();
+    server.close();
+    server.closeAllConnections();
+  });
+
+  it("of a program in a sandbox", async () => {
+    const authority = await CertificateAuthority.open(join(directory, "program-updates"));
+    const reads = shortReads();
+    const server = createEgress({
+      intercepts: { http: [], https: [host], all: false },
+      internet: { allowed: true },
+      policy: { internet: "full", allowHosts: [] },
+      connections: new ConnectionLog(),
+      pieces: new Pieces(),
+      reads,
+      queue: new OutboundQueue(),
+      upstream: { allowAddresses: new Map(), env: {} },
+      authority,
+    });
+    const socket = await connectTo(await listen(server));
+    socket.write(`CONNECT ${host}:443 HTTP/1.1\r\nHost: ${host}:443\r\n\r\n`);
+    await once(socket, "data");
+    const secure = connect({ socket, servername: host, ca: authority.pem, ciphers });
+    let secret = "";
+    secure.on("keylog", (line) => (secret ||= secretIn(line, "CLIENT") ?? ""));
+    await once(secure, "secureConnect");
+    // Node sends the end of the handshake only after this event.
+    await nextTurn();
+    expect(reads.isPaused).toBe(false);
+    socket.write(keyUpdates(Buffer.from(secret, "hex"), 0, 10_000));
+    await expect.poll(() => reads.isPaused).toBe(true);
+    secure.destroy();
+    server.close();
+    server.closeAllConnections();
+  });
 });

@@ -8,6 +8,13 @@ import type { Duplex } from "node:stream";
 import { setTimeout as pause } from "node:timers/promises";
 import { Pace } from "../../container/sandboxd/pace.ts";
 
+/**
+ * How many bytes a client may send before a request. Node ignores line ends there, and does not count them in its limit of a head.
+ * Measured: 200 connections that sent only line ends made a neighbour's call take 345 instead of 26 ms.
+ */
+const maxBytesBefore = 65_536;
+const checkMs = 100;
+
 /** How many requests a client may send before the response to an earlier one has ended. apt sends ten. */
 const maxPipelined = 16;
 
@@ -27,18 +34,29 @@ export class RequestLimiter {
   /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
   /**
-   * The rate of connections that are closed for too many pipelined requests. Until then, Node has parsed about a thousand
-   * requests of such a connection.
+   * The rate of connections that are closed for too many pipelined requests, or for too many bytes before a request. Until then,
+   * Node has parsed about a thousand requests of such a connection, or read some megabytes.
    */
   readonly #endings = new Pace({ burst: 8, perSecond: 4 });
+  /** The connections without a request, and how many bytes each had received when its last request ended. */
+  readonly #idle = new Map<Socket, number>();
   #closedUntil = 0;
 
   constructor(server: Server) {
     this.#server = server;
     server.on("connection", (socket) => {
       socket.on("error", () => undefined);
-      if (performance.now() < this.#closedUntil) socket.destroy();
+      if (performance.now() < this.#closedUntil) return void socket.destroy();
+      this.#idle.set(socket, socket.bytesRead);
+      socket.once("close", () => this.#idle.delete(socket));
     });
+    const timer = setInterval(() => this.#endWithoutRequest(), checkMs).unref();
+    server.once("close", () => clearInterval(timer));
+  }
+
+  #endWithoutRequest(): void {
+    for (const [socket, bytes] of this.#idle)
+      if (socket.bytesRead - bytes > maxBytesBefore) this.#end(socket);
   }
 
   /**
@@ -46,11 +64,17 @@ export class RequestLimiter {
    * stops reading from the connection, because Node would keep the waiting requests. The connection closes after the previous
    * response, so that the client knows which requests to repeat (RFC 9112, 9.3.2).
    */
-  accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
+  accept(request: IncomingMessage, response: ServerResponse): boolean {
+    const { socket } = request;
     if (socket.destroyed) return false;
     const current = this.#clients.get(socket);
     if (current === undefined || isDone(current)) {
       this.#clients.set(socket, { response, previous: current?.response, pipelined: 0 });
+      this.#idle.delete(socket);
+      request.once("close", () => {
+        const isLatest = this.#clients.get(socket)?.response === response;
+        if (isLatest && !socket.destroyed) this.#idle.set(socket, socket.bytesRead);
+      });
       return true;
     }
     current.pipelined += 1;
@@ -67,6 +91,7 @@ export class RequestLimiter {
    * the connection. It has also stopped sending that response, so the connection closes.
    */
   acceptTunnel(socket: Duplex): boolean {
+    this.#idle.delete(socket as Socket);
     const current = this.#clients.get(socket);
     if (current !== undefined && !isDone(current)) socket.destroy();
     return !socket.destroyed;

@@ -1,4 +1,4 @@
-/** The Worker's connections to the engine, and how they end. Requests of different principals use one connection in turn. */
+/** The connections of the Worker and of programs to the engine, and how they end. Requests of different principals use one connection in turn. */
 import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
@@ -23,7 +23,13 @@ const refuser = createServer((socket) => {
   socket.on("error", () => undefined);
   socket.once("data", () => socket.pause().write("HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nhi"));
 });
-const allowAddresses = [`refuser.test:80=${await listen(endLater(refuser))}`];
+const internet = createHTTPServer((request, response) =>
+  request.resume().on("end", () => response.end("hello")),
+);
+const allowAddresses = [
+  `refuser.test:80=${await listen(endLater(refuser))}`,
+  `internet.test:80=${await listen(endLater(internet))}`,
+];
 const engine = endLater(await startTestEngine({ allowAddresses }));
 const intercepts = { http: ["api.internal"], https: [], all: false };
 const sandbox = await TestSandbox.start(engine, { intercepts });
@@ -158,3 +164,23 @@ it.each(["a request", "a WebSocket"])(
     for (const one of [control, server]) one.close();
   },
 );
+
+it("a connection that sends only line ends is closed, and one that sends some before its request is served", async () => {
+  const flooding = await TestSandbox.start(engine);
+  const script = `import http.client, socket, time
+def connect(): return socket.create_connection(("127.0.0.1", 3128))
+with connect() as one:
+    one.sendall(b"\\r\\n" * 1000 + b"GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n")
+    print(one.recv(12).decode())
+proxy = http.client.HTTPConnection("127.0.0.1", 3128)
+for _ in range(20):
+    proxy.request("POST", "http://internet.test/", b"x" * 300_000)
+    assert proxy.getresponse().read() == b"hello"
+flood = connect()
+until = time.monotonic() + 10
+try:
+    while time.monotonic() < until: flood.sendall(b"\\r\\n" * 10_000)
+except OSError: print("closed")`;
+  expect(await flooding.python(script)).toMatchObject({ stdout: "HTTP/1.1 200\nclosed", stderr: "" });
+  await flooding.destroy();
+});

@@ -118,7 +118,7 @@ const WATCH_BYTES = 192;
 const WATCHES_SHARE = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
-export function guardMachine(groups: string[], limits: Limits, registry: SandboxRegistry): () => void {
+export function guardMachine(engineGroups: string[], limits: Limits, registry: SandboxRegistry): () => void {
   const memoryGrowth = new Growth(kernelMemory);
   const watchGrowth = new Growth(() => kernelObjects("eventpoll_epi"));
   const lockGrowth = new Growth(() => kernelObjects("file_lock_cache"));
@@ -217,11 +217,15 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
       ],
     },
     {
-      used: () => countOf(groups, memoryOf),
+      // The memory of the common group is no measure: Linux counts files and names there that it cached for ended sandboxes.
+      used: async () => {
+        const uses = await Promise.all(registry.list().map(memoryOfSandbox));
+        return uses.reduce((sum, use) => sum + use, 0);
+      },
       limit: limits.allMemoryBytes * FULL_SHARE,
       causes: [
         {
-          usedBy: ({ groups: of }) => countOf(of, memoryOf),
+          usedBy: memoryOfSandbox,
           least: () => 0,
           why: STOPPED_BECAUSE.memory,
         },
@@ -232,7 +236,7 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
   const checks = [
     ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
-    shareProcessors(groups, registry),
+    shareProcessors(engineGroups, registry),
   ];
   const timers = checks.map((check) => {
     let isChecking = false;
@@ -245,6 +249,10 @@ export function guardMachine(groups: string[], limits: Limits, registry: Sandbox
     return timer.unref();
   });
   return () => timers.forEach((timer) => clearInterval(timer));
+}
+
+async function memoryOfSandbox({ groups }: EngineSandbox): Promise<number> {
+  return await countOf(groups, memoryOf);
 }
 
 /** Measures how much an amount has grown since it was lowest, or since the last growth that no sandbox explains. */

@@ -507,6 +507,28 @@ describe("all sandboxes together", () => {
       expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
     },
   );
+
+  it.runIf(isMemoryLimited)(
+    "are not ended for memory that Linux keeps of ended sandboxes: names that were looked up in /usr in vain",
+    async () => {
+      const one = endLater(await startTestEngine({ limits: { ...whole, allMemoryBytes: 240 * MiB } }));
+      const modest = await TestSandbox.start(one);
+      const lookUp = [
+        "import os",
+        "unique = os.urandom(8).hex()",
+        "for number in range(50_000):",
+        "  try: os.stat(f'/usr/bin/{unique}.{number:0220}')",
+        "  except OSError: pass",
+      ];
+      for (let round = 0; round < 3; round += 1) {
+        const passing = await TestSandbox.start(one);
+        await passing.python(lookUp).catch(() => undefined);
+        await passing.destroy();
+      }
+      await modest.run(`{ ${hold(100)} & } | head -n 1; sleep 2`);
+      expect((await modest.run("pgrep -c -f bytearray")).stdout).toBe("1");
+    },
+  );
 });
 
 describe("a sandbox's disk", () => {

@@ -548,6 +548,11 @@ describe("a sandbox's disk", () => {
     expect((await greedy.run("head -c 20M /dev/zero > /workspace/again && echo fits")).stdout).toBe("fits");
   });
 
+  it("has a limit of files, because the kernel takes long to go through a million nested or neighbouring directories", async () => {
+    const { stdout } = await other.run("stat -f -c %c / /dev/shm /var/lib/sandbox-mcp");
+    expect(Math.max(...stdout.split("\n").map(Number))).toBeLessThanOrEqual(262_144);
+  });
+
   it("is the only writable place except shared memory, which has its own limit", async () => {
     const greedy = await startGreedy();
     const { stdout, stderr } = await greedy.run("head -c 200M /dev/zero > /dev/shm/x; stat -c %s /dev/shm/x");

@@ -8,7 +8,7 @@
  *
  * While busy sandboxes have limits of their own, the limit of all sandboxes together is off. Linux 6.18 stops a program that
  * exceeded a limit only when its system call ends, and for programs that end, never. Until then it charges the time to the limit of
- * all sandboxes too. One sandbox with long system calls used this limit up in advance, and commands of another sandbox waited 33 s.
+ * all sandboxes too. One sandbox with long system calls used this limit up in advance, and commands of another sandbox waited 41 s.
  * When sandboxes with 500,000 locked eventfds had ended, they waited 46 s.
  */
 import { availableParallelism } from "node:os";

@@ -18,10 +18,14 @@ const piece = (id, offset, data, stream = 0) => {
   head.writeDoubleBE(offset, 3 + id.length);
   return Buffer.concat([head, Buffer.from(data)]);
 };
+/** An event that ends the command, if the server accepts it. */
+const failed = (id) => ({ type: "ended", id, status: 7, stdout: 0, stderr: 0 });
 const scenarios = {
   words: (socket) => socket.send("nope"),
   unknownEvent: (socket, id) => socket.send(JSON.stringify({ type: "promoted", id })),
-  longEvent: (socket, id) => socket.send(JSON.stringify({ type: "running", id, more: "x".repeat(20_000) })),
+  longEvent: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: "x".repeat(20_000) })),
+  manyValues: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: Array(60).fill(0) })),
+  deepEvent: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: [[[[[[0]]]]]] })),
   noPiece: (socket) => socket.send(Buffer.alloc(100, 255)),
   largePiece: (socket, id) => socket.send(piece(id, 0, Buffer.alloc(300_000, 120))),
   negative: (socket, id) => socket.send(piece(id, -5, "x")),
@@ -117,12 +121,21 @@ subprocess.run("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1", shell=T
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("a program in place of sandboxd that runs a command", () => {
-  it.each(["words", "unknownEvent", "longEvent", "noPiece", "largePiece", "negative", "fraction", "status"])(
-    "gets the request again over another connection if it violates the protocol: %s",
-    async (scenario) => {
-      expect((await command(`${scenario} once`)).structured).toMatchObject({ state: "succeeded" });
-    },
-  );
+  it.each([
+    "words",
+    "unknownEvent",
+    "longEvent",
+    "manyValues",
+    "deepEvent",
+    "noPiece",
+    "largePiece",
+    "negative",
+    "fraction",
+    "status",
+  ])("gets the request again over another connection if it violates the protocol: %s", async (scenario) => {
+    const { structured } = await command(`${scenario} once`);
+    expect(structured).toMatchObject({ state: "succeeded", stdout: "" });
+  });
 
   it("cannot fill a result with single bytes by alternating streams", async () => {
     const { id } = (await command("alternate")).structured;

@@ -99,6 +99,21 @@ describe("a sandbox with a program in place of sandboxd", () => {
     );
     expect(await calls()).toEqual(DAMAGED);
   });
+
+  it.each([
+    ["lists in lists", "[".repeat(9) + "]".repeat(9), "[".repeat(10) + "]".repeat(10)],
+    ["values", `[${"0,".repeat(40_000)}0]`, `[${"0,".repeat(50_000)}0]`],
+    ["characters in a name", `{"${"k".repeat(90)}":0}`, `{"${"k".repeat(110)}":0}`],
+  ])("is reported as damaged for a response with too many %s", async (_what, allowed, tooMuch) => {
+    const list = async (more: string) => {
+      // The schema does not know this member, so only the bounds refuse it.
+      const body = `{"entries":[],"more":${more}}`;
+      await respondWith(`${OK}Content-Length: ${body.length}\n\n${body}`);
+      return await owner.call("list_files", { sandbox });
+    };
+    expect((await list(allowed)).isError).toBe(false);
+    expect(await list(tooMuch)).toEqual(DAMAGED[0]);
+  });
 });
 
 /** Makes sandboxd report that a task has created a file of 5,000 bytes, and return one byte of that file for each request. */

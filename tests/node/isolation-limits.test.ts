@@ -1,4 +1,5 @@
 /** A sandbox uses up all resources that it can get. The engine and the other sandboxes continue to work. */
+import { randomUUID } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it, onTestFinished } from "vitest";
 import {
@@ -9,6 +10,7 @@ import {
 } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { findProcess, valuesInGroups } from "../setup/processes.ts";
 
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
@@ -479,6 +481,23 @@ describe("all sandboxes together", () => {
     `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
   /** Fills the memory slowly, so that the guard notices before all is used. */
   const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
+
+  it.runIf(isMemoryLimited)(
+    "have a memory limit that the kernel enforces too, however fast they take it",
+    async () => {
+      const ownEngine = endLater(await startTestEngine({ limits: whole }));
+      const one = await TestSandbox.start(ownEngine);
+      const mark = `limited-${randomUUID()}`;
+      const sleeping = one.run(`exec -a ${mark} sleep 60`);
+      const find = () => findProcess(mark);
+      await expect.poll(find).toBeDefined();
+      expect(valuesInGroups(find()?.pid ?? 0, ["memory.limit_in_bytes", "memory.max"], "..")).toEqual([
+        whole.allMemoryBytes,
+      ]);
+      await one.run(`pkill -f ${mark}`);
+      await sleeping;
+    },
+  );
 
   it.runIf(isMemoryLimited)(
     "share a memory limit, and the engine first ends the one that uses most",

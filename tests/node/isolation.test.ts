@@ -1,7 +1,6 @@
 /** Attempts to get out of a real sandbox. */
 import { execFileSync, spawn } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
 import { chmod, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +10,7 @@ import { repository } from "../../local/engine/own-files.ts";
 import { equalLimit, shareProcessors } from "../../local/engine/processor-shares.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { processes } from "../setup/processes.ts";
+import { findProcess, processes, valuesInGroups } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const canary = `canary-${randomBytes(12).toString("hex")}`;
@@ -32,17 +31,9 @@ afterAll(async () => {
 
 const isLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("cpu"));
 
-/**
- * The limits of processor time in the control groups of a process, in microseconds for each period; none without limits.
- * @param parent `..` for the groups that contain these groups
- */
-function processorLimits(pid: number, parent = ""): number[] {
-  const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
-  const files = Array.from(groups, ([, controllers = "", path = ""]) =>
-    join("/sys/fs/cgroup", controllers, path, parent, controllers === "" ? "cpu.max" : "cpu.cfs_quota_us"),
-  );
-  const limits = files.filter((file) => existsSync(file)).map((file) => parseInt(readFileSync(file, "utf8")));
-  return limits.filter((limit) => limit > 0);
+/** The limits of processor time, in microseconds for each period; none without limits. */
+function processorLimits(pid: number, parent?: string): number[] {
+  return valuesInGroups(pid, ["cpu.cfs_quota_us", "cpu.max"], parent).filter((limit) => limit > 0);
 }
 
 describe.runIf(isLimited)("processors", () => {
@@ -61,6 +52,25 @@ describe.runIf(isLimited)("processors", () => {
       `begin=$(($(date +%s) + 2)); ${start} | awk '{ n += $1 } END { print n }'`,
     );
     expect(Number(stdout)).toBeLessThan(processors - Math.min(1, processors / 4) / 2);
+  });
+
+  it("all sandboxes together compete for the processors with half of the server's weight", async () => {
+    const mark = `weighed-${randomUUID()}`;
+    const sleeping = sandbox.run(`exec -a ${mark} sleep 60`);
+    const find = () => findProcess(mark);
+    await expect.poll(find).toBeDefined();
+    const pid = find()?.pid ?? 0;
+    // In version 1 each thread of the server has 1,024 shares, and the group's shares are divided among the processors. In version 2
+    // the group of the server has 100.
+    const [weight] = [
+      ...valuesInGroups(pid, ["cpu.shares", "none"], "..").map(
+        (shares) => shares / availableParallelism() / 1024,
+      ),
+      ...valuesInGroups(pid, ["none", "cpu.weight"], "..").map((each) => each / 100),
+    ];
+    expect(weight).toBe(1 / 2);
+    await sandbox.run(`pkill -f ${mark}`);
+    await sleeping;
   });
 
   it("share the processor equally, however many loops one runs", async () => {

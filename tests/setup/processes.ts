@@ -1,5 +1,6 @@
 /** The processes of this machine, from /proc. Zombies count as ended, because only their parent can remove them. */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { until } from "./until.ts";
 
@@ -17,6 +18,11 @@ export function processes(): Process[] {
     .filter((name) => /^\d+$/.test(name))
     .map((name) => read(Number(name)))
     .filter((process) => process !== undefined);
+}
+
+/** A process whose command line begins with `beginning`. */
+export function findProcess(beginning: string): Process | undefined {
+  return processes().find(({ command }) => command.startsWith(beginning));
 }
 
 /** `root` and its descendants, without those that have another parent now. */
@@ -103,4 +109,20 @@ function read(pid: number): Process | undefined {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * The values of a file in the control groups of a process, by the file's name in version 1 and in version 2.
+ * @param parent `..` for the groups that contain these groups
+ */
+export function valuesInGroups(
+  pid: number,
+  [first, second]: readonly [string, string],
+  parent = "",
+): number[] {
+  const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
+  const files = Array.from(groups, ([, controllers = "", path = ""]) =>
+    join("/sys/fs/cgroup", controllers, path, parent, controllers === "" ? second : first),
+  );
+  return files.filter((file) => existsSync(file)).map((file) => parseInt(readFileSync(file, "utf8")));
 }

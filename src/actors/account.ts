@@ -46,6 +46,8 @@ export interface SandboxRecord
   previews: Preview[];
 }
 
+const NO_SETTINGS: CheckpointSettings = { env: {}, network: {}, setup: undefined };
+
 const UNLISTED: ListedSettings = { variables: [], network: undefined };
 
 export interface AccountView {
@@ -379,9 +381,10 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Creates a sandbox from a saved state. The new sandbox's actor gets the settings first, so that no call runs without them. If
-   * a later step fails, the actor keeps the settings, and a sandbox created later with that name has them. Fails if the limit of
-   * sandboxes would be exceeded.
+   * Creates a sandbox from a saved state. The new sandbox's actor gets the settings first, so that no call runs without them, or
+   * with those of an earlier sandbox of that name whose saved state has expired. If a later step fails, the actor keeps the
+   * settings, and a sandbox created later with that name has them, unless it is a fork. Fails if the limit of sandboxes would be
+   * exceeded.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -399,10 +402,8 @@ export class Account extends DurableObject<Env> {
     const work = async () => {
       findUnlessTaken();
       const settings = this.#settings(origin);
-      if (settings) {
-        const actor = await this.#sandbox(principalID, sandbox, owner.region);
-        unwrap(await actor.inherit(owner, settings));
-      }
+      const actor = await this.#sandbox(principalID, sandbox, owner.region);
+      unwrap(await actor.inherit(owner, settings ?? NO_SETTINGS));
       const to = findUnlessTaken();
       make();
       this.#sandboxes.recordConfiguration(sandbox);

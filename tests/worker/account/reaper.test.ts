@@ -105,3 +105,34 @@ test("the reaper no longer counts a fork that was never used, and keeps its file
   expect(await counted()).toEqual([]);
   expect(await sh("unused", "cat file")).toBe("here\n");
 });
+
+test("a fork has no settings of an earlier sandbox of its name whose files have expired", async () => {
+  const name = "again";
+  const fork = (checkpoint: unknown) => owner.call("restore_sandbox", { sandbox: name, checkpoint });
+  const makeCheckpoint = async (sandbox: string) => {
+    await sh(sandbox, "echo here > file");
+    return (await owner.call("checkpoint_sandbox", { sandbox })).structured.checkpoint;
+  };
+  await owner.call("configure_sandbox", { sandbox: "with-settings", env: { WORD: "old" }, internet: "none" });
+  await fork(await makeCheckpoint("with-settings"));
+  await runInDurableObject(accountOf(owner), (_account, { storage }) => {
+    storage.sql.exec("UPDATE sandboxes SET last_used_at = 0 WHERE name = ?", name);
+  });
+  const later = Date.now() + 169 * HOUR;
+  vi.useFakeTimers({ toFake: ["Date"], now: later });
+  try {
+    expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
+  } finally {
+    vi.useRealTimers();
+  }
+  await runInDurableObject(accountOf(owner), (_account, { storage }) => {
+    storage.sql.exec("UPDATE workspaces SET used_at = 0 WHERE sandbox = ?", name);
+  });
+  expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
+  expect((await fork(await makeCheckpoint("plain"))).isError).toBe(false);
+  expect((await owner.call("configure_sandbox", { sandbox: name })).structured).toMatchObject({
+    internet: "full",
+    variables: [],
+  });
+  expect(await sh(name, "cat file; echo $WORD")).toBe("here\n\n");
+});

@@ -175,7 +175,9 @@ export class Workspace {
     let state = await this.#state();
     let dropped: NamedFiles | undefined;
     if (state) {
-      const mark = await snapshots.call("mark", {}, container);
+      const mark = await withLimitedSignal(container, CALL_MS, (signal) =>
+        snapshots.call("mark", {}, signal),
+      );
       // An earlier actor may have restored this container, and calls may have changed the workspace since.
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
       // If saves are off, all sandboxes may share one workspace, which belongs to the user.
@@ -394,12 +396,18 @@ export class Workspace {
     });
   }
 
-  /** Describes the container before a set-up. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
+  /**
+   * Describes the container before a set-up. The time is limited, because the run of the set-up waits for this, and a sandbox with a
+   * run is never stopped.
+   * @throws {ToolError} also if sandboxes are not isolated from the machine's system
+   */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;
-    const { isEmpty = false } = await snapshots.call("mark", {}, container);
-    const { system } = await snapshots.call("system", {}, container);
+    const { isEmpty = false, system } = await withLimitedSignal(container, CALL_MS, async (signal) => ({
+      ...(await snapshots.call("mark", {}, signal)),
+      ...(await snapshots.call("system", {}, signal)),
+    }));
     const origin = this.#origin.value;
     const isNew = origin !== undefined && origin.snapshot === undefined;
     return { container, system, isEmpty: isEmpty && isNew, savedAt: origin?.savedAt };

@@ -1,8 +1,9 @@
 /** Saved results of set-ups for the next container and sandbox, with failures at each step. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { withOutcomeKey } from "../../../src/actors/set-up-settings.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
+import { CALL_MS } from "../../../src/shared/timers.ts";
 import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import type { Secret } from "../../../src/shared/secrets.ts";
 import { type World, interruptSteps, withWorld } from "./world.ts";
@@ -137,6 +138,22 @@ describe("the saved result of a set-up", () => {
       await expect(outcomes.keep(started)).rejects.toThrow("WORKSPACE_MAX_MB");
       expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
     }));
+
+  it.each(["mark", "system"])("is made by the script if sandboxd never responds to %s", (name) =>
+    withWorld(async (world) => {
+      await setUp(world);
+      const other = world.createSibling("b");
+      await other.ready();
+      const before = other.steps.length - 1;
+      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+      onTestFinished(() => void vi.useRealTimers());
+      other.onStep = (step) => (step.name === `sandboxd ${name}` ? new Promise(() => {}) : undefined);
+      const begun = outcomesOf(other).begin("script", undefined);
+      await vi.waitFor(() => expect(other.steps.lastIndexOf(`sandboxd ${name}`)).toBeGreaterThan(before));
+      await vi.advanceTimersByTimeAsync(CALL_MS);
+      await expect(begun).resolves.toBeUndefined();
+    }),
+  );
 
   it("is complete or missing after a failure or an eviction at each step of its save", () =>
     interruptSteps(async (world, interrupt) => {

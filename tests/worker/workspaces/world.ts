@@ -361,7 +361,13 @@ export class World {
       sync: () => step("sync", () => undefined),
       platform,
       snapshots: {
-        call: (name, input) => step(`sandboxd ${name}`, async () => sandboxd[name](input as never) as never),
+        call: (name, input, signal) =>
+          Promise.race([
+            step(`sandboxd ${name}`, async () => sandboxd[name](input as never) as never),
+            new Promise<never>((_resolve, reject) =>
+              signal.addEventListener("abort", () => reject(signal.reason)),
+            ),
+          ]),
       },
       bucket,
       prefix: () => this.prefix,

@@ -32,6 +32,7 @@ import {
   type Save,
   type SavedWorkspace,
   type Snapshot,
+  lacksFiles,
   workspacesPrefix,
 } from "./saved-states.ts";
 import { SnapshotRegistry } from "./snapshot-registry.ts";
@@ -340,11 +341,15 @@ export class Account extends DurableObject<Env> {
     if (checkpoint && settings) this.#snapshots.keepSettings(checkpoint.id, JSON.stringify(settings));
   }
 
+  /** The settings of a checkpoint or archive. If its state lacks files, the set-up runs again, because it may have made them. */
   #settings(origin: string): CheckpointSettings | undefined {
     const stored = this.#snapshots.settings(origin);
     if (stored === undefined) return undefined;
     const settings: CheckpointSettings = JSON.parse(stored);
-    return { ...settings, setup: settings.setup && withOutcomeKey(settings.setup) };
+    if (!settings.setup) return settings;
+    const setup = withOutcomeKey(settings.setup);
+    const isPartial = lacksFiles(this.#snapshots.ofSettings(origin)?.left);
+    return { ...settings, setup: isPartial ? { script: setup.script } : setup };
   }
 
   /**

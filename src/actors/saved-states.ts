@@ -35,6 +35,13 @@ export interface LeftOut {
   crowded?: NamedFiles;
 }
 
+/** Whether regular files are missing, which a set-up may have made. Sockets, pipes and devices do not count. */
+export function lacksFiles(left: Pick<LeftOut, "count" | "unreadable" | "crowded"> | undefined): boolean {
+  return (
+    left !== undefined && (left.count > 0 || left.unreadable !== undefined || left.crowded !== undefined)
+  );
+}
+
 export interface Snapshot {
   id: string;
   savedAt: number;

@@ -263,6 +263,15 @@ export class SnapshotRegistry {
     )[0]?.settings;
   }
 
+  /** The saved state from which `settings(origin)` come. */
+  ofSettings(origin: string): Snapshot | undefined {
+    return this.#snapshot(
+      `snapshots s WHERE s.id IN (SELECT snapshot FROM checkpoints WHERE id = ?1 UNION ALL
+       SELECT snapshot FROM archives WHERE run = ?1 AND part = 'workspace')`,
+      origin,
+    );
+  }
+
   /** Deletes a destroyed sandbox's state and abandons its save under way. Returns whether it had a state. */
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {

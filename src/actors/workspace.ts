@@ -18,7 +18,7 @@ import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts"
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { SaveTroubles } from "./save-troubles.ts";
-import type { Archive, Checkpoint, Pack, Snapshot } from "./saved-states.ts";
+import { type Archive, type Checkpoint, type Pack, type Snapshot, lacksFiles } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import {
   isPermanentSaveError,
@@ -372,8 +372,7 @@ export class Workspace {
     const body = { id, base, max: maxBytes, repack, isArchive: true, conversation, isThorough: true };
     const plan = await snapshots.call("plan", { body }, signal);
     const { state, files, left } = plan;
-    if (isWhole && (left.count > 0 || left.unreadable || left.crowded))
-      throw workspaceTooLarge(left, maxBytes);
+    if (isWhole && lacksFiles(left)) throw workspaceTooLarge(left, maxBytes);
     if (conversation && files === 0) return left;
     if (state === "unchanged" && base !== undefined) {
       unwrap(await this.#host.account().archive(base, archiveOf(archive)));
@@ -425,8 +424,7 @@ export class Workspace {
         this.#save(signal, { isThorough: true }),
       );
       const { leftOut: left } = this.#troubles;
-      if (left && (left.count > 0 || left.unreadable || left.crowded))
-        throw workspaceTooLarge(left, this.#host.maxBytes);
+      if (left && lacksFiles(left)) throw workspaceTooLarge(left, this.#host.maxBytes);
       const { snapshot } = this.#origin.value ?? EMPTY_ORIGIN;
       // A script without changes leaves nothing to keep.
       if (expiresAt === undefined || snapshot === undefined) return;

@@ -1,5 +1,7 @@
+import { runInDurableObject } from "cloudflare:test";
 import { expect, it } from "vitest";
 import {
+  accountOf,
   callsIn,
   evict,
   idIn,
@@ -66,6 +68,31 @@ it("a set-up runs once before the first call, with the variables, and the next c
   const { structured } = await other.call("run_command", { sandbox, command: "cat ~/.ran" });
   expect(structured.stdout).toMatch(/^w-/);
   expect(structured.stdout).not.toContain(ran);
+});
+
+it("a set-up runs again in a fork whose saved files are incomplete", async () => {
+  const sandbox = "setup-partial";
+  await configure(sandbox, "echo ran >>~/.ran");
+  expect(await sh(sandbox, "cat ~/.ran")).toBe("ran\n");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+  // Sockets are no loss.
+  for (const [left, ran] of [
+    [{ count: 0, bytes: 0, names: [], special: { count: 1, names: ["s"] } }, "ran\n"],
+    [{ count: 0, bytes: 0, names: [], crowded: { count: 9, names: ["node_modules"] } }, "ran\nran\n"],
+    [{ count: 1, bytes: 5, names: ["large"] }, "ran\nran\n"],
+  ] as const) {
+    await runInDurableObject(accountOf(owner), (_account, { storage }) => {
+      const of = "(SELECT snapshot FROM checkpoints WHERE id = ?)";
+      storage.sql.exec(
+        `UPDATE snapshots SET left_out = ? WHERE id = ${of}`,
+        JSON.stringify(left),
+        String(checkpoint),
+      );
+    });
+    const fork = `setup-partial-${Object.keys(left).at(-1)}-${left.count}`;
+    await owner.call("restore_sandbox", { checkpoint, sandbox: fork });
+    expect(await sh(fork, "cat ~/.ran")).toBe(ran);
+  }
 });
 
 it("a call waits for a set-up no longer than its waiting time; the set-up can be cancelled by its id, and another script replaces it", async () => {

@@ -415,7 +415,7 @@ export class Account extends DurableObject<Env> {
       if (settings) {
         const variables = Object.keys(settings.env).sort();
         this.#sandboxes.putSettings(sandbox, { variables, network: settings.network });
-      }
+      } else this.#sandboxes.removeSettings(sandbox);
       await this.#prepareIdleRemoval(principalID, true);
       return { to, hasSettings: settings !== undefined };
     };

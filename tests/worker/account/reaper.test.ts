@@ -130,6 +130,8 @@ test("a fork has no settings of an earlier sandbox of its name whose files have 
   });
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
   expect((await fork(await makeCheckpoint("plain"))).isError).toBe(false);
+  const { sandboxes } = (await owner.call("list_sandboxes")).structured;
+  expect(sandboxes).toContainEqual(expect.objectContaining({ name, variables: [] }));
   expect((await owner.call("configure_sandbox", { sandbox: name })).structured).toMatchObject({
     internet: "full",
     variables: [],

@@ -166,10 +166,9 @@ export class WorkspaceTransfer {
     const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
     const ownPack = needed.find((pack) => pack.id === id);
     // The sandbox does not know the size of older packs; it reports which parts it needs.
-    const sizes = new Map([
-      ...origin.packs.map(({ id: pack, bytes: size }) => [pack, size] as const),
-      [id, packBytes],
-    ]);
+    const sizes = new Map(origin.packs.map(({ id: pack, bytes: size }) => [pack, size]));
+    // The account stores no empty pack.
+    if (packBytes > 0) sizes.set(id, packBytes);
     const isComplete = (ownPack?.length ?? 0) === packBytes && done.manifestBytes === manifestBytes;
     const isKnown = needed.every((pack) => sizes.has(pack.id));
     const isDistinct = new Set(needed.map((pack) => pack.id)).size === needed.length;

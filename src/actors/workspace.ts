@@ -8,6 +8,7 @@
  * saved, is still the sandbox's current state.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import { malformedResponse } from "../container/file-operations.ts";
 import type { Conversation, ContinuingTask } from "../container/snapshot-client.ts";
 import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
@@ -300,7 +301,6 @@ export class Workspace {
 
   async #save(signal: AbortSignal, options: Pick<PlanCall, "isThorough" | "isAtRest">): Promise<void> {
     const { snapshots, maxBytes } = this.#host;
-    const sandbox = this.#host.sandbox();
     await this.#resolveUnconfirmed(signal);
     const origin = this.#origin.value ?? EMPTY_ORIGIN;
     const id = crypto.randomUUID();
@@ -313,7 +313,7 @@ export class Workspace {
       await snapshots.call("commit", { id: base }, signal);
       plan = await snapshots.call("plan", { body }, signal);
     }
-    if (plan.state === "conflict") throw new Error(`the container of ${sandbox} did not start from ${base}`);
+    if (plan.state === "conflict") throw malformedResponse();
     this.#troubles.noteLeftOut(plan.left, plan.state === "unchanged");
     if (plan.state === "unchanged") return;
     const storing = this.#transfer.store({ id, origin, plan }, signal, () => {

@@ -161,6 +161,12 @@ describe("a workspace", () => {
           message: expect.stringContaining("another program may be in its place"),
         });
       }
+      const empty = (id: string) => ({ ...done(id), packs: [{ ...foreign, id, length: 0 }] });
+      const conflict = { state: "conflict", files: 0, bytes: 0, left: container.left };
+      for (const falsified of [{ pack: () => "", done: empty }, { plan: () => conflict }]) {
+        Object.assign(container, falsified);
+        await expect(world.workspace.save()).rejects.toMatchObject({ code: "damaged" });
+      }
       const { unsaved } = await world.workspace.beginCheckpointRestore(checkpoint.id, SETTINGS);
       expect(unsaved).toContain("another program may be in its place");
     }));

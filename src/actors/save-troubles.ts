@@ -29,6 +29,11 @@ export class SaveTroubles {
     return this.#failing !== undefined;
   }
 
+  /** Why the last save failed; undefined if it succeeded. */
+  get failure(): ToolError | undefined {
+    return this.#failing?.why;
+  }
+
   /** Returns the delay before the retry, in milliseconds. */
   noteFailure(why: ToolError): number {
     this.#failing = { since: this.#failing?.since ?? Date.now(), why };

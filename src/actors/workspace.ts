@@ -499,6 +499,8 @@ export class Workspace {
 
   /** Saves for a call. A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
+    // Nothing is saved until the set-up has ended, so changes from before it stay unsaved.
+    if (this.isHeld && this.#troubles.failure) throw this.#troubles.failure;
     const container = this.#container;
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));

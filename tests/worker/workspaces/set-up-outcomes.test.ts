@@ -3,6 +3,7 @@ import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { withOutcomeKey } from "../../../src/actors/set-up-settings.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
+import { ToolError } from "../../../src/shared/errors.ts";
 import { CALL_MS } from "../../../src/shared/timers.ts";
 import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import type { Secret } from "../../../src/shared/secrets.ts";
@@ -199,3 +200,20 @@ describe("the saved result of a set-up", () => {
       expect(Object.fromEntries(world.files)).toEqual({ clone: LEFT.clone, mine: "later" });
     }));
 });
+
+it("a checkpoint or restore during a set-up says that changes from before the set-up could not be saved", () =>
+  withWorld(async (world) => {
+    const settings = { forCheckpoint: undefined };
+    await world.ready();
+    world.write("mine", "saved");
+    const { id } = await world.workspace.checkpoint("", settings);
+    world.write("mine", "changed");
+    Object.assign(world.container ?? {}, {
+      plan: () => Promise.reject(new ToolError("too_large", "it has too many files")),
+    });
+    await expect(world.workspace.save()).rejects.toThrow("too many files");
+    world.workspace.isHeld = true;
+    await expect(world.workspace.checkpoint("", settings)).rejects.toThrow("too many files");
+    const { unsaved } = await world.workspace.beginCheckpointRestore(id, settings);
+    expect(unsaved).toBe("it has too many files");
+  }));

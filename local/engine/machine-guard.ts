@@ -243,7 +243,7 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
     let isChecking = false;
     const timer = setInterval(() => {
       if (registry.list().length === 0) for (const growth of growths) growth.restart();
-      if (isChecking || listRunning().length === 0) return;
+      if (isChecking || registry.count === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
     }, CHECK_INTERVAL_MS);
@@ -282,6 +282,7 @@ async function endLargestUser(
   { used, limit, causes, onUnexplained }: Pool,
   sandboxes: () => EngineSandbox[],
 ): Promise<void> {
+  if (sandboxes().length === 0) return;
   let inUse = await used();
   while (inUse !== undefined && inUse < limit) {
     if (inUse < limit * NEAR_SHARE || sandboxes().length === 0) return;

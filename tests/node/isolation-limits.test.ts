@@ -2,12 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it, onTestFinished } from "vitest";
-import {
-  defaultLimits,
-  findGroupParents,
-  type Limits,
-  openFilesPerProcess,
-} from "../../local/engine/limits.ts";
+import { findGroupParents, type Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, valuesInGroups } from "../setup/processes.ts";
@@ -396,16 +391,6 @@ describe("resources of the whole machine", () => {
       )
       .catch(() => undefined);
     expect(await greedy.waitForEnd()).toMatchObject(endedFor("netlink"));
-  });
-
-  it("open files: all sandboxes together get half of the machine's, or 1,024 for each process if that is more", () => {
-    const ofMachine = Number(readFileSync("/proc/sys/fs/file-max", "utf8"));
-    const { processes, openFiles } = defaultLimits();
-    // The engine has one more sandbox, which is prepared.
-    const ofAll = (10 + 1) * processes;
-    expect(ofAll * openFiles).toBeLessThanOrEqual(Math.max(ofMachine / 2, ofAll * 1024));
-    expect(openFiles).toBeGreaterThanOrEqual(1024);
-    for (const few of [1 << 16, 2_465_959]) expect(openFilesPerProcess(few, processes)).toBe(1024);
   });
 
   /** Both programs keep files open without descriptors, so no limit of a process counts them. */

@@ -5,7 +5,12 @@ import { chmod, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it, vi } from "vitest";
-import { findGroupParents, SANDBOX_PROCESSORS } from "../../local/engine/limits.ts";
+import {
+  defaultLimits,
+  findGroupParents,
+  openFilesPerProcess,
+  SANDBOX_PROCESSORS,
+} from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { equalLimit, shareProcessors } from "../../local/engine/processor-shares.ts";
 import { endLater } from "../setup/end-later.ts";
@@ -119,6 +124,16 @@ it.each([
     expect(equalLimit(uses, all)).toBeCloseTo(limit);
   },
 );
+
+it("open files: all sandboxes together get half of the machine's, or 1,024 for each process if that is more", async () => {
+  const ofMachine = Number(await readFile("/proc/sys/fs/file-max", "utf8"));
+  const { processes: most, openFiles } = defaultLimits();
+  // The engine has one more sandbox, which is prepared.
+  const ofAll = (10 + 1) * most;
+  expect(ofAll * openFiles).toBeLessThanOrEqual(Math.max(ofMachine / 2, ofAll * 1024));
+  expect(openFiles).toBeGreaterThanOrEqual(1024);
+  for (const few of [1 << 16, 2_465_959]) expect(openFilesPerProcess(few, most)).toBe(1024);
+});
 
 it("programs of ended sandboxes do not use up the processor time of other sandboxes in advance", async () => {
   const group = temporaryDirectory();

@@ -199,7 +199,7 @@ it.each(Object.entries(refused))("code in a sandbox cannot use %s", async (_, [e
   expect(await results(attempts)).toEqual(Object.fromEntries(attempts.map((attempt) => [attempt, error])));
 });
 
-it("files have no access control lists, which no limit of memory counts, and no attributes, of which a file could have millions", async () => {
+it("files have no access control lists, which no limit of memory counts, and no attributes, because a file could have millions of them", async () => {
   const entry = (tag: number, id = "0xffffffff") => `struct.pack('HHI', ${tag}, 7, ${id})`;
   const base = `${entry(1)} + ${entry(4)} + ${entry(32)}`;
   const withUsers = (count: number) =>

@@ -10,11 +10,9 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { callbackify } from "node:util";
 import { describe, expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
-import { createEgress } from "../../local/engine/egress.ts";
-import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
-import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
+import { shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
-import { ConnectionLog } from "../../src/shared/connection-log.ts";
+import { testEgress } from "../setup/egress.ts";
 import { keyUpdates } from "../setup/key-updates.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { connectTo, listen } from "../setup/listen.ts";
@@ -133,17 +131,8 @@ describe("the engine limits the rate of key updates", () => {
   it("of a program in a sandbox", async () => {
     const authority = await CertificateAuthority.open(join(directory, "program-updates"));
     const reads = shortReads();
-    const server = createEgress({
-      intercepts: { http: [], https: [host], all: false },
-      internet: { allowed: true },
-      policy: { internet: "full", allowHosts: [] },
-      connections: new ConnectionLog(),
-      pieces: new Pieces(),
-      reads,
-      queue: new OutboundQueue(),
-      upstream: { allowAddresses: new Map(), env: {} },
-      authority,
-    });
+    const upstream = { allowAddresses: new Map(), env: {} };
+    const server = testEgress({ https: [host], reads, upstream, authority });
     const socket = await connectTo(await listen(server));
     socket.write(`CONNECT ${host}:443 HTTP/1.1\r\nHost: ${host}:443\r\n\r\n`);
     await once(socket, "data");

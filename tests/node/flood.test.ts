@@ -6,8 +6,7 @@ import { connect, createServer as createTCPServer, Socket } from "node:net";
 import { expect, it, vi } from "vitest";
 import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
-import { createEgress, serveListeners } from "../../local/engine/egress.ts";
-import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
+import { serveListeners } from "../../local/engine/egress.ts";
 import {
   gather,
   paceTogether,
@@ -19,7 +18,7 @@ import {
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
-import { ConnectionLog } from "../../src/shared/connection-log.ts";
+import { testEgress } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
@@ -485,17 +484,8 @@ async function openProxy(reads: Pieces, serve: (socket: Socket) => void) {
   const host = createTCPServer({ noDelay: true }, (socket) => {
     socket.on("error", () => undefined).once("data", () => serve(socket));
   });
-  const proxy = createEgress({
-    intercepts: { http: [], https: [], all: false },
-    internet: { allowed: true },
-    policy: { internet: "full", allowHosts: [] },
-    connections: new ConnectionLog(),
-    pieces: new Pieces(),
-    reads,
-    queue: new OutboundQueue(),
-    upstream: { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} },
-    authority: undefined,
-  });
+  const upstream = { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} };
+  const proxy = testEgress({ https: [], reads, upstream, authority: undefined });
   const listener = createTCPServer();
   const port = await listen(listener);
   const closeConnections = serveListeners(proxy, [listener]);

@@ -28,13 +28,17 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
 
 export class JSONReader {
   readonly #listener: JSONListener;
+  readonly #read = (): string | undefined => this.#text();
   readonly #path: string[] = [];
   /** For each enclosing list or object: whether a name was read and its value follows. */
   readonly #enclosing: { isList: boolean; isNamed: boolean }[] = [];
-  #text: number[] = [];
+  /** The first bytes of the name or value that is being read. */
+  readonly #kept: number[] = Array.from({ length: MAX_TEXT_BYTES + 1 }, () => 0);
+  #keptLength = 0;
   #isInString = false;
   #isEscaped = false;
   #isMalformed = false;
+  #parts = 0;
 
   constructor(listener: JSONListener) {
     this.#listener = listener;
@@ -48,20 +52,38 @@ export class JSONReader {
     return this.#isMalformed;
   }
 
+  /** How many parts have been read: pieces of strings, literals, and other single characters. Each takes about the same time. */
+  get parts(): number {
+    return this.#parts;
+  }
+
   add(bytes: Uint8Array): void {
-    for (const byte of bytes) {
-      if (this.#isMalformed) return;
-      if (this.#isInString) this.#takeInString(byte);
-      else this.#take(byte);
+    let at = 0;
+    while (at < bytes.length && !this.#isMalformed) {
+      const end = this.#isInString ? this.#endOfText(bytes, at) : endOfLiteral(bytes, at);
+      if (end > at) this.#keep(bytes, at, end);
+      else this.#take(bytes[at]!);
+      at = Math.max(end, at + 1);
+      this.#parts++;
     }
   }
 
-  #takeInString(byte: number): void {
-    this.#keep(byte);
-    if (byte < 0x20) this.#isMalformed = true;
-    else if (this.#isEscaped) this.#isEscaped = false;
-    else if (byte === BACKSLASH) this.#isEscaped = true;
-    else if (byte === QUOTE) this.#isInString = false;
+  /** Where the part of a string that starts at `from` ends: after its closing quote, if it is among the bytes. */
+  #endOfText(bytes: Uint8Array, from: number): number {
+    let isEscaped = this.#isEscaped;
+    for (let at = from; at < bytes.length; at++) {
+      const byte = bytes[at]!;
+      if (byte < 0x20) this.#isMalformed = true;
+      else if (isEscaped) isEscaped = false;
+      else if (byte === BACKSLASH) isEscaped = true;
+      else if (byte === QUOTE) {
+        this.#isInString = false;
+        this.#isEscaped = false;
+        return at + 1;
+      }
+    }
+    this.#isEscaped = isEscaped;
+    return bytes.length;
   }
 
   #take(byte: number): void {
@@ -69,14 +91,20 @@ export class JSONReader {
     switch (byte) {
       case QUOTE:
         this.#isInString = true;
-        this.#keep(byte);
+        this.#keepByte(byte);
         break;
       case COLON:
-        if (enclosing === undefined || enclosing.isList || enclosing.isNamed || this.#text[0] !== QUOTE)
+        if (
+          enclosing === undefined ||
+          enclosing.isList ||
+          enclosing.isNamed ||
+          this.#keptLength === 0 ||
+          this.#kept[0] !== QUOTE
+        )
           this.#isMalformed = true;
         else {
           enclosing.isNamed = true;
-          this.#path[this.#path.length - 1] = this.#read() ?? "";
+          this.#path[this.#path.length - 1] = this.#text() ?? "";
         }
         break;
       case COMMA:
@@ -95,9 +123,7 @@ export class JSONReader {
         this.#path.pop();
         break;
       default:
-        if (IS_LITERAL[byte]) this.#keep(byte);
-        else if (byte !== SPACE && byte !== LINE_FEED && byte !== RETURN && byte !== TAB)
-          this.#isMalformed = true;
+        if (byte !== SPACE && byte !== LINE_FEED && byte !== RETURN && byte !== TAB) this.#isMalformed = true;
     }
   }
 
@@ -113,21 +139,28 @@ export class JSONReader {
 
   #end(): void {
     const enclosing = this.#enclosing.at(-1);
-    if (this.#text.length === 0) return;
+    if (this.#keptLength === 0) return;
     if (enclosing?.isList === false && !enclosing.isNamed) this.#isMalformed = true;
-    else this.#listener.value(this.#path, () => this.#read());
-    this.#text = [];
+    else this.#listener.value(this.#path, this.#read);
+    this.#keptLength = 0;
   }
 
-  #keep(byte: number): void {
-    if (this.#text.length <= MAX_TEXT_BYTES) this.#text.push(byte);
+  #keep(bytes: Uint8Array, from: number, to: number): void {
+    const end = Math.min(to, from + this.#kept.length - this.#keptLength);
+    for (let at = from; at < end; at++) this.#keepByte(bytes[at]!);
   }
 
-  #read(): string | undefined {
-    const text = String.fromCharCode(...this.#text);
-    this.#text = [];
-    if (text.length > MAX_TEXT_BYTES || !text.startsWith('"'))
-      return text.length > MAX_TEXT_BYTES ? undefined : text;
+  #keepByte(byte: number): void {
+    if (this.#keptLength < this.#kept.length) this.#kept[this.#keptLength++] = byte;
+  }
+
+  /** The text of the name or value that has been read. */
+  #text(): string | undefined {
+    const length = this.#keptLength;
+    this.#keptLength = 0;
+    if (length > MAX_TEXT_BYTES) return undefined;
+    const text = String.fromCharCode(...this.#kept.slice(0, length));
+    if (!text.startsWith('"')) return text;
     try {
       return String(JSON.parse(text));
     } catch {
@@ -135,4 +168,10 @@ export class JSONReader {
       return undefined;
     }
   }
+}
+
+function endOfLiteral(bytes: Uint8Array, from: number): number {
+  let at = from;
+  while (at < bytes.length && IS_LITERAL[bytes[at]!]) at++;
+  return at;
 }

@@ -60,7 +60,7 @@ const MAX_ERROR_BYTES = 256 * 1024;
 const RETRY_HEADER = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** The rate limit for a sandbox's request bytes. It is needed because all sandboxes may share the thread that reads them. */
+/** The rate limit for the work of a sandbox's requests, in bytes of text. It is needed because all sandboxes may share the thread that reads them. */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
 /** The rate limits by sandbox, the most recently used last. */
 const paces = new Map<string, Pace>();
@@ -267,6 +267,7 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
       for await (const bytes of body) {
         size += bytes.length;
         if (size > MAX_REQUEST_BYTES) return refuse(TOO_LARGE);
+        const workBefore = meter.work;
         meter.add(bytes);
         if (isConfined && meter.reachedHost !== undefined) {
           const message = MODEL_API_TEXTS.reaches(meter.reachedHost);
@@ -274,7 +275,7 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
         }
         isSent = size === Number(length);
         await writer.write(bytes);
-        const ms = pace.take(bytes.length);
+        const ms = pace.take(meter.work - workBefore);
         if (ms > 0) await pause(ms);
       }
       isSent = true;

@@ -77,7 +77,7 @@ export function passThrough(
   reading.read = (bytes) => {
     if (from.readableLength > 0 || !isReady()) return throughStream(bytes);
     reading.unwritten += 1;
-    reads.take(bytes.length);
+    reads.read(from, bytes.length);
     write(bytes, onWritten);
     isStopped = to.writableLength > 0;
     return !isStopped;

@@ -5,6 +5,7 @@
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
+import { readTurns } from "./read-turns.ts";
 
 /** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
@@ -92,7 +93,10 @@ export class Pieces {
 
   join(socket: Duplex): void {
     this.leave(socket);
-    const pauseIfLimited = () => void (this.isPaused && this.#pause(socket));
+    const pauseIfLimited = () => {
+      if (this.isPaused) this.#pause(socket);
+      else if (readTurns.isWaiting(socket)) socket.pause();
+    };
     const leave = () => this.leave(socket);
     this.#connections.set(socket, () => socket.off("resume", pauseIfLimited).off("close", leave));
     socket.on("resume", pauseIfLimited).on("close", leave);
@@ -102,14 +106,21 @@ export class Pieces {
   /** Like `join`, and counts each read of the connection as a piece. */
   count(socket: Duplex): void {
     if (this.#connections.has(socket)) return;
-    socket.on("data", (bytes: Buffer) => this.take(bytes.length));
+    socket.on("data", (bytes: Buffer) => this.read(socket, bytes.length));
     this.join(socket);
   }
 
   leave(socket: Duplex): void {
     this.#connections.get(socket)?.();
     this.#connections.delete(socket);
-    if (this.#paused.delete(socket)) socket.resume();
+    const wasWaiting = readTurns.leave(socket);
+    if (this.#paused.delete(socket) || wasWaiting) socket.resume();
+  }
+
+  /** Counts a piece that was read from a connection. */
+  read(socket: Duplex, bytes: number): void {
+    this.take(bytes);
+    readTurns.take(socket, bytes, this);
   }
 
   /** Counts a piece. Above a limit, all connections pause for a while. @param weight the cost, in pieces of a body */
@@ -172,7 +183,7 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
       pass();
       return push(null);
     }
-    pieces.take(piece.length);
+    pieces.read(message.socket, piece.length);
     bytes += piece.length;
     if (gathered.push(piece) === 1) setImmediate(pass);
     if (bytes >= MAX_GATHERED) pass();

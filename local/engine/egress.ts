@@ -33,7 +33,7 @@ import {
   sendHead,
 } from "./outbound-queue.ts";
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
-import { RequestLimiter } from "./request-limiter.ts";
+import { RequestLimiter, type RequestPaces } from "./request-limiter.ts";
 import { startTLSOver } from "./tls-records.ts";
 import {
   closeSignal,
@@ -62,6 +62,8 @@ export interface Egress {
   pieces: Pieces;
   /** Limits the short reads of connections to hosts, and of tunnels. */
   reads: Pieces;
+  /** The rates of requests over several sandboxes. */
+  requests?: RequestPaces;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
   authority: CertificateAuthority | undefined;
@@ -80,7 +82,7 @@ export function createEgress(egress: Egress): Server {
     requireHostHeader: false,
   });
   pieces.watch(server);
-  const limiter = new RequestLimiter(server);
+  const limiter = new RequestLimiter(server, () => egress.requests);
   server.on("request", (request, response) => {
     if (limiter.accept(request, response))
       closeOnFailure(request.socket, respond(egress, limiter, request, response));
@@ -88,20 +90,20 @@ export function createEgress(egress: Egress): Server {
   // Without this listener, Node would refuse these requests itself, and the limiter would not count them. The host decides about
   // expectations (RFC 9110, 10.1.1).
   server.on("checkExpectation", (request, response) => server.emit("request", request, response));
-  const onTunnel = (socket: Duplex, serve: () => Promise<void>) => {
+  const onTunnel = ({ rawHeaders }: IncomingMessage, socket: Duplex, serve: () => Promise<void>) => {
     socket.on("error", () => undefined);
     if (!limiter.acceptTunnel(socket)) return;
-    const turn = limiter.waitForRate(socket, "direct");
+    const turn = limiter.waitForRate(socket, "direct", rawHeaders.length / 2);
     closeOnFailure(
       socket,
       turn.then((isOpen) => (isOpen ? serve() : undefined)),
     );
   };
   server.on("connect", (request, socket, head) =>
-    onTunnel(socket, () => tunnel(egress, server, limiter, request, socket, head)),
+    onTunnel(request, socket, () => tunnel(egress, server, limiter, request, socket, head)),
   );
   server.on("upgrade", (request, socket, head) =>
-    onTunnel(socket, () => upgrade(egress, request, socket, head)),
+    onTunnel(request, socket, () => upgrade(egress, request, socket, head)),
   );
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;
@@ -157,7 +159,8 @@ async function respond(
     return refuseRequest(response, 403, other);
   }
   const pattern = interceptFor(egress.intercepts, url);
-  if (!(await limiter.waitForRate(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
+  const kind = pattern === undefined ? "direct" : "intercepted";
+  if (!(await limiter.waitForRate(request.socket, kind, request.rawHeaders.length / 2))) return;
   if (pattern !== undefined) {
     // If the Worker forwards this request to the internet, the request comes back to `sendWithinPolicy`, which logs it.
     const isForwarded = isIntercepted(egress.intercepts.https, host);
@@ -227,6 +230,8 @@ async function sendUpstream(
       // The host may send a second response together with a refused one.
       if (upstream.destroyed) return;
       receivedHead = incoming;
+      reads.takeFields(incoming.rawHeaders);
+      incoming.once("end", () => reads.takeFields(incoming.rawTrailers));
       if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
       else gather(incoming, pieces);
       // The length of a compressed response is not logged, because it could reveal a secret. A response that repeats the secret
@@ -503,6 +508,7 @@ function switchToWebSocket(
       return decline(HOST_PROBLEMS.otherProtocol(url.host));
     hasResponded = true;
     entry.status = 101;
+    reads.takeFields(agreed.rawHeaders);
     pieces.leave(upstream);
     const lines = endToEndHeaders(agreed.rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
     socket.write(
@@ -518,6 +524,7 @@ function switchToWebSocket(
   limitInterim(outgoing, pieces, refuseResponse);
   outgoing.on("response", (declined) => {
     if (isDeclined) return;
+    reads.takeFields(declined.rawHeaders);
     if (!declineUpgrade(declined, request, socket)) return refuseResponse();
     hasResponded = true;
     entry.status = declined.statusCode ?? 502;

@@ -21,6 +21,7 @@ import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-di
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces, readsTogether, shortReads } from "./piece-limit.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
+import { requestsTogether } from "./request-limiter.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
@@ -221,6 +222,7 @@ export class EngineSandbox {
     if (principal !== undefined) {
       this.forward.joinPrincipal(principal);
       this.egress.reads.together = readsTogether(principal);
+      this.egress.requests = requestsTogether(principal);
       this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));
     }
     this.#place.id = id;

@@ -32,7 +32,7 @@ const abandonMs = 30_000;
 const maxDescription = 98_304;
 /** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
 const maxInterim = 100;
-/** An interim response takes about as long as this many short pieces of a body. */
+/** An interim response takes about as long as this many short pieces of a body. Each of its names and values takes as long as one. */
 const interimWeight = 10;
 /** Node's client drops all names and values in `rawHeaders` beyond this number. Node's server refuses such requests with 431. */
 const maxRawHeaders = 2000;
@@ -301,8 +301,8 @@ export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, re
  */
 export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   let interim = 0;
-  upstream.on("information", () => {
-    pieces.take(0, interimWeight);
+  upstream.on("information", ({ rawHeaders }) => {
+    pieces.take(0, interimWeight + rawHeaders.length);
     if (++interim > maxInterim) refuse();
   });
 }

@@ -5,6 +5,7 @@ import { ConnectionLog } from "../../src/shared/connection-log.ts";
 
 type Given = Pick<Parameters<typeof createEgress>[0], "reads" | "authority" | "upstream"> & {
   https: string[];
+  pieces?: Pieces;
 };
 
 /** A sandbox's proxy that intercepts only the hosts in `https`, and allows the whole internet. */

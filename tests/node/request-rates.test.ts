@@ -1,0 +1,75 @@
+/** The rates of a sandbox's requests, and what responses with many header fields cost. */
+import { createServer as createHTTPServer } from "node:http";
+import { createServer } from "node:net";
+import { PassThrough } from "node:stream";
+import { expect, it } from "vitest";
+import { Pace } from "../../container/sandboxd/pace.ts";
+import { Pieces } from "../../local/engine/piece-limit.ts";
+import { RequestLimiter, RequestPaces } from "../../local/engine/request-limiter.ts";
+import { testEgress } from "../setup/egress.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
+import { connectTo, listen } from "../setup/listen.ts";
+import { sleep, until } from "../setup/until.ts";
+
+const startLimiter = (together?: RequestPaces) => new RequestLimiter(createHTTPServer(), () => together);
+
+/** Whether the next request must wait. */
+async function isFull(limiter: RequestLimiter): Promise<boolean> {
+  const client = new PassThrough();
+  const waited = limiter.waitForRate(client, "direct");
+  const isWaiting = await Promise.race([waited.then(() => false), sleep(50).then(() => true)]);
+  client.destroy();
+  await waited;
+  return isWaiting;
+}
+
+/** Sends so many requests that further ones wait for two seconds. */
+function fill(limiter: RequestLimiter, requests: number, headers?: number): void {
+  for (let n = 0; n < requests; n++) void limiter.waitForRate(new PassThrough(), "direct", headers);
+}
+
+it("the requests of all sandboxes of a principal are limited together, and those of other principals are not", async () => {
+  const together = new RequestPaces(2);
+  const sandboxes = Array.from({ length: 4 }, () => startLimiter(together));
+  for (const sandbox of sandboxes) fill(sandbox, 600);
+  expect(await isFull(startLimiter(together))).toBe(true);
+  expect(await isFull(startLimiter(new RequestPaces(2)))).toBe(false);
+});
+
+it("a request with hundreds of header fields counts as several", async () => {
+  const limiter = startLimiter();
+  fill(limiter, 80, 30);
+  expect(await isFull(limiter)).toBe(false);
+  fill(limiter, 80, 900);
+  expect(await isFull(limiter)).toBe(true);
+});
+
+const fields = (count: number) => "a: b\r\n".repeat(count);
+const OK = "HTTP/1.1 200 OK\r\n";
+const UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+it.each([
+  ["a usual head", `${OK}${fields(90)}Content-Length: 0\r\n\r\n`, false],
+  ["a long head", `${OK}${fields(900)}Content-Length: 0\r\n\r\n`, true],
+  ["trailers", `${OK}Transfer-Encoding: chunked\r\n\r\n0\r\n${fields(900)}\r\n`, true],
+  ["the head of a WebSocket", `HTTP/1.1 101 Switching\r\n${UPGRADE}${fields(900)}\r\n`, true],
+  ["the head of a refused WebSocket", `${OK}${fields(900)}Content-Length: 0\r\n\r\n`, true],
+  ["an early hint", `HTTP/1.1 103 Early\r\n${fields(900)}\r\n${OK}Content-Length: 0\r\n\r\n`, true],
+])("the header fields of a host's response count: %s", async (what, response, isCounted) => {
+  const host = endLater(
+    createServer((socket) =>
+      socket.on("error", () => undefined).once("data", () => void socket.write(response)),
+    ),
+  );
+  const upstream = { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} };
+  const limit = (burst: number) => new Pieces({ pace: new Pace({ burst, perSecond: 1 }) });
+  const [reads, pieces] = [limit(40), limit(1000)];
+  const proxy = endLater(testEgress({ https: [], reads, pieces, upstream, authority: undefined }));
+  const client = await connectTo(await listen(proxy));
+  doLater(() => client.destroy());
+  const upgrade = what.includes("WebSocket") ? UPGRADE : "";
+  client.write(`GET http://host.test/ HTTP/1.1\r\nHost: host.test\r\n${upgrade}\r\n`);
+  const isPaused = () => reads.isPaused || pieces.isPaused;
+  await until(() => isPaused() || (!isCounted && client.bytesRead > 0));
+  expect(isPaused()).toBe(isCounted);
+});

@@ -1,6 +1,6 @@
 /** A user's program in place of sandboxd sends arbitrary responses to requests about files. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Result, evaluateInSandboxd, idIn, runInKernel, owner, until, waitForText } from "../support.ts";
+import { type Result, evaluateInSandboxd, runInKernel, owner, until } from "../support.ts";
 import TAKE_PLACE from "../../setup/take-place.py?raw";
 
 const sandbox = "foreign-sandboxd";
@@ -9,7 +9,6 @@ const sandbox = "foreign-sandboxd";
 const PROGRAM = `${TAKE_PLACE}
 server = Place()
 send_beats()
-print("ready", flush=True)
 def serve(peer):
     try:
         head = b""
@@ -39,15 +38,12 @@ const respondWith = (response: string, times = 1) =>
   );
 
 beforeAll(async () => {
-  await owner.call("run_command", { sandbox, command: "cat >/tmp/foreign.py", stdin: PROGRAM });
-  const holder = await owner.call("run_command", {
-    sandbox,
-    session: "foreign",
-    wait_seconds: 0,
-    command: "python3 /tmp/foreign.py",
-  });
-  await waitForText(idIn(holder), "ready");
+  await owner.call("write_file", { sandbox, path: "/tmp/foreign.py", content: PROGRAM });
   await respondWith(EMPTY);
+  // A kernel starts the program, because the output of a command is lost if the program takes sandboxd's place before it arrives.
+  const start = `import subprocess
+subprocess.run("setsid -f python3 /tmp/foreign.py >/tmp/foreign.log 2>&1", shell=True, stdin=subprocess.DEVNULL)`;
+  await runInKernel(sandbox, start);
   await until(async () => (await owner.call("list_files", { sandbox })).text.includes("is damaged"));
 });
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));

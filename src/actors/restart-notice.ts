@@ -32,10 +32,16 @@ export class RestartNotice {
     return this.#count.value ?? 0;
   }
 
-  onContainerStart(): void {
-    if (this.count > 0) this.#ended.value = this.#ending.value ?? "";
-    this.#count.value = this.count + 1;
+  /** Noted now and not at the next start, because the actor may be evicted during that start. */
+  onContainerEnd(): void {
+    if (this.count > 0) this.#ended.value ??= this.#ending.value ?? "";
     this.#ending.value = undefined;
+  }
+
+  onContainerStart(): void {
+    // The earlier container may have ended without an actor.
+    this.onContainerEnd();
+    this.#count.value = this.count + 1;
   }
 
   /**

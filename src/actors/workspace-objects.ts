@@ -1,4 +1,5 @@
 /** Stores streams of saved states in R2, as objects of one size, and reads ranges of them. */
+import { statePartMissing } from "../container/texts.ts";
 import { ToolError } from "../shared/errors.ts";
 import { splitStream } from "../shared/stream-bytes.ts";
 import { waitAtMost } from "../shared/timers.ts";
@@ -62,7 +63,10 @@ export async function writeObjects(
   return bytes;
 }
 
-/** Writes the bytes of ranges to a stream, in order, until the signal aborts. @throws {StorageError}, and errors of the stream */
+/**
+ * Writes the bytes of ranges to a stream, in order, until the signal aborts.
+ * @throws {ToolError} if an object is missing @throws {StorageError}, and errors of the stream
+ */
 export async function readObjects(
   bucket: ObjectStore,
   ranges: readonly ObjectRange[],
@@ -83,7 +87,7 @@ export async function readObjects(
       const object = await ahead;
       next = parts[index + 1];
       ahead = next && get(next);
-      if (!object) throw new StorageError(new Error(`${part.key} is missing`));
+      if (!object) throw statePartMissing(part.key);
       await object.body
         .pipeTo(into, { preventClose: true, preventAbort: true, signal })
         .catch(async (error: unknown) => {

@@ -227,7 +227,8 @@ async function streamBody<T>(
     },
   );
   const failure = await written;
-  if (failure && failure.error instanceof StorageError) throw failure.error;
+  if (failure && (failure.error instanceof StorageError || failure.error instanceof ToolError))
+    throw failure.error;
   if ("error" in sent) throw sent.error;
   if (failure) throw failure.error;
   return sent.value;

@@ -446,7 +446,7 @@ export class Workspace {
     const { sync } = this.#host;
     const outcome = await this.#host.account().setUpOutcome(key);
     if (!outcome) return undefined;
-    await this.#queue.run(async () => {
+    const restoring = this.#queue.run(async () => {
       container.throwIfAborted();
       await lifecycle.restoreAgain(async () => {
         // Until the new state is restored, the container is not whole.
@@ -457,6 +457,12 @@ export class Workspace {
         this.#committing = starting;
         unwrap(await starting);
       });
+    });
+    await restoring.catch(async (error: unknown) => {
+      // Other sandboxes should run the script, and not fail like this one.
+      if (error instanceof ToolError && error.cause instanceof ToolError)
+        await this.#host.account().removeArchive(key);
+      throw error;
     });
     return outcome.savedAt;
   }

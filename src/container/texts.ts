@@ -72,6 +72,12 @@ export const STATE_NOT_READ =
   "the saved state is damaged, or its container still runs an earlier version of the server's programs, which ends some minutes after an update of the server";
 export const stateDamaged = () =>
   new ToolError("damaged", "the saved state is damaged: a program in the sandbox may have saved it");
+/** @param key the missing object, for the log */
+export function statePartMissing(key: string): ToolError {
+  const error = new ToolError("damaged", "the saved state is damaged: the storage has lost a part of it");
+  error.cause = new Error(`${key} is missing`);
+  return error;
+}
 export const stepFailed = (code: string) => `the sandbox reported error ${code}`;
 export const tooManyEntries = (max: number) =>
   `it has more than ${max} files and directories, or their names and links are too long`;

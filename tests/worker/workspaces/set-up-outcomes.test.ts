@@ -156,6 +156,28 @@ describe("the saved result of a set-up", () => {
     }),
   );
 
+  it.each([
+    ["the storage has lost a part of it", (world: World) => world.loseObjects()],
+    [
+      "sandboxd cannot read it",
+      (_world: World, other: World) => {
+        other.onStep = ({ name }) => {
+          if (name === "sandboxd restore") throw new ToolError("no_answer", "it is damaged");
+        };
+      },
+    ],
+  ])("is used for no further sandbox if a restore fails because %s", (_why, damage) =>
+    withWorld(async (world) => {
+      await setUp(world);
+      const other = world.createSibling("b");
+      await damage(world, other);
+      await expect(setUp(other)).rejects.toThrow(/could not be restored: .* damaged/);
+      const next = world.createSibling("c");
+      expect(await setUp(next)).toMatchObject({ how: "ran" });
+      expect(filesOf(next)).toEqual(LEFT);
+    }),
+  );
+
   it("is complete or missing after a failure or an eviction at each step of its save", () =>
     interruptSteps(async (world, interrupt) => {
       const started = await outcomesOf(world).begin("script", undefined);

@@ -246,6 +246,12 @@ export class World {
     this.workspace.noteChange();
   }
 
+  /** Deletes the content of all saved states from the bucket. */
+  async loseObjects(): Promise<void> {
+    const { keys } = await this.bucket.list(this.prefix);
+    await this.bucket.delete(keys);
+  }
+
   kill(): void {
     this.container = undefined;
     this.#containerEnded();

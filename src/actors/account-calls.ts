@@ -60,6 +60,8 @@ export interface CheckpointSettings {
 export interface RestoredCheckpoint {
   to: Checkpoint;
   before?: Checkpoint | undefined;
+  /** The ids of older checkpoints of restores, also of other sandboxes, that were deleted for `before`. */
+  deleted?: readonly string[];
   /** Why the previous state could not be saved, as a clause. If set, `before` is the last saved state. */
   unsaved?: string | undefined;
   settings?: CheckpointSettings | undefined;

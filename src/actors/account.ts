@@ -362,9 +362,9 @@ export class Account extends DurableObject<Env> {
     settings: CheckpointSettings | undefined,
   ): Promise<Outcome<RestoredCheckpoint>> {
     return await this.#change(() => {
-      const { to, before } = this.#snapshots.restoreCheckpoint(sandbox, id);
+      const { to, before, deleted } = this.#snapshots.restoreCheckpoint(sandbox, id);
       this.#keepSettings(before, settings);
-      return { to, before, settings: this.#settings(id) };
+      return { to, before, deleted, settings: this.#settings(id) };
     });
   }
 

@@ -300,20 +300,26 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state, and creates it if needed.
+   * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state, and creates it if needed, and the
+   * ids of automatic checkpoints that were deleted for it.
    * @throws {ToolError} `not_found`
    */
-  restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
+  restoreCheckpoint(
+    sandbox: string,
+    id: string,
+    now = Date.now(),
+  ): { to: Checkpoint; before?: Checkpoint; deleted: string[] } {
     return this.#storage.transactionSync(() => {
       const to = this.requireCheckpoint(id);
       const snapshot = this.#currentID(sandbox);
       const before =
         snapshot === undefined ? undefined : this.#checkpointBeforeRestore(sandbox, snapshot, to, now);
+      const deleted = before ? this.#limitAutomatic(sandbox, [to.id, before.id]) : [];
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       // A save under way would store the previous state.
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#garbage.collect(now);
-      return { to, before };
+      return { to, before, deleted };
     });
   }
 
@@ -330,18 +336,21 @@ export class SnapshotRegistry {
     // An automatic checkpoint is named by its id. If labels contained labels of automatic checkpoints, each restore would make a
     // longer label.
     const name = automatic ? to.id : to.label || to.id;
-    const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
-    this.#rows.write(
+    return this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
+  }
+
+  /** Deletes the oldest automatic checkpoints beyond the limits, except those in `kept`. Returns their ids. */
+  #limitAutomatic(sandbox: string, kept: [string, string]): string[] {
+    const deleted = this.#rows.all<{ id: string }>(
       `DELETE FROM checkpoints WHERE id NOT IN (?, ?) AND (id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
        ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?) OR id IN (SELECT id FROM checkpoints WHERE automatic
-       ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?))`,
-      to.id,
-      before.id,
+       ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)) RETURNING id`,
+      ...kept,
       sandbox,
       MAX_AUTOMATIC,
       this.#limits.checkpoints,
     );
-    return before;
+    return deleted.map(({ id }) => id);
   }
 
   /** Creates a sandbox's first state from a checkpoint. @throws {ToolError} `not_found` */

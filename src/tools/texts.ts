@@ -366,6 +366,8 @@ export interface Restored extends Partial<Fork> {
   before?: Checkpoint | undefined;
   /** Why the previous state could not be saved. */
   unsaved?: string | undefined;
+  /** The ids of older checkpoints of restores that were deleted. */
+  deleted?: readonly string[];
 }
 
 export function forkedText(sandbox: string, from: string, { to, hasSettings = false }: Restored): string {
@@ -373,8 +375,12 @@ export function forkedText(sandbox: string, from: string, { to, hasSettings = fa
   return `Sandbox ${sandbox} is new, with the files of ${from} from ${stateText(to)}.${settings}`;
 }
 
-export const restoredText = (sandbox: string, { to, before, unsaved }: Restored) =>
-  `Sandbox ${sandbox} is restored to its files from ${stateText(to)}. ${beforeText(before, unsaved)}`;
+export function restoredText(sandbox: string, { to, before, unsaved, deleted = [] }: Restored): string {
+  const older =
+    deleted.length > 0 ? ` Older checkpoints of restores were deleted: ${deleted.join(", ")}.` : "";
+  return `Sandbox ${sandbox} is restored to its files from ${stateText(to)}. ${beforeText(before, unsaved)}${older}`;
+}
+
 const stateText = ({ savedAt, files, bytes }: Checkpoint) =>
   `${ago(savedAt)} (${files} files, ${bytes} bytes)`;
 

@@ -159,6 +159,25 @@ describe("the registry of saved states", () => {
       expect(labels).toContain("good");
     }));
 
+  it("reports the checkpoints of restores that are deleted beyond MAX_CHECKPOINTS, also of other sandboxes", () =>
+    withBench(
+      (bench) => {
+        const ids = new Map(
+          ["a", "b"].map((sandbox) => {
+            bench.save(sandbox);
+            return [sandbox, bench.registry.checkpoint(sandbox, "", bench.now).id];
+          }),
+        );
+        const restored = ["b", "a", "a"].map((sandbox) => {
+          bench.now++;
+          bench.save(sandbox);
+          return bench.registry.restoreCheckpoint(sandbox, ids.get(sandbox) ?? "", bench.now);
+        });
+        expect(restored.map(({ deleted }) => deleted)).toEqual([[], [], [restored[0]?.before?.id]]);
+      },
+      { checkpoints: 2, workspaceBytes: 1e9 },
+    ));
+
   it("goes back to the oldest of these ten checkpoints, and keeps it", () =>
     withBench((bench) => {
       bench.save("a");

@@ -65,7 +65,7 @@ export async function writeObjects(
 
 /**
  * Writes the bytes of ranges to a stream, in order, until the signal aborts.
- * @throws {ToolError} if an object is missing @throws {StorageError}, and errors of the stream
+ * @throws {ToolError} if an object is missing or too short @throws {StorageError}, and errors of the stream
  */
 export async function readObjects(
   bucket: ObjectStore,
@@ -87,7 +87,7 @@ export async function readObjects(
       const object = await ahead;
       next = parts[index + 1];
       ahead = next && get(next);
-      if (!object) throw statePartMissing(part.key);
+      if (!object || object.size < part.offset + part.length) throw statePartMissing(part.key);
       await object.body
         .pipeTo(into, { preventClose: true, preventAbort: true, signal })
         .catch(async (error: unknown) => {

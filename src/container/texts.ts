@@ -72,10 +72,10 @@ export const STATE_NOT_READ =
   "the saved state is damaged, or its container still runs an earlier version of the server's programs, which ends some minutes after an update of the server";
 export const stateDamaged = () =>
   new ToolError("damaged", "the saved state is damaged: a program in the sandbox may have saved it");
-/** @param key the missing object, for the log */
+/** @param key the missing or truncated object, for the log */
 export function statePartMissing(key: string): ToolError {
   const error = new ToolError("damaged", "the saved state is damaged: the storage has lost a part of it");
-  error.cause = new Error(`${key} is missing`);
+  error.cause = new Error(`${key} is missing or too short`);
   return error;
 }
 export const stepFailed = (code: string) => `the sandbox reported error ${code}`;

@@ -157,7 +157,8 @@ describe("the saved result of a set-up", () => {
   );
 
   it.each([
-    ["the storage has lost a part of it", (world: World) => world.loseObjects()],
+    ["the storage has lost an object", (world: World) => world.loseObjects()],
+    ["the storage has lost the end of an object", (world: World) => world.loseObjects({ bytes: 1 })],
     [
       "sandboxd cannot read it",
       (_world: World, other: World) => {

@@ -246,10 +246,14 @@ export class World {
     this.workspace.noteChange();
   }
 
-  /** Deletes the content of all saved states from the bucket. */
-  async loseObjects(): Promise<void> {
+  /** Deletes the last bytes of all saved states from the bucket, or everything. */
+  async loseObjects({ bytes = Infinity } = {}): Promise<void> {
     const { keys } = await this.bucket.list(this.prefix);
-    await this.bucket.delete(keys);
+    for (const key of keys) {
+      const content = await (await this.bucket.get(key))?.bytes();
+      await this.bucket.delete([key]);
+      if (content && content.length > bytes) await this.bucket.put(key, content.slice(0, -bytes));
+    }
   }
 
   kill(): void {

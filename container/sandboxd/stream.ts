@@ -4,7 +4,7 @@
  * that nothing is lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake. While sandboxd does not
  * read the brake, `tee` blocks, the first pipe fills, and the program's writes block.
  *
- * Nothing more is sent while WINDOW_BYTES are unconfirmed. Offsets count from the output's first byte. At the output's end, the
+ * Nothing more is sent while WINDOW_BYTES are unconfirmed, or SHARED_WINDOW_BYTES of all streams. Offsets count from the output's first byte. At the output's end, the
  * command's keeper (slot.ts) writes a mark to the pipe.
  */
 import { type ChildProcess, type StdioOptions, execFile, spawn } from "node:child_process";
@@ -25,7 +25,14 @@ import { basename, dirname } from "node:path";
 import { COPIER, makeLinks, textOf } from "./directories.ts";
 import { NO_ENV } from "./run-processes.ts";
 import { Pace, pieceWeight } from "./pace.ts";
-import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
+import {
+  PIECE_BYTES,
+  LEAST_WINDOW_BYTES,
+  SHARED_WINDOW_BYTES,
+  type Stream,
+  SHOWN_END_BYTES,
+  WINDOW_BYTES,
+} from "./protocol.ts";
 import { attempt } from "./file-error.ts";
 import { type Slot, brakePipeOf, openToRead, pipeOf } from "./slot.ts";
 
@@ -52,6 +59,9 @@ const piece = Buffer.allocUnsafe(PIECE_BYTES);
 function readAt(file: number, from: number, to: number): Buffer {
   return piece.subarray(0, readSync(file, piece, 0, Math.max(0, Math.min(piece.length, to - from)), from));
 }
+
+/** The streams that have a receiver. */
+const followed = new Set<OutputStream>();
 
 export class OutputStream {
   readonly name: Stream;
@@ -238,6 +248,7 @@ export class OutputStream {
 
   follow(offset: number, receiver: Receiver): void {
     this.#receiver = receiver;
+    followed.add(this);
     this.#sent = offset;
     this.#stored = Math.max(this.#stored, offset);
     this.#isFull = false;
@@ -246,6 +257,7 @@ export class OutputStream {
 
   unfollow(): void {
     this.#receiver = undefined;
+    followed.delete(this);
     this.#pauseOrResume();
   }
 
@@ -263,6 +275,7 @@ export class OutputStream {
 
   close(): void {
     this.#receiver = undefined;
+    followed.delete(this);
     this.#brake?.destroy();
     if (this.#file !== undefined) closeSync(this.#file);
     this.#file = undefined;
@@ -352,8 +365,18 @@ export class OutputStream {
     }
   }
 
+  /** Bytes that were sent and that the receiver has not stored. */
+  get #unconfirmed(): number {
+    return Math.max(0, this.#sent - this.#stored);
+  }
+
   get #receiverHasRoom(): boolean {
-    return this.#receiver !== undefined && !this.#isFull && this.#sent - this.#stored < WINDOW_BYTES;
+    if (this.#receiver === undefined || this.#isFull) return false;
+    if (this.#unconfirmed < LEAST_WINDOW_BYTES) return true;
+    if (this.#unconfirmed >= WINDOW_BYTES) return false;
+    let sum = 0;
+    for (const stream of followed) sum += stream.#unconfirmed;
+    return sum < SHARED_WINDOW_BYTES;
   }
 
   #send(bytes: Buffer): void {

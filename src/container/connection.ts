@@ -7,7 +7,12 @@ import {
   type Call,
   EVENT_CHARS,
   type Event,
+  PIECE_BYTES,
   type Piece,
+  LEAST_WINDOW_BYTES,
+  SHARED_WINDOW_BYTES,
+  SHOWN_END_BYTES,
+  STREAMS,
   type StartCall,
   eventSchema,
   readPiece,
@@ -28,6 +33,11 @@ export interface Follower {
 
 /** A connection without calls and followed runs closes after this time. */
 const IDLE_MS = 2000;
+/**
+ * The most output of a run that waits for its log, in addition to SHARED_WINDOW_BYTES of all runs: of each stream, a window, at
+ * most one piece more, and the last bytes. Only a program in sandboxd's place sends more, or an earlier version of sandboxd.
+ */
+export const RUN_WAITING_BYTES = STREAMS.length * (LEAST_WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 /** The most containers to which one start call is sent, one after the other. */
 const MAX_STARTS = 3;
 
@@ -50,6 +60,8 @@ export class Connection {
   readonly #typing = new Map<string, PromiseWithResolvers<number>>();
   #closeTimer: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
+  /** Bytes of output that arrived and that the logs of runs have not accepted yet. */
+  #waitingBytes = 0;
 
   constructor(sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">, lifecycle: ContainerLifecycle) {
     this.#sandboxd = sandboxd;
@@ -136,6 +148,20 @@ export class Connection {
     } finally {
       this.#typing.delete(key);
     }
+  }
+
+  /** Counts output that has arrived. @returns false, and closes the connection, if too much output waits */
+  admit(bytes: number): boolean {
+    const most = SHARED_WINDOW_BYTES + this.#followers.size * RUN_WAITING_BYTES;
+    const hasRoom = this.#waitingBytes + bytes <= most;
+    if (hasRoom) this.#waitingBytes += bytes;
+    else this.close();
+    return hasRoom;
+  }
+
+  /** Call it when the log of a run has accepted the output, or drops it. */
+  release(bytes: number): void {
+    this.#waitingBytes -= bytes;
   }
 
   close(): void {

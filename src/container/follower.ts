@@ -1,13 +1,10 @@
 /** Receives a run's output and end from sandboxd, and resumes after broken connections. */
 import {
   type Event,
-  PIECE_BYTES,
   type Piece,
-  SHOWN_END_BYTES,
   STREAMS,
   type Stream,
   type Variables,
-  WINDOW_BYTES,
 } from "../../container/sandboxd/protocol.ts";
 import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
@@ -61,8 +58,6 @@ const RECONNECT_LIMIT_MS = 60_000;
 const STABLE_MS = 1000;
 /** The pause before the next connection grows by this for each broken connection in a row, in milliseconds. */
 const RECONNECT_STEP_MS = 20;
-/** sandboxd sends a window of each stream, at most one piece more, and the last bytes. Only another program sends more. */
-const MAX_WAITING_BYTES = STREAMS.length * (WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 export type FinalEvent = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
 
 export abstract class RunFollower {
@@ -81,9 +76,8 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silentTicks = 0;
-  /** Resolves when the sink has accepted all output. `#waitingBytes` counts the bytes that the sink has not accepted yet. */
+  /** Resolves when the sink has accepted all output. */
   #taking: Promise<unknown> = Promise.resolve();
-  #waitingBytes = 0;
   /** What the actor last reported to sandboxd over this connection: the stored bytes, and the streams whose log is full. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #reportedFull = new Set<Stream>();
@@ -172,13 +166,12 @@ export abstract class RunFollower {
     const { length } = piece.bytes;
     this.isKnown = true;
     this.#silentTicks = 0;
-    this.#waitingBytes += length;
-    if (this.#waitingBytes > MAX_WAITING_BYTES) return this.link.connection.close();
+    if (!this.link.connection.admit(length)) return;
     this.#taking = this.#taking
       .then(() => this.#takePiece(piece))
       .catch((error: unknown) => void (this.#failure ??= error))
       .finally(() => {
-        this.#waitingBytes -= length;
+        this.link.connection.release(length);
         this.#catchUp();
       });
   }

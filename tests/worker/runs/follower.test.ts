@@ -1,7 +1,7 @@
 /** The memory that output of a run takes while the run's log cannot accept it. */
 import { expect, it, vi } from "vitest";
-import { PIECE_BYTES, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
-import type { Connection, Follower } from "../../../src/container/connection.ts";
+import { PIECE_BYTES, SHARED_WINDOW_BYTES, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
+import { Connection, RUN_WAITING_BYTES } from "../../../src/container/connection.ts";
 import { type OutputSink, RunFollower } from "../../../src/container/follower.ts";
 
 class TestFollower extends RunFollower {
@@ -12,16 +12,33 @@ class TestFollower extends RunFollower {
   }
 }
 
+const lifecycle = {
+  isRunning: true,
+  container: undefined,
+  waitUntilReady: async () => undefined,
+  waitUntilReadyForRun: async () => undefined,
+};
+
+/** A connection to a sandboxd that never responds. */
+function openConnection() {
+  const silent = {
+    isRunning: true,
+    fetch: () => new Promise<never>(() => undefined),
+    noteUse: () => undefined,
+  };
+  return new Connection(silent, lifecycle);
+}
+
 /**
  * Follows a run whose log accepts no output until `accept` is called. @param position how many bytes of the output the log has
  */
-function followRun(position = 0) {
+function followRun(position = 0, connection = openConnection(), id = "run") {
   const accepted = Promise.withResolvers<void>();
   const settled = Promise.withResolvers<void>();
   const take = vi.fn<OutputSink["take"]>(() => accepted.promise);
   const output = vi.fn<OutputSink["output"]>();
   const sink = {
-    id: "run",
+    id,
     maxOutputBytes: undefined as number | undefined,
     isEnded: false as boolean,
     take,
@@ -33,33 +50,21 @@ function followRun(position = 0) {
     settled: settled.promise,
     waitUntilEnded: () => settled.promise,
   } satisfies OutputSink;
-  const followers: Follower[] = [];
-  const close = vi.fn<() => void>();
-  const connection: Partial<Connection> = {
-    follow: (_id, follower) => {
-      followers.push(follower);
-      return () => undefined;
-    },
-    sendIfOpen: () => undefined,
-    close,
-  };
-  const lifecycle = { isRunning: true, waitUntilReadyForRun: async () => undefined };
+  const follow = vi.spyOn(connection, "follow");
   const variables = { current: undefined };
-  const outcome = new TestFollower(
-    { connection: connection as Connection, lifecycle, variables },
-    sink,
-  ).run();
+  const outcome = new TestFollower({ connection, lifecycle, variables }, sink).run();
+  const follower = follow.mock.lastCall?.[1];
   let offset = 0;
   const receive = (bytes: number) => {
     for (const end = offset + bytes; offset < end; offset += PIECE_BYTES)
-      followers[0]?.onPiece({ id: "run", stream: "stdout", offset, bytes: new Uint8Array(PIECE_BYTES) });
+      follower?.onPiece({ id, stream: "stdout", offset, bytes: new Uint8Array(PIECE_BYTES) });
   };
   const end = async () => {
     sink.isEnded = true;
     settled.resolve();
     await outcome;
   };
-  return { sink, receive, take, output, close, accept: accepted.resolve, end };
+  return { sink, receive, take, output, accept: accepted.resolve, end };
 }
 
 it("output that waits when its run has ended is dropped", async () => {
@@ -81,13 +86,16 @@ it("a piece that arrives again with one more byte keeps no memory for its old by
   await end();
 });
 
-it("the connection ends if more output of a run waits than sandboxd sends ahead", async () => {
-  const { receive, close, end } = followRun();
-  receive(2 * WINDOW_BYTES);
+it("the connection ends if more output of all runs waits than sandboxd sends ahead", async () => {
+  const connection = openConnection();
+  const runs = Array.from({ length: 50 }, (_, number) => followRun(0, connection, `run${number}`));
+  const close = vi.spyOn(connection, "close");
+  expect(SHARED_WINDOW_BYTES + runs.length * RUN_WAITING_BYTES).toBeLessThan(50 * 1024 * 1024);
+  for (const { receive } of runs) receive(3 * PIECE_BYTES);
   expect(close).not.toHaveBeenCalled();
-  receive(3 * PIECE_BYTES);
+  runs[0]?.receive(WINDOW_BYTES);
   expect(close).toHaveBeenCalled();
-  await end();
+  for (const { end } of runs) await end();
 });
 
 it("a log that says how much it reads at once gets no more at once, and nothing after the run's end", async () => {

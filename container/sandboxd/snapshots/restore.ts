@@ -26,7 +26,7 @@ import {
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { attempt, FileError, codeOf } from "../file-error.ts";
-import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.ts";
+import { type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.ts";
 import { decompress } from "./codec.ts";
 import type { Base } from "./base.ts";
 import { entriesFor } from "./image-change.ts";
@@ -427,7 +427,13 @@ function distinctBlobs(entries: readonly ManifestEntry[]): WantedBlob[] {
 /** Two ranges with a gap up to this size become one request, because another request takes longer than the gap's bytes. */
 const GAP_BYTES = 64 * 1024;
 
-/** Merges blobs into at most MAX_READS ranges. Larger gaps mean fewer ranges, but more unneeded bytes. */
+/**
+ * The most ranges. Each needs a request to R2, and one more for each 4 MiB. Cloudflare allows an actor 10,000 requests for one event,
+ * and the server allows a restore 15 minutes.
+ */
+const MAX_RANGES = 5000;
+
+/** Merges blobs into at most MAX_RANGES ranges. Larger gaps mean fewer ranges, but more unneeded bytes. */
 function readsOf(wanted: readonly WantedBlob[]): Read[] {
   for (let gap = GAP_BYTES; ; gap *= 4) {
     const reads: Read[] = [];
@@ -438,7 +444,7 @@ function readsOf(wanted: readonly WantedBlob[]): Read[] {
       if (isNext) last.to = to;
       else reads.push({ pack: blob.pack, from: blob.offset, to });
     }
-    if (reads.length <= MAX_READS || gap > Number.MAX_SAFE_INTEGER) return reads;
+    if (reads.length <= MAX_RANGES || gap > Number.MAX_SAFE_INTEGER) return reads;
   }
 }
 

@@ -75,7 +75,7 @@ const doneSchema = z.object({
 });
 
 export type SavedSnapshot = z.infer<typeof doneSchema>;
-/** The most pack ranges of a restore: the response is bounded, and each range costs an R2 request. */
+/** The most pack ranges of a restore. sandboxd of an earlier version sends up to this number. */
 export const MAX_READS = 10_000;
 
 const readsSchema = z.object({

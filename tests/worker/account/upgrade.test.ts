@@ -7,7 +7,18 @@ import { ATTEMPTS_SCHEMA } from "../../../src/storage/attempts-schema.ts";
 import { type Schema, VERSION_KEY, migrate } from "../../../src/storage/migrations.ts";
 import { SANDBOX_SCHEMA } from "../../../src/storage/sandbox-schema.ts";
 import { Client, approve, oauthApp, type Tokens, whoIs } from "../auth/support.ts";
-import { accountOf, actorOf, evictActor, owner, principal, sh, sha256, wholeLog } from "../support.ts";
+import {
+  accountOf,
+  actorOf,
+  evictActor,
+  owner,
+  principal,
+  sandboxesOf,
+  sh,
+  sha256,
+  until,
+  wholeLog,
+} from "../support.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -177,6 +188,8 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
 
   it("lists its sandboxes with their settings, and its checkpoints", async () => {
     const { sandboxes, checkpoints = [] } = answers.sandboxes;
+    // A sandbox was running when its data was stored. Its account corrects that only if the sandbox's actor responds in time.
+    await until(async () => (await sandboxesOf()).every(({ state }) => state === "stopped"));
     const listed = await callStructured("list_sandboxes");
     expect(listed).toMatchObject({
       ...lastingFields({ ...answers.sandboxes }, ["model_tokens_today"]),

@@ -19,7 +19,7 @@ const PAUSE_MS = 0.4;
 /** Reading and dropping this many bytes of an unread body costs as much as a piece. */
 const UNUSED_BYTES = 2048;
 /** A response has at most about this many header fields. Further ones take a few microseconds each. */
-const USUAL_FIELDS = 100;
+export const USUAL_FIELDS = 100;
 /** Passing on this many header fields takes as long as a short read and the write after it. */
 const FIELDS_OF_A_READ = 15;
 /** The size of buffers in Node's streams. */

@@ -3,6 +3,8 @@ import { createServer as createHTTPServer } from "node:http";
 import { createServer } from "node:net";
 import { PassThrough } from "node:stream";
 import { expect, it } from "vitest";
+import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { PortForwarder } from "../../local/engine/forward.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { Pieces } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter, RequestPaces } from "../../local/engine/request-limiter.ts";
@@ -72,4 +74,25 @@ it.each([
   const isPaused = () => reads.isPaused || pieces.isPaused;
   await until(() => isPaused() || (!isCounted && client.bytesRead > 0));
   expect(isPaused()).toBe(isCounted);
+});
+
+it("responses of a preview with hundreds of header fields are passed on at a limited rate", async () => {
+  const inside = endLater(
+    createHTTPServer((_request, response) => {
+      response.writeHead(200, Array.from({ length: 900 }, () => ["a", "b"]).flat()).end();
+    }),
+  );
+  const port = await listen(inside);
+  const forwarder = new PortForwarder(
+    () => connectTo(port),
+    () => undefined,
+  );
+  doLater(() => forwarder.close());
+  const engine = endLater(
+    createHTTPServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response)),
+  );
+  const url = `http://127.0.0.1:${await listen(engine)}/`;
+  const startedAt = performance.now();
+  for (let n = 0; n < 8; n++) await (await fetch(url, { headers: { [PREVIEW_PORT]: "8080" } })).arrayBuffer();
+  expect(performance.now() - startedAt).toBeGreaterThan(1000);
 });

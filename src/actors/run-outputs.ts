@@ -14,7 +14,8 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { noSuchFile, tooManyWaiting } from "./texts.ts";
 
-const PAGE_BYTES = 1024 * 1024;
+/** How much of a log is read at once for a download. Measured with 1 MiB: 64 downloads whose clients did not read took 118 MiB. */
+const PAGE_BYTES = 256 * 1024;
 
 /**
  * The limit of calls that wait for runs of a sandbox. It is WAITING_PER_RUN for each run that the principal may have at once, but

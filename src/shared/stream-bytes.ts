@@ -29,14 +29,14 @@ interface Bounds {
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
   drainBytes?: number;
   ms?: number;
+  /** Counts the body. If it has more than READ_BYTES, the rest is read only when there is room for its announced length. */
   memory?: RequestMemory | undefined;
   /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
   turns?: Turns | undefined;
 }
 
 /**
- * Reads a body into one buffer, and counts its bytes while they arrive. The reads are large, because each read takes some more
- * kilobytes of memory.
+ * Reads a body into one buffer. The reads are large, because each read takes some more kilobytes of memory.
  * @throws errors of reading, for example if the client disconnects
  */
 export async function readBody(
@@ -51,7 +51,8 @@ export async function readBody(
   try {
     // A short body needs room only for its announced size, and for one more byte, which detects its end.
     let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
-    let hasRoom = true;
+    const announced = Math.min(maxBytes, Number(headers.get("content-length") ?? maxBytes)) || maxBytes;
+    let hasRoom = memory ? undefined : true;
     for (let bytes = 0; ; room = READ_BYTES) {
       const reading = reader.readAtLeast(room, new Uint8Array(room));
       const read = await waitAtMost(until - Date.now(), reading);
@@ -61,13 +62,11 @@ export async function readBody(
       const isEnd = done || length < room;
       if (turns && !endTurn && !isEnd && !(endTurn = await turns.take(until - Date.now())))
         return { problem: "too_slow" };
+      if (memory) hasRoom ??= isEnd ? memory.addBody(length) : await memory.addLongBody(announced);
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();
-      } else if (!(hasRoom &&= memory?.hasRoomFor(length) ?? true)) {
-        buffer = new Uint8Array();
-      } else {
-        memory?.add(length);
+      } else if (hasRoom) {
         if (bytes + length > buffer.length) {
           const larger = new Uint8Array(Math.min(maxBytes, 2 * (bytes + length)));
           larger.set(buffer);

@@ -1,7 +1,7 @@
 /** MCP resources: the server lists, reads and completes files of sandboxes and the logs and artifacts of runs. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { PANEL_URI } from "../../../src/shared/apps.ts";
-import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
+import { CALL_BYTES, MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { MAX_RESOURCE_URI } from "../../../src/shared/resource-uri.ts";
 import {
   type Caller,
@@ -400,8 +400,8 @@ describe("an answer that its client has not read", () => {
   ])("counts, and the server withholds it when there are too many: %s", async (method, params) => {
     const answer = async () => (await caller.post({ method, params })).messages[0];
     const others = RequestMemory.forCall(caller.principalID, new AbortController().signal);
-    // Room for the request, which counts as 64 KiB, but not for the result too.
-    others.add(MAX_MEMORY_BYTES - 2 * 64 * 1024 - 400);
+    // Room for the request, which counts as CALL_BYTES, but not for the result too.
+    others.add(MAX_MEMORY_BYTES - 2 * CALL_BYTES - 600);
     try {
       expect((await answer())?.error?.message).toContain("withheld");
     } finally {

@@ -1,7 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Account } from "../../../src/index.ts";
-import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
+import { CALL_BYTES, MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import {
   type Caller,
   accountOf,
@@ -398,8 +398,8 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const { taskId } = (await call("run_command", { command: "sleep 1; seq 10000" }, caller)).result ?? {};
     await until(async () => (await get(taskId, caller)).result?.status === "completed");
     const others = RequestMemory.forCall(caller.principalID, new AbortController().signal);
-    // Room for the request, which counts as 64 KiB, but not for the result too.
-    others.add(MAX_MEMORY_BYTES - 2 * 64 * 1024 - 2_000);
+    // Room for the request, which counts as CALL_BYTES, but not for the result too.
+    others.add(MAX_MEMORY_BYTES - 2 * CALL_BYTES - 2_000);
     try {
       expect((await get(taskId, caller)).error?.message).toContain("withheld");
     } finally {

@@ -1,0 +1,95 @@
+/**
+ * The memory of the Worker's isolate while one principal attacks it. On Cloudflare, an isolate has 128 MB for all actors and
+ * requests in it. When it needs more, the platform ends it with all calls.
+ */
+import { connect, type Socket } from "node:net";
+import { afterEach, expect, it } from "vitest";
+import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
+import { endLater } from "../setup/end-later.ts";
+import { startParts } from "../setup/parts.ts";
+import { tool } from "../setup/tool.ts";
+import { sleep } from "../setup/until.ts";
+import { HEADERS, postRaw } from "./support.ts";
+
+/** 128 MB, of which the code and other principals take some. */
+const MAX_MIB = 100;
+const ATTACK_MS = 12_000;
+
+const parts = endLater(await startParts({ inspector: true }));
+const { url } = parts;
+const { host, hostname, port, origin } = new URL(url);
+await tool(url, "list_sandboxes", {});
+const heap = endLater(await openHeap(parts, PRODUCT_SERVICE));
+
+const sockets: Socket[] = [];
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+});
+
+/** The most MiB that the isolate takes during the attack, at most ATTACK_MS long. */
+async function peakDuring(attack: Promise<unknown>): Promise<number> {
+  let peak = 0;
+  let isOver = false;
+  const settled = attack.finally(() => (isOver = true));
+  for (const until = Date.now() + ATTACK_MS; !isOver && Date.now() < until; await sleep(50)) {
+    peak = Math.max(peak, await heap.live());
+    // The inspector responds only while the Worker gets requests.
+    await fetch(`${origin}/health`);
+  }
+  await settled;
+  return peak;
+}
+
+it("many large files at once", async () => {
+  const params = { name: "write_file", arguments: { path: "/tmp/f", content: "x".repeat(7_900_000) } };
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
+  const attack = Array.from({ length: 16 }, () => postRaw(url, body));
+  expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_MIB);
+  expect((await postRaw(url, body)).status).toBe(200);
+});
+
+it("many downloads of logs whose clients do not read", async () => {
+  const { text } = await tool(url, "run_command", { command: "yes 0123456789 | head -c 20000000" });
+  const [path = ""] = /\/files\/[\w.-]+/.exec(text) ?? [];
+  for (let count = 0; count < 64; count++) {
+    const socket = connect(Number(port), hostname).on("error", () => undefined);
+    socket.pause().write(`GET ${path} HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
+    sockets.push(socket);
+  }
+  expect(await peakDuring(sleep(ATTACK_MS))).toBeLessThan(MAX_MIB);
+});
+
+it("many unread answers", async () => {
+  await tool(url, "run_command", { command: "head -c 700000 /dev/zero >part" });
+  const params = { uri: "sandbox://default/part" };
+  const batch = JSON.stringify(
+    Array.from({ length: 100 }, (_, id) => ({ jsonrpc: "2.0", id, method: "resources/read", params })),
+  );
+  const head = Object.entries(HEADERS).map(([name, value]) => `${name}: ${value}\r\n`);
+  for (let count = 0; count < 3; count++) {
+    const socket = connect(Number(port), hostname).on("error", () => undefined);
+    socket
+      .pause()
+      .write(
+        `POST /mcp HTTP/1.1\r\nhost: ${host}\r\n${head.join("")}content-length: ${batch.length}\r\n\r\n${batch}`,
+      );
+    sockets.push(socket);
+  }
+  expect(await peakDuring(sleep(ATTACK_MS))).toBeLessThan(MAX_MIB);
+});
+
+it("many commands that print much", async () => {
+  const runs = Array.from({ length: 50 }, (_, number) =>
+    tool(url, "run_command", {
+      sandbox: "printing",
+      session: `s${number}`,
+      command: "yes & yes >&2",
+      timeout_seconds: 60,
+      wait_seconds: 0,
+    }),
+  );
+  await Promise.all(runs);
+  const peak = Math.max(await peakDuring(sleep(ATTACK_MS)), await peakDuring(sleep(ATTACK_MS)));
+  expect(peak).toBeLessThan(MAX_MIB);
+  await tool(url, "destroy_sandbox", { sandbox: "printing" });
+});

@@ -246,7 +246,7 @@ export interface ToolOutputs {
     notice?: string;
   };
   list_sandboxes: {
-    sandboxes: ({ name: string; state: "running" | "stopped"; created_at: string; last_used_at: string; size_bytes?: number; saved_at?: string; saved_bytes?: number; variables: string[]; internet?: string; allow_hosts?: string[]; previews: { port: number; url?: string; expires_at: string }[] })[];
+    sandboxes: ({ name: string; state: "running" | "stopped"; created_at: string; last_used_at: string; size_bytes?: number; saved_at?: string; saved_bytes?: number; variables?: string[]; internet?: string; allow_hosts?: string[]; previews: { port: number; url?: string; expires_at: string }[] })[];
     secrets: { name: string; hosts: string[]; variable?: string }[];
     task_agents: string[];
     task_commands: string[];

@@ -59,7 +59,7 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
             </>
           ),
         ],
-        ["Variables", sandbox.variables.join(", ") || undefined],
+        ["Variables", sandbox.variables?.join(", ") || undefined],
         ["Internet access", describeNetwork(sandbox)],
       ]
     : [];

@@ -43,13 +43,13 @@ import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
 /** A listed sandbox, without its preview URLs and the operator's network limits. */
 export interface SandboxRecord
-  extends Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">, ListedSettings {
+  extends
+    Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">,
+    Partial<ListedSettings> {
   previews: Preview[];
 }
 
 const NO_SETTINGS: CheckpointSettings = { env: {}, network: {}, setup: undefined };
-
-const UNLISTED: ListedSettings = { variables: [], network: undefined };
 
 export interface AccountView {
   sandboxes: SandboxRecord[];
@@ -570,7 +570,7 @@ function recordOf(
   registered: RegisteredSandbox | undefined,
   saved: SavedWorkspace | undefined,
   status: SandboxStatus | undefined,
-  settings: ListedSettings = UNLISTED,
+  settings: Partial<ListedSettings> = {},
 ): SandboxRecord {
   const isRunning = registered?.state === "running" && status?.isAlive !== false;
   const createdAt = registered?.createdAt ?? saved?.createdAt ?? 0;

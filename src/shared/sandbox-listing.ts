@@ -16,8 +16,8 @@ const listedSandbox = z.object({
   /** When it was last saved, and the bytes of all its changed files; missing if it was never saved. */
   saved_at: z.string().optional(),
   saved_bytes: z.number().optional(),
-  /** Empty if the list is too long. */
-  variables: z.array(z.string()),
+  /** Missing if the list is too long. */
+  variables: z.array(z.string()).optional(),
   /** Its network access (`INTERNET`), and for `allowlist` the hosts; missing if an earlier version configured it, or too long. */
   internet: z.string().optional(),
   allow_hosts: z.array(z.string()).optional(),

@@ -43,7 +43,7 @@ export const listSandboxes = defineTool({
     }));
     const lines = sandboxes.flatMap((sandbox) => [
       texts.sandboxText(sandbox),
-      ...(sandbox.variables.length > 0 ? [texts.variablesText(sandbox.variables)] : []),
+      ...(sandbox.variables?.length ? [texts.variablesText(sandbox.variables)] : []),
       ...sandbox.previews.map(texts.previewText),
     ]);
     if (view.unlistedSettings > 0) lines.push(texts.settingsUnlisted(view.unlistedSettings));
@@ -102,7 +102,7 @@ async function listSandbox(
   const mayUse = principal.scopes.includes("sandbox:exec");
   return {
     ...sandbox,
-    variables: [...variables],
+    variables: variables && [...variables],
     internet: policy?.internet,
     allow_hosts: policy && (policy.internet === "allowlist" ? [...policy.allowHosts] : []),
     previews: previews.map(({ port, token, expiresAt }) => ({

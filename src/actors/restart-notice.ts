@@ -32,16 +32,23 @@ export class RestartNotice {
     return this.#count.value ?? 0;
   }
 
-  /** Noted now and not at the next start, because the actor may be evicted during that start. */
-  onContainerEnd(): void {
-    if (this.count > 0) this.#ended.value ??= this.#ending.value ?? "";
-    this.#ending.value = undefined;
+  /**
+   * Noted now and not at the next start, because the actor may be evicted during that start. For the same reason `count` may lack
+   * this container.
+   */
+  onContainerEnd(end: string): void {
+    if (end !== "destroy") this.#noteEnd();
   }
 
   onContainerStart(): void {
     // The earlier container may have ended without an actor.
-    this.onContainerEnd();
+    if (this.count > 0) this.#noteEnd();
     this.#count.value = this.count + 1;
+  }
+
+  #noteEnd(): void {
+    this.#ended.value ??= this.#ending.value ?? "";
+    this.#ending.value = undefined;
   }
 
   /**

@@ -1,23 +1,32 @@
 /** The notice after a restart, if the actor is evicted too. */
 import { expect, it } from "vitest";
-import { withWorld } from "./world.ts";
+import { type World, withWorld } from "./world.ts";
 
-it("says that unsaved changes are gone, even if the actor is evicted while the next container starts", () =>
+/** Starts a container. The actor is evicted when the container runs, before it has stored that. */
+async function readyAfterEviction(world: World): Promise<void> {
+  await new Promise<void>((resolve) => {
+    world.onStep = ({ name, when }) => {
+      if (name !== "start" || when !== "after") return;
+      world.onStep = () => undefined;
+      world.evict();
+      resolve();
+    };
+    void world.ready();
+  });
+  await world.ready();
+}
+
+it.each([
+  ["the next container starts", (world: World) => world.ready()],
+  ["each container starts", readyAfterEviction],
+])("says that unsaved changes are gone, even if the actor is evicted while %s", (_when, begin) =>
   withWorld(async (world) => {
-    await world.ready();
+    await begin(world);
     world.write("a", "saved");
     await world.workspace.save();
     world.write("a", "not saved");
     world.kill();
-    await new Promise<void>((resolve) => {
-      world.onStep = ({ name, when }) => {
-        if (name !== "start" || when !== "after") return;
-        world.onStep = () => undefined;
-        world.evict();
-        resolve();
-      };
-      void world.ready();
-    });
-    await world.ready();
+    await readyAfterEviction(world);
     expect(world.notice.takeNotice()).toContain("any later changes are gone");
-  }));
+  }),
+);

@@ -5,6 +5,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import * as z from "zod";
+import { waitAtMost } from "../../src/shared/timers.ts";
 import { loadText, readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
 import { identify, kill } from "./identity.ts";
@@ -395,18 +396,27 @@ export async function countOf(
   return Math.max(0, ...(await Promise.all(groups.map(count))));
 }
 
-/** Removes groups. Retries, because a group is busy briefly after its last process has ended. */
+/** How long to wait until groups are removed, in milliseconds. */
+const REMOVE_MS = 1000;
+
+/**
+ * Removes groups. A group is busy until the kernel has ended its last process. This usually takes some milliseconds, but longer if
+ * the process had many files. So this function waits for a second, and then tries further in the background.
+ */
 export async function removeGroups(directories: string[]): Promise<void> {
-  for (const directory of directories) {
-    for (let attempt = 0; attempt < 40; attempt += 1) {
-      const removed = await rmdir(directory).then(
-        () => true,
-        (error: NodeJS.ErrnoException) => error.code === "ENOENT",
-      );
-      if (removed) break;
-      await pause(25);
-    }
-  }
+  await waitAtMost(REMOVE_MS, Promise.all(directories.map(removeGroup)));
+}
+
+async function removeGroup(directory: string): Promise<void> {
+  for (let waitMs = 25; !(await isRemoved(directory)); waitMs = Math.min(2 * waitMs, REMOVE_MS))
+    await pause(waitMs, undefined, { ref: false });
+}
+
+async function isRemoved(directory: string): Promise<boolean> {
+  return await rmdir(directory).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => error.code === "ENOENT",
+  );
 }
 
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {

@@ -4,7 +4,7 @@ import { randomBytes, randomInt } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
@@ -207,6 +207,27 @@ describe("processes and files that an earlier engine left behind", () => {
     },
   );
 });
+
+it.runIf(groupParents.length > 0)(
+  "a control group is also removed if its last process ends late",
+  async () => {
+    const groups = await createGroups(
+      groupParents,
+      `${randomBytes(8).toString("hex")}/late`,
+      defaultLimits(),
+    );
+    const child = spawn("sleep", ["86400"], { stdio: "ignore" });
+    const exit = once(child, "exit");
+    for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
+    await removeGroups(groups);
+    const remaining = () => groups.filter((group) => existsSync(group));
+    expect(remaining()).toEqual(groups);
+    child.kill("SIGKILL");
+    await exit;
+    await expect.poll(remaining, { timeout: 5000 }).toEqual([]);
+    await removeGroups(groups.map((group) => dirname(group)));
+  },
+);
 
 /** Limits the open files of a process to those of now and some more. */
 function limiterOf(pid: number) {

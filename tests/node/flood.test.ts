@@ -370,7 +370,8 @@ it.each([
 );
 
 it("the rest of a request whose response has ended is read at a limited rate", async () => {
-  const pieces = new Pieces();
+  // A machine without free processors reads less than the usual rate allows.
+  const pieces = new Pieces({ pace: new Pace({ burst: 1000, perSecond: 100 }) });
   const server = createServer({ IncomingMessage: requestsOf(pieces) }, (_request, response) =>
     response.end(),
   );
@@ -552,10 +553,12 @@ tunnels = [proxy() for _ in range(240)]
 for one in tunnels: one.sendall(b"CONNECT secret.test:443 HTTP/1.1\\r\\nHost: secret.test:443\\r\\n\\r\\n")
 begun = lambda: len(select.select(tunnels, [], [], 0.1)[0])
 while begun() < 100: pass
+overtook = False
 for _ in range(20):
     one = proxy(); one.sendall(b"GET http://10.0.0.1/ HTTP/1.1\\r\\nHost: 10.0.0.1\\r\\n\\r\\n")
     assert one.recv(100).startswith(b"HTTP/1.1 403")
-print(begun() < 240)
+    overtook = overtook or begun() < 240
+print(overtook)
 `;
   expect(await sandbox.python(code)).toMatchObject({
     stdout: "True",

@@ -464,8 +464,8 @@ describe("all sandboxes together", () => {
   const whole = { ...limits, memoryBytes: 1024 * MiB, allMemoryBytes: 900 * MiB };
   const hold = (mebibytes: number) =>
     `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
-  /** Fills the memory slowly, so that the guard notices before all is used. */
-  const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
+  /** Fills the memory slowly, on a busy machine even more so, so that the guard notices before all is used. */
+  const fill = `for i in $(seq 24); do { ${hold(25)} & } | head -n 1; sleep 0.3; done`;
 
   it.runIf(isMemoryLimited)(
     "have a memory limit that the kernel enforces too, however fast they take it",

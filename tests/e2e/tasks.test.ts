@@ -255,36 +255,6 @@ describe("a task on a repository", () => {
   });
 });
 
-describe.concurrent("changes of a task", () => {
-  it("are seen in a repository inside the workspace", async () => {
-    await client.sh("outer", "git init -q inner && echo kept > inner/kept.txt && git -C inner add -A");
-    const { fields } = await client.call("execute_task", { task: "[[nested]] x", sandbox: "outer" });
-    expect(fields.files).toEqual([
-      { path: 'inner/größe "x".txt', change: "created", size: 4 },
-      { path: "inner/kept.txt", change: "changed", size: 13 },
-    ]);
-    expect(fields.diff).toContain(
-      "--- a/inner/kept.txt\n+++ b/inner/kept.txt\n@@ -1 +1,2 @@\n kept\n+changed\n",
-    );
-    expect(fields.artifacts).toContainEqual({ path: 'inner/größe "x".txt', size: 4 });
-  });
-
-  it("are seen in a submodule and in a repository within the repository", async () => {
-    await client.sh(
-      "within",
-      `export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
-     git init -q /tmp/part && echo kept > /tmp/part/kept.txt && git -C /tmp/part add -A && git -C /tmp/part commit -qm one &&
-     git init -q . && git -c protocol.file.allow=always submodule --quiet add /tmp/part inner && git commit -qm one`,
-    );
-    const { fields } = await client.call("execute_task", { task: "[[within]] x", sandbox: "within" });
-    expect(fields.files).toEqual([
-      { path: "apart/new.txt", change: "created", size: 4 },
-      { path: 'inner/größe "x".txt', change: "created", size: 4 },
-      { path: "inner/kept.txt", change: "changed", size: 13 },
-    ]);
-  });
-});
-
 describe("continue_from", () => {
   it("continues in a fresh sandbox with the workspace and the conversation", async () => {
     const first = await client.call("execute_task", { task: "[[remember]] Remember a word" });
@@ -322,7 +292,29 @@ describe("continue_from", () => {
   });
 });
 
+// These two suites run at the same time.
 describe.concurrent("when a task does not succeed", () => {
+  // The first test, because the others run while it waits.
+  it("the server stops it at its timeout, and it can be continued", async () => {
+    let seconds = 8;
+    const stopped = await until(async () => {
+      seconds *= 2;
+      const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: seconds });
+      expect(fields.state).toBe("timed_out");
+      // On a busy machine the agent may not have started in time.
+      return fields.files?.length ? fields : undefined;
+    }, 60_000);
+    expect(stopped.files).toMatchObject([{ path: "started", change: "created" }]);
+    expect(stopped.note).toMatch(
+      RegExp(`did not finish within ${seconds} s.*timeout_seconds.*continue_from`),
+    );
+    const { fields: next } = await client.call("execute_task", {
+      task: "[[write]] y",
+      continue_from: stopped.id,
+    });
+    expect(next.state).toBe("succeeded");
+  });
+
   it.each([
     [
       "unauthorized",
@@ -347,27 +339,13 @@ describe.concurrent("when a task does not succeed", () => {
     expect(fields.note).toMatch(/used up its turns \(max_turns: 2\).*continue_from/);
   });
 
-  it("the server stops it at its timeout, and it can be continued", async () => {
-    const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 40 });
-    expect(fields).toMatchObject({
-      state: "timed_out",
-      files: [{ path: "started", change: "created" }],
-    });
-    expect(fields.note).toMatch(/did not finish within 40 s.*timeout_seconds.*continue_from/);
-    const { fields: next } = await client.call("execute_task", {
-      task: "[[write]] y",
-      continue_from: fields.id,
-    });
-    expect(next.state).toBe("succeeded");
-  });
-
   it("a task that runs cannot be continued, and cancelling it ends all its processes", async () => {
     const { fields } = await client.call("execute_task", {
       task: "[[sleep]] x",
       sandbox: "stopped",
       wait_seconds: 0,
     });
-    await until(() => client.sh("stopped", "cat /workspace/started 2>/dev/null || true"));
+    await until(() => client.sh("stopped", "cat /workspace/started 2>/dev/null || true"), 150_000);
     const continueFrom = (id: string) =>
       client.call("execute_task", { task: "[[recall]] y", continue_from: id });
     expect(await continueFrom(fields.id)).toMatchObject({
@@ -399,6 +377,36 @@ describe.concurrent("when a task does not succeed", () => {
       /ended with status 3 and its output could not be parsed\. The output begins with: "1"\./,
     );
     expect(garbage.text.length).toBeLessThan(5000);
+  });
+});
+
+describe.concurrent("changes of a task", () => {
+  it("are seen in a repository inside the workspace", async () => {
+    await client.sh("outer", "git init -q inner && echo kept > inner/kept.txt && git -C inner add -A");
+    const { fields } = await client.call("execute_task", { task: "[[nested]] x", sandbox: "outer" });
+    expect(fields.files).toEqual([
+      { path: 'inner/größe "x".txt', change: "created", size: 4 },
+      { path: "inner/kept.txt", change: "changed", size: 13 },
+    ]);
+    expect(fields.diff).toContain(
+      "--- a/inner/kept.txt\n+++ b/inner/kept.txt\n@@ -1 +1,2 @@\n kept\n+changed\n",
+    );
+    expect(fields.artifacts).toContainEqual({ path: 'inner/größe "x".txt', size: 4 });
+  });
+
+  it("are seen in a submodule and in a repository within the repository", async () => {
+    await client.sh(
+      "within",
+      `export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+     git init -q /tmp/part && echo kept > /tmp/part/kept.txt && git -C /tmp/part add -A && git -C /tmp/part commit -qm one &&
+     git init -q . && git -c protocol.file.allow=always submodule --quiet add /tmp/part inner && git commit -qm one`,
+    );
+    const { fields } = await client.call("execute_task", { task: "[[within]] x", sandbox: "within" });
+    expect(fields.files).toEqual([
+      { path: "apart/new.txt", change: "created", size: 4 },
+      { path: 'inner/größe "x".txt', change: "created", size: 4 },
+      { path: "inner/kept.txt", change: "changed", size: 13 },
+    ]);
   });
 });
 

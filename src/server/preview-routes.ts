@@ -14,11 +14,21 @@ import { linkKeys } from "../actors/link-keys.ts";
 import { paceOpenRequest } from "../shared/open-requests.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
+import { PerPrincipal } from "../shared/per-principal.ts";
+import { RequestTurns } from "../shared/request-turns.ts";
+import { CALL_MS } from "../shared/timers.ts";
+import { Turns } from "../shared/turns.ts";
 import { isBrowser } from "./landing.ts";
 import { PREVIEW_TEXTS } from "./texts.ts";
 
 /** Requests per minute to one sandbox. A page of a development server can request a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
+
+/** The requests to a sandbox that wait for a turn of all previews. */
+const waiting = new PerPrincipal(
+  () => new Turns(8),
+  (places) => places.isUnused,
+);
 
 const NOTICES: Record<
   PreviewState | "unknown" | "badStatus" | "limited",
@@ -47,15 +57,36 @@ export async function servePreview(
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);
   headers.set(PREVIEW_TOKEN, preview.token);
-  const incoming = await sandboxActor(env, preview.actor).fetch(
-    new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }),
-  );
+  const turns = await takeTurn(preview.actor, request.signal);
+  if (!turns) return notice(request, "limited");
+  const incoming = await sandboxActor(env, preview.actor)
+    .fetch(new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }))
+    .finally(() => turns.end());
   const state = incoming.headers.get(PREVIEW_STATE);
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
   const { status, statusText, webSocket } = incoming;
   if (status > 599) return notice(request, "badStatus");
   const responseHeaders = headersOutside(incoming.headers, { outside: address.origin, port: preview.port });
   return new Response(incoming.body, { status, statusText, headers: responseHeaders, webSocket });
+}
+
+/**
+ * Waits until the server may pass on a request. A turn is one of all previews, so that calls are served before most of their
+ * requests; but only a few requests of a sandbox wait for it, so that other previews need not wait for all of them.
+ * @returns undefined if that takes too long or the client disconnects
+ */
+async function takeTurn(actor: string, client: AbortSignal): Promise<RequestTurns | undefined> {
+  const places = waiting.of(actor);
+  const leave = await places.take(CALL_MS, client);
+  if (!leave) {
+    // On Cloudflare, a request can end at a limit of the platform. Then it never leaves, so later requests get new places.
+    if (!client.aborted) waiting.remove(actor, places);
+    return undefined;
+  }
+  const turns = new RequestTurns("previews", client);
+  const hasBegun = await turns.begin();
+  leave();
+  return hasBegun ? turns : undefined;
 }
 
 async function headersInside(

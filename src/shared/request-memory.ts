@@ -29,6 +29,9 @@ export const CALL_BYTES = 16 * 1024;
 /** How many times a body counts: as values, and as their copy on the way to an actor. */
 const BODY_COPIES = 2;
 
+/** The room that long bodies leave for other calls of their principal. */
+const ROOM_FOR_SHORT = 4 * 1024 * 1024;
+
 /** How often a body that waits for room looks for it. */
 const ROOM_MS = 20;
 
@@ -94,10 +97,14 @@ export class RequestMemory {
     return (usedBytes.get(this.#key) ?? 0) + bytes <= MAX_MEMORY_BYTES;
   }
 
-  /** Counts a body. @returns false, and counts nothing, if there is no room */
+  /** Counts a short body. @returns false, and counts nothing, if there is no room */
   addBody(bytes: number): boolean {
+    return this.#addBody(bytes, 0);
+  }
+
+  #addBody(bytes: number, roomToLeave: number): boolean {
     const counted = BODY_COPIES * bytes;
-    if (!this.hasRoomFor(counted)) return false;
+    if (!this.hasRoomFor(counted + roomToLeave)) return false;
     this.add(counted);
     this.#bodyBytes += counted;
     return true;
@@ -105,18 +112,23 @@ export class RequestMemory {
 
   /**
    * Counts a long body before it has arrived. Waits for room if there is none, because a client may well send some large files at
-   * once. The room is for the whole body: bodies that each have room for a part would wait for each other.
+   * once. The room is for the whole body: bodies that each have room for a part would wait for each other. Leaves ROOM_FOR_SHORT.
    * @returns false, and counts nothing, if there is no room after CALL_MS
    */
   async addLongBody(bytes: number): Promise<boolean> {
-    if (this.addBody(bytes)) return true;
+    if (this.#addBody(bytes, ROOM_FOR_SHORT)) return true;
     const until = Date.now() + CALL_MS;
     const turns = waitingBodies.of(this.#key);
     const end = await turns.take(CALL_MS, this.#client);
     // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later bodies get new turns.
     if (!end && !this.#client.aborted) waitingBodies.remove(this.#key, turns);
     let isCounted = false;
-    while (end && !(isCounted = this.addBody(bytes)) && !this.#isReleased && Date.now() < until)
+    while (
+      end &&
+      !(isCounted = this.#addBody(bytes, ROOM_FOR_SHORT)) &&
+      !this.#isReleased &&
+      Date.now() < until
+    )
       await pause(ROOM_MS);
     end?.();
     return isCounted;

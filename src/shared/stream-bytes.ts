@@ -45,7 +45,7 @@ export async function readBody(
 ): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" | "no_room" }> {
   let buffer = new Uint8Array();
   if (!body) return { bytes: buffer };
-  const until = Date.now() + ms;
+  let until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
   let endTurn: (() => void) | undefined;
   try {
@@ -62,7 +62,11 @@ export async function readBody(
       const isEnd = done || length < room;
       if (turns && !endTurn && !isEnd && !(endTurn = await turns.take(until - Date.now())))
         return { problem: "too_slow" };
-      if (memory) hasRoom ??= isEnd ? memory.addBody(length) : await memory.addLongBody(announced);
+      if (memory && hasRoom === undefined) {
+        const waitedFrom = Date.now();
+        hasRoom = isEnd ? memory.addBody(length) : await memory.addLongBody(announced);
+        until += Date.now() - waitedFrom;
+      }
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();

@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./support.ts";
 
 const logs = recordEachLog();
@@ -265,5 +266,20 @@ describe("the content of a body", () => {
     const response = await appWith()("/mcp", init(101));
     expect(response.status).toBe(400);
     expect(await response.text()).toContain("must not exceed 100 messages");
+  });
+});
+
+describe("the memory of long bodies", () => {
+  const hold = () => RequestMemory.forCall("long-bodies", new AbortController().signal);
+
+  it("leaves room for other calls of their principal; a long body waits until there is room for it", async () => {
+    const [first, second, short] = [hold(), hold(), hold()];
+    expect(await first.addLongBody(MAX_BODY_BYTES)).toBe(true);
+    const waiting = second.addLongBody(MAX_BODY_BYTES - 500_000);
+    expect(short.addBody(1_000_000)).toBe(true);
+    first.release();
+    expect(await waiting).toBe(true);
+    second.release();
+    short.release();
   });
 });

@@ -344,7 +344,10 @@ async function createInEach(
   return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
 }
 
-/** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group's counts cannot be read. */
+/**
+ * Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group's counts cannot be read. The lists of file
+ * pages (`inactive_file`) are no measure of the cache: a program can put its own memory there (MADV_FREE) and write to it again.
+ */
 export async function memoryOf(group: string): Promise<number> {
   const used = Number(
     (await loadText(join(group, "memory.current"))) || (await loadText(join(group, "memory.usage_in_bytes"))),
@@ -352,14 +355,11 @@ export async function memoryOf(group: string): Promise<number> {
   const statistics = await loadText(join(group, "memory.stat"));
   if (used === 0 || statistics === "") return 0;
   const isVersion1 = /^total_cache /m.test(statistics);
-  const cached = ["active_file", "inactive_file"].map((name) => {
-    const found = new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics);
-    return Number(found?.[1] ?? 0);
-  });
-  return Math.max(
-    0,
-    cached.reduce((left, bytes) => left - bytes, used),
-  );
+  const of = (name: string) =>
+    Number(new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0);
+  // The files of tmpfs, and locked pages, cannot be reclaimed.
+  const cached = of(isVersion1 ? "cache" : "file") - of("shmem") - of("unevictable");
+  return Math.max(0, used - Math.max(0, cached));
 }
 
 export async function kernelMemoryOf(group: string): Promise<number> {

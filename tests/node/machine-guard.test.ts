@@ -1,17 +1,20 @@
 /** Which sandboxes the engine ends, and that it ends none if another program used up the machine's memory. */
 import { execFileSync, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
-import { memoryOf } from "../../local/engine/limits.ts";
+import { countOf, findGroupParents, memoryOf } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { findProcess } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const MiB = 1024 * 1024;
+const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
 it("memory of the kernel: a sandbox with many locks is not ended because of memory that another program took", async () => {
   const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
@@ -164,6 +167,30 @@ it("memory: a group whose file cache cannot be read counts as unknown, so no san
   const group = temporaryDirectory();
   await writeFile(join(group, "memory.current"), String(100 * MiB));
   expect(await memoryOf(group)).toBe(0);
-  await writeFile(join(group, "memory.stat"), `anon 0\nactive_file ${60 * MiB}\ninactive_file 0\n`);
+  await writeFile(join(group, "memory.stat"), `file ${60 * MiB}\nshmem 0\nunevictable 0\n`);
   expect(await memoryOf(group)).toBe(40 * MiB);
 });
+
+it.runIf(isMemoryLimited)(
+  "memory: what a program freed lazily and then used again counts, although Linux lists it with the file cache",
+  async () => {
+    const engine = endLater(await startTestEngine());
+    const sandbox = await TestSandbox.start(engine);
+    const mark = `lazy-${randomUUID()}`;
+    const program = [
+      "import mmap, time",
+      "one = mmap.mmap(-1, 200 << 20, mmap.MAP_PRIVATE)",
+      "one.write(b'1' * len(one)); one.madvise(mmap.MADV_FREE)",
+      "for page in range(0, len(one), mmap.PAGESIZE): one[page] = 2",
+      "print(1, flush=True); time.sleep(60)",
+    ];
+    await sandbox.run(`{ exec -a ${mark} python3 -c "${program.join("\n")}" & } | head -n 1`);
+    const lines = readFileSync(`/proc/${findProcess(mark)?.pid}/cgroup`, "utf8").matchAll(
+      /^\d+:(.*):(.*)$/gm,
+    );
+    const groups = Array.from(lines, ([, controllers = "", path = ""]) =>
+      join("/sys/fs/cgroup", controllers, path),
+    );
+    expect(await countOf(groups, memoryOf)).toBeGreaterThan(200 * MiB);
+  },
+);

@@ -48,7 +48,7 @@ export async function artifactOutput(
       const described = text(await describeBinary(path, size, bytes, instead));
       return { content: addDownloads(context, [described], downloads), structured };
     }
-    const readImage = async () => (await read(IMAGE_BYTES)).bytes;
+    const readImage = async () => (await read(Math.min(size, IMAGE_BYTES))).bytes;
     const file = { sandbox: requireSandboxOf(id), path, size, instead };
     const image = { ...file, read: readImage, links: async () => downloads };
     return { content: await imageBlocks(context, image), structured };

@@ -1,3 +1,4 @@
+import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { undefinedIfFailed } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
@@ -17,8 +18,16 @@ interface ImageFile {
   links: () => Promise<readonly Download[]>;
 }
 
-/** A line about an image, the image, and a link to the file if the image was changed. @throws {ToolError} `not_shown` */
-export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
+/**
+ * A line about an image, the image, and a link to the file if the image was changed.
+ * @throws {ToolError} `not_shown`; `quota_exceeded` if the principal's requests take too much memory
+ */
+export function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
+  const work = () => readImage(context, file);
+  return context.memory?.whileHoldingImage(Math.min(file.size, IMAGE_BYTES), work) ?? work();
+}
+
+async function readImage(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
   const { sandbox, size, instead, links } = file;
   const name = shownName(file.path);
   const refuse = async ({ problem, remedy }: ImageRefusal): Promise<never> => {

@@ -60,7 +60,7 @@ export const readFile = defineTool({
       if (offset > 1) throw notTextFrom(path, offset);
       const before = blocks(addNotice(notice));
       if (imageType(bytes)) {
-        const wholeFile = { path: request.path, offset: 0, limit: IMAGE_BYTES };
+        const wholeFile = { path: request.path, offset: 0, limit: Math.min(size, IMAGE_BYTES) };
         const read = async () => (await context.operate(sandbox, "read", wholeFile)).value.bytes;
         const instead = byBytesText(BINARY_BYTES);
         const image = await imageBlocks(context, { sandbox, path, size, read, instead, links });

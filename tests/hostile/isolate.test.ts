@@ -63,6 +63,20 @@ it("many downloads of logs whose clients do not read", async () => {
   expect(await peakDuring(sleep(ATTACK_MS))).toBeLessThan(MAX_MIB);
 });
 
+it("many large images at once", async () => {
+  // An image of 2000 x 1080 pixels and 6.2 MiB. It has random pixels, so the server has it made smaller.
+  const code = `import os, struct, zlib
+chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+pixels = b"".join(b"\\0" + os.urandom(6000) for _ in range(1080))
+header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 1080, 8, 2, 0, 0, 0))
+with open("image.png", "wb") as file:
+    file.write(b"\\x89PNG\\r\\n\\x1a\\n" + header + chunk(b"IDAT", zlib.compress(pixels, 1)) + chunk(b"IEND", b""))`;
+  await tool(url, "write_file", { path: "image.py", content: code });
+  await tool(url, "run_command", { command: "python3 image.py" });
+  const attack = Array.from({ length: 16 }, () => tool(url, "read_file", { path: "image.png" }));
+  expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_MIB);
+});
+
 it("many unread answers", async () => {
   await tool(url, "run_command", { command: "head -c 700000 /dev/zero >part" });
   const params = { uri: "sandbox://default/part" };

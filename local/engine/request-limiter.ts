@@ -66,6 +66,15 @@ export class RequestLimiter {
   /** Returns the rates over several sandboxes. */
   readonly #together: () => RequestPaces | undefined;
   /**
+   * The end of the last wait for these rates. The sandbox's requests wait for them one after another. Otherwise 256 requests with
+   * 2,000 header fields made requests of the principal's other sandboxes wait for 20 s, and intercepted ones for 100 s.
+   */
+  readonly #last: Record<RequestKind, Promise<unknown>> = {
+    direct: Promise.resolve(),
+    intercepted: Promise.resolve(),
+    handshake: Promise.resolve(),
+  };
+  /**
    * The rate of connections that are closed for too many pipelined requests, or for too many bytes before a request. Until then,
    * Node has parsed about a thousand requests of such a connection, or read some megabytes.
    */
@@ -143,22 +152,31 @@ export class RequestLimiter {
    * @param headers the number of header fields
    */
   async waitForRate(socket: Duplex, kind: RequestKind, headers = 0): Promise<boolean> {
-    const paces = [...this.#paces.of(kind), ...(this.#together()?.of(kind) ?? [])];
     const weight = Math.max(1, headers / HEADERS_OF_A_REQUEST);
-    const ms = Math.max(...paces.map((pace) => pace.take(weight)));
-    if (ms === 0 || socket.destroyed) return !socket.destroyed;
-    const closed = new AbortController();
-    const leave = () => closed.abort();
-    socket.once("close", leave);
-    try {
-      await pause(ms, undefined, { signal: closed.signal });
-    } catch {
-      // The request does not count. Otherwise a sandbox that connects and disconnects could make later requests wait without limit.
-      for (const pace of paces) pace.giveBack(weight);
-    }
-    socket.off("close", leave);
-    return !socket.destroyed;
+    if (!(await waitFor(this.#paces.of(kind), socket, weight))) return false;
+    const together = this.#together();
+    if (together === undefined) return true;
+    const turn = this.#last[kind].then(() => waitFor(together.of(kind), socket, weight));
+    this.#last[kind] = turn;
+    return await turn;
   }
+}
+
+async function waitFor(paces: Pace[], socket: Duplex, weight: number): Promise<boolean> {
+  if (socket.destroyed) return false;
+  const ms = Math.max(...paces.map((pace) => pace.take(weight)));
+  if (ms === 0) return true;
+  const closed = new AbortController();
+  const leave = () => closed.abort();
+  socket.once("close", leave);
+  try {
+    await pause(ms, undefined, { signal: closed.signal });
+  } catch {
+    // The request does not count. Otherwise a sandbox that connects and disconnects could make later requests wait without limit.
+    for (const pace of paces) pace.giveBack(weight);
+  }
+  socket.off("close", leave);
+  return !socket.destroyed;
 }
 
 /**

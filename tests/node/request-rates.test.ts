@@ -25,17 +25,36 @@ async function isFull(limiter: RequestLimiter): Promise<boolean> {
   return isWaiting;
 }
 
-/** Sends so many requests that further ones wait for two seconds. */
-function fill(limiter: RequestLimiter, requests: number, headers?: number): void {
-  for (let n = 0; n < requests; n++) void limiter.waitForRate(new PassThrough(), "direct", headers);
+/** Sends requests. */
+function fill(limiter: RequestLimiter, requests: number, headers?: number): Promise<boolean>[] {
+  return Array.from({ length: requests }, () => limiter.waitForRate(new PassThrough(), "direct", headers));
+}
+
+/** How long these requests take, in milliseconds. */
+async function timeOf(limiters: RequestLimiter[], requests: number): Promise<number> {
+  const startedAt = performance.now();
+  await Promise.all(limiters.flatMap((limiter) => fill(limiter, requests)));
+  return performance.now() - startedAt;
 }
 
 it("the requests of all sandboxes of a principal are limited together, and those of other principals are not", async () => {
   const together = new RequestPaces(2);
   const sandboxes = Array.from({ length: 4 }, () => startLimiter(together));
-  for (const sandbox of sandboxes) fill(sandbox, 600);
-  expect(await isFull(startLimiter(together))).toBe(true);
-  expect(await isFull(startLimiter(new RequestPaces(2)))).toBe(false);
+  const [time, timeOfOther] = await Promise.all([
+    timeOf(sandboxes, 600),
+    timeOf([startLimiter(new RequestPaces(2))], 600),
+  ]);
+  expect(time).toBeGreaterThan(800);
+  expect(timeOfOther).toBeLessThan(500);
+});
+
+it("requests that wait in other sandboxes of a principal do not delay a sandbox", async () => {
+  const together = new RequestPaces(2);
+  const clients = Array.from({ length: 3 * 256 }, () => new PassThrough());
+  const sandboxes = Array.from({ length: 3 }, () => startLimiter(together));
+  for (const [n, client] of clients.entries()) void sandboxes[n % 3]?.waitForRate(client, "direct", 2000);
+  expect(await timeOf([startLimiter(together)], 1)).toBeLessThan(1000);
+  for (const client of clients) client.destroy();
 });
 
 it("a request with hundreds of header fields counts as several", async () => {

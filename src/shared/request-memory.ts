@@ -110,6 +110,13 @@ export class RequestMemory {
     return true;
   }
 
+  /** Counts the body that has arrived, in place of the announced one. */
+  shrinkBody(bytes: number): void {
+    const less = this.#bodyBytes - BODY_COPIES * bytes;
+    this.#bodyBytes -= less;
+    this.add(-less);
+  }
+
   /**
    * Counts a long body before it has arrived. Waits for room if there is none, because a client may well send some large files at
    * once. The room is for the whole body: bodies that each have room for a part would wait for each other. Leaves ROOM_FOR_SHORT.

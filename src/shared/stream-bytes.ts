@@ -79,7 +79,10 @@ export async function readBody(
         if (value) buffer.set(value, bytes);
       }
       bytes += length;
-      if (isEnd) return hasRoom ? { bytes: buffer.subarray(0, bytes) } : { problem: "no_room" };
+      if (!isEnd) continue;
+      if (!hasRoom) return { problem: "no_room" };
+      memory?.shrinkBody(bytes);
+      return { bytes: buffer.subarray(0, bytes) };
     }
   } finally {
     endTurn?.();

@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
 import { RequestMemory } from "../../../src/shared/request-memory.ts";
+import { readBody } from "../../../src/shared/stream-bytes.ts";
 import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./support.ts";
 
 const logs = recordEachLog();
@@ -281,5 +282,15 @@ describe("the memory of long bodies", () => {
     expect(await waiting).toBe(true);
     second.release();
     short.release();
+  });
+
+  it("is that of the bytes that arrived, not of the length that a chunked body might have", async () => {
+    const [first, second] = [hold(), hold()];
+    const bounds = { maxBytes: MAX_BODY_BYTES, memory: first };
+    const body = stream(new Uint8Array(100_000));
+    expect(await readBody({ body, headers: new Headers() }, bounds)).toHaveProperty("bytes");
+    expect(second.addBody(MAX_BODY_BYTES + MAX_BODY_BYTES / 2)).toBe(true);
+    first.release();
+    second.release();
   });
 });

@@ -12,6 +12,7 @@ import type { Config } from "../shared/config.ts";
 import { ProcessLimiter, isRateLimited } from "../shared/limiter.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { paceOpenRequest } from "../shared/open-requests.ts";
+import { type ActorName, principalOf } from "../shared/names.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { PerPrincipal } from "../shared/per-principal.ts";
@@ -24,11 +25,13 @@ import { PREVIEW_TEXTS } from "./texts.ts";
 /** Requests per minute to one sandbox. A page of a development server can request a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
-/** The requests to a sandbox that wait for a turn of all previews. */
-const waiting = new PerPrincipal(
-  () => new Turns(8),
-  (places) => places.isUnused,
-);
+const placesFor = () =>
+  new PerPrincipal(
+    () => new Turns(8),
+    (places) => places.isUnused,
+  );
+/** The requests to a sandbox, and to all sandboxes of a principal, that wait for a turn of all previews. */
+const [waitingOfSandbox, waitingOfPrincipal] = [placesFor(), placesFor()];
 
 const NOTICES: Record<
   PreviewState | "unknown" | "badStatus" | "limited",
@@ -72,21 +75,26 @@ export async function servePreview(
 
 /**
  * Waits until the server may pass on a request. A turn is one of all previews, so that calls are served before most of their
- * requests; but only a few requests of a sandbox wait for it, so that other previews need not wait for all of them.
+ * requests; but only a few requests of a sandbox, and of a principal, wait for it, so that other previews need not wait for all of
+ * them.
  * @returns undefined if that takes too long or the client disconnects
  */
-async function takeTurn(actor: string, client: AbortSignal): Promise<RequestTurns | undefined> {
-  const places = waiting.of(actor);
-  const leave = await places.take(CALL_MS, client);
-  if (!leave) {
-    // On Cloudflare, a request can end at a limit of the platform. Then it never leaves, so later requests get new places.
-    if (!client.aborted) waiting.remove(actor, places);
-    return undefined;
-  }
-  const turns = new RequestTurns("previews", client);
-  const hasBegun = await turns.begin();
-  leave();
+async function takeTurn(actor: ActorName, client: AbortSignal): Promise<RequestTurns | undefined> {
+  const leaveSandbox = await takePlace(waitingOfSandbox, actor, client);
+  const leavePrincipal = leaveSandbox && (await takePlace(waitingOfPrincipal, principalOf(actor), client));
+  const turns = leavePrincipal && new RequestTurns("previews", client);
+  const hasBegun = await turns?.begin();
+  leavePrincipal?.();
+  leaveSandbox?.();
   return hasBegun ? turns : undefined;
+}
+
+async function takePlace(waiting: PerPrincipal<Turns>, id: string, client: AbortSignal) {
+  const places = waiting.of(id);
+  const leave = await places.take(CALL_MS, client);
+  // On Cloudflare, a request can end at a limit of the platform. Then it never leaves, so later requests get new places.
+  if (!leave && !client.aborted) waiting.remove(id, places);
+  return leave;
 }
 
 async function headersInside(

@@ -54,6 +54,9 @@ export async function actorName(name: string, principalID: string): Promise<Acto
   return `${label}-${await principalHash(principalID)}` as ActorName;
 }
 
+/** The principal of an actor, as its hash. */
+export const principalOf = (actor: ActorName): string => actor.slice(-16);
+
 export function randomLetters(count: number): string {
   const random = crypto.getRandomValues(new Uint8Array(count));
   return Array.from(random, (byte) => BASE32[byte & 31]).join("");

@@ -7,6 +7,7 @@ import { linkKeys } from "../../../src/actors/link-keys.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
 import { hasForbiddenHost } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
+import { sleep } from "../../setup/until.ts";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
 import { owner } from "../support.ts";
 import { PREVIEW_HOST, visit } from "./support.ts";
@@ -212,4 +213,27 @@ describe("PREVIEW_HOST", () => {
     expect(problem("preview.example.com", "https://mcp.example.com")).toBe("");
     expect(problem("example.com", "https://example.com.other")).toBe("");
   });
+});
+
+it("many sandboxes of a principal whose previews do not respond delay those of others only a little", async () => {
+  const end = Promise.withResolvers<Response>();
+  const stub = {
+    fetch: async ({ url }: Request) =>
+      url.endsWith("/slow") ? (await end.promise).clone() : new Response("ok"),
+  };
+  const Sandbox = { getByName: () => stub } as unknown as Env["Sandbox"];
+  const send = async (sandbox: string, principal: string, path: string) => {
+    const actor = await actorName(sandbox, principal);
+    const token = (await makeToken(8000, actor, keys)) ?? "";
+    const url = `https://${writeLabel({ port: 8000, actor, token })}.${PREVIEW_HOST}/${path}`;
+    return await visit(url, {}, { Sandbox });
+  };
+  const slow = Array.from({ length: 200 }, (_, n) => send(`s${n % 20}`, "attacker", "slow"));
+  await sleep(100);
+  const startedAt = performance.now();
+  for (let n = 0; n < 3; n++) expect((await send("other", "neighbour", "")).status).toBe(200);
+  // With one queue for all principals, the first request alone waits for about 150 turns of 50 ms, eight at once.
+  expect(performance.now() - startedAt).toBeLessThan(700);
+  end.resolve(new Response());
+  await Promise.all(slow);
 });

@@ -7,9 +7,7 @@ import { malformedResponse } from "../container/file-operations.ts";
 import { stateDamaged } from "../container/texts.ts";
 import type { Snapshots, ContinuingTask } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
-import { PerPrincipal } from "../shared/per-principal.ts";
 import { elapsedMs } from "../shared/timers.ts";
-import { Turns } from "../shared/turns.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Account } from "./account.ts";
 import {
@@ -36,23 +34,6 @@ const GROWTH = 2;
  * with 100 checkpoints of 717 packs each, a call of another principal took 0.9 s (median) while 20 calls of `list_sandboxes` ran.
  */
 export const MAX_PACKS = 20;
-
-/**
- * How many saves of a principal this process writes at once. Each takes up to 12 MiB. Measured without this limit: ten saves of 40 MB
- * took 75 MiB of V8's heap.
- */
-const SAVES_AT_ONCE = 2;
-
-/**
- * A save that has waited this long for its turn is written anyway, because a program in sandboxd's place can keep its turn. A stop
- * waits 40 s for its save.
- */
-const SAVE_TURN_MS = 20_000;
-
-const savesOf = new PerPrincipal(
-  () => new Turns(SAVES_AT_ONCE),
-  (turns) => turns.isUnused,
-);
 
 /** How long a save that was larger than the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
@@ -144,9 +125,7 @@ export class WorkspaceTransfer {
     let isWriting = false;
     let isCommitted = false;
     try {
-      const { packBytes, left, ...uploaded } = await this.#inTurn(signal, () =>
-        this.#upload(save, room, signal),
-      );
+      const { packBytes, left, ...uploaded } = await this.#upload(save, room, signal);
       signal.throwIfAborted();
       onCommit();
       const state = { id, sandbox, base, ...uploaded, left: leftOut(left) };
@@ -163,16 +142,6 @@ export class WorkspaceTransfer {
       if (!isCommitted)
         this.#host.background(account.abandonSave(sandbox, id, isWriting).catch(() => undefined));
     }
-  }
-
-  async #inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    const principal = this.#host.prefix();
-    const turns = savesOf.of(principal);
-    const end = await turns.take(SAVE_TURN_MS, signal);
-    signal.throwIfAborted();
-    // On Cloudflare, an actor can end during its turn. Then the turn never ends, so later saves get new turns.
-    if (!end) savesOf.remove(principal, turns);
-    return work().finally(end);
   }
 
   /** @param room bytes that the principal may add */

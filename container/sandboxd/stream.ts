@@ -4,8 +4,8 @@
  * that nothing is lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake. While sandboxd does not
  * read the brake, `tee` blocks, the first pipe fills, and the program's writes block.
  *
- * Nothing more is sent while WINDOW_BYTES are unconfirmed, or SHARED_WINDOW_BYTES of all streams. Offsets count from the output's first byte. At the output's end, the
- * command's keeper (slot.ts) writes a mark to the pipe.
+ * Nothing more is sent while WINDOW_BYTES are unconfirmed, or SHARED_WINDOW_BYTES of all streams. Offsets count from the output's
+ * first byte. At the output's end, the command's keeper (slot.ts) writes a mark to the pipe.
  */
 import { type ChildProcess, type StdioOptions, execFile, spawn } from "node:child_process";
 import {

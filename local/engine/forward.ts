@@ -17,7 +17,7 @@ import {
 } from "../platform/engine-protocol.ts";
 import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
 import type { RunningProcess } from "./launch.ts";
-import { gather, USUAL_FIELDS } from "./piece-limit.ts";
+import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { closeSignal, readHead } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
@@ -29,7 +29,7 @@ const maxOpen = 256;
 /** The most open requests and WebSockets of previews. Anybody can open previews, so the rest of `maxOpen` is reserved for the user. */
 const maxPreviews = 192;
 /**
- * Header fields beyond `USUAL_FIELDS` cost this many pieces each, because the Worker reads them too. Measured without this limit: 400
+ * Unusually many header fields cost this many pieces each, because the Worker reads them too. Measured without this limit: 400
  * connections to previews whose responses have 900 fields made a neighbour's call take 1.5 s.
  */
 const WEIGHT_OF_A_FIELD = 10;
@@ -114,7 +114,7 @@ export class PortForwarder {
     });
     upstream.on("response", (incoming) => {
       if (upstream.destroyed) return;
-      pieces.take(0, WEIGHT_OF_A_FIELD * Math.max(0, incoming.rawHeaders.length / 2 - USUAL_FIELDS));
+      pieces.takeFields(incoming.rawHeaders, WEIGHT_OF_A_FIELD);
       gather(incoming, pieces);
       if (!streamResponse(incoming, response)) refuseResponse();
     });

@@ -19,7 +19,7 @@ const PAUSE_MS = 0.4;
 /** Reading and dropping this many bytes of an unread body costs as much as a piece. */
 const UNUSED_BYTES = 2048;
 /** A response has at most about this many header fields. Further ones take a few microseconds each. */
-export const USUAL_FIELDS = 100;
+const USUAL_FIELDS = 100;
 /** Passing on this many header fields takes as long as a short read and the write after it. */
 const FIELDS_OF_A_READ = 15;
 /** The size of buffers in Node's streams. */
@@ -127,9 +127,9 @@ export class Pieces {
     readTurns.take(socket, bytes, this);
   }
 
-  /** Counts header fields or trailers, if they are more than usual. @param raw names and values */
-  takeFields(raw: readonly string[]): void {
-    this.take(0, Math.max(0, raw.length / 2 - USUAL_FIELDS) / FIELDS_OF_A_READ);
+  /** Counts header fields or trailers, if they are more than usual. @param raw names and values @param weight of a field, in pieces */
+  takeFields(raw: readonly string[], weight = 1 / FIELDS_OF_A_READ): void {
+    this.take(0, Math.max(0, raw.length / 2 - USUAL_FIELDS) * weight);
   }
 
   /** Counts a piece. Above a limit, all connections pause for a while. @param weight the cost, in pieces of a body */

@@ -60,7 +60,10 @@ const MAX_ERROR_BYTES = 256 * 1024;
 const RETRY_HEADER = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** The rate limit for the work of a sandbox's requests, in bytes of text. It is needed because all sandboxes may share the thread that reads them. */
+/**
+ * The rate limit for the work of a sandbox's requests, in bytes of text. It is needed because all sandboxes may share the thread that
+ * reads them.
+ */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
 /** The rate limits by sandbox, the most recently used last. */
 const paces = new Map<string, Pace>();

@@ -15,23 +15,17 @@ import { paceOpenRequest } from "../shared/open-requests.ts";
 import { type ActorName, principalOf } from "../shared/names.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { PerPrincipal } from "../shared/per-principal.ts";
 import { RequestTurns } from "../shared/request-turns.ts";
 import { CALL_MS } from "../shared/timers.ts";
-import { Turns } from "../shared/turns.ts";
+import { TurnsByID } from "../shared/turns.ts";
 import { isBrowser } from "./landing.ts";
 import { PREVIEW_TEXTS } from "./texts.ts";
 
 /** Requests per minute to one sandbox. A page of a development server can request a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
-const placesFor = () =>
-  new PerPrincipal(
-    () => new Turns(8),
-    (places) => places.isUnused,
-  );
 /** The requests to a sandbox, and to all sandboxes of a principal, that wait for a turn of all previews. */
-const [waitingOfSandbox, waitingOfPrincipal] = [placesFor(), placesFor()];
+const [waitingOfSandbox, waitingOfPrincipal] = [new TurnsByID(8), new TurnsByID(8)];
 
 const NOTICES: Record<
   PreviewState | "unknown" | "badStatus" | "limited",
@@ -80,21 +74,13 @@ export async function servePreview(
  * @returns undefined if that takes too long or the client disconnects
  */
 async function takeTurn(actor: ActorName, client: AbortSignal): Promise<RequestTurns | undefined> {
-  const leaveSandbox = await takePlace(waitingOfSandbox, actor, client);
-  const leavePrincipal = leaveSandbox && (await takePlace(waitingOfPrincipal, principalOf(actor), client));
+  const leaveSandbox = await waitingOfSandbox.take(actor, CALL_MS, client);
+  const leavePrincipal = leaveSandbox && (await waitingOfPrincipal.take(principalOf(actor), CALL_MS, client));
   const turns = leavePrincipal && new RequestTurns("previews", client);
   const hasBegun = await turns?.begin();
   leavePrincipal?.();
   leaveSandbox?.();
   return hasBegun ? turns : undefined;
-}
-
-async function takePlace(waiting: PerPrincipal<Turns>, id: string, client: AbortSignal) {
-  const places = waiting.of(id);
-  const leave = await places.take(CALL_MS, client);
-  // On Cloudflare, a request can end at a limit of the platform. Then it never leaves, so later requests get new places.
-  if (!leave && !client.aborted) waiting.remove(id, places);
-  return leave;
 }
 
 async function headersInside(

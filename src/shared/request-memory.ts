@@ -4,9 +4,8 @@
  */
 
 import { tooMuchUnread } from "./errors.ts";
-import { PerPrincipal } from "./per-principal.ts";
 import { CALL_MS, pause } from "./timers.ts";
-import { Turns } from "./turns.ts";
+import { TurnsByID } from "./turns.ts";
 
 /**
  * The most bytes of one principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. On Cloudflare, an
@@ -44,10 +43,7 @@ const STREAM_BYTES = 512 * 1024;
 const usedBytes = new Map<string, number>();
 
 /** Only the first body or image of a principal that waits for room looks for it. */
-const waiting = new PerPrincipal(
-  () => new Turns(1),
-  (turns) => turns.isUnused,
-);
+const waiting = new TurnsByID(1);
 
 export class RequestMemory {
   readonly #key: string;
@@ -149,10 +145,7 @@ export class RequestMemory {
   async #waitFor(addIfRoom: () => boolean): Promise<boolean> {
     if (addIfRoom()) return true;
     const until = Date.now() + CALL_MS;
-    const turns = waiting.of(this.#key);
-    const end = await turns.take(CALL_MS, this.#client);
-    // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later bodies get new turns.
-    if (!end && !this.#client.aborted) waiting.remove(this.#key, turns);
+    const end = await waiting.take(this.#key, CALL_MS, this.#client);
     let isCounted = false;
     while (end && !(isCounted = addIfRoom()) && !this.#isReleased && Date.now() < until) await pause(ROOM_MS);
     end?.();

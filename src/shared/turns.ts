@@ -1,3 +1,4 @@
+import { PerPrincipal } from "./per-principal.ts";
 import { waitAtMost } from "./timers.ts";
 
 /** Limits how much work is done at once: each piece of work needs a turn. The others wait in the order in which they asked. */
@@ -55,5 +56,26 @@ export class Turns {
     if (!next) return void (this.#taken -= 1);
     this.#waiting.delete(next);
     next();
+  }
+}
+
+/** Separate turns for each id, such as a principal's. */
+export class TurnsByID {
+  readonly #turns: PerPrincipal<Turns>;
+
+  constructor(count: number) {
+    this.#turns = new PerPrincipal(
+      () => new Turns(count),
+      (turns) => turns.isUnused,
+    );
+  }
+
+  /** Waits for a turn of this id, as `Turns.take` does. */
+  async take(id: string, ms: number, client: AbortSignal): Promise<(() => void) | undefined> {
+    const turns = this.#turns.of(id);
+    const end = await turns.take(ms, client);
+    // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later requests get new turns.
+    if (!end && !client.aborted) this.#turns.remove(id, turns);
+    return end;
   }
 }

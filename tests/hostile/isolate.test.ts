@@ -11,7 +11,7 @@ import { tool } from "../setup/tool.ts";
 import { sleep } from "../setup/until.ts";
 import { HEADERS, postRaw } from "./support.ts";
 
-/** 128 MB, of which the code and other principals take some. */
+/** An isolate has 128 MB, and its code and other principals need a part of them. */
 const MAX_MIB = 100;
 const ATTACK_MS = 8_000;
 

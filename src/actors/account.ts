@@ -304,7 +304,7 @@ export class Account extends DurableObject<Env> {
   ): Promise<Outcome<Checkpoint>> {
     return await this.#change(() => {
       const checkpoint = this.#snapshots.checkpoint(sandbox, label);
-      this.#keepSettings(checkpoint, settings);
+      if (settings) this.#snapshots.keepSettings(checkpoint.id, JSON.stringify(settings));
       return checkpoint;
     });
   }
@@ -337,10 +337,6 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.checkpoints().filter((checkpoint) => checkpoint.sandbox === sandbox).length;
   }
 
-  #keepSettings(checkpoint: Checkpoint | undefined, settings: CheckpointSettings | undefined): void {
-    if (checkpoint && settings) this.#snapshots.keepSettings(checkpoint.id, JSON.stringify(settings));
-  }
-
   /** The settings of a checkpoint or archive. If its state lacks files, the set-up runs again, because it may have made them. */
   #settings(origin: string): CheckpointSettings | undefined {
     const stored = this.#snapshots.settings(origin);
@@ -354,7 +350,7 @@ export class Account extends DurableObject<Env> {
 
   /**
    * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state.
-   * @param settings stored with the checkpoint of the previous state, for its forks
+   * @param settings stored with that checkpoint if it is created, for its forks
    */
   async restoreCheckpoint(
     sandbox: string,
@@ -362,8 +358,8 @@ export class Account extends DurableObject<Env> {
     settings: CheckpointSettings | undefined,
   ): Promise<Outcome<RestoredCheckpoint>> {
     return await this.#change(() => {
-      const { to, before, deleted } = this.#snapshots.restoreCheckpoint(sandbox, id);
-      this.#keepSettings(before, settings);
+      const stored = settings && JSON.stringify(settings);
+      const { to, before, deleted } = this.#snapshots.restoreCheckpoint(sandbox, id, stored);
       return { to, before, deleted, settings: this.#settings(id) };
     });
   }

@@ -300,20 +300,25 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state, and creates it if needed, and the
-   * ids of automatic checkpoints that were deleted for it.
+   * Sets the sandbox's state to a checkpoint. Also returns the sandbox's checkpoint of the previous state, and creates it if needed,
+   * and the ids of automatic checkpoints that were deleted for it.
+   * @param settings the sandbox's settings as JSON, stored with a checkpoint that is created
    * @throws {ToolError} `not_found`
    */
   restoreCheckpoint(
     sandbox: string,
     id: string,
+    settings?: string,
     now = Date.now(),
   ): { to: Checkpoint; before?: Checkpoint; deleted: string[] } {
     return this.#storage.transactionSync(() => {
       const to = this.requireCheckpoint(id);
       const snapshot = this.#currentID(sandbox);
       const before =
-        snapshot === undefined ? undefined : this.#checkpointBeforeRestore(sandbox, snapshot, to, now);
+        snapshot === undefined
+          ? undefined
+          : (this.#checkpointOf(sandbox, snapshot) ??
+            this.#checkpointBeforeRestore(sandbox, snapshot, to, settings, now));
       const deleted = before ? this.#limitAutomatic(sandbox, [to.id, before.id]) : [];
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       // A save under way would store the previous state.
@@ -323,12 +328,18 @@ export class SnapshotRegistry {
     });
   }
 
-  #checkpointBeforeRestore(sandbox: string, snapshot: string, to: Checkpoint, now: number): Checkpoint {
-    const [kept] = this.#rows.all<{ id: string }>(
-      "SELECT id FROM checkpoints WHERE snapshot = ? ORDER BY created_at DESC, id LIMIT 1",
-      snapshot,
-    );
-    if (kept) return this.requireCheckpoint(kept.id);
+  /** The sandbox's newest checkpoint of a state. Another sandbox may have the same state, and other settings. */
+  #checkpointOf(sandbox: string, snapshot: string): Checkpoint | undefined {
+    return this.#checkpoints("c.sandbox = ? AND c.snapshot = ?", sandbox, snapshot)[0];
+  }
+
+  #checkpointBeforeRestore(
+    sandbox: string,
+    snapshot: string,
+    to: Checkpoint,
+    settings: string | undefined,
+    now: number,
+  ): Checkpoint {
     const { automatic } = this.#rows.one<{ automatic: number }>(
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
@@ -336,7 +347,9 @@ export class SnapshotRegistry {
     // An automatic checkpoint is named by its id. If labels contained labels of automatic checkpoints, each restore would make a
     // longer label.
     const name = automatic ? to.id : to.label || to.id;
-    return this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
+    const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
+    if (settings !== undefined) this.keepSettings(before.id, settings);
+    return before;
   }
 
   /** Deletes the oldest automatic checkpoints beyond the limits, except those in `kept`. Returns their ids. */

@@ -117,7 +117,7 @@ describe("the registry of saved states", () => {
       const { id } = bench.registry.checkpoint("a", "good", bench.now);
       const second = bench.save("a");
       const started = bench.begin("a");
-      bench.registry.restoreCheckpoint("a", id, bench.now);
+      bench.registry.restoreCheckpoint("a", id, undefined, bench.now);
       expect(() => bench.commit("a", started)).toThrow();
       expect(() => bench.registry.begin("a", "late", second, false, -1, bench.now)).toThrow();
     }));
@@ -143,16 +143,16 @@ describe("the registry of saved states", () => {
       bench.save("a");
       const { id } = bench.registry.checkpoint("a", "good", bench.now);
       const broken = bench.save("a");
-      const { before } = bench.registry.restoreCheckpoint("a", id, bench.now);
+      const { before } = bench.registry.restoreCheckpoint("a", id, undefined, bench.now);
       expect(before).toMatchObject({ sandbox: "a", label: "before going back to good" });
       // Nothing changed since, so the previous state is the checkpoint itself.
-      expect(bench.registry.restoreCheckpoint("a", id, bench.now).before?.id).toBe(id);
-      bench.registry.restoreCheckpoint("a", before?.id ?? "", bench.now);
+      expect(bench.registry.restoreCheckpoint("a", id, undefined, bench.now).before?.id).toBe(id);
+      bench.registry.restoreCheckpoint("a", before?.id ?? "", undefined, bench.now);
       expect(bench.registry.current("a")?.id).toBe(broken);
       for (let n = 0; n < 20; n++) {
         bench.now++;
         bench.save("a");
-        bench.registry.restoreCheckpoint("a", id, bench.now);
+        bench.registry.restoreCheckpoint("a", id, undefined, bench.now);
       }
       const labels = bench.registry.checkpoints().map(({ label }) => label);
       expect(labels.filter((label) => label.startsWith("before"))).toHaveLength(10);
@@ -171,7 +171,7 @@ describe("the registry of saved states", () => {
         const restored = ["b", "a", "a"].map((sandbox) => {
           bench.now++;
           bench.save(sandbox);
-          return bench.registry.restoreCheckpoint(sandbox, ids.get(sandbox) ?? "", bench.now);
+          return bench.registry.restoreCheckpoint(sandbox, ids.get(sandbox) ?? "", undefined, bench.now);
         });
         expect(restored.map(({ deleted }) => deleted)).toEqual([[], [], [restored[0]?.before?.id]]);
       },
@@ -183,15 +183,15 @@ describe("the registry of saved states", () => {
       bench.save("a");
       const { id } = bench.registry.checkpoint("a", "good", bench.now);
       const oldest = bench.save("a");
-      const { before } = bench.registry.restoreCheckpoint("a", id, bench.now);
+      const { before } = bench.registry.restoreCheckpoint("a", id, undefined, bench.now);
       for (let n = 0; n < 9; n++) {
         bench.now++;
         bench.save("a");
-        bench.registry.restoreCheckpoint("a", id, bench.now);
+        bench.registry.restoreCheckpoint("a", id, undefined, bench.now);
       }
       bench.now++;
       bench.save("a");
-      bench.registry.restoreCheckpoint("a", before?.id ?? "", bench.now);
+      bench.registry.restoreCheckpoint("a", before?.id ?? "", undefined, bench.now);
       expect(bench.registry.current("a")?.id).toBe(oldest);
       expect(bench.registry.requireCheckpoint(before?.id ?? "").id).toBe(before?.id);
     }));
@@ -201,9 +201,9 @@ describe("the registry of saved states", () => {
       bench.save("a");
       const { id } = bench.registry.checkpoint("a", "x".repeat(90), bench.now);
       bench.save("a");
-      const { before } = bench.registry.restoreCheckpoint("a", id, bench.now);
+      const { before } = bench.registry.restoreCheckpoint("a", id, undefined, bench.now);
       bench.save("a");
-      const { before: next } = bench.registry.restoreCheckpoint("a", before?.id ?? "", bench.now);
+      const { before: next } = bench.registry.restoreCheckpoint("a", before?.id ?? "", undefined, bench.now);
       expect(before?.label).toBe(`before going back to ${"x".repeat(90)}`);
       expect(next?.label).toBe(`before going back to ${before?.id}`);
     }));
@@ -300,7 +300,7 @@ describe("the registry of saved states", () => {
           for (let n = 0; n < 4; n++) {
             bench.now++;
             bench.save(sandbox);
-            bench.registry.restoreCheckpoint(sandbox, id, bench.now);
+            bench.registry.restoreCheckpoint(sandbox, id, undefined, bench.now);
           }
           bench.registry.removeCheckpoint(sandbox, id, bench.now);
           bench.registry.forget(sandbox, bench.now);
@@ -392,7 +392,7 @@ describe("the registry of saved states", () => {
               if (step.do === "fork") bench.registry.fork(step.sandbox, id, bench.now);
               else {
                 const was = current.get(step.sandbox)?.id;
-                const { before } = bench.registry.restoreCheckpoint(step.sandbox, id, bench.now);
+                const { before } = bench.registry.restoreCheckpoint(step.sandbox, id, undefined, bench.now);
                 expectSame(before !== undefined, was !== undefined);
                 if (before && was && !checkpoints.has(before.id))
                   checkpoints.set(before.id, { id: was, sandbox: step.sandbox, endsAt: before.expiresAt });

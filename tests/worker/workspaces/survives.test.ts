@@ -153,6 +153,25 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "find . | sort; echo $WORD")).toBe(".\n./a\n./a/b\n./link\nw\n");
   });
 
+  it("is forked with the settings of its own checkpoint, although a sandbox with the same files has others", async () => {
+    const [sandbox, twin, fork] = ["same-files", "same-files-twin", "same-files-fork"];
+    await sh(sandbox, "echo kept > file");
+    const checkpoint = async (of: string) =>
+      (await owner.call("checkpoint_sandbox", { sandbox: of })).structured.checkpoint;
+    await owner.call("restore_sandbox", { sandbox: twin, checkpoint: await checkpoint(sandbox) });
+    const ofTwin = await checkpoint(twin);
+    const latest = await checkpoint(sandbox);
+    await owner.call("configure_sandbox", { sandbox: twin, env: { WORD: "w" } });
+    const restored = await owner.call("restore_sandbox", { sandbox: twin, checkpoint: ofTwin });
+    // The twin can go back only to a checkpoint of its own.
+    expect(restored.structured.before).toBe(ofTwin);
+    for (const origin of [latest, ofTwin]) {
+      await owner.call("restore_sandbox", { sandbox: fork, checkpoint: origin });
+      expect((await owner.call("configure_sandbox", { sandbox: fork })).structured.variables).toEqual([]);
+      await owner.call("destroy_sandbox", { sandbox: fork });
+    }
+  });
+
   it("is not created for a fork whose actor cannot store the settings", async () => {
     const sandbox = "fork-from";
     await owner.call("configure_sandbox", { sandbox, internet: "none" });

@@ -17,7 +17,7 @@ import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
 import type { ActorResult } from "./calls.ts";
 import type { Sandbox } from "./sandbox.ts";
-import { actorReset, overloaded, serverDiskFull, tooManyNewNames } from "./texts.ts";
+import { actorReset, overloaded, platformFailed, serverDiskFull, tooManyNewNames } from "./texts.ts";
 
 export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>;
 
@@ -126,6 +126,9 @@ function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }
 
+/** The platform's message about a failure of its own, which is not the actor's. */
+const INTERNAL_MESSAGE = /^internal error; reference = \w+$/;
+
 /** Makes an idempotent call to an actor. Retries once if the actor was reset. */
 export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
   try {
@@ -136,9 +139,11 @@ export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Converts a reset or overload of a sandbox's actor to a `ToolError`. Returns other errors unchanged. */
+/** Converts a reset, overload or internal failure of a sandbox's actor to a `ToolError`. Returns other errors unchanged. */
 function explainReset(error: unknown, sandbox: string): unknown {
   if (isOverloaded(error)) return overloaded(sandbox);
+  if (error instanceof Error && INTERNAL_MESSAGE.test(error.message))
+    return platformFailed(sandbox, error.message);
   if (!isReset(error)) return error;
   return String(error).includes("SQLITE_FULL") ? serverDiskFull(sandbox) : actorReset(sandbox);
 }

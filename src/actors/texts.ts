@@ -36,6 +36,17 @@ export const serverDiskFull = (sandbox: string) =>
     "Tell the user that the operator has to free space on the server's disk. After that, check the call's effects before you repeat it.",
   );
 
+/**
+ * The error if the platform could not run the sandbox's actor. workerd names no reason if an actor's database cannot be created.
+ * @param reason the platform's words, with a reference to its log
+ */
+export const platformFailed = (sandbox: string, reason: string) =>
+  new ToolError(
+    "storage_unavailable",
+    `The platform failed during this call for sandbox ${sandbox} (${reason}). The call may have run, or may still run.`,
+    "Repeat the call once, after you have checked its effects. If it fails again, tell the user that the operator has to look at the server: on a local server, the usual reason is a full disk.",
+  );
+
 /** The error for a call that takes longer than its client waits. @param hasBegun whether the work has begun */
 export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean): ToolError {
   const seconds = Math.round(ms / 1000);

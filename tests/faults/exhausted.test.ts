@@ -113,7 +113,12 @@ it.runIf(process.getuid?.() === 0)(
       expect(refused.text).toMatch(
         /^The server's disk is full, so this call for sandbox small was interrupted/,
       );
+      const unmade = await calls.call("run_command", { sandbox: "new", command: "true" });
+      expect(unmade.text).toMatch(
+        /^The platform failed during this call for sandbox new \(.*the usual reason is a full disk/,
+      );
       rmSync(fill);
+      expect(await calls.sh("echo made", { sandbox: "new" })).toBe("made\n");
       await calls.call("write_file", { sandbox: "small", path: "x", content: "now" });
       expect(await calls.sh("cat x", { sandbox: "small" })).toBe("now");
     } finally {

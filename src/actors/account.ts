@@ -83,6 +83,9 @@ const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
 
+/** How long the removal of idle sandboxes waits for one of them. It includes the wait for a save, 40 s. */
+const REMOVAL_TIMEOUT_MS = 60_000;
+
 export class Account extends DurableObject<Env> {
   readonly #kv: KeyValues<KeyOf<typeof ACCOUNT_SCHEMA>>;
   readonly #config: Config;
@@ -532,22 +535,26 @@ export class Account extends DurableObject<Env> {
     return this.#quota.lease(owner.sandbox, { ...request, spent: new Map() }, Date.now());
   }
 
-  /** Destroys sandboxes that were idle for too long, and deletes objects that nothing refers to any more. */
+  /** Deletes expired states and unneeded objects, and destroys sandboxes that were idle for too long. */
   override async alarm(): Promise<void> {
     const principalID = this.#principalID;
-    const idleMs = this.#config.sandboxTTLHours * HOUR_MS;
-    const idle = this.#sandboxes.unusedSince(Date.now() - idleMs);
-    if (principalID !== undefined)
-      for (const name of idle) {
-        const actor = await this.#sandbox(principalID, name);
-        // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
-        await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
-      }
     this.#snapshots.expire();
-    if (principalID !== undefined)
+    if (principalID !== undefined) {
       await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
+      await this.#removeIdle(principalID);
+    }
     if (this.#sandboxes.count > 0) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
     await this.#planSweep();
+  }
+
+  async #removeIdle(principalID: string): Promise<void> {
+    const idleMs = this.#config.sandboxTTLHours * HOUR_MS;
+    for (const name of this.#sandboxes.unusedSince(Date.now() - idleMs)) {
+      const actor = await this.#sandbox(principalID, name);
+      // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
+      const removed = actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
+      await waitAtMost(REMOVAL_TIMEOUT_MS, removed);
+    }
   }
 
   /** @param region where to create the actor if it does not exist */

@@ -1,5 +1,6 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
+import type { Sandbox } from "../../../src/index.ts";
 import { accountOf, actorOf, evict, runInActor, owner, sh, sleep, sandboxesOf } from "../support.ts";
 
 const HOUR = 3_600_000;
@@ -46,6 +47,30 @@ test("the reaper destroys only sandboxes that were idle for too long, and contin
   expect(await sh("young", "cat file")).toBe("here\n");
   // Its saved workspace has a separate expiry.
   expect(await sh("old", "cat file")).toBe("here\n");
+});
+
+test("the reaper deletes expired states before it waits for a sandbox", async () => {
+  await sh("slow", "echo here > file");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox: "slow" })).structured;
+  await age("slow", 169);
+  const [begun, responds] = [Promise.withResolvers<void>(), Promise.withResolvers<boolean>()];
+  await runInActor("slow", (actor) => {
+    const prototype: Sandbox = Object.getPrototypeOf(actor);
+    vi.spyOn(prototype, "destroyIfIdle").mockImplementationOnce(() => {
+      begun.resolve();
+      return responds.promise;
+    });
+  });
+  await runInDurableObject(accountOf(owner), (_account, { storage }) => {
+    storage.sql.exec("UPDATE checkpoints SET expires_at = 0 WHERE id = ?", checkpoint);
+  });
+  const reaped = runDurableObjectAlarm(accountOf(owner));
+  await begun.promise;
+  const { checkpoints } = await accountOf(owner).view();
+  responds.resolve(false);
+  await reaped;
+  await owner.call("destroy_sandbox", { sandbox: "slow" });
+  expect(checkpoints.map(({ id }) => id)).not.toContain(checkpoint);
 });
 
 test("the reaper keeps a sandbox that is used while the reaper works", async () => {

@@ -36,6 +36,12 @@ export interface Owner {
   takesNotice?: boolean;
 }
 
+/**
+ * What the account knew about a sandbox before a call registered it. `kept`: only a saved state or settings, for example because
+ * the sandbox was not used for long. `nothing`: if its actor has settings, they are of a fork or a destruction that was interrupted.
+ */
+export type EarlierState = "nothing" | "kept" | "stopped";
+
 /** What to destroy: only the container, the saved workspace too, or also the checkpoints. */
 export type DestroyExtent = "container" | "workspace" | "checkpoints";
 

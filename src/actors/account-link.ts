@@ -2,7 +2,7 @@
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type SandboxEvent, log } from "../shared/log.ts";
 import type { Account } from "./account.ts";
-import type { Destroyed, DestroyExtent, Owner } from "./account-calls.ts";
+import type { Destroyed, DestroyExtent, EarlierState, Owner } from "./account-calls.ts";
 import { accountOf } from "./account-of.ts";
 import { isServiceState } from "../runs/command-executor.ts";
 import type { RunRecord } from "../runs/run-store.ts";
@@ -18,9 +18,6 @@ import type { ListedSettings } from "./sandbox-registry.ts";
 interface KnownOwner extends Owner {
   principalHash: string;
 }
-
-/** What the account knew about a sandbox before a call registered it. */
-export type EarlierState = "nothing" | "stopped";
 
 /** How often an active sandbox reports its use to the account. */
 const REGISTER_MS = 60_000;
@@ -125,14 +122,19 @@ export class AccountLink {
       return registered;
     });
     if (wasRegistered) this.#ctx.waitUntil(result.catch(() => undefined));
-    const isNew = wasRegistered ? undefined : (await result).isNew;
+    const before = wasRegistered ? undefined : (await result).before;
     if (endCount === this.#endCount) this.#registeredAt = now;
-    return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
+    return before;
   }
 
-  /** Registers the settings of a sandbox, even if it was never used. @throws {ToolError} `quota_exceeded` */
-  async recordSettings(owner: Owner, settings: ListedSettings): Promise<void> {
-    await this.#reports.run(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
+  /**
+   * Registers the settings of a sandbox, even if it was never used. Returns what the account knew before.
+   * @throws {ToolError} `quota_exceeded`
+   */
+  recordSettings(owner: Owner, settings: ListedSettings): Promise<EarlierState> {
+    return this.#reports.run(async () =>
+      unwrap(await this.account(owner).sandboxConfigured(owner, settings)),
+    );
   }
 
   /** A lower bound for the time since the last use, in milliseconds. The stored time of the last use is only approximate. */
@@ -160,7 +162,7 @@ export class AccountLink {
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
     // A saved workspace stays: a fork has one before its first use.
-    if (before === "nothing") await this.reportDestruction(this.owner, "container");
+    if (before !== "stopped") await this.reportDestruction(this.owner, "container");
     else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 

@@ -20,6 +20,7 @@ import type {
   SandboxStatus,
   Destroyed,
   DestroyExtent,
+  EarlierState,
   ManagedSandbox,
   Owner,
   Preview,
@@ -72,7 +73,6 @@ export interface Fork {
 }
 
 const HOUR_MS = 3_600_000;
-
 const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 
 /** The delay before garbage is deleted, so that garbage of several saves is deleted together. */
@@ -110,9 +110,10 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Registers a sandbox that starts or is in use. Fails if a limit would be exceeded. */
-  registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<{ isNew: boolean; gitHosts: string[] }>> {
+  registerSandbox(owner: Owner): Promise<Outcome<{ before: EarlierState; gitHosts: string[] }>> {
+    const { principalID, sandbox } = owner;
     return outcomeOf(async () => {
-      const isNew = !this.#checkCount(sandbox);
+      this.#checkCount(sandbox);
       const { runningSandboxes: allowed } = this.#config.limits;
       // There is no await between these checks and `recordUse` below, so that two calls cannot both take the last place.
       for (
@@ -123,38 +124,46 @@ export class Account extends DurableObject<Env> {
         if (!(await this.#makeRoom(principalID, otherRunning)))
           throw quotaError({ limit: "runningSandboxes", allowed, used: otherRunning.length });
       this.#checkCount(sandbox);
+      const before = this.#stateBefore(sandbox);
       this.#sandboxes.recordUse(sandbox);
       this.#snapshots.noteUse(sandbox);
-      await this.#prepareIdleRemoval(principalID, isNew);
-      return { isNew, gitHosts: this.#gitHosts.names };
+      await this.#prepareIdleRemoval(principalID, before);
+      return { before, gitHosts: this.#gitHosts.names };
     });
   }
 
-  /** @returns whether the sandbox is known @throws {ToolError} `quota_exceeded` if a new one would exceed the limit */
-  #checkCount(sandbox: string): boolean {
+  /** @throws {ToolError} `quota_exceeded` if the sandbox is new and would exceed the limit */
+  #checkCount(sandbox: string): void {
+    if (this.#sandboxes.has(sandbox)) return;
     const { sandboxes: allowed } = this.#config.limits;
     const { count: used } = this.#sandboxes;
-    const isKnown = this.#sandboxes.has(sandbox);
-    if (!isKnown && used >= allowed) throw quotaError({ limit: "sandboxes", allowed, used });
-    return isKnown;
+    if (used >= allowed) throw quotaError({ limit: "sandboxes", allowed, used });
+  }
+
+  #stateBefore(sandbox: string): EarlierState {
+    if (this.#sandboxes.has(sandbox)) return "stopped";
+    return this.#snapshots.has(sandbox) || this.#sandboxes.hasSettings(sandbox) ? "kept" : "nothing";
   }
 
   /** Stores the account's principal. If the sandbox is new, schedules the removal of idle sandboxes. */
-  async #prepareIdleRemoval(principalID: string, isNew: boolean): Promise<void> {
+  async #prepareIdleRemoval(principalID: string, before: EarlierState): Promise<void> {
     this.#principalID = principalID;
-    if (isNew) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
+    if (before !== "stopped") await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
   }
 
   /**
    * Stores the settings of a sandbox. A sandbox that was never used is registered as stopped, so that it counts and
    * expires like any other. Fails if the limit of sandboxes would be exceeded.
    */
-  sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
+  sandboxConfigured(owner: Owner, settings: ListedSettings): Promise<Outcome<EarlierState>> {
+    const { principalID, sandbox } = owner;
     return outcomeOf(async () => {
-      const isNew = !this.#checkCount(sandbox);
+      this.#checkCount(sandbox);
+      const before = this.#stateBefore(sandbox);
       this.#sandboxes.recordConfiguration(sandbox);
       this.#sandboxes.putSettings(sandbox, settings);
-      await this.#prepareIdleRemoval(principalID, isNew);
+      await this.#prepareIdleRemoval(principalID, before);
+      return before;
     });
   }
 
@@ -387,8 +396,7 @@ export class Account extends DurableObject<Env> {
   /**
    * Creates a sandbox from a saved state. The new sandbox's actor gets the settings first, so that no call runs without them, or
    * with those of an earlier sandbox of that name whose saved state has expired. If a later step fails, the actor keeps the
-   * settings, and a sandbox created later with that name has them, unless it is a fork. Fails if the limit of sandboxes would be
-   * exceeded.
+   * settings until the next sandbox of that name is created. Fails if the limit of sandboxes would be exceeded.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -415,7 +423,7 @@ export class Account extends DurableObject<Env> {
         const variables = Object.keys(settings.env).sort();
         this.#sandboxes.putSettings(sandbox, { variables, network: settings.network });
       } else this.#sandboxes.removeSettings(sandbox);
-      await this.#prepareIdleRemoval(principalID, true);
+      await this.#prepareIdleRemoval(principalID, "nothing");
       return { to, hasSettings: settings !== undefined };
     };
     // Parallel forks to one name would mix up their settings.

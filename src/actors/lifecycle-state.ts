@@ -59,6 +59,8 @@ export interface Subscriber {
   onContainerEnd?(end: EndReason): void;
   /** The sandbox was destroyed; its container has ended. */
   onDestroy?(destroyed: Destroyed): void;
+  /** A new sandbox begins. Settings that the actor has are not its own: see `EarlierState`. */
+  onNewSandbox?(): void;
   /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */
   onRestore?(settings: CheckpointSettings | undefined): void;
   /** A call or run ended. @param isUnused returns, now or later, whether no other call or run is under way */

@@ -12,10 +12,10 @@ import type {
   CheckpointSettings,
   Destroyed,
   DestroyExtent,
+  EarlierState,
   Owner,
   RestoredCheckpoint,
 } from "./account-calls.ts";
-import type { EarlierState } from "./account-link.ts";
 import { endedForNetwork, notRunning, stillRestoring } from "./texts.ts";
 import {
   ABSENT,
@@ -185,6 +185,7 @@ export class Lifecycle {
       refuseStart();
       const before = await account.register(owner);
       const state = this.#checkState();
+      if (before === "nothing") for (const part of this.#subscribers) part.onNewSandbox?.();
       // Meanwhile the container was ended or lost, so the registration is not valid any more.
       if (goneBefore !== this.#goneCount) continue;
       this.#before ??= before;

@@ -100,6 +100,10 @@ export class SandboxRegistry {
     this.#rows.write("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", ...values);
   }
 
+  hasSettings(sandbox: string): boolean {
+    return this.#rows.all("SELECT sandbox FROM settings WHERE sandbox = ?", sandbox).length > 0;
+  }
+
   removeSettings(sandbox: string): void {
     this.#rows.write("DELETE FROM settings WHERE sandbox = ?", sandbox);
   }

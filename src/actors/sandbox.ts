@@ -192,7 +192,7 @@ export class Sandbox extends SandboxActor {
   /** Called by the account before the sandbox is created from a saved state: replaces the sandbox's settings. */
   inherit(owner: Owner, change: CheckpointSettings): Promise<ActorResult<void>> {
     return this.#perform(owner, async ({ settings }) => {
-      settings.inherit(change);
+      await settings.inherit(change);
       await this.ctx.storage.sync();
     });
   }

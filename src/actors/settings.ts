@@ -2,6 +2,7 @@
  * A sandbox's settings: variables, network, set-up, idle time and service. A call changes all settings that it names; a call that
  * fails changes none.
  */
+import type { Variables } from "../../container/sandboxd/protocol.ts";
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
@@ -36,6 +37,13 @@ interface CurrentSettings {
 
 /** A sandbox's settings, and its actor's region; undefined if the platform chose it. */
 export type Configured = CurrentSettings & { region: Region | undefined };
+
+/** The settings after a change; undefined for those that stay. */
+interface AppliedChange {
+  variables: Variables | undefined;
+  choice: NetworkChoice | undefined;
+  script: string | undefined;
+}
 
 interface SettingsHost {
   variables: SandboxVariables;
@@ -87,17 +95,22 @@ export class SandboxSettings {
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;
-      const applyAll = async () => {
+      const applyAll = async (): Promise<AppliedChange> => {
         const script = setup !== undefined && !host.setUp.has(setup) ? setup : undefined;
         const variables =
           Object.keys(env ?? {}).length > 0 ? host.variables.applyChanges(env ?? {}) : undefined;
         const choice = network && host.network.choiceAfter(network);
         if (idleMinutes !== undefined) host.idle.check(idleMinutes);
-        if (variables || choice || script || start || idleMinutes !== undefined)
-          await host.account.recordSettings(owner, {
+        if (variables || choice || script || start || idleMinutes !== undefined) {
+          const before = await host.account.recordSettings(owner, {
             variables: variables ? namesOf(variables) : host.variables.names,
             network: choice ?? host.network.choice,
           });
+          if (before === "nothing" && this.forCheckpoint) {
+            this.onNewSandbox();
+            return await applyAll();
+          }
+        }
         return { variables, choice, script };
       };
       return host.lifecycle.unlessDestroyed(applyAll, ({ variables, choice, script }) => {
@@ -126,21 +139,30 @@ export class SandboxSettings {
     return isNone ? undefined : settings;
   }
 
-  /** Replaces the settings with the settings of the checkpoint from which the sandbox is created. */
-  inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
-    const { variables, setUp, idle, service } = this.#host;
-    variables.put(undefined);
-    variables.put(variables.applyChanges(env));
-    this.#host.network.put(network);
-    setUp.forget();
-    if (setup) setUp.inherit(setup);
-    idle.put(idleMinutes);
-    service.forget();
-    if (start !== undefined) service.inherit(start);
+  /**
+   * Replaces the settings with the settings of the checkpoint from which the sandbox is created. Waits until an earlier sandbox of
+   * this name is destroyed, because that removes settings.
+   */
+  inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): Promise<void> {
+    const { variables, setUp, idle, service, lifecycle } = this.#host;
+    const replace = () => {
+      variables.put(undefined);
+      variables.put(variables.applyChanges(env));
+      this.#host.network.put(network);
+      setUp.forget();
+      if (setup) setUp.inherit(setup);
+      idle.put(idleMinutes);
+      service.forget();
+      if (start !== undefined) service.inherit(start);
+    };
+    return lifecycle.unlessDestroyed(async () => undefined, replace);
   }
 
   onDestroy({ isKept }: Pick<Destroyed, "isKept">): void {
-    if (isKept) return;
+    if (!isKept) this.onNewSandbox();
+  }
+
+  onNewSandbox(): void {
     this.#host.variables.put(undefined);
     this.#host.network.forget();
     this.#host.setUp.forget();

@@ -1,6 +1,7 @@
 /** A workspace in real containers: saved automatically, restored in the next container, checkpointed, forked, destroyed. */
-import { runDurableObjectAlarm } from "cloudflare:test";
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
+import type { Account, Sandbox } from "../../../src/index.ts";
 import { workspacesPrefix } from "../../../src/actors/saved-states.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
@@ -192,6 +193,65 @@ describe.concurrent("a workspace", () => {
     );
     expect([created?.isError, second?.isError].filter(Boolean)).toHaveLength(1);
     expect((await owner.call("configure_sandbox", { sandbox: fork })).structured.internet).toBe("none");
+  });
+
+  it("is forked with its settings while an earlier sandbox of the fork's name is destroyed", async () => {
+    const [sandbox, fork] = ["before-destroyed", "destroyed-and-forked"];
+    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
+    await sh(sandbox, "echo kept > file");
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    await sh(fork, "true");
+    const [removed, reply] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    await runInDurableObject(accountOf(owner), (account) => {
+      const prototype: Account = Object.getPrototypeOf(account);
+      const { sandboxDestroyed } = prototype;
+      vi.spyOn(prototype, "sandboxDestroyed").mockImplementation(async function (this: Account, ...what) {
+        const record = await sandboxDestroyed.apply(this, what);
+        if (what[0] !== fork) return record;
+        removed.resolve();
+        await reply.promise;
+        return record;
+      });
+    });
+    const destroyed = owner.call("destroy_sandbox", { sandbox: fork });
+    await removed.promise;
+    const forked = owner.call("restore_sandbox", { sandbox: fork, checkpoint });
+    await Promise.race([forked, scheduler.wait(3000)]);
+    reply.resolve();
+    for (const { isError, text } of [await destroyed, await forked]) expect(isError, text).toBe(false);
+    const { structured } = await owner.call("configure_sandbox", { sandbox: fork });
+    expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
+    await Promise.all([sandbox, fork].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
+  });
+
+  it("leaves its settings to no new sandbox if the server ends during a fork", async () => {
+    const sandbox = "half-forked";
+    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
+    await sh(sandbox, "echo kept > file");
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const forks = ["half-fork-used", "half-fork-configured"];
+    // The account does not learn that the actor has stored the settings.
+    await runInActor(sandbox, (actor) => {
+      const prototype: Sandbox = Object.getPrototypeOf(actor);
+      const { inherit } = prototype;
+      vi.spyOn(prototype, "inherit").mockImplementation(async function (this: Sandbox, to, settings) {
+        const inherited = await inherit.call(this, to, settings);
+        if (forks.includes(to.sandbox)) throw new Error("cut off");
+        return inherited;
+      });
+    });
+    for (const [n, fork] of forks.entries()) {
+      const cut = await owner.call("restore_sandbox", { sandbox: fork, checkpoint });
+      expect(cut.text).toContain("Internal error");
+      await evict(fork);
+      if (n === 1) await owner.call("configure_sandbox", { sandbox: fork, env: { OTHER: "o" } });
+      expect(await sh(fork, "ls; echo $WORD$OTHER")).toBe(n === 1 ? "o\n" : "\n");
+      const { structured } = await owner.call("configure_sandbox", { sandbox: fork });
+      expect(structured.internet).not.toBe("none");
+      const listed = (await accountOf(owner).view()).sandboxes.find(({ name }) => name === fork);
+      expect(listed?.variables ?? []).toEqual(structured.variables);
+    }
+    await Promise.all([sandbox, ...forks].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
   it("is deleted with its sandbox, its checkpoints only on request, and then nothing is left in R2", async () => {

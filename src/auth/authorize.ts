@@ -9,7 +9,7 @@ import { log, logError, type SignInEvent } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
 import { consentPage, messagePage, clientErrorLink, siteOffer } from "./consent-page.ts";
-import { removeCookiePrefix, addCookiePrefix } from "./cookies.ts";
+import { adaptCookies, removeCookiePrefix } from "./cookies.ts";
 import { METHODS } from "./methods/index.ts";
 import { makePlain } from "./html.ts";
 import { type Identity, type Offer, type Problem, type RedirectMethod, SiteError } from "./methods/method.ts";
@@ -56,7 +56,7 @@ async function respond(
   handle: (context: PageContext) => Promise<Response>,
 ): Promise<Response> {
   const isSecure = oauth.issuer.startsWith("https:");
-  const request = addCookiePrefix(moveToIssuer(sent, oauth), isSecure);
+  const request = adaptCookies(moveToIssuer(sent, oauth), isSecure);
   const context: PageContext = { ...requestContext, oauth, request };
   const response = await handle(context).catch((error) => errorPage(context, error));
   return new Response(response.body, {

@@ -13,13 +13,22 @@ export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }
 
-export function addCookiePrefix(request: Request, isSecure: boolean): Request {
-  const cookies = request.headers.get("cookie");
-  if (isSecure || cookies === null) return request;
-  const prefixed = cookies
-    .split(";")
-    .map((cookie) => cookie.trim())
-    .map((cookie) => (cookie.startsWith(PREFIX_WITHOUT_HOST) ? `__Host-${cookie}` : cookie));
+/**
+ * The cookies of a request. Leaves out those that begin with another character than visible ASCII: `trim`, and so the OAuth
+ * provider, removes characters such as U+2000. The browser does not, so another host of the domain may set a cookie whose name is
+ * such a character and then a name with the prefix.
+ */
+export function cookiesOf({ headers }: Request): string[] {
+  const cookies = (headers.get("cookie") ?? "").split(";").map((cookie) => cookie.replace(/^[ \t]+/, ""));
+  return cookies.filter((cookie) => /^[!-~]/.test(cookie));
+}
+
+/** The request with its cookies as the OAuth provider expects them: only those of `cookiesOf`, with the prefix. */
+export function adaptCookies(request: Request, isSecure: boolean): Request {
+  if (!request.headers.has("cookie")) return request;
+  const prefixed = cookiesOf(request).map((cookie) =>
+    !isSecure && cookie.startsWith(PREFIX_WITHOUT_HOST) ? `__Host-${cookie}` : cookie,
+  );
   const headers = new Headers(request.headers);
   headers.set("cookie", prefixed.join("; "));
   return new Request(request, { headers });

@@ -11,7 +11,7 @@ import { callerFields, log } from "../shared/log.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { lookUpToken, unauthorized } from "./bearer.ts";
 import { messagePage } from "./consent-page.ts";
-import { COOKIE_PREFIX, removeCookiePrefix } from "./cookies.ts";
+import { COOKIE_PREFIX, cookiesOf, removeCookiePrefix } from "./cookies.ts";
 import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
@@ -148,11 +148,9 @@ export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
 function cookieOf(request: Request, name: string, oauth: OAuth): string | undefined {
   const fullName = cookieName(name, oauth);
   const start = `${isSecure(oauth) ? fullName : fullName.replace(/^__Host-/, "")}=`;
-  const values = (request.headers.get("cookie") ?? "")
-    .split(";")
-    .map((pair) => pair.trim())
+  const values = cookiesOf(request)
     .filter((pair) => pair.startsWith(start))
-    .map((pair) => pair.slice(start.length));
+    .map((pair) => pair.slice(start.length).trim());
   return values.length === 1 ? values[0] || undefined : undefined;
 }
 

@@ -93,6 +93,17 @@ describe("the consent form", () => {
     expect(response.text).toContain("has expired");
   });
 
+  it("session fixation: a cookie whose name begins with a space that only scripts trim does not count", async () => {
+    const attacker = await openConsentPage();
+    const victim = new Browser(app);
+    // Another host of the same domain may set it, because the prefix `__Host-` is not at its beginning.
+    for (const [name, value] of attacker.browser.cookies) victim.cookies.set(`\u2000${name}`, value);
+    expect((await victim.submit(attacker.page, approval)).isErrorPage).toBe(true);
+    const names = Array.from(attacker.browser.cookies.keys());
+    for (const name of names) attacker.browser.cookies.set(`\u2000${name}`, "x");
+    expect((await attacker.browser.submit(attacker.page, approval)).status).toBe(303);
+  });
+
   it("a handle works once, even with a wrong token", async () => {
     const { browser, page } = await openConsentPage();
     const pageAfterWrongToken = await browser.submit(page, { decision: "owner", token: "wrong" });

@@ -361,6 +361,19 @@ describe("the panel's session", () => {
     expect((await panelCall(victim)).status).toBe(401);
   });
 
+  it("cookie tossing: ignores a cookie whose name begins with a space that only scripts trim", async () => {
+    // The prefix `__Host-` is not at the beginning of such a name, so another host of the domain may set the cookie.
+    const browser = await panelBrowser(app);
+    const [[name, value] = ["", ""]] = browser.cookies;
+    for (const space of ["\u00a0", "\u2000", "\ufeff"]) {
+      const victim = new Browser(app);
+      victim.cookies.set(space + name, value);
+      expect((await panelCall(victim)).status).toBe(401);
+      browser.cookies.set(space + name, "x");
+      expect((await panelCall(browser)).status).toBe(200);
+    }
+  });
+
   it("of one principal shows no data of another principal", async () => {
     const browser = await panelBrowserOfGitHub();
     expect((await panelCall(browser)).text).toContain("github:7 noted");

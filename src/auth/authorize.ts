@@ -109,8 +109,18 @@ async function consent(
   const { search } = new URL(request.url);
   const offered = offeredScopes(authRequest, context.config);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
-  const isOnPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
-  return consentPage({ ...page, offeredScopes: offered, ticked, signInMethods: offers, isOnPhone, problem });
+  const mayFocus = mayFocusField(request);
+  return consentPage({ ...page, offeredScopes: offered, ticked, signInMethods: offers, mayFocus, problem });
+}
+
+/**
+ * Whether a field may have the focus before the person clicks it. On a phone the focus opens the keyboard, which covers the
+ * client's name. A page of another site that asks a person to hold the Enter key could open this page, and the key would send the
+ * form with a token that the browser has filled in.
+ */
+function mayFocusField({ headers }: Request): boolean {
+  const isOnPhone = /\bMobi/i.test(headers.get("user-agent") ?? "");
+  return !isOnPhone && /^(?:none|same-origin)$/.test(headers.get("sec-fetch-site") ?? "none");
 }
 
 async function decide(context: PageContext): Promise<Response> {

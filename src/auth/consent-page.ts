@@ -19,11 +19,8 @@ interface Consent {
   offeredScopes: readonly Scope[];
   ticked: readonly Scope[];
   signInMethods: ReadonlyMap<string, Offer>;
-  /**
-   * Whether the browser runs on a phone. There a focused field opens the keyboard, which covers the client's name. So a field
-   * gets the focus only after an error.
-   */
-  isOnPhone: boolean;
+  /** Whether a field gets the focus. After an error, one gets it in any case. */
+  mayFocus: boolean;
   problem?: Problem | undefined;
 }
 
@@ -46,7 +43,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     offeredScopes,
     ticked,
     signInMethods,
-    isOnPhone,
+    mayFocus,
     problem,
   } = consent;
   const name = makePlain(description.clientName) || CONSENT_TEXTS.unnamed;
@@ -71,7 +68,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     verb: isPanel ? SIGN_IN : CONSENT_TEXTS.approve,
     isPanel,
     isAlone: signInMethods.size === 1,
-    isFocused: !problem && !isOnPhone,
+    isFocused: !problem && mayFocus,
   };
   const body = markup`<h1>${heading}</h1>
 ${focusPlace === "top" && alert}<p class="soft">${isPanel ? CONSENT_TEXTS.panelTerms : terms}</p>

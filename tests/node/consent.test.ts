@@ -145,7 +145,7 @@ describe("a person", () => {
       page.evaluate(() => {
         const element = document.activeElement;
         const outline = element ? getComputedStyle(element).outlineStyle : "none";
-        return `${element?.getAttribute("value") ?? element?.id ?? ""} ${outline}`;
+        return `${element?.getAttribute("value") ?? element?.getAttribute("name") ?? ""} ${outline}`;
       });
     await until(async () => (await focused()) === "token solid");
     await page.keyboard.type(OWNER_TOKEN);
@@ -170,6 +170,28 @@ describe("a person", () => {
     ]);
     await token(page).press("Enter");
     expect((await callbackParameters(page)).has("code")).toBe(true);
+  });
+
+  it("does not approve by the Enter key that the person holds on another site's page", async () => {
+    const page = await open();
+    const { client, redirect_uri } = await newClient();
+    const url = await client.authorizationURL({ redirect_uri });
+    // The callback's server is another site if its name is another one.
+    await page.goto(callback.origin.replace("127.0.0.1", "localhost"));
+    for (const fragment of ["", "#token"]) {
+      const [opened] = await Promise.all([
+        page.waitForEvent("popup"),
+        page.evaluate((at) => void window.open(at), url + fragment),
+      ]);
+      // As a browser with a password manager does.
+      await token(opened).evaluate(
+        (field, value) => ((field as HTMLInputElement).value = value),
+        OWNER_TOKEN,
+      );
+      await opened.keyboard.press("Enter");
+      await sleep(500);
+      expect(opened.url()).toBe(url + fragment);
+    }
   });
 
   it("approves with GitHub by a click, but not by the second click of a double click on another page", async () => {
@@ -252,7 +274,7 @@ describe("the page", () => {
   it("fits a laptop's screen, with the token's field in focus", async () => {
     const page = await open({ viewport: LAPTOP });
     await visit(page);
-    const targets = await page.locator("h1, dl, label.scope, #token, button").all();
+    const targets = await page.locator("h1, dl, label.scope, input[type=password], button").all();
     // The heading, the list, four scopes, the token's field and three buttons.
     expect(targets).toHaveLength(10);
     for (const target of targets) {

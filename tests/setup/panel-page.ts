@@ -42,7 +42,7 @@ export class PanelPage {
   async signIn(without: readonly string[] = []): Promise<void> {
     await this.page.click("a:text-is('Sign in')");
     for (const scope of without) await this.page.uncheck(`[value="${scope}"]`);
-    await this.page.fill("#token", TOKEN);
+    await this.page.fill("input[name=token]", TOKEN);
     await this.page.click("button:text-is('Sign in')");
     await this.page.waitForSelector("button:text-is('Sign out')");
   }

@@ -8,6 +8,7 @@ import { isOwnerToken, tokenLocation } from "../owner-token.ts";
 import type { FormMethod, Rule } from "./method.ts";
 import { TOKEN_TEXTS } from "../texts.ts";
 
+/** The token's field has no id, because a page of another site could open this page with `#id`, which gives an element the focus. */
 export const owner: FormMethod<"owner"> = {
   name: "owner",
   variable: "SERVER_AUTH_TOKEN",
@@ -18,10 +19,10 @@ export const owner: FormMethod<"owner"> = {
     show: ({ verb, button, isAlone, alert, isFocused }) => markup`<fieldset>
 <legend>${TOKEN_TEXTS.legend}</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
-${alert}<label class="field" for="token">${TOKEN_TEXTS.label}</label>
+${alert}<label class="field">${TOKEN_TEXTS.label}
+<input type="password" name="token" required autocomplete="current-password" spellcheck="false"
+ aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}></label>
 <p class="soft" id="token-hint">${tokenLocation(config)}</p>
-<input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
- aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
 </fieldset>
 <button ${button}>${isAlone ? verb : TOKEN_TEXTS.approve(verb)}</button>`,
   }),

@@ -183,6 +183,8 @@ export function createApp(parts: MCPParts): App {
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!isAccepted || !("open" in route.serve))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
+    if (route.causesWrites && isEmbedded(request))
+      return refuse(context, forbidden("bad_origin", texts.EMBEDDED_TEXT), route.path);
     const limiter = route.causesWrites ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
     if (await isRateLimited(limiter, addressOf(request))) return refuse(context, rateLimited(), route.path);
     return route.serve.open(request, context);
@@ -232,6 +234,16 @@ function senderProblem(request: Request, config: Config, isPublic: boolean): Ref
   if (!isHostAllowed(request, config)) return forbidden("bad_host", texts.BAD_HOST_TEXT);
   if (!isPublic && !isOriginAllowed(request, config)) return forbidden("bad_origin", texts.BAD_ORIGIN_TEXT);
   return undefined;
+}
+
+/**
+ * Whether a page loads another page as an image, a frame or the like, or in advance. The browser sets these headers. A page of
+ * another site could use up the limit of its visitor's address by such requests: with 700 images, nobody at this address could
+ * sign in or refresh a token for a minute.
+ */
+function isEmbedded({ method, headers }: Request): boolean {
+  const isPage = (headers.get("sec-fetch-dest") ?? "document") === "document" && !headers.has("sec-purpose");
+  return !isPage && (method === "GET" || method === "HEAD");
 }
 
 function notFound(request: Request): Response | Promise<Response> {

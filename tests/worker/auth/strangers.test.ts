@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
 import { recordEachLog, watchStore } from "../server/support.ts";
-import { approve, Client, oauthApp, register, signIn, statusOf } from "./support.ts";
+import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf } from "./support.ts";
 
 recordEachLog();
 
@@ -41,6 +41,28 @@ describe("registered clients", () => {
       Array.from({ length: 601 }, () => register(app, { redirect_uris: "none" })),
     );
     expect(responses.map(({ status }) => status).toSorted()).toEqual([...Array<number>(600).fill(400), 429]);
+  });
+});
+
+describe("a page of another site", () => {
+  it.each([
+    ["an image", { "sec-fetch-dest": "image" }],
+    ["a frame", { "sec-fetch-dest": "iframe" }],
+    ["a script's request", { "sec-fetch-dest": "empty" }],
+    ["a prefetch", { "sec-fetch-dest": "document", "sec-purpose": "prefetch" }],
+  ])("cannot use up the address's limit by %s", async (_, headers: Record<string, string>) => {
+    const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: true }));
+    const app = oauthApp({ ADDRESS_LIMITER: { limit } });
+    const client = await Client.register(app);
+    limit.mockClear();
+    const urls = [`${ORIGIN}/panel/sign-in`, await client.authorizationURL(), `${ORIGIN}/panel/callback`];
+    for (const url of urls) expect((await app(url, { headers })).status).toBe(403);
+    expect(limit).not.toHaveBeenCalled();
+    const opened = await app(urls[0] ?? "", {
+      headers: { "sec-fetch-dest": "document" },
+      redirect: "manual",
+    });
+    expect([opened.status, limit.mock.calls.length]).toEqual([303, 1]);
   });
 });
 

@@ -31,6 +31,8 @@ export const limitsSchema = z.strictObject({
   kernelGrowthOfMachine: z.number(),
   /** When this many watches of epoll have been added on the machine, a sandbox is ended if its kernel memory explains them. */
   epollWatchesOfMachine: z.number(),
+  /** When this many mappings of memory have been added on the machine, a sandbox is ended if its kernel memory explains them. */
+  mappingsOfMachine: z.number(),
   /** When this many file locks have been added on the machine, a sandbox is ended if most of the latest locks are its own. */
   fileLocksOfMachine: z.number(),
   /**
@@ -88,6 +90,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     kernelGrowthOfMachine: totalmem() / 16,
     // An event of a file with this many watches takes about 90 ms.
     epollWatchesOfMachine: 200_000,
+    // To truncate a file with this many mappings then takes about 0.2 s.
+    mappingsOfMachine: 1_000_000,
     // To close a descriptor of epoll then takes about 1 ms.
     fileLocksOfMachine: 10_000,
     kernelThreadProcessorsOfMachine: availableParallelism() / 4,

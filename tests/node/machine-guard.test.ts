@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, it, onTestFinished } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { countOf, findGroupParents, memoryOf } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { endLater } from "../setup/end-later.ts";
@@ -87,25 +87,48 @@ it.runIf(existsSync("/proc/2/task/2/children")).each([
   },
 );
 
-it.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))(
-  "watches of epoll: the engine ends the sandbox that has most of them, and not one with many files",
-  async () => {
-    const engine = endLater(await startTestEngine({ limits: { epollWatchesOfMachine: 150_000 } }));
-    const watches = [
+/** Programs that add hundreds of thousands of objects to the kernel, and the objects' name in /sys/kernel/slab. */
+const MANY_OBJECTS = {
+  epoll: {
+    limit: { epollWatchesOfMachine: 150_000 },
+    kind: "eventpoll_epi",
+    program: [
       "import os, select, time",
       "file = os.eventfd(0); held = [os.dup(file) for _ in range(500)]; polls = []",
       "for _ in range(400):",
       "  polls.append(select.epoll())",
       "  for descriptor in held: polls[-1].register(descriptor)",
       "time.sleep(600)",
-    ];
-    const [full, watcher] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
-    await full.run("mkdir /tmp/many && cd /tmp/many && seq 60000 | xargs touch; ls -lR /usr | head -90000");
-    void watcher.python(watches).catch(() => undefined);
-    expect((await watcher.waitForEnd()).reason).toContain("epoll");
-    expect((await full.run("echo unharmed")).stdout).toBe("unharmed");
+    ],
   },
-);
+  "mapped files": {
+    limit: { mappingsOfMachine: 300_000 },
+    kind: "vm_area_struct",
+    program: [
+      "import ctypes, mmap, os, time",
+      "call = ctypes.CDLL(None).mmap; call.argtypes = [ctypes.c_size_t] * 6",
+      "file = os.memfd_create('mapped'); os.ftruncate(file, mmap.PAGESIZE)",
+      "for _ in range(60_000): call(0, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_SHARED, file, 0)",
+      "for _ in range(9):",
+      "  if os.fork() == 0: break",
+      "time.sleep(600)",
+    ],
+  },
+};
+
+describe.each(Object.entries(MANY_OBJECTS))("%s", (word, { limit, kind, program }) => {
+  it.runIf(existsSync(`/sys/kernel/slab/${kind}`))(
+    "the engine ends the sandbox that makes the kernel remember most, and not one with many files",
+    async () => {
+      const engine = endLater(await startTestEngine({ limits: limit }));
+      const [full, attacker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+      await full.run("mkdir /tmp/many && cd /tmp/many && seq 60000 | xargs touch; ls -lR /usr | head -90000");
+      void attacker.python(program).catch(() => undefined);
+      expect((await attacker.waitForEnd()).reason).toContain(word);
+      expect((await full.run("echo unharmed")).stdout).toBe("unharmed");
+    },
+  );
+});
 
 /** Unlocking every second byte, from the end, splits one lock into many. */
 const SPLIT = "for at in range(100_000, 0, -2): fcntl.lockf(file, fcntl.LOCK_UN, 1, at)";

@@ -132,12 +132,12 @@ export const prctlOptions = numbers(`
   PR_GET_MDWE 66
 `);
 
-/** madvise. Not in the list: merging of equal pages, reclaiming and collapsing pages, simulated hardware errors. */
+/** madvise, besides guard pages (`seccomp.ts`). Not in the list: merging of equal pages, reclaiming and collapsing pages, simulated hardware errors. */
 export const memoryAdvice = numbers(`
   MADV_NORMAL 0  MADV_RANDOM 1  MADV_SEQUENTIAL 2  MADV_DONTNEED 4  MADV_FREE 8  MADV_REMOVE 9  MADV_DONTFORK 10
   MADV_DOFORK 11  MADV_UNMERGEABLE 13  MADV_HUGEPAGE 14  MADV_NOHUGEPAGE 15  MADV_DONTDUMP 16  MADV_DODUMP 17
   MADV_WIPEONFORK 18  MADV_KEEPONFORK 19  MADV_COLD 20  MADV_POPULATE_READ 22  MADV_POPULATE_WRITE 23
-  MADV_DONTNEED_LOCKED 24  MADV_GUARD_INSTALL 102  MADV_GUARD_REMOVE 103
+  MADV_DONTNEED_LOCKED 24
 `);
 
 /** membarrier. Not in the list: commands that also interrupt other programs. */

@@ -59,6 +59,11 @@ export function ifNull(offset: number, yes: Decision, no: Decision): Decision {
 
 const MAX_VALUE = 0xffffffff;
 
+/** Whether an argument of 64 bits, such as a length, is below 4 GiB. */
+export function ifBelow4GiB(offset: number, yes: Decision, no: Decision): Decision {
+  return ifEqual(upperHalf(offset), 0, yes, no);
+}
+
 /** Finds the decision for a value by binary search. @param mask the bits of the value to compare */
 export function decideByValue(
   offset: number,

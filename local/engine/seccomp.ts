@@ -24,6 +24,7 @@ import {
   type Decision,
   ifAnyBit,
   ifAtLeast,
+  ifBelow4GiB,
   ifEqual,
   ifNull,
   NUMBER,
@@ -114,6 +115,21 @@ const noAttributes = refuse(EOPNOTSUPP);
 const FIOASYNC = 0x5452;
 const O_ASYNC = 0o20000;
 
+/**
+ * For calls that go through all pages of a range of addresses, also those that are not in use. Meanwhile, no other program runs on
+ * the processor, and SIGKILL does not end mincore(2): for 64 TiB it takes two minutes.
+ */
+const shortRange = (error: number) => ifBelow4GiB(argument(1), allow, refuse(error));
+const MADV_GUARD_INSTALL = 102;
+const MADV_GUARD_REMOVE = 103;
+
+const adviceRule = ifEqual(
+  argument(2),
+  MADVISE_WILLNEED,
+  ignoreCall,
+  onlyValues(argument(2), memoryAdvice, EINVAL),
+);
+
 const rulesOfCalls: Record<string, Decision> = {
   ioctl: ifEqual(argument(1), FIOASYNC, ignoreCall, onlyValues(argument(1), ioctlRequests, ENOTTY)),
   prctl: onlyValues(argument(0), prctlOptions, EINVAL),
@@ -127,7 +143,15 @@ const rulesOfCalls: Record<string, Decision> = {
   memfd_create: ifAnyBit(argument(1), MFD_HUGETLB, refuse(EINVAL), allow),
   shmget: ifAnyBit(argument(2), SHM_HUGETLB, refuse(ENOMEM), allow),
   pipe2: ifAnyBit(argument(1), O_NOTIFICATION_PIPE, refuse(EINVAL), allow),
-  madvise: ifEqual(argument(2), MADVISE_WILLNEED, ignoreCall, onlyValues(argument(2), memoryAdvice, EINVAL)),
+  mincore: shortRange(ENOMEM),
+  madvise: decideByValue(
+    argument(2),
+    [
+      [MADV_GUARD_INSTALL, shortRange(EINVAL)],
+      [MADV_GUARD_REMOVE, shortRange(EINVAL)],
+    ],
+    adviceRule,
+  ),
   fadvise64: decideByValue(
     argument(3),
     [

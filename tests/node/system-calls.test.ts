@@ -267,6 +267,17 @@ it("no file of a sandbox signals programs: an event could send millions of signa
   expect(await python([...prelude, ...lines])).toEqual(["EINVAL", "done", "True"]);
 });
 
+it("no call of a sandbox goes through terabytes of addresses: no other program would run on the processor, and no signal would end the call", async () => {
+  const lines = [
+    "import mmap; MAP_NORESERVE, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, long = 0x4000, 102, 103, 1 << 32",
+    "memory = mmap.mmap(-1, 2 * long, mmap.MAP_PRIVATE | mmap.MAP_ANON | MAP_NORESERVE)",
+    "start = ctypes.addressof(ctypes.c_char.from_buffer(memory)); nowhere = 1",
+    "for size in (1 << 20, long): print(resultOf(lambda: call(27, 232, start, size, nowhere)))",
+    "for advice in (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE): print(resultOf(lambda: call(28, 233, start, long, advice)))",
+  ];
+  expect(await python([...prelude, ...lines])).toEqual(["EFAULT", "ENOMEM", "EINVAL", "EINVAL"]);
+});
+
 it("a sandbox cannot pin its programs to processors, because others need these processors, too", async () => {
   const lines = ["before = os.sched_getaffinity(0)", "os.sched_setaffinity(0, [min(before)])"];
   expect(await python([...prelude, ...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);

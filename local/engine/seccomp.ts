@@ -123,6 +123,13 @@ const shortRange = (error: number) => ifBelow4GiB(argument(1), allow, refuse(err
 const MADV_GUARD_INSTALL = 102;
 const MADV_GUARD_REMOVE = 103;
 
+/**
+ * The most files for poll and select: as many as a C program's fd_set has. For each, the kernel needs 64 bytes that no limit counts,
+ * and an event of a file visits the entries of all programs that wait for it, with interrupts disabled.
+ */
+const MAX_POLLED = 1024;
+const fewFiles = (index: number) => ifAtLeast(argument(index), MAX_POLLED + 1, refuse(EINVAL), allow);
+
 const adviceRule = ifEqual(
   argument(2),
   MADVISE_WILLNEED,
@@ -152,6 +159,10 @@ const rulesOfCalls: Record<string, Decision> = {
     ],
     adviceRule,
   ),
+  poll: fewFiles(1),
+  ppoll: fewFiles(1),
+  select: fewFiles(0),
+  pselect6: fewFiles(0),
   fadvise64: decideByValue(
     argument(3),
     [

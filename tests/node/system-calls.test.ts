@@ -278,6 +278,19 @@ it("no call of a sandbox goes through terabytes of addresses: no other program w
   expect(await python([...prelude, ...lines])).toEqual(["EFAULT", "ENOMEM", "EINVAL", "EINVAL"]);
 });
 
+it("a program waits for at most 1,024 files with poll and select, because no limit counts the kernel's memory for it", async () => {
+  const lines = [
+    "import select",
+    "end, _ = os.pipe(); held = [os.dup(end) for _ in range(1000)]",
+    "polled = lambda count: struct.pack('ihh', end, 0, 0) * count",
+    "ready = bytes(8192)",
+    "for count in (1024, 1025):",
+    "  print(resultOf(lambda: call(271, 73, polled(count), count, bytes(16), None, 0)))",
+    "  print(resultOf(lambda: call(270, 72, count, ready, None, None, bytes(16), None)))",
+  ];
+  expect(await python([...prelude, ...lines])).toEqual(["done", "done", "EINVAL", "EINVAL"]);
+});
+
 it("a sandbox cannot pin its programs to processors, because others need these processors, too", async () => {
   const lines = ["before = os.sched_getaffinity(0)", "os.sched_setaffinity(0, [min(before)])"];
   expect(await python([...prelude, ...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);

@@ -83,7 +83,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     diskReadBytes: 128 * MiB,
     processes,
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
-    openFilesOfMachine: maxOpenFiles * 0.7,
+    openFilesOfMachine: openFilesBeforeEnd(maxOpenFiles),
     // Half of the kernel's limit, which is in pages.
     tcpBytesOfMachine: (readSetting("net/ipv4/tcp_mem") / 2) * 4096,
     tcpOrphansOfMachine: readSetting("net/ipv4/tcp_max_orphans") / 2,
@@ -102,6 +102,14 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
 /** The limit of open files for one process, at least 1,024. All sandboxes together can open about half of the machine's files. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
+}
+
+/**
+ * At how many open files of the machine a sandbox is ended. systemd removes Linux's default limit, a file for each 10 KiB of memory.
+ * With more files, their memory that no control group counts (256 bytes for a descriptor of timerfd or epoll) would fill the machine.
+ */
+export function openFilesBeforeEnd(maxOpenFiles: number, memoryBytes = totalmem()): number {
+  return Math.min(maxOpenFiles, memoryBytes / 10_240) * 0.7;
 }
 
 /** The fields of /proc/meminfo about memory with a known use. KReclaimable contains the slabs that the kernel can reclaim. */

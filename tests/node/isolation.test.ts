@@ -8,6 +8,7 @@ import { afterAll, describe, expect, it, vi } from "vitest";
 import {
   defaultLimits,
   findGroupParents,
+  openFilesBeforeEnd,
   openFilesPerProcess,
   SANDBOX_PROCESSORS,
 } from "../../local/engine/limits.ts";
@@ -133,6 +134,12 @@ it("open files: all sandboxes together get half of the machine's, or 1,024 for e
   expect(ofAll * openFiles).toBeLessThanOrEqual(Math.max(ofMachine / 2, ofAll * 1024));
   expect(openFiles).toBeGreaterThanOrEqual(1024);
   for (const few of [1 << 16, 2_465_959]) expect(openFilesPerProcess(few, most)).toBe(1024);
+});
+
+it("open files: a sandbox is ended before they fill the memory, also if systemd has removed Linux's limit", () => {
+  const memory = 16 * 1024 ** 3;
+  expect(openFilesBeforeEnd(100_000, memory)).toBeCloseTo(70_000);
+  expect(openFilesBeforeEnd(2 ** 63, memory)).toBeLessThan(1_200_000);
 });
 
 it("programs of ended sandboxes do not use up the processor time of other sandboxes in advance", async () => {

@@ -23,7 +23,18 @@ const inotify = { instances: 64, watches: 65_536 };
 const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * Limits of the user and network namespaces (user_namespaces(7)). The files in /proc/sys belong to the namespaces of the process
+ * The most queues of messages (msgget(2)), and Linux's defaults for semaphores, but a million of all sets together (semget(2)). A
+ * queue can have 16,384 messages. When the sandbox has ended, a thread of the kernel frees all of them at once, and no other program
+ * runs on its processor meanwhile. Linux allows 32,000 queues and a billion semaphores.
+ */
+const ipcLimits = { msgmni: "64", sem: "32000 1024000 500 32000" };
+/** Before Linux 6.10, only the machine's root may set these limits; since then, only the namespace's root. */
+const limitIPC = Object.entries(ipcLimits)
+  .map(([file, values]) => `{ echo ${values} >/proc/sys/kernel/${file}; } 2>/dev/null`)
+  .join("; ");
+
+/**
+ * Limits of the user, network and IPC namespaces (user_namespaces(7)). The files in /proc/sys belong to the namespaces of the process
  * that opens them, and no user of the sandbox may write to them.
  */
 const namespaceLimits = [
@@ -31,6 +42,7 @@ const namespaceLimits = [
   "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
+  limitIPC,
   // Forbids timestamps of sent packets: if a program requests them, the kernel keeps the packets in memory until the program reads
   // them. Older kernels have this setting only for the whole machine.
   "[ ! -w /proc/sys/net/core/tstamp_allow_data ] || echo 0 >/proc/sys/net/core/tstamp_allow_data",
@@ -62,11 +74,26 @@ function canDropGroups(): boolean {
 export async function confine(pid: number): Promise<void> {
   // If the engine runs as root, nsenter must become the sandbox's user. Otherwise, nsenter already runs as that user, and may not
   // drop its groups.
-  const user = canDropGroups() ? [] : ["--preserve-credentials"];
+  const isRoot = canDropGroups();
+  const user = isRoot ? [] : ["--preserve-credentials"];
+  const target = ["nsenter", "--target", String(pid)];
+  const asRoot = [...target, "--ipc", "--", "/bin/sh", "-c", `${limitIPC}; exec "$@"`, "sh"];
   const script = [...namespaceLimits, `exec nsenter --target "$1" --mount -- sh -c '${mounts}'`].join("\n");
-  const target = ["--target", String(pid), "--user", "--net", ...user, "--"];
-  const shell = ["/bin/sh", "-c", script, "sh", String(pid)];
-  await runHost("nsenter", [...target, ...shell]).catch((error: unknown) => {
+  const inside = [
+    ...target,
+    "--user",
+    "--net",
+    "--ipc",
+    ...user,
+    "--",
+    "/bin/sh",
+    "-c",
+    script,
+    "sh",
+    String(pid),
+  ];
+  const [program = "", ...words] = isRoot ? [...asRoot, ...inside] : inside;
+  await runHost(program, words).catch((error: unknown) => {
     throw new Error(START_PROBLEMS.bounds(messageOf(error)));
   });
 }

@@ -291,6 +291,18 @@ it("a program waits for at most 1,024 files with poll and select, because no lim
   expect(await python([...prelude, ...lines])).toEqual(["done", "done", "EINVAL", "EINVAL"]);
 });
 
+it.each([
+  ["queues of messages", "libc.msgget(0, 0o600)", 64],
+  ["semaphores", "libc.semget(0, 32000, 0o600)", 32],
+])(
+  "a sandbox has few %s, because a thread of the kernel frees all of them after its end",
+  async (_, call, most) => {
+    const lines = ["made = 0", `while made < 100 and ${call} >= 0: made += 1`];
+    const count = "print(made, errno.errorcode[ctypes.get_errno()])";
+    expect(await python([...prelude, ...lines, count])).toEqual([`${most} ENOSPC`]);
+  },
+);
+
 it("a sandbox cannot pin its programs to processors, because others need these processors, too", async () => {
   const lines = ["before = os.sched_getaffinity(0)", "os.sched_setaffinity(0, [min(before)])"];
   expect(await python([...prelude, ...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);

@@ -54,10 +54,10 @@ class FolderBucket implements Bucket {
   }
 
   /** @throws Error if the disk is almost full and the object belongs to a save */
-  async put(key: string, body: Uint8Array): Promise<void> {
+  async put(key: string, body: Uint8Array | ReadableStream<Uint8Array>): Promise<void> {
     if (SAVED_FILES.test(key)) {
       const { freeBytes, bytes } = (await this.#engine.call("GET", "/disk")) as DiskSpace;
-      if (freeBytes - body.length < Math.min(RESERVED_BYTES, bytes * RESERVED_SHARE))
+      if (freeBytes < Math.min(RESERVED_BYTES, bytes * RESERVED_SHARE))
         throw new Error(`the disk of the state directory is almost full: ${freeBytes} bytes are free`);
     }
     await this.#request("PUT", key, { body });

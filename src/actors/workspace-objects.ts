@@ -8,7 +8,15 @@ import type { ObjectStore } from "../storage/object-store.ts";
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
 const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** The most objects in memory, written or being filled. A low number, because the actors of a process share 128 MB. */
+/**
+ * An object is collected and sent in pieces of this size. A save has pieces of one object in memory at most: it collects the next
+ * object while the last one is sent. On Cloudflare, the actors of a process share 128 MB. Measured with two whole objects in memory:
+ * ten saves of 40 MB took 73 MiB of V8's heap.
+ */
+const PIECE_BYTES = 256 * 1024;
+const OBJECT_PIECES = OBJECT_BYTES / PIECE_BYTES;
+
+/** How many objects are written at once. R2 still works on an object for some time after it was sent. */
 const WRITTEN_AT_ONCE = 2;
 
 /** How long one operation of R2 may take. */
@@ -38,29 +46,49 @@ export async function writeObjects(
   max: number,
 ): Promise<number> {
   const writes = new Set<Promise<void>>();
+  const sends = new Set<Promise<void>>();
+  let pieces: Uint8Array[] = [];
   let bytes = 0;
   let failure: { error: unknown } | undefined;
+  /** Writes the collected pieces as an object. Its write begins when all have arrived, because R2 must know the length. */
+  const writeObject = () => {
+    const { readable, writable } = new FixedLengthStream(pieces.reduce((sum, { length }) => sum + length, 0));
+    const writer = writable.getWriter();
+    for (const piece of pieces) addUntilSettled(sends, writer.write(piece));
+    addUntilSettled(sends, writer.close());
+    pieces = [];
+    const fail = (error: unknown) => {
+      failure ??= { error };
+      return writer.abort(error);
+    };
+    const key = keyOf(prefix, Math.ceil(bytes / OBJECT_BYTES) - 1);
+    addUntilSettled(writes, withTimeLimit(bucket.put(key, readable)).catch(fail));
+  };
   try {
-    for await (const piece of splitStream(body, OBJECT_BYTES)) {
+    for await (const piece of splitStream(body, PIECE_BYTES)) {
       if (bytes + piece.length > max) throw tooLong(max);
-      const write = withTimeLimit(bucket.put(keyOf(prefix, bytes / OBJECT_BYTES), piece)).then(
-        () => void writes.delete(write),
-        (error: unknown) => {
-          writes.delete(write);
-          failure ??= { error };
-        },
-      );
-      writes.add(write);
+      pieces.push(piece);
       bytes += piece.length;
-      while (writes.size >= WRITTEN_AT_ONCE) await Promise.race(writes);
+      if (pieces.length === OBJECT_PIECES) {
+        while (writes.size >= WRITTEN_AT_ONCE) await Promise.race(writes);
+        writeObject();
+      }
+      while (sends.size + pieces.length >= OBJECT_PIECES) await Promise.race(sends);
       if (failure) break;
     }
+    if (!failure && pieces.length > 0) writeObject();
   } finally {
     // Waits for all writes, so that the written objects can be deleted afterwards.
     await Promise.all(writes);
   }
   if (failure) throw failure.error;
   return bytes;
+}
+
+/** Adds a promise to a set until it is settled. The promise in the set does not fail. */
+function addUntilSettled(set: Set<Promise<void>>, work: Promise<void>): void {
+  const settled = work.catch(() => undefined).then(() => void set.delete(settled));
+  set.add(settled);
 }
 
 /**

@@ -8,9 +8,12 @@ export interface StoredObject {
   bytes(): Promise<Uint8Array>;
 }
 
+type Content = Uint8Array | ReadableStream<Uint8Array>;
+
 /** Methods throw the store's error if it is unavailable. */
 export interface ObjectStore {
-  put(key: string, content: Uint8Array): Promise<void>;
+  /** @param content a stream must be a `FixedLengthStream` */
+  put(key: string, content: Content): Promise<void>;
   get(key: string, range?: { offset: number; length: number }): Promise<StoredObject | undefined>;
   /** Deletes any number of objects. Missing ones are ignored. */
   delete(keys: readonly string[]): Promise<void>;
@@ -28,7 +31,7 @@ export async function deleteBelow(store: ObjectStore, prefix: string): Promise<v
 
 /** The methods of R2 that the store uses. A stand-in for R2 must have them. */
 export interface Bucket {
-  put(key: string, content: Uint8Array): Promise<unknown>;
+  put(key: string, content: Content): Promise<unknown>;
   get(key: string, options: { range?: { offset: number; length: number } }): Promise<StoredObject | null>;
   delete(keys: string[]): Promise<void>;
   list(options: {

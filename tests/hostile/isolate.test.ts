@@ -7,12 +7,14 @@ import { afterEach, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startParts } from "../setup/parts.ts";
-import { tool } from "../setup/tool.ts";
+import { callTool, tool } from "../setup/tool.ts";
 import { sleep } from "../setup/until.ts";
 import { HEADERS, postRaw } from "./support.ts";
 
 /** An isolate has 128 MB, and its code and other principals need a part of them. */
 const MAX_MIB = 100;
+/** The most for the saves of one principal, because those of several principals may run at once. */
+const MAX_SAVES_MIB = 65;
 const ATTACK_MS = 8_000;
 
 const parts = endLater(await startParts({ inspector: true }));
@@ -110,4 +112,13 @@ it("many commands that print much", async () => {
   const peak = Math.max(await peakDuring(sleep(ATTACK_MS)), await peakDuring(sleep(ATTACK_MS)));
   expect(peak).toBeLessThan(MAX_MIB);
   await tool(url, "destroy_sandbox", { sandbox: "printing" });
+});
+
+it("many saves at once", async () => {
+  const names = Array.from({ length: 10 }, (_, number) => `saving${number}`);
+  const command = "head -c 40000000 /dev/urandom >part";
+  await Promise.all(names.map((sandbox) => tool(url, "run_command", { sandbox, command })));
+  const saves = names.map((sandbox) => callTool(url, "checkpoint_sandbox", { sandbox }));
+  expect(await peakDuring(Promise.all(saves))).toBeLessThan(MAX_SAVES_MIB);
+  await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
 });

@@ -24,6 +24,12 @@ export async function* splitStream(
 const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
 
+/**
+ * How long the next READ_BYTES of a long body may take while `memory` holds room for the whole body: two clients that stop halfway
+ * through 8 MiB prevent other long bodies of their principal.
+ */
+export const STALL_MS = 30_000;
+
 interface Bounds {
   maxBytes: number;
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
@@ -55,7 +61,8 @@ export async function readBody(
     let hasRoom = memory ? undefined : true;
     for (let bytes = 0; ; room = READ_BYTES) {
       const reading = reader.readAtLeast(room, new Uint8Array(room));
-      const read = await waitAtMost(until - Date.now(), reading);
+      const stallMs: number = memory && hasRoom ? STALL_MS : Infinity;
+      const read = await waitAtMost(Math.min(until - Date.now(), stallMs), reading);
       if (!read) return { problem: "too_slow" };
       const { value, done } = read;
       const length = value?.length ?? 0;

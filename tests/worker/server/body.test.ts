@@ -1,4 +1,4 @@
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
 import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { readBody } from "../../../src/shared/stream-bytes.ts";
@@ -292,5 +292,26 @@ describe("the memory of long bodies", () => {
     expect(second.addBody(MAX_BODY_BYTES + MAX_BODY_BYTES / 2)).toBe(true);
     first.release();
     second.release();
+  });
+
+  it("is free again when a body stalls", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { signal } = new AbortController();
+    const memory = RequestMemory.forCall("stalls", signal);
+    const body = new ReadableStream({
+      type: "bytes",
+      start: (controller) => controller.enqueue(new Uint8Array(100_000)),
+    });
+    let read: unknown;
+    const headers = new Headers({ "content-length": String(MAX_BODY_BYTES) });
+    void readBody({ body, headers }, { maxBytes: MAX_BODY_BYTES, ms: 150_000, memory }).then(
+      (result) => (read = result),
+    );
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(read).toBeUndefined();
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(read).toEqual({ problem: "too_slow" });
+    memory.release();
   });
 });

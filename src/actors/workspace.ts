@@ -459,8 +459,9 @@ export class Workspace {
       });
     });
     await restoring.catch(async (error: unknown) => {
-      // Other sandboxes should run the script, and not fail like this one.
-      if (error instanceof ToolError && error.cause instanceof ToolError)
+      // Other sandboxes should run the script, and not fail like this one. After any other error, they can use the result.
+      const cause = error instanceof ToolError ? error.cause : undefined;
+      if (cause instanceof ToolError && cause.code === "damaged")
         await this.#host.account().removeArchive(key);
       throw error;
     });

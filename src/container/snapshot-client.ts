@@ -44,7 +44,7 @@ export class Snapshots {
 
 function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): ToolError {
   // sandboxd itself failed: the manifest is invalid, or sandboxd has an earlier version, which cannot read newer states.
-  if (code === "UNKNOWN" && step === "restore") return new ToolError("no_answer", STATE_NOT_READ, "", true);
+  if (code === "UNKNOWN" && step === "restore") return new ToolError("damaged", STATE_NOT_READ, "", true);
   if (problem === "cut" && step === "data") return stateDamaged();
   if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));

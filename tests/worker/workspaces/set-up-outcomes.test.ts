@@ -163,7 +163,7 @@ describe("the saved result of a set-up", () => {
       "sandboxd cannot read it",
       (_world: World, other: World) => {
         other.onStep = ({ name }) => {
-          if (name === "sandboxd restore") throw new ToolError("no_answer", "it is damaged");
+          if (name === "sandboxd restore") throw new ToolError("damaged", "it is damaged");
         };
       },
     ],
@@ -178,6 +178,17 @@ describe("the saved result of a set-up", () => {
       expect(filesOf(next)).toEqual(LEFT);
     }),
   );
+
+  it("is used for further sandboxes if a restore fails because of its own sandbox", () =>
+    withWorld(async (world) => {
+      await setUp(world);
+      const other = world.createSibling("b");
+      other.onStep = ({ name }) => {
+        if (name === "sandboxd restore") throw new ToolError("no_space", "its disk is full");
+      };
+      await expect(setUp(other)).rejects.toThrow(/could not be restored: its disk is full/);
+      expect(await setUp(world.createSibling("c"))).toMatchObject({ how: "restored" });
+    }));
 
   it("is complete or missing after a failure or an eviction at each step of its save", () =>
     interruptSteps(async (world, interrupt) => {

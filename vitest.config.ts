@@ -5,7 +5,7 @@ import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { bundlePanel } from "./scripts/bundle-panel.ts";
-import { installForTests } from "./tests/setup/installed.ts";
+import { installClaudeCode } from "./tests/setup/installed.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 import { python } from "./tests/setup/server.ts";
 
@@ -30,7 +30,7 @@ process.once("exit", () => {
   for (const directory of [compiled, objects]) rmSync(directory, { recursive: true, force: true });
 });
 
-await installForTests();
+await installClaudeCode();
 
 // Searched once here: the search for Python takes 0.3 s of processor time, and many test files and each engine would repeat it.
 if (python !== undefined) process.env.TESTS_PYTHON = python;
@@ -75,14 +75,24 @@ const timeLimits = (testTimeout: number, hookTimeout = testTimeout) => ({
 const SLOW =
   /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|listening|running|service|idle)\.test\.ts$/;
 
-/** Vitest starts large files first. This also starts slow ones first, so that no slow file runs alone at the end. */
+/** Suites that need no clients and no quiet machine. */
+const FIRST_SUITES = new Set(["faults-actor", "runtime", "soak"]);
+
+/**
+ * Vitest sorts suites by name, and starts large files of a suite first. This also starts slow files first, so that no slow file runs
+ * alone at the end, and some suites before the others, so that they run while clients are installed.
+ */
 class SlowFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);
     const projects = sorted.map(({ project }) => project);
+    const isFirst = ({ project }: TestSpecification) => Number(FIRST_SUITES.has(project.name));
     const isSlow = ({ moduleId }: TestSpecification) => Number(SLOW.test(moduleId));
     return sorted.toSorted(
-      (a, b) => projects.indexOf(a.project) - projects.indexOf(b.project) || isSlow(b) - isSlow(a),
+      (a, b) =>
+        isFirst(b) - isFirst(a) ||
+        projects.indexOf(a.project) - projects.indexOf(b.project) ||
+        isSlow(b) - isSlow(a),
     );
   }
 }
@@ -123,6 +133,7 @@ export default defineConfig({
         test: {
           name: "node",
           include: ["tests/node/**/*.test.ts"],
+          setupFiles: ["tests/setup/clients.ts"],
           ...timeLimits(60_000),
         },
       },
@@ -131,6 +142,7 @@ export default defineConfig({
           name: "e2e",
           globalSetup: "tests/setup/shared-server.ts",
           include: ["tests/e2e/**/*.test.ts"],
+          setupFiles: ["tests/setup/clients.ts"],
           ...timeLimits(180_000),
         },
       },

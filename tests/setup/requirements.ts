@@ -1,14 +1,13 @@
 /**
  * The programs that the tests need in addition to Node. `npm test` checks them first. It installs missing ones if
- * that needs no password, as `npm start` does, and otherwise prints the command. It also installs the tests' own
- * packages.
+ * that needs no password, as `npm start` does, and otherwise prints the command. It also installs Claude Code.
  */
 import { execFileSync } from "node:child_process";
 import { delimiter, join } from "node:path";
 import { aptCommand, hasApt, install, mayInstall } from "../../cli/apt.ts";
 import { findPythons, PACKAGES } from "../../local/engine/python.ts";
 import { findChromium, isExecutable } from "./executable.ts";
-import { installForTests } from "./installed.ts";
+import { installClaudeCode } from "./installed.ts";
 
 interface Need {
   /** The program's usual name. */
@@ -96,7 +95,7 @@ function packagesOf(needs: readonly Need[]): string[] {
 
 try {
   // They run in parallel, because both mostly wait for the network.
-  await Promise.all([installForTests(), installPrograms((line) => void process.stderr.write(`${line}\n`))]);
+  await Promise.all([installClaudeCode(), installPrograms((line) => void process.stderr.write(`${line}\n`))]);
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;

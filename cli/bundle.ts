@@ -24,14 +24,14 @@ import { noModule, scratchUnwritable, workerNotBuilt } from "./texts.ts";
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
 
-export interface Module {
+interface Module {
   type: "ESModule";
   path: string;
   contents: string;
 }
 
 /** wrangler's configuration for miniflare, without bindings, which contain secrets, and without paths of sources. */
-export interface Settings {
+interface Settings {
   name: WranglerModule.Unstable_Config["name"];
   vars: WranglerModule.Unstable_Config["vars"];
   worker: Omit<

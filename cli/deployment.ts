@@ -29,7 +29,7 @@ interface DeploymentOptions {
   print(line: string): void;
 }
 
-export interface Step {
+interface Step {
   name: string;
   /** What the step does, and the manual command if there is one. */
   plan: string;

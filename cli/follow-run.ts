@@ -14,7 +14,7 @@ export interface FollowedRun {
   status: number;
 }
 
-export interface FollowOptions {
+interface FollowOptions {
   /** Whether to print output; not for `--json`. */
   prints: boolean;
   /** Whether all output goes to standard error, like an agent's log. Then only the result goes to standard output. */

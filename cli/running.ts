@@ -9,7 +9,7 @@ import { replaceFile } from "./output-files.ts";
 const running = z.object({ url: z.url(), pid: z.number().int(), process: z.string().optional() });
 
 /** `url` is the MCP endpoint. */
-export type Running = z.infer<typeof running>;
+type Running = z.infer<typeof running>;
 
 const fileIn = (stateDir: string) => join(stateDir, "server.json");
 

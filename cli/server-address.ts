@@ -90,7 +90,7 @@ function tokenFor(
 }
 
 /** The previous token, from the local server's variables, while it is valid. */
-export function tokenBefore(
+function tokenBefore(
   token: string,
   variables: Readonly<Record<string, string>>,
 ): Pick<ServerAddress, "tokenBefore"> {

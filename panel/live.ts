@@ -16,7 +16,7 @@ const RECONNECT_MS = 250;
 /** Several watchers that are added or removed within this time, in milliseconds, cause only one new stream. */
 const TOGETHER_MS = 30;
 
-export interface Watcher {
+interface Watcher {
   /** Each new stream reads this again, because watchers of a log advance the cursor in it. */
   watch: Watch;
   /** Handles a result before the next one arrives. Resolves with true if this was the last one. */

@@ -20,7 +20,7 @@ const MAX_PASTED_CHARS = 100_000;
 // oxlint-disable-next-line no-control-regex
 const CONTROL_CHARACTERS = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
-export interface Options {
+interface Options {
   isReadOnly: boolean;
   /** Called for typed text, and for responses to a program's terminal queries. */
   onTyped: (text: string) => void;

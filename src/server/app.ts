@@ -42,7 +42,7 @@ import { traceOfHeaders } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
 
 /** Used instead of `ExportedHandler`, because tests cannot construct that type's requests. */
-export interface App {
+interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }
 

@@ -2,7 +2,7 @@
 import { LANGUAGE_TITLES } from "../shared/languages.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 
-export interface Offered {
+interface Offered {
   has(name: ToolName): boolean;
   sandbox: string;
   savesWorkspaces: boolean;

@@ -30,7 +30,7 @@ import { runClaudeCode } from "../setup/claude-code.ts";
 import { startMessagesAPI, textReply, toolResults } from "../setup/messages-api.ts";
 import { repository } from "../setup/server.ts";
 
-export interface Endpoint {
+interface Endpoint {
   url: string;
   token: string;
 }

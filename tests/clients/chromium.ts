@@ -3,7 +3,7 @@ import { type Browser, chromium } from "playwright-core";
 import { findChromium } from "../setup/executable.ts";
 
 export { devices } from "playwright-core";
-export type { Browser, BrowserContext, BrowserContextOptions, FrameLocator, Page } from "playwright-core";
+export type { Browser, BrowserContext, BrowserContextOptions, Page } from "playwright-core";
 
 /** @throws Error if Chromium is missing */
 export async function launchChromium(): Promise<Browser> {

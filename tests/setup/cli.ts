@@ -5,13 +5,13 @@ import { join } from "node:path";
 import { run } from "../../cli/run-program.ts";
 import { repository } from "./server.ts";
 
-export interface Ended {
+interface Ended {
   code: number | string;
   stdout: string;
   stderr: string;
 }
 
-export interface Running {
+interface Running {
   ended: Promise<Ended>;
   stdout(): string;
   stderr(): string;

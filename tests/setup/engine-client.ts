@@ -101,7 +101,7 @@ const CONNECT_MS = 30_000;
 /** How long a closed connection waits for the report that its sandbox has ended, milliseconds. */
 const END_MS = 1000;
 
-export interface Result {
+interface Result {
   stdout: string;
   stderr: string;
   exitCode: number;

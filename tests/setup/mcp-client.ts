@@ -20,7 +20,7 @@ export interface Result {
   progress: string[];
 }
 
-export interface Message {
+interface Message {
   method?: string;
   params?: { message?: string; [name: string]: unknown };
   result?: Partial<Pick<Result, "isError" | "content">> & { structuredContent?: object };
@@ -28,13 +28,13 @@ export interface Message {
   [name: string]: unknown;
 }
 
-export interface Answer {
+interface Answer {
   status: number;
   /** Every JSON-RPC message, in order of arrival. */
   messages: Message[];
 }
 
-export interface CallOptions {
+interface CallOptions {
   /** Requests progress notifications. */
   progressToken?: string;
   /** Other fields of `_meta`. */

@@ -3,7 +3,7 @@
  * process survive its parent. It also writes to the process's event descriptors, so that the process outside assumes that the
  * sandbox has ended. It prints the result of each attempt to reach the first process.
  */
-export const outlive = String.raw`
+const outlive = String.raw`
 import ctypes, os, platform, struct
 
 libc = ctypes.CDLL(None, use_errno=True)

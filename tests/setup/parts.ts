@@ -19,7 +19,7 @@ interface PartsOptions {
   inspector?: boolean;
 }
 
-export interface Parts {
+interface Parts {
   /** The address for MCP. */
   url: string;
   inspectorPort: number | undefined;

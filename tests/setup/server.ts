@@ -28,7 +28,7 @@ export interface ServerOptions {
   asUser?: boolean;
 }
 
-export interface Command {
+interface Command {
   child: ChildProcess;
   stdout(): string;
   stderr(): string;

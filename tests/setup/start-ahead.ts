@@ -6,7 +6,7 @@ import { identify } from "../../local/engine/identity.ts";
 import { sandboxMark } from "../../local/engine/leftovers.ts";
 import { until } from "./until.ts";
 
-export interface PreparedSandbox {
+interface PreparedSandbox {
   /** The id of its first process. */
   pid: number;
   /** Identifies the sandbox: the output of `whichCommand` in it. */

@@ -5,7 +5,7 @@ import { build } from "esbuild";
 import { repository } from "../server.ts";
 import { listen } from "../listen.ts";
 
-export interface AppHost {
+interface AppHost {
   /** The page of the client. */
   url: string;
   /** The page of the proxy. */

@@ -9,7 +9,7 @@ import { appWith, call, post, TOKEN, type Variables } from "../server/support.ts
 
 export * from "../../setup/oauth-client.ts";
 
-export const UNLIMITED: RateLimit = { limit: async () => ({ success: true }) };
+const UNLIMITED: RateLimit = { limit: async () => ({ success: true }) };
 
 /** The app with OAuth on, at `ORIGIN` unless the variables set another origin. */
 export function oauthApp(variables: Variables = {}): App {

@@ -62,7 +62,7 @@ export class Use implements Owner {
   }
 }
 
-export interface WorldActor {
+interface WorldActor {
   readonly lifecycle: Lifecycle;
   readonly pending: ReadonlySet<Promise<unknown>>;
   /** How many finished rollbacks `onRestore` has not reported yet. */

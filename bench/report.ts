@@ -30,8 +30,6 @@ interface StoredRow extends Row {
   figure: string;
   /** The day and, if known, the commit of the measurement. */
   measured: string;
-  /** The baseline with which the row was measured, if the figure has another one now. */
-  oldBaseline?: string;
 }
 
 function readResults(): StoredRow[] {
@@ -57,11 +55,7 @@ export function writePage(figures: readonly Figure[], { isMeasured }: { isMeasur
     const figureRows = rows.filter((row) => row.figure === name && isOnPage(row));
     if (figureRows.length === 0) return [];
     const days = [...new Set(figureRows.map(({ measured: day }) => day.slice(0, DAY_LENGTH)))];
-    const old = figureRows.find(({ oldBaseline }) => oldBaseline !== undefined)?.oldBaseline;
-    return [
-      `| **${name}**, ${days.join(", ")}. Baseline: ${old ?? baseline} | | | |`,
-      ...figureRows.map(line),
-    ];
+    return [`| **${name}**, ${days.join(", ")}. Baseline: ${baseline} | | | |`, ...figureRows.map(line)];
   });
   const table = ["| figure | ours | baseline | ratio |", "| --- | --: | --: | --: |", ...groups].join("\n");
   const page = readFileSync(PAGE, "utf8");

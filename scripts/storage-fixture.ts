@@ -1,8 +1,7 @@
 /**
- * `node scripts/storage-fixture.ts <commit> [worktree]` writes tests/fixtures/storage/<commit>: the data that the server of a
- * commit stores. The upgrade test reads every folder there. Before you change a table, run this script for the last commit with
- * the old tables, unless a folder already has data in these tables. The worktree must contain that commit, with packages installed.
- * Without the argument `worktree`, the script makes a worktree and removes it.
+ * `node scripts/storage-fixture.ts <commit>` writes tests/fixtures/storage/<commit>: the data that the server of a commit stores.
+ * The upgrade test reads every folder there. Before you change a table, run this script for the last commit with the old tables,
+ * unless a folder already has data in these tables. The script makes a worktree of that commit and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -19,13 +18,13 @@ interface Stored {
   answers: unknown;
 }
 
-const [commit, worktreeArgument] = process.argv.slice(2);
-if (!commit) throw new Error("Usage: node scripts/storage-fixture.ts <commit> [worktree]");
+const [commit] = process.argv.slice(2);
+if (!commit) throw new Error("Usage: node scripts/storage-fixture.ts <commit>");
 const root = join(import.meta.dirname, "..");
 const folder = join(root, "tests/fixtures/storage");
 const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: root, encoding: "utf8" }).trim();
 const test = "tests/worker/account/storage-fixture.test.ts";
-const worktree = worktreeArgument ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
+const worktree = join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
 const into = join(folder, short);
 
@@ -71,14 +70,14 @@ const run = (command: string, ...args: string[]) =>
     );
   });
 
-if (!worktreeArgument) execFileSync("git", ["worktree", "add", "--detach", worktree, commit], { cwd: root });
+execFileSync("git", ["worktree", "add", "--detach", worktree, commit], { cwd: root });
 try {
-  if (!worktreeArgument) await run("npm", "ci", "--no-audit", "--no-fund");
+  await run("npm", "ci", "--no-audit", "--no-fund");
   const scenario = readFileSync(join(folder, "scenario.ts"), "utf8");
   writeFileSync(join(worktree, test), scenario.replace("http://SINK", `http://127.0.0.1:${port}`));
   await run("npx", "vitest", "run", test);
 } finally {
   server.close();
   rmSync(join(worktree, test), { force: true });
-  if (!worktreeArgument) execFileSync("git", ["worktree", "remove", "--force", worktree], { cwd: root });
+  execFileSync("git", ["worktree", "remove", "--force", worktree], { cwd: root });
 }

@@ -38,7 +38,23 @@ def inspectImage(path):
 const run = (code: string) => owner.call("run_code", { sandbox, code });
 const read = (path: string) => owner.call("read_file", { sandbox, path });
 
+/** Puts a program in place of the sandbox's own program that scales images. */
+async function replaceScaler(program: string, where = sandbox): Promise<void> {
+  const command = `site=$(python3 -c 'import site; print(site.getsitepackages()[0])'); mkdir -p $site/PIL; cat >$site/PIL/__init__.py`;
+  const { isError } = await owner.call("run_command", { sandbox: where, command, stdin: program });
+  expect(isError).toBe(false);
+}
+
+/** Has a program that scales images and does not end. The server waits for its time limit while the other tests run. */
+const endless = "images-scaled-endless";
+let endlessResult: ReturnType<typeof read>;
+
 beforeAll(async () => {
+  await sh(endless, `python3 -c 'from PIL import Image; Image.new("RGB", (2000, 1500)).save("large.png")'`);
+  await replaceScaler("import time; time.sleep(600)", endless);
+  endlessResult = owner.call("read_file", { sandbox: endless, path: "large.png" });
+  // The last test awaits this and reports the error.
+  endlessResult.catch(() => undefined);
   await run(PICTURES);
 });
 
@@ -289,17 +305,12 @@ open("damaged", "wb").write(data)`);
 
 describe("the sandbox's own program that scales images, which code can replace,", () => {
   // The last tests of this sandbox, because it then has no Pillow.
-  const replace = async (program: string) => {
-    const command = `site=$(python3 -c 'import site; print(site.getsitepackages()[0])'); mkdir -p $site/PIL; cat >$site/PIL/__init__.py`;
-    expect((await owner.call("run_command", { sandbox, command, stdin: program })).isError).toBe(false);
-  };
-
   beforeAll(async () => {
     await run('quarters(2000, 1500).save("large.png"); open("wide.png", "wb").write(zeros(9000, 1))');
   });
 
   it("is missing without Pillow, and then the result describes the image and says how to get Pillow", async () => {
-    await replace("raise ModuleNotFoundError");
+    await replaceScaler("raise ModuleNotFoundError");
     const file = await read("large.png");
     expect(file.content.map(({ type }) => type)).toEqual(["text"]);
     expect(file.text).toMatch(/2000 x 1500 pixels, PNG, \d+ bytes.*Pillow.*run_command.*pip install pillow/s);
@@ -324,10 +335,10 @@ describe("the sandbox's own program that scales images, which code can replace,"
     ],
     ["endless bytes", "import os\nwhile True: os.write(1, bytes(1 << 20))"],
     ["the output of a program that uses up the memory", "held = bytearray(2 << 30)"],
-    ["the output of a program that does not end", "import time; time.sleep(600)"],
+    ["the output of a program that does not end", undefined],
   ])("cannot make the server show %s", async (_, program) => {
-    await replace(program);
-    const { content, isError, text } = await read("large.png");
+    if (program !== undefined) await replaceScaler(program);
+    const { content, isError, text } = await (program === undefined ? endlessResult : read("large.png"));
     expect(content.map(({ type }) => type)).toEqual(["text"]);
     expect({ isError, text }).toEqual({
       isError: true,

@@ -1,8 +1,4 @@
-/**
- * The panel in a client's chat (MCP Apps), in a real Chromium. The client uses the extension's own `AppBridge`. With
- * SCREENSHOTS set, the tests save screenshots there.
- */
-import { join } from "node:path";
+/** The panel in a client's chat (MCP Apps), in a real Chromium. The client uses the extension's own `AppBridge`. */
 import { describe, expect, inject, it } from "vitest";
 import type { Opening, TestHost } from "../setup/app-host/host.ts";
 import { startAppHost } from "../setup/app-host/serve.ts";
@@ -53,11 +49,6 @@ const pageRequests = () => page.evaluate(() => testHost.pageRequests);
 const rows = () => app.locator(".log .row").allInnerTexts();
 const state = (name: string) => app.locator(`section.run .state:text-is('${name}')`).waitFor();
 
-const shoot = async (name: string) => {
-  const to = process.env.SCREENSHOTS;
-  if (to) await page.screenshot({ path: join(to, `app-${name}.png`) });
-};
-
 /** The frame with the App's document. */
 async function appFrame() {
   const frame = page.frames().at(-1);
@@ -78,7 +69,6 @@ describe.each([
     await resumeReader(sandbox);
     await until(async () => (await rows()).includes("last"));
     expect(await rows()).toEqual(["first", "on", "last"]);
-    await shoot(`run-${sandbox}`);
     await app.locator("button:text-is('Cancel')").click();
     await state("cancelled");
     await app.locator(".runs .state:text-is('cancelled')").waitFor();
@@ -132,7 +122,6 @@ describe("the app in a client's chat", () => {
     await until(async () => (await rows()).includes("listening"));
     await app.locator("button:text-is('Open port 8000')").click();
     await app.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
-    await shoot("preview");
     await app.locator("button:text-is('Cancel')").click();
     await app.locator("nav >> text=Overview").click();
     for (const answer of ["No", "Yes"]) {
@@ -174,7 +163,6 @@ describe("the app in a client's chat", () => {
     await app.locator(".answer:has-text('All is written.')").waitFor();
     await state("succeeded");
     expect(await app.locator("section.run bdi").first().innerText()).toBe("[[done]] Write it");
-    await shoot("task");
   });
 
   it("shows hostile output as text", async () => {
@@ -210,7 +198,6 @@ describe("the app in a client's chat", () => {
     await app.locator("button:text-is('Full screen')").click();
     await app.locator("nav.sandboxes >> text=app-hostile").waitFor();
     expect((await pageRequests()).modes).toEqual(["fullscreen"]);
-    await shoot("fullscreen");
     await app.locator("button:text-is('Back to the chat')").click();
     await app.locator("nav.sandboxes").waitFor({ state: "hidden" });
   });
@@ -233,7 +220,6 @@ describe("the app in a client's chat", () => {
         await page.setViewportSize({ width, height: 900 });
         expect(await frame.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
         expect(await violations(frame)).toEqual([]);
-        await shoot(`${theme}-${width}`);
       }
     }
     expect(await frame.evaluate(() => document.cookie)).toBe("");

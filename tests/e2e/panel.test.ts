@@ -227,7 +227,6 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     // The app's script has not navigated the panel.
     expect(page.url()).toContain("/panel#/grows/runs/");
-    await panel.shoot("preview");
     await page.click("button:text-is('Ctrl+C')");
     await page.waitForSelector("section.run .state:not(.running)");
     expect(browserErrors.splice(0).filter((text) => !/navigat/.test(text))).toEqual([]);
@@ -337,7 +336,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
         await page.click(".runs a >> nth=-1");
         await page.waitForSelector(".log .row");
       }
-      expect(await panel.findDefects(name)).toEqual([]);
+      expect(await panel.findDefects()).toEqual([]);
     }
   });
 

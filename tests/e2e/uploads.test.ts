@@ -1,4 +1,4 @@
-/** The page of an upload link in a real Chromium. With SCREENSHOTS set, the tests save screenshots there. */
+/** The page of an upload link in a real Chromium. */
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -40,11 +40,6 @@ const drop = (sizes: readonly number[]) =>
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
   }, sizes);
 
-const shoot = async (name: string) => {
-  const to = process.env.SCREENSHOTS;
-  if (to) await page.screenshot({ path: join(to, `upload-${name}.png`), fullPage: true });
-};
-
 beforeAll(async () => {
   chromium = await launchChromium();
 });
@@ -67,13 +62,11 @@ describe("the page of an upload link", () => {
     });
     expect(await message()).toMatch(/^dropped 0 <b>\.txt: \d+ %$/);
     expect(await page.isDisabled("button")).toBe(true);
-    await shoot("under-way");
     await page.waitForSelector("#message:has-text('Uploaded')");
     const digest = createHash("sha256").update("x".repeat(3_000_000)).digest("hex");
     expect(await message()).toBe(`Uploaded: dropped 0 <b>.txt, 3000000 bytes, SHA-256 ${digest}`);
     expect(await page.isVisible("form")).toBe(false);
     expect(await content(path)).toContain(digest);
-    await shoot("done");
   });
 
   it("can be used by keyboard alone", async () => {
@@ -101,7 +94,6 @@ describe("the page of an upload link", () => {
     expect(await message()).toContain("takes one file");
     await drop([1001]);
     expect(await message()).toContain("1001 bytes");
-    await shoot("too-large");
     const other = await page.context().newPage();
     await other.goto(url);
     await drop([10]);
@@ -134,6 +126,5 @@ describe("the page of an upload link", () => {
     await drop([1, 1]);
     expect(await violations(page)).toEqual([]);
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(320);
-    await shoot(`phone-${colorScheme}`);
   });
 });

@@ -1,7 +1,4 @@
-/**
- * The consent page in a real Chromium. The Worker listens on loopback. With SCREENSHOTS set, the tests save
- * screenshots there.
- */
+/** The consent page in a real Chromium. The Worker listens on loopback. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { violations } from "../clients/axe.ts";
 import {
@@ -100,11 +97,6 @@ async function callbackParameters(page: Page): Promise<URLSearchParams> {
   return new URL(page.url()).searchParams;
 }
 
-async function picture(page: Page, name: string): Promise<void> {
-  if (process.env.SCREENSHOTS)
-    await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png`, fullPage: true });
-}
-
 describe("a person", () => {
   it("unticks scopes, enters a wrong token and then the right one, and is sent back with the scopes that stayed ticked", async () => {
     const page = await open();
@@ -126,7 +118,6 @@ describe("a person", () => {
     for (const colorScheme of ["light", "dark"] as const) {
       await page.emulateMedia({ colorScheme });
       expect(await violations(page)).toEqual([]);
-      await picture(page, `wrong-token-${colorScheme}`);
     }
     // The page keeps the unticked scopes.
     await token(page).fill(OWNER_TOKEN);
@@ -250,7 +241,6 @@ describe("the page", () => {
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
     expect(await page.getByRole("heading").textContent()).toBe("This page has expired");
-    await picture(page, "no-longer-good");
     await page.getByRole("link", { name: "Start again" }).click();
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
@@ -267,7 +257,6 @@ describe("the page", () => {
       const targets = await page.locator("button, label.scope, input[type=password]").all();
       expect(targets).toHaveLength(8);
       for (const target of targets) expect((await target.boundingBox())?.height).toBeGreaterThanOrEqual(44);
-      await picture(page, `consent-${viewport.width}`);
     }
   });
 
@@ -284,7 +273,6 @@ describe("the page", () => {
     }
     expect(await page.evaluate(() => window.scrollY)).toBe(0);
     expect(await token(page).evaluate((field) => field === document.activeElement)).toBe(true);
-    await picture(page, "consent-laptop");
   });
 
   it("says how to register an unknown client again, and has a link back to the client whose request is not valid", async () => {
@@ -294,10 +282,8 @@ describe("the page", () => {
     await page.goto(await forgotten.authorizationURL({ redirect_uri }));
     expect(await page.getByRole("heading").textContent()).toBe("This app is not registered");
     expect(await page.locator("main").innerText()).toMatch(/remove this server and add it again/);
-    await picture(page, "unknown-client");
     expect((await visit(page, {}, { code_challenge_method: "plain" })).status).toBe(400);
     expect(await page.getByRole("heading").textContent()).toBe("This request is not valid");
-    await picture(page, "cannot-be-served");
     await page.getByRole("link", { name: `Go back to ${new URL(redirect_uri).host}` }).click();
     expect((await callbackParameters(page)).get("error")).toBe("invalid_request");
   });

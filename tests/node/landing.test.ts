@@ -1,4 +1,4 @@
-/** The endpoint's page for browsers in a real Chromium. With SCREENSHOTS set, the tests save screenshots there. */
+/** The endpoint's page for browsers in a real Chromium. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { violations } from "../clients/axe.ts";
 import { type Browser, launchChromium } from "../clients/chromium.ts";
@@ -100,16 +100,11 @@ describe.each(["light", "dark"] as const)("in %s mode", (colorScheme) => {
   it.each([
     ["desktop", { width: 1366, height: 768 }],
     ["phone", { width: 375, height: 812 }],
-  ] as const)("the page fits a %s, and is accessible", async (name, viewport) => {
+  ] as const)("the page fits a %s, and is accessible", async (_name, viewport) => {
     const page = await chromium.newPage({ viewport, colorScheme });
     await page.goto(`${server.origin}/`);
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);
     expect(await violations(page)).toEqual([]);
-    if (process.env.SCREENSHOTS)
-      await page.screenshot({
-        path: `${process.env.SCREENSHOTS}/landing-${name}-${colorScheme}.png`,
-        fullPage: true,
-      });
     await page.close();
   });
 });

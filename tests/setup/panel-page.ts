@@ -1,5 +1,4 @@
-/** The panel in a real Chromium. With SCREENSHOTS set, the tests save screenshots there. */
-import { join } from "node:path";
+/** The panel in a real Chromium. */
 import type { Browser, BrowserContext, Page } from "../clients/chromium.ts";
 import { violations } from "../clients/axe.ts";
 import { TOKEN } from "./server.ts";
@@ -75,7 +74,7 @@ export class PanelPage {
    * The defects of the current page, narrow and wide, light and dark: violations that axe finds, and content that
    * does not fit.
    */
-  async findDefects(name: string): Promise<string[]> {
+  async findDefects(): Promise<string[]> {
     const { page } = this;
     const defects: string[] = [];
     for (const colorScheme of ["dark", "light"] as const)
@@ -87,13 +86,7 @@ export class PanelPage {
         // axe checks only the narrow light page and the wide dark page, because a check takes a second.
         const isChecked = (width === 375) === (colorScheme === "light") && width !== 768;
         if (isChecked) defects.push(...(await violations(page)));
-        await this.shoot(`${name}-${width}-${colorScheme}`);
       }
     return defects;
-  }
-
-  async shoot(name: string): Promise<void> {
-    const to = process.env.SCREENSHOTS;
-    if (to) await this.page.screenshot({ path: join(to, `panel-${name}.png`) });
   }
 }

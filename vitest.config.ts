@@ -5,6 +5,7 @@ import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { bundlePanel } from "./scripts/bundle-panel.ts";
+import { installClients } from "./tests/clients/install.ts";
 import { installClaudeCode } from "./tests/setup/installed.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 import { python } from "./tests/setup/server.ts";
@@ -31,6 +32,12 @@ process.once("exit", () => {
 });
 
 await installClaudeCode();
+
+// Tests run meanwhile. Those that use clients wait for the end: tests/setup/clients.ts.
+installClients((line) => console.error(line)).catch((error: Error) => {
+  console.error(error.message);
+  process.exit(1);
+});
 
 // Searched once here: the search for Python takes 0.3 s of processor time, and many test files and each engine would repeat it.
 if (python !== undefined) process.env.TESTS_PYTHON = python;

@@ -1,5 +1,5 @@
 /**
- * Installs the clients that tests and examples use, if they are missing: `npm run clients`. The suites that use them
+ * Installs the clients that tests and examples use, if they are missing: `npm run clients`. vitest's configuration
  * and `npm run check` call it first.
  */
 import { lstatSync, symlinkSync } from "node:fs";

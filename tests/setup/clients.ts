@@ -1,7 +1,4 @@
-/**
- * vitest's setup file for the suites that use clients: installs them if they are missing. Other tests run meanwhile. With `.ci/run`,
- * `npm run check` has begun the installation, and this waits for its end.
- */
+/** vitest's setup file for the suites that use clients: waits until they are installed. vitest's configuration begins that. */
 import { installClients } from "../clients/install.ts";
 
-await installClients((line) => void process.stderr.write(`${line}\n`));
+await installClients(() => undefined);

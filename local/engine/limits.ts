@@ -90,8 +90,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     kernelGrowthOfMachine: totalmem() / 16,
     // An event of a file with this many watches takes about 90 ms.
     epollWatchesOfMachine: 200_000,
-    // To truncate a file with this many mappings then takes about 0.2 s.
-    mappingsOfMachine: 1_000_000,
+    // To truncate a file with this many mappings then takes about 0.2 s. A browser has about 15,000.
+    mappingsOfMachine: 500_000,
     // To close a descriptor of epoll then takes about 1 ms.
     fileLocksOfMachine: 10_000,
     kernelThreadProcessorsOfMachine: availableParallelism() / 4,

@@ -5,7 +5,7 @@ import { z } from "zod";
 import type { ServerContext } from "@modelcontextprotocol/server";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
-import { defineTool, text } from "../../../src/tools/define.ts";
+import { defineTool, text, type ToolContext, type ToolOutput } from "../../../src/tools/define.ts";
 import type { CallerContext } from "../../../src/shared/request-context.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { owner } from "../support.ts";
@@ -20,7 +20,10 @@ interface Definition {
 const bytes = (value: string) => new TextEncoder().encode(value).length;
 const definitions = async () => (await owner.result<{ tools: Definition[] }>({ method: "tools/list" })).tools;
 
-afterEach(() => vi.restoreAllMocks());
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
 
 describe("the list of tools", () => {
   it("stays within its budgets", async () => {
@@ -125,6 +128,24 @@ describe("the progress of a call", () => {
     expect(await call(257)).toEqual([expect.objectContaining({ result: expect.anything() })]);
   });
 
+  it("is sent for at most 100 lines in five seconds, and then has the last line", async () => {
+    vi.useFakeTimers();
+    const notify = vi.fn<(notification: object) => Promise<void>>(async () => undefined);
+    const print = async (_args: unknown, { progress }: ToolContext) => {
+      for (let line = 1; line <= 10_000; line++) progress?.(`line ${line}`);
+      expect(notify).toHaveBeenCalledTimes(100);
+      await vi.advanceTimersByTimeAsync(5000);
+      progress?.("next");
+      return { content: [] };
+    };
+    await callHandler(print, false, { _meta: { progressToken: "t" }, notify });
+    expect(notify.mock.calls.slice(99)).toMatchObject([
+      [{ params: { message: "line 100" } }],
+      [{ params: { message: "line 10000: 5 s" } }],
+      [{ params: { message: "next" } }],
+    ]);
+  });
+
   it("has the last printed line, shortened and as plain text", async () => {
     const go = "/tmp/progress-go";
     const long = "x".repeat(1000);
@@ -140,8 +161,12 @@ describe("the progress of a call", () => {
   });
 });
 
-/** Calls a tool with this handler outside a server. */
-async function callHandler(handle: () => Promise<never>, isStructured = false) {
+/** Calls a tool with this handler outside a server. @param mcpReq what the tool gets of the request */
+async function callHandler(
+  handle: (args: unknown, context: ToolContext) => Promise<ToolOutput>,
+  isStructured = false,
+  mcpReq: object = {},
+) {
   const tool = defineTool({
     name: "list_files",
     title: "Fail",
@@ -165,7 +190,8 @@ async function callHandler(handle: () => Promise<never>, isStructured = false) {
     turns: new RequestTurns("owner", new AbortController().signal),
     isStructured,
   };
-  const result = await tool.call({}, caller, { mcpReq: { requestState: () => undefined } } as ServerContext);
+  const server = { mcpReq: { requestState: () => undefined, ...mcpReq } } as unknown as ServerContext;
+  const result = await tool.call({}, caller, server);
   return { result, log: lines.join("\n") };
 }
 

@@ -83,6 +83,7 @@ export class EngineSandbox {
   readonly #place: SandboxPlace;
   #stopReason: string | undefined;
   #broken: string | undefined;
+  #killedAt: number | undefined;
 
   private constructor(
     common: SharedSettings,
@@ -236,8 +237,18 @@ export class EngineSandbox {
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
+  /** When the engine began to kill the sandbox, in milliseconds of `performance.now`. */
+  get killedAt(): number | undefined {
+    return this.#killedAt;
+  }
+
   get isEnding(): boolean {
-    return this.#broken !== undefined || this.#stopReason === "destroyed";
+    return this.#killedAt !== undefined;
+  }
+
+  async #kill(): Promise<void> {
+    this.#killedAt ??= performance.now();
+    await this.#running.kill();
   }
 
   /** Prepares a Python kernel, before any user code runs. Waits for sandboxd, which records the initial files first. */
@@ -264,7 +275,7 @@ export class EngineSandbox {
 
   async destroy(): Promise<void> {
     this.#stopReason ??= "destroyed";
-    await this.#running.kill();
+    await this.#kill();
     await this.ended;
   }
 
@@ -273,20 +284,20 @@ export class EngineSandbox {
     if (number !== 15 && number !== 2 && number !== 9) return;
     this.#stopReason ??= "stopped";
     if (number === 9) {
-      void this.#running.kill();
+      void this.#kill();
       return;
     }
     this.#running.signal("SIGTERM");
-    const timer = setTimeout(() => void this.#running.kill(), graceMs);
+    const timer = setTimeout(() => void this.#kill(), graceMs);
     void this.ended.then(() => clearTimeout(timer));
   }
 
-  /** Ends a sandbox that harms others. @param why words that follow "it" */
+  /** Ends a sandbox that harms others, also while it stops. @param why words that follow "it" */
   end(why: string): void {
-    if (this.#stopReason !== undefined || this.#broken !== undefined) return;
+    if (this.isEnding) return;
     this.#broken = `it ${why}`;
     this.#common.log(`engine: sandbox ${this.#place.id} was stopped: it ${why}`);
-    void this.#running.kill();
+    void this.#kill();
   }
 
   /** @throws Error if nothing enforces the policy */

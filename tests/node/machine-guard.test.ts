@@ -12,6 +12,7 @@ import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { sleep } from "../setup/until.ts";
 
 const MiB = 1024 * 1024;
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
@@ -222,3 +223,16 @@ it.runIf(isMemoryLimited)(
     expect(await countOf(groups, memoryOf)).toBeGreaterThan(200 * MiB);
   },
 );
+
+it.runIf(isMemoryLimited)("memory: the engine also ends a sandbox that delays its stop", async () => {
+  const limits = { allMemoryBytes: 900 * MiB, diskBytes: 512 * MiB, memoryBytes: 1024 * MiB };
+  const engine = endLater(await startTestEngine({ limits }));
+  const [modest, slow] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+  const fill = ["import time", "time.sleep(3); kept = bytearray(b'1') * (700 << 20); time.sleep(600)"];
+  void slow.python(fill).catch(() => undefined);
+  await slow.run("{ sleep 1; pkill -STOP -x sbxd; } >/dev/null 2>&1 & sleep 0.1");
+  await sleep(1500);
+  await slow.call("POST", "/signal", { signal: 15 });
+  expect((await slow.waitForEnd()).reason).toContain("memory of all sandboxes");
+  expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+});

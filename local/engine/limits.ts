@@ -166,14 +166,27 @@ function processorLimit(processors: number | undefined): FileValues {
 }
 
 /**
+ * How much of the memory for all sandboxes is free when the guard begins to end sandboxes: a tenth, at least 1 GiB if that is at most
+ * a fifth. Until the memory of an ended sandbox was free (0.5 s), others took 400 MB on two cores.
+ */
+export const memoryMargin = (allMemoryBytes: number) =>
+  Math.max(allMemoryBytes / 10, Math.min(1024 * MiB, allMemoryBytes / 5));
+
+/**
  * The limits of all sandboxes together. Under contention, the sandboxes get half as much processor time as the server. In version
  * 1, the sandboxes' group competes with the server's threads. Each thread has a weight of 1,024, and the group's weight is
  * divided among the processors. In version 2, the group competes with the group that contains the server, whose weight is usually
  * 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
+ *
+ * Sandboxes can take memory faster than the guard ends them: with fallocate, 17 GB a second on two cores. At the limit, the kernel
+ * would end the largest program, which may be a neighbour's. So programs wait until the guard has ended sandboxes. In version 1, they
+ * wait when they use a new page, and system calls get ENOMEM (`oom_control`). In version 2, they wait before the limit (`high`).
  */
 const engineLimits = ({ allMemoryBytes }: Limits): FileValues => [
   ["memory.limit_in_bytes", allMemoryBytes],
   ["memory.max", allMemoryBytes],
+  ["memory.oom_control", 1],
+  ["memory.high", Math.floor(allMemoryBytes - memoryMargin(allMemoryBytes) / 2)],
   ["cpu.shares", (1024 / 2) * availableParallelism()],
   ["cpu.weight", 100 / 2],
   ...processorLimit(SANDBOX_PROCESSORS),
@@ -191,6 +204,8 @@ async function sandboxLimits(limits: Limits): Promise<FileValues> {
     // Version 2 counts socket buffers as memory.
     ["memory.kmem.tcp.limit_in_bytes", socketBytes],
     ["memory.max", memory],
+    // Otherwise, the group would have the value of the engine's group.
+    ["memory.oom_control", 0],
     ["memory.swap.max", 0],
     ...(await findDisks()).flatMap((disk): FileValues => [
       ["blkio.throttle.read_bps_device", `${disk} ${reads}`],
@@ -406,6 +421,11 @@ export async function countOf(
   count: (group: string) => Promise<number>,
 ): Promise<number> {
   return Math.max(0, ...(await Promise.all(groups.map(count))));
+}
+
+/** Whether programs of a group wait until memory is free. Only version 1 of control groups tells. */
+export async function lacksMemory(group: string): Promise<boolean> {
+  return /^under_oom 1$/m.test(await loadText(join(group, "memory.oom_control")));
 }
 
 /** How long to wait until groups are removed, in milliseconds. */

@@ -31,7 +31,16 @@ import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { loadText, readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
-import { countOf, dropCaches, kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import {
+  countOf,
+  dropCaches,
+  kernelMemory,
+  kernelMemoryOf,
+  lacksMemory,
+  memoryMargin,
+  memoryOf,
+  type Limits,
+} from "./limits.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 import { beginningOf, boundQueuedMemory, countLocalSockets, countSockets } from "./socket-usage.ts";
@@ -44,9 +53,8 @@ const CHECK_INTERVAL_MS = 250;
  */
 const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
+/** How long a sandbox may take to end, before the guard ends another one for the same memory or other resource. */
 const END_TIMEOUT_MS = 5000;
-/** The guard acts at this share of the memory limit for all sandboxes, before the kernel acts at the limit itself. */
-const FULL_SHARE = 0.9;
 
 interface Pool {
   /** Undefined if the use cannot be measured now, for example because the engine has no descriptors left. */
@@ -212,25 +220,11 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
         },
       ],
     },
-    {
-      // The memory of the common group is no measure: Linux counts files and names there that it cached for ended sandboxes.
-      used: async () => {
-        const uses = await Promise.all(registry.list().map(memoryOfSandbox));
-        return uses.reduce((sum, use) => sum + use, 0);
-      },
-      limit: limits.allMemoryBytes * FULL_SHARE,
-      causes: [
-        {
-          usedBy: memoryOfSandbox,
-          least: () => 0,
-          why: STOPPED_BECAUSE.memory,
-        },
-      ],
-    },
   ];
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
     ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
+    async () => await guardMemory(engineGroups, limits.allMemoryBytes, () => registry.list()),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
     shareProcessors(engineGroups, registry),
   ];
@@ -257,8 +251,31 @@ function objectsOfKernel(growth: Growth, limit: number, bytes: number, why: stri
   };
 }
 
-async function memoryOfSandbox({ groups }: EngineSandbox): Promise<number> {
-  return await countOf(groups, memoryOf);
+/**
+ * Ends sandboxes before the memory of all sandboxes is used up. It ends several at once when the memory of one is not enough, and
+ * expects the memory of sandboxes that it ends to be free soon. The memory of the common group is no measure: Linux counts files
+ * and names there that it cached for ended sandboxes.
+ */
+async function guardMemory(groups: string[], limit: number, sandboxes: () => EngineSandbox[]): Promise<void> {
+  const full = limit - memoryMargin(limit);
+  while (sandboxes().length > 0) {
+    const isExhausted = (await Promise.all(groups.map(lacksMemory))).includes(true);
+    const uses = await measureUses(sandboxes(), async ({ groups: of }) => await countOf(of, memoryOf));
+    const used = isExhausted ? limit : sumOf(uses);
+    if (used < full * NEAR_SHARE) return;
+    if (used >= full) {
+      const earliest = performance.now() - END_TIMEOUT_MS;
+      let left = uses.filter(({ sandbox: { killedAt = -Infinity } }) => killedAt < earliest);
+      // The more of the margin is used up, the faster is the growth, and the more memory is needed.
+      while (left.length === uses.length || sumOf(left) > full - (used - full)) {
+        const [largest] = largestPrincipal(left.filter(({ sandbox }) => !sandbox.isEnding));
+        if (largest === undefined) break;
+        largest.sandbox.end(STOPPED_BECAUSE.memory);
+        left = left.filter((use) => use !== largest);
+      }
+    }
+    await pause(NEAR_INTERVAL_MS, undefined, { ref: false });
+  }
 }
 
 /** Measures how much an amount has grown since it was lowest, or since the last growth that no sandbox explains. */
@@ -306,6 +323,24 @@ async function endLargestUser(
   onUnexplained?.();
 }
 
+interface Use {
+  sandbox: EngineSandbox;
+  use: number;
+}
+
+async function measureUses(sandboxes: EngineSandbox[], usedBy: Cause["usedBy"]): Promise<Use[]> {
+  return await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
+}
+
+const sumOf = (uses: Use[]) => uses.reduce((sum, { use }) => sum + use, 0);
+
+/** The sandboxes of the principal that uses most, the largest first. A sandbox without a known principal counts alone. */
+function largestPrincipal(uses: Use[]): Use[] {
+  const byPrincipal = Map.groupBy(uses, ({ sandbox }) => sandbox.principal ?? sandbox);
+  const [largest = []] = [...byPrincipal.values()].toSorted((a, b) => sumOf(b) - sumOf(a));
+  return largest.toSorted((a, b) => b.use - a.use);
+}
+
 /**
  * The sandboxes of the principal that uses most: first the largest, then the sandboxes that use at least half as much as the
  * largest. None if the principal uses less than `least`.
@@ -315,19 +350,10 @@ async function findLargestUsers(
   usedBy: Cause["usedBy"],
   least: number,
 ): Promise<EngineSandbox[]> {
-  const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
-  const together = new Map<unknown, number>();
-  // A sandbox without a known principal counts alone.
-  const principalOf = (sandbox: EngineSandbox) => sandbox.principal ?? sandbox;
-  for (const { sandbox, use } of uses)
-    together.set(principalOf(sandbox), (together.get(principalOf(sandbox)) ?? 0) + use);
-  const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(principalOf(sandbox)) ?? 0;
-  const [largest, ...others] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.use - a.use);
-  if (largest === undefined || allOf(largest) < least) return [];
-  const alike = others.filter(
-    ({ sandbox, use }) => principalOf(sandbox) === principalOf(largest.sandbox) && use >= largest.use / 2,
-  );
-  return [largest, ...alike].map(({ sandbox }) => sandbox);
+  const uses = largestPrincipal(await measureUses(sandboxes, usedBy));
+  const [largest] = uses;
+  if (largest === undefined || sumOf(uses) < least) return [];
+  return uses.filter(({ use }) => use >= largest.use / 2).map(({ sandbox }) => sandbox);
 }
 
 /** Returns a function that finds a sandbox's share of the machine's latest file locks. The share is 0 if there are few locks. */

@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { countOf, findGroupParents, memoryOf } from "../../local/engine/limits.ts";
+import { countOf, findGroupParents, memoryMargin, memoryOf } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
@@ -224,6 +224,43 @@ it.runIf(isMemoryLimited)(
   },
 );
 
+/** Ways to take 400 MiB in some milliseconds. Without memory, a system call gets an error, and the use of a new page waits. */
+const FAST = {
+  "as files": ["os.posix_fallocate(os.open('/tmp/full', os.O_CREAT | os.O_RDWR), 0, 400 << 20)"],
+  "in small processes": [
+    "for _ in range(7):",
+    "  if os.fork() == 0: break",
+    "kept = mmap.mmap(-1, 50 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)",
+    "for page in range(0, len(kept), mmap.PAGESIZE): kept[page] = 1",
+  ],
+};
+
+it.runIf(isMemoryLimited).each(Object.entries(FAST))(
+  "memory: no program of a neighbour is ended when others take all memory faster than the engine can end them, %s",
+  async (_, take) => {
+    const limits = { allMemoryBytes: 1024 * MiB, diskBytes: 512 * MiB, memoryBytes: 1024 * MiB };
+    const engine = endLater(await startTestEngine({ limits }));
+    const start = (principal: string) => TestSandbox.start(engine, { principal });
+    const [neighbour, ...others] = await Promise.all(["neighbour", "1", "2", "3"].map(start));
+    // The largest program: at the limit, the kernel would end it first.
+    const hold = "python3 -c 'x = bytearray(120 << 20); print(1, flush=True); import time; time.sleep(600)'";
+    await neighbour?.run(`{ ${hold} & } | head -n 1`);
+    const program = [
+      "import mmap, os, time",
+      "open('/tmp/ready', 'w').close()",
+      "while not os.path.exists('/tmp/go'): time.sleep(0.001)",
+      ...take,
+      "time.sleep(600)",
+    ];
+    for (const sandbox of others) void sandbox.python(program).catch(() => undefined);
+    await Promise.all(others.map((one) => one.run("until [ -e /tmp/ready ]; do sleep 0.1; done")));
+    for (const sandbox of others) void sandbox.run("touch /tmp/go").catch(() => undefined);
+    const ended = await Promise.any(others.map((sandbox) => sandbox.waitForEnd()));
+    expect(ended.reason).toContain("memory of all sandboxes");
+    expect((await neighbour?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
+  },
+);
+
 it.runIf(isMemoryLimited)("memory: the engine also ends a sandbox that delays its stop", async () => {
   const limits = { allMemoryBytes: 900 * MiB, diskBytes: 512 * MiB, memoryBytes: 1024 * MiB };
   const engine = endLater(await startTestEngine({ limits }));
@@ -235,4 +272,10 @@ it.runIf(isMemoryLimited)("memory: the engine also ends a sandbox that delays it
   await slow.call("POST", "/signal", { signal: 15 });
   expect((await slow.waitForEnd()).reason).toContain("memory of all sandboxes");
   expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
+it("memory: when the engine begins to end sandboxes, a tenth is free, on small machines up to a fifth", () => {
+  expect([2, 4, 8, 20].map((gibibytes) => Math.floor(memoryMargin(gibibytes * 1024 * MiB) / MiB))).toEqual([
+    409, 819, 1024, 2048,
+  ]);
 });

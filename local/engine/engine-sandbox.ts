@@ -16,7 +16,7 @@ import type { HostDirectory } from "./engine-settings.ts";
 import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
 import { launch, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
-import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
+import { createGroups, joinPrincipal, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces, readsTogether, shortReads } from "./piece-limit.ts";
@@ -76,7 +76,7 @@ export class EngineSandbox {
   readonly ended: Promise<ExitReport>;
   hasEnded = false;
   readonly pid: number | undefined;
-  readonly groups: readonly string[];
+  groups: readonly string[];
   readonly #running: RunningProcess;
   readonly #hosts: string;
   readonly #common: SharedSettings;
@@ -92,7 +92,7 @@ export class EngineSandbox {
     egress: Egress,
     hosts: string,
     groups: readonly string[],
-    cleanUp: () => Promise<void>,
+    cleanUp: (groups: readonly string[]) => Promise<void>,
   ) {
     this.#common = common;
     this.#place = place;
@@ -107,7 +107,7 @@ export class EngineSandbox {
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
       this.forward.close();
-      await cleanUp();
+      await cleanUp([...groups, ...this.groups]);
       if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
       return this.#stopReason === undefined ? report : { exitCode: 0, reason: this.#stopReason };
     });
@@ -141,11 +141,11 @@ export class EngineSandbox {
     let opened: FileHandle | undefined;
     let closeEgress: (() => void) | undefined;
     let sandbox: EngineSandbox | undefined;
-    const cleanUp = async () => {
+    const cleanUp = async (used: readonly string[]) => {
       queue.close();
       closeEgress?.();
       await opened?.close();
-      await removeGroups(groups);
+      await removeGroups(used);
       ids?.release();
       await rm(directory, { recursive: true, force: true }).catch(() => undefined);
     };
@@ -208,7 +208,7 @@ export class EngineSandbox {
       sandbox = new EngineSandbox(common, place, running, egress, hosts, groups, cleanUp);
       return sandbox;
     } catch (error) {
-      await cleanUp();
+      await cleanUp(groups);
       throw error;
     }
   }
@@ -225,6 +225,11 @@ export class EngineSandbox {
       this.egress.reads.together = readsTogether(principal);
       this.egress.requests = requestsTogether(principal);
       this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));
+      // Without isolation, the sandbox's reaper knows its groups by their names.
+      if (this.#common.bubblewrap !== undefined) {
+        this.groups = await joinPrincipal(this.groups, principal, this.#common.limits);
+        if (this.hasEnded) await removeGroups(this.groups);
+      }
     }
     this.#place.id = id;
     this.egress.internet = !enableInternet

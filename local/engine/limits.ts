@@ -1,8 +1,9 @@
 /** A sandbox's resource limits, and the control groups that enforce some of them. */
+import { createHash } from "node:crypto";
 import { access, constants, mkdir, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import * as z from "zod";
 import { waitAtMost } from "../../src/shared/timers.ts";
@@ -192,7 +193,7 @@ const engineLimits = ({ allMemoryBytes }: Limits): FileValues => [
   ...processorLimit(SANDBOX_PROCESSORS),
 ];
 
-/** The limits of one sandbox. Sandboxes share the processors equally by default; processor-shares.ts limits busy ones. */
+/** The limits of one sandbox. By default, principals share the processors equally; processor-shares.ts limits busy sandboxes. */
 async function sandboxLimits(limits: Limits): Promise<FileValues> {
   const { root, runs } = sizesFor(limits.diskBytes);
   // Files are in memory, so the limit includes room for a full disk: programs must then get ENOSPC, and not be killed.
@@ -362,6 +363,57 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
   });
 }
 
+const principalPrefix = "principal-";
+
+/**
+ * Moves a sandbox's processes into a group inside its principal's group. So the programs of another principal compete for the
+ * processors with one group, however many sandboxes this principal has. Only groups that divide processor time move: in version 1,
+ * memory stays charged to the group that a process leaves. In version 2, where one group has all controllers, the memory of the
+ * sandbox's first programs counts only in the limit of all sandboxes.
+ * @returns the sandbox's groups
+ */
+export async function joinPrincipal(
+  groups: readonly string[],
+  principal: string,
+  limits: Limits,
+): Promise<string[]> {
+  const name = principalPrefix + createHash("sha256").update(principal).digest("hex").slice(0, 32);
+  const values = await sandboxLimits(limits);
+  return await Promise.all(
+    groups.map(async (group) => {
+      if (!existsSync(join(group, "cpu.shares")) && !existsSync(join(group, "cpu.weight"))) return group;
+      const whole = join(dirname(group), name);
+      const joined = join(whole, basename(group));
+      if (!(await isMade(joined))) return group;
+      await setFiles(whole, subtreeControl(allControllers));
+      await setFiles(joined, values);
+      await moveProcesses(group, joined);
+      return joined;
+    }),
+  );
+}
+
+/** Makes both levels at once: otherwise the end of the principal's last sandbox could remove the first level in between. */
+const isMade = async (group: string) =>
+  await mkdir(group, { recursive: true }).then(
+    () => true,
+    () => false,
+  );
+
+/** Moves all processes, also those that start meanwhile. */
+async function moveProcesses(from: string, to: string): Promise<void> {
+  for (let attempt = 0; attempt < 10; attempt += 1) {
+    const members = await membersOf(from);
+    if (members.length === 0) return;
+    // At once, because the kernel prepares for moves for about 8 ms, and each move with a pause before it would wait for that again.
+    await Promise.all(members.map(async (pid) => await setFiles(to, [["cgroup.procs", pid]])));
+  }
+}
+
+async function membersOf(group: string): Promise<number[]> {
+  return (await loadText(join(group, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
+}
+
 /** The engine continues without a group that cannot be made. */
 async function createInEach(
   parents: GroupParent[],
@@ -435,13 +487,16 @@ const REMOVE_MS = 1000;
  * Removes groups. A group is busy until the kernel has ended its last process. This usually takes some milliseconds, but longer if
  * the process had many files. So this function waits for a second, and then tries further in the background.
  */
-export async function removeGroups(directories: string[]): Promise<void> {
+export async function removeGroups(directories: readonly string[]): Promise<void> {
   await waitAtMost(REMOVE_MS, Promise.all(directories.map(removeGroup)));
 }
 
 async function removeGroup(directory: string): Promise<void> {
   for (let waitMs = 25; !(await isRemoved(directory)); waitMs = Math.min(2 * waitMs, REMOVE_MS))
     await pause(waitMs, undefined, { ref: false });
+  // Fails while the principal has other sandboxes.
+  const parent = dirname(directory);
+  if (basename(parent).startsWith(principalPrefix)) await rmdir(parent).catch(() => undefined);
 }
 
 async function isRemoved(directory: string): Promise<boolean> {
@@ -454,11 +509,10 @@ async function isRemoved(directory: string): Promise<boolean> {
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
   for (const { path } of parents) {
     const whole = join(path, groupPrefix + boot);
-    for (const directory of await groupsIn(whole)) {
+    for (const directory of [...(await groupsBelow(whole)), whole]) {
       await killGroup(directory);
       await removeGroups([directory]);
     }
-    await removeGroups([whole]);
   }
 }
 
@@ -469,6 +523,12 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
     .map(({ name }) => join(directory, name));
 }
 
+/** All groups in a group, the deepest first. */
+async function groupsBelow(directory: string): Promise<string[]> {
+  const groups = await groupsIn(directory);
+  return [...(await Promise.all(groups.map((group) => groupsBelow(group)))).flat(), ...groups];
+}
+
 /**
  * Removes empty groups of engines without a run directory, because nothing else would find them. Keeps young groups: another
  * engine may be about to use them. The kernel does not remove groups with processes.
@@ -476,7 +536,7 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
     for (const whole of await groupsIn(path, groupPrefix)) {
-      for (const directory of [...(await groupsIn(whole)), whole]) {
+      for (const directory of [...(await groupsBelow(whole)), whole]) {
         const made = await stat(directory).catch(() => undefined);
         if (made !== undefined && Date.now() - made.mtimeMs > emptyMs)
           await rmdir(directory).catch(() => undefined);
@@ -487,7 +547,7 @@ export async function removeForgottenGroups(parents: GroupParent[]): Promise<voi
 
 async function killGroup(directory: string): Promise<void> {
   for (let attempt = 0; attempt < 10; attempt += 1) {
-    const members = (await loadText(join(directory, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
+    const members = await membersOf(directory);
     if (members.length === 0) return;
     for (const pid of members) kill(identify(pid) ?? "");
     await pause(25);

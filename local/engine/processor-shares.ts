@@ -1,10 +1,10 @@
 /**
  * Limits busy sandboxes, so that some processor time is left for the other sandboxes.
  *
- * All sandboxes have the same weight, so Linux should give them equal shares of the processors. But Linux 6.18 gave one sandbox
- * all processor time when two of its programs passed a byte back and forth and so woke up often. Commands of other sandboxes
- * waited until these programs ended. So when the sandboxes use most of the processor time that they may use, each busy sandbox
- * gets the same limit.
+ * All principals have the same weight, and so have all sandboxes of a principal, so Linux should give them equal shares of the
+ * processors. But Linux 6.18 gave one sandbox all processor time when two of its programs passed a byte back and forth and so woke up
+ * often. Commands of other sandboxes waited until these programs ended. So when the sandboxes use most of the processor time that they
+ * may use, each principal with busy sandboxes gets the same limit, and its busy sandboxes get equal parts of it.
  *
  * Linux 6.18 stops a program that exceeded a limit only when its system call ends, and for programs that end, never. Until then it
  * charges the time to the limit of all sandboxes too. One sandbox with long system calls used this limit up in advance, and commands
@@ -47,6 +47,8 @@ const RENEWED_PART = 0.92;
 const SAME_LIMIT = 0.05;
 
 interface Use {
+  /** Sandboxes without a known principal count alone. */
+  principal: unknown;
   seconds: number;
   /** In processors, since the last check. */
   used: number;
@@ -55,12 +57,18 @@ interface Use {
   limit: number | undefined;
 }
 
-const newUse = (seconds: number): Use => ({ seconds, used: 0, busyUntil: -Infinity, limit: undefined });
+const newUse = (principal: unknown, seconds: number): Use => ({
+  principal,
+  seconds,
+  used: 0,
+  busyUntil: -Infinity,
+  limit: undefined,
+});
 
 /**
- * The limit for each of these sandboxes, so that together they use at most `processors`. If a sandbox uses less than its share, the
- * other sandboxes get the rest of that share.
- * @param uses how many processors each sandbox uses now. A sandbox that uses nearly its whole share could use more than its share
+ * The limit for each of these users (principals, or sandboxes of one), so that together they use at most `processors`. If one uses
+ * less than its share, the others get the rest of that share.
+ * @param uses how many processors each one uses now. One that uses nearly its whole share could use more than its share
  */
 export function equalLimit(uses: readonly number[], processors: number): number {
   let left = processors;
@@ -71,6 +79,28 @@ export function equalLimit(uses: readonly number[], processors: number): number 
     sharers -= 1;
   }
   return left / sharers;
+}
+
+const sumOf = (uses: readonly Pick<Use, "used">[]) => uses.reduce((sum, { used }) => sum + used, 0);
+
+/** The limits of busy sandboxes: each principal gets an equal share, and each of its sandboxes an equal share of that. */
+export function limitsOf<Sandbox extends Pick<Use, "principal" | "used">>(
+  busy: readonly Sandbox[],
+  processors: number,
+): Map<Sandbox, number> {
+  const principals = [...new Set(busy.map(({ principal }) => principal))].map((one) =>
+    busy.filter(({ principal }) => principal === one),
+  );
+  const ofPrincipal = equalLimit(principals.map(sumOf), processors);
+  return new Map(
+    principals.flatMap((sandboxes) => {
+      const limit = equalLimit(
+        sandboxes.map(({ used }) => used),
+        ofPrincipal,
+      );
+      return sandboxes.map((sandbox) => [sandbox, limit] as const);
+    }),
+  );
 }
 
 /** The numbers of the processors that the server and its sandboxes may use, as ranges. */
@@ -99,7 +129,7 @@ export function shareProcessors(
 ): () => Promise<void> {
   const uses = new WeakMap<EngineSandbox, Use>();
   // Programs of sandboxes that have ended: the kernel may still be closing their files.
-  const rest = newUse(0);
+  const rest = newUse(undefined, 0);
   let secondsBefore: number | undefined;
   let measuredAt = performance.now();
   let idleBefore = idleSeconds();
@@ -112,7 +142,7 @@ export function shareProcessors(
     const measured = await Promise.all(
       registry.list().map(async (sandbox) => {
         const seconds = await countOf(sandbox.groups, processorSecondsOf);
-        const use = uses.get(sandbox) ?? newUse(seconds);
+        const use = uses.get(sandbox) ?? newUse(sandbox.principal ?? sandbox, seconds);
         uses.set(sandbox, use);
         use.used = (seconds - use.seconds) / elapsedSeconds;
         use.seconds = seconds;
@@ -120,7 +150,7 @@ export function shareProcessors(
       }),
     );
     const secondsOfAll = await countOf(engineGroups, processorSecondsOf);
-    const ofSandboxes = measured.reduce((sum, { use }) => sum + use.used, 0);
+    const ofSandboxes = sumOf(measured.map(({ use }) => use));
     rest.used = Math.max(0, (secondsOfAll - (secondsBefore ?? secondsOfAll)) / elapsedSeconds - ofSandboxes);
     secondsBefore = secondsOfAll;
     measured.push({ groups: [], use: rest });
@@ -136,12 +166,9 @@ export function shareProcessors(
     const isShared = now < fullUntil && (registry.count > 1 || now < rest.busyUntil);
     const isLimited = ({ busyUntil }: Use) => isShared && now < busyUntil;
     const busy = measured.map(({ use }) => use).filter(isLimited);
-    const busyLimit = equalLimit(
-      busy.map(({ used }) => used),
-      allowed,
-    );
+    const limits = limitsOf(busy, allowed);
     for (const { groups, use } of measured) {
-      const limit = isLimited(use) ? busyLimit : undefined;
+      const limit = limits.get(use);
       const isSame = limit && use.limit ? Math.abs(limit / use.limit - 1) < SAME_LIMIT : limit === use.limit;
       if (isSame) continue;
       use.limit = limit;

@@ -121,15 +121,17 @@ describe("a sandbox", () => {
 
   it("leaves no process, directory or control group when it is destroyed", async () => {
     const ownEngine = endLater(await startTestEngine());
-    const sandbox = await TestSandbox.start(ownEngine);
+    const sandbox = await TestSandbox.start(ownEngine, { principal: "one" });
     const stragglers = await startStragglers(sandbox);
     const directory = join(ownEngine.runDir, ownEngine.engine.boot, sandbox.id);
     expect(existsSync(directory)).toBe(true);
     await sandbox.destroy();
     expect(await waitForEnd(stragglers, 0)).toEqual([]);
     expect(existsSync(directory)).toBe(false);
-    for (const { path } of await findGroupParents())
-      expect(existsSync(join(path, groupPrefix + ownEngine.engine.boot, sandbox.id))).toBe(false);
+    for (const { path } of await findGroupParents()) {
+      const groups = join(path, groupPrefix + ownEngine.engine.boot);
+      expect(readdirSync(groups, { withFileTypes: true }).filter((entry) => entry.isDirectory())).toEqual([]);
+    }
     expect(await sandbox.waitForEnd()).toEqual({ exitCode: 0, reason: "destroyed" });
   });
 
@@ -318,7 +320,7 @@ describe("the engine as a program", () => {
     const secretFile = join(runDir, "leaked");
     await writeFile(secretFile, "leaked");
     const program = await startProgram(runDir, openSync(secretFile, "r"));
-    const sandbox = await TestSandbox.start(program);
+    const sandbox = await TestSandbox.start(program, { principal: "one" });
     return { program, runDir, sandbox, stragglers: await startStragglers(sandbox) };
   }
 

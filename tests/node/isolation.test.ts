@@ -13,7 +13,7 @@ import {
   SANDBOX_PROCESSORS,
 } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
-import { equalLimit, shareProcessors } from "../../local/engine/processor-shares.ts";
+import { equalLimit, limitsOf, shareProcessors } from "../../local/engine/processor-shares.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, processes, valuesInGroups } from "../setup/processes.ts";
@@ -96,6 +96,27 @@ describe.runIf(isLimited)("processors", () => {
     expect(Number(stdout) / Number((await loops).stdout)).toBeGreaterThan(2);
   });
 
+  it("are shared equally by principals, however many sandboxes one has", async () => {
+    const start = (principal: string) => TestSandbox.start(engine, { principal });
+    const sandboxes = await Promise.all(["one", "many", "many", "many", "many"].map(start));
+    const begin = Date.now() / 1000 + 4;
+    const loop = [
+      "import time",
+      `time.sleep(max(0, ${begin} - time.time()))`,
+      `while time.time() < ${begin + 2}: pass`,
+      "print(time.process_time())",
+    ].join("\n");
+    const loops = `for i in $(seq ${2 * availableParallelism()}); do python3 -c '${loop}' & done`;
+    const [one = 0, ...many] = await Promise.all(
+      sandboxes.map(async (each) =>
+        Number((await each.run(`{ ${loops}; } | awk '{ n += $1 } END { print n }'`)).stdout),
+      ),
+    );
+    for (const each of sandboxes) await each.destroy();
+    // Without groups of principals the ratio is 1. With them it is 4, or less if other tests keep the processors busy.
+    expect(one / (many.reduce((sum, seconds) => sum + seconds, 0) / many.length)).toBeGreaterThan(2);
+  });
+
   it("busy sandboxes leave an eighth of their processors to sandboxes that use little", async () => {
     const mark = `busy-${randomUUID()}`;
     const loop = `timeout 50 bash -c 'while :; do :; done' ${mark}`;
@@ -125,6 +146,14 @@ it.each([
     expect(equalLimit(uses, all)).toBeCloseTo(limit);
   },
 );
+
+it("a principal's sandboxes divide its share of the limit of all busy sandboxes", () => {
+  const many = [2, 2, 0.1, 2].map((used) => ({ principal: "many", used }));
+  const one = { principal: "one", used: 2 };
+  const limits = limitsOf([...many, one], 2);
+  expect(limits.get(one)).toBeCloseTo(1);
+  expect(many.map((each) => limits.get(each))).toEqual(many.map(() => expect.closeTo(0.3)));
+});
 
 it("open files: all sandboxes together get half of the machine's, or 1,024 for each process if that is more", async () => {
   const ofMachine = Number(await readFile("/proc/sys/fs/file-max", "utf8"));

@@ -225,11 +225,6 @@ export class EngineSandbox {
       this.egress.reads.together = readsTogether(principal);
       this.egress.requests = requestsTogether(principal);
       this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));
-      // Without isolation, the sandbox's reaper knows its groups by their names.
-      if (this.#common.bubblewrap !== undefined) {
-        this.groups = await joinPrincipal(this.groups, principal, this.#common.limits);
-        if (this.hasEnded) await removeGroups(this.groups);
-      }
     }
     this.#place.id = id;
     this.egress.internet = !enableInternet
@@ -240,6 +235,14 @@ export class EngineSandbox {
     await this.setIntercepts(intercepts);
     // Overwrites the file instead of replacing it, because this very file is mounted in the sandbox.
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
+  }
+
+  /** Moves the sandbox into its principal's control group. Must end before user code runs, because it does not move fork bombs. */
+  async joinPrincipal(principal: string): Promise<void> {
+    // Without isolation, the sandbox's reaper knows its groups by their names.
+    if (this.#common.bubblewrap === undefined) return;
+    this.groups = await joinPrincipal(this.groups, principal, this.#common.limits);
+    if (this.hasEnded) await removeGroups(this.groups);
   }
 
   /** When the engine began to kill the sandbox, in milliseconds of `performance.now`. */

@@ -367,7 +367,8 @@ const principalPrefix = "principal-";
 
 /**
  * Moves a sandbox's processes into a group inside its principal's group. So the programs of another principal compete for the
- * processors with one group, however many sandboxes this principal has. Only groups that divide processor time move: in version 1,
+ * processors with few groups, however many sandboxes this principal has. A principal's first sandbox does not move, because that would
+ * delay its start by 25 ms. Only groups that divide processor time move: in version 1,
  * memory stays charged to the group that a process leaves. In version 2, where one group has all controllers, the memory of the
  * sandbox's first programs counts only in the limit of all sandboxes.
  * @returns the sandbox's groups

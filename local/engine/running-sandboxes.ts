@@ -14,7 +14,7 @@ export class SandboxRegistry {
   readonly #directory: string;
   readonly #boot: string;
   readonly #alive = new Map<string, EngineSandbox>();
-  readonly #starting = new Map<string, Promise<void>>();
+  readonly #starting = new Map<string, { started: Promise<void>; principal: string | undefined }>();
   readonly #ended = new Map<string, ExitReport>();
   readonly #prepared: PreparedSandbox;
   #isClosed = false;
@@ -53,7 +53,7 @@ export class SandboxRegistry {
 
   /** Resolves when the sandbox has ended; undefined for an unknown id. */
   async waitForEnd(id: string): Promise<ExitReport | undefined> {
-    await this.#starting.get(id)?.catch(() => undefined);
+    await this.#starting.get(id)?.started.catch(() => undefined);
     return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
   }
 
@@ -63,12 +63,13 @@ export class SandboxRegistry {
     const ended = this.#ended.get(id);
     if (ended) throw new Error(ended.reason);
     if (this.#alive.has(id)) return;
-    let started = this.#starting.get(id);
-    if (!started) {
-      started = this.#start(id, request).finally(() => this.#starting.delete(id));
-      this.#starting.set(id, started);
+    let starting = this.#starting.get(id);
+    if (!starting) {
+      const started = this.#start(id, request).finally(() => this.#starting.delete(id));
+      starting = { started, principal: request.principal };
+      this.#starting.set(id, starting);
     }
-    await started;
+    await starting.started;
   }
 
   async #start(id: string, request: StartRequest): Promise<void> {
@@ -80,6 +81,8 @@ export class SandboxRegistry {
       sandbox =
         (await this.#prepared.take(request)) ?? (await EngineSandbox.start(this.#common, place, request));
       await sandbox.assign(id, request);
+      if (request.principal !== undefined && this.#hasOther(id, request.principal))
+        await sandbox.joinPrincipal(request.principal);
     } catch (error) {
       await sandbox?.destroy();
       this.#remember(id, { exitCode: 1, reason: messageOf(error) });
@@ -88,6 +91,14 @@ export class SandboxRegistry {
     this.#alive.set(id, sandbox);
     void this.#forget(id, sandbox);
     if (this.#isClosed) await sandbox.destroy();
+  }
+
+  /** Whether another sandbox of the principal runs or starts. */
+  #hasOther(id: string, principal: string): boolean {
+    const starting = [...this.#starting].some(
+      ([other, { principal: its }]) => other !== id && its === principal,
+    );
+    return starting || this.list().some((sandbox) => sandbox.principal === principal);
   }
 
   #placeFor(id: string): SandboxPlace {
@@ -100,13 +111,14 @@ export class SandboxRegistry {
   }
 
   async destroy(id: string): Promise<void> {
-    await this.#starting.get(id)?.catch(() => undefined);
+    await this.#starting.get(id)?.started.catch(() => undefined);
     await this.#alive.get(id)?.destroy();
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    await Promise.allSettled([...this.#starting.values(), this.#prepared.close()]);
+    const starting = [...this.#starting.values()].map(({ started }) => started);
+    await Promise.allSettled([...starting, this.#prepared.close()]);
     await Promise.all(this.list().map(async (sandbox) => await sandbox.destroy()));
   }
 

@@ -121,11 +121,14 @@ describe("a sandbox", () => {
 
   it("leaves no process, directory or control group when it is destroyed", async () => {
     const ownEngine = endLater(await startTestEngine());
+    // Only a principal's second sandbox is in a control group of the principal.
+    const first = await TestSandbox.start(ownEngine, { principal: "one" });
     const sandbox = await TestSandbox.start(ownEngine, { principal: "one" });
     const stragglers = await startStragglers(sandbox);
     const directory = join(ownEngine.runDir, ownEngine.engine.boot, sandbox.id);
     expect(existsSync(directory)).toBe(true);
     await sandbox.destroy();
+    await first.destroy();
     expect(await waitForEnd(stragglers, 0)).toEqual([]);
     expect(existsSync(directory)).toBe(false);
     for (const { path } of await findGroupParents()) {
@@ -320,6 +323,8 @@ describe("the engine as a program", () => {
     const secretFile = join(runDir, "leaked");
     await writeFile(secretFile, "leaked");
     const program = await startProgram(runDir, openSync(secretFile, "r"));
+    // Only a principal's second sandbox is in a control group of the principal.
+    await TestSandbox.start(program, { principal: "one" });
     const sandbox = await TestSandbox.start(program, { principal: "one" });
     return { program, runDir, sandbox, stragglers: await startStragglers(sandbox) };
   }
@@ -331,7 +336,7 @@ describe("the engine as a program", () => {
     // The prepared sandbox must be complete: the next engine cannot end one that is still being made.
     const controlServers = () =>
       tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
-    await expect.poll(() => controlServers().length, { timeout: 20_000 }).toBe(2);
+    await expect.poll(() => controlServers().length, { timeout: 20_000 }).toBe(3);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
     expect(await waitForEnd(all, 15_000)).toEqual([]);

@@ -57,7 +57,9 @@ class FolderBucket implements Bucket {
   async put(key: string, body: Uint8Array | ReadableStream<Uint8Array>): Promise<void> {
     if (SAVED_FILES.test(key)) {
       const { freeBytes, bytes } = (await this.#engine.call("GET", "/disk")) as DiskSpace;
-      if (freeBytes < Math.min(RESERVED_BYTES, bytes * RESERVED_SHARE))
+      // The length of a stream is unknown, and at most that of an object (4 MiB).
+      const length = body instanceof Uint8Array ? body.length : 0;
+      if (freeBytes - length < Math.min(RESERVED_BYTES, bytes * RESERVED_SHARE))
         throw new Error(`the disk of the state directory is almost full: ${freeBytes} bytes are free`);
     }
     await this.#request("PUT", key, { body });

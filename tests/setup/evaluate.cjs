@@ -8,8 +8,10 @@ const evaluate = async () => {
     socket.send(
       JSON.stringify({ id: 1, method: "Runtime.evaluate", params: { expression: process.argv[2] } }),
     );
-    setTimeout(() => process.exit(), 500);
   });
+  // The answer. An expression that blocks sandboxd has none.
+  socket.addEventListener("message", () => process.exit());
+  setTimeout(() => process.exit(), 5000);
 };
 const tryUntilDone = () => evaluate().catch(() => setTimeout(tryUntilDone, 50));
 tryUntilDone();

@@ -4,6 +4,7 @@ import { pipeline } from "node:stream/promises";
 import { sendArchive } from "./archive.ts";
 import { type Exchange, type Handlers, serveOperation, abortOnClose, bodyOf } from "./serve-operation.ts";
 import { FileError } from "./file-error.ts";
+import { boundedSize } from "./shapes.ts";
 import { sendSmaller } from "./shrink-image.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
 import { diskUsage, listDirectory, modifiedOf, openFile, readLines, readRange, statOf } from "./reading.ts";
@@ -73,10 +74,11 @@ async function sendRange(
   const opened = await openFile(path);
   const { handle, stats } = opened;
   try {
-    const file = { size: stats.size, modified: modifiedOf(stats) };
-    const rest = Math.max(0, stats.size - offset);
+    const size = boundedSize(stats.size);
+    const file = { size, modified: modifiedOf(stats) };
+    const rest = Math.max(0, size - offset);
     // Files in /proc and /sys report size 0 whatever they contain.
-    const length = stats.size === 0 ? Math.min(limit, BUFFERED_BYTES) : Math.min(limit, rest);
+    const length = size === 0 ? Math.min(limit, BUFFERED_BYTES) : Math.min(limit, rest);
     if (length <= BUFFERED_BYTES) {
       const bytes = await readRange(opened, offset, length);
       return void begin(file, bytes.length).end(bytes);
@@ -100,7 +102,7 @@ async function sendLines(
   const opened = await openFile(call.path);
   try {
     const { bytes, lines } = await readLines(opened, call, isClientWaiting);
-    begin({ size: opened.stats.size, lines }, bytes.length).end(bytes);
+    begin({ size: boundedSize(opened.stats.size), lines }, bytes.length).end(bytes);
   } finally {
     await opened.handle.close();
   }

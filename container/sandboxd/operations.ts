@@ -7,6 +7,7 @@
 import * as z from "zod/mini";
 import { idSchema } from "./protocol.ts";
 import {
+  MAX_SIZE,
   RESPONSE_BYTES,
   SHOWN_IMAGE,
   SMALL_RESPONSE_BYTES,
@@ -109,11 +110,11 @@ const changeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 /** Optional, because earlier servers do not send it. */
 const laterID = () => z.optional(changeID());
 
-/** A whole number in a header. No sandbox has more than 2 ** 50 bytes or lines. */
+/** A whole number in a header. */
 const headerCount = () =>
   z.pipe(
     z.pipe(z.string().check(z.regex(/^\d{1,16}$/)), z.transform(Number)),
-    z.number().check(z.lte(2 ** 50)),
+    z.number().check(z.lte(MAX_SIZE)),
   );
 /** Milliseconds since the epoch; negative before 1970. */
 const headerTime = () => z.pipe(z.string().check(z.regex(/^-?\d{1,16}$/)), z.transform(Number));

@@ -5,7 +5,7 @@ import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, withFileErrors, toFileError } from "./file-error.ts";
 import type { Call, FileRequests } from "./operations.ts";
-import { RESPONSE_BYTES, type FileStat, type ListedEntry } from "./shapes.ts";
+import { RESPONSE_BYTES, type FileStat, type ListedEntry, boundedSize } from "./shapes.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
@@ -88,7 +88,7 @@ export async function statOf(
   if (stats.isDirectory()) return { type: "directory", size: 0, modified };
   const opened = await openFile(path);
   try {
-    const { size } = opened.stats;
+    const size = boundedSize(opened.stats.size);
     return { type: "file", size, modified, sha256: digest ? await digestOf(opened, isWanted) : undefined };
   } finally {
     await opened.handle.close();
@@ -217,7 +217,7 @@ export async function listDirectory(
     const entry = {
       path: textAsBytes(name).toString("utf8"),
       type: typeOf(stats),
-      size: stats.size,
+      size: boundedSize(stats.size),
       modified: Math.floor(modifiedOf(stats) / 1000) * 1000,
     };
     bytes += JSON.stringify(entry).length;
@@ -280,5 +280,5 @@ export async function diskUsage(path: string): Promise<number | undefined> {
       await Promise.all(some);
     }
   }
-  return bytes;
+  return boundedSize(bytes);
 }

@@ -16,6 +16,13 @@ export const DIFF_CHARS = 32 * 1024;
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
+/** The largest size that the actor accepts. A file with holes can be larger: on a tmpfs, up to 2 ** 63 - 1 bytes. */
+export const MAX_SIZE = 2 ** 50;
+
+export function boundedSize(bytes: number): number {
+  return Math.min(MAX_SIZE, bytes);
+}
+
 /**
  * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item. Creating
  * zod's issues takes much more time than checking.

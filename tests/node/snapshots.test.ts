@@ -21,7 +21,10 @@ import { createHash, randomBytes } from "node:crypto";
 import zlib from "node:zlib";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { decompress } from "../../container/sandboxd/snapshots/codec.ts";
-import { SNAPSHOT_BLOB_BYTES as BLOB_BYTES } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import {
+  SNAPSHOT_BLOB_BYTES as BLOB_BYTES,
+  snapshotRequests,
+} from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { ManifestEntry } from "../../container/sandboxd/snapshots/manifest.ts";
 import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
@@ -48,6 +51,17 @@ const common = { mode: 0o644, mtime: 0 };
 const directory = (path: string): ManifestEntry => ({ type: "directory", path, ...common, mode: 0o755 });
 const file = (path: string): ManifestEntry => ({ type: "file", path, ...common, size: 0, blobs: [] });
 const link = (path: string, target: string): ManifestEntry => ({ type: "symlink", path, ...common, target });
+const scannedFile = (path: string, size: number) => ({
+  path,
+  size,
+  type: "file" as const,
+  mode: 0o644,
+  mtime: 0,
+  changedAt: 0n,
+  uid: 0,
+  gid: 0,
+  status: "",
+});
 
 describe("a manifest", () => {
   it.each<[string, ManifestEntry[]]>([
@@ -468,18 +482,14 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
     await expect(choose(6)).rejects.toMatchObject({ failure: { problem: "too_large" } });
   });
 
+  it("leaves out sparse files of any size, and reports sizes that the actor accepts", () => {
+    const all = ["a", "b", "c"].map((path) => scannedFile(path, 2 ** 63));
+    const { left } = chooseFiles([...all, scannedFile("other", 5)], 1024 ** 3);
+    const { result } = snapshotRequests.plan;
+    expect(result.parse({ state: "changed", files: 1, bytes: 5, left }).left).toMatchObject({ count: 3 });
+  });
+
   it("that does not fit leaves out regenerable directories, then the largest files, and names what it leaves out", () => {
-    const scannedFile = (path: string, size: number) => ({
-      path,
-      size,
-      type: "file" as const,
-      mode: 0o644,
-      mtime: 0,
-      changedAt: 0n,
-      uid: 0,
-      gid: 0,
-      status: "",
-    });
     const all = [
       scannedFile("src/main", 10),
       scannedFile("data", 60),

@@ -2,6 +2,7 @@
 import { lstatSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
+import { boundedSize } from "../shapes.ts";
 import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
 import { Base } from "./base.ts";
@@ -243,9 +244,9 @@ export function chooseFiles(
     }
     for (const entry of all) out.add(entry);
     leftOut.count += all.filter(({ type }) => type === "file").length;
-    leftOut.bytes += size;
+    leftOut.bytes = boundedSize(leftOut.bytes + size);
     const where = order === 2 ? key.replace(REGENERABLE, "$1") : key;
-    places.set(where, (places.get(where) ?? 0) + size);
+    places.set(where, boundedSize((places.get(where) ?? 0) + size));
   }
   leftOut.largest = [...places]
     .sort(([a, aSize], [b, bSize]) => bSize - aSize || (a < b ? -1 : 1))

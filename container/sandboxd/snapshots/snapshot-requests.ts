@@ -2,15 +2,15 @@
 import * as z from "zod/mini";
 import { row } from "../operations.ts";
 import { idSchema } from "../protocol.ts";
-import { SAVE_RESPONSE_BYTES, listOf, path } from "../shapes.ts";
+import { MAX_SIZE, SAVE_RESPONSE_BYTES, listOf, path } from "../shapes.ts";
 
 export const MAX_LEFT = 20;
 export const SNAPSHOT_ENTRIES = 200_000;
 export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
 
 const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
-/** How many files or bytes. No sandbox has more than 2 ** 50. */
-export const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
+/** How many files or bytes. */
+export const count = () => z.number().check(z.int(), z.gte(0), z.lte(MAX_SIZE));
 
 const emptyCall = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as const;
 const ofSnapshot = { ...emptyCall, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;

@@ -34,6 +34,23 @@ describe("list_files", () => {
     expect(result.text).toContain("file               5 2024-02-03T04:05:06Z a");
   });
 
+  it("lists and reads a sparse file of any size, and the files beside it", async () => {
+    await sh(
+      sandbox,
+      "mkdir -p huge; cd huge; truncate -s 9223372036854775807 sparse; echo beside > beside; cd ..",
+    );
+    expect((await list({ path: "huge" })).structured).toMatchObject({
+      entries: [{ path: "beside" }, { path: "sparse", type: "file", size: 2 ** 50 }],
+    });
+    const read = await owner.call("read_file", {
+      sandbox,
+      path: "huge/sparse",
+      encoding: "base64",
+      limit: 4,
+    });
+    expect(read).toMatchObject({ isError: false });
+  });
+
   it("lists recursively on request, without following links", async () => {
     await sh(sandbox, "mkdir -p two/d/e; touch two/d/e/f two/d/g; ln -s d two/l");
     expect(await names({ path: "two" })).toEqual(["d", "l"]);

@@ -23,6 +23,7 @@ import { problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import {
   declineUpgrade,
+  endRefused,
   endToEndHeaders,
   framingHeaders,
   limitInterim,
@@ -370,7 +371,7 @@ async function tunnel(
   if (problem !== undefined) {
     egress.connections.refuse(added, "mismatch");
     upstream.destroy();
-    socket.end(unrecognizedName);
+    endRefused(socket, unrecognizedName);
     return;
   }
   if (isUnrestricted && head.length > 0) upstream.write(head);
@@ -420,7 +421,7 @@ async function terminateTLS(
   socket.write(tunnelEstablished);
   if ((await problemWithTLS(host, socket, head)) !== undefined) {
     connections.add({ ...entry, refused: "mismatch" });
-    socket.end(unrecognizedName);
+    endRefused(socket, unrecognizedName);
     return;
   }
   const secureContext = await authority.contextFor(host);
@@ -584,7 +585,8 @@ function failure(error: unknown): [status: number, reason: string] {
 function refuseTunnel(socket: Duplex, status: number, reason: string): void {
   const plain = `sandbox-mcp: ${reason}`.replace(/[^\x20-\x7e]/g, "?").slice(0, 200);
   const body = `sandbox-mcp: ${reason}.\n`;
-  socket.end(
+  endRefused(
+    socket,
     `HTTP/1.1 ${status} ${plain}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );

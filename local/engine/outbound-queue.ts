@@ -336,6 +336,19 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   return true;
 }
 
+/** How long a program has to read a refusal, in milliseconds. */
+const refusalMs = 5000;
+
+/**
+ * Ends a connection whose program was refused. The program may have sent more, which nobody reads. Then its end would not be
+ * noticed either, and the connection would stay open after the program has closed it.
+ */
+export function endRefused(socket: Duplex, last?: string | Buffer): void {
+  socket.end(last);
+  const timer = setTimeout(() => socket.destroy(), refusalMs);
+  socket.once("close", () => clearTimeout(timer));
+}
+
 export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
@@ -345,7 +358,7 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
     // The client has not read the previous response yet.
     return false;
   }
-  response.on("finish", () => socket.end());
+  response.on("finish", () => endRefused(socket));
   return streamResponse(incoming, response);
 }
 

@@ -165,6 +165,31 @@ it.each(["a request", "a WebSocket"])(
   },
 );
 
+it("a program that sends more to a refused tunnel can still connect, however often it does so", async () => {
+  const refused = await TestSandbox.start(engine);
+  const script = `import socket, time
+def send(*parts):
+    with socket.create_connection(("127.0.0.1", 3128)) as one:
+        for part in parts:
+            one.sendall(part)
+            if len(parts) > 1: one.recv(12)
+        if len(parts) == 1: return one.recv(12).decode()
+upgrade = "GET http://127.0.0.1/ HTTP/1.1\\r\\nHost: x\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n"
+for _ in range(150):
+    for first in ("CONNECT 127.0.0.1:80 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n", upgrade):
+        # The proxy closes connections beyond its limit.
+        try: send(first.encode(), b"more")
+        except OSError: pass
+until = time.monotonic() + 20
+answer = ""
+while answer == "" and time.monotonic() < until:
+    try: answer = send(b"GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n")
+    except OSError: time.sleep(0.1)
+print(answer)`;
+  expect(await refused.python(script)).toMatchObject({ stdout: "HTTP/1.1 200", stderr: "" });
+  await refused.destroy();
+});
+
 it("a connection that sends only line ends is closed, and one that sends some before its request is served", async () => {
   const flooding = await TestSandbox.start(engine);
   const script = `import http.client, socket, time

@@ -11,7 +11,6 @@ import { workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
-import type { ListedSandbox } from "../shared/sandbox-listing.ts";
 import { type GitHost, GitHosts } from "./git-hosts.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { UsedByDay } from "../shared/days.ts";
@@ -23,7 +22,6 @@ import type {
   EarlierState,
   ManagedSandbox,
   Owner,
-  Preview,
   RestoredCheckpoint,
 } from "./account-calls.ts";
 import { withOutcomeKey } from "./set-up-settings.ts";
@@ -31,24 +29,16 @@ import {
   type Archive,
   type Checkpoint,
   type Save,
-  type SavedWorkspace,
   type Snapshot,
   lacksFiles,
   workspacesPrefix,
 } from "./saved-states.ts";
 import { SnapshotRegistry } from "./snapshot-registry.ts";
-import { type ListedSettings, type RegisteredSandbox, SandboxRegistry } from "./sandbox-registry.ts";
+import { type SandboxRecord, recordOf } from "./sandbox-record.ts";
+import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
 import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
-
-/** A listed sandbox, without its preview URLs and the operator's network limits. */
-export interface SandboxRecord
-  extends
-    Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">,
-    Partial<ListedSettings> {
-  previews: Preview[];
-}
 
 const NO_SETTINGS: CheckpointSettings = { env: {}, network: {}, setup: undefined };
 
@@ -574,26 +564,4 @@ export class Account extends DurableObject<Env> {
     const options = region && { locationHint: region };
     return actorNamed(this.env, await actorName(name, principalID), options);
   }
-}
-
-function recordOf(
-  name: string,
-  registered: RegisteredSandbox | undefined,
-  saved: SavedWorkspace | undefined,
-  status: SandboxStatus | undefined,
-  settings: Partial<ListedSettings> = {},
-): SandboxRecord {
-  const isRunning = registered?.state === "running" && status?.isAlive !== false;
-  const createdAt = registered?.createdAt ?? saved?.createdAt ?? 0;
-  const usedAt = registered?.lastUsedAt ?? saved?.usedAt ?? 0;
-  return {
-    name,
-    state: isRunning ? "running" : "stopped",
-    created_at: new Date(createdAt).toISOString(),
-    last_used_at: new Date(usedAt).toISOString(),
-    size_bytes: isRunning ? (registered.sizeBytes ?? undefined) : 0,
-    ...(saved && { saved_at: new Date(saved.savedAt).toISOString(), saved_bytes: saved.bytes }),
-    previews: status?.previews ?? [],
-    ...settings,
-  };
 }

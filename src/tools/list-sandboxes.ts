@@ -3,7 +3,7 @@ import { accountOf } from "../actors/account-of.ts";
 import { retryOnce } from "../actors/sandbox-client.ts";
 import { type ComponentNames, listComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounted-directories.ts";
-import type { SandboxRecord } from "../actors/account.ts";
+import type { SandboxRecord } from "../actors/sandbox-record.ts";
 import { actorName } from "../shared/names.ts";
 import { type NetworkLimits, networkLimits, policyOf } from "../shared/network-limits.ts";
 import { secretsFor } from "../shared/secrets.ts";

@@ -162,8 +162,12 @@ export class AccountLink {
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
     // A saved workspace stays: a fork has one before its first use.
-    if (before !== "stopped") await this.reportDestruction(this.owner, "container");
-    else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
+    const settlement = before === "stopped" ? undefined : this.lease.release();
+    await this.#reports.run(async () => {
+      const { sandbox } = this.owner;
+      if (settlement) await this.account().sandboxWithdrawn(sandbox, await settlement);
+      else await this.account().sandboxStopped(sandbox);
+    });
   }
 
   /**

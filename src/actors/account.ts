@@ -217,6 +217,16 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes.recordStop(name);
   }
 
+  /**
+   * Removes a sandbox that got no container, and ends its lease. It stays if a call has configured it meanwhile: its actor keeps
+   * those settings only while the account knows the sandbox.
+   */
+  sandboxWithdrawn(name: string, settlement: Settlement): void {
+    this.#quota.settle(name, settlement);
+    if (this.#sandboxes.hasSettings(name) && !this.#snapshots.has(name)) this.#sandboxes.recordStop(name);
+    else this.#sandboxes.remove(name);
+  }
+
   /** Removes a sandbox and ends its lease. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, extent: DestroyExtent): Promise<Destroyed> {
     this.#quota.settle(name, settlement);

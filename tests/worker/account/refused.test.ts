@@ -1,5 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import type { Account } from "../../../src/index.ts";
 import { accountOf, actorOf, type Caller, principal, sandboxesOf } from "../support.ts";
 
 async function listNames(caller: Caller): Promise<string[]> {
@@ -63,6 +64,32 @@ test("a call creates no sandbox if the container does not start, whether or not 
     await caller.call(tool, { sandbox: "broken", ...args });
     await expect.poll(() => listNames(caller)).toEqual([]);
   }
+});
+
+test("a refused first call keeps the settings that another call made at the same time", async () => {
+  const caller = await principal("configuring");
+  const sandbox = "configured";
+  await occupyAllSlots(caller);
+  const [asked, configured] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const lease = await runInDurableObject(accountOf(caller), (account) => {
+    const prototype: Account = Object.getPrototypeOf(account);
+    const original = prototype.lease;
+    return vi.spyOn(prototype, "lease").mockImplementation(async function (this: Account, ...request) {
+      asked.resolve();
+      await configured.promise;
+      return await original.apply(this, request);
+    });
+  });
+  const refused = caller.call("run_command", { sandbox, command: "true" });
+  await asked.promise;
+  await caller.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
+  configured.resolve();
+  expect((await refused).isError).toBe(true);
+  lease.mockRestore();
+  await caller.call("write_file", { sandbox, path: "x", content: "x" });
+  const { structured } = await caller.call("configure_sandbox", { sandbox });
+  expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
+  expect(await listNames(caller)).toEqual([sandbox]);
 });
 
 test("a refused call does not start a stopped sandbox", async () => {

@@ -43,6 +43,8 @@ export class AccountLink {
   /** The time of the last checkpoint, which contains all earlier changes. */
   #keptAt = 0;
   #writtenAt = 0;
+  /** Whether the account has accepted a call for this sandbox. False in a new actor, and after the sandbox's end. */
+  isAccepted = false;
   /** The git hosts that the principal has signed in to, as the account last reported them. */
   gitHosts: readonly string[] = [];
   /** Sends one report after another, so that they reach the account in order. */
@@ -118,6 +120,7 @@ export class AccountLink {
     const endCount = this.#endCount;
     const result = this.#reports.run(async () => {
       const registered = unwrap(await this.account(owner).registerSandbox(owner));
+      this.isAccepted = true;
       this.gitHosts = registered.gitHosts;
       return registered;
     });
@@ -132,9 +135,11 @@ export class AccountLink {
    * @throws {ToolError} `quota_exceeded`
    */
   recordSettings(owner: Owner, settings: ListedSettings): Promise<EarlierState> {
-    return this.#reports.run(async () =>
-      unwrap(await this.account(owner).sandboxConfigured(owner, settings)),
-    );
+    return this.#reports.run(async () => {
+      const before = unwrap(await this.account(owner).sandboxConfigured(owner, settings));
+      this.isAccepted = true;
+      return before;
+    });
   }
 
   /** A lower bound for the time since the last use, in milliseconds. The stored time of the last use is only approximate. */
@@ -165,8 +170,9 @@ export class AccountLink {
     const settlement = before === "stopped" ? undefined : this.lease.release();
     await this.#reports.run(async () => {
       const { sandbox } = this.owner;
-      if (settlement) await this.account().sandboxWithdrawn(sandbox, await settlement);
-      else await this.account().sandboxStopped(sandbox);
+      if (!settlement) return await this.account().sandboxStopped(sandbox);
+      this.isAccepted = false;
+      await this.account().sandboxWithdrawn(sandbox, await settlement);
     });
   }
 
@@ -193,9 +199,10 @@ export class AccountLink {
 
   async reportDestruction(owner: Owner, extent: DestroyExtent): Promise<Destroyed> {
     const settlement = this.lease.release();
-    const destroyed = await this.#reports.run(async () =>
-      this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, extent),
-    );
+    const destroyed = await this.#reports.run(async () => {
+      this.isAccepted = false;
+      return this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, extent);
+    });
     this.#endRegistration();
     return destroyed;
   }

@@ -14,7 +14,7 @@ import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import type { Service, ServiceState } from "./service.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
-import { otherRegion } from "./texts.ts";
+import { otherRegion, sandboxExists } from "./texts.ts";
 
 export interface SettingsChange {
   /** An empty value removes the variable. */
@@ -52,7 +52,7 @@ interface SettingsHost {
   idle: IdleStop;
   service: Service;
   lifecycle: Pick<Lifecycle, "unlessDestroyed" | "enforceNetwork">;
-  account: Pick<AccountLink, "recordSettings" | "owner">;
+  account: Pick<AccountLink, "recordSettings" | "isAccepted" | "owner">;
 }
 
 export class SandboxSettings {
@@ -142,10 +142,12 @@ export class SandboxSettings {
   /**
    * Replaces the settings with the settings of the checkpoint from which the sandbox is created. Waits until an earlier sandbox of
    * this name is destroyed, because that removes settings.
+   * @throws {ToolError} if a call has used or configured this sandbox since the account allowed the fork
    */
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): Promise<void> {
-    const { variables, setUp, idle, service, lifecycle } = this.#host;
+    const { variables, setUp, idle, service, lifecycle, account } = this.#host;
     const replace = () => {
+      if (account.isAccepted) throw sandboxExists(account.owner.sandbox);
       variables.put(undefined);
       variables.put(variables.applyChanges(env));
       this.#host.network.put(network);

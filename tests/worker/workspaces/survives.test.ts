@@ -282,6 +282,34 @@ describe.concurrent("a workspace", () => {
   });
 });
 
+it("a checkpoint gives its settings to no sandbox that a call makes during a fork to the same name", async () => {
+  const [sandbox, fork] = ["before-taken", "taken-by-a-call"];
+  await owner.call("configure_sandbox", { sandbox, env: { WORD: "w" } });
+  await sh(sandbox, "echo kept > file");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+  const [begun, configured] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  vi.restoreAllMocks();
+  await runInActor(sandbox, (actor) => {
+    const prototype: Sandbox = Object.getPrototypeOf(actor);
+    const { inherit } = prototype;
+    vi.spyOn(prototype, "inherit").mockImplementation(async function (this: Sandbox, to, settings) {
+      if (to.sandbox === fork) {
+        begun.resolve();
+        await configured.promise;
+      }
+      return await inherit.call(this, to, settings);
+    });
+  });
+  const forked = owner.call("restore_sandbox", { sandbox: fork, checkpoint });
+  await begun.promise;
+  await owner.call("configure_sandbox", { sandbox: fork, internet: "none" });
+  configured.resolve();
+  expect((await forked).text).toContain("exists already");
+  const { structured } = await owner.call("configure_sandbox", { sandbox: fork });
+  expect(structured).toMatchObject({ internet: "none", variables: [] });
+  await Promise.all([sandbox, fork].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
+});
+
 it("a call for a checkpoint fails with the reason on a server that saves no workspaces", async () => {
   const caller = owner.withVariables({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
   for (const [tool, args] of [

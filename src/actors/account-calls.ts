@@ -48,7 +48,7 @@ export type DestroyExtent = "container" | "workspace" | "checkpoints";
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
-  /** Whether the saved workspace and the settings stay. */
+  /** Whether the saved workspace, if there is one, and the settings stay. */
   isKept: boolean;
   /** The number of deleted checkpoints if the extent is `checkpoints`; otherwise the number of checkpoints that stay. */
   checkpoints: number;

@@ -132,7 +132,12 @@ export class Account extends DurableObject<Env> {
 
   #stateBefore(sandbox: string): EarlierState {
     if (this.#sandboxes.has(sandbox)) return "stopped";
-    return this.#snapshots.has(sandbox) || this.#sandboxes.hasSettings(sandbox) ? "kept" : "nothing";
+    return this.#isKept(sandbox) ? "kept" : "nothing";
+  }
+
+  /** Whether a sandbox has a saved state or settings. */
+  #isKept(sandbox: string): boolean {
+    return this.#snapshots.has(sandbox) || this.#sandboxes.hasSettings(sandbox);
   }
 
   /** Stores the account's principal. If the sandbox is new, schedules the removal of idle sandboxes. */
@@ -230,8 +235,8 @@ export class Account extends DurableObject<Env> {
   /** Removes a sandbox and ends its lease. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, extent: DestroyExtent): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
-    // If the sandbox has a saved state, its settings stay until that state expires.
-    const isKept = extent === "container" && this.#snapshots.has(name);
+    // A sandbox without saved files keeps its settings too: its next user relies on its network policy.
+    const isKept = extent === "container" && this.#isKept(name);
     if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);
     const wasSaved = extent !== "container" && this.#snapshots.forget(name);

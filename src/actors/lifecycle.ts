@@ -474,7 +474,7 @@ export class Lifecycle {
     );
   }
 
-  /** Destroys the container of an unused sandbox. A saved state stays, with its settings, and expires by itself. */
+  /** Destroys the container of an unused sandbox. Settings stay, and a saved state, which expires by itself. */
   destroyIfUnused(owner: Owner, wasUsed: () => boolean): Promise<boolean> {
     return this.#endUnused(
       () => this.#mustStay || wasUsed(),

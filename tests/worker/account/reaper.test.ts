@@ -85,6 +85,17 @@ test("the reaper keeps a sandbox that is used while the reaper works", async () 
   expect(await sh("zz", "cat precious")).toBe("here");
 });
 
+test("the reaper keeps the settings of a sandbox that has no saved files", async () => {
+  const sandbox = "only-configured";
+  await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
+  await age(sandbox, 169);
+  await runDurableObjectAlarm(accountOf(owner));
+  expect((await sandboxesOf()).map(({ name }) => name)).not.toContain(sandbox);
+  expect(await sh(sandbox, "echo $WORD")).toBe("w\n");
+  const { structured } = await owner.call("configure_sandbox", { sandbox });
+  expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
+});
+
 test("a sandbox knows its last use, even if its account has an older time", async () => {
   const isDestroyedAfter = async (hours: number) =>
     (await actorOf("knows")).destroyIfIdle(

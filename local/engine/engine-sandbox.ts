@@ -76,7 +76,9 @@ export class EngineSandbox {
   readonly ended: Promise<ExitReport>;
   hasEnded = false;
   readonly pid: number | undefined;
+  /** The control groups of the sandbox's processes. */
   groups: readonly string[];
+  readonly #firstGroups: readonly string[];
   readonly #running: RunningProcess;
   readonly #hosts: string;
   readonly #common: SharedSettings;
@@ -101,13 +103,14 @@ export class EngineSandbox {
     this.egress = egress;
     this.#hosts = hosts;
     this.groups = groups;
+    this.#firstGroups = groups;
     this.pid = running.pid;
     // A sandbox that breaks the control protocol is ended: it could crash the Worker that all sandboxes share.
     this.forward = new PortForwarder(running.connect, (reason) => this.end(reason));
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
       this.forward.close();
-      await cleanUp([...groups, ...this.groups]);
+      await cleanUp(this.chargedGroups);
       if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
       return this.#stopReason === undefined ? report : { exitCode: 0, reason: this.#stopReason };
     });
@@ -243,6 +246,11 @@ export class EngineSandbox {
     if (this.#common.bubblewrap === undefined) return;
     this.groups = await joinPrincipal(this.groups, principal, this.#common.limits);
     if (this.hasEnded) await removeGroups(this.groups);
+  }
+
+  /** Also the groups that the processes have left: in version 2, what the processes had used by then stays charged there. */
+  get chargedGroups(): string[] {
+    return [...new Set([...this.#firstGroups, ...this.groups])];
   }
 
   /** When the engine began to kill the sandbox, in milliseconds of `performance.now`. */

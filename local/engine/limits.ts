@@ -370,7 +370,7 @@ const principalPrefix = "principal-";
  * processors with few groups, however many sandboxes this principal has. A principal's first sandbox does not move, because that would
  * delay its start by 25 ms. Only groups that divide processor time move: in version 1,
  * memory stays charged to the group that a process leaves. In version 2, where one group has all controllers, the memory of the
- * sandbox's first programs counts only in the limit of all sandboxes.
+ * sandbox's first programs stays charged there too, so it counts in the limit of all sandboxes, but not in the sandbox's own.
  * @returns the sandbox's groups
  */
 export async function joinPrincipal(
@@ -440,6 +440,11 @@ export async function memoryOf(group: string): Promise<number> {
   // The files of tmpfs, and locked pages, cannot be reclaimed.
   const cached = of(isVersion1 ? "cache" : "file") - of("shmem") - of("unevictable");
   return Math.max(0, used - Math.max(0, cached));
+}
+
+/** The memory of a sandbox. In version 1, only one of its groups counts memory. */
+export async function memoryOfAll(groups: readonly string[]): Promise<number> {
+  return (await Promise.all(groups.map(memoryOf))).reduce((sum, bytes) => sum + bytes, 0);
 }
 
 export async function kernelMemoryOf(group: string): Promise<number> {

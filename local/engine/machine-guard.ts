@@ -38,7 +38,7 @@ import {
   kernelMemoryOf,
   lacksMemory,
   memoryMargin,
-  memoryOf,
+  memoryOfAll,
   type Limits,
 } from "./limits.ts";
 import { shareProcessors } from "./processor-shares.ts";
@@ -260,7 +260,10 @@ async function guardMemory(groups: string[], limit: number, sandboxes: () => Eng
   const full = limit - memoryMargin(limit);
   while (sandboxes().length > 0) {
     const isExhausted = (await Promise.all(groups.map(lacksMemory))).includes(true);
-    const uses = await measureUses(sandboxes(), async ({ groups: of }) => await countOf(of, memoryOf));
+    const uses = await measureUses(
+      sandboxes(),
+      async ({ chargedGroups }) => await memoryOfAll(chargedGroups),
+    );
     const used = isExhausted ? limit : sumOf(uses);
     if (used < full * NEAR_SHARE) return;
     if (used >= full) {

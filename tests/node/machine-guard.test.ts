@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { countOf, findGroupParents, memoryMargin, memoryOf } from "../../local/engine/limits.ts";
+import { countOf, findGroupParents, memoryMargin, memoryOf, memoryOfAll } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
@@ -198,6 +198,15 @@ it("memory: a group whose file cache cannot be read counts as unknown, so no san
   expect(await memoryOf(group)).toBe(0);
   await writeFile(join(group, "memory.stat"), `file ${60 * MiB}\nshmem 0\nunevictable 0\n`);
   expect(await memoryOf(group)).toBe(40 * MiB);
+});
+
+it("memory: what a sandbox used before it moved into its principal's group counts, as version 2 leaves it where it was", async () => {
+  const groups = [temporaryDirectory(), temporaryDirectory()];
+  for (const group of groups) {
+    await writeFile(join(group, "memory.current"), String(100 * MiB));
+    await writeFile(join(group, "memory.stat"), `file ${60 * MiB}\nshmem 0\nunevictable 0\n`);
+  }
+  expect(await memoryOfAll(groups)).toBe(80 * MiB);
 });
 
 it.runIf(isMemoryLimited)(

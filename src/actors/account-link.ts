@@ -110,11 +110,7 @@ export class AccountLink {
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
-    this.#usedAt = now;
-    if (now - this.#writtenAt >= WRITE_MS) {
-      this.#writtenAt = now;
-      this.#kv.put(USED, now);
-    }
+    this.#recordUse(now);
     if (now - this.#registeredAt < REGISTER_MS) return undefined;
     const wasRegistered = this.#registeredAt > 0;
     const endCount = this.#endCount;
@@ -130,11 +126,20 @@ export class AccountLink {
     return before;
   }
 
+  #recordUse(now: number): void {
+    this.#usedAt = now;
+    if (now - this.#writtenAt < WRITE_MS) return;
+    this.#writtenAt = now;
+    this.#kv.put(USED, now);
+  }
+
   /**
    * Registers the settings of a sandbox, even if it was never used. Returns what the account knew before.
    * @throws {ToolError} `quota_exceeded`
    */
   recordSettings(owner: Owner, settings: ListedSettings): Promise<EarlierState> {
+    // The account may be about to remove the sandbox as idle.
+    this.#recordUse(Date.now());
     return this.#reports.run(async () => {
       const before = unwrap(await this.account(owner).sandboxConfigured(owner, settings));
       this.isAccepted = true;

@@ -111,6 +111,20 @@ test("a sandbox knows its last use, even if its account has an older time", asyn
   expect(await listRunning(["knows"])).toEqual([]);
 });
 
+test("a sandbox that was just configured is not removed as idle", async () => {
+  const sandbox = "configured";
+  await owner.call("configure_sandbox", { sandbox, env: { WORD: "here" } });
+  await age(sandbox, 169);
+  // The account may have listed the sandbox as idle before this call.
+  await owner.call("configure_sandbox", { sandbox, internet: "none" });
+  const actor = await actorOf(sandbox);
+  expect(await actor.destroyIfIdle({ principalID: owner.principalID, sandbox }, 168 * HOUR)).toBe(false);
+  expect((await owner.call("configure_sandbox", { sandbox })).structured).toMatchObject({
+    internet: "none",
+    variables: ["WORD"],
+  });
+});
+
 test("the end of a run is a use of its sandbox", async () => {
   await owner.call("run_command", { sandbox: "long", command: "sleep 100", wait_seconds: 0 });
   const { structured } = await owner.call("list_runs", { sandbox: "long", limit: 1 });

@@ -112,12 +112,15 @@ class FolderBucket implements Bucket {
     throw new Error(`the list of the objects in ${folder} failed with status ${response.status}`);
   }
 
-  /** @throws Error with the status, unless it is 404 */
+  /**
+   * @throws Error with the status, unless it is 404, or 416 for a range behind the object's end: the reader compares the object's
+   * size with what it needs
+   */
   async #request(method: string, key: string, init: RequestInit = {}): Promise<Response> {
     const { folder, file } = placeOf(key);
     const path = [folder, file].map(encodeURIComponent).join("/");
     const response = await this.#folder.fetch(`http://folder/${path}`, { ...init, method });
-    if (!response.ok && response.status !== 404)
+    if (!response.ok && response.status !== 404 && response.status !== 416)
       throw new Error(`${method} of the object ${key} failed with status ${response.status}`);
     if (method !== "GET" || response.status === 404) await response.body?.cancel();
     return response;

@@ -159,6 +159,7 @@ describe("the saved result of a set-up", () => {
   it.each([
     ["the storage has lost an object", (world: World) => world.loseObjects()],
     ["the storage has lost the end of an object", (world: World) => world.loseObjects({ bytes: 1 })],
+    ["the storage has emptied the objects", (world: World) => world.loseObjects({ areLeftEmpty: true })],
     [
       "sandboxd cannot read it",
       (_world: World, other: World) => {

@@ -246,13 +246,14 @@ export class World {
     this.workspace.noteChange();
   }
 
-  /** Deletes the last bytes of all saved states from the bucket, or everything. */
-  async loseObjects({ bytes = Infinity } = {}): Promise<void> {
+  /** Deletes the last bytes of all saved states from the bucket, or everything, or leaves empty objects. */
+  async loseObjects({ bytes = Infinity, areLeftEmpty = false } = {}): Promise<void> {
     const { keys } = await this.bucket.list(this.prefix);
     for (const key of keys) {
       const content = await (await this.bucket.get(key))?.bytes();
       await this.bucket.delete([key]);
-      if (content && content.length > bytes) await this.bucket.put(key, content.slice(0, -bytes));
+      if (areLeftEmpty) await this.bucket.put(key, new Uint8Array());
+      else if (content && content.length > bytes) await this.bucket.put(key, content.slice(0, -bytes));
     }
   }
 

@@ -94,6 +94,7 @@ export interface LifecycleParts {
     | "mayStop"
     | "isRestoringCheckpoint"
     | "beginCheckpointRestore"
+    | "repeatCheckpointRestore"
     | "finishCheckpointRestore"
     | "checkpoint"
   >;

@@ -209,10 +209,12 @@ export class Lifecycle {
   /** Waits until no container is ending, and ends a container that a restored checkpoint replaces. */
   async #finishPrevious(): Promise<void> {
     await this.#untilEndsAreOver();
+    const { workspace } = this.#parts;
     // An earlier actor began to restore a checkpoint, and was discarded before it ended the container.
-    if (this.#parts.workspace.isRestoringCheckpoint)
+    if (workspace.isRestoringCheckpoint)
       await this.#end(async () => {
-        if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
+        if (workspace.isRestoringCheckpoint)
+          await this.#endForRestore(await workspace.repeatCheckpointRestore());
       });
     await this.#untilEndsAreOver();
   }

@@ -11,7 +11,7 @@ import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapsh
 import { malformedResponse } from "../container/file-operations.ts";
 import type { Conversation, ContinuingTask } from "../container/snapshot-client.ts";
 import { containerGone } from "../container/texts.ts";
-import { ToolError, unwrap } from "../shared/errors.ts";
+import { type Outcome, ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, elapsedMs, waitAtMost, withLimitedSignal } from "../shared/timers.ts";
 import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
@@ -87,6 +87,9 @@ interface Installation {
 
 const EMPTY_ORIGIN: Origin = { packs: [] };
 
+/** The checkpoint that a sandbox is being restored to. Earlier versions stored only the id. */
+type BegunRestore = string | { checkpoint: string; settings: CheckpointSettings | undefined };
+
 /** The sandbox's settings, for forks of a saved state. */
 export interface Settings {
   readonly forCheckpoint: CheckpointSettings | undefined;
@@ -100,8 +103,8 @@ export class Workspace {
   readonly #origin: StoredValue<Origin>;
   /** The id of a save that the account may or may not have committed. */
   readonly #unconfirmed: StoredValue<string>;
-  /** The checkpoint that the sandbox is being restored to. The running container must end first. */
-  readonly #restoring: StoredValue<string>;
+  /** The running container must end first. */
+  readonly #restoring: StoredValue<BegunRestore>;
   /** Aborted when the last restored container ends. */
   #container = AbortSignal.abort();
   /** Serializes saves and restores: sandboxd does one at a time. */
@@ -538,13 +541,28 @@ export class Workspace {
     const { sync } = this.#host;
     // A container that never had its workspace has nothing to keep.
     const unsaved = this.#isWhole ? await this.#saveBeforeRestore() : undefined;
-    this.#restoring.value = id;
+    const begun = { checkpoint: id, settings: settings.forCheckpoint };
+    this.#restoring.value = begun;
     await sync();
-    const outcome = await this.#host
-      .account()
-      .restoreCheckpoint(this.#host.sandbox(), id, settings.forCheckpoint);
+    const outcome = await this.#restoreInAccount(begun);
     if (!outcome.ok) this.#restoring.value = undefined;
     return { ...unwrap(outcome), unsaved };
+  }
+
+  /**
+   * Repeats a restore that an earlier actor began, because the account may not have done it. If it has, this changes nothing.
+   * Returns the settings that are stored with the checkpoint; undefined if there are none, or if the checkpoint was deleted.
+   */
+  async repeatCheckpointRestore(): Promise<CheckpointSettings | undefined> {
+    const begun = this.#restoring.value;
+    const outcome = begun === undefined ? undefined : await this.#restoreInAccount(begun);
+    return outcome?.ok ? outcome.value.settings : undefined;
+  }
+
+  async #restoreInAccount(begun: BegunRestore): Promise<Outcome<RestoredCheckpoint>> {
+    const { checkpoint, settings } =
+      typeof begun === "string" ? { checkpoint: begun, settings: undefined } : begun;
+    return await this.#host.account().restoreCheckpoint(this.#host.sandbox(), checkpoint, settings);
   }
 
   /**

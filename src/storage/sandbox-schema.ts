@@ -121,7 +121,7 @@ export const SANDBOX_SCHEMA = {
     },
     "workspace:*": {
       holds:
-        "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored",
+        "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored, and the settings for the checkpoint of the state before it",
       kept: "the saved state until the container ends; the save and the checkpoint until the server knows how they ended",
     },
     "boots:*": {

@@ -431,6 +431,13 @@ export class Actor {
       this.follow(saving);
       return saving;
     };
+    const rollBack = (): CheckpointSettings => {
+      world.saved = new Set();
+      world.loseUnsaved();
+      if (world.container) world.container.isOutdated = true;
+      this.#rollbackSettings = { env: {}, network: {}, setup: undefined };
+      return this.#rollbackSettings;
+    };
     return {
       resume: (life) => {
         if (!world.restoredContainer) return false;
@@ -491,11 +498,11 @@ export class Actor {
           throw new ToolError("not_found", "no such checkpoint");
         }
         world.check(world.isAllSaved || this.#life.aborted, "a rollback that loses acknowledged writes");
-        world.saved = new Set();
-        world.loseUnsaved();
-        if (world.container) world.container.isOutdated = true;
-        this.#rollbackSettings = { env: {}, network: {}, setup: undefined };
-        return { to: CHECKPOINT, settings: this.#rollbackSettings };
+        return { to: CHECKPOINT, settings: rollBack() };
+      },
+      repeatCheckpointRestore: async () => {
+        await this.waitForStep();
+        return rollBack();
       },
       finishCheckpointRestore: () => {
         world.check(world.isRollingBack, "a rollback is finished twice");

@@ -420,15 +420,12 @@ describe("a workspace", () => {
         const outcome = await Promise.race([restoring, evicted]);
         isOver = outcome === "back";
         world.onStep = () => undefined;
-        // Before its next call, the actor ends the container and the restore.
-        if (world.workspace.isRestoringCheckpoint) {
-          world.kill();
-          world.workspace.finishCheckpointRestore();
-        }
+        // The next call ends the container, and its result then says that the sandbox was restored.
+        const isBack = world.workspace.isRestoringCheckpoint;
         await world.ready();
         await world.workspace.save();
         const labels = world.registry.checkpoints().map(({ label }) => label);
-        const isBack = labels.includes("before going back to good");
+        expect(labels.filter((label) => label === "before going back to good")).toHaveLength(isBack ? 1 : 0);
         expect(world.files.get("kept")).toBe(isBack ? "first" : "precious");
       });
   });

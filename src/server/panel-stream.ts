@@ -49,11 +49,8 @@ const MAX_UNFINISHED = 64;
 /** If a stream has not checked its session for this many milliseconds, the platform has ended its request. */
 const STREAM_EXPIRY_MS = STALL_MS + 2 * SESSION_MS;
 
-/**
- * A principal's streams read results in turns, with a pause after each, in which the runtime reads the requests of others. Measured
- * without turns: while 160 watches polled a list of 250 KB, a neighbour's call took 15 s.
- */
-const reads = new TurnsByID(1);
+/** A principal's polls take turns, unless they wait for output, because each takes the thread's time for its tool and its result. */
+const polls = new TurnsByID(1);
 
 /** Why a stream ended. After `again` the page reconnects at once, after `busy` later. */
 type End = "again" | "busy" | "replaced" | "signed_out";
@@ -206,9 +203,10 @@ class PanelStream {
     const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
     const { signal } = this.#request;
     const call = new Request(url, { method: "POST", headers, body: JSON.stringify(message), signal });
-    const response = await this.#guards.mcp(call, this.#caller);
-    const endTurn = await reads.take(principal.id, CALL_MS, this.#ended.signal);
+    const waits = "wait_seconds" in args && args.wait_seconds !== 0;
+    const endTurn = waits ? undefined : await polls.take(principal.id, CALL_MS, this.#ended.signal);
     try {
+      const response = await this.#guards.mcp(call, this.#caller);
       const text = await response.text();
       if (this.#isEnded) return undefined;
       if (response.status === 429 || response.status >= 500) return this.#end("busy");

@@ -17,6 +17,12 @@ const STREAM_MS = 600_000;
 const PAGE_BYTES = 512 * 1024;
 
 /**
+ * Bytes of output in one event. A control character becomes six characters of JSON, and one event of a client that does not read
+ * stays in memory.
+ */
+const EVENT_BYTES = 32 * 1024;
+
+/**
  * The pause between polls is a hundredth of the elapsed time, within these bounds in milliseconds. So a stream makes at most
  * 750 polls.
  */
@@ -69,7 +75,8 @@ async function* eventsOf(
       if (code.length > sent.code) yield ["code", { text: code.slice(sent.code) }];
       sent.code = code.length;
       for (const { stream, bytes } of page?.pieces ?? [])
-        yield ["output", { stream, text: decode[stream](bytes) }];
+        for (let at = 0; at < bytes.length; at += EVENT_BYTES)
+          yield ["output", { stream, text: decode[stream](bytes.subarray(at, at + EVENT_BYTES)) }];
       sent.cursor = page?.next ?? sent.cursor;
       if (run.state !== "running" && sent.cursor >= run.logBytes) {
         for (const stream of STREAMS) {

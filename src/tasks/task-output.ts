@@ -9,8 +9,11 @@ import type { Stream } from "../../container/sandboxd/protocol.ts";
 import type { RunSink } from "../runs/run-types.ts";
 import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 
-/** The longest line to parse, in bytes. */
-const MAX_LINE = 16 * 1024 * 1024;
+/**
+ * The longest line to parse, in bytes. Longer lines have images, which progress does not show. Each running task may have an
+ * unfinished line in memory, and all actors of a process share 128 MB on Cloudflare.
+ */
+const MAX_LINE = 4 * 1024 * 1024;
 
 /** How fast events are read, in bytes. The burst is more than agents print in a minute. */
 const PACE = { burst: 64 * 1024, perSecond: 3 * 1024 * 1024 };

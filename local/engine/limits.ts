@@ -367,10 +367,10 @@ const principalPrefix = "principal-";
 
 /**
  * Moves a sandbox's processes into a group inside its principal's group. So the programs of another principal compete for the
- * processors with few groups, however many sandboxes this principal has. A principal's first sandbox does not move, because that would
- * delay its start by 25 ms. Only groups that divide processor time move: in version 1,
- * memory stays charged to the group that a process leaves. In version 2, where one group has all controllers, the memory of the
- * sandbox's first programs stays charged there too, so it counts in the limit of all sandboxes, but not in the sandbox's own.
+ * processors with few groups, however many sandboxes this principal has. A principal's first sandbox does not move, because that
+ * would delay its start by 25 ms. Only groups that divide processor time move: in version 1, memory stays charged to the group that a
+ * process leaves. In version 2, where one group has all controllers, the memory of the sandbox's first programs stays charged there
+ * too, so it counts in the limit of all sandboxes, but not in the sandbox's own.
  * @returns the sandbox's groups
  */
 export async function joinPrincipal(
@@ -411,7 +411,8 @@ async function moveProcesses(from: string, to: string): Promise<void> {
   }
 }
 
-async function membersOf(group: string): Promise<number[]> {
+/** The ids of a group's processes. */
+export async function membersOf(group: string): Promise<number[]> {
   return (await loadText(join(group, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
 }
 

@@ -37,6 +37,7 @@ import {
   kernelMemory,
   kernelMemoryOf,
   lacksMemory,
+  membersOf,
   memoryMargin,
   memoryOfAll,
   type Limits,
@@ -368,8 +369,7 @@ function lockShares(): (sandbox: EngineSandbox) => Promise<number> {
       listedAt = performance.now();
       holders = lockHolders();
     }
-    const processes = await loadText(join(group, "cgroup.procs"));
-    const groupMembers = new Set(processes.split("\n").map(Number));
+    const groupMembers = new Set(await membersOf(group));
     const all = await holders;
     return all.length === 0 ? 0 : all.filter((pid) => groupMembers.has(pid)).length / all.length;
   };
@@ -391,7 +391,7 @@ async function lockHolders(): Promise<number[]> {
  * for each of its descriptors. If this takes too long, the sandbox counts as one with `most` locks (`yes`).
  */
 async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
-  const processes = (await loadText(join(group, "cgroup.procs"))).split("\n").filter(Boolean);
+  const processes = await membersOf(group);
   if (processes.length === 0) return 0;
   const grep = `timeout ${COUNT_LOCKS_SECONDS} grep -rhs ^lock: "$@"`;
   const script = `{ ${grep}; [ $? != 124 ] || yes; } | head -n ${most} | wc -l`;

@@ -88,9 +88,7 @@ export function limitsOf<Sandbox extends Pick<Use, "principal" | "used">>(
   busy: readonly Sandbox[],
   processors: number,
 ): Map<Sandbox, number> {
-  const principals = [...new Set(busy.map(({ principal }) => principal))].map((one) =>
-    busy.filter(({ principal }) => principal === one),
-  );
+  const principals = [...Map.groupBy(busy, ({ principal }) => principal).values()];
   const ofPrincipal = equalLimit(principals.map(sumOf), processors);
   return new Map(
     principals.flatMap((sandboxes) => {

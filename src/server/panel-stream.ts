@@ -12,7 +12,7 @@ import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import { noTurn } from "../shared/request-turns.ts";
 import { CALL_MS } from "../shared/timers.ts";
-import { TurnsByID } from "../shared/turns.ts";
+import { Turns, TurnsByID } from "../shared/turns.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { isReadWhole, POLL_MS, logPauseMs, nextOffset, terminalPauseMs } from "../shared/watch-intervals.ts";
@@ -50,7 +50,7 @@ const MAX_UNFINISHED = 64;
 const STREAM_EXPIRY_MS = STALL_MS + 2 * SESSION_MS;
 
 /** A principal's polls take turns, unless they wait for output, because each takes the thread's time for its tool and its result. */
-const polls = new TurnsByID(1);
+const polls = new TurnsByID(() => new Turns(1));
 
 /** Why a stream ended. After `again` the page reconnects at once, after `busy` later. */
 type End = "again" | "busy" | "replaced" | "signed_out";

@@ -17,7 +17,7 @@ import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../s
 import type { RequestContext } from "../shared/request-context.ts";
 import { RequestTurns } from "../shared/request-turns.ts";
 import { CALL_MS } from "../shared/timers.ts";
-import { TurnsByID } from "../shared/turns.ts";
+import { Turns, TurnsByID } from "../shared/turns.ts";
 import { isBrowser } from "./landing.ts";
 import { PREVIEW_TEXTS } from "./texts.ts";
 
@@ -25,7 +25,8 @@ import { PREVIEW_TEXTS } from "./texts.ts";
 const limiter = new ProcessLimiter(6000);
 
 /** The requests to a sandbox, and to all sandboxes of a principal, that wait for a turn of all previews. */
-const [waitingOfSandbox, waitingOfPrincipal] = [new TurnsByID(8), new TurnsByID(8)];
+const waitingOfSandbox = new TurnsByID(() => new Turns(8));
+const waitingOfPrincipal = new TurnsByID(() => new Turns(8));
 
 const NOTICES: Record<
   PreviewState | "unknown" | "badStatus" | "limited",

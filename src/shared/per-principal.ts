@@ -1,4 +1,7 @@
-/** A value for each principal, created at its first use. Values that are not in use are removed when another principal gets one. */
+/**
+ * A value for each principal, or for another id, created at its first use. Values that are not in use are removed when another
+ * principal gets one.
+ */
 export class PerPrincipal<T> {
   readonly #values = new Map<string, T>();
   readonly #create: () => T;

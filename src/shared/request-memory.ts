@@ -5,7 +5,7 @@
 
 import { tooMuchUnread } from "./errors.ts";
 import { CALL_MS, pause } from "./timers.ts";
-import { TurnsByID } from "./turns.ts";
+import { Turns, TurnsByID } from "./turns.ts";
 
 /**
  * The most bytes of one principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. On Cloudflare, an
@@ -43,7 +43,7 @@ const STREAM_BYTES = 512 * 1024;
 const usedBytes = new Map<string, number>();
 
 /** Only the first body or image of a principal that waits for room looks for it. */
-const waiting = new TurnsByID(1);
+const waiting = new TurnsByID(() => new Turns(1));
 
 export class RequestMemory {
   readonly #key: string;

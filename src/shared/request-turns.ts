@@ -10,10 +10,9 @@
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
 import { MAX_PACE_MS, REQUEST_PACE, waitForPace } from "./open-requests.ts";
-import { PerPrincipal } from "./per-principal.ts";
 import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
-import { Turns } from "./turns.ts";
+import { Turns, TurnsByID } from "./turns.ts";
 
 /** Measured with 16: a neighbour's call took twice as long while a principal read many large answers. */
 const AT_ONCE = 8;
@@ -46,10 +45,7 @@ class PrincipalTurns extends Turns {
   }
 }
 
-const principals = new PerPrincipal(
-  () => new PrincipalTurns(AT_ONCE),
-  (turns) => turns.isUnused,
-);
+const principals = new TurnsByID(() => new PrincipalTurns(AT_ONCE));
 
 /** The turns of one request's calls. */
 export class RequestTurns {
@@ -117,12 +113,8 @@ export class RequestTurns {
     if (this.#counted > 0) this.#counted -= 1;
     else if (!(await waitForPace(turns.pace, 1))) return undefined;
     const mustWait = turns.isFull;
-    const end = await turns.take(CALL_MS, client);
-    if (!end) {
-      // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later calls get new turns.
-      if (!client.aborted) principals.remove(id, turns);
-      return undefined;
-    }
+    const end = await principals.take(id, CALL_MS, client);
+    if (!end) return undefined;
     const turn = new Turn(end);
     // The runtime reads from connections when nothing else is ready. So the pause lets it read the requests of others.
     if (mustWait) await pause(0);

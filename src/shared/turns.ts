@@ -60,22 +60,17 @@ export class Turns {
 }
 
 /** Separate turns for each id, such as a principal's. */
-export class TurnsByID {
-  readonly #turns: PerPrincipal<Turns>;
-
-  constructor(count: number) {
-    this.#turns = new PerPrincipal(
-      () => new Turns(count),
-      (turns) => turns.isUnused,
-    );
+export class TurnsByID<Each extends Turns> extends PerPrincipal<Each> {
+  constructor(create: () => Each) {
+    super(create, (turns) => turns.isUnused);
   }
 
   /** Waits for a turn of this id, as `Turns.take` does. */
   async take(id: string, ms: number, client: AbortSignal): Promise<(() => void) | undefined> {
-    const turns = this.#turns.of(id);
+    const turns = this.of(id);
     const end = await turns.take(ms, client);
     // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later requests get new turns.
-    if (!end && !client.aborted) this.#turns.remove(id, turns);
+    if (!end && !client.aborted) this.remove(id, turns);
     return end;
   }
 }

@@ -84,8 +84,12 @@ export class RequestMemory {
 
   /** Counts further calls of the same body. @returns false, and counts none, if there is no room for them */
   addCalls(count: number): boolean {
-    const hasRoom = this.hasRoomFor(count * CALL_BYTES);
-    if (hasRoom) this.add(count * CALL_BYTES);
+    return this.#addIfRoom(count * CALL_BYTES);
+  }
+
+  #addIfRoom(bytes: number, roomToLeave = 0): boolean {
+    const hasRoom = this.hasRoomFor(bytes + roomToLeave);
+    if (hasRoom) this.add(bytes);
     return hasRoom;
   }
 
@@ -94,16 +98,11 @@ export class RequestMemory {
   }
 
   /** Counts a short body. @returns false, and counts nothing, if there is no room */
-  addBody(bytes: number): boolean {
-    return this.#addBody(bytes, 0);
-  }
-
-  #addBody(bytes: number, roomToLeave: number): boolean {
+  addBody(bytes: number, roomToLeave = 0): boolean {
     const counted = BODY_COPIES * bytes;
-    if (!this.hasRoomFor(counted + roomToLeave)) return false;
-    this.add(counted);
-    this.#bodyBytes += counted;
-    return true;
+    const hasRoom = this.#addIfRoom(counted, roomToLeave);
+    if (hasRoom) this.#bodyBytes += counted;
+    return hasRoom;
   }
 
   /** Counts the body that has arrived, in place of the announced one. */
@@ -119,7 +118,7 @@ export class RequestMemory {
    * @returns false, and counts nothing, if there is no room after CALL_MS
    */
   addLongBody(bytes: number): Promise<boolean> {
-    return this.#waitFor(() => this.#addBody(bytes, ROOM_FOR_SHORT));
+    return this.#waitFor(() => this.addBody(bytes, ROOM_FOR_SHORT));
   }
 
   /**
@@ -129,12 +128,8 @@ export class RequestMemory {
    */
   async whileHoldingImage<T>(bytes: number, work: () => Promise<T>): Promise<T> {
     const counted = BODY_COPIES * bytes;
-    const addImage = () => {
-      const hasRoom = this.hasRoomFor(counted + ROOM_FOR_SHORT);
-      if (hasRoom) this.add(counted);
-      return hasRoom;
-    };
-    if (!(await this.#waitFor(addImage))) throw tooMuchUnread(MAX_MEMORY_BYTES);
+    const hasRoom = await this.#waitFor(() => this.#addIfRoom(counted, ROOM_FOR_SHORT));
+    if (!hasRoom) throw tooMuchUnread(MAX_MEMORY_BYTES);
     try {
       return await work();
     } finally {

@@ -11,7 +11,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import { noTurn } from "../shared/request-turns.ts";
-import { CALL_MS } from "../shared/timers.ts";
+import { CALL_MS, waitAtMost } from "../shared/timers.ts";
 import { Turns, TurnsByID } from "../shared/turns.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
@@ -121,6 +121,7 @@ class PanelStream {
   readonly body = new UnbufferedBody(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
+  readonly #hasEnded = Promise.withResolvers<void>();
   #polls = 0;
   /** How many polls were counted for the rate limit when the stream was opened. */
   #countedPolls = 0;
@@ -130,7 +131,10 @@ class PanelStream {
     this.#caller = caller;
     this.#guards = guards;
     this.#registration = registration;
-    this.#ended.signal.addEventListener("abort", () => (registration.isClosed = true));
+    this.#ended.signal.addEventListener("abort", () => {
+      registration.isClosed = true;
+      this.#hasEnded.resolve();
+    });
     // The client may have disconnected already.
     if (request.signal.aborted) this.#ended.abort();
     request.signal.addEventListener("abort", () => this.#ended.abort());
@@ -256,17 +260,8 @@ class PanelStream {
     clearTimeout(stalled);
   }
 
-  #pause(ms: number): Promise<void> {
-    const { signal } = this.#ended;
-    return new Promise((resolve) => {
-      const done = () => {
-        clearTimeout(timer);
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      const timer = setTimeout(done, signal.aborted ? 0 : ms);
-      signal.addEventListener("abort", done);
-    });
+  async #pause(ms: number): Promise<void> {
+    await waitAtMost(ms, this.#hasEnded.promise);
   }
 }
 

@@ -6,6 +6,7 @@
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
+import { PerPrincipal } from "../shared/per-principal.ts";
 import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import {
@@ -65,9 +66,10 @@ const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
  * reads them.
  */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-/** The rate limits by sandbox, the most recently used last. */
-const paces = new Map<string, Pace>();
-const MAX_PACES = 1000;
+const paces = new PerPrincipal(
+  () => new Pace(REQUEST_PACE),
+  (pace) => pace.isFull,
+);
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
@@ -147,7 +149,7 @@ async function forward(
   }
   row.complete(headers, credential);
   headers.set("content-type", "application/json");
-  const { body, wasSent, meter, refused } = meterBody(request, check.isConfined, paceOf(containerID));
+  const { body, wasSent, meter, refused } = meterBody(request, check.isConfined, containerID);
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
@@ -233,21 +235,12 @@ const TOO_LARGE: RefusedRequest = {
   message: MODEL_API_TEXTS.tooLarge(MAX_REQUEST_BYTES),
 };
 
-function paceOf(containerID: string): Pace {
-  const pace = paces.get(containerID) ?? new Pace(REQUEST_PACE);
-  paces.delete(containerID);
-  paces.set(containerID, pace);
-  const [oldest] = paces.keys();
-  if (paces.size > MAX_PACES && oldest !== undefined) paces.delete(oldest);
-  return pace;
-}
-
 /**
  * Meters a request body while it is forwarded. `wasSent` returns whether the whole body was sent: its announced length, or its
  * end. Without the whole body, the API does nothing. Aborts `refused`, with a `RefusedRequest` as reason, if the body is too
  * large, or if it makes the API connect to hosts that the sandbox may not reach.
  */
-function meterBody(request: Request, isConfined: boolean, pace: Pace) {
+function meterBody(request: Request, isConfined: boolean, containerID: string) {
   const meter = new RequestMeter();
   const refusing = new AbortController();
   const { signal: refused } = refusing;
@@ -278,7 +271,7 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
         }
         isSent = size === Number(length);
         await writer.write(bytes);
-        const ms = pace.take(meter.work - workBefore);
+        const ms = paces.of(containerID).take(meter.work - workBefore);
         if (ms > 0) await pause(ms);
       }
       isSent = true;

@@ -12,13 +12,14 @@ import type {
   McpUiInitializeResult,
 } from "@modelcontextprotocol/ext-apps";
 import { PANEL_TOOLS_URI } from "../src/shared/apps.ts";
+import { messageOf } from "../src/shared/text.ts";
 import { polledSource } from "./polled-source.ts";
 import { ParentPage } from "./parent-page.ts";
 import { confirmDialog, alertDialog } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";
 import type { OfferedTools } from "./offered.ts";
 import { Subject } from "./subject.ts";
-import { ToolFailed, errorText } from "./tools.ts";
+import { ToolFailed } from "./tools.ts";
 import { Value } from "./value.ts";
 import { NO_TOOLS, notOpened } from "./texts.ts";
 
@@ -85,7 +86,7 @@ export async function chatHost(): Promise<Host> {
     event.preventDefault();
     const href = link.getAttribute("href") ?? "";
     if (href.startsWith("#")) go(href);
-    else openLink(href).catch((error: unknown) => alertDialog(errorText(error)));
+    else openLink(href).catch((error: unknown) => alertDialog(messageOf(error)));
   });
   const isSeen = trackVisibility();
   return {

@@ -1,5 +1,6 @@
 /** Chooses the page's content in a chat: the sandbox of the called tool, and the run that the call started. */
 import { RUN_META } from "../src/shared/apps.ts";
+import { isRecord } from "../src/shared/is-record.ts";
 import { titleOf } from "../src/shared/text.ts";
 import type { Host } from "./host.ts";
 import type { RunListing } from "../src/shared/run-listing.ts";
@@ -34,7 +35,7 @@ export class Subject {
   /** Handles the call. @param tool the tool as the client describes it; undefined if the client does not describe it */
   setCall(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
     if (this.#stopped.signal.aborted) return;
-    const args = isArgs(given) ? given : {};
+    const args = isRecord(given) ? given : {};
     const sandbox = textOf(args.sandbox) ?? fallbackOf(tool?.inputSchema) ?? "default";
     const source = textOf(args.command) ?? textOf(args.task);
     if (source !== undefined) {
@@ -51,7 +52,7 @@ export class Subject {
   /** Opens the run that the call started. @param result the call's result, as the client forwards it */
   setResult(result: Args): void {
     if (this.#stopped.signal.aborted) return;
-    const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
+    const id = isRecord(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
     if (id !== undefined) this.#show(id);
     // Some clients drop the `_meta` of results, so the run is found by its command or task.
     else if (!result.isError) void this.#find?.(true).catch(() => undefined);
@@ -84,10 +85,6 @@ export class Subject {
     // A run's id begins with its sandbox's name.
     this.#place.set(hrefOf(id.split(".", 1)[0] ?? "", "runs", id));
   }
-}
-
-function isArgs(value: unknown): value is Args {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function textOf(value: unknown): string | undefined {

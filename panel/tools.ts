@@ -1,6 +1,7 @@
 /** Calls of the server's tools through MCP, as every client makes them. */
 import { ERROR_META } from "../src/shared/apps.ts";
 import type { ErrorCode } from "../src/shared/errors.ts";
+import { messageOf } from "../src/shared/text.ts";
 import { type Block, type Form, host } from "./host.ts";
 import { Value } from "./value.ts";
 
@@ -24,14 +25,10 @@ export class ToolFailed extends Error {
   }
 }
 
-export function errorText(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
 /** Shows an error's text, unless the page must offer to sign in. */
 export function showError(error: unknown, show: (text: string) => void): void {
   if (error instanceof SignedOut) isSignedOut.set(true);
-  else show(errorText(error));
+  else show(messageOf(error));
 }
 
 export interface ToolResult<Data> {

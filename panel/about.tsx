@@ -10,16 +10,7 @@ import { escapeOrdering } from "./escape-ordering.ts";
 import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
 import { useAction } from "./use-action.ts";
-import {
-  CHECKPOINT_SAVED,
-  NO_CHECKPOINTS,
-  NO_PORTS,
-  PORT_LABEL,
-  deletedText,
-  deleteQuestion,
-  portText,
-  restoreQuestion,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 interface AboutProps {
   name: string;
@@ -64,8 +55,8 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
       ]
     : [];
   const destroy = async () => {
-    if (await host().confirm(deleteQuestion(name)))
-      await act(() => callWithOutcome(deletedText(name), "destroy_sandbox", { sandbox: name }));
+    if (await host().confirm(texts.deleteQuestion(name)))
+      await act(() => callWithOutcome(texts.deletedText(name), "destroy_sandbox", { sandbox: name }));
   };
   return (
     <>
@@ -116,7 +107,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
   const expose = (event: SubmitEvent) => {
     event.preventDefault();
     const port = Number(new FormData(event.currentTarget as HTMLFormElement).get("port"));
-    void act(() => callWithOutcome(portText(port, true), "expose_port", { sandbox: name, port }));
+    void act(() => callWithOutcome(texts.portText(port, true), "expose_port", { sandbox: name, port }));
   };
   return (
     <>
@@ -141,7 +132,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
                   aria-label={`Close port ${port}`}
                   onClick={() =>
                     act(() =>
-                      callWithOutcome(portText(port, false), "expose_port", {
+                      callWithOutcome(texts.portText(port, false), "expose_port", {
                         sandbox: name,
                         port,
                         expose: false,
@@ -158,7 +149,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
       )}
       {mayExpose && (
         <form onSubmit={expose}>
-          <label for="port">{PORT_LABEL}</label>
+          <label for="port">{texts.PORT_LABEL}</label>
           <div class="together">
             <input id="port" name="port" type="number" min={1024} max={65535} required placeholder="8000" />
             <button class="plain" disabled={isBusy}>
@@ -167,7 +158,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
           </div>
         </form>
       )}
-      {!mayExpose && previews.length === 0 && <p class="soft">{NO_PORTS}</p>}
+      {!mayExpose && previews.length === 0 && <p class="soft">{texts.NO_PORTS}</p>}
     </>
   );
 }
@@ -186,13 +177,13 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
     const label = String(new FormData(form).get("label"));
     void act(async () => {
       const args = { sandbox: name, ...(label && { label }) };
-      const words = await callWithOutcome(CHECKPOINT_SAVED, "checkpoint_sandbox", args);
+      const words = await callWithOutcome(texts.CHECKPOINT_SAVED, "checkpoint_sandbox", args);
       form.reset();
       return words;
     });
   };
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
-    if (await host().confirm(restoreQuestion(name, exactTime(saved_at))))
+    if (await host().confirm(texts.restoreQuestion(name, exactTime(saved_at))))
       await act(async () => {
         // Shows the tool's text, because only this text names the checkpoint of the replaced state.
         const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
@@ -234,7 +225,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
           </div>
         </form>
       )}
-      {checkpoints.length === 0 && !canSave && <p class="soft">{NO_CHECKPOINTS}</p>}
+      {checkpoints.length === 0 && !canSave && <p class="soft">{texts.NO_CHECKPOINTS}</p>}
     </>
   );
 }

@@ -16,14 +16,7 @@ import { isSignedOut, showError } from "./tools.ts";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 import { WindowedList } from "./windowed.tsx";
-import {
-  LOADING_SANDBOXES,
-  NEW_SANDBOX,
-  NO_FILES,
-  NO_SANDBOX_FOUND,
-  SANDBOXES_UNAVAILABLE,
-  SIGN_IN_FIRST,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
 
@@ -42,7 +35,7 @@ function SignIn() {
   return (
     <main class="card">
       <h1>Sandboxes</h1>
-      <p>{SIGN_IN_FIRST}</p>
+      <p>{texts.SIGN_IN_FIRST}</p>
       <p>
         <a class="button" href="/panel/sign-in">
           Sign in
@@ -101,7 +94,7 @@ function Panel() {
       ) : (
         <main class="card">
           <h1>Sandboxes</h1>
-          <p>{listed.problem ? SANDBOXES_UNAVAILABLE : LOADING_SANDBOXES}</p>
+          <p>{listed.problem ? texts.SANDBOXES_UNAVAILABLE : texts.LOADING_SANDBOXES}</p>
         </main>
       )}
     </>
@@ -139,7 +132,7 @@ function Sandboxes({ listing, route }: PanelProps) {
   return (
     <nav class={isLong ? "sandboxes long" : "sandboxes"} aria-label="Sandboxes">
       {isLong && <SearchField label="Find a sandbox" count={sandboxes.length} find={setWanted} />}
-      {found.length === 0 && <p class="soft">{NO_SANDBOX_FOUND}</p>}
+      {found.length === 0 && <p class="soft">{texts.NO_SANDBOX_FOUND}</p>}
       <div class="scroll">
         <WindowedList
           items={found}
@@ -217,7 +210,7 @@ function Content({ listing, route, listed }: PanelProps & { listed: WatchState<S
     <>
       <div class="heading">
         <h1>{name}</h1>
-        <p class="soft">{sandbox ? sandbox.state : NEW_SANDBOX}</p>
+        <p class="soft">{sandbox ? sandbox.state : texts.NEW_SANDBOX}</p>
       </div>
       <nav class="parts" aria-label={`Parts of ${name}`}>
         {parts.map((known) => (
@@ -229,7 +222,7 @@ function Content({ listing, route, listed }: PanelProps & { listed: WatchState<S
       {part === "files" && sandbox ? (
         <FileBrowser key={name} sandbox={name} open={route.rest} />
       ) : part === "files" ? (
-        <p>{NO_FILES}</p>
+        <p>{texts.NO_FILES}</p>
       ) : part === "about" ? (
         <About key={name} name={name} sandbox={sandbox} listing={listing} refresh={listed.refresh} />
       ) : (

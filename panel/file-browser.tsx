@@ -10,14 +10,7 @@ import { useOffered } from "./offered.ts";
 import { hrefOf } from "./route.ts";
 import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
-import {
-  DROP_FILES,
-  EMPTY_DIRECTORY,
-  LOADING,
-  NO_NAME_FOUND,
-  onlyFirstEntries,
-  uploadedText,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** How many directories are shown at first, and how many more each press of the button shows. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
@@ -66,7 +59,7 @@ export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }
         await upload(sandbox, join(to, name), file, (part) => setSending({ name, part }), signal);
         names.push(name);
       }
-      if (names.length > 0) setMessage({ text: uploadedText(to, names), isError: false });
+      if (names.length > 0) setMessage({ text: texts.uploadedText(to, names), isError: false });
     } catch (error) {
       showFailure(error);
     } finally {
@@ -117,7 +110,7 @@ export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }
           }}
         >
           <h2>Upload files</h2>
-          <p class="soft">{DROP_FILES}</p>
+          <p class="soft">{texts.DROP_FILES}</p>
           <label for="to">Directory</label>
           <input id="to" name="to" ref={directory} defaultValue={HOME} {...VERBATIM} />
           <div class="together">
@@ -199,12 +192,12 @@ function Directory({
         >
           <Name name={name} />
         </summary>
-        {!listed && <p class="soft">{LOADING}</p>}
+        {!listed && <p class="soft">{texts.LOADING}</p>}
         {entries.length > SEARCH_FROM_ENTRIES && (
           <SearchField class="find" label={`Find in ${name}`} count={entries.length} find={setWanted} />
         )}
         {listed && matches.length === 0 && (
-          <p class="soft">{entries.length === 0 ? EMPTY_DIRECTORY : NO_NAME_FOUND}</p>
+          <p class="soft">{entries.length === 0 ? texts.EMPTY_DIRECTORY : texts.NO_NAME_FOUND}</p>
         )}
         {directories.length > 0 && (
           <ul>
@@ -225,7 +218,7 @@ function Directory({
             row={(entry) => <File tree={tree} path={join(path, entry.path)} entry={entry} />}
           />
         )}
-        {listed?.more && <p class="soft">{onlyFirstEntries(entries.length)}</p>}
+        {listed?.more && <p class="soft">{texts.onlyFirstEntries(entries.length)}</p>}
         {listed && (
           <Download sandbox={sandbox} path={path} label="Download as .tar.gz" showFailure={showFailure} />
         )}

@@ -22,15 +22,7 @@ import { callTool, showError } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 import { Typing } from "./typing.tsx";
 import { WindowedList } from "./windowed.tsx";
-import {
-  COMMAND_KEYS,
-  LOADING_RUN,
-  LOADING_RUNS,
-  NO_OUTPUT,
-  NO_OUTPUT_YET,
-  NO_RUNS_HERE,
-  ONLY_END,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 const PAGE = 50;
 
@@ -78,7 +70,7 @@ export function RunList({ sandbox, open, isThere, previews, problemShownAbove, o
       )}
       <h2 id="runs">Runs</h2>
       {runs.length === 0 ? (
-        <p class="soft">{listed.value || !isThere ? NO_RUNS_HERE : LOADING_RUNS}</p>
+        <p class="soft">{listed.value || !isThere ? texts.NO_RUNS_HERE : texts.LOADING_RUNS}</p>
       ) : (
         <WindowedList
           class="runs"
@@ -136,7 +128,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
   return (
     <form class="start" onSubmit={start}>
       <label for="command">
-        Run a command <span class="soft">{COMMAND_KEYS}</span>
+        Run a command <span class="soft">{texts.COMMAND_KEYS}</span>
       </label>
       <textarea id="command" name="command" rows={1} {...VERBATIM} onKeyDown={onKeyDown} />
       <div class="together">
@@ -161,7 +153,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
 }
 
 /** Texts in place of output, by the run's state. */
-const EMPTY_TEXTS: Record<string, string> = { unknown: LOADING_RUN, running: NO_OUTPUT_YET };
+const EMPTY_TEXTS: Record<string, string> = { unknown: texts.LOADING_RUN, running: texts.NO_OUTPUT_YET };
 
 interface OpenRunProps {
   id: string;
@@ -253,7 +245,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
         </a>
       </div>
       <div role="alert">{problem && <p class="note">{problem}</p>}</div>
-      {followed.log.isCut && <p class="soft">{ONLY_END}</p>}
+      {followed.log.isCut && <p class="soft">{texts.ONLY_END}</p>}
       <div class={preview?.url ? "beside" : ""}>
         <div>
           {shape === "terminal" ? (
@@ -263,7 +255,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
-            <p class="soft">{EMPTY_TEXTS[state ?? "unknown"] ?? NO_OUTPUT}</p>
+            <p class="soft">{EMPTY_TEXTS[state ?? "unknown"] ?? texts.NO_OUTPUT}</p>
           )}
           {lines.isInteractive && isOffered("send_input") && <Typing id={id} />}
         </div>

@@ -15,16 +15,7 @@ import {
   entriesBeyond,
 } from "../shared/network-policy.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
-import {
-  ALLOWED_MEANWHILE,
-  allowText,
-  mismatchText,
-  networkForbidden,
-  neverAllowedText,
-  operatorForbidsText,
-  portsText,
-  refusedText,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** The choice from `configure_sandbox`. The operator's defaults apply to omitted parts. */
 export interface NetworkChoice {
@@ -72,10 +63,10 @@ export class SandboxNetwork {
     const { most } = this.#host.limits();
     const requested = internet ?? (allowHosts === undefined ? undefined : "allowlist");
     if (requested !== undefined && INTERNET.indexOf(requested) > INTERNET.indexOf(most.internet))
-      throw networkForbidden(`internet ${requested}`, `internet ${most.internet}`);
+      throw texts.networkForbidden(`internet ${requested}`, `internet ${most.internet}`);
     const forbidden = entriesBeyond(allowHosts ?? [], most);
     if (forbidden.length > 0)
-      throw networkForbidden(forbidden.join(", "), most.allowHosts.join(", ") || "no host");
+      throw texts.networkForbidden(forbidden.join(", "), most.allowHosts.join(", ") || "no host");
     return { internet: requested ?? this.choice.internet, allowHosts: allowHosts ?? this.choice.allowHosts };
   }
 
@@ -154,8 +145,8 @@ export class SandboxNetwork {
     const byPolicy = isUnrestricted ? [] : refused.filter(({ why }) => why !== "mismatch");
     const mismatched = refused.filter(({ why }) => why === "mismatch");
     const sentences: string[] = [];
-    if (byPolicy.length > 0) sentences.push(refusedText(listed(byPolicy)), ...this.#remedies(byPolicy));
-    if (mismatched.length > 0) sentences.push(mismatchText(listed(mismatched)));
+    if (byPolicy.length > 0) sentences.push(texts.refusedText(listed(byPolicy)), ...this.#remedies(byPolicy));
+    if (mismatched.length > 0) sentences.push(texts.mismatchText(listed(mismatched)));
     return sentences.length > 0 ? sentences.join(" ") : undefined;
   }
 
@@ -170,15 +161,15 @@ export class SandboxNetwork {
     const current = internet === "allowlist" ? allowHosts : [];
     const list = [...current, ...possible];
     const remedies: string[] = [];
-    if (possible.length > 0) remedies.push(allowText(possible, list));
+    if (possible.length > 0) remedies.push(texts.allowText(possible, list));
     const forbidden = missing.filter((host) => !possible.includes(host));
-    if (forbidden.length > 0) remedies.push(operatorForbidsText(forbidden));
+    if (forbidden.length > 0) remedies.push(texts.operatorForbidsText(forbidden));
     const unlistable = new Set(
       refused.filter((refusal) => !listable.includes(refusal)).map(({ host }) => host),
     );
-    if (unlistable.size > 0) remedies.push(neverAllowedText(unlistable));
-    if (missing.length < hosts.length) remedies.push(ALLOWED_MEANWHILE);
-    if (hosts.length < listable.length) remedies.push(portsText(ALLOWED_PORTS_LISTED));
+    if (unlistable.size > 0) remedies.push(texts.neverAllowedText(unlistable));
+    if (missing.length < hosts.length) remedies.push(texts.ALLOWED_MEANWHILE);
+    if (hosts.length < listable.length) remedies.push(texts.portsText(ALLOWED_PORTS_LISTED));
     return remedies;
   }
 

@@ -19,14 +19,7 @@ import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
 import { type SetUpSettings, withOutcomeKey } from "./set-up-settings.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import type { Workspace } from "./workspace.ts";
-import {
-  setUpFailedText,
-  setUpNotSavedText,
-  setUpRanText,
-  setUpSkippedText,
-  stillSettingUp,
-  setUpRestoredText,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** The session of set-ups. Callers cannot use this name. */
 const SESSION = "_setup";
@@ -219,7 +212,7 @@ export class SetUp {
     }
     const { key, savedAt } = outcome;
     this.#put({ ...this.#state, outcomeKey: key, restoredAt: savedAt });
-    return { state: "succeeded", note: setUpRestoredText(savedAt) };
+    return { state: "succeeded", note: texts.setUpRestoredText(savedAt) };
   }
 
   /** Saves the workspace before the script runs. Until the script has ended, no later state is saved. */
@@ -259,9 +252,9 @@ export class SetUp {
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
       run && isFailure(run)
-        ? setUpFailedText(run, tail && decodeText(tail, "start").trim())
+        ? texts.setUpFailedText(run, tail && decodeText(tail, "start").trim())
         : lost >= MAX_LOST_CONTAINERS
-          ? setUpSkippedText(MAX_LOST_CONTAINERS)
+          ? texts.setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
     // If the container stays, the next script finds the files that this script has left.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
@@ -273,10 +266,10 @@ export class SetUp {
   /** Keeps the script's outcome before anything else changes the files. Returns its key, and a message. */
   async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "outcomeKey"> & { message: string }> {
     const { keeping, restoredAt, outcomeKey } = state;
-    if (restoredAt !== undefined) return { outcomeKey, message: setUpRestoredText(restoredAt) };
+    if (restoredAt !== undefined) return { outcomeKey, message: texts.setUpRestoredText(restoredAt) };
     const { outcomes, report } = this.#host;
     const seconds = Math.round(durationMs(run) / 1000);
-    const message = setUpRanText(run.id, seconds);
+    const message = texts.setUpRanText(run.id, seconds);
     if (!outcomes.areKept) return { message };
     try {
       if (!keeping) throw new Error("its result was not prepared for saving");
@@ -285,7 +278,7 @@ export class SetUp {
     } catch (error) {
       if (!(error instanceof ToolError)) report(error);
       const why = error instanceof ToolError ? clause(error.message) : undefined;
-      return { message: `${message} ${setUpNotSavedText(why)}` };
+      return { message: `${message} ${texts.setUpNotSavedText(why)}` };
     }
   }
 
@@ -313,7 +306,7 @@ export class SetUp {
     if (await waitAtMost(ms, done)) return;
     mayRepeat = false;
     this.#host.background(done.catch(() => undefined));
-    throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
+    throw texts.stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
   /** Waits for the set-up. If its container ended, repeats it while `mayRepeat` allows. */

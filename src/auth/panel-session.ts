@@ -16,14 +16,7 @@ import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
-import {
-  CALLER_TEXTS,
-  NOT_APPROVED,
-  NOT_SIGNED_IN,
-  SIGN_IN,
-  SIGN_IN_EXPIRED,
-  STORAGE_SILENT,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 const SESSION_COOKIE = "panel";
 
@@ -68,8 +61,9 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   const [state, verifier, ...rest] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
   const [to = PANEL_PATH] = RETURN_PATHS.exec(rest.join(".")) ?? [];
   const code = searchParams.get("code") ?? "";
-  if (!state || !verifier || searchParams.get("state") !== state) return notSignedIn(oauth, SIGN_IN_EXPIRED);
-  if (code === "" || bytesOf(code) > MAX_CODE_BYTES) return notSignedIn(oauth, NOT_APPROVED);
+  if (!state || !verifier || searchParams.get("state") !== state)
+    return notSignedIn(oauth, texts.SIGN_IN_EXPIRED);
+  if (code === "" || bytesOf(code) > MAX_CODE_BYTES) return notSignedIn(oauth, texts.NOT_APPROVED);
   const body = new URLSearchParams({
     grant_type: "authorization_code",
     client_id: PANEL_CLIENT_ID,
@@ -81,9 +75,9 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   const response = await unlessStoreFails(context, "panel", () =>
     oauth.server.fetch(exchange, providerEnv(context), context.ctx),
   );
-  if (!response) return notSignedIn(oauth, STORAGE_SILENT, 503);
+  if (!response) return notSignedIn(oauth, texts.STORAGE_SILENT, 503);
   const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
-  if (!response.ok || !issued) return notSignedIn(oauth, SIGN_IN_EXPIRED);
+  if (!response.ok || !issued) return notSignedIn(oauth, texts.SIGN_IN_EXPIRED);
   return seeOther(oauth.issuer + to, oauth, [
     cookie(oauth, SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),
     cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"),
@@ -93,9 +87,9 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
 /** The caller of a request from one of this server's pages. Requests from other pages are refused by their `Origin` header. */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
-  if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));
+  if ("off" in oauth) return unauthorized("no_token", texts.CALLER_TEXTS.panelOff(oauth.off));
   if (isFromPanel(request, oauth)) return panelSession(request, oauth, context);
-  const response = json({ error: "Forbidden", message: CALLER_TEXTS.notFromPanel }, 403);
+  const response = json({ error: "Forbidden", message: texts.CALLER_TEXTS.notFromPanel }, 403);
   return { reason: "bad_origin", response };
 }
 
@@ -109,12 +103,12 @@ export async function panelSession(
   context: RequestContext,
 ): Promise<Caller | Refusal> {
   const token = cookieOf(request, SESSION_COOKIE, oauth);
-  if (token === undefined) return unauthorized("no_token", CALLER_TEXTS.panelSignIn);
+  if (token === undefined) return unauthorized("no_token", texts.CALLER_TEXTS.panelSignIn);
   const holder = await lookUpToken(token, oauth, [PANEL_PATH], request, context);
   if (holder && "response" in holder) return holder;
   if (holder?.client === PANEL_CLIENT_ID)
     return { principal: holder, metadata: undefined, takesNotice: false };
-  return unauthorized("invalid_token", CALLER_TEXTS.panelSessionEnded);
+  return unauthorized("invalid_token", texts.CALLER_TEXTS.panelSessionEnded);
 }
 
 export async function signOutOfPanel(request: Request, oauth: OAuth, context: RequestContext) {
@@ -129,7 +123,9 @@ export async function signOutOfPanel(request: Request, oauth: OAuth, context: Re
       return true;
     });
     if (!revoked)
-      return json({ error: "Service Unavailable", message: STORAGE_SILENT }, 503, { "retry-after": "5" });
+      return json({ error: "Service Unavailable", message: texts.STORAGE_SILENT }, 503, {
+        "retry-after": "5",
+      });
     const { principal } = caller;
     const fields = callerFields({ ...context, principal });
     log(context.config, { event: "token", action: "revoke", ...fields, scope: principal.scopes.join(" ") });
@@ -177,9 +173,9 @@ function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): R
 function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Response> {
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
-  const link = { href: PANEL_SIGN_IN_PATH, label: SIGN_IN };
+  const link = { href: PANEL_SIGN_IN_PATH, label: texts.SIGN_IN };
   const adapted = removeCookiePrefix(headers, isSecure(oauth));
-  return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: adapted, link });
+  return messagePage({ title: texts.NOT_SIGNED_IN, message }, { status, headers: adapted, link });
 }
 
 function random(): string {

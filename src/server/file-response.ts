@@ -13,14 +13,7 @@ import { RequestMemory, SMALL_BYTES } from "../shared/request-memory.ts";
 import type { RunLink } from "../shared/link-token.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
-import {
-  becameShorter,
-  fileNotArchived,
-  sizeUnknown,
-  unknownArchive,
-  unsupportedHeader,
-  uploadTooLarge,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
@@ -52,7 +45,7 @@ export interface FileCall {
 async function sendSmall({ request, env, owner, path }: FileCall, headers: Headers): Promise<Response> {
   const { value } = await operate(env, owner, "read", { path, offset: 0, limit: MAX_UNSIZED_BYTES });
   const { bytes } = value;
-  if (bytes.length === MAX_UNSIZED_BYTES) throw sizeUnknown(path, MAX_UNSIZED_BYTES);
+  if (bytes.length === MAX_UNSIZED_BYTES) throw texts.sizeUnknown(path, MAX_UNSIZED_BYTES);
   if (bytes.length > 0) for (const name of ["etag", "repr-digest", "accept-ranges"]) headers.delete(name);
   headers.set("content-length", String(bytes.length));
   return new Response(request.method === "HEAD" ? null : bytes, { headers });
@@ -65,7 +58,7 @@ const ARCHIVE_TYPES: Record<ArchiveFormat, string> = { "tar.gz": "application/gz
 function archiveFormat(request: Request): ArchiveFormat | undefined {
   const archive = new URL(request.url).searchParams.get("archive");
   if (archive === null || archive === "tar.gz" || archive === "zip") return archive ?? undefined;
-  throw unknownArchive();
+  throw texts.unknownArchive();
 }
 
 /**
@@ -78,7 +71,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   const wantsDigest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
   const { value: stat } = await operate(env, owner, "stat", { path, digest: wantsDigest });
   if (stat.type === "directory") return format === undefined ? sendDirectory() : sendArchive(call, format);
-  if (format !== undefined) throw fileNotArchived(path);
+  if (format !== undefined) throw texts.fileNotArchived(path);
   const { headers, status, offset, length } = headersAndRange(request, path, stat);
   if (status === 416) return new Response(null, { status, headers });
   if (stat.size === 0) return sendSmall(call, headers);
@@ -87,7 +80,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
     const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
     if (opened.length !== length) {
       await opened.body.cancel();
-      if (opened.size > 0 && opened.size < offset + length) throw becameShorter(path);
+      if (opened.size > 0 && opened.size < offset + length) throw texts.becameShorter(path);
       throw malformedResponse();
     }
     // The file has changed, so size and digest no longer describe it.
@@ -190,7 +183,7 @@ export async function refuseConditions(request: Request): Promise<void> {
   const header = UNSUPPORTED_HEADERS.find((name) => request.headers.has(name));
   if (header === undefined) return;
   await drainBody(request);
-  throw unsupportedHeader(header);
+  throw texts.unsupportedHeader(header);
 }
 
 /** Writes the request's body, or the file of its form, into the sandbox. @param max in bytes */
@@ -198,13 +191,13 @@ export async function receiveFile({ request, env, owner, path }: FileCall, max: 
   await refuseConditions(request);
   if (isTooLarge(request, max)) {
     await drainBody(request);
-    throw uploadTooLarge(max);
+    throw texts.uploadTooLarge(max);
   }
   try {
     const { value } = await operate(env, owner, "store", { path, max, ...bodyOf(request) });
     return { size: value.size, sha256: value.sha256 };
   } catch (error) {
-    throw error instanceof ToolError && error.code === "too_large" ? uploadTooLarge(max) : error;
+    throw error instanceof ToolError && error.code === "too_large" ? texts.uploadTooLarge(max) : error;
   }
 }
 

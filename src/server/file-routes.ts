@@ -30,28 +30,18 @@ import {
   drainBody,
 } from "./file-response.ts";
 import { acceptsHTML } from "./landing.ts";
-import {
-  LINK_PAGE_TITLE,
-  LINK_TEXTS,
-  REMOVE_RECURSIVELY,
-  UPLOAD_TEXTS,
-  noRoomText,
-  notAFileAddress,
-  notRemoved,
-  pathNotEncoded,
-  pathTooLong,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
-  if (!named) return refuse(request, 403, LINK_TEXTS.invalid);
+  if (!named) return refuse(request, 403, texts.LINK_TEXTS.invalid);
   const link = "expires" in named ? named : await findLink(context, named);
-  if (!link || link.expires < Date.now()) return refuse(request, 410, LINK_TEXTS.expired);
+  if (!link || link.expires < Date.now()) return refuse(request, 410, texts.LINK_TEXTS.expired);
   const isRead = request.method === "GET" || request.method === "HEAD";
   if (!isRead && ("run" in link || link.direction === "download"))
-    return refuse(request, 403, LINK_TEXTS.isDownload);
+    return refuse(request, 403, texts.LINK_TEXTS.isDownload);
   try {
     if ("run" in link) return await downloadRun(request, context, link);
     return link.direction === "download"
@@ -73,7 +63,7 @@ async function findLink(context: RequestContext, name: LinkName): Promise<FileLi
 
 async function download(request: Request, { env, ctx }: RequestContext, link: FileLink): Promise<Response> {
   const linkOwner = await sandboxActor(env, link.actor).linkOwner(link.epoch);
-  if (!linkOwner) return refuse(request, 410, LINK_TEXTS.sandboxGone);
+  if (!linkOwner) return refuse(request, 410, texts.LINK_TEXTS.sandboxGone);
   const owner: Owner = { ...linkOwner, scopes: ["sandbox:read"] };
   const call: FileCall = { request, env, ctx, owner, by: "link", path: link.path };
   return sendFile(call, () => sendArchive(call, "tar.gz"));
@@ -86,7 +76,7 @@ async function downloadRun(request: Request, { env, ctx }: RequestContext, link:
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
-  return refuse(request, 410, LINK_TEXTS.noResult);
+  return refuse(request, 410, texts.LINK_TEXTS.noResult);
 }
 
 function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
@@ -99,11 +89,13 @@ function upload(request: Request, context: RequestContext, link: FileLink): Prom
 async function claimAndStore(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = sandboxActor(context.env, link.actor);
   const owner = await actor.linkOwner(link.epoch);
-  if (!owner) return refuse(request, 410, LINK_TEXTS.sandboxGone);
+  if (!owner) return refuse(request, 410, texts.LINK_TEXTS.sandboxGone);
   const claim = await actor.claimLink({ id: link.id, expires: link.expires });
   if (claim !== "claimed") {
     await drainBody(request);
-    return claim === "used" ? refuse(request, 410, LINK_TEXTS.used) : refuse(request, 409, LINK_TEXTS.busy);
+    return claim === "used"
+      ? refuse(request, 410, texts.LINK_TEXTS.used)
+      : refuse(request, 409, texts.LINK_TEXTS.busy);
   }
   return await storeUpload(request, context, link, owner);
 }
@@ -117,8 +109,8 @@ async function storeUpload(request: Request, { env, ctx }: RequestContext, link:
     const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
     if (acceptsHTML(request)) {
-      const body = markup`<h1>${UPLOAD_TEXTS.done}</h1><p>${UPLOAD_TEXTS.received(written.size, markup`<code>${written.sha256}</code>`)}</p>`;
-      return await page(UPLOAD_TEXTS.done, body, { status: 201 });
+      const body = markup`<h1>${texts.UPLOAD_TEXTS.done}</h1><p>${texts.UPLOAD_TEXTS.received(written.size, markup`<code>${written.sha256}</code>`)}</p>`;
+      return await page(texts.UPLOAD_TEXTS.done, body, { status: 201 });
     }
     return json({ path: link.path, ...written }, 201);
   } finally {
@@ -128,11 +120,11 @@ async function storeUpload(request: Request, { env, ctx }: RequestContext, link:
 
 async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = sandboxActor(context.env, link.actor);
-  if (!(await actor.linkOwner(link.epoch))) return refuse(request, 410, LINK_TEXTS.sandboxGone);
+  if (!(await actor.linkOwner(link.epoch))) return refuse(request, 410, texts.LINK_TEXTS.sandboxGone);
   if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires }))
-    return refuse(request, 410, LINK_TEXTS.used);
+    return refuse(request, 410, texts.LINK_TEXTS.used);
   const max = link.max ?? MAX_UPLOAD_BYTES;
-  const { heading, about, choose, send, progress, inTerminal, addressOfPage, title } = UPLOAD_TEXTS;
+  const { heading, about, choose, send, progress, inTerminal, addressOfPage, title } = texts.UPLOAD_TEXTS;
   const path = markup`<code>${shownName(link.path)}</code>`;
   const body = markup`<h1>${heading}</h1>
 <p>${about(path, readableSize(max))}</p>
@@ -156,7 +148,7 @@ function readableSize(bytes: number): string {
 
 function refuse(request: Request, status: number, words: string): Promise<Response> | Response {
   return acceptsHTML(request)
-    ? page(LINK_PAGE_TITLE, markup`<h1>${words}</h1>`, { status })
+    ? page(texts.LINK_PAGE_TITLE, markup`<h1>${words}</h1>`, { status })
     : json({ error: words }, status);
 }
 
@@ -176,10 +168,10 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   const [, , sandbox = "", , ...parts] = pathname.split("/");
   const memory = RequestMemory.forCall(caller.principal.id, request.signal);
   const response = await recordCall(caller, { tool: "files", scopes, sandbox }, async () => {
-    if (!memory.hasRoomFor(0)) throw new ToolError("quota_exceeded", noRoomText(MAX_MEMORY_BYTES));
+    if (!memory.hasRoomFor(0)) throw new ToolError("quota_exceeded", texts.noRoomText(MAX_MEMORY_BYTES));
     const path = absolute(decodePath(parts.join("/")) || ".");
-    if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw notAFileAddress();
-    if (path.length > PATH_MAX) throw pathTooLong(PATH_MAX);
+    if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw texts.notAFileAddress();
+    if (path.length > PATH_MAX) throw texts.pathTooLong(PATH_MAX);
     const { id: principalID, region, scopes: granted } = caller.principal;
     const mayStart = mayStartFor(request.method, granted);
     const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
@@ -190,11 +182,11 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
       case "PUT":
         return json({ path, ...(await receiveFile(call, MAX_UPLOAD_BYTES)) });
       case "DELETE": {
-        if (path === "/" || path === WORKSPACE) throw notRemoved(path);
+        if (path === "/" || path === WORKSPACE) throw texts.notRemoved(path);
         await refuseConditions(request);
         await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
           if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
-          throw new ToolError(error.code, error.message, REMOVE_RECURSIVELY);
+          throw new ToolError(error.code, error.message, texts.REMOVE_RECURSIVELY);
         });
         return new Response(null, { status: 204 });
       }
@@ -224,6 +216,6 @@ function decodePath(path: string): string {
   try {
     return decodeURIComponent(path);
   } catch {
-    throw pathNotEncoded();
+    throw texts.pathNotEncoded();
   }
 }

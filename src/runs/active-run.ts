@@ -315,9 +315,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.isEnded) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wakers.push(resolve);
-    const timer = setTimeout(resolve, ms);
-    await promise;
-    clearTimeout(timer);
+    await waitAtMost(ms, promise);
   }
 
   #outputChanged(): void {

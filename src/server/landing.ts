@@ -35,14 +35,9 @@ ${"problem" in endpointQuery && markup`<p>${texts.wrongQuery(endpointQuery.probl
 <pre>${url}</pre>
 <p>${signsIn ? texts.oauthOrToken(placeholder) : texts.token(placeholder)} ${tokenLocation(context.config)}</p>
 ${lines.map(
-  ({
-    client,
-    file,
-    text,
-    link,
-  }) => markup`<h2>${client}${file && markup` <span class="soft">${file}</span>`}</h2>
-<pre>${formatted({ client, text, ...(file && { file }) })}</pre>
-${signsIn && link && markup`<p>${texts.addedByOAuth(markup`<a href="${link}">${texts.add(client)}</a>`)}</p>\n`}`,
+  (line) => markup`<h2>${line.client}${line.file && markup` <span class="soft">${line.file}</span>`}</h2>
+<pre>${formatted(line)}</pre>
+${signsIn && line.link && markup`<p>${texts.addedByOAuth(markup`<a href="${line.link}">${texts.add(line.client)}</a>`)}</p>\n`}`,
 )}
 <p>${texts.sandboxes(shared, markup`<code>?sandbox=name</code>`)}</p>`;
   const response = await page("sandbox-mcp", body);

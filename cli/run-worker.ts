@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
 import { bundle, quietWrangler } from "./bundle.ts";
+import { STOP_SIGNALS } from "./exit.ts";
 import { moveObjects } from "./move-objects.ts";
 import { refuseStrangers } from "./refuse-strangers.ts";
 
@@ -151,8 +152,7 @@ function folderService(binding: string, path: string | undefined, { writable = f
 }
 
 function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
-  const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
-  return signals.flatMap((signal) =>
+  return STOP_SIGNALS.flatMap((signal) =>
     process.listeners(signal).map((listener): [NodeJS.Signals, NodeJS.SignalsListener] => [signal, listener]),
   );
 }

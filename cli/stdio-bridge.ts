@@ -2,7 +2,7 @@
 import { createInterface } from "node:readline";
 import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
 import { Bridge } from "./bridge.ts";
-import type { ExitName } from "./exit.ts";
+import { type ExitName, STOP_SIGNALS } from "./exit.ts";
 import type { ServerAddress } from "./server-address.ts";
 import { notJSONRPC } from "./texts.ts";
 
@@ -40,7 +40,7 @@ export async function serveStdio(
     });
     // Messages that arrived before the input's end are still handled.
     lines.once("close", () => void bridge.waitUntilSettled().then(resolve));
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => resolve());
+    for (const signal of STOP_SIGNALS) process.once(signal, () => resolve());
   });
   await ended;
   bridge.close();

@@ -2,6 +2,7 @@ import { buffer } from "node:stream/consumers";
 import { Command, Option } from "@commander-js/extra-typings";
 import { ownerToken } from "../../src/shared/env-fields.ts";
 import { SCOPES, TOKEN_NAME } from "../../src/shared/principal.ts";
+import { shownTime } from "../../src/shared/shown.ts";
 import { dataCommand, wholeNumber } from "../define-command.ts";
 import { json, line, note } from "../print.ts";
 import { previousTokenEnd, newToken, rotateNamed, rotateOwner, sha256 } from "../rotation.ts";
@@ -66,10 +67,6 @@ const hash = dataCommand("hash", "read a token from standard input and print its
   else line(sha256(token));
 });
 
-/** The time at which the previous token ends, in ISO 8601 without milliseconds. */
-const endAfter = (hours: number) =>
-  new Date(Date.now() + hours * 3_600_000).toISOString().replace(/\.\d+Z$/, "Z");
-
 /** A leap year: the longest that the previous token may stay valid. */
 const MAX_HOURS = 366 * 24;
 
@@ -93,7 +90,7 @@ const rotate = dataCommand(
     if (write && current === undefined) throw texts.notInFile(VARIABLES_FILE, variable);
     const previousEnd = write && !yes ? previousTokenEnd(variables, name) : undefined;
     if (previousEnd !== undefined) throw texts.rotationUnderWay(previousEnd);
-    const until = endAfter(hours);
+    const until = shownTime(Date.now() + hours * 3_600_000);
     const known = write ? current : undefined;
     const rotation = name === undefined ? rotateOwner(known, until) : rotateNamed(name, known, until);
     if (write) writeVariables(VARIABLES_FILE, rotation.variables);

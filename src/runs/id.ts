@@ -13,10 +13,10 @@ export const MAX_RUN_ID = MAX_SANDBOX_NAME + 28;
 const TASK_MARK = "t";
 
 /** A new run id, sortable by time: 10 characters of milliseconds, then 80 random bits. */
-export function newRunID(sandbox: string, isTask: boolean, now = Date.now()): string {
+export function newRunID(sandbox: string, isTask: boolean): string {
   const random = crypto.getRandomValues(new Uint8Array(RANDOM_CHARACTERS));
   const mark = isTask ? TASK_MARK : "";
-  return `${firstIDAt(sandbox, now)}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
+  return `${firstIDAt(sandbox, Date.now())}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
 }
 
 /** A text that sorts before all ids of runs requested at `time` or later, and after all earlier ids. */

@@ -63,7 +63,7 @@ export function isOriginAllowed(request: Request, config: Config): boolean {
   return url !== undefined && isLoopback(url);
 }
 
-export function preflight(methods: string, isPublic = false): Response {
+export function preflight(methods: string, isPublic: boolean): Response {
   return new Response(null, {
     status: 204,
     headers: {

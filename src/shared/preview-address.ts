@@ -84,6 +84,5 @@ async function signToken(key: CryptoKey, port: number, actor: string, random: st
 }
 
 function base36(bytes: Uint8Array, digits: number): string {
-  const number = BigInt(`0x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`);
-  return number.toString(36).slice(-digits);
+  return BigInt(`0x${bytes.toHex()}`).toString(36).slice(-digits);
 }

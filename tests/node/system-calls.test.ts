@@ -6,12 +6,6 @@ import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 
 const sandbox = await TestSandbox.start(endLater(await startTestEngine()));
 
-async function python(lines: string[]): Promise<string[]> {
-  const { stdout, stderr } = await sandbox.python(lines);
-  expect(stderr).toBe("");
-  return stdout.split("\n");
-}
-
 const prelude = [
   "import ctypes, errno, fcntl, os, platform, socket, struct, sys",
   "libc = ctypes.CDLL(None, use_errno=True)",
@@ -27,10 +21,16 @@ const prelude = [
   "  except OSError as error: return errno.errorcode[error.errno]",
 ];
 
+async function python(lines: string[]): Promise<string[]> {
+  const { stdout, stderr } = await sandbox.python([...prelude, ...lines]);
+  expect(stderr).toBe("");
+  return stdout.split("\n");
+}
+
 /** Runs each expression, and returns the name of its error, or `done`. */
 async function results(expressions: string[]): Promise<Record<string, string>> {
   const lines = expressions.map((expression) => `print(resultOf(lambda: ${expression}))`);
-  const printed = await python([...prelude, ...lines]);
+  const printed = await python(lines);
   return Object.fromEntries(expressions.map((expression, index) => [expression, printed[index] ?? ""]));
 }
 
@@ -220,7 +220,7 @@ it("code in a sandbox cannot queue errors of datagrams, because no limit of memo
     "print(resultOf(lambda: one.recvmsg(99, 99, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)))",
   ];
   const lines = [...receiveBy("AF_INET", 0, 11, "127.0.0.1"), ...receiveBy("AF_INET6", 41, 25, "::1")];
-  expect(await python([...prelude, ...lines])).toEqual(["EAGAIN", "EAGAIN"]);
+  expect(await python(lines)).toEqual(["EAGAIN", "EAGAIN"]);
 });
 
 it("a sandbox keeps the default size of socket buffers, because limits count only a small part of a buffer's memory", async () => {
@@ -231,7 +231,7 @@ it("a sandbox keeps the default size of socket buffers, because limits count onl
     "  one.setsockopt(socket.SOL_SOCKET, option, 2 * before)",
     "  print(one.getsockopt(socket.SOL_SOCKET, option) == before)",
   ];
-  expect(await python([...prelude, ...sizes])).toEqual(["True", "True"]);
+  expect(await python(sizes)).toEqual(["True", "True"]);
 });
 
 it("closing a sandbox's connection never waits, because a thread of the kernel may do it", async () => {
@@ -240,7 +240,7 @@ it("closing a sandbox's connection never waits, because a thread of the kernel m
     "one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 60))",
     "print(struct.unpack('ii', one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])",
   ];
-  expect(await python([...prelude, ...lines])).toEqual(["0"]);
+  expect(await python(lines)).toEqual(["0"]);
 });
 
 it("no timer of the kernel sends packets of a sandbox's connections, because no limit counts this work", async () => {
@@ -251,7 +251,7 @@ it("no timer of the kernel sends packets of a sandbox's connections, because no 
     "one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)",
     "print(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))",
   ];
-  expect(await python([...prelude, ...lines])).toEqual(["False", "0"]);
+  expect(await python(lines)).toEqual(["False", "0"]);
 });
 
 it("no file of a sandbox signals programs: an event could send millions of signals in one system call", async () => {
@@ -264,7 +264,7 @@ it("no file of a sandbox signals programs: an event could send millions of signa
     "print(fcntl.fcntl(end, fcntl.F_GETFL) == before)",
     "fcntl.fcntl(end, fcntl.F_SETFL, before | os.O_NONBLOCK)",
   ];
-  expect(await python([...prelude, ...lines])).toEqual(["EINVAL", "done", "True"]);
+  expect(await python(lines)).toEqual(["EINVAL", "done", "True"]);
 });
 
 it("no call of a sandbox goes through terabytes of addresses: no other program would run on the processor, and no signal would end the call", async () => {
@@ -275,7 +275,7 @@ it("no call of a sandbox goes through terabytes of addresses: no other program w
     "for size in (1 << 20, long): print(resultOf(lambda: call(27, 232, start, size, nowhere)))",
     "for advice in (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE): print(resultOf(lambda: call(28, 233, start, long, advice)))",
   ];
-  expect(await python([...prelude, ...lines])).toEqual(["EFAULT", "ENOMEM", "EINVAL", "EINVAL"]);
+  expect(await python(lines)).toEqual(["EFAULT", "ENOMEM", "EINVAL", "EINVAL"]);
 });
 
 it("a program waits for at most 1,024 files with poll and select, because no limit counts the kernel's memory for it", async () => {
@@ -288,7 +288,7 @@ it("a program waits for at most 1,024 files with poll and select, because no lim
     "  print(resultOf(lambda: call(271, 73, polled(count), count, bytes(16), None, 0)))",
     "  print(resultOf(lambda: call(270, 72, count, ready, None, None, bytes(16), None)))",
   ];
-  expect(await python([...prelude, ...lines])).toEqual(["done", "done", "EINVAL", "EINVAL"]);
+  expect(await python(lines)).toEqual(["done", "done", "EINVAL", "EINVAL"]);
 });
 
 it.each([
@@ -299,13 +299,13 @@ it.each([
   async (_, call, most) => {
     const lines = ["made = 0", `while made < 100 and ${call} >= 0: made += 1`];
     const count = "print(made, errno.errorcode[ctypes.get_errno()])";
-    expect(await python([...prelude, ...lines, count])).toEqual([`${most} ENOSPC`]);
+    expect(await python([...lines, count])).toEqual([`${most} ENOSPC`]);
   },
 );
 
 it("a sandbox cannot pin its programs to processors, because others need these processors, too", async () => {
   const lines = ["before = os.sched_getaffinity(0)", "os.sched_setaffinity(0, [min(before)])"];
-  expect(await python([...prelude, ...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);
+  expect(await python([...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);
 });
 
 it.runIf(existsSync("/proc/sys/net/core/tstamp_allow_data"))(
@@ -318,7 +318,7 @@ it.runIf(existsSync("/proc/sys/net/core/tstamp_allow_data"))(
       "print(os.path.exists('/proc/sys/net/core/tstamp_allow_data'))",
       "print(resultOf(lambda: one.recvmsg(99, 99, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)))",
     ];
-    expect(await python([...prelude, ...lines])).toEqual(["True", "EAGAIN"]);
+    expect(await python(lines)).toEqual(["True", "EAGAIN"]);
   },
 );
 

@@ -1,6 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
-import type { Account } from "../../../src/index.ts";
+import type { Account, Sandbox } from "../../../src/index.ts";
 import { accountOf, actorOf, type Caller, principal, sandboxesOf } from "../support.ts";
 
 async function listNames(caller: Caller): Promise<string[]> {
@@ -12,6 +12,16 @@ function occupyAllSlots(caller: Caller): Promise<void> {
   return runInDurableObject(accountOf(caller), (_account, { storage }) => {
     const until = Date.now() + 300_000;
     storage.sql.exec("INSERT INTO leases VALUES ('other', 50, 0, ?, ?)", until, Number.MAX_SAFE_INTEGER);
+  });
+}
+
+/** Makes the next start of the sandbox's container fail. */
+function breakContainer(actor: DurableObjectStub<Sandbox>): Promise<void> {
+  return runInDurableObject(actor, (_actor, { container }) => {
+    if (!container) throw new Error("no container");
+    container.start = () => {
+      throw new Error("no machine");
+    };
   });
 }
 
@@ -54,13 +64,7 @@ test("a call creates no sandbox if the container does not start, whether or not 
     ["run_code", { code: "1" }],
   ];
   for (const [tool, args] of calls) {
-    const actor = await actorOf("broken", caller);
-    await runInDurableObject(actor, (_actor, { container }) => {
-      if (!container) throw new Error("no container");
-      container.start = () => {
-        throw new Error("no machine");
-      };
-    });
+    await breakContainer(await actorOf("broken", caller));
     await caller.call(tool, { sandbox: "broken", ...args });
     await expect.poll(() => listNames(caller)).toEqual([]);
   }
@@ -109,12 +113,7 @@ test("the seconds of earlier runs are counted even if the next container does no
   const actor = await actorOf("spent", caller);
   await runInDurableObject(actor, async (sandbox) => sandbox.stop());
   await expect.poll(async () => (await caller.call("list_sandboxes")).text).toContain("spent: stopped");
-  await runInDurableObject(actor, (_actor, { container }) => {
-    if (!container) throw new Error("no container");
-    container.start = () => {
-      throw new Error("no machine");
-    };
-  });
+  await breakContainer(actor);
   expect((await caller.call("list_files", { sandbox: "spent" })).isError).toBe(true);
   await caller.call("destroy_sandbox", { sandbox: "spent" });
   const { run_seconds_today } = (await caller.call("list_sandboxes")).structured;

@@ -76,7 +76,7 @@ export const tokenOption = () =>
     "--token <token>",
     "the token (default: SANDBOX_MCP_TOKEN, which other users of the machine cannot see)",
   );
-const stateOption = () =>
+export const stateOption = () =>
   new Option("--state-dir <path>", "state directory of the local server (default: SANDBOX_MCP_STATE_DIR)");
 
 export function examplesOf(command: object): readonly string[] {

@@ -1,5 +1,5 @@
 import { report } from "../checks.ts";
-import { dataCommand, portOption } from "../define-command.ts";
+import { dataCommand, portOption, stateOption } from "../define-command.ts";
 import { deployChecks, localChecks } from "../machine.ts";
 import { stateDirectory } from "../server-address.ts";
 
@@ -9,7 +9,7 @@ export const doctor = dataCommand("doctor", "check whether this machine can run 
 ])
   .option("--deploy", "also check what a deployment needs: Docker, and wrangler's login (asks Cloudflare)")
   .addOption(portOption())
-  .option("--state-dir <path>", "state directory of the local server (default: SANDBOX_MCP_STATE_DIR)")
+  .addOption(stateOption())
   .action(async ({ deploy, port, json: asJSON, ...options }) => {
     const checks = await localChecks(stateDirectory(options), port);
     if (deploy) checks.push(...(await deployChecks()));

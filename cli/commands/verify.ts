@@ -3,7 +3,7 @@ import { request as requestHTTP } from "node:http";
 import { request as requestHTTPS } from "node:https";
 import { text as bodyOf } from "node:stream/consumers";
 import { type Check, report } from "../checks.ts";
-import { dataCommand, tokenOption, urlOption } from "../define-command.ts";
+import { dataCommand, stateOption, tokenOption, urlOption } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
 import { textOf } from "../../client/connection.ts";
@@ -29,7 +29,7 @@ export const verify = dataCommand(
   .argument("[url]", "the server's address (default: SANDBOX_MCP_URL, else the local server)")
   .argument("[token]", "the token (default: SANDBOX_MCP_TOKEN)")
   .option("--task", "also run a small task, which costs a few cents")
-  .option("--state-dir <path>", "state directory of the local server (default: SANDBOX_MCP_STATE_DIR)")
+  .addOption(stateOption())
   // Users may know these options from other commands. The help does not show them, because the arguments are shorter.
   .addOption(urlOption().hideHelp())
   .addOption(tokenOption().hideHelp())

@@ -1,9 +1,10 @@
 /** Which host names lead to previews, and which requests pages of previews may send to the server. */
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
-import { beforeAll, describe, expect, it, vi } from "vitest";
+import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { linkKeys } from "../../../src/actors/link-keys.ts";
+import { ProcessLimiter } from "../../../src/shared/limiter.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
 import { hasForbiddenHost } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
@@ -215,25 +216,43 @@ describe("PREVIEW_HOST", () => {
   });
 });
 
-it("many sandboxes of a principal whose previews do not respond delay those of others only a little", async () => {
-  const end = Promise.withResolvers<Response>();
-  const stub = {
-    fetch: async ({ url }: Request) =>
-      url.endsWith("/slow") ? (await end.promise).clone() : new Response("ok"),
-  };
-  const Sandbox = { getByName: () => stub } as unknown as Env["Sandbox"];
-  const send = async (sandbox: string, principal: string, path: string) => {
-    const actor = await actorName(sandbox, principal);
-    const token = (await makeToken(8000, actor, keys)) ?? "";
-    const url = `https://${writeLabel({ port: 8000, actor, token })}.${PREVIEW_HOST}/${path}`;
-    return await visit(url, {}, { Sandbox });
-  };
-  const slow = Array.from({ length: 200 }, (_, n) => send(`s${n % 20}`, "attacker", "slow"));
-  await sleep(100);
-  const startedAt = performance.now();
-  for (let n = 0; n < 3; n++) expect((await send("other", "neighbour", "")).status).toBe(200);
-  // With one queue for all principals, the first request alone waits for about 150 turns of 50 ms, eight at once.
-  expect(performance.now() - startedAt).toBeLessThan(700);
-  end.resolve(new Response());
-  await Promise.all(slow);
+it("a request is refused if a sandbox has had too many in this minute", async () => {
+  const limit = vi.spyOn(ProcessLimiter.prototype, "limit").mockResolvedValueOnce({ success: false });
+  onTestFinished(() => limit.mockRestore());
+  const response = await visit(`https://${label}.${PREVIEW_HOST}/`);
+  expect([response.status, response.headers.get("retry-after")]).toEqual([429, "60"]);
+  expect(limit).toHaveBeenCalledWith({ key: address.actor });
 });
+
+it.each([
+  ["many sandboxes of a principal", 20, "neighbour"],
+  ["one sandbox", 1, "attacker"],
+])(
+  "requests to %s that do not end delay those of others only a little",
+  async (_what, sandboxes, neighbour) => {
+    const end = Promise.withResolvers<Response>();
+    let slowServed = 0;
+    const stub = {
+      fetch: async ({ url }: Request) => {
+        if (!url.endsWith("/slow")) return new Response("ok");
+        slowServed += 1;
+        return (await end.promise).clone();
+      },
+    };
+    const Sandbox = { getByName: () => stub } as unknown as Env["Sandbox"];
+    const send = async (sandbox: string, principal: string, path: string) => {
+      const actor = await actorName(sandbox, principal);
+      const token = (await makeToken(8000, actor, keys)) ?? "";
+      const url = `https://${writeLabel({ port: 8000, actor, token })}.${PREVIEW_HOST}/${path}`;
+      return await visit(url, {}, { Sandbox });
+    };
+    const slow = Array.from({ length: 200 }, (_, n) => send(`s${n % sandboxes}`, "attacker", "slow"));
+    await sleep(100);
+    const servedBefore = slowServed;
+    for (let n = 0; n < 3; n++) expect((await send("other", neighbour, "")).status).toBe(200);
+    // With one queue for all, about 150 slow requests are served before the first of these.
+    expect(slowServed - servedBefore).toBeLessThan(100);
+    end.resolve(new Response());
+    await Promise.all(slow);
+  },
+);

@@ -273,16 +273,22 @@ describe("the content of a body", () => {
 describe("the memory of long bodies", () => {
   const hold = () => RequestMemory.forCall("long-bodies", new AbortController().signal);
 
-  it("leaves room for other calls of their principal; a long body waits until there is room for it", async () => {
-    const [first, second, short] = [hold(), hold(), hold()];
-    expect(await first.addLongBody(MAX_BODY_BYTES)).toBe(true);
-    const waiting = second.addLongBody(MAX_BODY_BYTES - 500_000);
-    expect(short.addBody(1_000_000)).toBe(true);
-    first.release();
-    expect(await waiting).toBe(true);
-    second.release();
-    short.release();
-  });
+  it.each<[string, (memory: RequestMemory, bytes: number) => Promise<boolean>]>([
+    ["a long body", (memory, bytes) => memory.addLongBody(bytes)],
+    ["an image", (memory, bytes) => memory.whileHoldingImage(bytes, async () => true)],
+  ])(
+    "leaves room for other calls of their principal; %s waits until there is room for it",
+    async (_, add) => {
+      const [first, second, short] = [hold(), hold(), hold()];
+      expect(await first.addLongBody(MAX_BODY_BYTES)).toBe(true);
+      const waiting = add(second, MAX_BODY_BYTES - 500_000);
+      expect(short.addBody(1_000_000)).toBe(true);
+      first.release();
+      expect(await waiting).toBe(true);
+      second.release();
+      short.release();
+    },
+  );
 
   it("is that of the bytes that arrived, not of the length that a chunked body might have", async () => {
     const [first, second] = [hold(), hold()];

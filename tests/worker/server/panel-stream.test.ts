@@ -9,7 +9,7 @@ import worker from "../../../src/index.ts";
 import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
-import { idIn, owner, until } from "../support.ts";
+import { idIn, owner, sleep, until } from "../support.ts";
 import { appWith, ORIGIN, TOKEN, type Variables, recordEachLog } from "./support.ts";
 
 const logs = recordEachLog();
@@ -368,6 +368,20 @@ describe("a reader", () => {
     await vi.advanceTimersByTimeAsync(600_000);
     expect(calls).toEqual([]);
   });
+});
+
+it("a principal's polls are made one after the other, in all streams", async () => {
+  const first = Promise.withResolvers<object>();
+  const ended = page("", 0, { state: "succeeded" });
+  answers.log = () => (calls.length === 1 ? first.promise : ended);
+  const openPage = (name: string) => open(signedIn, watchRequest([log(), log("another-run")], name));
+  const streams = [await openPage("a-first-page"), await openPage("a-second-page")];
+  await until(() => calls.length > 0);
+  await sleep(200);
+  expect(calls).toHaveLength(1);
+  first.resolve(ended);
+  await until(() => calls.length === 4);
+  await Promise.all(streams.map((stream) => stream.cancel()));
 });
 
 it("a principal's streams count until their calls have ended, even if other streams have replaced them", async () => {

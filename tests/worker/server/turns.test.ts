@@ -3,6 +3,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished,
 import type { Sandbox } from "../../../src/index.ts";
 import { MAX_PACE_MS, paceOpenRequest } from "../../../src/shared/open-requests.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
+import { Turns, TurnsByID } from "../../../src/shared/turns.ts";
 import { messagesIn } from "../../setup/mcp-client.ts";
 import { type Caller, ORIGIN, idIn, principal, runInActor, sleep, until } from "../support.ts";
 
@@ -140,6 +141,16 @@ it("a call is refused if too many calls of its principal wait already, and accep
   expect(await list(flooding)).toMatchObject({ isError: false });
 });
 
+it("a principal's calls are refused beyond those that it may make in two seconds, even if each takes almost no time", async () => {
+  // The clock stands still, so the number does not depend on the machine.
+  vi.useFakeTimers({ toFake: ["performance"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const { signal } = new AbortController();
+  const call = () => new RequestTurns("makes-short-calls", signal).run(async () => undefined);
+  const results = await Promise.allSettled(Array.from({ length: 2400 }, call));
+  expect(results.filter(({ status }) => status === "rejected")).toHaveLength(200);
+});
+
 it("batches with more calls than a principal may make in two seconds are refused as a whole", async () => {
   const batching = await principal("batching");
   // The clock stands still, because on a slow machine the batches may take longer than the pace allows for them.
@@ -210,6 +221,15 @@ describe("the turns of a principal", () => {
     await until(() => begun.includes(last));
     expect(begun.length).toBeLessThan(calls.length);
   });
+});
+
+it("calls that never end make only one later call wait in vain", async () => {
+  const turns = new TurnsByID(() => new Turns(1));
+  const take = () => turns.take("principal", 50, new AbortController().signal);
+  // The platform ended the request of the first call, so this turn never ends.
+  expect(await take()).toBeTypeOf("function");
+  expect(await take()).toBeUndefined();
+  expect(await take()).toBeTypeOf("function");
 });
 
 describe.each(["/mcp", "/execute"])("a body for %s", (path) => {

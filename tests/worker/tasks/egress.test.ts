@@ -250,6 +250,13 @@ describe("a request of a running task", () => {
     await until(async () => (await countModelCalls(sandbox)) === 0);
   });
 
+  it("is delayed if its many values take the server much time", async () => {
+    const values = encode(`{"messages":[${"1,".repeat(3_000_000)}1]}`);
+    const startedAt = performance.now();
+    expect((await send("/v1/messages/count_tokens", values, values.length))?.status).toBe(200);
+    expect(performance.now() - startedAt).toBeGreaterThan(2000);
+  });
+
   it("gets at most 256 KiB of an error", async () => {
     const messages = [{ role: "user", content: "[[long-error]] x" }];
     const body = encode(JSON.stringify({ max_tokens: 1, messages, tools: [{ name: "Bash" }] }));

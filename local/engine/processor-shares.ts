@@ -57,14 +57,6 @@ interface Use {
   limit: number | undefined;
 }
 
-const newUse = (principal: unknown, seconds: number): Use => ({
-  principal,
-  seconds,
-  used: 0,
-  busyUntil: -Infinity,
-  limit: undefined,
-});
-
 /**
  * The limit for each of these users (principals, or sandboxes of one), so that together they use at most `processors`. If one uses
  * less than its share, the others get the rest of that share.
@@ -126,8 +118,6 @@ export function shareProcessors(
   registry: Pick<SandboxRegistry, "list" | "count">,
 ): () => Promise<void> {
   const uses = new WeakMap<EngineSandbox, Use>();
-  // Programs of sandboxes that have ended: the kernel may still be closing their files.
-  const rest = newUse(undefined, 0);
   let secondsBefore: number | undefined;
   let measuredAt = performance.now();
   let idleBefore = idleSeconds();
@@ -140,7 +130,13 @@ export function shareProcessors(
     const measured = await Promise.all(
       registry.list().map(async (sandbox) => {
         const seconds = await countOf(sandbox.groups, processorSecondsOf);
-        const use = uses.get(sandbox) ?? newUse(sandbox.principal ?? sandbox, seconds);
+        const use: Use = uses.get(sandbox) ?? {
+          principal: sandbox.principal ?? sandbox,
+          seconds,
+          used: 0,
+          busyUntil: -Infinity,
+          limit: undefined,
+        };
         uses.set(sandbox, use);
         use.used = (seconds - use.seconds) / elapsedSeconds;
         use.seconds = seconds;
@@ -148,12 +144,10 @@ export function shareProcessors(
       }),
     );
     const secondsOfAll = await countOf(engineGroups, processorSecondsOf);
-    const ofSandboxes = sumOf(measured.map(({ use }) => use));
-    rest.used = Math.max(0, (secondsOfAll - (secondsBefore ?? secondsOfAll)) / elapsedSeconds - ofSandboxes);
+    // Also of sandboxes that start, and of ended ones, whose files the kernel may still be closing.
+    const processors = (secondsOfAll - (secondsBefore ?? secondsOfAll)) / elapsedSeconds;
     secondsBefore = secondsOfAll;
-    measured.push({ groups: [], use: rest });
     for (const { use } of measured) if (use.used > BUSY_USE) use.busyUntil = now + HOLD_MS;
-    const processors = ofSandboxes + rest.used;
     const idleNow = idleSeconds();
     // The processors that sandboxes use or could use. Other programs use some processors too, and so do kernel threads that
     // handle output to pseudo terminals.
@@ -161,7 +155,7 @@ export function shareProcessors(
     idleBefore = idleNow;
     const allowed = Math.max(MIN_PROCESSORS, Math.min(SANDBOX_PROCESSORS, left)) * BUSY_PART;
     if (processors > allowed * FULL_PART) fullUntil = now + HOLD_MS;
-    const isShared = now < fullUntil && (registry.count > 1 || now < rest.busyUntil);
+    const isShared = now < fullUntil && registry.count > 1;
     const isLimited = ({ busyUntil }: Use) => isShared && now < busyUntil;
     const busy = measured.map(({ use }) => use).filter(isLimited);
     const limits = limitsOf(busy, allowed);

@@ -58,13 +58,17 @@ const NEAR_INTERVAL_MS = 20;
 const END_TIMEOUT_MS = 5000;
 
 interface Pool {
-  /** Undefined if the use cannot be measured now, for example because the engine has no descriptors left. */
-  used: () => Promise<number | undefined>;
+  used: Meter;
   limit: number;
   /** The ways to use the resource. The first cause that explains the use decides which sandbox is ended. */
   causes: Cause[];
-  /** Called when the resource is used up and no cause explains it. */
-  onUnexplained?: () => void;
+}
+
+interface Meter {
+  /** Returns undefined if the use cannot be measured now, for example because the engine has no descriptors left. */
+  measure: () => Promise<number | undefined>;
+  /** Called when the resource is used up and no cause explains it, and while there are no sandboxes. */
+  restart?: () => void;
 }
 
 interface Cause {
@@ -133,17 +137,12 @@ const OBJECTS_SHARE = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
 export function guardMachine(engineGroups: string[], limits: Limits, registry: SandboxRegistry): () => void {
-  const memoryGrowth = new Growth(kernelMemory);
-  const watchGrowth = new Growth(() => kernelObjects("eventpoll_epi"));
-  const lockGrowth = new Growth(() => kernelObjects("file_lock_cache"));
   const manyLocks: Cause = {
     usedBy: lockShares(),
     least: () => MOST_LOCKS,
     why: STOPPED_BECAUSE.locks,
     endsOthers: true,
   };
-  const mappingGrowth = new Growth(() => kernelObjects("vm_area_struct"));
-  const growths = [memoryGrowth, watchGrowth, lockGrowth, mappingGrowth];
   const listRunning = () => registry.list().filter(({ isEnding }) => !isEnding);
   const queuedMemoryOf = async (sandbox: EngineSandbox) => {
     const counted = await countOf(sandbox.groups, kernelMemoryOf);
@@ -151,7 +150,7 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
   };
   const pools: Pool[] = [
     {
-      used: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/),
+      used: { measure: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/) },
       limit: limits.openFilesOfMachine,
       causes: [
         {
@@ -162,7 +161,7 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
       ],
     },
     {
-      used: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096,
+      used: { measure: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096 },
       limit: limits.tcpBytesOfMachine,
       causes: [
         {
@@ -173,25 +172,22 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
       ],
     },
     {
-      used: () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m),
+      used: { measure: () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m) },
       limit: limits.tcpOrphansOfMachine,
       causes: [{ usedBy: countSockets, least: (used) => used * BLAMED_SHARE, why: STOPPED_BECAUSE.orphans }],
     },
     {
-      used: async () => memoryGrowth.measure(),
+      used: new Growth(kernelMemory),
       limit: limits.kernelGrowthOfMachine,
       causes: [
         manyLocks,
         { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
-      // Other programs took this memory. With the old baseline, the guard would end the next sandbox with some locks or full
-      // sockets.
-      onUnexplained: () => memoryGrowth.restart(),
     },
-    objectsOfKernel(watchGrowth, limits.epollWatchesOfMachine, WATCH_BYTES, STOPPED_BECAUSE.watches),
-    objectsOfKernel(mappingGrowth, limits.mappingsOfMachine, MAPPING_BYTES, STOPPED_BECAUSE.mappings),
+    objectsOfKernel("eventpoll_epi", limits.epollWatchesOfMachine, WATCH_BYTES, STOPPED_BECAUSE.watches),
+    objectsOfKernel("vm_area_struct", limits.mappingsOfMachine, MAPPING_BYTES, STOPPED_BECAUSE.mappings),
     {
-      used: async () => lockGrowth.measure(),
+      used: new Growth(() => kernelObjects("file_lock_cache")),
       limit: limits.fileLocksOfMachine,
       causes: [
         manyLocks,
@@ -201,10 +197,9 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
           least: () => limits.fileLocksOfMachine * MOST_LOCKS,
         },
       ],
-      onUnexplained: () => lockGrowth.restart(),
     },
     {
-      used: kernelThreadUse(listRunning),
+      used: { measure: kernelThreadUse(listRunning) },
       limit: limits.kernelThreadProcessorsOfMachine,
       causes: [
         {
@@ -232,7 +227,7 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
   const timers = checks.map((check) => {
     let isChecking = false;
     const timer = setInterval(() => {
-      if (registry.list().length === 0) for (const growth of growths) growth.restart();
+      if (registry.list().length === 0) for (const { used } of pools) used.restart?.();
       if (isChecking || registry.count === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
@@ -243,12 +238,11 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
 }
 
 /** A kind of kernel objects that count as kernel memory of a sandbox. @param bytes the memory of one object */
-function objectsOfKernel(growth: Growth, limit: number, bytes: number, why: string): Pool {
+function objectsOfKernel(cache: string, limit: number, bytes: number, why: string): Pool {
   return {
-    used: async () => growth.measure(),
+    used: new Growth(() => kernelObjects(cache)),
     limit,
     causes: [{ usedBy: kernelMemoryWithoutFiles, least: (used) => used * bytes * OBJECTS_SHARE, why }],
-    onUnexplained: () => growth.restart(),
   };
 }
 
@@ -283,7 +277,7 @@ async function guardMemory(groups: string[], limit: number, sandboxes: () => Eng
 }
 
 /** Measures how much an amount has grown since it was lowest, or since the last growth that no sandbox explains. */
-class Growth {
+class Growth implements Meter {
   readonly #read: () => number | undefined;
   #baseline: number | undefined;
 
@@ -292,28 +286,29 @@ class Growth {
     this.#read = read;
   }
 
-  measure(): number | undefined {
+  async measure(): Promise<number | undefined> {
     const amount = this.#read();
     if (amount === undefined) return undefined;
     this.#baseline = Math.min(this.#baseline ?? amount, amount);
     return amount - this.#baseline;
   }
 
+  /** Other programs took the rest. With the old baseline, the guard would end the next sandbox that uses a part of the amount. */
   restart(): void {
     this.#baseline = undefined;
   }
 }
 
 async function endLargestUser(
-  { used, limit, causes, onUnexplained }: Pool,
+  { used, limit, causes }: Pool,
   sandboxes: () => EngineSandbox[],
 ): Promise<void> {
   if (sandboxes().length === 0) return;
-  let inUse = await used();
+  let inUse = await used.measure();
   while (inUse !== undefined && inUse < limit) {
     if (inUse < limit * NEAR_SHARE || sandboxes().length === 0) return;
     await pause(NEAR_INTERVAL_MS, undefined, { ref: false });
-    inUse = await used();
+    inUse = await used.measure();
   }
   if (inUse === undefined) return;
   for (const { usedBy, least, why, endsOthers } of causes) {
@@ -324,7 +319,7 @@ async function endLargestUser(
     await waitAtMost(END_TIMEOUT_MS, Promise.all(ending.map((sandbox) => sandbox.ended)));
     return;
   }
-  onUnexplained?.();
+  used.restart?.();
 }
 
 interface Use {

@@ -57,7 +57,7 @@ export function refusedAddress(address: string): string | undefined {
   const plain = address.split("%", 1)[0] ?? "";
   const family = isIP(plain);
   if (family === 0) return "not an IP address";
-  const embedded = family === 6 ? embeddedIPv4(plain) : undefined;
+  const embedded = family === 6 ? embeddedIPv4(expand(plain)) : undefined;
   if (embedded !== undefined) return refusedAddress(embedded);
   const type = family === 6 ? "ipv6" : "ipv4";
   const hit = lists.find(({ list }) => list.check(plain, type));
@@ -97,9 +97,7 @@ const privateDomains = new Set(
 );
 
 /** The IPv4 address inside an IPv4-mapped (::ffff:0:0/96) or NAT64 (64:ff9b::/96) address. */
-function embeddedIPv4(address: string): string | undefined {
-  const groups = expand(address);
-  if (groups === undefined) return undefined;
+function embeddedIPv4(groups: string[]): string | undefined {
   const head = groups.slice(0, 6).join(":");
   if (head !== "0:0:0:0:0:ffff" && head !== "64:ff9b:0:0:0:0") return undefined;
   const [high = "0", low = "0"] = groups.slice(6);
@@ -107,14 +105,11 @@ function embeddedIPv4(address: string): string | undefined {
   return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".");
 }
 
-function expand(address: string): string[] | undefined {
-  try {
-    const hostname = new URL(`http://[${address}]`).hostname.slice(1, -1);
-    const [left = "", right] = hostname.split("::");
-    const head = left === "" ? [] : left.split(":");
-    const tail = right === undefined || right === "" ? [] : right.split(":");
-    return [...head, ...Array<string>(8 - head.length - tail.length).fill("0"), ...tail];
-  } catch {
-    return undefined;
-  }
+/** The eight groups of an IPv6 address. */
+function expand(address: string): string[] {
+  const hostname = new URL(`http://[${address}]`).hostname.slice(1, -1);
+  const [left = "", right] = hostname.split("::");
+  const head = left === "" ? [] : left.split(":");
+  const tail = right === undefined || right === "" ? [] : right.split(":");
+  return [...head, ...Array<string>(8 - head.length - tail.length).fill("0"), ...tail];
 }

@@ -5,15 +5,13 @@ import { existsSync, linkSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { repository } from "./own-files.ts";
 import { installPackages } from "./packages.ts";
-import type { Toolchain } from "./toolchain.ts";
+import { AGENT_PROGRAMS, type Toolchain } from "./toolchain.ts";
 import { MACHINE } from "./texts.ts";
 
 const AGENT = "claude-code";
 const TITLE = "Claude Code";
 const PROGRAM = "claude";
-const PLACES = ["", "-musl"].map(
-  (variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/${PROGRAM}`,
-);
+const PLACES = AGENT_PROGRAMS[PROGRAM];
 
 export function programsOf(agents: string): string {
   const programs = join(agents, "bin");

@@ -54,7 +54,8 @@ async function findPython(chosen: string | null | undefined): Promise<Python | u
   return chosen === undefined ? choosePython(await findPythons()) : await describePython(chosen);
 }
 
-const AGENT_PROGRAMS: Record<string, readonly string[]> = {
+/** The programs of agents in their npm packages, by name. */
+export const AGENT_PROGRAMS = {
   claude: ["", "-musl"].map((variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`),
   // The baseline variants also run on processors without AVX2.
   opencode: ["-baseline", "", "-baseline-musl", "-musl"].map(

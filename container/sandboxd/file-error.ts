@@ -34,6 +34,13 @@ export function codeOf(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
+export function succeeds(work: Promise<unknown>): Promise<boolean> {
+  return work.then(
+    () => true,
+    () => false,
+  );
+}
+
 export function attempt<T>(work: () => T, otherwise: T): T {
   try {
     return work();

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { chmod, chown, cp, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CACHE_DIRECTORY, isWritable } from "../../cli/bundle.ts";
+import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { isPackaged } from "../../cli/program-files.ts";
 import { controlProgram, nodeProgram, runtimeDirectory, sandboxdProgram, type Mount } from "./bubblewrap.ts";
 import { loadCommand, type LaunchOptions } from "./launch.ts";
@@ -26,7 +27,7 @@ export interface Warming {
 export async function warmCompileCache(directory: string, options: LaunchOptions): Promise<Warming> {
   const mount: Mount = { from: join(directory, "cache"), to: cacheDirectory };
   const stored = await storedPath(options.mounts);
-  if (stored !== undefined && (await copy(stored, mount.from)))
+  if (stored !== undefined && (await succeeds(copy(stored, mount.from))))
     return { done: makeReadOnly(mount).catch(() => undefined), stop: async () => undefined };
   await mkdir(mount.from, { recursive: true });
   // If root starts the server, the sandbox that fills the cache runs as another user than the engine.
@@ -78,21 +79,11 @@ async function storedPath(mounts: readonly Mount[]): Promise<string | undefined>
   return join(CACHE_DIRECTORY, `${hash.digest("hex").slice(0, 32)}-compiled`);
 }
 
-async function copy(from: string, to: string): Promise<boolean> {
-  return await cp(from, to, { recursive: true }).then(
-    () => true,
-    () => false,
-  );
-}
+const copy = (from: string, to: string) => cp(from, to, { recursive: true });
 
 /** Stores a complete cache. If another engine stores one at the same time, the first one remains. */
 async function store(directory: string, stored: string): Promise<void> {
   const part = `${stored}.${process.pid}`;
-  const isStored =
-    (await copy(directory, part)) &&
-    (await rename(part, stored).then(
-      () => true,
-      () => false,
-    ));
+  const isStored = await succeeds(copy(directory, part).then(() => rename(part, stored)));
   if (!isStored) await rm(part, { recursive: true, force: true });
 }

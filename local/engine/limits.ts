@@ -6,6 +6,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import * as z from "zod";
+import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { loadText, readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
@@ -385,7 +386,8 @@ export async function joinPrincipal(
       if (!existsSync(join(group, "cpu.shares")) && !existsSync(join(group, "cpu.weight"))) return group;
       const whole = join(dirname(group), name);
       const joined = join(whole, basename(group));
-      if (!(await isMade(joined))) return group;
+      // Makes both levels at once: otherwise the end of the principal's last sandbox could remove the first level in between.
+      if (!(await succeeds(mkdir(joined, { recursive: true })))) return group;
       await setFiles(whole, subtreeControl(allControllers));
       await setFiles(joined, values);
       await moveProcesses(group, joined);
@@ -393,13 +395,6 @@ export async function joinPrincipal(
     }),
   );
 }
-
-/** Makes both levels at once: otherwise the end of the principal's last sandbox could remove the first level in between. */
-const isMade = async (group: string) =>
-  await mkdir(group, { recursive: true }).then(
-    () => true,
-    () => false,
-  );
 
 /** Moves all processes, also those that start meanwhile. */
 async function moveProcesses(from: string, to: string): Promise<void> {

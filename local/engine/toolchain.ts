@@ -4,6 +4,7 @@ import { access, open, realpath } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { repository } from "./own-files.ts";
 import { choosePython, describePython, findPythons, findOnPath, type Python } from "./python.ts";
 
@@ -42,10 +43,7 @@ async function optionsFor(node: string): Promise<string[]> {
   const isKnown =
     node === (await realpath(process.execPath))
       ? process.allowedNodeEnvironmentFlags.has(option)
-      : await run(node, [option, "--version"]).then(
-          () => true,
-          () => false,
-        );
+      : await succeeds(run(node, [option, "--version"]));
   return ["--disable-warning=ExperimentalWarning", ...(isKnown ? [option] : [])];
 }
 
@@ -97,9 +95,4 @@ async function findNPM(): Promise<string | undefined> {
   return undefined;
 }
 
-async function exists(file: string): Promise<boolean> {
-  return await access(file).then(
-    () => true,
-    () => false,
-  );
-}
+const exists = (file: string) => succeeds(access(file));

@@ -510,8 +510,7 @@ async function isRemoved(directory: string): Promise<boolean> {
 
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
   for (const { path } of parents) {
-    const whole = join(path, groupPrefix + boot);
-    for (const directory of [...(await groupsBelow(whole)), whole]) {
+    for (const directory of await groupsFrom(join(path, groupPrefix + boot))) {
       await killGroup(directory);
       await removeGroups([directory]);
     }
@@ -525,10 +524,10 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
     .map(({ name }) => join(directory, name));
 }
 
-/** All groups in a group, the deepest first. */
-async function groupsBelow(directory: string): Promise<string[]> {
+/** A group and all groups in it, the deepest first. */
+async function groupsFrom(directory: string): Promise<string[]> {
   const groups = await groupsIn(directory);
-  return [...(await Promise.all(groups.map((group) => groupsBelow(group)))).flat(), ...groups];
+  return [...(await Promise.all(groups.map((group) => groupsFrom(group)))).flat(), directory];
 }
 
 /**
@@ -538,7 +537,7 @@ async function groupsBelow(directory: string): Promise<string[]> {
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
     for (const whole of await groupsIn(path, groupPrefix)) {
-      for (const directory of [...(await groupsBelow(whole)), whole]) {
+      for (const directory of await groupsFrom(whole)) {
         const made = await stat(directory).catch(() => undefined);
         if (made !== undefined && Date.now() - made.mtimeMs > emptyMs)
           await rmdir(directory).catch(() => undefined);

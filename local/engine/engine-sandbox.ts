@@ -59,6 +59,7 @@ const START_KERNEL =
 
 const UNRESTRICTED: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
+const HOSTS_FILE = "hosts";
 const TOKEN_FILE = "token";
 /** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
@@ -69,39 +70,35 @@ export class EngineSandbox {
   /** The id of the sandbox's Durable Object; undefined before `assign`. */
   actor: string | undefined;
   principal: string | undefined;
-  readonly queue: OutboundQueue;
   readonly egress: Egress;
   readonly forward: PortForwarder;
   /** Settles when the sandbox's processes and files are gone; never rejects. */
   readonly ended: Promise<ExitReport>;
   hasEnded = false;
+  /** When the engine began to kill the sandbox, in milliseconds of `performance.now`. */
+  killedAt: number | undefined;
   readonly pid: number | undefined;
   /** The control groups of the sandbox's processes. */
   groups: readonly string[];
   readonly #firstGroups: readonly string[];
   readonly #running: RunningProcess;
-  readonly #hosts: string;
   readonly #common: SharedSettings;
   readonly #place: SandboxPlace;
   #stopReason: string | undefined;
   #broken: string | undefined;
-  #killedAt: number | undefined;
 
   private constructor(
     common: SharedSettings,
     place: SandboxPlace,
     running: RunningProcess,
     egress: Egress,
-    hosts: string,
     groups: readonly string[],
     cleanUp: (groups: readonly string[]) => Promise<void>,
   ) {
     this.#common = common;
     this.#place = place;
-    this.queue = egress.queue;
     this.#running = running;
     this.egress = egress;
-    this.#hosts = hosts;
     this.groups = groups;
     this.#firstGroups = groups;
     this.pid = running.pid;
@@ -161,7 +158,7 @@ export class EngineSandbox {
         await chmod(path, 0o644);
         return path;
       };
-      const hosts = await writeShared("hosts", hostsFile([]));
+      const hosts = await writeShared(HOSTS_FILE, hostsFile([]));
       const token = await writeShared(TOKEN_FILE, "");
       const key = randomBytes(16).toString("hex");
       const keyFile = await writeShared("key", key);
@@ -208,7 +205,7 @@ export class EngineSandbox {
               (how) => sandbox?.end(how),
             );
       closeEgress = serveListeners(server, running.egress);
-      sandbox = new EngineSandbox(common, place, running, egress, hosts, groups, cleanUp);
+      sandbox = new EngineSandbox(common, place, running, egress, groups, cleanUp);
       return sandbox;
     } catch (error) {
       await cleanUp(groups);
@@ -253,17 +250,12 @@ export class EngineSandbox {
     return [...new Set([...this.#firstGroups, ...this.groups])];
   }
 
-  /** When the engine began to kill the sandbox, in milliseconds of `performance.now`. */
-  get killedAt(): number | undefined {
-    return this.#killedAt;
-  }
-
   get isEnding(): boolean {
-    return this.#killedAt !== undefined;
+    return this.killedAt !== undefined;
   }
 
   async #kill(): Promise<void> {
-    this.#killedAt ??= performance.now();
+    this.killedAt ??= performance.now();
     await this.#running.kill();
   }
 
@@ -325,6 +317,7 @@ export class EngineSandbox {
   async setIntercepts(intercepts: Intercepts): Promise<void> {
     this.egress.intercepts = intercepts;
     // Overwrites the file instead of replacing it, because this very file is mounted at /etc/hosts in the sandbox.
-    await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
+    const hosts = join(this.#place.directory, HOSTS_FILE);
+    await writeFile(hosts, hostsFile(intercepts.http)).catch(() => undefined);
   }
 }

@@ -134,8 +134,9 @@ export class Router {
     if (route === "GET connections") return json(response, 200, connectionsOf(sandbox));
     if (route === "GET refusals")
       return json(response, 200, sandbox.egress.connections.refusalsSince(Number(rest.slice(1))));
-    if (route === "GET outbound") return sandbox.queue.poll(rest.slice(1), response);
-    if (route === "POST outbound") return sandbox.queue.respond(Number(rest.slice(1)), request, response);
+    if (route === "GET outbound") return sandbox.egress.queue.poll(rest.slice(1), response);
+    if (route === "POST outbound")
+      return sandbox.egress.queue.respond(Number(rest.slice(1)), request, response);
     sendError(response, 404, "bad-request", REQUEST_PROBLEMS.noRoute);
   }
 

@@ -7,6 +7,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as pause } from "node:timers/promises";
 import { Pace } from "../../container/sandboxd/pace.ts";
+import { SerialQueue } from "../../src/shared/queue.ts";
 import { sharedByPrincipal } from "./piece-limit.ts";
 
 /**
@@ -66,13 +67,13 @@ export class RequestLimiter {
   /** Returns the rates over several sandboxes. */
   readonly #together: () => RequestPaces | undefined;
   /**
-   * The end of the last wait for these rates. The sandbox's requests wait for them one after another. Otherwise 256 requests with
-   * 2,000 header fields made requests of the principal's other sandboxes wait for 20 s, and intercepted ones for 100 s.
+   * The sandbox's requests wait for these rates one after another. Otherwise 256 requests with 2,000 header fields made requests of
+   * the principal's other sandboxes wait for 20 s, and intercepted ones for 100 s.
    */
-  readonly #last: Record<RequestKind, Promise<unknown>> = {
-    direct: Promise.resolve(),
-    intercepted: Promise.resolve(),
-    handshake: Promise.resolve(),
+  readonly #queues: Record<RequestKind, SerialQueue> = {
+    direct: new SerialQueue(),
+    intercepted: new SerialQueue(),
+    handshake: new SerialQueue(),
   };
   /**
    * The rate of connections that are closed for too many pipelined requests, or for too many bytes before a request. Until then,
@@ -156,9 +157,7 @@ export class RequestLimiter {
     if (!(await waitFor(this.#paces.of(kind), socket, weight))) return false;
     const together = this.#together();
     if (together === undefined) return true;
-    const turn = this.#last[kind].then(() => waitFor(together.of(kind), socket, weight));
-    this.#last[kind] = turn;
-    return await turn;
+    return await this.#queues[kind].run(() => waitFor(together.of(kind), socket, weight));
   }
 }
 

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { realpathSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import type { KernelProgram } from "../../../src/shared/languages.ts";
+import { SerialQueue } from "../../../src/shared/queue.ts";
 
 export interface KernelReply {
   stdout?: string;
@@ -45,7 +46,7 @@ export class Kernel {
   readonly program: KernelProgram;
   readonly #child: ChildProcess;
   readonly #origin: Origin;
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue = new SerialQueue();
 
   private constructor(program: KernelProgram, child: ChildProcess, origin: Origin) {
     this.program = program;
@@ -131,9 +132,7 @@ export class Kernel {
   }
 
   execute(code: string): Promise<KernelReply> {
-    const reply = this.#queue.then(() => this.#send(code));
-    this.#queue = reply;
-    return reply;
+    return this.#queue.run(() => this.#send(code));
   }
 
   #send(code: string): Promise<KernelReply> {

@@ -119,9 +119,7 @@ async function begin(options: LaunchOptions): Promise<{ processes: Processes; pi
 }
 
 function reason(error: unknown, processes: Processes | undefined): string {
-  const printed = processes?.output().trim() ?? "";
-  if (printed !== "") return printed;
-  return messageOf(error);
+  return processes?.output().trim() || messageOf(error);
 }
 
 /**

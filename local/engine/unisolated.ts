@@ -7,6 +7,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { quote } from "../../src/shared/text.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
@@ -98,7 +99,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   );
   reaperProcess.stdin.on("error", () => undefined);
   // The reaper may end early: without isolation, code in the sandbox can kill it.
-  const reaped = new Promise((resolve) => reaperProcess.once("exit", resolve).once("error", resolve));
+  const reaped = exitOf(reaperProcess);
 
   const output = collectOutput(child, options.onOutput);
   const exited = exitOf(child).then(async (report) => {
@@ -170,14 +171,8 @@ export async function makePlaces(container: string): Promise<string | undefined>
   );
 }
 
-function isWritable(path: string): boolean {
-  try {
-    accessSync(path, constants.W_OK | constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
+const isWritable = (path: string) =>
+  attempt(() => (accessSync(path, constants.W_OK | constants.X_OK), true), false);
 
 /** The longest socket path in Linux, in bytes. The path of a clone or home directory can be longer. */
 const SOCKET_PATH_BYTES = 107;

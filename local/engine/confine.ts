@@ -79,19 +79,8 @@ export async function confine(pid: number): Promise<void> {
   const target = ["nsenter", "--target", String(pid)];
   const asRoot = [...target, "--ipc", "--", "/bin/sh", "-c", `${limitIPC}; exec "$@"`, "sh"];
   const script = [...namespaceLimits, `exec nsenter --target "$1" --mount -- sh -c '${mounts}'`].join("\n");
-  const inside = [
-    ...target,
-    "--user",
-    "--net",
-    "--ipc",
-    ...user,
-    "--",
-    "/bin/sh",
-    "-c",
-    script,
-    "sh",
-    String(pid),
-  ];
+  const shell = ["--", "/bin/sh", "-c", script, "sh", String(pid)];
+  const inside = [...target, "--user", "--net", "--ipc", ...user, ...shell];
   const [program = "", ...words] = isRoot ? [...asRoot, ...inside] : inside;
   await runHost(program, words).catch((error: unknown) => {
     throw new Error(START_PROBLEMS.bounds(messageOf(error)));

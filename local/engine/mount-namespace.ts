@@ -81,17 +81,9 @@ export class MountNamespace {
       shared.map(({ from }) => ({ from, to: pathOf(from) })),
     );
     const ids = ["--reuid", String(root.uid), "--regid", String(root.gid), "--clear-groups"];
+    const asUser = ["setpriv", ...ids, "--no-new-privs", "--"];
     return {
-      enter: [
-        "nsenter",
-        `--mount=/proc/${pid}/ns/mnt`,
-        "--",
-        ...own,
-        "setpriv",
-        ...ids,
-        "--no-new-privs",
-        "--",
-      ],
+      enter: ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", ...own, ...asUser],
       translate: (requested: Mount[]): Mount[] =>
         requested.map(({ from, ...rest }) => ({ ...rest, from: mappedPaths.get(from) ?? pathOf(from) })),
     };
@@ -118,18 +110,8 @@ export class MountNamespace {
   }
 
   #start(sources: string[], writable: ReadonlySet<string>): Pick<Holder, "child" | "pid"> {
-    const args = [
-      "--die-with-parent",
-      "--info-fd",
-      "3",
-      "--dev-bind",
-      "/",
-      "/",
-      "--size",
-      "1048576",
-      "--tmpfs",
-      place,
-    ];
+    const args = ["--die-with-parent", "--info-fd", "3", "--dev-bind", "/", "/"];
+    args.push("--size", "1048576", "--tmpfs", place);
     sources.forEach((from, index) => {
       args.push(writable.has(from) ? "--bind" : "--ro-bind", from, `${place}/${index}`);
     });

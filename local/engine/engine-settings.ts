@@ -7,11 +7,9 @@ const path = z.string().startsWith("/");
 export const settingsSchema = z.strictObject({
   /** Every request must contain it. At least 16 characters. */
   secret: z.string(),
-  /** The port on 127.0.0.1; by default any free port. */
-  port: z.int().min(0).max(65_535).optional(),
   /**
-   * The path of a Unix socket to listen on instead of a port. Every program of the machine can connect to a port, and delay all
-   * calls by a flood of requests without the secret.
+   * The path of a Unix socket to listen on. Without it, the engine listens on a free port of 127.0.0.1: for tests and measurements,
+   * because every program of the machine can connect to a port, and delay all calls by a flood of requests without the secret.
    */
   socket: path.optional(),
   network: z.enum(["internet", "none"]),

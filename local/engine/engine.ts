@@ -185,15 +185,15 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
 /** Starts to listen. Returns the valid values of requests' `Host`. */
 async function listen(
   server: Server,
-  { socket, port = 0 }: EngineOptions,
+  { socket }: EngineOptions,
   boot: string,
 ): Promise<[string, ...string[]]> {
   const listening = once(server, "listening");
   if (socket === undefined) {
-    server.listen(port, "127.0.0.1");
+    server.listen(0, "127.0.0.1");
     await listening;
-    const { port: given } = server.address() as AddressInfo;
-    return [`127.0.0.1:${given}`, `localhost:${given}`];
+    const { port } = server.address() as AddressInfo;
+    return [`127.0.0.1:${port}`, `localhost:${port}`];
   }
   // A killed engine has left its socket.
   await rm(socket, { force: true });

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { installClients } from "../tests/clients/install.ts";
 import { MCPClient, idIn } from "../tests/setup/mcp-client.ts";
-import { CONFIGS, TOKEN, serve, startEngine } from "./bed.ts";
+import { CONFIGS, serve, startEngine } from "./bed.ts";
 
 const { values } = parseArgs({
   options: { show: { type: "boolean" }, save: { type: "string" }, before: { type: "string" } },
@@ -41,7 +41,7 @@ const server = await serve(CONFIGS.ours, engine, join(directory, "server"), {
   variables: { LINK_KEY: randomBytes(32).toString("hex"), ANTHROPIC_API_KEY: "of-no-use" },
 });
 try {
-  report(await collect(new MCPClient(`${server.url}/mcp`, TOKEN)));
+  report(await collect(new MCPClient(server.client.url, server.client.token)));
 } finally {
   await server.close();
   await engine.close();

@@ -28,7 +28,8 @@ export const PREPARE_MS = 1500;
 interface ServedWorker extends RunningWorker {
   url: string;
   pid: number;
-  stateDir: string;
+  /** A client of our Worker. */
+  client: WorkerClient;
 }
 
 export interface TestBed {
@@ -53,7 +54,7 @@ export async function startBed(): Promise<TestBed> {
   const ours = await serve(CONFIGS.ours, engine, join(directory, "ours"), { variables });
   const bare = await serve(CONFIGS.bare, engine, join(directory, "bare"));
   return {
-    ours: { ...workerClient(`${ours.url}/mcp`, TOKEN), pid: ours.pid },
+    ours: { ...ours.client, pid: ours.pid },
     bare: { ...bareClient(`${bare.url}/`), pid: bare.pid },
     engine,
     directory,
@@ -115,12 +116,9 @@ export async function serve(
     isVerbose: false,
     inspector,
   });
-  return {
-    ...worker,
-    url: `http://127.0.0.1:${worker.port}`,
-    pid: newChild(before, /workerd serve /),
-    stateDir,
-  };
+  const url = `http://127.0.0.1:${worker.port}`;
+  const pid = newChild(before, /workerd serve /);
+  return { ...worker, url, pid, client: workerClient(`${url}/mcp`, TOKEN) };
 }
 
 /** Finds a new child process by its program, because bundling also leaves a process of esbuild. */

@@ -1,4 +1,5 @@
 /** The memory of a Worker, from V8's inspector. */
+import { once } from "node:events";
 import { WebSocket } from "ws";
 import { z } from "zod";
 import type { RunningWorker } from "../cli/run-worker.ts";
@@ -39,7 +40,7 @@ export async function openHeap(
     .find(({ webSocketDebuggerUrl: url }) => url.includes(worker));
   if (!target) throw new Error(`the inspector lists no Worker ${worker}`);
   const socket = new WebSocket(target.webSocketDebuggerUrl);
-  await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
+  await once(socket, "open");
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
   const take = (text: string) => {
     const line = message.parse(JSON.parse(text));

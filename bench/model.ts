@@ -10,10 +10,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { bundle } from "../cli/bundle.ts";
-import { CONFIGS, TOKEN, serve, startEngine } from "./bed.ts";
+import { CONFIGS, serve, startEngine } from "./bed.ts";
 import type { Counts } from "./counts.ts";
 import { PRICES } from "./figures/cost.ts";
-import { closeClients, workerClient } from "./worker-client.ts";
+import { closeClients } from "./worker-client.ts";
 
 const MINUTE_MS = 60_000;
 /** After this time without calls, containers have stopped: their idle time is one minute here. */
@@ -48,8 +48,8 @@ type Call = (sandbox: string, kind: "run" | "write") => Promise<string>;
 /** Counts the operations of this use in a separate Worker, until every container has stopped. */
 async function countUse(name: string, use: (call: Call) => Promise<void>): Promise<Counts> {
   const variables = { IDLE_STOP_MINUTES: "1" };
-  const { url, close } = await serve(CONFIGS.counted, engine, join(directory, name), { variables });
-  const { tool } = workerClient(`${url}/mcp`, TOKEN);
+  const { client, url, close } = await serve(CONFIGS.counted, engine, join(directory, name), { variables });
+  const { tool } = client;
   let written = 0;
   await use((sandbox, kind) =>
     kind === "run"

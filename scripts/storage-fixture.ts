@@ -4,6 +4,7 @@
  * unless a folder already has data in these tables. The script makes a worktree of that commit and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -60,15 +61,12 @@ const server = createServer(async (request, response) => {
   else write(stored);
   response.end();
 }).listen(0, "127.0.0.1");
-await new Promise((resolve) => server.once("listening", resolve));
+await once(server, "listening");
 const { port } = server.address() as AddressInfo;
-const run = (command: string, ...args: string[]) =>
-  new Promise<void>((resolve, reject) => {
-    const child = spawn(command, args, { cwd: worktree, stdio: "inherit" });
-    child.once("exit", (code) =>
-      code === 0 ? resolve() : reject(new Error(`${command} exited with ${code}`)),
-    );
-  });
+const run = async (command: string, ...args: string[]) => {
+  const [code] = await once(spawn(command, args, { cwd: worktree, stdio: "inherit" }), "exit");
+  if (code !== 0) throw new Error(`${command} exited with ${code}`);
+};
 
 execFileSync("git", ["worktree", "add", "--detach", worktree, commit], { cwd: root });
 try {

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { CONFIGS, TOKEN, serve } from "../bed.ts";
-import { workerClient } from "../worker-client.ts";
+import { CONFIGS, serve } from "../bed.ts";
 import type { Counts } from "../counts.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
@@ -46,9 +45,8 @@ export const cost: Figure = {
     "the price of one Worker request and one Durable Object request; for a count, 1. Processor time, the actor's duration and the container are extra",
   async measure(bed, { count }) {
     const calls = count(200);
-    const stateDir = join(bed.directory, "counted");
-    const served = await serve(CONFIGS.counted, bed.engine, stateDir);
-    const ours = workerClient(`${served.url}/mcp`, TOKEN);
+    const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, "counted"));
+    const ours = served.client;
     const sandbox = "bench-cost";
     await ours.tool("run_command", { sandbox, command: "echo one" });
     await ours.tool("run_code", { sandbox, code: "1" });

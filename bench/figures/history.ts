@@ -1,6 +1,6 @@
 import { join } from "node:path";
-import { type TestBed, CONFIGS, TOKEN, serve } from "../bed.ts";
-import { type WorkerClient, workerClient } from "../worker-client.ts";
+import { type TestBed, CONFIGS, serve } from "../bed.ts";
+import type { WorkerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows } from "../measure.ts";
 
@@ -45,8 +45,7 @@ async function firstCalls(bed: TestBed, total: number, rounds: number): Promise<
   const [long, short] = ["bench-long", "bench-short"];
   const times: Pairs = { ours: [], baseline: [] };
   for (let round = -1; round < rounds; round++) {
-    const served = await serve(CONFIGS.ours, bed.engine, stateDir);
-    const ours = workerClient(`${served.url}/mcp`, TOKEN);
+    const { client: ours, close } = await serve(CONFIGS.ours, bed.engine, stateDir);
     if (round < 0) {
       await makeRuns(ours, long, total);
       await makeRuns(ours, short, 20);
@@ -59,7 +58,7 @@ async function firstCalls(bed: TestBed, total: number, rounds: number): Promise<
         into.push(performance.now() - start);
       }
     }
-    await served.close();
+    await close();
   }
   return latencyRows(`first call of an actor with ${total} runs`, times);
 }

@@ -2,10 +2,10 @@ import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { TestSandbox } from "../../tests/setup/engine-client.ts";
-import { PREPARE_MS, type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
+import { PREPARE_MS, type BedEngine, CONFIGS, type TestBed, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
-import { type WorkerClient, bareClient, workerClient } from "../worker-client.ts";
+import { type WorkerClient, bareClient } from "../worker-client.ts";
 
 /** The time from the request for a sandbox to the result of its first command, as ComputeSDK's public benchmark measures it. */
 export const interactive: Figure = {
@@ -101,7 +101,7 @@ export async function withoutPrepared({ directory }: TestBed) {
   const served = await serve(CONFIGS.ours, engine, join(stateDir, "ours"));
   const bare = await serve(CONFIGS.bare, engine, join(stateDir, "bare"));
   return {
-    ours: workerClient(`${served.url}/mcp`, TOKEN),
+    ours: served.client,
     bare: bareClient(bare.url),
     engine,
     async close() {

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { CONFIGS, TOKEN, serve } from "../bed.ts";
-import { workerClient } from "../worker-client.ts";
+import { CONFIGS, serve } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Heap, PRODUCT_SERVICE, openHeap } from "../heap.ts";
 import { type Row, row } from "../measure.ts";
@@ -20,7 +19,7 @@ export const memory: Figure = {
   baseline: "the same Worker after its first command, before it has seen any output",
   async measure(bed, { quick }) {
     const served = await serve(CONFIGS.ours, bed.engine, join(bed.directory, "memory"), { inspector: true });
-    const ours = workerClient(`${served.url}/mcp`, TOKEN);
+    const ours = served.client;
     const sandbox = "bench-memory";
     const rows: Row[] = [];
     await ours.tool("run_command", { sandbox, command: "true" });

@@ -4,8 +4,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
-import { workerClient } from "../worker-client.ts";
+import { CONFIGS, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
 import { backgroundCommand, peaks, processesOfSandbox } from "../process-memory.ts";
@@ -35,7 +34,7 @@ export const proxy: Figure = {
     const engine = await startEngine(directory, { network: "internet", allowAddresses: ports });
     const served = await serve(CONFIGS.ours, engine, join(directory, "ours"));
     try {
-      const ours = workerClient(`${served.url}/mcp`, TOKEN);
+      const ours = served.client;
       const sandbox = "bench-proxy";
       await ours.tool("write_file", { sandbox, path: "client.ts", content: readFileSync(CLIENT, "utf8") });
       await ours.tool("run_command", { sandbox, command: backgroundCommand(sandbox) });

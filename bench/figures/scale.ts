@@ -1,6 +1,5 @@
 import { join } from "node:path";
-import { type TestBed, CONFIGS, TOKEN, serve } from "../bed.ts";
-import { workerClient } from "../worker-client.ts";
+import { type TestBed, CONFIGS, serve } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, latencyRows } from "../measure.ts";
 
@@ -30,7 +29,7 @@ export const scale: Figure = {
 /** Starts a separate Worker for a principal. */
 async function startPrincipal(bed: TestBed, name: string) {
   const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, name));
-  const ours = workerClient(`${served.url}/mcp`, TOKEN);
+  const ours = served.client;
   const list = () => ours.tool("list_sandboxes", {});
   return {
     list,

@@ -2,8 +2,8 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { bundle } from "../../cli/bundle.ts";
-import { PREPARE_MS, CONFIGS, type TestBed, TOKEN, serve, startEngine } from "../bed.ts";
-import { bareClient, workerClient } from "../worker-client.ts";
+import { PREPARE_MS, CONFIGS, type TestBed, serve, startEngine } from "../bed.ts";
+import { bareClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
 
@@ -79,7 +79,7 @@ async function measureStart(
   const start = performance.now();
   const engine = await startEngine(stateDir);
   const served = await serve(CONFIGS[side], engine, stateDir);
-  if (side === "ours") await workerClient(`${served.url}/mcp`, TOKEN).tool("list_sandboxes", {});
+  if (side === "ours") await served.client.tool("list_sandboxes", {});
   else await bareClient(served.url).call({ sandbox: "none", method: "destroy" });
   const milliseconds = performance.now() - start;
   await served.close();

@@ -1,6 +1,7 @@
 /** Requests about files and results of tasks, over plain HTTP: see `operations.ts`. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import { sendArchive } from "./archive.ts";
 import { type Exchange, type Handlers, serveOperation, abortOnClose, bodyOf } from "./serve-operation.ts";
 import { FileError } from "./file-error.ts";
@@ -43,10 +44,7 @@ export class FileHandlers {
   /** Refuses further changes, because the container is stopping. Resolves when changes under way are done, or after REFUSE_MS. */
   async refuse(): Promise<void> {
     this.#isEnding = true;
-    const { promise: late, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, REFUSE_MS);
-    await Promise.race([late, Promise.allSettled(this.#underWay)]);
-    clearTimeout(timer);
+    await Promise.race([Promise.allSettled(this.#underWay), pause(REFUSE_MS)]);
   }
 
   async #change<T>(work: () => Promise<T>): Promise<T> {

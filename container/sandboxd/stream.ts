@@ -447,14 +447,8 @@ export class OutputStream {
     const length = String(upTo - this.#freed);
     // Fails if the disk is full. The next sandboxd then searches the freed part, which reads as zeros.
     attempt(() => writeFileSync(`${this.#path}.freed`, String(upTo)), undefined);
-    execFile("/usr/bin/fallocate", [
-      "--punch-hole",
-      "--offset",
-      String(this.#freed),
-      "--length",
-      length,
-      this.#path,
-    ]).on("error", () => undefined);
+    const range = ["--offset", String(this.#freed), "--length", length];
+    execFile("/usr/bin/fallocate", ["--punch-hole", ...range, this.#path]).on("error", () => undefined);
     this.#freed = upTo;
   }
 

@@ -19,7 +19,6 @@ import {
   statSync,
   unlinkSync,
   writeFileSync,
-  writeSync,
 } from "node:fs";
 import {
   type FileHandle,
@@ -256,7 +255,7 @@ async function fill(
       if (bytes < WRITTEN_BYTES) continue;
       handle ??= await open(path, "a");
       await writing;
-      writing = writeAll(handle, chunks);
+      writing = handle.writeFile(Buffer.concat(chunks));
       // The promise is awaited later. This prevents an unhandled rejection until then.
       writing.catch(() => undefined);
       chunks = [];
@@ -265,7 +264,7 @@ async function fill(
     // A blocking write of so few bytes takes less time than a write in a thread.
     if (handle === undefined) return addNow(path, Buffer.concat(chunks));
     await writing;
-    await writeAll(handle, chunks);
+    await handle.writeFile(Buffer.concat(chunks));
     return await handle.stat();
   } finally {
     await writing.catch(() => undefined);
@@ -276,18 +275,10 @@ async function fill(
 function addNow(path: string, bytes: Buffer): Stats {
   const file = openSync(path, "a");
   try {
-    for (let written = 0; written < bytes.length;) written += writeSync(file, bytes, written);
+    writeFileSync(file, bytes);
     return fstatSync(file);
   } finally {
     closeSync(file);
-  }
-}
-
-async function writeAll(handle: FileHandle, chunks: Buffer[]): Promise<void> {
-  while (chunks.length > 0) {
-    let { bytesWritten: written } = await handle.writev(chunks);
-    while (chunks[0] && written >= chunks[0].length) written -= chunks.shift()?.length ?? 0;
-    if (chunks[0] && written > 0) chunks[0] = chunks[0].subarray(written);
   }
 }
 

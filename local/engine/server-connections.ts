@@ -22,17 +22,12 @@ const SOCKET_OPTIONS = { noDelay: true, highWaterMark: 1 };
 const BUSY_MS = 30_000;
 const ABSENT_MS = 1000;
 
-interface Waiting {
-  resolve(socket: Socket): void;
-  reject(error: Error): void;
-}
-
 class Connections {
   /** When the newest server of this kind started. */
   since = 0;
   readonly all = new Set<Socket>();
   readonly unused = new Map<Socket, () => void>();
-  readonly waiting = new Set<Waiting>();
+  readonly waiting = new Set<PromiseWithResolvers<Socket>>();
 }
 
 export class ServerConnections {
@@ -74,8 +69,8 @@ export class ServerConnections {
       release();
       return this.#use(socket);
     }
-    const { promise, resolve, reject } = Promise.withResolvers<Socket>();
-    const entry = { resolve, reject };
+    const entry = Promise.withResolvers<Socket>();
+    const { promise, reject } = entry;
     const ms = waitMs ?? (all.size > 0 ? BUSY_MS : ABSENT_MS);
     const timer = setTimeout(() => reject(new Error(START_PROBLEMS.noConnection(server))), ms);
     const leave = () => reject(new Error(CLIENT_GONE));

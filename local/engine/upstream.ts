@@ -12,6 +12,7 @@ import {
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
+import { Turns } from "../../src/shared/turns.ts";
 import { connectBuffered } from "./buffered-socket.ts";
 import { type Pieces, sharedByPrincipal } from "./piece-limit.ts";
 import { startTLSOver } from "./tls-records.ts";
@@ -47,6 +48,8 @@ const maxLookupsTogether = 8;
  * of processor time outside the sandbox. Measured without this limit: one sandbox made a neighbour's calls take 106 instead of 11 ms.
  */
 const addressMs = 1;
+/** The longest wait of a timer of Node. The client's disconnection ends the wait for a turn. */
+const maxWaitMs = 2 ** 31 - 1;
 const NO_AUTHORITIES: readonly string[] = [];
 /**
  * The most addresses of each family that are tried. A name can have thousands, and each try takes 0.2 ms of the engine's thread.
@@ -191,58 +194,39 @@ async function allowedAddresses(
 /** @param principal limits the lookups of all sandboxes of this principal together; by default, the limit is for one sandbox */
 export function boundedLookups(options: UpstreamOptions, principal?: string): UpstreamOptions {
   const resolve = options.resolve ?? systemResolve;
-  const turns = principal === undefined ? new LookupTurns(maxLookups) : turnsTogether(principal);
+  const turns = principal === undefined ? new Turns(maxLookups) : turnsTogether(principal);
   return {
     ...options,
-    resolve: (host, aborted) => turns.run(() => resolve(host, aborted), aborted),
+    resolve: (host, aborted) => lookUpInTurn(turns, () => resolve(host, aborted), aborted),
   };
 }
 
-class LookupTurns {
-  readonly #most: number;
-  readonly #waiting = new Set<() => void>();
-  #running = 0;
-
-  constructor(most: number) {
-    this.#most = most;
-  }
-
-  /** @throws Unreachable if the client disconnects during the wait */
-  async run(lookUp: () => Promise<string[]>, aborted?: AbortSignal): Promise<string[]> {
-    if (this.#running >= this.#most) await this.#wait(aborted);
-    else this.#running += 1;
-    let addresses: string[] = [];
-    try {
-      addresses = await lookUp();
-      return addresses;
-    } finally {
-      setTimeout(() => this.#endTurn(), addresses.length * addressMs).unref();
-    }
-  }
-
-  #endTurn(): void {
-    const [next] = this.#waiting;
-    if (next === undefined) this.#running -= 1;
-    else {
-      this.#waiting.delete(next);
-      next();
-    }
-  }
-
-  async #wait(aborted?: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const leave = () => {
-      this.#waiting.delete(resolve);
-      reject(new Unreachable(CLIENT_GONE));
-    };
-    if (aborted?.aborted) return (leave(), await promise);
-    this.#waiting.add(resolve);
-    aborted?.addEventListener("abort", leave);
-    await promise.finally(() => aborted?.removeEventListener("abort", leave));
+/**
+ * Looks a name up in a turn. A lookup cannot be stopped, so its turn lasts until its end, also if the client disconnects meanwhile.
+ * @throws Unreachable if the client disconnects during the wait for a turn
+ */
+async function lookUpInTurn(
+  turns: Turns,
+  lookUp: () => Promise<string[]>,
+  aborted?: AbortSignal,
+): Promise<string[]> {
+  const waiting = new AbortController();
+  const leave = () => waiting.abort();
+  if (aborted?.aborted) leave();
+  aborted?.addEventListener("abort", leave);
+  const endTurn = await turns.take(maxWaitMs, waiting.signal);
+  aborted?.removeEventListener("abort", leave);
+  if (endTurn === undefined) throw new Unreachable(CLIENT_GONE);
+  let addresses: string[] = [];
+  try {
+    addresses = await lookUp();
+    return addresses;
+  } finally {
+    setTimeout(endTurn, addresses.length * addressMs).unref();
   }
 }
 
-const turnsTogether = sharedByPrincipal(() => new LookupTurns(maxLookupsTogether));
+const turnsTogether = sharedByPrincipal(() => new Turns(maxLookupsTogether));
 
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);

@@ -46,6 +46,8 @@ interface Ready {
   slot: Slot;
   state: string;
   run?: CommandRun;
+  /** Whether the shell was killed while it was waiting. */
+  hasEnded?: boolean;
 }
 
 export class RunTable implements RunHost {
@@ -194,12 +196,13 @@ export class RunTable implements RunHost {
 
   async #startInShell(requested: RequestedCommand): Promise<void> {
     const { call } = requested;
-    let ready: Ready;
+    let ready: Ready | undefined;
     try {
       const found = this.#ready.get(call.session);
       this.#ready.delete(call.session);
-      if (found && call.interactive) release(found);
-      ready = await (call.interactive || !found ? this.#makeReady(call.session, call.interactive) : found);
+      if (call.interactive && found) release(found);
+      else ready = await found;
+      if (!ready || ready.hasEnded) ready = await this.#makeReady(call.session, call.interactive);
     } catch (error) {
       return this.#refuse(call.id, requested.listener, reasonOf(error), systemMessage(error));
     }
@@ -262,15 +265,16 @@ export class RunTable implements RunHost {
     // The state has all variables of the session. A variable that the session has unset must not come back from the environment.
     const env = state === undefined ? this.#env : NO_ENV;
     const isSpare = state !== undefined && !isTerminal;
-    const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
+    let ready = isSpare ? await this.#takeSpare() : undefined;
+    if (!ready || ready.hasEnded) ready = await this.#startShell(env, isTerminal);
     ready.state = state ?? "";
     ready.slot.sendPath(path);
     if (isSpare) this.#keepSpare();
     return ready;
   }
 
-  #takeSpare(): Promise<Ready> {
-    const spare = this.#spare ?? this.#startShell(NO_ENV);
+  #takeSpare(): Promise<Ready> | undefined {
+    const spare = this.#spare;
     this.#spare = undefined;
     return spare;
   }
@@ -287,15 +291,7 @@ export class RunTable implements RunHost {
     const ready: Ready = { slot, state: "" };
     const onKeeperExit = (status: number | undefined) => {
       if (ready.run) return ready.run.onKeeperEnd(status);
-      // The shell was killed while it was waiting.
-      const spare = this.#spare;
-      void spare?.then(
-        (spareShell) => spareShell === ready && this.#spare === spare && (this.#spare = undefined),
-      );
-      for (const [other, promise] of this.#ready)
-        void promise.then(
-          (shell) => shell === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
-        );
+      ready.hasEnded = true;
       void slot.waitForEnd().then(() => ready.run ?? slot.remove());
     };
     slot.begin(env, isTerminal, onKeeperExit);

@@ -1,13 +1,12 @@
 /** Mounts that show one owner's files as another owner's (mount_setattr(2), Linux 5.12). */
 import { arch } from "node:process";
 import { runHost } from "./host-programs.ts";
-
-/** The number of unshare(2). The other system calls below have the same numbers on both architectures. */
-const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
+import { callNumbers } from "./own-inodes.ts";
 
 /**
  * util-linux can make such mounts since version 2.39. Debian 12 has an older version, so Perl makes the system calls. Perl's
- * `syscall` takes no constant strings, so strings are in variables.
+ * `syscall` takes no constant strings, so strings are in variables. All calls but unshare(2) have the same numbers on both
+ * architectures.
  */
 const program = `
 use strict;
@@ -52,8 +51,7 @@ export interface MountMaps {
  * not support such mounts
  */
 export async function mountMapped(pid: number, from: string, to: string, maps: MountMaps): Promise<void> {
-  const unshare = unshareNumber[arch];
-  if (unshare === undefined) throw new Error(`${arch} processors are not supported`);
-  const words = [from, to, maps.users, maps.groups, String(unshare)];
+  if (callNumbers === undefined) throw new Error(`${arch} processors are not supported`);
+  const words = [from, to, maps.users, maps.groups, String(callNumbers[0])];
   await runHost("nsenter", [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, ...words]);
 }

@@ -9,10 +9,8 @@ import { arch } from "node:process";
 import type { Mount } from "./bubblewrap.ts";
 
 /** The numbers of unshare(2) and mount(2). */
-const calls: Partial<Record<typeof arch, [unshare: number, mount: number]>> = {
-  x64: [272, 165],
-  arm64: [97, 40],
-};
+const numbers: Record<string, number[]> = { x64: [272, 165], arm64: [97, 40] };
+export const callNumbers = numbers[arch];
 
 /**
  * The program is in Perl, because running mount(8) for each mount takes too long. If the kernel has no overlayfs, or cannot
@@ -56,8 +54,7 @@ exec @rest or die "$rest[0]: $!\\n";
  * @param files the paths of the machine's files, and where they are mounted
  */
 export function withOwnInodes(place: string, engine: string | undefined, files: readonly Mount[]): string[] {
-  const numbers = calls[arch];
-  if (numbers === undefined) return [];
+  if (callNumbers === undefined) return [];
   const others = otherMounts();
   const pairs = files.flatMap(({ from, to }) => {
     const path = realpathSync(from);
@@ -68,7 +65,7 @@ export function withOwnInodes(place: string, engine: string | undefined, files: 
     "perl",
     "-e",
     program,
-    ...numbers.map(String),
+    ...callNumbers.map(String),
     place,
     engine ?? "",
     String(pairs.length / 2),

@@ -1,5 +1,5 @@
 /** The memory of a Worker, from V8's inspector. */
-import { once } from "node:events";
+import { on, once } from "node:events";
 import { WebSocket } from "ws";
 import { z } from "zod";
 import type { RunningWorker } from "../cli/run-worker.ts";
@@ -41,39 +41,20 @@ export async function openHeap(
   if (!target) throw new Error(`the inspector lists no Worker ${worker}`);
   const socket = new WebSocket(target.webSocketDebuggerUrl);
   await once(socket, "open");
-  const waiting = new Map<number, PromiseWithResolvers<unknown>>();
-  const take = (text: string) => {
-    const line = message.parse(JSON.parse(text));
-    if (!("id" in line)) return;
-    if ("error" in line) waiting.get(line.id)?.reject(new Error(`the inspector: ${line.error.message}`));
-    else waiting.get(line.id)?.resolve(line.result);
-    waiting.delete(line.id);
-  };
-  const fail = (error: unknown) => {
-    for (const { reject } of waiting.values()) reject(error);
-    waiting.clear();
-  };
-  // An error thrown in a listener would end the process, so it is passed to the waiting caller.
-  socket.on("message", (data: Buffer) => {
-    try {
-      take(data.toString());
-    } catch (error) {
-      fail(error);
-    }
-  });
-  socket.on("error", fail);
-  socket.on("close", () => fail(new Error("the inspector closed the connection")));
+  // Each request also gets these events. Without a listener between requests, an error would end the process.
+  socket.on("error", () => undefined);
   let last = 0;
-  const request = (method: string) => {
-    const reply = Promise.withResolvers<unknown>();
+  const request = async (method: string) => {
     const id = ++last;
-    waiting.set(id, reply);
-    const late = () =>
-      waiting.delete(id) && reply.reject(new Error(`the inspector does not respond to ${method}`));
-    const timer = setTimeout(late, RESPONSE_MS);
-    void reply.promise.finally(() => clearTimeout(timer)).catch(() => undefined);
-    socket.send(JSON.stringify({ id, method }), (error) => error && fail(error));
-    return reply.promise;
+    socket.send(JSON.stringify({ id, method }));
+    const signal = AbortSignal.timeout(RESPONSE_MS);
+    for await (const [data] of on(socket, "message", { signal, close: ["close"] })) {
+      const line = message.parse(JSON.parse(String(data)));
+      if (!("id" in line) || line.id !== id) continue;
+      if ("error" in line) throw new Error(`the inspector: ${line.error.message}`);
+      return line.result;
+    }
+    throw new Error("the inspector closed the connection");
   };
   return {
     async live() {

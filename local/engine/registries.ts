@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { readText } from "./host-files.ts";
 
 export interface Registries {
-  npm?: string;
-  pip?: string;
+  npm: string | undefined;
+  pip: string | undefined;
   pipExtra: string[];
   /** pip's `trusted-host`: hosts that pip may use without TLS. */
   pipTrusted: string[];
@@ -19,13 +19,11 @@ type Environment = Readonly<Record<string, string | undefined>>;
  */
 export function hostRegistries(env: Environment = process.env): Registries {
   const pip = pipSettings(env);
-  const npm = usableAddress(env.npm_config_registry ?? npmSetting(env, "registry"));
-  const index = usableAddress(env.PIP_INDEX_URL ?? pip["index-url"]);
   const trusted = (env.PIP_TRUSTED_HOST ?? pip["trusted-host"] ?? "").split(/\s+/);
   const extra = (env.PIP_EXTRA_INDEX_URL ?? pip["extra-index-url"] ?? "").split(/\s+/).map(usableAddress);
   return {
-    ...(npm === undefined ? {} : { npm }),
-    ...(index === undefined ? {} : { pip: index }),
+    npm: usableAddress(env.npm_config_registry ?? npmSetting(env, "registry")),
+    pip: usableAddress(env.PIP_INDEX_URL ?? pip["index-url"]),
     pipExtra: extra.filter((address) => address !== undefined),
     pipTrusted: trusted.filter((host) => /^[\w.:[\]-]+$/.test(host)),
   };

@@ -182,7 +182,6 @@ export class EngineSandbox {
         { from: hosts, to: "/etc/hosts" },
         { from: token, to: tokenPlace },
         { from: keyFile, to: keyPlace },
-        ...(common.cache === undefined ? [] : [common.cache]),
         ...(ownDirectory === undefined ? [] : [{ ...ownDirectory, opened }]),
       ];
       const { toolchain } = view;

@@ -105,7 +105,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
   const common: SharedSettings = {
     view,
-    mounts: () => readOnlyMounts(common.view),
+    mounts: () => [...readOnlyMounts(common.view), ...(common.cache === undefined ? [] : [common.cache])],
     directories: options.directories ?? [],
     limits: defaultLimits(options.limits),
     groupParents,

@@ -93,9 +93,8 @@ export class PreparedSandbox {
    * itself, and this start reports the error.
    */
   #keyOf(env: Record<string, string>): string | undefined {
-    const { mounts, cache } = this.#common;
     return attempt(() => {
-      const mounted = [...mounts(), ...(cache === undefined ? [] : [cache])];
+      const mounted = this.#common.mounts();
       return JSON.stringify([env, mounted, fingerprint(mounted.map(({ from }) => from))]);
     }, undefined);
   }

@@ -1,17 +1,14 @@
 /** All figures, in the order of their measurements and tables. */
 import type { Figure } from "../figure.ts";
-import { client } from "./client.ts";
+import { client, getResult, runCode, runCommand } from "./calls.ts";
 import { concurrency } from "./concurrency.ts";
 import { cost } from "./cost.ts";
 import { files } from "./read-file.ts";
-import { getResult } from "./get-result.ts";
 import { history } from "./history.ts";
 import { interactive } from "./interactive.ts";
 import { memory } from "./memory.ts";
 import { output } from "./output.ts";
 import { proxy } from "./proxy.ts";
-import { runCode } from "./run-code.ts";
-import { runCommand } from "./run-command.ts";
 import { sandboxFigure } from "./sandbox.ts";
 import { scale } from "./scale.ts";
 import { freshSandbox, server } from "./start.ts";

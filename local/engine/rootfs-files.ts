@@ -20,12 +20,7 @@ const path = [
   `${sandboxEnvironmentDirectory}/bin`,
   agentDirectory,
   fetchedAgentsDirectory,
-  "/usr/local/sbin",
-  "/usr/local/bin",
-  "/usr/sbin",
-  "/usr/bin",
-  "/sbin",
-  "/bin",
+  "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 ].join(":");
 
 /**

@@ -54,7 +54,7 @@ async function run(spec) {
     run: spec.run,
     ...streams.end(),
     serves: listeningPart(),
-    results: results.finish(),
+    results: results.finish(spec.run),
     error,
     exit: exitCode,
   };

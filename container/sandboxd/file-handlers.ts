@@ -6,7 +6,7 @@ import { sendArchive } from "./archive.ts";
 import { type Exchange, type Handlers, serveOperation, abortOnClose, bodyOf } from "./serve-operation.ts";
 import { FileError } from "./file-error.ts";
 import { boundedSize } from "./shapes.ts";
-import { sendSmaller } from "./shrink-image.ts";
+import { sendScaledFile, sendSmaller } from "./shrink-image.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
 import { diskUsage, listDirectory, modifiedOf, openFile, readLines, readRange, statOf } from "./reading.ts";
 import { findChanges } from "./task-changes.ts";
@@ -35,6 +35,7 @@ export class FileHandlers {
       changes: await findChanges(call, abortOnClose(response, fileRequests.changes.timeoutMs)),
     }),
     "POST /image": sendSmaller,
+    "GET /image": sendScaledFile,
   };
 
   begin(): void {

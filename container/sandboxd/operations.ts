@@ -21,6 +21,7 @@ import {
   usageSchema,
   workSchema,
   writtenSchema,
+  imageOutcome,
   shrinkOutcome,
 } from "./shapes.ts";
 
@@ -285,6 +286,23 @@ export const operations = {
 };
 
 const internal = {
+  /** An image file, scaled down as by `shrink`, and the file's size, its pixels and its frames. */
+  image: row({
+    ...smallCall,
+    route: "GET /image",
+    input: z.object({ path: path() }),
+    result: z.object({
+      image: imageOutcome,
+      size: count(),
+      width: count(),
+      height: count(),
+      frames: count(),
+    }),
+    down: "bytes",
+    maxBytes: SHOWN_IMAGE.max,
+    timeoutMs: IMAGE_MS,
+    doing: "Making an image smaller:",
+  }),
   usage: row({
     ...smallCall,
     route: "GET /usage",

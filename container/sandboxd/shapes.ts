@@ -77,6 +77,8 @@ export const listCursor = () =>
 
 /** The largest image file that can be shown, if necessary scaled down, in bytes. */
 export const IMAGE_BYTES = 8 * 1024 * 1024;
+/** The most pixels of an image that is scaled. For each pixel, scaling takes up to four bytes of the sandbox's memory. */
+export const IMAGE_PIXELS = 100_000_000;
 
 /**
  * The largest image in a result. Model providers accept images of this side length and number of pixels without scaling. Base64
@@ -85,6 +87,9 @@ export const IMAGE_BYTES = 8 * 1024 * 1024;
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const shrinkOutcome = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ShrinkOutcome = z.infer<typeof shrinkOutcome>;
+/** `unreadable`: the file is not a complete image. */
+export const imageOutcome = z.enum([...shrinkOutcome.options, "unreadable"]);
+export type ImageOutcome = z.infer<typeof imageOutcome>;
 
 export const failureSchema = z.object({
   problem: z.enum([

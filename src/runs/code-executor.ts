@@ -11,11 +11,17 @@ import { waitAtMost } from "../shared/timers.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/kernel-registry.ts";
 import type { CodeSpec, Kernels, CellHandover } from "../container/kernels/kernels.ts";
-import { type MakeSmaller, shownImage } from "../shared/shown-image.ts";
+import {
+  type ImageRefusal,
+  type MakeSmaller,
+  type ShownImage,
+  scaledImage,
+  shownImage,
+} from "../shared/shown-image.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { localID } from "./id.ts";
-import type { CodeDetail, CodeResult } from "./code-detail.ts";
+import type { CodeDetail, CodeImage, CodeResult } from "./code-detail.ts";
 import { STREAMS } from "../../container/sandboxd/protocol.ts";
 import {
   type Allowance,
@@ -34,13 +40,13 @@ const TAKE_OVER_MS = 60_000;
 /** Characters kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
-/** The directory for originals of scaled images, the most per run, and the time limit for storing them, in milliseconds. */
+/** The directory for originals of scaled images, and the time limit for storing them, in milliseconds. */
 const OUTPUTS = "/workspace/.outputs";
-const MAX_ORIGINALS = 20;
 const KEEP_MS = 5000;
 
-/** The most images to scale per run. Each image takes a process in the sandbox. */
+/** The most images to scale per run, and how long after the code's end the last one may begin. Each takes a process in the sandbox. */
 const MAX_SCALED = 20;
+const SCALING_MS = 30_000;
 
 /** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
@@ -109,30 +115,65 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.recordSkipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
     }
-    const shown = await this.#prepareResults(sink.id, outcome.results.flatMap(toCodeResults));
+    const shown = await this.#prepareResults(sink.id, outcome.results);
     return endOf(outcome, fitResults(shown, outcome.error), spec);
   }
 
-  /** Results with displayable images. Originals of scaled images are stored as files. */
-  async #prepareResults(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
-    let smaller = 0;
-    const makeSmaller: MakeSmaller = async (image) =>
-      smaller++ < MAX_SCALED ? await this.#shrink(image) : "too_large";
-    const shown = await Promise.all(results.map((result) => makeShowable(result, makeSmaller)));
-    let originals = 0;
-    const keep = shown.map(async (result, index) => {
-      const from = results[index];
-      const isChanged = "image" in result && result.change !== undefined;
-      if (!isChanged || !from || !("image" in from) || originals++ >= MAX_ORIGINALS) return;
-      const bytes = fromBase64(from.image);
-      const [, extension = ""] = from.mimeType.split("/");
-      const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${extension}`;
-      await this.#files.call("write", { path, body: bytes }, { isConfined: true });
-      result.original = { path, size: bytes.length };
-    });
+  /**
+   * Results with displayable images. Originals of scaled images are files. One image is handled at a time, and an image that would
+   * not fit into the run's record is dropped at once, because an isolate on Cloudflare has little memory.
+   */
+  async #prepareResults(id: string, results: readonly RichResult[]): Promise<CodeResult[]> {
+    const prepared: CodeResult[] = [];
+    const writes: Promise<unknown>[] = [];
+    const deadline = Date.now() + SCALING_MS;
+    let scaled = 0;
+    let room = DETAIL_BYTES;
+    for (const [index, result] of results.entries()) {
+      const image = imageOf(result);
+      if (image) {
+        const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${image.form}`;
+        const mayScale = () => Date.now() < deadline && scaled++ < MAX_SCALED;
+        const shown = await this.#makeShowable(image, path, mayScale).catch(() =>
+          leftOut(texts.NOT_MADE_SMALLER),
+        );
+        const size = "image" in shown ? shown.image.length : 0;
+        const fits = size <= room;
+        if (fits) room -= size;
+        if (fits && "image" in shown && shown.change !== undefined && image.data !== undefined)
+          writes.push(this.#keepOriginal(shown, path, fromBase64(image.data)));
+        prepared.push(fits ? shown : { text: texts.resultLeftOut(size) });
+      }
+      prepared.push(...textsOf(result, image !== undefined));
+    }
     // An image is shown even if its file cannot be stored, for example on a full disk.
-    await waitAtMost(KEEP_MS, Promise.allSettled(keep));
-    return shown;
+    await waitAtMost(KEEP_MS, Promise.allSettled(writes));
+    return prepared;
+  }
+
+  /** The image in a displayable form, or the reason why there is none. @param mayScale counts the images that are scaled */
+  async #makeShowable(
+    { form, data }: SentImage,
+    path: string,
+    mayScale: () => boolean,
+  ): Promise<CodeImage | { text: string }> {
+    const mimeType = `image/${form}` as const;
+    if (data !== undefined) {
+      const makeSmaller: MakeSmaller = async (image) =>
+        mayScale() ? await this.#shrink(image) : "too_large";
+      const shown = await shownImage(fromBase64(data), makeSmaller);
+      return "problem" in shown ? leftOut(shown) : codeImageOf(shown);
+    }
+    if (!mayScale()) return leftOut(texts.NOT_MADE_SMALLER);
+    const { image, size, bytes, ...original } = await this.#files.call("image", { path });
+    const shown = scaledImage({ ...original, mimeType }, size, image === "made" ? bytes : image);
+    if (!("problem" in shown)) return { ...codeImageOf(shown), original: { path, size } };
+    return leftOut({ ...shown, remedy: texts.imageFileAt(path, shown.remedy) });
+  }
+
+  async #keepOriginal(shown: CodeImage, path: string, body: Uint8Array): Promise<void> {
+    await this.#files.call("write", { path, body }, { isConfined: true });
+    shown.original = { path, size: body.length };
   }
 
   async #shrink(body: Uint8Array): ReturnType<MakeSmaller> {
@@ -228,12 +269,9 @@ function sizeOf(value: unknown): number {
   return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
 }
 
-/** The result with a displayable image, or the reason why there is none. */
-async function makeShowable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
-  if ("text" in result) return result;
-  const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => texts.NOT_MADE_SMALLER);
-  if ("problem" in shown) return { text: texts.imageLeftOut(shown.problem, shown.remedy) };
-  const { bytes, ...image } = shown;
+const leftOut = ({ problem, remedy }: ImageRefusal) => ({ text: texts.imageLeftOut(problem, remedy) });
+
+function codeImageOf({ bytes, ...image }: ShownImage): CodeImage {
   return { image: bytes.toBase64(), ...image };
 }
 
@@ -248,18 +286,27 @@ function fromBase64(text: string): Uint8Array {
 
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
-/** A result in its most readable form. A picture with a text gives two results. */
-function toCodeResults(result: RichResult): CodeResult[] {
-  const { text, markdown, latex, svg, html, left_out } = result;
+/** An image of a result, in base64 or, without data, in a file. */
+interface SentImage {
+  form: (typeof IMAGE_FORMS)[number];
+  data?: string | undefined;
+}
+
+function imageOf(result: RichResult): SentImage | undefined {
   // User objects produce this data, and clients refuse a whole response if an image is not base64.
-  const form = IMAGE_FORMS.find((imageForm) => BASE64.test(result[imageForm] ?? ""));
-  const image = form === undefined ? undefined : result[form];
-  const results: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
-  const readable = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
-  const leftOut = left_out && cutText(left_out, LEFT_OUT_BYTES);
-  if (readable !== undefined)
-    results.push({ text: shortenText(readable), ...(html && { html }), ...(leftOut && { leftOut }) });
-  return results;
+  const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
+  if (form) return { form, data: result[form] };
+  const stored = IMAGE_FORMS.find((one) => one === result.image_file);
+  return stored && { form: stored };
+}
+
+/** A result's text in its most readable form, without markup if the result has a picture. */
+function textsOf(result: RichResult, hasImage: boolean): CodeResult[] {
+  const { text, markdown, latex, svg, html, left_out } = result;
+  const readable = hasImage ? text : (text ?? markdown ?? latex ?? svg ?? html);
+  if (readable === undefined) return [];
+  const note = left_out && cutText(left_out, LEFT_OUT_BYTES);
+  return [{ text: shortenText(readable), ...(html && { html }), ...(note && { leftOut: note }) }];
 }
 
 function shortenText(text: string): string {

@@ -120,6 +120,7 @@ export const htmlLeftOut = (bytes: number) =>
   `A result's html of ${bytes} bytes is left out: the other results use all the space.`;
 export const imageLeftOut = (problem: string, remedy: string) =>
   `[An image is left out: it ${problem} ${remedy}]`;
+export const imageFileAt = (path: string, remedy: string) => `${remedy} Its file is ${path}.`;
 export const NOT_MADE_SMALLER = {
   problem: "is too large to be shown as it is, and the sandbox did not make it smaller.",
   remedy: "Show it with fewer pixels: a lower dpi, or PIL's image.thumbnail((1000, 1000)).",

@@ -2,12 +2,14 @@
  * Images for clients. Some clients and model providers end a chat if an image is of a type or size that they do not support. So
  * only supported types are passed on, and large images are first scaled down in a sandbox.
  */
-import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
-import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
+import { type ImageHeader, imageHeader, imageType } from "../../container/sandboxd/image-header.ts";
+import {
+  IMAGE_BYTES,
+  IMAGE_PIXELS,
+  type ImageOutcome,
+  SHOWN_IMAGE,
+} from "../../container/sandboxd/shapes.ts";
 import { messageOf } from "./text.ts";
-
-/** The most pixels of an image that is scaled. For each pixel, scaling takes up to four bytes of the sandbox's memory. */
-const MAX_PIXELS = 100_000_000;
 
 /** Why an image cannot be shown, as a sentence without its subject, and what to do. */
 export interface ImageRefusal {
@@ -15,7 +17,7 @@ export interface ImageRefusal {
   remedy: string;
 }
 
-interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> {
+export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> {
   bytes: Uint8Array;
   /** How the image differs from the original, as a sentence without its subject. */
   change?: string | undefined;
@@ -23,7 +25,7 @@ interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> 
 
 /** Scales an image in a sandbox, or returns why it did not. `stopped`: the sandbox does not run. */
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
-type ImageProblem = Exclude<ShrinkOutcome, "made"> | "stopped";
+type ImageProblem = Exclude<ImageOutcome, "made"> | "stopped";
 
 export function tooLarge(size: number): ImageRefusal | undefined {
   if (size <= IMAGE_BYTES) return undefined;
@@ -49,7 +51,10 @@ export async function shownImage(
   } catch (error) {
     return { problem: `is corrupt (${mimeType}: ${messageOf(error)}).`, remedy: "Write it again." };
   }
-  if (!fits(original, bytes)) return await scaleDown(original, bytes, makeSmaller);
+  if (!fits(original, bytes)) {
+    const made = hasTooManyPixels(original) ? "too_large" : await makeSmaller(bytes);
+    return scaledImage(original, bytes.length, made);
+  }
   const { width, height, frames } = original;
   const change =
     frames > 1 ? `is animated: many clients show only the first of its ${frames} frames` : undefined;
@@ -61,18 +66,22 @@ function fits({ width, height }: ImageHeader, bytes: Uint8Array): boolean {
   return bytes.length <= max && Math.max(width, height) <= side && width * height <= pixels;
 }
 
-async function scaleDown(
+function hasTooManyPixels({ width, height }: ImageHeader): boolean {
+  return width * height > IMAGE_PIXELS;
+}
+
+/** The scaled image, or the reason why there is none. @param size the bytes of the original */
+export function scaledImage(
   original: ImageHeader,
-  bytes: Uint8Array,
-  makeSmaller: MakeSmaller,
-): Promise<ShownImage | ImageRefusal> {
-  const description = `${describeSize(original)}, ${bytes.length} bytes`;
-  if (original.width * original.height > MAX_PIXELS)
+  size: number,
+  made: Uint8Array | ImageProblem,
+): ShownImage | ImageRefusal {
+  if (hasTooManyPixels(original))
     return {
-      problem: `has ${original.width} x ${original.height} pixels; the server scales only images of at most ${MAX_PIXELS}.`,
+      problem: `has ${original.width} x ${original.height} pixels; the server scales only images of at most ${IMAGE_PIXELS}.`,
       remedy: SMALLER,
     };
-  const made = await makeSmaller(bytes);
+  const description = `${describeSize(original)}, ${size} bytes`;
   if (typeof made === "string") return refusalOf(made, description);
   const header = shownHeader(made);
   if (!header) return refusalOf("undecodable", description);
@@ -111,6 +120,11 @@ function refusalOf(reason: ImageProblem, image: string): ImageRefusal {
       };
     case "too_large":
       return { problem: `takes too much time or memory to be made smaller (${image}).`, remedy: SMALLER };
+    case "unreadable":
+      return {
+        problem: "is too large to be shown as it is, and not a complete image.",
+        remedy: "Show it again.",
+      };
     case "undecodable":
       return {
         problem: `is corrupt: it is too large to be shown as it is (${image}), and its pixels cannot be decoded.`,

@@ -1,6 +1,6 @@
 /** An artifact of a task as an answer of get_result. */
 import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
-import { imageType } from "../shared/image-header.ts";
+import { imageType } from "../../container/sandboxd/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";
 import { putInFence } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";

@@ -1,7 +1,7 @@
 import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { undefinedIfFailed } from "../shared/errors.ts";
-import { imageHeader, imageType } from "../shared/image-header.ts";
+import { imageHeader, imageType } from "../../container/sandboxd/image-header.ts";
 import { type ImageRefusal, shownImage, describeSize, tooLarge } from "../shared/shown-image.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { IMAGE_BYTES, absolute } from "../../container/sandboxd/shapes.ts";
-import { imageType } from "../shared/image-header.ts";
+import { imageType } from "../../container/sandboxd/image-header.ts";
 import { putInFence } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";

@@ -15,7 +15,11 @@ import { HEADERS, postRaw } from "./support.ts";
 const MAX_MIB = 100;
 /** The most for the saves of one principal, because those of several principals may run at once. */
 const MAX_SAVES_MIB = 65;
+/** The most for results of code, whose images do not pass through the isolate in their full size. */
+const MAX_RESULTS_MIB = 65;
 const ATTACK_MS = 8_000;
+/** Twelve kernels and scaling programs take longer. */
+const SHOWING_MS = 30_000;
 
 const parts = endLater(await startParts({ inspector: true }));
 const { url } = parts;
@@ -28,8 +32,8 @@ afterEach(() => {
   for (const socket of sockets.splice(0)) socket.destroy();
 });
 
-/** The most MiB that the isolate takes during the attack, at most ATTACK_MS long. */
-async function peakDuring(attack: Promise<unknown>): Promise<number> {
+/** The most MiB that the isolate takes during the attack, at most `limitMs` long. */
+async function peakDuring(attack: Promise<unknown>, limitMs = ATTACK_MS): Promise<number> {
   let peak = 0;
   let isOver = false;
   const settled = attack.finally(() => (isOver = true));
@@ -39,7 +43,7 @@ async function peakDuring(attack: Promise<unknown>): Promise<number> {
     for (; !isMeasured; await sleep(50)) await fetch(`${origin}/health`);
   };
   const waking = wake();
-  for (const until = Date.now() + ATTACK_MS; !isOver && Date.now() < until; await sleep(50))
+  for (const until = Date.now() + limitMs; !isOver && Date.now() < until; await sleep(50))
     peak = Math.max(peak, await heap.live());
   isMeasured = true;
   await Promise.all([settled, waking]);
@@ -65,18 +69,35 @@ it("many downloads of logs whose clients do not read", async () => {
   expect(await peakDuring(sleep(ATTACK_MS))).toBeLessThan(MAX_MIB);
 });
 
-it("many large images at once", async () => {
-  // An image of 2000 x 1080 pixels and 6.2 MiB. It has random pixels, so the server has it made smaller.
-  const code = `import os, struct, zlib
+/** Python that makes an image of about 6 MiB. It has random pixels, so the server has it made smaller. */
+const LARGE_IMAGE = String.raw`import os, struct, zlib
 chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-pixels = b"".join(b"\\0" + os.urandom(6000) for _ in range(1080))
-header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 1080, 8, 2, 0, 0, 0))
-with open("image.png", "wb") as file:
-    file.write(b"\\x89PNG\\r\\n\\x1a\\n" + header + chunk(b"IDAT", zlib.compress(pixels, 1)) + chunk(b"IEND", b""))`;
-  await tool(url, "write_file", { path: "image.py", content: code });
+pixels = b"".join(b"\0" + os.urandom(6000) for _ in range(1040))
+header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 1040, 8, 2, 0, 0, 0))
+image = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(pixels, 1)) + chunk(b"IEND", b"")
+`;
+
+it("many large images at once", async () => {
+  await tool(url, "write_file", {
+    path: "image.py",
+    content: `${LARGE_IMAGE}open("image.png", "wb").write(image)`,
+  });
   await tool(url, "run_command", { command: "python3 image.py" });
   const attack = Array.from({ length: 16 }, () => tool(url, "read_file", { path: "image.png" }));
   expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_MIB);
+});
+
+it("many results of code with large images at once", async () => {
+  const names = Array.from({ length: 4 }, (_, number) => `showing${number}`);
+  const contexts = ["a", "b", "c"];
+  const run = (context: string, code: string) =>
+    names.map((sandbox) => tool(url, "run_code", { sandbox, context, code }));
+  for (const context of contexts)
+    await Promise.all(run(context, `${LARGE_IMAGE}class Shown:\n    def _repr_png_(self): return image`));
+  const results = Promise.all(contexts.flatMap((context) => run(context, "Shown()")));
+  expect(await peakDuring(results, SHOWING_MS)).toBeLessThan(MAX_RESULTS_MIB);
+  for (const { text } of await results) expect(text).toContain("made smaller from 2000 x 1040 pixels, PNG");
+  await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
 });
 
 it("many unread answers", async () => {

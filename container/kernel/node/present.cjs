@@ -1,5 +1,6 @@
 "use strict";
 /** Turns values and exceptions into text and images for a model. */
+const fs = require("node:fs");
 const util = require("node:util");
 const { mapPlaces } = require("./typescript.cjs");
 const TEXT_CHARS = 32 * 1024;
@@ -10,6 +11,11 @@ const IMAGE_BYTES = 6 * 1024 * 1024;
 const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;
 const RESULTS = 100;
+// Limits of the document: see sandbox_mcp_kernel/present.py.
+const INLINE_BYTES = 960 * 1024;
+const DOCUMENT_BYTES = 3 * 1024 * 1024;
+const FILES = 20;
+const OUTPUTS = "/workspace/.outputs";
 const MESSAGE_CHARS = 16 * 1024;
 const INSPECT = {
   depth: 6,
@@ -108,11 +114,41 @@ class Results {
     this.items.push(output);
   }
 
-  finish() {
+  /** Returns the outputs for the document of this run. Those that do not fit are empty, and large images are in files. */
+  finish(run) {
+    let room = DOCUMENT_BYTES;
+    let files = 0;
+    const shown = this.items.map((output, index) => {
+      let [found, size] = [output, sizeOf(output)];
+      const form = ["png", "jpeg"].find((one) => one in output);
+      if (form && size > Math.min(room, INLINE_BYTES) && files < FILES) {
+        files += 1;
+        found = toFile(output, form, `${OUTPUTS}/${run.replace(/^.*\./s, "")}-${index + 1}.${form}`);
+        size = sizeOf(found);
+      }
+      if (size <= room) {
+        room -= size;
+        return found;
+      }
+      this.omitted += 1;
+      return {};
+    });
     if (this.omitted > 0) {
-      this.items.push({ text: `[${this.omitted} more outputs not shown: too many or too large]` });
+      shown.push({ text: `[${this.omitted} more outputs not shown: too many or too large]` });
     }
-    return this.items;
+    return shown;
+  }
+}
+
+/** Moves the image of an output to a file. */
+function toFile({ png, jpeg, ...rest }, form, path) {
+  try {
+    fs.mkdirSync(OUTPUTS, { recursive: true });
+    fs.writeFileSync(path, Buffer.from(png ?? jpeg, "base64"));
+    return { ...rest, image_file: form };
+  } catch (error) {
+    const text = `[An image is left out: it is large, and its file could not be written (${messageOf(error)}).]`;
+    return { ...rest, text };
   }
 }
 

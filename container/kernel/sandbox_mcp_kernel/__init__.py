@@ -4,7 +4,9 @@ The executor is the program that the SDK starts as a kernel. We do not change it
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, tail_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
 {sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, dropped, last?}, stderr: {...}, results: [{text?, png?, ...}],
-error: {name, message, traceback} | null, exit: number | null}. The document is pure ASCII, because the executor decodes each
+error: {name, message, traceback} | null, exit: number | null}. A large image is not in the document: the output has its form as
+`image_file` ("png"), and the image is in the file `/workspace/.outputs/<run>-<number of the output>.<form>`, where <run> is the part
+of the run's id after the sandbox's name. The document is pure ASCII, because the executor decodes each
 chunk of its pipe separately, and a chunk may end in the middle of a character.
 """
 
@@ -96,7 +98,7 @@ class Kernel:
         finally:
             sys.displayhook, self.shell.display_pub = saved
             self.output.install_streams()
-        document = {"sandbox_mcp_run": 1, "run": spec["run"], **self.output.end(), "results": results.finish()}
+        document = {"sandbox_mcp_run": 1, "run": spec["run"], **self.output.end(), "results": results.finish(spec["run"])}
         if self.has_listened:
             document["serves"] = "itself"
         elif self.has_started and _has_children():

@@ -18,6 +18,11 @@ MARKUP_CHARS = 256 * 1024
 IMAGE_BYTES = 6 * 1024 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100
+# Limits of the document, because the server keeps it in memory. A larger image goes to a file: the server can show at most 700 KiB,
+# which are INLINE_BYTES in base64. The server stores 1.5 MB of results in UTF-8, which takes up to half as many bytes as ASCII.
+INLINE_BYTES = 960 * 1024
+DOCUMENT_BYTES = 3 * 1024 * 1024
+FILES = 20
 MESSAGE_CHARS = 16 * 1024
 NAME_CHARS = 200
 FRAMES = 40
@@ -305,13 +310,42 @@ class Results:
         self.pages += 1
         return f"[An interactive page, HTML of {len(data)} bytes: {file.name}]"
 
-    def finish(self):
+    def finish(self, run):
+        """Returns the outputs for the document of this run. Those that do not fit are empty, and large images are in files."""
         if not self.output.is_stale:
             # Text printed after clear_output(wait=True) clears earlier displays, too.
             self._clear()
+        room, files, shown = DOCUMENT_BYTES, 0, []
+        for number, (found, size) in enumerate(zip(self.items, self.sizes), 1):
+            form = next((form for form in found if form in IMAGES), None)
+            if form is not None and size > min(room, INLINE_BYTES) and files < FILES:
+                files += 1
+                found = _to_file(found, form, f"{OUTPUTS}/{run.rpartition('.')[2]}-{number}.{form}")
+                size = _size(found)
+            if size > room:
+                self.omitted += 1
+                found, size = {}, 0
+            room -= size
+            shown.append(found)
         if self.omitted:
-            self.items.append({"text": f"[{self.omitted} more outputs not shown: too many or too large]"})
-        return self.items
+            shown.append({"text": f"[{self.omitted} more outputs not shown: too many or too large]"})
+        return shown
+
+
+def _to_file(found, form, path):
+    """Moves the image of an output to a file."""
+
+    def write(data):
+        os.makedirs(OUTPUTS, exist_ok=True)
+        with io.open(path, "wb") as file:
+            file.write(data)
+
+    rest = {other: value for other, value in found.items() if other != form}
+    data, error = attempt(base64.b64decode, found[form])
+    _, error = (None, error) if error else attempt(write, data)
+    if error is None:
+        return {**rest, "image_file": form}
+    return {**rest, "text": f"[An image is left out: it is large, and its file could not be written ({_message(error)}).]"}
 
 
 def _size(found):

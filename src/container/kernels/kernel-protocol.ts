@@ -22,9 +22,22 @@ export interface KernelProcess {
 
 /** Image formats, best first. */
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
-const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
+const FORMS = [
+  "text",
+  ...IMAGE_FORMS,
+  "image_file",
+  "svg",
+  "html",
+  "markdown",
+  "latex",
+  "javascript",
+  "left_out",
+] as const;
 
-/** One output of a run. Images are base64. The prelude limits the size of every form. */
+/**
+ * One output of a run. Images are base64. `image_file` is the form of an image that is too large for the document: the prelude has
+ * written it to a file. The prelude limits the size of every form.
+ */
 export type RichResult = { [Form in (typeof FORMS)[number]]?: string };
 
 /** An exception of the code. The traceback has one entry per line and only the user's frames. */

@@ -191,6 +191,108 @@ i.save("picture", "jpeg", exif=exif); print(i.width)`);
   });
 });
 
+/** Code that displays the file `picture`, an image of noise that is larger than an image in an answer. */
+const NOISE: Record<string, string> = {
+  python: 'from IPython.display import Image as File\nFile("picture", format="png")',
+  javascript:
+    "({ [Symbol.for('Jupyter.display')]: () => ({ 'image/png': require('fs').readFileSync('picture') }) })",
+};
+
+describe("a result of code with an image of megabytes, which does not pass through the server,", () => {
+  beforeAll(() => run(noise));
+
+  it.each(Object.entries(NOISE))(
+    "is shown scaled, and its original is a file: %s",
+    async (language, code) => {
+      const { content, text } = await owner.call("run_code", { sandbox, language, code });
+      expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
+      await expectShown(content[1]?.data, fourTimes([127, 127, 127]) as typeof QUARTERS, 128);
+      expect(text).toMatch(/1072 x 1072 pixels, JPEG; it was made smaller from 1200 x 1200 pixels, PNG\./);
+      const [, original = ""] = /The original is (\S+)\.\n/.exec(text) ?? [];
+      expect(text).toContain(`[Download ${original} `);
+      expect(await sh(sandbox, `cmp ${original} picture && echo same`)).toBe("same\n");
+    },
+  );
+
+  it.each(Object.entries(NOISE))(
+    "is left out with the reason if its file cannot be written: %s",
+    async (language, code) => {
+      await sh(sandbox, "mv .outputs outputs; touch .outputs");
+      const { content, text } = await owner.call("run_code", { sandbox, language, code });
+      await sh(sandbox, "rm .outputs; mv outputs .outputs");
+      expect(content.map(({ type }) => type)).toEqual(["text"]);
+      expect(text).toMatch(/An image is left out: it is large, and its file could not be written \(.*exist/i);
+    },
+  );
+
+  it("is left out with the path of its file if it cannot be scaled", async () => {
+    const code = `class Shown:
+    def _repr_png_(self): return zeros(60_000, 30_000, 1) + os.urandom(1_000_000)
+Shown()`;
+    const { content, text } = await run(code);
+    expect(content.map(({ type }) => type)).toEqual(["text"]);
+    const [, path = ""] =
+      /An image is left out: it has 60000 x 30000 pixels; .* Its file is (\S+\.png)\.$/m.exec(text) ?? [];
+    expect(await sh(sandbox, `head -c 4 ${path} | tail -c 3`)).toBe("PNG");
+  });
+
+  it("is also a file if it is small but other results use all the space, and the next small result is shown", async () => {
+    const code = `from IPython.display import display
+picture = Image.frombytes("RGB", (330, 330), os.urandom(330 * 330 * 3))
+for _ in range(9): display(picture)
+"last"`;
+    const { content, text } = await run(code);
+    expect(content.filter(({ type }) => type === "image").length).toBeGreaterThanOrEqual(3);
+    expect(text).toContain("last");
+    expect(text).toMatch(/^a result of \d+ bytes is left out/m);
+    expect((await sh(sandbox, "ls -t .outputs | head -2")).match(/-[89]\.png/g)?.sort()).toEqual([
+      "-8.png",
+      "-9.png",
+    ]);
+  });
+
+  /** What our code in the kernel, which user code can replace, puts in place of the file at `path`. */
+  const FOREIGN = [
+    "os.symlink('/dev/zero', path)",
+    "os.symlink('/proc/kmsg', path)",
+    "os.symlink('/proc/self/mem', path)",
+    "os.symlink(path, path)",
+    "os.mkfifo(path)",
+    "os.mkdir(path)",
+    "os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 1 << 40)",
+    "os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 8_000_000)",
+    "open(path, 'wb').write(zeros(20_000, 20_000))",
+    "open(path, 'w').close()",
+    "None",
+  ];
+
+  it.each(FOREIGN)("is left out if something else is in its place: %s", async (foreign) => {
+    const code = `import sandbox_mcp_kernel.present as present
+def to_file(found, form, path):
+    ${foreign}
+    return {"image_file": form, "text": "beside"}
+to_file, present._to_file = present._to_file, to_file
+try: display(File("picture", format="png"))
+finally: kept = to_file`;
+    const { content, text } = await run(`from IPython.display import display, Image as File\n${code}`);
+    await run("present._to_file = kept");
+    expect(content.map(({ type }) => type)).toEqual(["text"]);
+    expect(text).toMatch(/An image is left out: it /);
+    expect(text).toContain("beside");
+  });
+
+  it.each(["../../../etc/passwd", "svg", "png/../x"])("is ignored in another form: %s", async (form) => {
+    const code = `import sandbox_mcp_kernel.present as present
+finish = present.Results.finish
+present.Results.finish = lambda *_: [{"image_file": "${form}"}, {"text": "beside"}]`;
+    const { content, text } = await run(code);
+    await run("present.Results.finish = finish");
+    expect(content.map(({ type }) => type)).toEqual(["text"]);
+    expect(text).not.toContain("image");
+    expect(text).toContain("beside");
+  });
+});
+
 it.each(["gif", "webp"])(
   "a result of code shows an image from the code's display data in its own format: %s",
   async (format) => {

@@ -1,7 +1,6 @@
 /**
  * Reads image files: the type, size in pixels, and whether the file is complete. It follows the structure without decoding
- * pixels, because the images come from sandboxes, which may be hostile. Pixels are decoded only in sandboxes
- * (container/sandboxd/image.py).
+ * pixels, because the images come from sandboxes, which may be hostile. Only image.py decodes pixels.
  */
 import { crc32 } from "node:zlib";
 

@@ -7,7 +7,7 @@
 import { SANDBOX_JSON } from "../../src/shared/bounded.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
-/** The longest message. A kernel's document has up to 4 MiB. */
+/** The longest message. A kernel's document has up to 5 MB. */
 export const maxMessageBytes = 16 * 1024 * 1024;
 /** How much the Worker may have to store for one connection: bytes, calls, and references to values in the sandbox. */
 const maxStored = { size: 32 * 1024 * 1024, calls: 4096, stubs: 256 };

@@ -1,6 +1,10 @@
-/** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. */
+/** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. Also our use of the SDK's client. */
 import { expect, it } from "vitest";
+import { SDKInterpreter } from "../../src/actors/platform/sdk-platform.ts";
+import type { Sandbox } from "@cloudflare/sandbox";
 import { evict, runInActor, isRunning, owner, sh, until } from "./support.ts";
+
+type Client = Sandbox["client"];
 
 it("a local sandbox counts as ended for its actor if the engine does not know it", async () => {
   const sandbox = "platform";
@@ -15,4 +19,16 @@ it("a local sandbox counts as ended for its actor if the engine does not know it
   // The end of the previous container may interrupt the first call.
   expect(await until(() => sh(sandbox, "echo new").catch(() => undefined))).toBe("new\n");
   await owner.call("destroy_sandbox", { sandbox });
+});
+
+it.each([
+  ["too much text", (count: number) => ({ text: String(count).repeat(1_000_000), timestamp: 0 })],
+  ["something that is not text", () => ({ text: [] as never, timestamp: 0 })],
+])("a cell that prints %s prints nothing, and the rest is not kept", async (_what, print) => {
+  const runCodeStream: Client["interpreter"]["runCodeStream"] = async (_id, _code, _language, callbacks) => {
+    for (let count = 0; count < 9; count++) await callbacks.onStdout?.(print(count));
+    await callbacks.onStderr?.({ text: "more", timestamp: 0 });
+  };
+  const interpreter = new SDKInterpreter({ client: { interpreter: { runCodeStream } } } as never);
+  expect(await interpreter.run("", "id")).toEqual({ logs: { stdout: [], stderr: [] } });
 });

@@ -18,7 +18,7 @@ import {
 
 type SDKSandbox = Pick<
   BaseSandbox,
-  "client" | "destroy" | "stop" | "getState" | "schedule" | "renewActivityTimeout" | "runCode" | "envVars"
+  "client" | "destroy" | "stop" | "getState" | "schedule" | "renewActivityTimeout" | "envVars"
 >;
 
 const STOP_MS = 5000;
@@ -196,8 +196,14 @@ export class SDKPlatform implements ContainerPlatform {
 }
 
 /**
- * The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. Contexts are created and deleted
- * with the SDK's client, because the SDK's own methods keep each context in memory until the sandbox confirms the deletion.
+ * The most characters that a cell may print. A run's document has 5 million at most, of which 3 are results. Without this limit,
+ * user code that writes to the executor's channel could fill the memory of the isolate.
+ */
+const MAX_PRINTED = 6_000_000;
+
+/**
+ * The SDK's interpreters, without the SDK's own methods: these keep each context in memory until the sandbox confirms the deletion,
+ * and everything that a cell prints. `runCodeStream` never settles if its kernel dies.
  */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;
@@ -214,11 +220,26 @@ export class SDKInterpreter implements Interpreter {
     }
   }
 
-  async run(code: string, { id, language }: { id: string; language: Language }): Promise<CellResponse> {
-    const now = new Date();
-    const context = { id, language, cwd: "/workspace", createdAt: now, lastUsed: now };
+  async run(code: string, id: string): Promise<CellResponse> {
+    const response: CellResponse = { logs: { stdout: [], stderr: [] } };
+    let printed = 0;
+    const keepIn =
+      (texts: string[]) =>
+      ({ text }: { text: string }) => {
+        printed += typeof text === "string" ? text.length : Infinity;
+        if (printed <= MAX_PRINTED) texts.push(text);
+        else texts.length = 0;
+      };
     try {
-      return await this.#sandbox.runCode(code, { context });
+      await this.#sandbox.client.interpreter.runCodeStream(id, code, undefined, {
+        onStdout: keepIn(response.logs.stdout),
+        onStderr: keepIn(response.logs.stderr),
+        onResult: () => undefined,
+        onError: (error) => {
+          response.error = error;
+        },
+      });
+      return response;
     } catch (error) {
       throw translateRunError(error);
     }

@@ -6,7 +6,7 @@ export interface Interpreter {
   /** @throws {InterpreterError} `no_language`, `not_created` */
   createContext(language: Language): Promise<{ id: string }>;
   /** May never settle if its kernel dies. @throws {InterpreterError} `context_gone` if the code did not run */
-  run(code: string, context: { id: string; language: Language }): Promise<CellResponse>;
+  run(code: string, contextID: string): Promise<CellResponse>;
   /** May take long. */
   deleteContext(id: string): Promise<void>;
   /** Settles calls that never return because their kernel died. Until then the platform counts the sandbox as used. */

@@ -240,11 +240,10 @@ export class Kernels {
 
   #executeCell(
     code: string,
-    { contextID, language }: Pick<Kernel, "contextID" | "language">,
+    { contextID }: Pick<Kernel, "contextID">,
     sink: OutputSink,
   ): Promise<CellResponse> {
-    const context = { id: contextID, language };
-    const response = this.#prepareRun(sink).then(() => this.#interpreter.run(code, context));
+    const response = this.#prepareRun(sink).then(() => this.#interpreter.run(code, contextID));
     return checkResult(response, isCellResponse);
   }
 

@@ -1,7 +1,7 @@
 /** Stores streams of saved states in R2, as objects of one size, and reads ranges of them. */
 import { statePartMissing } from "../container/texts.ts";
 import { ToolError } from "../shared/errors.ts";
-import { splitStream } from "../shared/stream-bytes.ts";
+import { isBroken, splitStream } from "../shared/stream-bytes.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
@@ -127,17 +127,6 @@ export async function readObjects(
     throw error;
   }
   await into.close();
-}
-
-async function isBroken(stream: WritableStream<Uint8Array>): Promise<boolean> {
-  const writer = stream.getWriter();
-  const isOver = writer.closed.then(
-    () => true,
-    () => true,
-  );
-  const broken = await Promise.race([isOver, new Promise<false>((resolve) => setTimeout(resolve, 0, false))]);
-  writer.releaseLock();
-  return broken;
 }
 
 interface Part {

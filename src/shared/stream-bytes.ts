@@ -20,6 +20,18 @@ export async function* splitStream(
   }
 }
 
+/** Whether a stream has failed. */
+export async function isBroken(stream: WritableStream<Uint8Array>): Promise<boolean> {
+  const writer = stream.getWriter();
+  const isOver = writer.closed.then(
+    () => true,
+    () => true,
+  );
+  const broken = await Promise.race([isOver, new Promise<false>((resolve) => setTimeout(resolve, 0, false))]);
+  writer.releaseLock();
+  return broken;
+}
+
 /** The default time limit of a body in milliseconds, and how many bytes are read at once. */
 const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;

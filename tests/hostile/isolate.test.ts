@@ -21,7 +21,7 @@ const ATTACK_MS = 8_000;
 /** Twelve kernels and scaling programs take longer. */
 const SHOWING_MS = 30_000;
 
-const parts = endLater(await startParts({ inspector: true }));
+const parts = endLater(await startParts({ inspector: true, variables: { ANTHROPIC_API_KEY: "no-key" } }));
 const { url } = parts;
 const { host, hostname, port, origin } = new URL(url);
 await tool(url, "list_sandboxes", {});
@@ -141,5 +141,23 @@ it("many saves at once", async () => {
   await Promise.all(names.map((sandbox) => tool(url, "run_command", { sandbox, command })));
   const saves = names.map((sandbox) => callTool(url, "checkpoint_sandbox", { sandbox }));
   expect(await peakDuring(Promise.all(saves))).toBeLessThan(MAX_SAVES_MIB);
+  await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
+});
+
+it("many agents that print a long line and leave large files", async () => {
+  const names = Array.from({ length: 10 }, (_, number) => `agent${number}`);
+  const stdin =
+    "#!/bin/sh\nhead -c 12000000 /dev/zero | tr '\\0' x; for n in 1 2; do head -c 10000000 /dev/urandom >part$n; done";
+  const environment = "cd /workspace\\nexport HOME=/root PATH=/opt/agent:/usr/bin:/bin\\n";
+  const command = `mkdir /opt/agent && cat >/opt/agent/claude && chmod +x /opt/agent/claude && printf '${environment}' >/var/lib/sandbox-mcp/sessions/_task`;
+  await Promise.all(names.map((sandbox) => callTool(url, "run_command", { sandbox, command, stdin })));
+  const tasks = names.map((sandbox) => tool(url, "execute_task", { sandbox, task: "x", wait_seconds: 50 }));
+  expect(await peakDuring(Promise.all(tasks), 60_000)).toBeLessThan(MAX_MIB);
+  const files = ["part1", "part2"].map((path) => ({ path, size: 10_000_000 }));
+  for (const task of tasks) {
+    const { id } = (await task).structured;
+    const { structured } = await tool(url, "get_result", { id, wait_seconds: 50 });
+    expect(structured).toMatchObject({ artifacts: expect.arrayContaining(files) });
+  }
   await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
 });

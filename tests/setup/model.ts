@@ -73,6 +73,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     ],
     // For questions.
     product: [writeProgram("answer = 6 * 7\nprint(answer)")],
+    much: [writeProgram("print('x' * 200_000)")],
     typed: [writeProgram("const answer: number = 6 * 7;\nconsole.log(answer);", "typescript")],
     picture: [writeProgram("from PIL import Image\nprint('drawn')\nImage.new('RGB', (2, 2))")],
     raise: [writeProgram("print('before')\nraise ValueError('no such thing')")],

@@ -9,9 +9,12 @@ import { taskText } from "../../../src/tools/task-result.ts";
 
 const NAMES = ["a", "b", "c"];
 
-/** Collects the files `names`. @param onRead called before each read of a file @param onPut called after each upload */
+/**
+ * Collects the files `names`, of one byte each. @param onRead called before each read of a file, may return another content
+ * @param onPut called after each upload
+ */
 async function collectFiles(
-  onRead: (path: string) => void,
+  onRead: (path: string) => ReadableStream<Uint8Array> | void,
   isOver = () => false,
   onPut = () => {},
   { names = NAMES, diffBytes = 0 } = {},
@@ -20,11 +23,12 @@ async function collectFiles(
   const files = names.map((path) => ({ path, change: "created", type: "file", size: 1 }));
   const call = async (operation: string, { path }: { path: string }) => {
     if (operation === "changes") return { changes: { count: names.length, diffBytes, listBytes: 0, files } };
-    onRead(path);
-    return { bytes: new Uint8Array(1) };
+    if (operation === "read") return { bytes: new Uint8Array(1) };
+    return { length: 1, body: onRead(path) ?? new Blob(["x"]).stream() };
   };
   const bucket = {
-    put: async (key: string, { length }: Uint8Array) => {
+    put: async (key: string, content: ReadableStream<Uint8Array> | Uint8Array) => {
+      const { length } = await new Response(content).bytes();
       objects.set(key, length);
       onPut();
     },
@@ -67,6 +71,36 @@ it("nothing is stored after the end of the run, whose record could not name it",
   expect(puts).toBe(2);
   expect(artifacts).toEqual(["a"]);
   expect(objects).toBe(1);
+});
+
+/** A stream that breaks off, like that of a file when sandboxd is restarted. */
+function broken(): ReadableStream<Uint8Array> {
+  return new ReadableStream({ pull: (controller) => controller.error(new Error("the connection is lost")) });
+}
+
+it("a file is read again if its stream breaks off, and left out if it breaks off twice", async () => {
+  const reads: string[] = [];
+  const { artifacts, notKept, objects } = await collectFiles((path) => {
+    reads.push(path);
+    const isFirst = reads.indexOf(path) === reads.length - 1;
+    return path.endsWith("b") || (path.endsWith("a") && isFirst) ? broken() : undefined;
+  });
+  expect(artifacts).toEqual(["a", "c"]);
+  expect(notKept).toEqual({ count: 1, named: [{ path: "b", why: "it cannot be read" }] });
+  expect(objects).toBe(2);
+  expect(reads).toEqual(["a", "a", "b", "b", "c"].map((name) => `/workspace/${name}`));
+});
+
+it("a failure of the store ends the collection with its error", async () => {
+  const { artifacts, failure } = await collectFiles(
+    () => {},
+    () => false,
+    () => {
+      throw new Error("the store is unavailable");
+    },
+  );
+  expect(failure).toEqual(new Error("the store is unavailable"));
+  expect(artifacts).toEqual([]);
 });
 
 it("a file with the name of the server's artifact is stored under its absolute path", async () => {

@@ -222,6 +222,17 @@ describe("the stream of an agent", () => {
     expect(reader.report.end).toBe("done");
   });
 
+  it.each([
+    [3, "→ Bash: npm test\n"],
+    [5, ""],
+  ])("with a line of %i MiB has its event only if the line may be in memory", (mebibytes, lines) => {
+    const run = new Recorder();
+    const command = { type: "tool_use", name: "Bash", input: { command: "npm test" } };
+    const image = { type: "image", data: "x".repeat(mebibytes * 1024 * 1024) };
+    outputTo(run).output.output("stdout", encoder.encode(`${assistant(command, image)}\n`));
+    expect(run.received.stdout).toBe(lines);
+  });
+
   it("skips an endless line, and adds only few lines that are not events to the log", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);

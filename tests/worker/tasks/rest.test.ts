@@ -347,6 +347,14 @@ describe("a question", () => {
     expect(result).toMatchObject({ success: true, code: texts("code"), output: texts("output") });
   });
 
+  it("streams much output in short events, because those that a client does not read stay in memory", async () => {
+    const lengths: number[] = [];
+    for await (const { event, data } of eventsOf("[[much]] x", { sandbox: "asked" }))
+      if (event === "output") lengths.push(data.text?.length ?? 0);
+    expect(lengths.reduce((sum, length) => sum + length, 0)).toBe(200_001);
+    expect(Math.max(...lengths)).toBeLessThanOrEqual(32 * 1024);
+  });
+
   it("continues without its client, and can be cancelled while the model writes or the program runs", async () => {
     const sandbox = "left";
     const disconnected = await leaveAt("output", "[[long]] x", { sandbox });

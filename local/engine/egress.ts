@@ -6,7 +6,7 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
-import { createServer as createListener, type Server as ListeningServer, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
@@ -34,6 +34,7 @@ import {
   sendHead,
 } from "./outbound-queue.ts";
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
+import { ACCEPTED } from "./proxy-listeners.ts";
 import { RequestLimiter, type RequestPaces } from "./request-limiter.ts";
 import { startTLSOver } from "./tls-records.ts";
 import {
@@ -48,8 +49,6 @@ import {
 } from "./upstream.ts";
 import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from "./texts.ts";
 
-/** The most connections of a sandbox to the proxy. Each takes up to two of the file descriptors that all sandboxes share. */
-const maxConnections = 256;
 const maxHeadBytes = 32_768;
 /** TLS's fatal alert unrecognized_name (RFC 8446, 6.2), for a refused server name. */
 const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
@@ -84,6 +83,12 @@ export function createEgress(egress: Egress): Server {
   });
   pieces.watch(server);
   const limiter = new RequestLimiter(server, () => egress.requests);
+  const accept = async (socket: Socket) => {
+    if (!(await limiter.waitForRate(socket, "connection"))) return;
+    server.emit("connection", socket);
+    socket.resume();
+  };
+  server.on(ACCEPTED, (socket: Socket) => closeOnFailure(socket, accept(socket)));
   server.on("request", (request, response) => {
     if (limiter.accept(request, response))
       closeOnFailure(request.socket, respond(egress, limiter, request, response));
@@ -108,33 +113,6 @@ export function createEgress(egress: Egress): Server {
   );
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;
-}
-
-/**
- * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. If only the listeners were
- * closed, the tunnel of a disconnected client would stay open until the host closes it.
- */
-export function serveListeners(server: Server, listeners: readonly ListeningServer[]): () => void {
-  // Node tracks connections, for `headersTimeout` and `closeAllConnections`, only after this event. The server itself does not
-  // listen.
-  server.emit("listening");
-  const open = new Set<Socket>();
-  // Node reads from a paused connection until its buffer is full. With a buffer of one byte, it stops after one read.
-  const options = { allowHalfOpen: true, noDelay: true, highWaterMark: 1 };
-  const servers = listeners.map((listener) =>
-    createListener(options, (socket) => {
-      if (open.size >= maxConnections) return void socket.destroy();
-      open.add(socket);
-      socket.once("close", () => open.delete(socket));
-      server.emit("connection", socket);
-    }).listen(listener),
-  );
-  return () => {
-    for (const listener of servers) listener.close();
-    // Ends the timer of `headersTimeout`.
-    server.close();
-    for (const socket of open) socket.destroy();
-  };
 }
 
 /** Closes a connection whose handling fails unexpectedly, for example because the engine has no free file descriptors. */

@@ -23,9 +23,14 @@ const HEADERS_OF_A_REQUEST = 50;
 /** How many requests a client may send before the response to an earlier one has ended. apt sends ten. */
 const maxPipelined = 16;
 
-type RequestKind = "direct" | "intercepted" | "handshake";
+/** `connection`: a connection to the proxy, with any number of requests. */
+type RequestKind = "connection" | "direct" | "intercepted" | "handshake";
 
 export class RequestPaces {
+  /**
+   * The rate of connections. A connection takes about as long as a request, also if it ends without one, or sends something else.
+   */
+  readonly #connections: Pace;
   readonly #requests: Pace;
   /** The rate of intercepted requests. They cost much more, in the Worker's thread, which all sandboxes share. */
   readonly #intercepted: Pace;
@@ -36,12 +41,14 @@ export class RequestPaces {
   constructor(sandboxes = 1) {
     const pace = (burst: number, perSecond: number) =>
       new Pace({ burst: sandboxes * burst, perSecond: sandboxes * perSecond });
+    this.#connections = pace(1000, 200);
     this.#requests = pace(1000, 200);
     this.#intercepted = pace(100, 50);
     this.#handshakes = pace(100, 30);
   }
 
   of(kind: RequestKind): Pace[] {
+    if (kind === "connection") return [this.#connections];
     if (kind === "handshake") return [this.#handshakes];
     return kind === "direct" ? [this.#requests] : [this.#requests, this.#intercepted];
   }
@@ -71,6 +78,7 @@ export class RequestLimiter {
    * the principal's other sandboxes wait for 20 s, and intercepted ones for 100 s.
    */
   readonly #queues: Record<RequestKind, SerialQueue> = {
+    connection: new SerialQueue(),
     direct: new SerialQueue(),
     intercepted: new SerialQueue(),
     handshake: new SerialQueue(),

@@ -6,7 +6,7 @@ import { connect, createServer as createTCPServer, Socket } from "node:net";
 import { expect, it, vi } from "vitest";
 import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
-import { serveListeners } from "../../local/engine/egress.ts";
+import { ACCEPTED, serveListeners } from "../../local/engine/proxy-listeners.ts";
 import {
   gather,
   paceTogether,
@@ -394,6 +394,7 @@ it("the rest of a request whose response has ended is read at a limited rate", a
 /** Connects two ends in this process by a tunnel. */
 async function openTunnel(reads: Pieces) {
   const proxy = createServer();
+  proxy.on(ACCEPTED, (socket: Socket) => proxy.emit("connection", socket) && socket.resume());
   const listener = createTCPServer();
   const host = createTCPServer({ noDelay: true });
   const port = await listen(listener);

@@ -1,12 +1,13 @@
 /** The rates of a sandbox's requests, and what responses with many header fields cost. */
 import { createServer as createHTTPServer } from "node:http";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { PassThrough } from "node:stream";
 import { expect, it } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { serveListeners } from "../../local/engine/proxy-listeners.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { Pieces } from "../../local/engine/piece-limit.ts";
+import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter, RequestPaces } from "../../local/engine/request-limiter.ts";
 import { testEgress } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
@@ -64,6 +65,45 @@ it("a request with hundreds of header fields counts as several", async () => {
   fill(limiter, 80, 900);
   expect(await isFull(limiter)).toBe(true);
 });
+
+const INVALID = "GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+it.each([
+  ["send an invalid request", INVALID],
+  ["send nothing", ""],
+])(
+  "connections that %s are handled at a limited rate, and later ones get a response",
+  async (_what, text) => {
+    const upstream = { allowAddresses: new Map(), env: {} };
+    const proxy = endLater(testEgress({ https: [], reads: shortReads(), upstream, authority: undefined }));
+    const listener = endLater(createServer());
+    const port = await listen(listener);
+    doLater(serveListeners(proxy, [listener]));
+    let handled = 0;
+    proxy.on("connection", () => handled++);
+    const startedAt = performance.now();
+    let left = 1500;
+    const open = async () => {
+      while (left-- > 0) {
+        const client = connect(port, "127.0.0.1").on("error", () => undefined);
+        client.once("connect", () => (text === "" ? client.destroy() : client.resume().write(text)));
+        await new Promise<void>((resolve) => client.once("close", () => resolve()));
+      }
+    };
+    await Promise.all(Array.from({ length: 100 }, open));
+    const seconds = (performance.now() - startedAt) / 1000;
+    expect(handled).toBeLessThan(1100 + 200 * seconds);
+    // While 256 connections wait, further ones are closed.
+    const request = () =>
+      new Promise<string>((resolve) => {
+        const client = connect(port, "127.0.0.1").on("error", () => undefined);
+        client.once("data", (data) => (resolve(String(data)), client.destroy()));
+        client.once("close", () => resolve("closed"));
+        client.write("GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
+      });
+    await expect.poll(request).toMatch(/^HTTP\/1.1 403/);
+  },
+);
 
 const fields = (count: number) => "a: b\r\n".repeat(count);
 const OK = "HTTP/1.1 200 OK\r\n";

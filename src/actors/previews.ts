@@ -40,13 +40,13 @@ export class Previews {
   }
 
   /**
-   * Opens a port until `expiresAt`. An open port keeps its token.
+   * Opens a port until `expiresAt`. An open port keeps its token, unless its token is `invalid`.
    * @param token for a port that is not open
    * @returns also `before`: the port's previous expiry; 0 if it was not open
    * @throws {ToolError} `quota_exceeded`
    */
-  open(port: number, token: string, expiresAt: number): Preview & { before: number } {
-    const open = this.list();
+  open(port: number, token: string, expiresAt: number, invalid?: string): Preview & { before: number } {
+    const open = this.list().filter((preview) => preview.token !== invalid);
     const earlier = open.find((preview) => preview.port === port);
     if (!earlier && open.length >= MAX_PREVIEWS) throw tooManyPreviews(open.length);
     const preview = { port, token: earlier?.token ?? token, expiresAt };

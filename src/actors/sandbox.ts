@@ -163,11 +163,14 @@ export class Sandbox extends SandboxActor {
     this.#parts.fileLinks.releaseClaim(link, isUsedUp);
   }
 
-  /** Starts a container if none runs. @param token for a port that is not open yet @param ms how long the port is reachable */
-  openPreview(owner: Owner, port: number, token: string, ms: number) {
+  /**
+   * Starts a container if none runs. @param token for a port that is not open yet @param ms how long the port is reachable
+   * @param invalid a token that the port does not keep
+   */
+  openPreview(owner: Owner, port: number, token: string, ms: number, invalid?: string) {
     const open = async ({ lifecycle, previews }: Parts) => {
       await lifecycle.waitUntilReady();
-      return previews.open(port, token, Date.now() + ms);
+      return previews.open(port, token, Date.now() + ms, invalid);
     };
     return this.#perform(owner, open, PREVIEW);
   }

@@ -2,7 +2,7 @@ import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import * as z from "zod";
 import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
-import { makeToken } from "../shared/preview-address.ts";
+import { makeToken, readLabel, writeLabel } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { defineTool, sandboxField, joinSections, text, wholeNumber, addNotice } from "./define.ts";
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
@@ -45,13 +45,19 @@ export const exposePort = defineTool({
     }
     if (RESERVED.has(port)) throw reservedPort(port);
     const actor = await actorName(sandbox, context.principal.id);
-    const token = await makeToken(port, actor, await linkKeys(context));
+    const keys = await linkKeys(context);
+    const token = await makeToken(port, actor, keys);
     const url = previewURL({ port, actor, token: token ?? "" }, context);
     if (token === undefined || url === undefined)
       throw noPreviews(url === undefined ? "PREVIEW_HOST" : "LINK_KEY");
-    const { value, notice } = await context.sandbox(sandbox, (stub, owner) =>
-      stub.openPreview(owner, port, token, expires_seconds * 1000),
-    );
+    const open = (invalid?: string) =>
+      context.sandbox(sandbox, (stub, owner) =>
+        stub.openPreview(owner, port, token, expires_seconds * 1000, invalid),
+      );
+    let { value, notice } = await open();
+    // An open port keeps its address, but the address is no longer valid if the key that signed it has been replaced.
+    if (!(await readLabel(writeLabel({ port, actor, token: value.token }), keys)))
+      ({ value } = await open(value.token));
     const opened = previewURL({ port, actor, token: value.token }, context);
     const expires_at = new Date(value.expiresAt).toISOString();
     const summary = joinSections([

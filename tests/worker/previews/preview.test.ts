@@ -64,6 +64,15 @@ describe("a preview", () => {
     expect((await visit(second)).status).toBe(200);
   });
 
+  it("gets another address when its port is exposed again after LINK_KEY has changed", async () => {
+    const before = await expose({ sandbox, port: 8000 });
+    const rotated = { LINK_KEY: "the-next-key-of-all-links" };
+    expect((await visit(before, {}, rotated)).status).toBe(404);
+    const after = await expose({ sandbox, port: 8000 }, exposer.withVariables(rotated));
+    expect((await visit(after, {}, rotated)).status).toBe(200);
+    expect(await expose({ sandbox, port: 8000 }, exposer.withVariables(rotated))).toBe(after);
+  });
+
   it("sends the server the host localhost, and the preview's host in X-Forwarded-Host", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const { origin, host } = new URL(url);

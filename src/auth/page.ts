@@ -89,6 +89,9 @@ export function approvalButton(button: HTML): HTML {
   return markup`<div class="late">${button}</div>`;
 }
 
+/** Headers of a page for a signed-in person. A page of another site that opened it could otherwise replace it with an imitation. */
+export const OWN_WINDOW = { "cross-origin-opener-policy": "same-origin" };
+
 let styleHash: string | undefined;
 
 /** @param options `formTargets`: CSP sources, besides this server, to which the browser may send or redirect the form */

@@ -4,7 +4,7 @@ import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
 import { messagePage } from "../auth/consent-page.ts";
 import { markup } from "../auth/html.ts";
 import type { OAuth } from "../auth/oauth.ts";
-import { approvalButton, page } from "../auth/page.ts";
+import { approvalButton, OWN_WINDOW, page } from "../auth/page.ts";
 import { isFromPanel, panelSession } from "../auth/panel-session.ts";
 import { PANEL_PATH, PANEL_SIGN_IN_PATH } from "../auth/paths.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -108,5 +108,5 @@ function questionPage({ sandbox, added }: { sandbox: string; added: readonly str
 ${hosts}</dl>
 <form method="post" action="?decision=allow">${approvalButton(markup`<button>${DECISION_TEXTS.allow}</button>`)}</form>
 <form method="post" action="?decision=refuse"><button class="plain">${DECISION_TEXTS.refuse}</button></form>`;
-  return page(title, body);
+  return page(title, body, { headers: new Headers(OWN_WINDOW) });
 }

@@ -3,7 +3,7 @@ import { accountOf } from "../actors/account-of.ts";
 import { messagePage } from "../auth/consent-page.ts";
 import { markup } from "../auth/html.ts";
 import type { OAuth } from "../auth/oauth.ts";
-import { page } from "../auth/page.ts";
+import { OWN_WINDOW, page } from "../auth/page.ts";
 import { ToolError } from "../shared/errors.ts";
 import { GIT_PATH } from "../shared/link-token.ts";
 import { gitCredential, gitHost } from "../shared/git-credential.ts";
@@ -78,5 +78,6 @@ ${requestedHost && markup`<p class="note warn">${GIT_TEXTS.warning}</p>`}
 <p class="soft">${GIT_TEXTS.risk}</p>
 <button>${GIT_TEXTS.signIn}</button></form>
 ${rows.length > 0 && list}`;
-  return page(GIT_TEXTS.title, body, { status: problem === undefined ? 200 : 400 });
+  const headers = new Headers(OWN_WINDOW);
+  return page(GIT_TEXTS.title, body, { status: problem === undefined ? 200 : 400, headers });
 }

@@ -3,7 +3,7 @@ import { files, page } from "../../panel/built.js";
 import { markup } from "../auth/html.ts";
 import { messagePage } from "../auth/consent-page.ts";
 import { oauthFor } from "../auth/oauth.ts";
-import { htmlDocument } from "../auth/page.ts";
+import { htmlDocument, OWN_WINDOW } from "../auth/page.ts";
 import { PANEL_ASSETS_PATH, PANEL_PATH } from "../auth/paths.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 import { previewSource } from "../shared/preview-url.ts";
@@ -37,7 +37,7 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
 <script type="module" src="${PANEL_ASSETS_PATH}/${page.script}"></script>`,
     body: markup`<noscript>${NEEDS_SCRIPTS}</noscript>`,
     policy,
-    headers: new Headers({ "cross-origin-opener-policy": "same-origin" }),
+    headers: new Headers(OWN_WINDOW),
   });
 }
 

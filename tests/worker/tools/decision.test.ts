@@ -53,6 +53,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
     const page = await browser.open(url);
     expect(page.text).toContain(sandbox);
     expect(page.text).toContain("two.example.com");
+    expect(page.response.headers.get("cross-origin-opener-policy")).toBe("same-origin");
     expect((await decide(browser, url, "allow")).text).toContain("Allowed");
     expect(JSON.stringify((await repeated).result)).toContain("two.example.com");
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);

@@ -333,6 +333,9 @@ describe("a person's token for a git host", () => {
       expect(shown.text).toContain(`/panel/sign-in?to=${encodeURIComponent(pathname)}`);
       await send(stranger, at, fields);
     }
-    expect((await browser.open(PAGE)).text).not.toContain("<strong>");
+    const own = await browser.open(PAGE);
+    expect(own.text).not.toContain("<strong>");
+    // A page of another site that opened this one cannot replace it while a person types a token.
+    expect(own.response.headers.get("cross-origin-opener-policy")).toBe("same-origin");
   });
 });

@@ -3,6 +3,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { duration, oneLine } from "../../cli/print.ts";
 import { duration as panelDuration } from "../../panel/format.ts";
+import { OutputLog } from "../../panel/output-log.ts";
 import { lastStates, render, terminalText } from "../../src/runs/terminal-text.ts";
 import { Resizing } from "../../src/shared/terminal/size.ts";
 import { Typing } from "../../src/shared/terminal/typing.ts";
@@ -18,6 +19,18 @@ function isBounded(output: string): boolean {
   const { text, moved } = render(output);
   return text.length <= 2 * output.length + 1000 && moved <= 1000 * (output.length + 1);
 }
+
+describe("the log of a run in the panel", () => {
+  it.each(["[4096G", "[9999C"])("moves the cursor only by some columns: %s", (sequence) => {
+    const log = new OutputLog();
+    log.append(`${ESC}${sequence}X\n`.repeat(1000));
+    const characters = log.lines().reduce((sum, line) => sum + line.length, 0);
+    expect(characters).toBe(512 * 1000);
+    log.append(`${"a".repeat(600)}${ESC}[8Cb${ESC}[80Gc`);
+    const [last] = log.lines().slice(-1);
+    expect(last?.spans.map(({ text }) => text).join("")).toBe(`${"a".repeat(79)}c${"a".repeat(520)}b`);
+  });
+});
 
 describe("the text of a terminal", () => {
   it.each([

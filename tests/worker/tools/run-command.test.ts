@@ -96,6 +96,19 @@ describe("run_command", () => {
     expect(result.text).toMatch(/longer than 100000 characters: save it with write_file/);
   });
 
+  it("starts a command of blank lines as soon as another one of its length", async () => {
+    const timeOf = async (text: string) => {
+      const startedAt = performance.now();
+      expect(await run(`${text.repeat(99_000)}\necho end`, { wait_seconds: 45 })).toMatchObject({
+        stdout: "end\n",
+      });
+      return performance.now() - startedAt;
+    };
+    await run("true");
+    const other = await timeOf("#");
+    expect(await timeOf("\n")).toBeLessThan(5 * other + 1000);
+  });
+
   it("accepts surrogates and unusual characters", async () => {
     expect(await run("printf %s '\ud83d'")).toMatchObject({ stdout: "\ufffd" });
     expect(await run("printf %s '\u2028\u0085\ufeff'")).toMatchObject({ stdout: "\u2028\u0085\ufeff" });

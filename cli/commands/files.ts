@@ -123,7 +123,8 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
         throw texts.notDirectory(remote);
       }
       const part = listSchema.parse(await response.json());
-      entries.push(...part.entries);
+      // Not `push(...)`: see the client's `Files.list`.
+      for (const entry of part.entries) entries.push(entry);
       more = part.more ?? false;
       // The loop also ends at an empty page: a server could send cursors without entries for ever.
       if (part.next_cursor === undefined || part.entries.length === 0) break;

@@ -238,11 +238,14 @@ it("the client reports a list without entries", async () => {
   server.close();
 });
 
-it("the client reads a list whose page has more entries than a call may have arguments", async () => {
-  const entries = Array.from({ length: 200_000 }, () => ({ path: "a" }));
+it("the client and the command line read a list whose page has more entries than a call may have arguments", async () => {
+  const [type, modified] = ["file", ""];
+  const entries = Array.from({ length: 200_000 }, () => ({ path: "a", type, size: 1, modified }));
   const server = createServer((_request, response) => response.end(JSON.stringify({ entries })));
   const url = `http://127.0.0.1:${await listen(server)}/mcp`;
   expect(await connect({ url, token: "any" }).sandbox().files.list("/tmp")).toHaveLength(200_000);
+  const { stdout } = await runHere(["files", "ls", "--url", url, "--token", "any"]);
+  expect(stdout.trimEnd().split("\n")).toHaveLength(200_000);
   server.closeAllConnections();
   server.close();
 });

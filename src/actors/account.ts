@@ -218,8 +218,10 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes.recordSize(name, bytes);
   }
 
+  /** Records the end of a container, which its sandbox used until now. */
   sandboxStopped(name: string): void {
     this.#sandboxes.recordStop(name);
+    this.#snapshots.noteUse(name);
   }
 
   /**

@@ -35,6 +35,9 @@ const MAX_AUTOMATIC = 10;
 /** The most stored outcomes of set-ups; the newest stay. */
 const MAX_OUTCOMES = 100;
 
+/** The states of running sandboxes never expire: if the clock jumps ahead, their last use seems to be long ago. */
+const MAY_EXPIRE = "sandbox NOT IN (SELECT name FROM sandboxes WHERE state = 'running')";
+
 type StateStorage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
 
 export class SnapshotRegistry {
@@ -450,7 +453,7 @@ export class SnapshotRegistry {
     this.#storage.transactionSync(() => {
       for (const table of ["checkpoints", "archives"])
         this.#rows.write(`DELETE FROM ${table} WHERE expires_at <= ?`, now);
-      this.#rows.write("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
+      this.#rows.write(`DELETE FROM workspaces WHERE used_at <= ? AND ${MAY_EXPIRE}`, now - this.#keepMs);
       this.#abandonSaves("begun_at <= ?", now - WRITING_MS, now);
       this.#garbage.collect(now);
     });
@@ -464,7 +467,8 @@ export class SnapshotRegistry {
   nextDue(): number | undefined {
     const { due } = this.#rows.one<{ due: number | null }>(
       `SELECT min(due) AS due FROM (SELECT min(due_at) AS due FROM garbage UNION ALL SELECT min(expires_at) FROM checkpoints
-       UNION ALL SELECT min(expires_at) FROM archives UNION ALL SELECT min(used_at) + ?1 FROM workspaces UNION ALL SELECT min(begun_at) + ?2 FROM saves)`,
+       UNION ALL SELECT min(expires_at) FROM archives UNION ALL SELECT min(used_at) + ?1 FROM workspaces WHERE ${MAY_EXPIRE}
+       UNION ALL SELECT min(begun_at) + ?2 FROM saves)`,
       this.#keepMs,
       WRITING_MS,
     );

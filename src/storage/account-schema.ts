@@ -91,7 +91,7 @@ export const ACCOUNT_SCHEMA = {
     workspaces: {
       holds:
         "the current saved state of a sandbox, when its first state was saved, and when the sandbox was last used",
-      kept: "until its user destroys the sandbox, at most `CHECKPOINT_TTL_DAYS` after its last use",
+      kept: "until its user destroys the sandbox, at most `CHECKPOINT_TTL_DAYS` after its last use and the end of its last container",
     },
     checkpoints: {
       holds: "a checkpoint: its sandbox, its label, its saved state, and whether `restore_sandbox` made it",

@@ -1,7 +1,7 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
-import { accountOf, actorOf, evict, runInActor, owner, sh, sleep, sandboxesOf } from "../support.ts";
+import { accountOf, actorOf, evict, runInActor, owner, sh, sleep, sandboxesOf, until } from "../support.ts";
 
 const HOUR = 3_600_000;
 
@@ -71,6 +71,22 @@ test("the reaper deletes expired states before it waits for a sandbox", async ()
   await reaped;
   await owner.call("destroy_sandbox", { sandbox: "slow" });
   expect(checkpoints.map(({ id }) => id)).not.toContain(checkpoint);
+});
+
+test("the reaper keeps the files of a sandbox that ran until the clock jumped ahead", async () => {
+  const sandbox = "in-the-future";
+  await sh(sandbox, "echo here > file");
+  await until(async () => (await accountOf(owner).workspace(sandbox)) !== undefined);
+  const jumpMs = 40 * 24 * HOUR;
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + jumpMs });
+  try {
+    // The first alarm destroys the container.
+    for (let alarm = 0; alarm < 2; alarm++) await runDurableObjectAlarm(accountOf(owner));
+    expect(await listRunning([sandbox])).toEqual([]);
+    expect(await sh(sandbox, "cat file")).toBe("here\n");
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("the reaper keeps a sandbox that is used while the reaper works", async () => {

@@ -6,6 +6,7 @@ import { sha256 } from "../shared/sha256.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
+import type { EndReason } from "./lifecycle-state.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { SandboxSettings } from "./settings.ts";
 
@@ -91,7 +92,8 @@ export class NetworkDecisions {
     return true;
   }
 
-  onDestroy(): void {
+  onContainerEnd(end: EndReason): void {
+    if (end !== "destroy") return;
     for (const [key] of this.#host.kv.list({ prefix: PREFIX })) this.#host.kv.delete(key);
   }
 

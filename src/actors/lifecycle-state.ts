@@ -55,7 +55,10 @@ export interface Subscriber {
   onContainerStart?(): void;
   /** The container has its workspace, so that work can begin in it. */
   onContainerReady?(): void;
-  /** The container is gone, or must not be used any more because it is ending. */
+  /**
+   * The container is gone, or must not be used any more because it is ending. With `destroy`, the account destroys the sandbox
+   * next. If the server ends then, `onDestroy` is not called, so the part forgets now what no later sandbox may have.
+   */
   onContainerEnd?(end: EndReason): void;
   /** The sandbox was destroyed; its container has ended. */
   onDestroy?(destroyed: Destroyed): void;

@@ -7,6 +7,7 @@ import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.t
 import type { Preview } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
+import type { EndReason } from "./lifecycle-state.ts";
 import type { Sandboxd } from "../container/sandboxd.ts";
 import { areEqual, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 import type { RestartNotice } from "./restart-notice.ts";
@@ -75,18 +76,10 @@ export class Previews {
     return wasOpen;
   }
 
-  /** Ends all requests. Keeps the rows, so that responses can say that the sandbox has stopped. */
-  onContainerEnd(): void {
-    this.#cutAll();
-  }
-
-  onDestroy(): void {
-    this.#cutAll();
-    this.#host.sql.exec("DELETE FROM previews");
-  }
-
-  #cutAll(): void {
+  /** Ends all requests. Keeps the rows of a stopped sandbox, so that responses can say that it has stopped. */
+  onContainerEnd(end: EndReason): void {
     for (const port of this.#cuts.keys()) this.#cut(port);
+    if (end === "destroy") this.#host.sql.exec("DELETE FROM previews");
   }
 
   list(): Preview[] {

@@ -151,13 +151,9 @@ export class Workspace {
     return this.#restoring.value !== undefined;
   }
 
-  onContainerEnd(): void {
+  onContainerEnd(end: string): void {
     this.#forgetContainer();
-  }
-
-  onDestroy(): void {
-    this.#forgetContainer();
-    this.finishCheckpointRestore();
+    if (end === "destroy") this.finishCheckpointRestore();
   }
 
   #forgetContainer(): void {

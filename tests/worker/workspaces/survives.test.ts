@@ -310,6 +310,41 @@ it("a checkpoint gives its settings to no sandbox that a call makes during a for
   await Promise.all([sandbox, fork].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
 });
 
+it("a destroyed sandbox leaves its previews, questions and interrupted restore to no new one, even if the server ends meanwhile", async () => {
+  const sandbox = "half-destroyed";
+  const caller = { principalID: owner.principalID, sandbox };
+  await owner.call("configure_sandbox", { sandbox, internet: "none" });
+  await sh(sandbox, "echo old > file");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+  const question = await runInActor(sandbox, async (actor, { storage }) => {
+    await actor.openPreview(caller, 8000, "a-token", 3_600_000);
+    storage.kv.put("workspace:going-back", { checkpoint });
+    const asked = await actor.askForNetwork(caller, { internet: "full" }, 0);
+    return asked.ok && "id" in asked.value ? asked.value.id : "";
+  });
+  expect(question).not.toBe("");
+  await evict(sandbox);
+  vi.restoreAllMocks();
+  await runInDurableObject(accountOf(owner), (account) => {
+    const prototype: Account = Object.getPrototypeOf(account);
+    const { sandboxDestroyed } = prototype;
+    vi.spyOn(prototype, "sandboxDestroyed").mockImplementationOnce(async function (this: Account, ...what) {
+      await sandboxDestroyed.apply(this, what);
+      throw new Error("cut off");
+    });
+  });
+  const cut = await owner.call("destroy_sandbox", { sandbox });
+  expect(cut.text).toContain("Internal error");
+  await evict(sandbox);
+  expect(await sh(sandbox, "ls")).toBe("");
+  const left = await runInActor(sandbox, async (actor) => ({
+    previews: actor.condition().previews,
+    question: await actor.networkQuestion(question),
+  }));
+  expect(left).toEqual({ previews: [], question: undefined });
+  await owner.call("destroy_sandbox", { sandbox, checkpoints: true });
+});
+
 it("a call for a checkpoint fails with the reason on a server that saves no workspaces", async () => {
   const caller = owner.withVariables({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
   for (const [tool, args] of [

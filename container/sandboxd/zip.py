@@ -2,8 +2,8 @@
 
     zip.py <directory>
 
-It leaves out devices, sockets and pipes, and files that disappear while it packs. It keeps one piece of a file in memory, and
-about a kilobyte per file for the central directory.
+It leaves out devices, sockets and pipes, and files that disappear while it packs. If it cannot read anything else, it fails.
+It keeps one piece of a file in memory, and about a kilobyte per file for the central directory.
 """
 
 import errno
@@ -95,8 +95,10 @@ def pack(root):
             prefix = directories.pop()
             try:
                 found = list(os.scandir(os.path.join(root, prefix)))
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                raise
             for each in found:
                 name = prefix + each.name
                 add(archive, each.path, name)

@@ -1,5 +1,5 @@
 /** ZIP archives that a test cannot make through a sandbox: with very many files, and with unusual names. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -65,6 +65,26 @@ it("an archive keeps the bytes of a name that is not UTF-8, and moves old and fu
   expect(found).toContainEqual([bytes("old"), 1980]);
   expect(found).toContainEqual([bytes("future"), 2107]);
   expect(found).toContainEqual([bytes("caf\u00e9"), expect.any(Number)]);
+});
+
+it("an archive is not complete without a directory that cannot be read", async () => {
+  const root = join(directory, "unreadable");
+  await mkdir(join(root, "locked"), { recursive: true });
+  // Root can read every directory, so this program cannot list one.
+  const refusing = `
+import os, runpy, sys
+scandir = os.scandir
+def refuse(path):
+    if path.endswith("locked/"):
+        raise PermissionError(13, "Permission denied")
+    return scandir(path)
+os.scandir = refuse
+runpy.run_path("${program}", run_name="__main__")`;
+  const { status, stderr } = spawnSync("python3", ["-I", "-c", refusing, root], {
+    encoding: "latin1",
+  });
+  expect(status).toBe(1);
+  expect(stderr).toContain("Permission denied");
 });
 
 it("sandboxd says if the program that packs a .zip is missing", async () => {

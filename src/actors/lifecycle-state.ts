@@ -101,7 +101,7 @@ export interface LifecycleParts {
     | "finishCheckpointRestore"
     | "checkpoint"
   >;
-  notice: Pick<RestartNotice, "noteEnding">;
+  notice: Pick<RestartNotice, "noteEnding" | "noteCheckpoint">;
   activity: Pick<Activity, "isBusy" | "hasCalls">;
   background(work: Promise<unknown>): void;
 }

@@ -527,11 +527,13 @@ export class Lifecycle {
 
   /** Creates a checkpoint of the workspace, saving it first if a container runs. @throws {ToolError} */
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
-    const { workspace, account } = this.#parts;
+    const { workspace, account, notice } = this.#parts;
     const keptAt = Date.now();
     await this.#finishPrevious();
-    if (this.isRunning) await this.waitUntilReady(CALL_MS);
+    const { isRunning } = this;
+    if (isRunning) await this.waitUntilReady(CALL_MS);
     const checkpoint = await workspace.checkpoint(label, settings);
+    if (!isRunning) notice.noteCheckpoint(checkpoint);
     account.noteCheckpoint(keptAt);
     return checkpoint;
   }

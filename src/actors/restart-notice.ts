@@ -58,9 +58,14 @@ export class RestartNotice {
   noteRestore(state: Snapshot | undefined, dropped?: NamedFiles): void {
     const ending = this.#ended.value;
     this.#ended.value = undefined;
-    const isAllSaved = ending !== undefined && ending in ENDINGS && !NOT_ALL_SAVED.has(ending);
-    if (state) this.#notice.value = restoredText({ ...state, dropped }, ending, isAllSaved);
+    if (state) this.#notice.value = restoredText({ ...state, dropped }, ending, isAllSaved(ending));
     else if (ending !== undefined) this.#notice.value = lostText(ending);
+  }
+
+  /** The saved state became a checkpoint while no container ran. The last container may have had changes that are not in it. */
+  noteCheckpoint(state: Pick<Snapshot, "savedAt" | "files" | "bytes">): void {
+    const ending = this.#ended.value ?? this.#ending.value ?? "";
+    if (this.count > 0 && !isAllSaved(ending)) this.#notice.value = restoredText(state, ending, false);
   }
 
   noteEnding(how: keyof typeof ENDINGS): void {
@@ -77,4 +82,8 @@ export class RestartNotice {
     if (notice !== undefined) this.#notice.value = undefined;
     return notice;
   }
+}
+
+function isAllSaved(ending: string | undefined): boolean {
+  return ending !== undefined && ending in ENDINGS && !NOT_ALL_SAVED.has(ending);
 }

@@ -77,7 +77,7 @@ export class Actor {
       account: this.#account(),
       network: this.#network(),
       workspace: this.#workspace(),
-      notice: { noteEnding: (end) => (this.#notedEnd = end) },
+      notice: { noteEnding: (end) => (this.#notedEnd = end), noteCheckpoint: () => undefined },
       activity: this.#activity(),
       background: (work) => this.follow(work),
     });

@@ -30,3 +30,13 @@ it.each([
     expect(world.notice.takeNotice()).toContain("any later changes are gone");
   }),
 );
+
+it("says nothing about a checkpoint of a sandbox that was stopped after a save", () =>
+  withWorld(async (world) => {
+    await world.ready();
+    const state = { savedAt: 0, files: 1, bytes: 1 };
+    world.notice.noteEnding("idle");
+    world.kill();
+    world.notice.noteCheckpoint(state);
+    expect(world.notice.takeNotice()).toBeUndefined();
+  }));

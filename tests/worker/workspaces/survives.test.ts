@@ -254,6 +254,17 @@ describe.concurrent("a workspace", () => {
     await Promise.all([sandbox, ...forks].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
+  it("becomes a checkpoint after a crash, and the result says which changes are missing", async () => {
+    const sandbox = "crashed-and-kept";
+    await sh(sandbox, "echo saved > file");
+    await until(async () => (await savedAt(sandbox)) !== undefined);
+    await sh(sandbox, "echo unsaved > file");
+    await killContainer(sandbox);
+    const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
+    expect(structured.notice).toMatch(/its files are as saved at .*any later changes are gone/);
+    await owner.call("destroy_sandbox", { sandbox, checkpoints: true });
+  });
+
   it("is deleted with its sandbox, its checkpoints only on request, and then nothing is left in R2", async () => {
     const caller = await principal("destroyer");
     const sandbox = "ends";

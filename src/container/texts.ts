@@ -71,7 +71,10 @@ export const SAVE_LOST = "the sandbox lost the save that was in progress";
 export const STATE_NOT_READ =
   "the saved state is damaged, or its container still runs an earlier version of the server's programs, which ends some minutes after an update of the server";
 export const stateDamaged = () =>
-  new ToolError("damaged", "the saved state is damaged: a program in the sandbox may have saved it");
+  new ToolError(
+    "damaged",
+    "the saved state is damaged: its content has changed in the storage, or a program in the sandbox has saved it so",
+  );
 /** @param key the missing or truncated object, for the log */
 export function statePartMissing(key: string): ToolError {
   const error = new ToolError("damaged", "the saved state is damaged: the storage has lost a part of it");

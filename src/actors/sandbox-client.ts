@@ -8,7 +8,7 @@ import {
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { actorNamed } from "../container/actor.ts";
 import { type Env, type SandboxNamespaces, parseConfig } from "../shared/config.ts";
-import { type Failure, ToolError } from "../shared/errors.ts";
+import { type Failure, PLATFORM_FAILURE, ToolError } from "../shared/errors.ts";
 import { type ActorName, actorName } from "../shared/names.ts";
 import { PerPrincipal } from "../shared/per-principal.ts";
 import { makeVisible } from "../shared/shown.ts";
@@ -126,9 +126,6 @@ function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }
 
-/** The platform's message about a failure of its own, which is not the actor's. */
-const INTERNAL_MESSAGE = /^internal error; reference = \w+$/;
-
 /** Makes an idempotent call to an actor. Retries once if the actor was reset. */
 export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
   try {
@@ -142,7 +139,7 @@ export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
 /** Converts a reset, overload or internal failure of a sandbox's actor to a `ToolError`. Returns other errors unchanged. */
 function explainReset(error: unknown, sandbox: string): unknown {
   if (isOverloaded(error)) return overloaded(sandbox);
-  if (error instanceof Error && INTERNAL_MESSAGE.test(error.message))
+  if (error instanceof Error && PLATFORM_FAILURE.test(error.message))
     return platformFailed(sandbox, error.message);
   if (!isReset(error)) return error;
   return String(error).includes("SQLITE_FULL") ? serverDiskFull(sandbox) : actorReset(sandbox);

@@ -103,6 +103,9 @@ export async function undefinedIfFailed<T>(
  */
 export const NEWER_DATABASE = "A newer server has written this database";
 
+/** The platform's message about a failure of its own, which is not the actor's. */
+export const PLATFORM_FAILURE = /^internal error; reference = \w+$/;
+
 /**
  * The error for the caller: a `ToolError` is returned unchanged. For an unexpected error, the caller gets only a reference to
  * the log.
@@ -114,6 +117,15 @@ export function toolErrorOf(error: unknown, ref: string): ToolError {
       "storage_unavailable",
       "The stored data was written by a newer version of this server. Nothing was changed.",
       "Tell the user that the operator has to deploy the newer version again.",
+    );
+  if (
+    error instanceof Error &&
+    (PLATFORM_FAILURE.test(error.message) || error.message.includes("SQLITE_FULL"))
+  )
+    return new ToolError(
+      "storage_unavailable",
+      `The server could not use one of its databases (ref ${ref}).`,
+      "Repeat the call once, after you have checked its effects. If it fails again, tell the user that the operator has to look at the server: on a local server, the usual reason is a full disk.",
     );
   return internalError(ref);
 }

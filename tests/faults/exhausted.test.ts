@@ -105,7 +105,8 @@ it.runIf(process.getuid?.() === 0)(
     const small = await startServer({ flags: ["--state-dir", directory] });
     const calls = callsOf(() => small.url);
     try {
-      await calls.sh("true", { sandbox: "small" });
+      await calls.sh("echo kept > file", { sandbox: "small" });
+      const { checkpoint } = (await calls.call("checkpoint_sandbox", { sandbox: "small" })).structured;
       const fill = join(directory, "fill");
       expect(() => execFileSync("dd", ["if=/dev/zero", `of=${fill}`, "bs=4k"], { stdio: "pipe" })).toThrow();
       // The server stores a record of a run that takes longer than a second.
@@ -116,6 +117,10 @@ it.runIf(process.getuid?.() === 0)(
       const unmade = await calls.call("run_command", { sandbox: "new", command: "true" });
       expect(unmade.text).toMatch(
         /^The platform failed during this call for sandbox new \(.*the usual reason is a full disk/,
+      );
+      const unforked = await calls.call("restore_sandbox", { sandbox: "fork", checkpoint });
+      expect(unforked.text).toMatch(
+        /^The server could not use one of its databases .*the usual reason is a full disk/s,
       );
       rmSync(fill);
       expect(await calls.sh("echo made", { sandbox: "new" })).toBe("made\n");

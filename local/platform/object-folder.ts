@@ -113,14 +113,15 @@ class FolderBucket implements Bucket {
   }
 
   /**
-   * @throws Error with the status, unless it is 404, or 416 for a range behind the object's end: the reader compares the object's
-   * size with what it needs
+   * @throws Error with the status, unless an object to read or delete is missing (404), or a range is behind the object's end (416):
+   * the reader compares the object's size with what it needs
    */
   async #request(method: string, key: string, init: RequestInit = {}): Promise<Response> {
     const { folder, file } = placeOf(key);
     const path = [folder, file].map(encodeURIComponent).join("/");
     const response = await this.#folder.fetch(`http://folder/${path}`, { ...init, method });
-    if (!response.ok && response.status !== 404 && response.status !== 416)
+    const isMissing = method !== "PUT" && (response.status === 404 || response.status === 416);
+    if (!response.ok && !isMissing)
       throw new Error(`${method} of the object ${key} failed with status ${response.status}`);
     if (method !== "GET" || response.status === 404) await response.body?.cancel();
     return response;

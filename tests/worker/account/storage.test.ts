@@ -132,6 +132,16 @@ describe("a disk that is almost full", () => {
   });
 });
 
+it.each([404, 416, 500])(
+  "an object that the folder refuses with status %i is not reported as stored",
+  async (status) => {
+    const folder = { fetch: async () => new Response(null, { status }) } as unknown as Fetcher;
+    const local = env as ObjectFolderEnv & typeof env;
+    const store = objectStore(withObjectFolder({ ...local, OBJECTS_FOLDER: folder }));
+    await expect(store.put("refused/log/1", new Uint8Array(1))).rejects.toThrow(`status ${status}`);
+  },
+);
+
 it("the object folder deletes the objects of a run without listing those of others", async () => {
   const local = env as ObjectFolderEnv & typeof env;
   let listed = 0;

@@ -30,7 +30,7 @@ export interface Row {
   route: `${"GET" | "PUT" | "POST" | "DELETE"} /${string}`;
   /** The query's parameters. The client itself adds `id` and `confined`. */
   input: z.ZodMiniObject;
-  /** The request's body: JSON of a schema, bytes, or a stream, which has no time limit. */
+  /** The request's body: JSON of a schema, bytes, or a stream, which may take a day. */
   up: "none" | "bytes" | "stream" | z.ZodMiniType;
   /** The result, as the response's body. If the body has other content (`down`), each field is a header `sandboxd-<field>`. */
   result: z.ZodMiniObject;
@@ -46,7 +46,7 @@ export interface Row {
 export interface FileRow extends Row {
   /** What the operation does, for the message "<doing> <path> failed". */
   doing: string;
-  /** The time limit of the response, in milliseconds. A request with a body has more time, and streams have no limit. */
+  /** The time limit of the response, in milliseconds. A request with a body has more time, and a stream a day. */
   timeoutMs: number;
 }
 

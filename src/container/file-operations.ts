@@ -32,6 +32,12 @@ import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.
 /** The lowest accepted upload speed: a large body gets more time. */
 const BYTES_PER_MS = 100;
 
+/**
+ * How long a stream and its response may take, in milliseconds: at the lowest accepted speed, the largest upload takes 15 hours.
+ * There is a limit because a sandbox that never responds is not stopped meanwhile, even if the client has disconnected.
+ */
+const STREAM_MS = 86_400_000;
+
 /** Records changes of the workspace, so that it is saved. */
 interface Changing {
   noteChange(): void;
@@ -82,9 +88,9 @@ async function withTimeLimit<T>(
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const abort = new AbortController();
-  if (body instanceof ReadableStream) return await work(abort.signal);
+  const ms = body instanceof ReadableStream ? STREAM_MS : timeoutMs + (body?.length ?? 0) / BYTES_PER_MS;
   try {
-    return await withTimeout(timeoutMs + (body?.length ?? 0) / BYTES_PER_MS, work(abort.signal));
+    return await withTimeout(ms, work(abort.signal));
   } catch (error) {
     abort.abort();
     throw error;

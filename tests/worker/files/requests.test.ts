@@ -1,5 +1,6 @@
 /** Requests to sandboxd: when the container is replaced, and when they are many. */
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
+import { FileOperations } from "../../../src/container/file-operations.ts";
 import { Sandboxd } from "../../../src/container/sandboxd.ts";
 import { sleep, until } from "../../setup/until.ts";
 import { EndingError } from "../../../src/shared/errors.ts";
@@ -56,4 +57,31 @@ it("few requests are open at once, the others wait for their turn, and all get a
   expect(new Set(responses)).toEqual(new Set(["found"]));
   expect(most).toBeGreaterThan(1);
   expect(most).toBeLessThan(100);
+});
+
+it("an upload to which sandboxd does not respond fails after a day, and its request is aborted", async () => {
+  const read = Promise.withResolvers<string>();
+  let given: AbortSignal | undefined;
+  const files = new FileOperations(
+    async (_path, { body }, signal) => {
+      given = signal;
+      new Response(body).text().then(read.resolve, read.reject);
+      return await new Promise<never>(() => {});
+    },
+    { noteChange: () => undefined },
+  );
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const failed = files
+      .call("store", { path: "/workspace/a", max: 10, length: 4, body: new Response("text").body! })
+      .catch((error: unknown) => error);
+    expect(await read.promise).toBe("text");
+    await vi.advanceTimersByTimeAsync(86_399_000);
+    expect(given?.aborted).toBe(false);
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(await failed).toMatchObject({ code: "no_answer" });
+    expect(given?.aborted).toBe(true);
+  } finally {
+    vi.useRealTimers();
+  }
 });

@@ -13,7 +13,7 @@ import { dirname, join } from "node:path";
 import { brokenThings } from "./broken-things.ts";
 import { parseConfig } from "../src/shared/config.ts";
 import { MAX_BODY_BYTES } from "../src/server/body.ts";
-import { MAX_UPLOAD_BYTES } from "../src/server/file-response.ts";
+import { MAX_UPLOAD_BYTES } from "../src/shared/link-token.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { METHOD_KEYS } from "../src/auth/oauth-store.ts";
 import { clientLines } from "../src/server/client-lines.ts";

@@ -15,8 +15,6 @@ import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
 import * as texts from "./texts.ts";
 
-export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
-
 const FORM_OVERHEAD_BYTES = 1024 * 1024;
 
 /** For content from a sandbox: browsers run no scripts in it, let no other site embed it, and tell no site its address. */

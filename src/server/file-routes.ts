@@ -9,7 +9,13 @@ import { insufficientScope } from "../auth/bearer.ts";
 import { requireListCursor } from "../container/file-operations.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
-import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/link-token.ts";
+import {
+  type FileLink,
+  type LinkName,
+  MAX_UPLOAD_BYTES,
+  type RunLink,
+  readToken,
+} from "../shared/link-token.ts";
 import { MAX_MEMORY_BYTES, RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
@@ -19,7 +25,6 @@ import { json } from "../shared/responses.ts";
 import { shownName } from "../shared/shown.ts";
 import { recordCall } from "../tools/define.ts";
 import {
-  MAX_UPLOAD_BYTES,
   fileErrorResponse,
   type FileCall,
   receiveFile,

@@ -23,6 +23,9 @@ const linkSchema = z.strictObject({
   id: z.string(),
 });
 
+/** The most bytes of an uploaded file. */
+export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
+
 export type FileLink = z.infer<typeof linkSchema>;
 
 /** A link to a run's output, which outlives the sandbox. */

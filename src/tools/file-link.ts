@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { undefinedIfFailed } from "../shared/errors.ts";
+import { MAX_UPLOAD_BYTES } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import {
   type ToolContext,
@@ -15,8 +16,6 @@ import { urlOf } from "./download.ts";
 import { LINK_HINTS, expiryText, mayNotUpload, noLinks, uploadToDirectory } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
-const MAX_BYTES = 5 * 1024 ** 3;
-
 export const fileLink = defineTool({
   name: "file_link",
   title: "Link to a file",
@@ -26,7 +25,7 @@ export const fileLink = defineTool({
     path: pathField(),
     direction: z.enum(["download", "upload"]).default("download"),
     expires_seconds: wholeNumber(1, DAY_SECONDS).default(3600),
-    max_bytes: wholeNumber(1, MAX_BYTES).optional().describe("For upload."),
+    max_bytes: wholeNumber(1, MAX_UPLOAD_BYTES).optional().describe("For upload."),
     sandbox: sandboxField(),
   }),
   output: z.object({
@@ -45,7 +44,7 @@ export const fileLink = defineTool({
     const described = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
     const expires = Date.now() + expires_seconds * 1000;
     const confined = !context.principal.scopes.includes("sandbox:exec");
-    const bounds = isUpload ? { max: max_bytes ?? MAX_BYTES, confined } : {};
+    const bounds = isUpload ? { max: max_bytes ?? MAX_UPLOAD_BYTES, confined } : {};
     const link = { direction, path: absolute(path), ...bounds, expires };
     const { value: ids, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.keepFileLinks(owner, [link]),

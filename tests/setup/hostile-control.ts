@@ -36,17 +36,16 @@ const attacks: Record<string, () => string | Buffer> = {
 
 let contextCount = 0;
 const connections = new Set<Duplex>();
+let attackSeen: string | undefined;
 watch("/tmp", (_event, name) => {
   // Prints the data that an attack wrote to this file.
   if (name === "printed") process.stdout.write(readFileSync("/tmp/printed"));
-  if (readAttack() === undefined) return;
-  for (const socket of connections) socket.destroy();
-  connections.clear();
+  currentAttack();
 }).unref();
 
 const emit = Server.prototype.emit;
 Server.prototype.emit = function (this: Server, event: string, ...args: unknown[]): boolean {
-  const name = readAttack();
+  const name = currentAttack();
   const [request, socket, head] = args as [IncomingMessage, Duplex, Buffer];
   if (event !== "upgrade" || request.url !== "/rpc") return Reflect.apply(emit, this, [event, ...args]);
   connections.add(socket);
@@ -66,6 +65,16 @@ Server.prototype.emit = function (this: Server, event: string, ...args: unknown[
   new WebSocketServer({ noServer: true }).handleUpgrade(request, socket, head, (peer) => send(peer, name));
   return true;
 };
+
+/** Closes the connections from before this attack. A later event for the same attack must not close the connections of the attack. */
+function currentAttack(): string | undefined {
+  const name = readAttack();
+  if (name === undefined || name === attackSeen) return name;
+  attackSeen = name;
+  for (const socket of connections) socket.destroy();
+  connections.clear();
+  return name;
+}
 
 function readAttack(): string | undefined {
   try {

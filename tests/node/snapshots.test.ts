@@ -428,6 +428,34 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
     expect(entries[1]).toMatchObject({ size: 3 * BLOB_BYTES });
   });
 
+  it("that is read again after its connection broke can be restored, although the first reading still runs", async () => {
+    for (const name of ["a", "b", "c"]) writeFileSync(join(root, name), name.repeat(3));
+    const save = new Save("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
+    const interrupted = save.pack(signal);
+    await interrupted.next();
+    const parts: Buffer[] = [];
+    for await (const part of save.pack(signal)) {
+      parts.push(part);
+      await interrupted.next();
+    }
+    const elsewhere = join(outside, "elsewhere");
+    mkdirSync(elsewhere);
+    const restore = await Restore.beginIn("a", elsewhere, await save.manifest());
+    await restore.receive(
+      (async function* () {
+        const pack = Buffer.concat(parts);
+        for (const { from, to } of restore.reads) yield pack.subarray(from, to);
+      })(),
+    );
+    await restore.finish();
+    expect(readdirSync(elsewhere).map((name) => readFileSync(join(elsewhere, name), "utf8"))).toEqual([
+      "aaa",
+      "bbb",
+      "ccc",
+    ]);
+    expect(await save.finish()).toMatchObject({ files: 3, packs: [{ id: "a", length: 9 }] });
+  });
+
   it("leaves out a file whose directory is replaced by a file while the save reads it", async () => {
     mkdirSync(join(root, "dist"));
     writeFileSync(join(root, "dist/large"), randomBytes(3 * BLOB_BYTES));

@@ -36,6 +36,20 @@ const SMALL_BYTES = 64 * 1024;
 const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const ZEROS = Buffer.alloc(SNAPSHOT_BLOB_BYTES);
 
+/** What one reading of the new contents has found so far. */
+class Reading {
+  entries: ManifestEntry[] = [];
+  readonly index: Index = new Map();
+  readonly unreadable = new Set<string>();
+  packBytes = 0;
+  manifest: Buffer | undefined;
+
+  add(known: Known): void {
+    this.entries.push(known.entry);
+    this.index.set(known.entry.path, known);
+  }
+}
+
 export class Save {
   readonly id: string;
   readonly summary: Plan;
@@ -44,11 +58,8 @@ export class Save {
   readonly #before: Index;
   readonly #repacked: ReadonlySet<string>;
   readonly #header: Header;
-  #entries: ManifestEntry[] = [];
-  index: Index = new Map();
-  #packBytes = 0;
-  #manifest: Buffer | undefined;
-  #unreadable = new Set<string>();
+  /** The latest reading, whose contents the server stores. */
+  #reading = new Reading();
 
   /** @param before the index of the last save or restore */
   constructor(
@@ -77,13 +88,16 @@ export class Save {
     };
   }
 
-  /** Yields the new contents. Each call starts from the beginning. */
+  get index(): Index {
+    return this.#reading.index;
+  }
+
+  /**
+   * Yields the new contents. Each call starts from the beginning, because the server repeats a request whose connection broke. The
+   * earlier call may still run.
+   */
   async *pack(signal: AbortSignal): AsyncGenerator<Buffer> {
-    this.#entries = [];
-    this.index = new Map();
-    this.#packBytes = 0;
-    this.#manifest = undefined;
-    this.#unreadable = new Set();
+    const reading = (this.#reading = new Reading());
     const stored = this.#storedBlobs();
     const links = new Map<string, string>();
     const ahead: { found: FoundFile; opened: Promise<Known | FileRead | undefined> }[] = [];
@@ -93,13 +107,13 @@ export class Save {
       for (;;) {
         await turn();
         for (const found of rest.take(OPENED_AHEAD - ahead.length))
-          ahead.push({ found, opened: this.#open(found, links) });
+          ahead.push({ found, opened: this.#open(found, links, reading) });
         const next = ahead[0];
         if (!next) return;
         signal.throwIfAborted();
         const opened = await next.opened;
-        if (opened instanceof FileRead) yield* this.#saveFile(next.found, opened, stored);
-        else if (opened) this.#add(opened);
+        if (opened instanceof FileRead) yield* this.#saveFile(next.found, opened, stored, reading);
+        else if (opened) reading.add(opened);
         ahead.shift();
       }
     } finally {
@@ -117,18 +131,23 @@ export class Save {
     return stored;
   }
 
-  async *#saveFile(file: FoundFile, reading: FileRead, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
+  async *#saveFile(
+    file: FoundFile,
+    opened: FileRead,
+    stored: Map<string, Blob>,
+    reading: Reading,
+  ): AsyncGenerator<Buffer> {
     const { path } = file;
     const blobs: FileEntry["blobs"] = [];
     let size = 0;
     for (;;) {
-      const bytes = await reading.next(size);
+      const bytes = await opened.next(size);
       if (bytes === undefined) {
-        this.#unreadable.add(path);
-        return await reading.close();
+        reading.unreadable.add(path);
+        return await opened.close();
       }
       // An open file takes up space even after the user has deleted it. So a deleted file is closed before the save ends.
-      if (await reading.isDeleted()) return await reading.close();
+      if (await opened.isDeleted()) return await opened.close();
       if (bytes.length === 0) break;
       size += bytes.length;
       if (bytes.equals(ZEROS.subarray(0, bytes.length))) blobs.push(null);
@@ -137,9 +156,9 @@ export class Save {
         let blob = stored.get(hash);
         if (!blob) {
           const { bytes: packed, codec } = await compress(bytes);
-          blob = { hash, pack: this.id, offset: this.#packBytes, length: packed.length, codec };
+          blob = { hash, pack: this.id, offset: reading.packBytes, length: packed.length, codec };
           stored.set(hash, blob);
-          this.#packBytes += packed.length;
+          reading.packBytes += packed.length;
           yield packed;
         }
         blobs.push(blob);
@@ -147,17 +166,16 @@ export class Save {
       // The next save reads the rest of a growing file.
       if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
     }
-    const status = await reading.end();
-    this.#add({ entry: { type: "file", path, ...ownerAndTime(file), size, blobs }, status });
-  }
-
-  #add(known: Known): void {
-    this.#entries.push(known.entry);
-    this.index.set(known.entry.path, known);
+    const status = await opened.end();
+    reading.add({ entry: { type: "file", path, ...ownerAndTime(file), size, blobs }, status });
   }
 
   /** Returns an entry whose content is stored or empty, a file to read, or undefined if the file is gone or unreadable. */
-  async #open(file: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
+  async #open(
+    file: FoundFile,
+    links: Map<string, string>,
+    { unreadable }: Reading,
+  ): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = file;
     const common = { path, ...ownerAndTime(file) };
     if (type === "directory" || type === "removed")
@@ -176,44 +194,36 @@ export class Save {
     try {
       return await FileRead.open(bytesOf(this.#root, path), file.size);
     } catch (error) {
-      if (!isGoneError(error)) this.#unreadable.add(path);
+      if (!isGoneError(error)) unreadable.add(path);
       return undefined;
     }
   }
 
   async manifest(): Promise<Buffer> {
-    this.#omitLostLinks();
-    this.#manifest ??= await writeManifest(this.#entries, this.#header);
-    return this.#manifest;
-  }
-
-  /** Leaves out hard links to a file that disappeared before it was read. The next save handles them. */
-  #omitLostLinks(): void {
-    const files = new Set(this.#entries.filter(({ type }) => type === "file").map(({ path }) => path));
-    this.#entries = this.#entries.filter((entry) => {
-      if (entry.type !== "hardlink" || files.has(entry.target)) return true;
-      if (this.#unreadable.has(entry.target)) this.#unreadable.add(entry.path);
-      return false;
-    });
+    const reading = this.#reading;
+    omitLostLinks(reading);
+    reading.manifest ??= await writeManifest(reading.entries, this.#header);
+    return reading.manifest;
   }
 
   async finish(): Promise<SavedSnapshot> {
     const manifestBytes = (await this.manifest()).length;
-    const files = this.#entries.filter((entry) => entry.type === "file");
+    const { entries, packBytes, unreadable: failed } = this.#reading;
+    const files = entries.filter((entry) => entry.type === "file");
     const blobs = new Map(
       files.flatMap((file) => file.blobs.flatMap((blob) => (blob ? [[blob.hash, blob] as const] : []))),
     );
     const live = new Map<string, number>();
-    if (this.#packBytes > 0) live.set(this.id, 0);
+    if (packBytes > 0) live.set(this.id, 0);
     for (const { pack, length } of blobs.values()) live.set(pack, (live.get(pack) ?? 0) + length);
     const packs = Array.from(live, ([id, bytes]) => ({
       id,
       live: bytes,
-      length: id === this.id ? this.#packBytes : bytes,
+      length: id === this.id ? packBytes : bytes,
     }));
     const bytes = files.reduce((sum, { size }) => sum + size, 0);
     const { count = 0, names = [] } = this.summary.left.unreadable ?? {};
-    const more = firstNames([...this.#unreadable].sort());
+    const more = firstNames([...failed].sort());
     const unreadable = more && {
       count: count + more.count,
       names: [...names, ...more.names].slice(0, MAX_LEFT),
@@ -226,6 +236,17 @@ export class Save {
       unreadable: unreadable ?? this.summary.left.unreadable,
     };
   }
+}
+
+/** Leaves out hard links to a file that disappeared before it was read. The next save handles them. */
+function omitLostLinks(reading: Reading): void {
+  const { entries, unreadable } = reading;
+  const files = new Set(entries.filter(({ type }) => type === "file").map(({ path }) => path));
+  reading.entries = entries.filter((entry) => {
+    if (entry.type !== "hardlink" || files.has(entry.target)) return true;
+    if (unreadable.has(entry.target)) unreadable.add(entry.path);
+    return false;
+  });
 }
 
 const ownerAndTime = ({ mode, mtime, uid, gid }: FoundFile) => ({ mode, mtime, uid, gid });

@@ -55,3 +55,9 @@ export async function mountMapped(pid: number, from: string, to: string, maps: M
   const words = [from, to, maps.users, maps.groups, String(callNumbers[0])];
   await runHost("nsenter", [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, ...words]);
 }
+
+/** Removes a mount that `mountMapped` has made. */
+export async function unmountMapped(pid: number, path: string): Promise<void> {
+  const script = 'umount --lazy --no-mtab "$1" && rmdir "$1"';
+  await runHost("nsenter", [`--mount=/proc/${pid}/ns/mnt`, "--", "sh", "-c", script, "sh", path]);
+}

@@ -15,7 +15,7 @@ import { readChildPID, type Mount } from "./bubblewrap.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { systemPath } from "./host-programs.ts";
 import type { HostIDs } from "./host-directories.ts";
-import { mountMapped } from "./id-mapped-mount.ts";
+import { mountMapped, unmountMapped } from "./id-mapped-mount.ts";
 import { withOwnInodes } from "./own-inodes.ts";
 import { MACHINE } from "./texts.ts";
 
@@ -28,8 +28,6 @@ interface Holder {
   pid: Promise<number>;
   /** The fingerprint of the files in the namespace. */
   key: string;
-  /** Mounts that show another owner (`mountMapped`), by path in the namespace. */
-  mapped: Map<string, Promise<void>>;
 }
 
 export class MountNamespace {
@@ -60,15 +58,13 @@ export class MountNamespace {
     const holder = this.#currentHolder(sources, writable);
     const pid = await holder.pid;
     const pathOf = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
+    /** The paths of mounts that show another owner, by the path of the directory. */
     const mappedPaths = new Map<string, string>();
     const ofSandbox = directories.filter((mount) => mounts.some(isSame(mount)));
     if (directoryMaps !== undefined)
       for (const { from } of ofSandbox) {
         const path = `${pathOf(from)}-${root.uid}`;
-        const mounted = holder.mapped.get(path) ?? mountMapped(pid, pathOf(from), path, directoryMaps);
-        holder.mapped.set(path, mounted);
-        await mounted.catch((error: unknown) => {
-          holder.mapped.delete(path);
+        await mountMapped(pid, pathOf(from), path, directoryMaps).catch((error: unknown) => {
           throw new Error(MACHINE.ofRoot(from, messageOf(error)));
         });
         mappedPaths.set(from, path);
@@ -86,6 +82,10 @@ export class MountNamespace {
       enter: ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", ...own, ...asUser],
       translate: (requested: Mount[]): Mount[] =>
         requested.map(({ from, ...rest }) => ({ ...rest, from: mappedPaths.get(from) ?? pathOf(from) })),
+      /** Removes the mounts that are only for this sandbox. Call it when the sandbox has mounted them or has failed to start. */
+      release: async () => {
+        for (const path of mappedPaths.values()) await unmountMapped(pid, path).catch(() => undefined);
+      },
     };
   }
 
@@ -105,7 +105,7 @@ export class MountNamespace {
       return present;
     this.#previous?.child.kill("SIGKILL");
     this.#previous = present;
-    this.#holder = { ...this.#start(sources, writable), key, mapped: new Map() };
+    this.#holder = { ...this.#start(sources, writable), key };
     return this.#holder;
   }
 

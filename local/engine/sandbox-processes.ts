@@ -146,7 +146,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     write(stdin, initScript(options.command));
     return number;
   });
-  pid.catch(() => undefined);
+  void pid.catch(() => undefined).then(() => view?.release());
   return {
     pid,
     exited,

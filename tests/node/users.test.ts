@@ -14,8 +14,10 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readText } from "../../local/engine/host-files.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { endLater } from "../setup/end-later.ts";
+import { tree } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
@@ -320,4 +322,23 @@ describe("a mounted directory of the machine", () => {
       expect([statSync(join(theirs, file)).uid, statSync(theirs).uid]).toEqual([owner, owner]);
     }
   });
+
+  it.runIf(isRoot)(
+    "of root is not left in the engine's mounts, which each start of a sandbox copies",
+    async () => {
+      const own = join(directory, "of-root");
+      mkdirSync(own);
+      const ownMount = { name, from: own, to: "/workspace/own", isWritable: true };
+      const owned = endLater(await startTestEngine({ directories: [ownMount] }));
+      const sandbox = await TestSandbox.start(owned, { name });
+      const mountsOf = (pid: number) =>
+        readText(`/proc/${pid}/mountinfo`).match(/\/of-root \/tmp\/.*/g) ?? [];
+      await expect
+        .poll(() => [...new Set(tree(process.pid).flatMap(({ pid }) => mountsOf(pid)))])
+        .toEqual([expect.stringMatching(/of-root \/tmp\/\d+ /)]);
+      expect(await sandbox.run("touch /workspace/own/file && ls /workspace/own")).toMatchObject({
+        stdout: "file",
+      });
+    },
+  );
 });

@@ -23,7 +23,15 @@ const maxCached = 100;
 
 interface CachedCertificate {
   context: SecureContext;
-  until: number;
+  validity: Validity;
+}
+
+type Validity = forge.pki.Certificate["validity"];
+
+/** Whether a certificate is valid, and stays valid for some days. If the clock was set back, it may not be valid yet. */
+function isValid({ notBefore, notAfter }: Validity, days: number): boolean {
+  const now = Date.now();
+  return notBefore.getTime() <= now && notAfter.getTime() > now + days * DAY_MS;
 }
 
 export class CertificateAuthority {
@@ -58,7 +66,7 @@ export class CertificateAuthority {
     const serverKey = await (this.#serverKey ??= makeKey());
     const cached = this.#cached.get(host);
     this.#cached.delete(host);
-    const fresh = cached && cached.until > Date.now() ? cached : this.#issue(host, serverKey);
+    const fresh = cached && isValid(cached.validity, 1) ? cached : this.#issue(host, serverKey);
     this.#cached.set(host, fresh);
     const [oldest] = this.#cached.keys();
     if (this.#cached.size > maxCached && oldest !== undefined) this.#cached.delete(oldest);
@@ -83,7 +91,7 @@ export class CertificateAuthority {
     signWith(certificate, this.#key);
     const key = serverKey.privateKey.export({ type: "pkcs8", format: "pem" });
     const context = createSecureContext({ cert: pki.certificateToPem(certificate), key });
-    return { context, until: certificate.validity.notAfter.getTime() - DAY_MS };
+    return { context, validity: certificate.validity };
   }
 }
 
@@ -132,7 +140,7 @@ function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
   certificate.sign(signer as forge.pki.rsa.PrivateKey, md.sha256.create());
 }
 
-/** Reads the stored authority. Undefined if it is incomplete or expires within a month. */
+/** Reads the stored authority. Undefined if it is incomplete, not valid yet, or expires within a month. */
 async function readAuthority(
   certificateFile: string,
   keyFile: string,
@@ -143,8 +151,7 @@ async function readAuthority(
     const key = createPrivateKey(keyPEM);
     const own = createPublicKey(key).export({ type: "spki", format: "pem" });
     const certified = createPublicKey(pem).export({ type: "spki", format: "pem" });
-    const isGood = own === certified && certificate.validity.notAfter.getTime() > Date.now() + 30 * DAY_MS;
-    return isGood ? { pem, key } : undefined;
+    return own === certified && isValid(certificate.validity, 30) ? { pem, key } : undefined;
   } catch {
     return undefined;
   }

@@ -10,6 +10,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { callbackify } from "node:util";
 import { describe, expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
+import { DAY_MS } from "../../src/shared/days.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
 import { testEgress } from "../setup/egress.ts";
@@ -66,6 +67,18 @@ it("the authority is recreated if its key file is incomplete", async () => {
   const reopened = await CertificateAuthority.open(ownDirectory);
   expect(reopened.pem).not.toBe(pem);
   expect(await readFile(join(ownDirectory, "certificate.pem"), "utf8")).toBe(reopened.pem);
+});
+
+it("the authority and its certificates are made again after the clock was set back, because they are not valid yet", async () => {
+  const ownDirectory = join(directory, "ahead");
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 365 * DAY_MS });
+  const ahead = await CertificateAuthority.open(ownDirectory);
+  const early = await ahead.contextFor("api.example.com");
+  vi.useRealTimers();
+  expect(await ahead.contextFor("api.example.com")).not.toBe(early);
+  const authority = await CertificateAuthority.open(ownDirectory);
+  const certificate = await peerCertificate(authority, "api.example.com", "api.example.com");
+  expect(certificate).toMatchObject({ subjectaltname: "DNS:api.example.com" });
 });
 
 it("the authority issues a certificate for the requested host only", async () => {

@@ -161,12 +161,18 @@ class ArtifactWriter {
       return undefined;
     }
     const { readable, writable } = new FixedLengthStream(opened.length);
-    const stored = objects.bucket.put(key, readable).catch((error: unknown) => ({ error }));
-    const signal = AbortSignal.timeout(SEND_MS);
+    const storeFailed = new AbortController();
+    const stored = objects.bucket.put(key, readable).catch((error: unknown) => {
+      // The store may fail without reading the rest.
+      storeFailed.abort();
+      return { error };
+    });
+    const late = AbortSignal.timeout(SEND_MS);
+    const signal = AbortSignal.any([late, storeFailed.signal]);
     const broken = await opened.body.pipeTo(writable, { preventAbort: true, signal }).then(
       () => undefined,
       async (error: unknown) => {
-        const isByStore = await isBroken(writable);
+        const isByStore = storeFailed.signal.aborted || (await isBroken(writable));
         await writable.abort(error).catch(() => undefined);
         return { isByStore };
       },
@@ -174,7 +180,7 @@ class ArtifactWriter {
     const failure = await stored;
     // If the file's stream has broken, the store fails too.
     if (failure && (!broken || broken.isByStore)) throw failure.error;
-    if (broken && signal.aborted) throw sandboxUnresponsive(SEND_MS);
+    if (broken && late.aborted) throw sandboxUnresponsive(SEND_MS);
     return broken ? undefined : opened.length;
   }
 }

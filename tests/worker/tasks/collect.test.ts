@@ -17,7 +17,7 @@ async function collectFiles(
   onRead: (path: string) => ReadableStream<Uint8Array> | void,
   isOver = () => false,
   onPut = () => {},
-  { names = NAMES, diffBytes = 0 } = {},
+  { names = NAMES, diffBytes = 0, isStoreFull = false } = {},
 ) {
   const objects = new Map<string, number>();
   const files = names.map((path) => ({ path, change: "created", type: "file", size: 1 }));
@@ -28,6 +28,7 @@ async function collectFiles(
   };
   const bucket = {
     put: async (key: string, content: ReadableStream<Uint8Array> | Uint8Array) => {
+      if (isStoreFull) throw new Error("the store is full");
       const { length } = await new Response(content).bytes();
       objects.set(key, length);
       onPut();
@@ -101,6 +102,16 @@ it("a failure of the store ends the collection with its error", async () => {
   );
   expect(failure).toEqual(new Error("the store is unavailable"));
   expect(artifacts).toEqual([]);
+});
+
+it("a store that fails before it reads ends the collection at once", async () => {
+  const { failure } = await collectFiles(
+    () => {},
+    () => false,
+    () => {},
+    { isStoreFull: true },
+  );
+  expect(failure).toEqual(new Error("the store is full"));
 });
 
 it("a file with the name of the server's artifact is stored under its absolute path", async () => {

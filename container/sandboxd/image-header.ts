@@ -3,6 +3,7 @@
  * pixels, because the images come from sandboxes, which may be hostile. Only image.py decodes pixels.
  */
 import { crc32 } from "node:zlib";
+import { SHOWN_IMAGE } from "./shapes.ts";
 
 export interface ImageHeader {
   mimeType: ImageType;
@@ -13,6 +14,12 @@ export interface ImageHeader {
 }
 
 type Size = Pick<ImageHeader, "width" | "height">;
+
+/** Whether an image can be shown as it is. */
+export function canBeShown({ width, height }: Size, { length }: Uint8Array): boolean {
+  const { side, pixels, max } = SHOWN_IMAGE;
+  return length <= max && Math.max(width, height) <= side && width * height <= pixels;
+}
 
 interface Format {
   signature: RegExp;

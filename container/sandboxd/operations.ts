@@ -286,7 +286,7 @@ export const operations = {
 };
 
 const internal = {
-  /** An image file, scaled down as by `shrink`, and the file's size, its pixels and its frames. */
+  /** An image file, if necessary scaled down as by `shrink`, and the file's size, its pixels and its frames. */
   image: row({
     ...smallCall,
     route: "GET /image",

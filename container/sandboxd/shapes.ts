@@ -87,8 +87,8 @@ export const IMAGE_PIXELS = 100_000_000;
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const shrinkOutcome = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
 export type ShrinkOutcome = z.infer<typeof shrinkOutcome>;
-/** `unreadable`: the file is not a complete image. */
-export const imageOutcome = z.enum([...shrinkOutcome.options, "unreadable"]);
+/** `unchanged`: the file itself can be shown. `unreadable`: the file is not a complete image. */
+export const imageOutcome = z.enum([...shrinkOutcome.options, "unchanged", "unreadable"]);
 export type ImageOutcome = z.infer<typeof imageOutcome>;
 
 export const failureSchema = z.object({

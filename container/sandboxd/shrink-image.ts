@@ -5,7 +5,7 @@ import { type Exchange, abortOnClose, bytesOfBody } from "./serve-operation.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { SCRIPTS } from "./directories.ts";
 import { FileError } from "./file-error.ts";
-import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
+import { canBeShown, type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { openFile, readRange } from "./reading.ts";
 import { startProgram } from "./task-changes.ts";
 import { IMAGE_BYTES, IMAGE_PIXELS, type ImageOutcome, type ShrinkOutcome, SHOWN_IMAGE } from "./shapes.ts";
@@ -32,12 +32,14 @@ export async function sendScaledFile(
 ): Promise<void> {
   await inTurn(response, async () => {
     const image = await readImage(path);
-    const { width, height, frames } = headerOf(image) ?? { width: 0, height: 0, frames: 0 };
+    const header = headerOf(image);
+    const { width, height, frames } = header ?? { width: 0, height: 0, frames: 0 };
     const original = { size: image.length, width, height, frames };
     let made: Buffer | ImageOutcome = "unreadable";
-    if (frames > 0) made = width * height > IMAGE_PIXELS ? "too_large" : await shrink(image, response);
+    if (header && canBeShown(header, image)) made = image;
+    else if (header) made = width * height > IMAGE_PIXELS ? "too_large" : await shrink(image, response);
     if (typeof made === "string") begin({ image: made, ...original }, 0).end();
-    else begin({ image: "made", ...original }, made.length).end(made);
+    else begin({ image: made === image ? "unchanged" : "made", ...original }, made.length).end(made);
   });
 }
 

@@ -166,7 +166,10 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     }
     if (!mayScale()) return leftOut(texts.NOT_MADE_SMALLER);
     const { image, size, bytes, ...original } = await this.#files.call("image", { path });
-    const shown = scaledImage({ ...original, mimeType }, size, image === "made" ? bytes : image);
+    const shown =
+      image === "unchanged"
+        ? await shownImage(bytes, async () => "too_large")
+        : scaledImage({ ...original, mimeType }, size, image === "made" ? bytes : image);
     if (!("problem" in shown)) return { ...codeImageOf(shown), original: { path, size } };
     return leftOut({ ...shown, remedy: texts.imageFileAt(path, shown.remedy) });
   }

@@ -2,13 +2,13 @@
  * Images for clients. Some clients and model providers end a chat if an image is of a type or size that they do not support. So
  * only supported types are passed on, and large images are first scaled down in a sandbox.
  */
-import { type ImageHeader, imageHeader, imageType } from "../../container/sandboxd/image-header.ts";
 import {
-  IMAGE_BYTES,
-  IMAGE_PIXELS,
-  type ImageOutcome,
-  SHOWN_IMAGE,
-} from "../../container/sandboxd/shapes.ts";
+  canBeShown,
+  type ImageHeader,
+  imageHeader,
+  imageType,
+} from "../../container/sandboxd/image-header.ts";
+import { IMAGE_BYTES, IMAGE_PIXELS, type ImageOutcome } from "../../container/sandboxd/shapes.ts";
 import { messageOf } from "./text.ts";
 
 /** Why an image cannot be shown, as a sentence without its subject, and what to do. */
@@ -25,7 +25,7 @@ export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "he
 
 /** Scales an image in a sandbox, or returns why it did not. `stopped`: the sandbox does not run. */
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
-type ImageProblem = Exclude<ImageOutcome, "made"> | "stopped";
+type ImageProblem = Exclude<ImageOutcome, "made" | "unchanged"> | "stopped";
 
 export function tooLarge(size: number): ImageRefusal | undefined {
   if (size <= IMAGE_BYTES) return undefined;
@@ -51,7 +51,7 @@ export async function shownImage(
   } catch (error) {
     return { problem: `is corrupt (${mimeType}: ${messageOf(error)}).`, remedy: "Write it again." };
   }
-  if (!fits(original, bytes)) {
+  if (!canBeShown(original, bytes)) {
     const made = hasTooManyPixels(original) ? "too_large" : await makeSmaller(bytes);
     return scaledImage(original, bytes.length, made);
   }
@@ -59,11 +59,6 @@ export async function shownImage(
   const change =
     frames > 1 ? `is animated: many clients show only the first of its ${frames} frames` : undefined;
   return { mimeType, width, height, bytes, change };
-}
-
-function fits({ width, height }: ImageHeader, bytes: Uint8Array): boolean {
-  const { side, pixels, max } = SHOWN_IMAGE;
-  return bytes.length <= max && Math.max(width, height) <= side && width * height <= pixels;
 }
 
 function hasTooManyPixels({ width, height }: ImageHeader): boolean {
@@ -100,7 +95,7 @@ function shownHeader(made: Uint8Array): ImageHeader | undefined {
   if (mimeType !== "image/png" && mimeType !== "image/jpeg") return undefined;
   try {
     const header = imageHeader(made, mimeType);
-    return fits(header, made) && header.frames === 1 ? header : undefined;
+    return canBeShown(header, made) && header.frames === 1 ? header : undefined;
   } catch {
     return undefined;
   }

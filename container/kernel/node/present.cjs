@@ -1,6 +1,7 @@
 "use strict";
 /** Turns values and exceptions into text and images for a model. */
-const fs = require("node:fs");
+// User code may replace properties of `fs`.
+const { mkdirSync, rm, writeFileSync } = require("node:fs");
 const util = require("node:util");
 const { mapPlaces } = require("./typescript.cjs");
 const TEXT_CHARS = 32 * 1024;
@@ -123,7 +124,8 @@ class Results {
       const form = ["png", "jpeg"].find((one) => one in output);
       if (form && size > Math.min(room, INLINE_BYTES) && files < FILES) {
         files += 1;
-        found = toFile(output, form, `${OUTPUTS}/${run.replace(/^.*\./s, "")}-${index + 1}.${form}`);
+        const path = `${OUTPUTS}/${run.replace(/^.*\./s, "")}-${index + 1}.${form}`;
+        found = toFile(output, form, path, size <= room);
         size = sizeOf(found);
       }
       if (size <= room) {
@@ -140,13 +142,16 @@ class Results {
   }
 }
 
-/** Moves the image of an output to a file. */
-function toFile({ png, jpeg, ...rest }, form, path) {
+/** Moves the image of an output to a file. If that fails, for example on a full disk, the image stays if `orInline`. */
+function toFile(output, form, path, orInline) {
+  const { png, jpeg, ...rest } = output;
   try {
-    fs.mkdirSync(OUTPUTS, { recursive: true });
-    fs.writeFileSync(path, Buffer.from(png ?? jpeg, "base64"));
+    mkdirSync(OUTPUTS, { recursive: true });
+    writeFileSync(path, Buffer.from(png ?? jpeg, "base64"));
     return { ...rest, image_file: form };
   } catch (error) {
+    rm(path, () => undefined);
+    if (orInline) return output;
     const text = `[An image is left out: it is large, and its file could not be written (${messageOf(error)}).]`;
     return { ...rest, text };
   }

@@ -320,7 +320,8 @@ class Results:
             form = next((form for form in found if form in IMAGES), None)
             if form is not None and size > min(room, INLINE_BYTES) and files < FILES:
                 files += 1
-                found = _to_file(found, form, f"{OUTPUTS}/{run.rpartition('.')[2]}-{number}.{form}")
+                path = f"{OUTPUTS}/{run.rpartition('.')[2]}-{number}.{form}"
+                found = _to_file(found, form, path, or_inline=size <= room)
                 size = _size(found)
             if size > room:
                 self.omitted += 1
@@ -332,8 +333,8 @@ class Results:
         return shown
 
 
-def _to_file(found, form, path):
-    """Moves the image of an output to a file."""
+def _to_file(found, form, path, or_inline):
+    """Moves the image of an output to a file. If that fails, for example on a full disk, the image stays if `or_inline`."""
 
     def write(data):
         os.makedirs(OUTPUTS, exist_ok=True)
@@ -345,6 +346,9 @@ def _to_file(found, form, path):
     _, error = (None, error) if error else attempt(write, data)
     if error is None:
         return {**rest, "image_file": form}
+    attempt(os.unlink, path)
+    if or_inline:
+        return found
     return {**rest, "text": f"[An image is left out: it is large, and its file could not be written ({_message(error)}).]"}
 
 

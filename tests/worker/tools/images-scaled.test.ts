@@ -225,6 +225,19 @@ describe("a result of code with an image of megabytes, which does not pass throu
     },
   );
 
+  it.each(Object.entries(NOISE))(
+    "is shown if its file cannot be written, and the other results leave enough space: %s",
+    async (language, code) => {
+      await run('Image.frombytes("RGB", (600, 600), os.urandom(600 * 600 * 3)).save("medium", "png")');
+      await sh(sandbox, "mv .outputs outputs; touch .outputs");
+      const medium = code.replace("picture", "medium");
+      const { content, text } = await owner.call("run_code", { sandbox, language, code: medium });
+      await sh(sandbox, "rm .outputs; mv outputs .outputs");
+      expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
+      expect(text).toContain("it was made smaller from 600 x 600 pixels, PNG. To keep an original, save it");
+    },
+  );
+
   it("is left out with the path of its file if it cannot be scaled", async () => {
     const code = `class Shown:
     def _repr_png_(self): return zeros(60_000, 30_000, 1) + os.urandom(1_000_000)
@@ -244,11 +257,30 @@ for _ in range(9): display(picture)
     const { content, text } = await run(code);
     expect(content.filter(({ type }) => type === "image").length).toBeGreaterThanOrEqual(3);
     expect(text).toContain("last");
-    expect(text).toMatch(/^a result of \d+ bytes is left out/m);
+    expect(text).toMatch(/^(left_out: )?a result of \d+ bytes is left out/m);
     expect((await sh(sandbox, "ls -t .outputs | head -2")).match(/-[89]\.png/g)?.sort()).toEqual([
       "-8.png",
       "-9.png",
     ]);
+  });
+
+  it.each([
+    ["png", ""],
+    ["gif", "it is animated: many clients show only the first of its 2 frames. "],
+  ])("is shown unchanged if it is small, although it is a file: %s", async (format, change) => {
+    const code = `from IPython.display import HTML, Image as File, display
+first, second = (Image.frombytes("RGB", (330, 330), os.urandom(330 * 330 * 3)) for _ in range(2))
+first.save("small", "${format}"${format === "gif" ? ", save_all=True, append_images=[second]" : ""})
+for _ in range(13): display(HTML("h" * 240_000))
+File("small", format="${format}")`;
+    const { content, text } = await run(code);
+    expect(text).toContain(`330 x 330 pixels, ${format.toUpperCase()}${change && `; ${change}`}`);
+    expect(text).not.toContain("smaller");
+    const image = content.find(({ type }) => type === "image");
+    expect(image?.mimeType).toBe(`image/${format}`);
+    const { length } = Uint8Array.fromBase64(image?.data ?? "");
+    expect(`${length}\n`).toBe(await sh(sandbox, "stat -c %s small"));
+    expect(await sh(sandbox, "cmp small .outputs/$(ls -t .outputs | head -1) && echo same")).toBe("same\n");
   });
 
   /** What our code in the kernel, which user code can replace, puts in place of the file at `path`. */
@@ -268,7 +300,7 @@ for _ in range(9): display(picture)
 
   it.each(FOREIGN)("is left out if something else is in its place: %s", async (foreign) => {
     const code = `import sandbox_mcp_kernel.present as present
-def to_file(found, form, path):
+def to_file(found, form, path, **_):
     ${foreign}
     return {"image_file": form, "text": "beside"}
 to_file, present._to_file = present._to_file, to_file

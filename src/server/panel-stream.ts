@@ -11,7 +11,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import { noTurn } from "../shared/request-turns.ts";
-import { CALL_MS, waitAtMost } from "../shared/timers.ts";
+import { CALL_MS } from "../shared/timers.ts";
 import { Turns, TurnsByID } from "../shared/turns.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
@@ -121,7 +121,6 @@ class PanelStream {
   readonly body = new UnbufferedBody(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
-  readonly #hasEnded = Promise.withResolvers<void>();
   #polls = 0;
   /** How many polls were counted for the rate limit when the stream was opened. */
   #countedPolls = 0;
@@ -131,10 +130,7 @@ class PanelStream {
     this.#caller = caller;
     this.#guards = guards;
     this.#registration = registration;
-    this.#ended.signal.addEventListener("abort", () => {
-      registration.isClosed = true;
-      this.#hasEnded.resolve();
-    });
+    this.#ended.signal.addEventListener("abort", () => (registration.isClosed = true));
     // The client may have disconnected already.
     if (request.signal.aborted) this.#ended.abort();
     request.signal.addEventListener("abort", () => this.#ended.abort());
@@ -260,8 +256,18 @@ class PanelStream {
     clearTimeout(stalled);
   }
 
-  async #pause(ms: number): Promise<void> {
-    await waitAtMost(ms, this.#hasEnded.promise);
+  /** Leaves nothing at the stream, which can have thousands of pauses. A race with a promise for its end would. */
+  #pause(ms: number): Promise<void> {
+    const { signal } = this.#ended;
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, signal.aborted ? 0 : ms);
+      signal.addEventListener("abort", done);
+    });
   }
 }
 

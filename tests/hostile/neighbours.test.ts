@@ -36,6 +36,9 @@ const parts = endLater(
     variables: {
       AUTH_TOKENS: JSON.stringify([{ name: "neighbour", sha256, scopes }]),
       ANTHROPIC_API_KEY: "no-key",
+      SECRETS: JSON.stringify([
+        { name: "query", hosts: ["query.test"], query: "key={value}", value: "0123456789abcdef" },
+      ]),
     },
     onDeath: (part) => deaths.push(part),
     inspector: true,
@@ -458,6 +461,20 @@ describe("when one principal attacks the server", () => {
       setTimeout(process.exit, 1500);
     '`;
     await expectAnswersDuring("flood", () => attack(flood));
+  });
+
+  it("another principal's calls succeed while a sandbox sends requests of 16,000 parameters, to which the server adds a secret", async () => {
+    const flood = `node -e '
+      const { request } = require("node:http");
+      const path = "http://query.test/?" + "a&".repeat(16000);
+      const send = () =>
+        request({ host: "127.0.0.1", port: 3128, path, headers: { host: "query.test" } }, (response) =>
+          response.resume().on("end", send),
+        ).on("error", send).end();
+      for (let n = 0; n < 16; n++) send();
+      setTimeout(process.exit, 3000);
+    '`;
+    await expectAnswersDuring("parameters", () => attack(flood));
   });
 
   it.each([

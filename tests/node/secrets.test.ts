@@ -54,6 +54,26 @@ describe("a request", () => {
     expect(new URL(url).searchParams.getAll("key")).toEqual([VALUE]);
   });
 
+  it("contains the value once in its query, however the sandbox spells the name of the parameter", () => {
+    const name = "k y%41+/";
+    const exotic = secretOf({ in: "query", name, template: "{value}" });
+    const spelled = Array.from(name, (one) => {
+      const code = `%${hex(one)}`;
+      const plain = { " ": ["+", "%20"], "%": [code], "+": [code.toUpperCase()] }[one] ?? [one];
+      return fc.constantFrom(...plain, code, code.toUpperCase());
+    });
+    const part = fc.oneof(
+      fc.tuple(...spelled).map((parts) => parts.join("")),
+      fc.string({ unit: "binary" }),
+    );
+    const property = fc.property(fc.array(part), (names) => {
+      const given = new URL(`https://api.example.com/?${names.map((one) => `${one}=x`).join("&")}`);
+      const others = [...given.searchParams].filter(([one]) => one !== name);
+      expect([...new URL(put([exotic], given.href).url).searchParams]).toEqual([...others, [name, VALUE]]);
+    });
+    fc.assert(property);
+  });
+
   it("contains no placeholder of its secret in another header, where an API would refuse it as a wrong key", () => {
     const headers = {
       authorization: "Bearer sandbox-mcp-secret-api",

@@ -186,7 +186,7 @@ function addContainer(base: ReturnType<typeof createBase>) {
     gitHosts: () => (config.gitSignIn ? account.gitHosts : []),
     intercept: (hosts, policy) => actor.intercept(hosts, policy, secrets()),
   });
-  const sandboxd = new Sandboxd(base.platform, base.kv);
+  const sandboxd = new Sandboxd(base.platform, base.kv, () => account.principalID);
   const fetch: Requesting = (...call) => sandboxd.request(...call);
   const workspace = new Workspace({
     ...base,

@@ -25,7 +25,7 @@ import {
 import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
-import type { Turns } from "../shared/turns.ts";
+import type { TakesTurns } from "../shared/turns.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
@@ -106,7 +106,7 @@ export function requireListCursor(given: string | undefined): string | undefined
 /** @param refuse makes the error for a failure that sandboxd reports @throws {ToolError} that error, or `damaged` */
 async function readResponse<T>(
   response: Response,
-  turns: Turns,
+  turns: TakesTurns,
   read: (response: Response) => Promise<T>,
   refuse: (failure: FileFailure) => ToolError,
 ): Promise<T> {
@@ -141,7 +141,7 @@ export function requestOperation(
 }
 
 /** Reads JSON, or header fields with the body's bytes or stream. @throws {ToolError} `damaged` for anything else */
-async function resultOf(response: Response, turns: Turns, row: Row, call: object): Promise<unknown> {
+async function resultOf(response: Response, turns: TakesTurns, row: Row, call: object): Promise<unknown> {
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {
     const result = await jsonOf(response, turns, row.result, maxBytes);
@@ -160,7 +160,7 @@ async function resultOf(response: Response, turns: Turns, row: Row, call: object
 
 async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
-  turns: Turns,
+  turns: TakesTurns,
   schema: Schema,
   maxBytes = SMALL_RESPONSE_BYTES,
 ): Promise<z.infer<Schema>> {
@@ -170,7 +170,7 @@ async function jsonOf<Schema extends z.ZodMiniType>(
   return data;
 }
 
-async function bytesOf(response: Response, turns: Turns, maxBytes: number): Promise<Uint8Array> {
+async function bytesOf(response: Response, turns: TakesTurns, maxBytes: number): Promise<Uint8Array> {
   const bytes = await readBounded(response, { maxBytes, turns });
   if (!bytes) throw malformedResponse();
   return bytes;

@@ -1,6 +1,6 @@
 import type { RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
-import type { Turns } from "./turns.ts";
+import type { TakesTurns } from "./turns.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
 export async function* splitStream(
@@ -50,7 +50,7 @@ interface Bounds {
   /** Counts the body. If it has more than READ_BYTES, the rest is read only when there is room for its announced length. */
   memory?: RequestMemory | undefined;
   /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
-  turns?: Turns | undefined;
+  turns?: TakesTurns | undefined;
 }
 
 /**

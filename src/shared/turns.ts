@@ -59,6 +59,8 @@ export class Turns {
   }
 }
 
+export type TakesTurns = Pick<Turns, "take">;
+
 /** Separate turns for each id, such as a principal's. */
 export class TurnsByID<Each extends Turns> extends PerPrincipal<Each> {
   constructor(create: () => Each) {
@@ -66,11 +68,11 @@ export class TurnsByID<Each extends Turns> extends PerPrincipal<Each> {
   }
 
   /** Waits for a turn of this id, as `Turns.take` does. */
-  async take(id: string, ms: number, client: AbortSignal): Promise<(() => void) | undefined> {
+  async take(id: string, ms: number, client?: AbortSignal): Promise<(() => void) | undefined> {
     const turns = this.of(id);
     const end = await turns.take(ms, client);
     // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later requests get new turns.
-    if (!end && !client.aborted) this.remove(id, turns);
+    if (!end && !client?.aborted) this.remove(id, turns);
     return end;
   }
 }

@@ -2,20 +2,25 @@
  * The memory of the Worker's isolate while one principal attacks it. On Cloudflare, an isolate has 128 MB for all actors and
  * requests in it. When it needs more, the platform ends it with all calls.
  */
+import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { afterEach, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startParts } from "../setup/parts.ts";
+import { tree } from "../setup/processes.ts";
 import { callTool, tool } from "../setup/tool.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 import { HEADERS, postRaw } from "./support.ts";
+import TAKE_PLACE from "../setup/take-place.cjs?raw";
 
 /** An isolate has 128 MB, and its code and other principals need a part of them. */
 const MAX_MIB = 100;
 /** The most for attacks of a few sandboxes, because several principals may make them at once. */
 const MAX_OF_FEW_MIB = 65;
 const ATTACK_MS = 8_000;
+/** Twenty large responses take longer on a busy machine. */
+const UNFINISHED_MS = 15_000;
 /** Six kernels and scaling programs take longer. */
 const SHOWING_MS = 30_000;
 
@@ -41,7 +46,7 @@ async function peakDuring(attack: Promise<unknown>, limitMs = ATTACK_MS): Promis
     for (; !isMeasured; await sleep(50)) await fetch(`${origin}/health`);
   };
   const waking = wake();
-  for (const until = Date.now() + limitMs; !isOver && Date.now() < until; await sleep(50))
+  for (const end = Date.now() + limitMs; !isOver && Date.now() < end; await sleep(50))
     peak = Math.max(peak, await heap.live());
   isMeasured = true;
   await Promise.all([settled, waking]);
@@ -157,5 +162,35 @@ it("many agents that print a long line and leave large files", async () => {
     const { structured } = await tool(url, "get_result", { id, wait_seconds: 50 });
     expect(structured).toMatchObject({ artifacts: expect.arrayContaining(files) });
   }
+  await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
+});
+
+/** A program in sandboxd's place that sends a listing of the largest size, except its last byte. */
+const UNFINISHED = `${TAKE_PLACE}
+const server = require("node:http").createServer((request, response) => {
+  request.resume();
+  if (request.url.startsWith("/list")) response.write(" ".repeat(8 * 1024 * 1024 - 1));
+  else response.end("{}");
+});
+sendBeats();
+takePlace(server);
+fs.writeFileSync("/tmp/ready", "");`;
+
+it("many listings that programs in sandboxd's place do not finish", async () => {
+  const names = Array.from({ length: 10 }, (_, number) => `unfinished${number}`);
+  const command = "cat >/tmp/unfinished.cjs; setsid -f node /tmp/unfinished.cjs >/tmp/output 2>&1";
+  await Promise.all(
+    names.map((sandbox) => tool(url, "run_command", { sandbox, command, stdin: UNFINISHED })),
+  );
+  const running = () =>
+    tree(process.pid).filter(
+      (one) =>
+        one.command.startsWith("node /tmp/unfinished") && existsSync(`/proc/${one.pid}/root/tmp/ready`),
+    );
+  await until(() => running().length === names.length, 60_000);
+  const signal = AbortSignal.timeout(UNFINISHED_MS);
+  const list = (sandbox: string) => tool(url, "list_files", { sandbox }, { signal }).catch(() => undefined);
+  const attack = [...names, ...names, ...names].map(list);
+  expect(await peakDuring(Promise.all(attack), UNFINISHED_MS)).toBeLessThan(MAX_MIB);
   await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
 });

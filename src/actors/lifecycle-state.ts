@@ -44,10 +44,13 @@ export type Position =
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 /**
- * Why a container ended. `lost`: by itself. `back`: the sandbox goes back to a checkpoint. `unsaved_network`: like `network`, but
- * not everything was saved.
+ * Why a container ended. `lost`: by itself. `back`: the sandbox goes back to a checkpoint. `unsaved_idle`: like `idle`, but not
+ * everything was saved.
  */
-export type EndReason = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
+export type EndReason = "lost" | "back" | "destroy" | SavedEnd | `unsaved_${SavedEnd}`;
+
+/** Ends before which the workspace is saved, if that succeeds in time. */
+export type SavedEnd = "idle" | "room" | "network";
 
 /** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
 export interface Subscriber {

@@ -459,7 +459,7 @@ export class Lifecycle {
   stopIfUnused(): Promise<boolean> {
     return this.#endUnused(
       () => this.#mustStay,
-      () => this.#end(() => this.#endInOrder("idle")),
+      (isSaved) => this.#end(() => this.#endInOrder(isSaved ? "idle" : "unsaved_idle")),
     );
   }
 
@@ -471,7 +471,7 @@ export class Lifecycle {
     const { platform, account } = this.#parts;
     return this.#endUnused(
       () => this.#mustStay || (platform.isRunning && account.isInUse(RECENT_USE_MS)),
-      () => this.#end(() => this.#endInOrder("room")),
+      (isSaved) => this.#end(() => this.#endInOrder(isSaved ? "room" : "unsaved_room")),
       waitMs,
     );
   }
@@ -487,18 +487,20 @@ export class Lifecycle {
   /**
    * Saves the workspace of an unused container, then ends the container. Returns whether it ended. There is no await between the
    * last check and the beginning of the end, and calls wait from then on. So the save contains every acknowledged change.
+   * @param end gets whether everything is saved
    */
   async #endUnused(
     isInUse: () => boolean,
-    end: () => Promise<unknown>,
+    end: (isSaved: boolean) => Promise<unknown>,
     waitMs = SAVE_TO_STOP_MS,
   ): Promise<boolean> {
     const { workspace } = this.#parts;
     if (isInUse()) return false;
     const isOver = await workspace.saveToStop(waitMs);
     if (isInUse()) return false;
-    if ((!isOver || !workspace.mayStop) && this.#keptUnsavedMs() < KEEP_UNSAVED_MS) return false;
-    await end();
+    const isSaved = isOver && workspace.mayStop;
+    if (!isSaved && this.#keptUnsavedMs() < KEEP_UNSAVED_MS) return false;
+    await end(isSaved);
     return true;
   }
 

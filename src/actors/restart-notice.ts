@@ -9,9 +9,15 @@ import { ENDINGS, lostText, restoredText } from "./texts.ts";
 
 /**
  * The ends of a container after which part of the workspace may be missing. Either calls and runs continued after the save, or
- * the end did not wait for the save.
+ * the end did not wait for the save, or saves failed.
  */
-const NOT_ALL_SAVED = new Set(["unsaved_server", "unsaved_network", "platform"]);
+const NOT_ALL_SAVED = new Set([
+  "unsaved_idle",
+  "unsaved_room",
+  "unsaved_server",
+  "unsaved_network",
+  "platform",
+]);
 
 export class RestartNotice {
   readonly #count: StoredValue<number>;

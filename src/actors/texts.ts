@@ -5,7 +5,7 @@ import { MAX_HOSTS } from "../shared/network-policy.ts";
 import { nextDay } from "../shared/days.ts";
 import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
-import { shownName, shownTime } from "../shared/shown.ts";
+import { shownName, shownTime, toVisibleJSON } from "../shared/shown.ts";
 import { firstNames, type LeftOut, NAMED, type Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
 
@@ -289,7 +289,7 @@ const SETUP_FAILURES: Partial<Record<RunView["state"], string>> = {
 /** @param end the end of the set-up's output */
 export function setUpFailedText({ id, state, exitCode }: RunView, end: string | undefined): string {
   const how = SETUP_FAILURES[state] ?? `failed with exit code ${exitCode}`;
-  const output = `Its output (get_result, id ${id})${end ? ` ends: ${JSON.stringify(end)}` : " says why"}.`;
+  const output = `Its output (get_result, id ${id})${end ? ` ends: ${toVisibleJSON(end)}` : " says why"}.`;
   return `The set-up of this sandbox ${how}, so calls run without it. ${output} Correct the script with configure_sandbox.`;
 }
 
@@ -309,7 +309,10 @@ export const stillSettingUp = (sandbox: string, run: string | undefined, ms: num
 /** The planned ends of a container. All other ends are UNPLANNED. */
 export const ENDINGS = {
   idle: "The sandbox was stopped because it was idle",
+  unsaved_idle: "The sandbox was stopped because it was idle, although not everything could be saved",
   room: "The idle sandbox was stopped to make room for another of your sandboxes",
+  unsaved_room:
+    "The idle sandbox was stopped to make room for another of your sandboxes, although not everything could be saved",
   server: "The sandbox was stopped together with the server",
   unsaved_server: "The sandbox was stopped together with the server",
   back: "The sandbox was restored to a checkpoint",
@@ -391,7 +394,9 @@ export const partlySavedText = (left: LeftOut) =>
 export const LOST_NOTES = {
   lost: "The sandbox stopped during this run; its processes and variables are gone.",
   idle: "The idle sandbox was stopped before this run had ended.",
+  unsaved_idle: "The idle sandbox was stopped before this run had ended.",
   room: "The idle sandbox was stopped before this run had ended, to make room for another.",
+  unsaved_room: "The idle sandbox was stopped before this run had ended, to make room for another.",
   network: "The sandbox was stopped to restrict its network.",
   unsaved_network: "The sandbox was stopped to restrict its network.",
   back: "The sandbox was restored to a checkpoint during this run.",

@@ -176,7 +176,8 @@ export class Actor {
     const world = this.#world;
     const { container } = world;
     const atWork = [...this.uses, ...this.runs].filter((use) => use.container);
-    const isOrderly = end === "idle" || end === "room";
+    const isUnsaved = end.startsWith("unsaved_");
+    const isOrderly = /^(?:unsaved_)?(?:idle|room)$/.test(end);
     world.check(end !== "lost" || !container, "a container that runs is reported as lost");
     world.check(end === "lost" || end === "destroy" || this.#notedEnd === end, "an end without a notice");
     world.check(!isOrderly || atWork.length === 0, `an end as ${end} during a use`);
@@ -186,8 +187,9 @@ export class Actor {
       end !== "network" || this.runs.size === 0,
       "an end with the reason network, which means that all is saved, during a run",
     );
-    const isKeptLong = isOrderly && Date.now() - world.usedAt >= HOUR_MS;
-    const mayLose = ["lost", "destroy", "unsaved_network"].includes(end) || isKeptLong;
+    const isKeptLong = Date.now() - world.usedAt >= HOUR_MS;
+    world.check(!isOrderly || !isUnsaved || isKeptLong, `an end as ${end} within an hour of the last use`);
+    const mayLose = ["lost", "destroy"].includes(end) || isUnsaved;
     world.check(mayLose || world.isAllSaved, `an end as ${end} that loses acknowledged writes`);
     const isNeeded = !end.endsWith("network") || container?.policy !== world.policy.version;
     world.check(isNeeded, "an end to enforce a policy that is already in force");

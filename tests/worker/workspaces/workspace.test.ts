@@ -272,9 +272,10 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toBeUndefined();
     }));
 
-  it("lets its sandbox stop after an hour, however long its saves take and whichever of them fail", () =>
+  it("lets its sandbox stop after an hour, however long its saves take and whichever of them fail, and the notice says what is lost", () =>
     withWorld(async (world) => {
       await prepare(world);
+      world.write("late", "x");
       const stop = () => world.lifecycle.stopIfUnused();
       vi.useFakeTimers();
       try {
@@ -297,6 +298,11 @@ describe("a workspace", () => {
       } finally {
         vi.useRealTimers();
       }
+      world.onStep = () => undefined;
+      await world.ready();
+      expect(world.notice.takeNotice()).toMatch(
+        /not everything could be saved: .* any later changes are gone/,
+      );
     }));
 
   it("is saved soon after a failed save, and less often while saves continue to fail", () =>

@@ -166,7 +166,10 @@ it("a set-up runs before a file call that writes, also if the container is kille
 it("a set-up that fails stops at its first error, is reported by each result, and blocks no call", async () => {
   const sandbox = "setup-fails";
   // Results show the end of the log. A cut at a byte would split a character here.
-  await configure(sandbox, "printf 'é%.0s' {1..400}; echo 'so it goes\u200b' >&2\n(exit 3)\ntouch /tmp/not-reached");
+  await configure(
+    sandbox,
+    "printf 'é%.0s' {1..400}; echo 'so it goes\u200b' >&2\n(exit 3)\ntouch /tmp/not-reached",
+  );
   const first = await callsIn(sandbox).command("ls /tmp/not-reached || echo works");
   expect(first.structured.stdout).toBe("works\n");
   for (const { text } of [first, await owner.call("list_files", { sandbox, path: "/" })]) {

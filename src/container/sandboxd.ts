@@ -41,7 +41,8 @@ const TOKEN_KEY = "sandboxd:token";
 /**
  * How many large responses of a sandbox, and of all sandboxes of a principal, are read at once. A program in sandboxd's place can
  * send almost all of a response and then wait until its time is over. Measured without a limit: 200 such responses to `list_files`
- * took 2.4 GB. With only the limit of a sandbox, those of ten sandboxes took 194 MiB of V8's heap, and an isolate on Cloudflare has 128 MB.
+ * took 2.4 GB. With only the limit of a sandbox, those of ten sandboxes took 194 MiB of V8's heap. An isolate on Cloudflare has
+ * 128 MB.
  */
 const READ_AT_ONCE = 2;
 const READ_BY_PRINCIPAL = 5;
@@ -69,7 +70,9 @@ export class Sandboxd {
   readonly #port: ContainerPort;
   readonly #kv: Pick<SandboxKV, "get" | "put">;
   readonly #requests = new Turns(OPEN_AT_ONCE);
-  readonly #largeResponses: TakesTurns;
+  readonly #ownLargeResponses = new Turns(READ_AT_ONCE);
+  readonly #largeResponses: TakesTurns = { take: (ms) => this.#takeReadTurn(ms) };
+  readonly #principalID: () => string | undefined;
 
   constructor(
     port: ContainerPort,
@@ -78,18 +81,19 @@ export class Sandboxd {
   ) {
     this.#port = port;
     this.#kv = kv;
-    const own = new Turns(READ_AT_ONCE);
-    this.#largeResponses = {
-      async take(ms) {
-        const until = Date.now() + ms;
-        const endOwn = await own.take(ms);
-        const end = endOwn && (await readByPrincipals.take(principalID() ?? "", until - Date.now()));
-        if (!end) return void endOwn?.();
-        return () => {
-          end();
-          endOwn();
-        };
-      },
+    this.#principalID = principalID;
+  }
+
+  /** Waits for a turn of this sandbox, and for one of its principal. */
+  async #takeReadTurn(ms: number): Promise<(() => void) | undefined> {
+    const until = Date.now() + ms;
+    const endOwn = await this.#ownLargeResponses.take(ms);
+    if (!endOwn) return undefined;
+    const end = await readByPrincipals.take(this.#principalID() ?? "", until - Date.now());
+    if (!end) return void endOwn();
+    return () => {
+      end();
+      endOwn();
     };
   }
 

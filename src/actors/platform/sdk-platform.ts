@@ -196,8 +196,8 @@ export class SDKPlatform implements ContainerPlatform {
 }
 
 /**
- * The most characters that a cell may print. A run's document has 5 million at most, of which 3 are results. Without this limit,
- * user code that writes to the executor's channel could fill the memory of the isolate.
+ * The most characters that a cell may print. A run's document has at most 5 million characters, and its results are 3 million of
+ * them. Without this limit, user code that writes to the executor's channel could fill the memory of the isolate.
  */
 const MAX_PRINTED = 6_000_000;
 

@@ -1,6 +1,5 @@
 /** Reads a WebSocket connection a few frames at a time, even if many arrive together. */
 import { Duplex } from "node:stream";
-import { maxMessageBytes } from "./control-guard.ts";
 import type { Pieces } from "./piece-limit.ts";
 
 /**
@@ -9,6 +8,8 @@ import type { Pieces } from "./piece-limit.ts";
  */
 const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
+/** The longest message. */
+export const maxMessageBytes = 16 * 1024 * 1024;
 /** The memory of a read or of a fragment besides its bytes. `ws` keeps both until their message is complete. */
 const PART_OVERHEAD = 1024;
 

@@ -7,8 +7,9 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
-import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
-import { FramedConnection } from "./frames.ts";
+import { ControlGuard, RepliesInFlight } from "../../src/container/control-guard.ts";
+import { BROKE_CONTROL } from "../../src/container/texts.ts";
+import { FramedConnection, maxMessageBytes } from "./frames.ts";
 import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
@@ -154,11 +155,14 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       let uncounted = 0;
       pump(outside, inside, connection, fromOutside, (data, isBinary) => {
         uncounted = acknowledgedBytes;
-        if (!isBinary) guard?.fromWorker(data);
+        if (!isBinary) guard?.fromWorker(data.toString("latin1"));
         return 0;
       });
       const admit = (data: Buffer, isBinary: boolean) => {
-        const taken = isBinary && guard !== undefined ? STOPPED_BECAUSE.binary : guard?.fromSandbox(data);
+        const taken =
+          isBinary && guard !== undefined
+            ? BROKE_CONTROL.binary
+            : guard?.fromSandbox(data.toString("latin1"));
         if (typeof taken !== "string") {
           const bytes = taken ?? data.length;
           const free = Math.min(uncounted, bytes);

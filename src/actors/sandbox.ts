@@ -61,6 +61,10 @@ export class Sandbox extends SandboxActor {
   /** Installs a coding agent that the sandbox lacks. The image has all of them. @throws Error that says what to do */
   protected async prepareAgent(_agent: string): Promise<void> {}
 
+  protected get principalID(): string | undefined {
+    return this.#parts.account.principalID;
+  }
+
   // Runs.
 
   executeCode(owner: Owner, spec: CodeRunSpec, ...wait: RunWait): Promise<ActorResult<RunView>> {

@@ -39,15 +39,17 @@ const REPORT_MS = 2000;
 const TOKEN_KEY = "sandboxd:token";
 
 /**
- * How many large responses of a sandbox, and of all sandboxes of a principal, are read at once. A program in sandboxd's place can
- * send almost all of a response and then wait until its time is over. Measured without a limit: 200 such responses to `list_files`
- * took 2.4 GB. With only the limit of a sandbox, those of ten sandboxes took 194 MiB of V8's heap. An isolate on Cloudflare has
- * 128 MB.
+ * How many large responses of a sandbox, of all sandboxes of a principal, and of all sandboxes are read at once. A program in
+ * sandboxd's place can send almost all of a response and then wait until its time is over. Measured without a limit: 200 such
+ * responses to `list_files` took 2.4 GB. With only the limit of a sandbox, those of ten sandboxes took 194 MiB of V8's heap. An
+ * isolate on Cloudflare has 128 MB. Each principal has at most READ_BY_PRINCIPAL responses in the line for the last limit.
  */
 const READ_AT_ONCE = 2;
 const READ_BY_PRINCIPAL = 5;
+const READ_BY_ALL = 7;
 
 const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL));
+const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL));
 
 /**
  * How many requests of an actor are open at once, except those that send a stream. The others wait, which costs almost nothing.
@@ -84,17 +86,21 @@ export class Sandboxd {
     this.#principalID = principalID;
   }
 
-  /** Waits for a turn of this sandbox, and for one of its principal. */
+  /** Waits for a turn of this sandbox, for one of its principal, and for one of all sandboxes. */
   async #takeReadTurn(ms: number): Promise<(() => void) | undefined> {
     const until = Date.now() + ms;
-    const endOwn = await this.#ownLargeResponses.take(ms);
-    if (!endOwn) return undefined;
-    const end = await readByPrincipals.take(this.#principalID() ?? "", until - Date.now());
-    if (!end) return void endOwn();
-    return () => {
-      end();
-      endOwn();
-    };
+    const ends: (() => void)[] = [];
+    const endAll = () => ends.forEach((end) => end());
+    for (const take of [
+      (left: number) => this.#ownLargeResponses.take(left),
+      (left: number) => readByPrincipals.take(this.#principalID() ?? "", left),
+      (left: number) => readByAll.take("", left),
+    ]) {
+      const end = await take(until - Date.now());
+      if (!end) return void endAll();
+      ends.push(end);
+    }
+    return endAll;
   }
 
   get isRunning(): boolean {

@@ -28,6 +28,21 @@ export const DAMAGED = {
     `its ${language} kernel does not start (${detail ? toVisibleJSON(detail) : "no message"})`,
 };
 
+/** How a control server broke its protocol, as words that follow "it". */
+export const BROKE_CONTROL = {
+  references: (most: number) => `made the Worker keep more than ${most} references`,
+  notCall: "made a call to something other than the Worker's callbacks",
+  notMessage: "sent something that is not a message of the control protocol",
+  notAsked: "sent a response without a request",
+  stored: "made the Worker store too much data",
+  unreleased: (count: number) => `made ${count} calls of the Worker's callbacks and did not release them`,
+  otherJSON: "sent JSON in a form that the control server never uses",
+  unused: (word: string) => `sent a ${word}, which the control server never does`,
+  values: (most: number) => `sent more than ${most} values in one message`,
+  binary: "sent a binary message",
+  long: (most: number) => `sent a message of more than ${most} characters`,
+};
+
 export const inputUnconfirmed = () =>
   new ToolError(
     "connection_lost",

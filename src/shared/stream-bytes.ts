@@ -42,6 +42,9 @@ const READ_BYTES = 64 * 1024;
  */
 export const STALL_MS = 30_000;
 
+/** How long the rest of a body may take after it got a turn, because other bodies wait for turns. */
+const TURN_MS = 15_000;
+
 interface Bounds {
   maxBytes: number;
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
@@ -79,8 +82,11 @@ export async function readBody(
       const { value, done } = read;
       const length = value?.length ?? 0;
       const isEnd = done || length < room;
-      if (turns && !endTurn && !isEnd && !(endTurn = await turns.take(until - Date.now())))
-        return { problem: "too_slow" };
+      if (turns && !endTurn && !isEnd) {
+        endTurn = await turns.take(until - Date.now());
+        if (!endTurn) return { problem: "too_slow" };
+        until = Math.min(until, Date.now() + TURN_MS);
+      }
       if (memory && hasRoom === undefined) {
         const waitedFrom = Date.now();
         hasRoom = isEnd ? memory.addBody(length) : await memory.addLongBody(announced);

@@ -2,11 +2,14 @@
  * The memory of the Worker's isolate while one principal attacks it. On Cloudflare, an isolate has 128 MB for all actors and
  * requests in it. When it needs more, the platform ends it with all calls.
  */
-import { existsSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { afterEach, expect, it } from "vitest";
+import { dirname } from "node:path";
+import { afterAll, afterEach, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
 import { endLater } from "../setup/end-later.ts";
+import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 import { startParts } from "../setup/parts.ts";
 import { tree } from "../setup/processes.ts";
 import { callTool, tool } from "../setup/tool.ts";
@@ -24,7 +27,24 @@ const UNFINISHED_MS = 15_000;
 /** Six kernels and scaling programs take longer. */
 const SHOWING_MS = 30_000;
 
-const parts = endLater(await startParts({ inspector: true, variables: { ANTHROPIC_API_KEY: "no-key" } }));
+/** The tokens of three principals. */
+const TOKENS = ["first-token", "second-token", "third-token"];
+const authTokens = TOKENS.map((token, number) => ({
+  name: `t${number}`,
+  sha256: createHash("sha256").update(token).digest("hex"),
+  scopes: ["sandbox:read", "sandbox:files", "sandbox:exec"],
+}));
+
+// A normal control server until the file /tmp/attack exists in its sandbox.
+const control = await bundleHostileControl();
+afterAll(() => rmSync(dirname(control), { recursive: true }));
+const parts = endLater(
+  await startParts({
+    inspector: true,
+    engine: { control },
+    variables: { ANTHROPIC_API_KEY: "no-key", AUTH_TOKENS: JSON.stringify(authTokens) },
+  }),
+);
 const { url } = parts;
 const { host, hostname, port, origin } = new URL(url);
 await tool(url, "list_sandboxes", {});
@@ -177,20 +197,50 @@ takePlace(server);
 fs.writeFileSync("/tmp/ready", "");`;
 
 it("many listings that programs in sandboxd's place do not finish", async () => {
-  const names = Array.from({ length: 10 }, (_, number) => `unfinished${number}`);
+  const attackers = TOKENS.flatMap((token) =>
+    Array.from({ length: 4 }, (_, number) => ({ token, sandbox: `unfinished${number}` })),
+  );
   const command = "cat >/tmp/unfinished.cjs; setsid -f node /tmp/unfinished.cjs >/tmp/output 2>&1";
   await Promise.all(
-    names.map((sandbox) => tool(url, "run_command", { sandbox, command, stdin: UNFINISHED })),
+    attackers.map(({ token, sandbox }) =>
+      tool(url, "run_command", { sandbox, command, stdin: UNFINISHED }, { token }),
+    ),
   );
   const running = () =>
     tree(process.pid).filter(
       (one) =>
         one.command.startsWith("node /tmp/unfinished") && existsSync(`/proc/${one.pid}/root/tmp/ready`),
     );
-  await until(() => running().length === names.length, 60_000);
+  await until(() => running().length === attackers.length, 60_000);
   const signal = AbortSignal.timeout(UNFINISHED_MS);
-  const list = (sandbox: string) => tool(url, "list_files", { sandbox }, { signal }).catch(() => undefined);
-  const attack = [...names, ...names, ...names].map(list);
+  const attack = [...attackers, ...attackers].map(({ token, sandbox }) =>
+    tool(url, "list_files", { sandbox }, { token, signal }).catch(() => undefined),
+  );
   expect(await peakDuring(Promise.all(attack), UNFINISHED_MS)).toBeLessThan(MAX_MIB);
-  await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
+  await Promise.all(
+    attackers.map(({ token, sandbox }) => tool(url, "destroy_sandbox", { sandbox }, { token })),
+  );
+});
+
+it("many large messages of control servers that code has replaced", async () => {
+  const attackers = TOKENS.slice(1).flatMap((token) =>
+    Array.from({ length: 5 }, (_, number) => ({ token, sandbox: `control${number}` })),
+  );
+  const ready = await Promise.all(
+    attackers.map(({ token, sandbox }) => tool(url, "run_code", { sandbox, code: "1" }, { token })),
+  );
+  for (const { isError } of ready) expect(isError).toBe(false);
+  await Promise.all(
+    attackers.map(({ token, sandbox }) =>
+      tool(url, "run_command", { sandbox, command: "echo calls >/tmp/attack" }, { token }),
+    ),
+  );
+  const signal = AbortSignal.timeout(ATTACK_MS);
+  const attack = attackers.map(({ token, sandbox }) =>
+    tool(url, "run_code", { sandbox, code: "2" }, { token, signal }).catch(() => undefined),
+  );
+  expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_MIB);
+  await Promise.all(
+    attackers.map(({ token, sandbox }) => tool(url, "destroy_sandbox", { sandbox }, { token })),
+  );
 });

@@ -1,7 +1,7 @@
 import { PassThrough } from "node:stream";
 import { expect, it } from "vitest";
 import { FramedConnection } from "../../local/engine/frames.ts";
-import { maxMessageBytes } from "../../local/engine/control-guard.ts";
+import { maxMessageBytes } from "../../local/engine/frames.ts";
 import { Pieces } from "../../local/engine/piece-limit.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { sleep } from "../setup/until.ts";

@@ -12,6 +12,8 @@ const call = (args: string) => `["push",["pipeline",-1,[],[${args}]]]`;
 const attacks: Record<string, () => string | Buffer> = {
   /** Values that the Worker would keep in memory. */
   push: () => call(JSON.stringify("x".repeat(12 * MIB))),
+  /** Values that the Worker would keep in memory, less than the engine allows for each connection. */
+  calls: () => call(JSON.stringify("x".repeat(10 * MIB))),
   /** Output that the SDK would keep in memory, although each call is released. */
   output: () => call(`{"text":${JSON.stringify("x".repeat(MIB))},"timestamp":0}`),
   stream: () => `["stream",["pipeline",0,["write"],[${JSON.stringify("x".repeat(MIB))}]]]`,
@@ -117,6 +119,13 @@ function send(peer: WebSocket, name: string): void {
     }
     if (peer.readyState === WebSocket.OPEN) setImmediate(sendMore);
   };
+  if (name === "calls") {
+    peer.on("message", (data: Buffer) => {
+      if (!data.toString().includes('["export",-1]')) return;
+      for (let calls = 0; calls < 3; calls++) peer.send(message);
+    });
+    return;
+  }
   let isSending = false;
   peer.on("message", (data: Buffer) => {
     const text = data.toString();

@@ -4,6 +4,7 @@ import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
 import type { Secret } from "../../shared/secrets.ts";
+import { limitMessages } from "./control-messages.ts";
 import type { NetworkPlatform } from "./platform.ts";
 import { OutboundHandlers, intercept, requireOutboundHandlers } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
@@ -33,6 +34,9 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return intercept(this, this.ctx, hosts, policy, secrets);
   }
 
+  /** Undefined until the first call. */
+  protected abstract get principalID(): string | undefined;
+
   /** Serves a request to this actor. Returns undefined if the SDK must serve it. */
   protected abstract serve(request: Request): Promise<Response> | undefined;
 
@@ -56,12 +60,15 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
    * For a WebSocket request, returns the WebSocket of the container. The SDK would copy each message to a second WebSocket, to
    * renew the idle time with each message. For this server, messages do not count as use (`renewActivityTimeout`).
    */
-  override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
+  override async containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;
     const isUpgrade = request instanceof Request && request.headers.get("upgrade") === "websocket";
-    return isUpgrade && typeof port === "number" && this.platform.isRunning
-      ? this.platform.fetch(port, request).catch(() => super.containerFetch(...args))
-      : super.containerFetch(...args);
+    const response =
+      isUpgrade && typeof port === "number" && this.platform.isRunning
+        ? await this.platform.fetch(port, request).catch(() => super.containerFetch(...args))
+        : await super.containerFetch(...args);
+    if (response.webSocket) limitMessages(response.webSocket, this.principalID ?? "");
+    return response;
   }
 
   override async onStart(): Promise<void> {

@@ -4,14 +4,14 @@
  * everything that the sandbox passes to its callbacks. The control server uses no streams, so they are refused.
  */
 
-import { SANDBOX_JSON } from "../../src/shared/bounded.ts";
-import { STOPPED_BECAUSE } from "./texts.ts";
+import { SANDBOX_JSON } from "../shared/bounded.ts";
+import { BROKE_CONTROL } from "./texts.ts";
 
-/** The longest message. A kernel's document has up to 5 MB. */
-export const maxMessageBytes = 16 * 1024 * 1024;
-/** How much the Worker may have to store for one connection: bytes, calls, and references to values in the sandbox. */
+/** The longest message, in characters. A kernel's document has up to 5 million, and escaping can double them. */
+const maxMessageLength = 12 * 1024 * 1024;
+/** How much the Worker may have to store for one connection: characters, calls, and references to values in the sandbox. */
 const maxStored = { size: 32 * 1024 * 1024, calls: 4096, stubs: 256 };
-/** The most bytes of results that the Worker has not released, over all connections of a sandbox. */
+/** The most characters of results that the Worker has not released, over all connections of a sandbox. */
 const maxReplies = 32 * 1024 * 1024;
 
 const head = /^\["(push|pull|resolve|reject|release|abort)",(?:(-?\d{1,9})(?=[,\]])(?:,(\d{1,9})\])?)?/;
@@ -60,6 +60,7 @@ export class ControlGuard {
   /** The Worker's pending requests by number, and whether the Worker will release the result. */
   readonly #requests = new Map<number, boolean>();
   readonly #replySizes = new Map<number, number>();
+  #replies = 0;
   readonly #inFlight: RepliesInFlight;
   #workerSent = 0;
 
@@ -68,16 +69,17 @@ export class ControlGuard {
   }
 
   /** Returns the size of a sandbox's message. If the message breaks a limit, returns the reason, as words that follow "it". */
-  fromSandbox(message: Buffer): string | number {
+  fromSandbox(message: string): string | number {
+    if (message.length > maxMessageLength) return BROKE_CONTROL.long(maxMessageLength);
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;
     this.#stubs += scanned.references;
-    if (this.#stubs > maxStored.stubs) return STOPPED_BECAUSE.references(maxStored.stubs);
+    if (this.#stubs > maxStored.stubs) return BROKE_CONTROL.references(maxStored.stubs);
     const size = message.length + scanned.values * bytesPerValue;
     return this.#trackSandbox(message, size) ?? size;
   }
 
-  #trackSandbox(message: Buffer, size: number): string | undefined {
+  #trackSandbox(message: string, size: number): string | undefined {
     const { kind, id, count } = headOf(message);
     switch (kind) {
       case "push":
@@ -95,17 +97,15 @@ export class ControlGuard {
       case "abort":
         return undefined;
       default:
-        return STOPPED_BECAUSE.notMessage;
+        return BROKE_CONTROL.notMessage;
     }
   }
 
   /** Tracks a message of the Worker, which is trusted. */
-  fromWorker(message: Buffer): void {
+  fromWorker(message: string): void {
     const { kind, id } = headOf(message);
     if (kind === "push") {
-      const callbacks = Array.from(message.toString("latin1").matchAll(exported), ([, number]) =>
-        Number(number),
-      );
+      const callbacks = Array.from(message.matchAll(exported), ([, number]) => Number(number));
       const stored = { size: 0, held: 1 + callbacks.length };
       for (const number of [++this.#workerSent, ...callbacks]) this.#stored.set(number, stored);
     } else if (kind === "pull") this.#requests.set(id, true);
@@ -117,35 +117,43 @@ export class ControlGuard {
     }
   }
 
+  /** How many characters the Worker stores for this connection at most. */
+  get stored(): number {
+    return this.#size + this.#replies;
+  }
+
   close(): void {
     for (const id of this.#replySizes.keys()) this.#release(id);
   }
 
   #addReply(id: number, size: number): string | undefined {
     const isReleased = this.#requests.get(id);
-    if (!this.#requests.delete(id)) return STOPPED_BECAUSE.notAsked;
+    if (!this.#requests.delete(id)) return BROKE_CONTROL.notAsked;
     this.#drop(id);
     if (isReleased === true) {
       this.#replySizes.set(id, size);
+      this.#replies += size;
       this.#inFlight.size += size;
     }
     return undefined;
   }
 
   #release(id: number): void {
-    this.#inFlight.size -= this.#replySizes.get(id) ?? 0;
+    const size = this.#replySizes.get(id) ?? 0;
+    this.#replies -= size;
+    this.#inFlight.size -= size;
     this.#replySizes.delete(id);
   }
 
-  #addCall(message: Buffer, size: number): string | undefined {
-    const [, callback] = callbackCall.exec(message.subarray(0, 64).toString("latin1")) ?? [];
+  #addCall(message: string, size: number): string | undefined {
+    const [, callback] = callbackCall.exec(message.slice(0, 64)) ?? [];
     const stored = this.#stored.get(Number(callback));
-    if (stored === undefined) return STOPPED_BECAUSE.notCall;
+    if (stored === undefined) return BROKE_CONTROL.notCall;
     stored.size += size;
     this.#size += size;
     this.#unreleased.add(++this.#sent);
-    if (this.#size > maxStored.size) return STOPPED_BECAUSE.stored;
-    if (this.#unreleased.size > maxStored.calls) return STOPPED_BECAUSE.unreleased(this.#unreleased.size);
+    if (this.#size > maxStored.size) return BROKE_CONTROL.stored;
+    if (this.#unreleased.size > maxStored.calls) return BROKE_CONTROL.unreleased(this.#unreleased.size);
     return undefined;
   }
 
@@ -156,8 +164,8 @@ export class ControlGuard {
   }
 }
 
-function headOf(message: Buffer): { kind: string | undefined; id: number; count: number } {
-  const match = head.exec(message.subarray(0, 64).toString("latin1"));
+function headOf(message: string): { kind: string | undefined; id: number; count: number } {
+  const match = head.exec(message.slice(0, 64));
   return { kind: match?.[1], id: Number(match?.[2] ?? 0), count: Number(match?.[3] ?? 0) };
 }
 
@@ -168,25 +176,25 @@ const brace = 0x7b;
 const comma = 0x2c;
 
 /** Scans a message in the form of `JSON.stringify` without parsing it, and refuses any other form. */
-function scan(message: Buffer): { references: number; values: number } | string {
+function scan(message: string): { references: number; values: number } | string {
   let values = 0;
   let referenceCount = 0;
   for (let at = 0; at < message.length; at++) {
-    const byte = message[at] ?? 0;
-    if (byte <= 0x20) return STOPPED_BECAUSE.otherJSON;
-    if (byte === quote) {
+    const code = message.charCodeAt(at);
+    if (code <= 0x20) return BROKE_CONTROL.otherJSON;
+    if (code === quote) {
       const start = at + 1;
-      for (at = start; at < message.length && message[at] !== quote; at++)
-        if (message[at] === backslash) at++;
-      if (message[start - 2] !== bracket || at - start > 16) continue;
-      const word = message.toString("latin1", start, at);
-      if (unused.has(word)) return STOPPED_BECAUSE.unused(word);
+      for (at = start; at < message.length && message.charCodeAt(at) !== quote; at++)
+        if (message.charCodeAt(at) === backslash) at++;
+      if (message.charCodeAt(start - 2) !== bracket || at - start > 16) continue;
+      const word = message.slice(start, at);
+      if (unused.has(word)) return BROKE_CONTROL.unused(word);
       if (references.has(word)) referenceCount += 1;
       // With a \u escape, the word could be any type.
-      if (word.includes("\\u")) return STOPPED_BECAUSE.otherJSON;
-    } else if (byte === bracket || byte === brace || byte === comma) {
+      if (word.includes("\\u")) return BROKE_CONTROL.otherJSON;
+    } else if (code === bracket || code === brace || code === comma) {
       values += 1;
-      if (values > maxValues) return STOPPED_BECAUSE.values(maxValues);
+      if (values > maxValues) return BROKE_CONTROL.values(maxValues);
     }
   }
   return { references: referenceCount, values };

@@ -1,0 +1,80 @@
+/** What the SDK gets if code has replaced a sandbox's control server. On Cloudflare, no engine limits the messages before. */
+import { expect, it } from "vitest";
+import { limitMessages } from "../../src/actors/platform/control-messages.ts";
+
+const MIB = 1024 * 1024;
+
+/** A connection between the Worker, which listens as the SDK does, and a control server. */
+function connect(principal: string) {
+  const { 0: worker, 1: server } = new WebSocketPair();
+  limitMessages(worker, principal);
+  worker.accept();
+  server.accept();
+  const received = { characters: 0, closes: [] as string[] };
+  worker.addEventListener("message", ({ data }) => void (received.characters += String(data).length));
+  worker.addEventListener("close", ({ reason }) => void received.closes.push(reason));
+  return { worker, server, received };
+}
+
+/** Begins a call with a callback, as the SDK does. */
+function begin(worker: WebSocket) {
+  worker.send('["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]');
+  worker.send('["pull",1]');
+}
+
+/** A call of the callback. */
+const output = (length: number) =>
+  `["push",["pipeline",-1,[],[{"text":"${"x".repeat(length)}","timestamp":0}]]]`;
+
+it.each([
+  ["long", "sent a message of more than", () => output(13 * MIB)],
+  ["many values", "values", () => `["push",["pipeline",-1,[],[[${"[],".repeat(MIB)}[]]]]]`],
+  ["binary", "binary", () => new Uint8Array(10)],
+  ["unrequested", "without a request", () => '["resolve",7,1]'],
+])("a connection ends with the first message over a limit: %s", async (name, reason, message) => {
+  const { worker, server, received } = connect(name);
+  begin(worker);
+  server.send(output(1000));
+  await expect.poll(() => received.characters).toBe(output(1000).length);
+  server.send(message());
+  server.send(output(1000));
+  await expect.poll(() => received.closes).toContainEqual(expect.stringContaining(reason));
+  server.close();
+  await expect.poll(() => received.closes.length).toBeGreaterThan(0);
+  expect(received.characters).toBe(output(1000).length);
+});
+
+it("the sandboxes of a principal have one limit, and those of others have their own", async () => {
+  const connections = Array.from({ length: 6 }, () => connect("hostile"));
+  for (const { worker, server } of connections) {
+    begin(worker);
+    server.send(output(8 * MIB));
+  }
+  const ended = () => connections.filter(({ received }) => received.closes.length > 0);
+  await expect.poll(() => ended().length).toBeGreaterThan(2);
+  const stored = connections.reduce((sum, { received }) => sum + received.characters, 0);
+  expect(stored).toBeLessThan(25 * MIB);
+
+  const neighbour = connect("neighbour");
+  begin(neighbour.worker);
+  neighbour.server.send(output(8 * MIB));
+  await expect.poll(() => neighbour.received.characters).toBeGreaterThan(8 * MIB);
+  for (const { server } of [neighbour, ...connections]) server.close();
+});
+
+it("a control server may send any amount if it responds and releases its calls", async () => {
+  const { worker, server, received } = connect("printing");
+  let sent = 0;
+  for (let request = 1; request <= 5; request++) {
+    worker.send('["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]');
+    worker.send(`["pull",${request}]`);
+    for (const message of [output(6 * MIB), '["release",-1,1]', `["resolve",${request},1]`]) {
+      server.send(message);
+      sent += message.length;
+    }
+    await expect.poll(() => received.characters).toBe(sent);
+    worker.send(`["release",${request},1]`);
+  }
+  expect(received.closes).toEqual([]);
+  server.close();
+});

@@ -32,7 +32,7 @@ const TOKENS = ["first-token", "second-token", "third-token"];
 const authTokens = TOKENS.map((token, number) => ({
   name: `t${number}`,
   sha256: createHash("sha256").update(token).digest("hex"),
-  scopes: ["sandbox:read", "sandbox:files", "sandbox:exec"],
+  scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"],
 }));
 
 // A normal control server until the file /tmp/attack exists in its sandbox.

@@ -111,21 +111,20 @@ function send(peer: WebSocket, name: string): void {
   const binary = typeof message !== "string" && name === "binary";
   let count = 0;
   peer.on("error", () => undefined);
+  // With three, the attack "calls" is below the engine's limit for one connection.
+  const most = name === "calls" ? 3 : Infinity;
   const sendMore = () => {
-    while (peer.readyState === WebSocket.OPEN && peer.bufferedAmount < message.length + 4096) {
+    while (
+      count < most &&
+      peer.readyState === WebSocket.OPEN &&
+      peer.bufferedAmount < message.length + 4096
+    ) {
       peer.send(message, { binary });
       count += 1;
       if (name in releases) peer.send(`["release",${count},${releases[name]}]`);
     }
-    if (peer.readyState === WebSocket.OPEN) setImmediate(sendMore);
+    if (count < most && peer.readyState === WebSocket.OPEN) setImmediate(sendMore);
   };
-  if (name === "calls") {
-    peer.on("message", (data: Buffer) => {
-      if (!data.toString().includes('["export",-1]')) return;
-      for (let calls = 0; calls < 3; calls++) peer.send(message);
-    });
-    return;
-  }
   let isSending = false;
   peer.on("message", (data: Buffer) => {
     const text = data.toString();

@@ -12,10 +12,10 @@ const MAX_STORED = 24 * 1024 * 1024;
 /** The close code of RFC 6455, 7.4.1. */
 const POLICY_VIOLATION = 1008;
 
-/** The guards of the open connections of each principal. */
+/** The guards of the open connections of each principal. They are weak, because an actor may be evicted without an event. */
 const guards = new PerPrincipal(
-  () => new Set<ControlGuard>(),
-  (open) => open.size === 0,
+  () => new Set<WeakRef<ControlGuard>>(),
+  (open) => Array.from(open).every((each) => each.deref() === undefined),
 );
 
 /**
@@ -25,14 +25,15 @@ const guards = new PerPrincipal(
 export function limitMessages(socket: WebSocket, principalID: string): void {
   const guard = new ControlGuard(new RepliesInFlight());
   const ofPrincipal = guards.of(principalID);
-  ofPrincipal.add(guard);
+  const ref = new WeakRef(guard);
+  ofPrincipal.add(ref);
   const send = socket.send.bind(socket);
   socket.send = (message) => {
     if (typeof message === "string") guard.fromWorker(message);
     send(message);
   };
   let isBroken = false;
-  const end = () => ofPrincipal.delete(guard);
+  const end = () => ofPrincipal.delete(ref);
   socket.addEventListener("close", end);
   socket.addEventListener("error", end);
   socket.addEventListener("message", (event) => {
@@ -51,7 +52,8 @@ export function limitMessages(socket: WebSocket, principalID: string): void {
     if (typeof message !== "string") return BROKE_CONTROL.binary;
     const size = guard.fromSandbox(message);
     if (typeof size === "string") return size;
-    const stored = Array.from(ofPrincipal, (each) => each.stored).reduce((sum, each) => sum + each, 0);
+    let stored = 0;
+    for (const each of ofPrincipal) stored += each.deref()?.stored ?? 0;
     return stored > MAX_STORED ? BROKE_CONTROL.stored : undefined;
   }
 }

@@ -8,6 +8,7 @@ import {
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
+import { TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pause } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID } from "../shared/turns.ts";
 import { containerEnded, containerGone } from "./texts.ts";
@@ -48,8 +49,13 @@ const READ_AT_ONCE = 2;
 const READ_BY_PRINCIPAL = 5;
 const READ_BY_ALL = 7;
 
-const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL));
-const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL));
+/**
+ * A read ends after TURN_MS. The last of many reads that wait for a turn has little time left, so the end of its wait does not show
+ * that the turns will never end.
+ */
+const LONGEST_READ_MS = 2 * TURN_MS;
+const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL), LONGEST_READ_MS);
+const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL), LONGEST_READ_MS);
 
 /**
  * How many requests of an actor are open at once, except those that send a stream. The others wait, which costs almost nothing.

@@ -20,9 +20,4 @@ export class PerPrincipal<T> {
     this.#values.set(principalID, value);
     return value;
   }
-
-  /** Removes this value, so that the principal gets a new one. Does nothing if the principal already has another value. */
-  remove(principalID: string, value: T): void {
-    if (this.#values.get(principalID) === value) this.#values.delete(principalID);
-  }
 }

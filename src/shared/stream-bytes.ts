@@ -43,7 +43,7 @@ const READ_BYTES = 64 * 1024;
 export const STALL_MS = 30_000;
 
 /** How long the rest of a body may take after it got a turn, because other bodies wait for turns. */
-const TURN_MS = 15_000;
+export const TURN_MS = 15_000;
 
 interface Bounds {
   maxBytes: number;

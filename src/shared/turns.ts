@@ -6,6 +6,8 @@ export class Turns {
   readonly #count: number;
   #taken = 0;
   readonly #waiting = new Set<() => void>();
+  /** When each turn in progress began, by the function that ends it. */
+  readonly #begun = new Map<() => void, number>();
 
   constructor(count: number) {
     this.#count = count;
@@ -36,6 +38,7 @@ export class Turns {
     const end = () => {
       if (isOver) return;
       isOver = true;
+      this.#begun.delete(end);
       client?.removeEventListener("abort", end);
       if (this.#waiting.delete(getTurn)) getTurn();
       else this.#end();
@@ -48,7 +51,15 @@ export class Turns {
       // A turn that arrived just when the time was over is used.
       if (this.#waiting.has(getTurn)) end();
     }
-    return isOver ? undefined : end;
+    if (isOver) return undefined;
+    this.#begun.set(end, Date.now());
+    return end;
+  }
+
+  /** Ends the turns that have lasted for at least this time. */
+  endOlderThan(ms: number): void {
+    const latest = Date.now() - ms;
+    for (const [end, begunAt] of this.#begun) if (begunAt <= latest) end();
   }
 
   #end(): void {
@@ -63,16 +74,20 @@ export type TakesTurns = Pick<Turns, "take">;
 
 /** Separate turns for each id, such as a principal's. */
 export class TurnsByID<Each extends Turns> extends PerPrincipal<Each> {
-  constructor(create: () => Each) {
+  readonly #longestMs: number;
+
+  /** @param longestMs how long a turn may last while others wait for it in vain */
+  constructor(create: () => Each, longestMs = 0) {
     super(create, (turns) => turns.isUnused);
+    this.#longestMs = longestMs;
   }
 
   /** Waits for a turn of this id, as `Turns.take` does. */
   async take(id: string, ms: number, client?: AbortSignal): Promise<(() => void) | undefined> {
     const turns = this.of(id);
     const end = await turns.take(ms, client);
-    // On Cloudflare, a request can end at a limit of the platform. Then its turn never ends, so later requests get new turns.
-    if (!end && !client?.aborted) this.remove(id, turns);
+    // On Cloudflare, a request can end at a limit of the platform. Then it does not end its turn.
+    if (!end && !client?.aborted) turns.endOlderThan(this.#longestMs);
     return end;
   }
 }

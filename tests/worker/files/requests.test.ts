@@ -4,6 +4,7 @@ import { FileOperations } from "../../../src/container/file-operations.ts";
 import { Sandboxd } from "../../../src/container/sandboxd.ts";
 import { sleep, until } from "../../setup/until.ts";
 import { EndingError } from "../../../src/shared/errors.ts";
+import { readBounded } from "../../../src/shared/stream-bytes.ts";
 
 it("a request is not repeated in the next container, and its error says that the container stopped", async () => {
   const [first, next] = [new AbortController(), new AbortController()];
@@ -84,4 +85,59 @@ it("an upload to which sandboxd does not respond fails after a day, and its requ
   } finally {
     vi.useRealTimers();
   }
+});
+
+const MAX_BYTES = 8 * 1024 * 1024;
+
+/** Reads a response of a new sandbox of a principal, as file operations do. @param signal prevents another try after a failure */
+function readFrom(
+  principal: string,
+  response: Response,
+  { signal = new AbortController().signal, ms }: { signal?: AbortSignal; ms?: number } = {},
+) {
+  const port = { isRunning: true, noteUse: () => undefined, fetch: async () => response };
+  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined }, () => principal);
+  return sandboxd.request("/list", {}, signal, (given, turns) =>
+    readBounded(given, { maxBytes: MAX_BYTES, ms, turns }),
+  );
+}
+
+/** Large responses that do not end. `readCount` counts those of which the server has read more than the first 64 KiB. */
+function createUnfinished() {
+  const writers: WritableStreamDefaultWriter<Uint8Array>[] = [];
+  const ending = new AbortController();
+  let readCount = 0;
+  return {
+    readCount: () => readCount,
+    /** Reads one more. Fails at the end, or after `ms`. */
+    readBy(principal: string, ms?: number) {
+      const { readable, writable } = new IdentityTransformStream();
+      const writer = writable.getWriter();
+      writers.push(writer);
+      void writer.write(new Uint8Array(200_000)).then(
+        () => (readCount += 1),
+        () => undefined,
+      );
+      return readFrom(principal, new Response(readable), { signal: ending.signal, ms }).catch(
+        () => undefined,
+      );
+    },
+    async end() {
+      ending.abort();
+      await Promise.all(writers.map((writer) => writer.abort()));
+    },
+  };
+}
+
+it("a read that gets no turn in time does not let its principal read more at once", async () => {
+  const unfinished = createUnfinished();
+  const read = (ms?: number) => unfinished.readBy("patient", ms);
+  const first = Array.from({ length: 5 }, () => read());
+  await until(() => unfinished.readCount() === 5);
+  expect(await read(100)).toBeUndefined();
+  const later = Array.from({ length: 5 }, () => read());
+  await sleep(200);
+  expect(unfinished.readCount()).toBe(5);
+  await unfinished.end();
+  await Promise.all([...first, ...later]);
 });

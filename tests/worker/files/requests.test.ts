@@ -129,6 +129,19 @@ function createUnfinished() {
   };
 }
 
+it("large responses that two principals do not finish delay no read of 700 KB by a third one", async () => {
+  const unfinished = createUnfinished();
+  const attack = ["first", "second"].flatMap((principal) =>
+    Array.from({ length: 5 }, () => unfinished.readBy(principal)),
+  );
+  await until(() => unfinished.readCount() === 7);
+  const headers = { "content-length": "700000" };
+  const read = readFrom("third", new Response(new Uint8Array(700_000), { headers }));
+  expect(await Promise.race([read, sleep(2000)])).toHaveLength(700_000);
+  await unfinished.end();
+  await Promise.all(attack);
+});
+
 it("a read that gets no turn in time does not let its principal read more at once", async () => {
   const unfinished = createUnfinished();
   const read = (ms?: number) => unfinished.readBy("patient", ms);

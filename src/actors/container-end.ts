@@ -7,7 +7,10 @@ import type { RestartNotice } from "./restart-notice.ts";
 import type { Sandboxd } from "../container/sandboxd.ts";
 import type { Workspace } from "./workspace.ts";
 
-/** How many times to try a save before the platform ends the container, and the pause after each attempt in milliseconds. */
+/**
+ * How many times to save before the server or the platform ends the container, and the pause after each attempt in milliseconds.
+ * Another attempt follows if a save fails, or if a call or run changes files meanwhile.
+ */
 const MAX_ATTEMPTS = 3;
 const PAUSE_MS = 1000;
 
@@ -31,7 +34,8 @@ export class ContainerEnd {
   /** Saves before the server stops. Returns whether everything was saved. Calls and runs may still change files afterwards. */
   async saveForServer(): Promise<boolean> {
     const { lifecycle, workspace, notice, network, sync } = this.#host;
-    const isSaved = (await workspace.saveToStop()) && workspace.mayStop;
+    await this.#save();
+    const isSaved = workspace.mayStop;
     if (isSaved && lifecycle.isRunning) notice.noteEnding(lifecycle.isInUse ? "unsaved_server" : "server");
     await network.connections.collect().catch(() => undefined);
     await sync();

@@ -71,6 +71,26 @@ describe("when a save takes long", () => {
     expect(await sh(sandbox, "cat file")).toBe("third\n");
     commitSpy.mockRestore();
   });
+  it("a change that a call makes while the server saves before its own stop is saved too", async () => {
+    const sandbox = "ws-stopping";
+    await sh(sandbox, "echo first > file");
+    await save(sandbox);
+    const putRequested = Promise.withResolvers<void>();
+    const putMayContinue = Promise.withResolvers<void>();
+    bucketOf(sandbox).fault = async (operation) => {
+      if (operation !== "put") return;
+      putRequested.resolve();
+      await putMayContinue.promise;
+    };
+    await sh(sandbox, "echo second > file");
+    const stopping = runInActor(sandbox, (actor) => actor.saveToStop());
+    await putRequested.promise;
+    await sh(sandbox, "echo third > file");
+    putMayContinue.resolve();
+    expect(await stopping).toBe(true);
+    await killContainer(sandbox);
+    expect(await sh(sandbox, "cat file")).toBe("third\n");
+  });
 });
 
 // This test waits for the time limit of a save before a stop, so it starts first.

@@ -84,11 +84,12 @@ export class Connection {
     this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
 
-  async begin(call: StartCall, isOver: () => boolean): Promise<void> {
+  /** @param onSend called immediately before the call is sent */
+  async begin(call: StartCall, isOver: () => boolean, onSend: () => void): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       await this.#lifecycle.waitUntilReadyForRun(isOver);
       try {
-        return await this.beginAgain(call, isOver);
+        return await this.beginAgain(call, isOver, onSend);
       } catch (error) {
         // The container disappeared before the call reached it. Nothing was done, so another container may be started.
         const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#lifecycle.isRunning);
@@ -101,10 +102,11 @@ export class Connection {
    * Sends a start call, which may be a repetition: sandboxd starts a command only once.
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
-  async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
+  async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<void> {
     const socket = this.#socket ?? (await this.#openConnection());
     // Another call may have opened the connection during the restore, and the run may have ended.
     if (!this.#lifecycle.container || isOver()) throw containerGone();
+    onSend?.();
     this.#send(socket, [call]);
   }
 

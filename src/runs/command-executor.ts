@@ -73,14 +73,14 @@ export class CommandExecutor implements Executor<CommandSpec> {
       run.timeoutMs = spec.timeoutMs;
       const { cut, ...parameters } = spec;
       const { session, timeoutMs, interactive } = spec;
-      sink.keepState({ session, deadline, timeoutMs, cut, interactive });
       const call: StartCall = {
         type: "start",
         id: sink.id,
         variables: this.#link.variables.current,
         ...parameters,
       };
-      return run.follow(deadline, cut, call).catch((error: unknown) => {
+      const onSend = () => sink.keepState({ session, deadline, timeoutMs, cut, interactive });
+      return run.follow(deadline, cut, { call, onSend }).catch((error: unknown) => {
         if (!run.mayHaveStarted) sink.keepState(undefined);
         throw error;
       });
@@ -109,12 +109,18 @@ export class CommandExecutor implements Executor<CommandSpec> {
   }
 }
 
+/** How a command is started. Until `onSend` is called, it has certainly not started. */
+interface Start {
+  call: StartCall;
+  onSend: () => void;
+}
+
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #cancelledBeforeTurn = Promise.withResolvers<End>();
   /** Settles when the request to start or follow the run was sent to sandboxd. */
   readonly #requested = Promise.withResolvers<void>();
-  #start: StartCall | undefined;
+  #start: Start | undefined;
   isStarted = false;
   #isRefused = false;
   stop: StopReason | undefined;
@@ -135,7 +141,7 @@ class RunningCommand extends RunFollower {
   }
 
   /** Reports output until the command ends, and ends the command at its deadline. Starts the command if `start` is given. */
-  async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
+  async follow(deadline: number, cut: string | undefined, start?: Start): Promise<End> {
     this.isStarted = true;
     this.#start = start;
     const timeoutTimer = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
@@ -154,8 +160,8 @@ class RunningCommand extends RunFollower {
     const isOver = () => this.isOver;
     const [stdout, stderr] = [this.sink.position("stdout"), this.sink.position("stderr")];
     if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
-    else if (this.wasRequested) await connection.beginAgain(start, isOver);
-    else await connection.begin(start, isOver);
+    else if (this.wasRequested) await connection.beginAgain(start.call, isOver);
+    else await connection.begin(start.call, isOver, start.onSend);
     this.#requested.resolve();
     // The first signal may have been lost with the previous connection.
     if (this.stop) connection.sendIfOpen({ type: "kill", id, signal: "TERM" });

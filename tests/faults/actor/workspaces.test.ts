@@ -93,6 +93,29 @@ describe("when a save takes long", () => {
   });
 });
 
+describe("when a restore takes long", () => {
+  it("a command that waits for it never starts if the container is killed meanwhile, and its result says so", async () => {
+    const sandbox = "ws-restoring";
+    await sh(sandbox, "echo first > file");
+    await save(sandbox);
+    await killContainer(sandbox);
+    const getRequested = Promise.withResolvers<void>();
+    const getMayContinue = Promise.withResolvers<void>();
+    bucketOf(sandbox).fault = async (operation) => {
+      if (operation !== "get") return;
+      getRequested.resolve();
+      await getMayContinue.promise;
+    };
+    const waiting = owner.call("run_command", { sandbox, command: "echo second >> file" });
+    await getRequested.promise;
+    await killContainer(sandbox);
+    getMayContinue.resolve();
+    const { text } = await waiting;
+    expect(text).toContain("The run never started, because the sandbox stopped first. Run it again.");
+    expect(await sh(sandbox, "cat file")).toBe("first\n");
+  });
+});
+
 // This test waits for the time limit of a save before a stop, so it starts first.
 describe.concurrent("when a save never ends", () => {
   it("the server still enforces a network policy", async () => {

@@ -322,7 +322,7 @@ export class Lifecycle {
 
   /** Does `work`, which changes the sandbox's saved state, then restores that state to the running container. */
   async restoreAgain(work: () => Promise<void>): Promise<void> {
-    const state = this.#state;
+    const state = this.#checkState();
     if (state.is !== "ready") throw containerEnded();
     const restoring: Restoring = { ...state, is: "restoring", attempt: undefined };
     this.#states.step(state, restoring);
@@ -541,9 +541,11 @@ export class Lifecycle {
   }
 
   /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} before anything has changed */
-  restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
+  async restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
+    // Otherwise, if this restore failed, one that an earlier actor began would be forgotten although the account has done it.
+    await this.#finishPrevious();
     // Inside `#end`, so that no work begins in a container that is ending.
-    return this.#end(async () => {
+    return await this.#end(async () => {
       const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings);
       await this.#endForRestore(states.settings);
       return states;

@@ -374,6 +374,34 @@ const NEXT = [0, 0, 0];
 
 /** Sequences that found defects. Random steps seldom make them. */
 const EXAMPLES: Sequence[] = [
+  // The container dies immediately before the result of a set-up is restored to it.
+  [
+    ["hurried read", "idle"],
+    [
+      ["start fails", [...NEXT, ...NEXT]],
+      ["read only", []],
+      ["die", []],
+      ["set up", [5]],
+      ["write", []],
+      ["read only", [4]],
+      ["read only", []],
+    ],
+    "idle",
+  ],
+  // An actor is evicted after the account has restored a checkpoint, and the next restore fails.
+  [
+    ["write", "roll back", "evict"],
+    [
+      ["read only", [0]],
+      ["read only", [0, 3, 0]],
+      ["read only", []],
+      ["rollback fails", []],
+      ["roll back", []],
+      ["write", []],
+      ["read only", []],
+    ],
+    "idle",
+  ],
   // While a new policy waits for a save, the container is destroyed, and the next container starts with the policy.
   [
     [],

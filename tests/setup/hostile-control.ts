@@ -11,7 +11,7 @@ const call = (args: string) => `["push",["pipeline",-1,[],[${args}]]]`;
 /** Each function makes a message. The attack sends that message again and again. */
 const attacks: Record<string, () => string | Buffer> = {
   /** Values that the Worker would keep in memory. */
-  push: () => call(JSON.stringify("x".repeat(12 * MIB))),
+  push: () => call(JSON.stringify("x".repeat(11 * MIB))),
   /** Values that the Worker would keep in memory, less than the engine allows for each connection. */
   calls: () => call(JSON.stringify("x".repeat(10 * MIB))),
   /** Output that the SDK would keep in memory, although each call is released. */

@@ -9,9 +9,9 @@ import { BROKE_CONTROL } from "./texts.ts";
 
 /** The longest message, in characters. A kernel's document has up to 5 million, and escaping can double them. */
 const maxMessageLength = 12 * 1024 * 1024;
-/** How much the Worker may have to store for one connection: characters, calls, and references to values in the sandbox. */
+/** How much the Worker may have to store for one connection: bytes, calls, and references to values in the sandbox. */
 const maxStored = { size: 32 * 1024 * 1024, calls: 4096, stubs: 256 };
-/** The most characters of results that the Worker has not released, over all connections of a sandbox. */
+/** The most bytes of results that the Worker has not released, over all connections of a sandbox. */
 const maxReplies = 32 * 1024 * 1024;
 
 const head = /^\["(push|pull|resolve|reject|release|abort)",(?:(-?\d{1,9})(?=[,\]])(?:,(\d{1,9})\])?)?/;
@@ -75,7 +75,7 @@ export class ControlGuard {
     if (typeof scanned === "string") return scanned;
     this.#stubs += scanned.references;
     if (this.#stubs > maxStored.stubs) return BROKE_CONTROL.references(maxStored.stubs);
-    const size = message.length + scanned.values * bytesPerValue;
+    const size = message.length * scanned.charBytes + scanned.values * bytesPerValue;
     return this.#trackSandbox(message, size) ?? size;
   }
 
@@ -117,7 +117,7 @@ export class ControlGuard {
     }
   }
 
-  /** How many characters the Worker stores for this connection at most. */
+  /** How many bytes the Worker stores for this connection at most. */
   get stored(): number {
     return this.#size + this.#replies;
   }
@@ -171,21 +171,30 @@ function headOf(message: string): { kind: string | undefined; id: number; count:
 
 const quote = 0x22;
 const backslash = 0x5c;
+const letterU = 0x75;
 const bracket = 0x5b;
 const brace = 0x7b;
 const comma = 0x2c;
 
 /** Scans a message in the form of `JSON.stringify` without parsing it, and refuses any other form. */
-function scan(message: string): { references: number; values: number } | string {
+function scan(message: string): { references: number; values: number; charBytes: number } | string {
   let values = 0;
+  let bits = 0;
   let referenceCount = 0;
   for (let at = 0; at < message.length; at++) {
     const code = message.charCodeAt(at);
+    bits |= code;
     if (code <= 0x20) return BROKE_CONTROL.otherJSON;
     if (code === quote) {
       const start = at + 1;
-      for (at = start; at < message.length && message.charCodeAt(at) !== quote; at++)
-        if (message.charCodeAt(at) === backslash) at++;
+      for (at = start; at < message.length; at++) {
+        const inside = message.charCodeAt(at);
+        if (inside === quote) break;
+        bits |= inside;
+        // An escape such as \u0101 makes a value of two bytes for each character.
+        if (inside === backslash && message.charCodeAt(++at) === letterU && !message.startsWith("00", at + 1))
+          bits |= 0x100;
+      }
       if (message.charCodeAt(start - 2) !== bracket || at - start > 16) continue;
       const word = message.slice(start, at);
       if (unused.has(word)) return BROKE_CONTROL.unused(word);
@@ -197,5 +206,6 @@ function scan(message: string): { references: number; values: number } | string 
       if (values > maxValues) return BROKE_CONTROL.values(maxValues);
     }
   }
-  return { references: referenceCount, values };
+  // V8 takes two bytes for each character of a string that has one above U+00FF.
+  return { references: referenceCount, values, charBytes: bits > 0xff ? 2 : 1 };
 }

@@ -79,6 +79,21 @@ it("sandboxes that store as much as their principal may do not break another one
   for (const { server } of [other, ...greedy]) server.close();
 });
 
+it.each([
+  ["one letter", "\u0101"],
+  ["an escape", String.raw`\u0101`],
+])("text with %s that takes two bytes is counted as two bytes for each character", async (name, letter) => {
+  const { worker, server, received } = connect(name);
+  begin(worker);
+  const wide = output(7 * MIB).replace("x", letter);
+  server.send(wide);
+  await expect.poll(() => received.characters).toBe(wide.length);
+  server.send(wide);
+  await expect.poll(() => received.closes.length).toBeGreaterThan(0);
+  expect(received.characters).toBe(wide.length);
+  server.close();
+});
+
 it("a control server may send any amount if it responds and releases its calls", async () => {
   const { worker, server, received } = connect("printing");
   let sent = 0;

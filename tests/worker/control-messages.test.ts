@@ -94,6 +94,26 @@ it.each([
   server.close();
 });
 
+it("a closed connection occupies nothing, although its control server goes on sending", async () => {
+  /** A connection whose control server does not confirm the close. */
+  const hostile = Object.assign(new EventTarget(), { send() {}, close() {} }) as unknown as WebSocket;
+  limitMessages(hostile, "closed");
+  begin(hostile);
+  let received = 0;
+  hostile.addEventListener("message", () => void (received += 1));
+  const receive = (data: string) => hostile.dispatchEvent(new MessageEvent("message", { data }));
+  receive(output(8 * MIB));
+  receive(output(7.9 * MIB));
+  hostile.close();
+  const other = connect("closed");
+  begin(other.worker);
+  for (let count = 0; count < 2; count++) other.server.send(output(7 * MIB));
+  await expect.poll(() => other.received.characters).toBeGreaterThan(14 * MIB);
+  receive(output(MIB));
+  expect(received).toBe(2);
+  other.server.close();
+});
+
 it("a control server may send any amount if it responds and releases its calls", async () => {
   const { worker, server, received } = connect("printing");
   let sent = 0;

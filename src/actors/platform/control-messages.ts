@@ -4,8 +4,8 @@ import { BROKE_CONTROL } from "../../container/texts.ts";
 import { PerPrincipal } from "../../shared/per-principal.ts";
 
 /**
- * How many characters this isolate stores at most for the control servers of all sandboxes of a principal: 24 million together.
- * Measured without a limit: 12 messages of 15 MB took 102 MiB. An isolate on Cloudflare has 128 MB. Above MAX_STORED, each connection
+ * How many bytes this isolate stores at most for the control servers of all sandboxes of a principal: 24 MiB together. Measured
+ * without a limit: 12 messages of 15 MB took 102 MiB. An isolate on Cloudflare has 128 MB. Above MAX_STORED, each connection
  * still has an equal part of MAX_MORE. Otherwise the code of one sandbox could break the connections of all others.
  */
 const MAX_STORED = 18 * 1024 * 1024;
@@ -34,17 +34,25 @@ export function limitMessages(socket: WebSocket, principalID: string): void {
     if (typeof message === "string") guard.fromWorker(message);
     send(message);
   };
-  let isBroken = false;
-  const end = () => ofPrincipal.delete(ref);
+  let isOver = false;
+  const end = () => {
+    isOver = true;
+    ofPrincipal.delete(ref);
+  };
+  // The control server may never confirm the close, and go on sending.
+  const close = socket.close.bind(socket);
+  socket.close = (...args) => {
+    end();
+    close(...args);
+  };
   socket.addEventListener("close", end);
   socket.addEventListener("error", end);
   socket.addEventListener("message", (event) => {
-    const reason = isBroken ? "" : reasonToBreak(event.data);
+    if (isOver) return event.stopImmediatePropagation();
+    const reason = reasonToBreak(event.data);
     if (reason === undefined) return;
     event.stopImmediatePropagation();
-    if (isBroken) return;
-    isBroken = true;
-    // The SDK's calls fail now, because the control server may never confirm the close.
+    // The SDK's calls fail now, without the control server's confirmation.
     socket.dispatchEvent(new CloseEvent("close", { code: POLICY_VIOLATION, reason }));
     socket.close(POLICY_VIOLATION);
   });

@@ -489,9 +489,9 @@ export async function countOf(
 }
 
 /** Whether programs of a group wait until memory is free. Only version 1 of control groups tells. */
-export async function lacksMemory(group: string): Promise<boolean> {
+export function lacksMemory(group: string): boolean {
   if (!hasFile(group, "memory.oom_control")) return false;
-  return /^under_oom 1$/m.test(await loadText(join(group, "memory.oom_control")));
+  return /^under_oom 1$/m.test(readText(join(group, "memory.oom_control")));
 }
 
 /** How long to wait until groups are removed, in milliseconds. */

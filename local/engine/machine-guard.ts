@@ -29,7 +29,7 @@ import { join } from "node:path";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
-import { loadText, readText } from "./host-files.ts";
+import { readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
 import {
   countOf,
@@ -157,7 +157,7 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
   };
   const pools: Pool[] = [
     {
-      used: { measure: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/) },
+      used: { measure: async () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/) },
       limit: limits.openFilesOfMachine,
       causes: [
         {
@@ -168,7 +168,7 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
       ],
     },
     {
-      used: { measure: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096 },
+      used: { measure: async () => numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m) * 4096 },
       limit: limits.tcpBytesOfMachine,
       causes: [
         {
@@ -179,7 +179,7 @@ export function guardMachine(engineGroups: string[], limits: Limits, registry: S
       ],
     },
     {
-      used: { measure: () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m) },
+      used: { measure: async () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m) },
       limit: limits.tcpOrphansOfMachine,
       causes: [{ usedBy: countSockets, least: (used) => used * BLAMED_SHARE, why: STOPPED_BECAUSE.orphans }],
     },
@@ -261,7 +261,7 @@ function objectsOfKernel(cache: string, limit: number, bytes: number, why: strin
 async function guardMemory(groups: string[], limit: number, sandboxes: () => EngineSandbox[]): Promise<void> {
   const full = limit - memoryMargin(limit);
   while (sandboxes().length > 0) {
-    const isExhausted = (await Promise.all(groups.map(lacksMemory))).includes(true);
+    const isExhausted = groups.some(lacksMemory);
     // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
     const most = sandboxes().flatMap(({ chargedGroups }) => chargedGroups.map(memoryWithCacheOf));
     if (!isExhausted && most.reduce((sum, bytes) => sum + bytes, 0) < full * NEAR_SHARE) return;
@@ -445,12 +445,12 @@ async function kernelMemoryWithoutFiles({ pid, groups }: EngineSandbox): Promise
  */
 function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number | undefined> {
   let begin: { at: number; ticks: Map<string, number> } | undefined;
-  const hasWork = async () => {
-    if ((await numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/)) >= MIN_TERMINALS) return true;
+  const hasWork = () => {
+    if (numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/) >= MIN_TERMINALS) return true;
     return sandboxes().reduce((sum, sandbox) => sum + countLocalSockets(sandbox), 0) >= MIN_LOCAL_SOCKETS;
   };
   return async () => {
-    if (!(await hasWork())) {
+    if (!hasWork()) {
       begin = undefined;
       return 0;
     }
@@ -499,6 +499,7 @@ async function unreadNetlink(sandbox: EngineSandbox): Promise<number> {
   return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
 }
 
-async function numberIn(file: string, pattern: RegExp): Promise<number> {
-  return Number(pattern.exec(await loadText(file))?.[1] ?? 0);
+/** A number in a short file, read synchronously: that takes a tenth of the time. */
+function numberIn(file: string, pattern: RegExp): number {
+  return Number(pattern.exec(readText(file))?.[1] ?? 0);
 }

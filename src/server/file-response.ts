@@ -9,7 +9,7 @@ import type { Owner } from "../actors/account-calls.ts";
 import { malformedResponse } from "../container/file-operations.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
-import { RequestMemory, SMALL_BYTES } from "../shared/request-memory.ts";
+import { RequestMemory, SMALL_BYTES, type StreamRequester } from "../shared/request-memory.ts";
 import type { RunLink } from "../shared/link-token.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
@@ -35,7 +35,7 @@ export interface FileCall {
   ctx: ExecutionContext;
   owner: Owner;
   /** How the request is authenticated. */
-  by: "link" | "token";
+  by: StreamRequester;
   path: string;
 }
 

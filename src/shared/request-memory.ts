@@ -40,6 +40,12 @@ const ROOM_MS = 20;
  */
 const STREAM_BYTES = 512 * 1024;
 
+/** The most streams of one link at once. Programs that download parts of a file open about this many at most. */
+const MAX_OF_LINK = 16;
+
+/** How a stream is authenticated: by a token, or by a link, which has this path. */
+export type StreamRequester = "token" | { link: string };
+
 const usedBytes = new Map<string, number>();
 
 /** Only the first body or image of a principal that waits for room looks for it. */
@@ -51,6 +57,8 @@ export class RequestMemory {
   #bytes = 0;
   #bodyBytes = 0;
   #isReleased = false;
+  /** For a stream by link: the count of all such streams of its principal, which ends with this one. */
+  #ofAll: RequestMemory | undefined;
 
   /**
    * @param key the principal, or one kind of its streams. The bytes of each key are counted separately
@@ -73,13 +81,22 @@ export class RequestMemory {
 
   /**
    * Counts a download or a stream of events. Requests by link have a separate limit, because a link works without a token: a
-   * person with a link must not be able to block the principal's own requests.
+   * person with a link must not be able to block the principal's own requests, or those of everybody with another link.
    * @throws {ToolError} `quota_exceeded`
    */
-  static forStream(principalID: string, by: "link" | "token", client: AbortSignal): RequestMemory {
-    const memory = new RequestMemory(`streams by ${by} of ${principalID}`, client);
-    memory.addAnswer(STREAM_BYTES, true);
-    return memory;
+  static forStream(principalID: string, by: StreamRequester, client: AbortSignal): RequestMemory {
+    const ofAll = new RequestMemory(`streams by ${by === "token" ? by : "link"} of ${principalID}`, client);
+    ofAll.addAnswer(STREAM_BYTES, true);
+    if (by === "token") return ofAll;
+    const ofLink = new RequestMemory(`streams of ${by.link}`, client);
+    ofLink.#ofAll = ofAll;
+    try {
+      ofLink.addAnswer(MAX_MEMORY_BYTES / MAX_OF_LINK, true);
+    } catch (error) {
+      ofLink.release();
+      throw error;
+    }
+    return ofLink;
   }
 
   /** Counts further calls of the same body. @returns false, and counts none, if there is no room for them */
@@ -196,6 +213,7 @@ export class RequestMemory {
   release(): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
+    this.#ofAll?.release();
     const rest = (usedBytes.get(this.#key) ?? 0) - this.#bytes;
     if (rest > 0) usedBytes.set(this.#key, rest);
     else usedBytes.delete(this.#key);

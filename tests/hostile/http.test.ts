@@ -414,23 +414,32 @@ describe("when clients make the server keep data in memory", () => {
   });
 
   it("the memory for unread downloads is limited and freed when the connections close, and calls still run", async () => {
-    const command = "yes 0123456789 | head -c 40000000; head -c 1000000 /dev/zero >big";
-    const { text } = await tool(server.url, "run_command", { command });
-    const [path = ""] = /\/files\/[\w.-]+/.exec(text) ?? [];
+    const files = ["a", "b", "c", "d"];
+    const command = `yes 0123456789 | head -c 40000000; head -c 1000000 /dev/zero >big; truncate -s 40000000 ${files.join(" ")}`;
+    const ofLog = await tool(server.url, "run_command", { command });
+    const ofFiles = files.map((file) => tool(server.url, "file_link", { path: file }));
+    const answers = [ofLog, ...(await Promise.all(ofFiles))];
+    const paths = answers.map(({ text }) => /\/files\/[\w.-]+/.exec(text)?.[0] ?? "");
+    const [path = "", next = ""] = paths;
     const { hostname, port } = new URL(server.url);
     const sockets: Socket[] = [];
-    /** Requests the whole log, and reads only the beginning of the response. */
-    const download = async () => {
+    /** Requests a whole file, and reads only the beginning of the response. */
+    const download = async (link: string) => {
       const socket = connect(Number(port), hostname).on("error", () => undefined);
       sockets.push(socket);
-      socket.write(`GET ${path} HTTP/1.1\r\nhost: ${authority}\r\n\r\n`);
+      socket.write(`GET ${link} HTTP/1.1\r\nhost: ${authority}\r\n\r\n`);
       const [data] = await once(socket, "data");
       socket.pause();
       return String(data).slice(0, "HTTP/1.1 200".length);
     };
     try {
-      for (let count = 0; count < 64; count++) expect(await download()).toBe("HTTP/1.1 200");
-      expect(await download()).toBe("HTTP/1.1 429");
+      for (let count = 0; count < 16; count++) expect(await download(path)).toBe("HTTP/1.1 200");
+      // Nobody with one link blocks the other links.
+      expect(await download(path)).toBe("HTTP/1.1 429");
+      for (const other of paths.slice(1, 4))
+        for (let count = 0; count < 16; count++) expect(await download(other)).toBe("HTTP/1.1 200");
+      expect(await download(next)).toBe("HTTP/1.1 429");
+      expect(await download(paths.at(-1) ?? "")).toBe("HTTP/1.1 429");
       const { origin } = new URL(server.url);
       expect((await fetch(origin + path, { headers: { range: "bytes=0-99" } })).status).toBe(206);
       // The principal's own downloads have a separate limit.
@@ -446,7 +455,7 @@ describe("when clients make the server keep data in memory", () => {
       for (const socket of sockets) socket.destroy();
     }
     await until(async () => {
-      const freed = (await download()) === "HTTP/1.1 200";
+      const freed = (await download(path)) === "HTTP/1.1 200";
       sockets.at(-1)?.destroy();
       return freed;
     });

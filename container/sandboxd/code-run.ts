@@ -10,7 +10,7 @@ import { type KernelProcess, familyOf, isSame, findMarked, send } from "./run-pr
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
 
 /** The interval for polling files and the process, in milliseconds. Output should reach the reader within 50 ms. */
-const POLL_MS = 20;
+const POLL_MS = 50;
 
 export class CodeRun extends FollowedRun {
   readonly #kernel: KernelProcess;

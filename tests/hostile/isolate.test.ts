@@ -231,7 +231,7 @@ it("many listings that programs in sandboxd's place do not finish", async () => 
 
 it("many large messages of control servers that code has replaced", async () => {
   const attackers = TOKENS.slice(1).flatMap((token) =>
-    Array.from({ length: 5 }, (_, number) => ({ token, sandbox: `control${number}` })),
+    Array.from({ length: 3 }, (_, number) => ({ token, sandbox: `control${number}` })),
   );
   const ready = await Promise.all(
     attackers.map(({ token, sandbox }) => tool(url, "run_code", { sandbox, code: "1" }, { token })),
@@ -246,7 +246,7 @@ it("many large messages of control servers that code has replaced", async () => 
   const attack = attackers.map(({ token, sandbox }) =>
     tool(url, "run_code", { sandbox, code: "2" }, { token, signal }).catch(() => undefined),
   );
-  expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_MIB);
+  expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_OF_FEW_MIB);
   await Promise.all(
     attackers.map(({ token, sandbox }) => tool(url, "destroy_sandbox", { sandbox }, { token })),
   );

@@ -10,7 +10,7 @@
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { malformedResponse } from "../container/file-operations.ts";
 import type { Conversation, ContinuingTask } from "../container/snapshot-client.ts";
-import { containerGone } from "../container/texts.ts";
+import { containerEnded } from "../container/texts.ts";
 import { type Outcome, ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, elapsedMs, waitAtMost, withLimitedSignal } from "../shared/timers.ts";
@@ -211,7 +211,7 @@ export class Workspace {
         this.#transfer.restore(state, signal, target),
       );
     } catch (error) {
-      if (this.#container.aborted || !this.#host.platform.isRunning) throw containerGone();
+      if (this.#container.aborted || !this.#host.platform.isRunning) throw containerEnded();
       this.#host.report(error);
       throw restoreFailed(this.#host.sandbox(), state, error);
     }
@@ -287,7 +287,7 @@ export class Workspace {
       if (!container.aborted)
         this.#plan(this.#dirtySince === undefined ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
     } catch (error) {
-      if (container.aborted || !this.#host.platform.isRunning) throw containerGone();
+      if (container.aborted || !this.#host.platform.isRunning) throw containerEnded();
       this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
       if (!(error instanceof ToolError)) this.#host.report(error);
       const failure = saveFailed(this.#host.sandbox(), error);
@@ -331,7 +331,7 @@ export class Workspace {
    */
   keepArchive(archive: TaskArchive, { forCheckpoint }: Settings): Promise<ArchiveLeftOut> {
     return this.#queue.run(async () => {
-      if (!this.#isWhole) throw containerGone();
+      if (!this.#isWhole) throw containerEnded();
       return await withLimitedSignal(this.#container, SAVE_TIMEOUT_MS, (signal) =>
         this.#keepParts(archive, forCheckpoint, signal),
       );
@@ -418,7 +418,7 @@ export class Workspace {
    */
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
     return this.#queue.run(async () => {
-      if (!this.#isWhole) throw containerGone();
+      if (!this.#isWhole) throw containerEnded();
       await withLimitedSignal(this.#container, OUTCOME_MS, (signal) =>
         this.#save(signal, { isThorough: true }),
       );
@@ -519,7 +519,7 @@ export class Workspace {
     });
     if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
     // If the container ended before the save began, nothing was saved.
-    if (container.aborted) throw containerGone();
+    if (container.aborted) throw containerEnded();
   }
 
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {

@@ -1,5 +1,5 @@
-/** The notice after a restart, if the actor is evicted too. */
-import { expect, it } from "vitest";
+/** The notice after a restart, also if the actor is evicted, and the error of a call that the restart interrupts. */
+import { expect, it, vi } from "vitest";
 import { type World, withWorld } from "./world.ts";
 
 /** Starts a container. The actor is evicted when the container runs, before it has stored that. */
@@ -39,4 +39,22 @@ it("says nothing about a checkpoint of a sandbox that was stopped after a save",
     world.kill();
     world.notice.noteCheckpoint(state);
     expect(world.notice.takeNotice()).toBeUndefined();
+  }));
+
+it("a checkpoint whose container ends says so, although the next container runs when the save fails", () =>
+  withWorld(async (world) => {
+    const { lifecycle } = world;
+    await world.ready();
+    world.write("a", "not saved");
+    const { promise, reject } = Promise.withResolvers<never>();
+    world.onStep = ({ name }) => (name === "bucket put" ? promise : undefined);
+    const checkpoint = lifecycle.checkpoint("", { forCheckpoint: undefined });
+    const explained = checkpoint.catch((error) => lifecycle.explainError(error));
+    await vi.waitFor(() => expect(world.steps).toContain("bucket put"));
+    world.kill();
+    const next = world.ready();
+    await vi.waitFor(() => expect(lifecycle.isRunning).toBe(true));
+    reject(new Error("R2 is slow"));
+    expect(await explained).toMatchObject({ code: "sandbox_restarted" });
+    await next;
   }));

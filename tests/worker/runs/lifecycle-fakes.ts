@@ -6,7 +6,7 @@ import type { CheckpointSettings, RestoredCheckpoint } from "../../../src/actors
 import { Lifecycle } from "../../../src/actors/lifecycle.ts";
 import type { EndReason, LifecycleParts, Subscriber } from "../../../src/actors/lifecycle-state.ts";
 import type { Checkpoint } from "../../../src/actors/saved-states.ts";
-import { containerGone } from "../../../src/container/texts.ts";
+import { containerEnded, containerGone } from "../../../src/container/texts.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { SerialQueue } from "../../../src/shared/queue.ts";
 import { CALL_MS, pause, waitAtMost } from "../../../src/shared/timers.ts";
@@ -422,7 +422,8 @@ export class Actor {
             await pause(2 * CALL_MS);
           }
           await this.waitForStep();
-          if (life.aborted || !container.isAlive || container.isBroken) throw containerGone();
+          if (life.aborted || !container.isAlive) throw containerEnded();
+          if (container.isBroken) throw containerGone();
           if (world.consumeFault("saves fail")) throw new ToolError("file_system", "R2");
           world.check(!container.isOutdated, "a save of the state before a rollback");
           world.saved = scanned;
@@ -515,7 +516,11 @@ export class Actor {
       checkpoint: async () => {
         const { acknowledged } = world;
         const needed = [...acknowledged];
-        if (isWhole()) await save();
+        const life = this.#life;
+        if (isWhole()) {
+          await save();
+          if (life.aborted) throw containerEnded();
+        }
         await this.waitForStep();
         const isComplete = needed.every((write) => world.saved.has(write) || !world.acknowledged.has(write));
         world.check(isComplete, "a checkpoint without an acknowledged write");

@@ -70,6 +70,8 @@ class Sandbox extends World {
     const { actor } = this;
     const use = new Use(this, mayStart);
     const before = { ...this.count };
+    // The call finds that the container has died, like a call that began before.
+    if (this.container?.isBroken) before.interruptions--;
     actor.uses.add(use);
     try {
       await work(use);

@@ -470,8 +470,7 @@ export async function dropCaches(group: string): Promise<void> {
 /** The processor time that a group has used; 0 if the group does not count it. */
 export async function processorSecondsOf(group: string): Promise<number> {
   if (hasFile(group, "cpuacct.usage")) return Number(readText(join(group, "cpuacct.usage"))) / 1e9;
-  // Version 1 has a file of this name too, without this field.
-  if (!hasFile(group, "cpu.weight")) return 0;
+  if (!hasFile(group, "cpu.stat")) return 0;
   return Number(/^usage_usec (\d+)$/m.exec(await loadText(join(group, "cpu.stat")))?.[1] ?? 0) / 1e6;
 }
 

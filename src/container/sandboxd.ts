@@ -8,7 +8,7 @@ import {
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
-import { TURN_MS } from "../shared/stream-bytes.ts";
+import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pause } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID } from "../shared/turns.ts";
 import { containerEnded, containerGone } from "./texts.ts";
@@ -57,10 +57,10 @@ const SHORT_BYTES = 1024 * 1024;
 
 /**
  * A read ends after TURN_MS. The last of many reads that wait for a turn has little time left, so the end of its wait does not show
- * that the turns will never end.
+ * that the turns will never end. A principal's turn begins before the wait for the last limit.
  */
 const LONGEST_READ_MS = 2 * TURN_MS;
-const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL), LONGEST_READ_MS);
+const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL), READ_MS + LONGEST_READ_MS);
 const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL), LONGEST_READ_MS);
 
 /**

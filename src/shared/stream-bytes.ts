@@ -33,7 +33,7 @@ export async function isBroken(stream: WritableStream<Uint8Array>): Promise<bool
 }
 
 /** The default time limit of a body in milliseconds, and how many bytes are read at once. */
-const READ_MS = 60_000;
+export const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
 
 /**

@@ -60,7 +60,6 @@ export class ControlGuard {
   /** The Worker's pending requests by number, and whether the Worker will release the result. */
   readonly #requests = new Map<number, boolean>();
   readonly #replySizes = new Map<number, number>();
-  #replies = 0;
   readonly #inFlight: RepliesInFlight;
   #workerSent = 0;
 
@@ -117,9 +116,9 @@ export class ControlGuard {
     }
   }
 
-  /** How many bytes the Worker stores for this connection at most. */
+  /** How many bytes the Worker stores at most: for this connection, and for results of all connections that share `inFlight`. */
   get stored(): number {
-    return this.#size + this.#replies;
+    return this.#size + this.#inFlight.size;
   }
 
   close(): void {
@@ -132,16 +131,13 @@ export class ControlGuard {
     this.#drop(id);
     if (isReleased === true) {
       this.#replySizes.set(id, size);
-      this.#replies += size;
       this.#inFlight.size += size;
     }
     return undefined;
   }
 
   #release(id: number): void {
-    const size = this.#replySizes.get(id) ?? 0;
-    this.#replies -= size;
-    this.#inFlight.size -= size;
+    this.#inFlight.size -= this.#replySizes.get(id) ?? 0;
     this.#replySizes.delete(id);
   }
 

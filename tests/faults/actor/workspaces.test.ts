@@ -26,6 +26,18 @@ function hang(sandbox: string): void {
     operation === "put" ? new Promise(() => undefined) : Promise.resolve();
 }
 
+/** Holds these operations of the sandbox's bucket. `requested` resolves at the first one, and `release` lets all continue. */
+function hold(sandbox: string, held: "get" | "put") {
+  const requested = Promise.withResolvers<void>();
+  const released = Promise.withResolvers<void>();
+  bucketOf(sandbox).fault = async (operation) => {
+    if (operation !== held) return;
+    requested.resolve();
+    await released.promise;
+  };
+  return { requested: requested.promise, release: released.resolve };
+}
+
 // These tests change state that all sandboxes share, so they run alone.
 describe("when a save takes long", () => {
   it("another sandbox starts during the save", async () => {
@@ -75,18 +87,12 @@ describe("when a save takes long", () => {
     const sandbox = "ws-stopping";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
-    const putRequested = Promise.withResolvers<void>();
-    const putMayContinue = Promise.withResolvers<void>();
-    bucketOf(sandbox).fault = async (operation) => {
-      if (operation !== "put") return;
-      putRequested.resolve();
-      await putMayContinue.promise;
-    };
+    const held = hold(sandbox, "put");
     await sh(sandbox, "echo second > file");
     const stopping = runInActor(sandbox, (actor) => actor.saveToStop());
-    await putRequested.promise;
+    await held.requested;
     await sh(sandbox, "echo third > file");
-    putMayContinue.resolve();
+    held.release();
     expect(await stopping).toBe(true);
     await killContainer(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("third\n");
@@ -99,17 +105,11 @@ describe("when a restore takes long", () => {
     await sh(sandbox, "echo first > file");
     await save(sandbox);
     await killContainer(sandbox);
-    const getRequested = Promise.withResolvers<void>();
-    const getMayContinue = Promise.withResolvers<void>();
-    bucketOf(sandbox).fault = async (operation) => {
-      if (operation !== "get") return;
-      getRequested.resolve();
-      await getMayContinue.promise;
-    };
+    const held = hold(sandbox, "get");
     const waiting = owner.call("run_command", { sandbox, command: "echo second >> file" });
-    await getRequested.promise;
+    await held.requested;
     await killContainer(sandbox);
-    getMayContinue.resolve();
+    held.release();
     const { text } = await waiting;
     expect(text).toContain("The run never started, because the sandbox stopped first. Run it again.");
     expect(await sh(sandbox, "cat file")).toBe("first\n");
@@ -202,17 +202,11 @@ describe.concurrent("when R2 fails under a workspace", () => {
 
   it("no call waits for a save if R2 is slow", async () => {
     const sandbox = "ws-slow";
-    const putRequested = Promise.withResolvers<void>();
-    const putMayEnd = Promise.withResolvers<void>();
-    bucketOf(sandbox).fault = async (operation) => {
-      if (operation !== "put") return;
-      putRequested.resolve();
-      await putMayEnd.promise;
-    };
+    const held = hold(sandbox, "put");
     await sh(sandbox, "echo first > file");
-    await putRequested.promise;
+    await held.requested;
     expect(await sh(sandbox, "cat file")).toBe("first\n");
-    putMayEnd.resolve();
+    held.release();
     expect((await save(sandbox)).isError).toBe(false);
     delete bucketOf(sandbox).fault;
     await killContainer(sandbox);

@@ -102,7 +102,7 @@ function readFrom(
   );
 }
 
-/** Large responses that do not end. `readCount` counts those of which the server has read more than the first 64 KiB. */
+/** Large responses that do not end. `readCount` is the number of responses that the server reads beyond the first 64 KiB. */
 function createUnfinished() {
   const writers: WritableStreamDefaultWriter<Uint8Array>[] = [];
   const ending = new AbortController();

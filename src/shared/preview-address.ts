@@ -38,7 +38,9 @@ const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,$
  * Returns the label before the domain if the host name is that of a preview, else undefined. Every name below `PREVIEW_HOST` is a
  * preview. Below `localhost`, only names that end with such a label are previews.
  */
-export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "previewHost">) {
+export function previewLabel(url: URL, { previewHost }: Pick<Config, "previewHost">) {
+  // A name with a final dot is the same host.
+  const hostname = url.hostname.replace(/\.$/, "");
   const hostSuffix = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;
   if (hostSuffix && hostname.endsWith(hostSuffix)) return hostname.slice(0, -hostSuffix.length);
   if (!hostname.endsWith(".localhost")) return undefined;

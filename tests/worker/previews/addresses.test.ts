@@ -121,6 +121,9 @@ describe("a page of a preview", () => {
     `https://www.${PREVIEW_HOST}`,
     `http://${label}.localhost:8787`,
     `http://a.${label}.localhost:8787`,
+    // A final dot makes a name absolute: it is the same host.
+    `https://${label}.${PREVIEW_HOST}.`,
+    `http://${label}.localhost.:8787`,
   ];
   const LIST = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
 

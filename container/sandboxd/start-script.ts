@@ -2,6 +2,7 @@
  * The script that a ready shell reads before its command: it applies the call's settings, and sets a trap that stores the session's
  * state. Its commands send standard error to /dev/null where a user's `set -x` would print them.
  */
+import { directoryIn } from "./session-directories.ts";
 import { MAX_CELLS, type StartCall, type TerminalSize, type Variables, markOf } from "./protocol.ts";
 
 /** Matches commands that may set an EXIT trap, or may show the script itself (`set -v`). */
@@ -70,6 +71,11 @@ export function startScript(call: StartCall, state: string): string {
     // The directory may have been removed and recreated while the shell was waiting.
     '[[ . -ef $PWD ]] || builtin cd -- "$PWD" 2>/dev/null || builtin cd /workspace 2>/dev/null || builtin cd /',
   ];
+  const directory = directoryIn(state);
+  if (directory !== undefined)
+    lines.push(
+      `[[ $PWD == ${quote(directory)} ]] || builtin printf "The session's directory %q no longer exists. The session continues in %q.\\n" ${quote(directory)} "$PWD" >&2`,
+    );
   if (MAY_TRAP.test(command + state)) lines.push(BEFORE_OWN_TRAP);
   if (cwd)
     lines.push(

@@ -155,7 +155,20 @@ describe("a session of run_command", () => {
 
   it("returns to /workspace if its directory was deleted", async () => {
     await run("gone", "mkdir -p deep/er; cd deep/er; rm -rf /workspace/deep");
-    expect(await run("gone", "pwd")).toMatchObject({ stdout: "/workspace\n", exit_code: 0 });
+    // Without the message, nothing would explain what a command such as `rm -rf *` did in /workspace.
+    expect(await run("gone", "pwd")).toMatchObject({
+      stdout: "/workspace\n",
+      stderr:
+        "The session's directory /workspace/deep/er no longer exists. The session continues in /workspace.\n",
+      exit_code: 0,
+    });
+    expect(await run("gone", "mkdir 'go ne'; cd 'go ne'; rmdir '/workspace/go ne'")).toMatchObject({
+      stderr: "",
+    });
+    expect(await run("gone", "pwd", { cwd: "/tmp" })).toMatchObject({
+      stdout: "/tmp\n",
+      stderr: expect.stringContaining("directory /workspace/go\\ ne no longer exists"),
+    });
   });
 
   it("keeps its state if a command ends without saving it", async () => {

@@ -36,12 +36,14 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
       refresh();
     });
   const checkpoints = listing.checkpoints.filter((checkpoint) => checkpoint.sandbox === name);
+  // A stopped sandbox has the size 0, and its saved size in the next row.
+  const isSized = sandbox?.state === "running" && sandbox.size_bytes !== undefined;
   const rows: [string, ComponentChildren][] = sandbox
     ? [
         ["State", sandbox.state],
         ["Created", <Time iso={sandbox.created_at} />],
         ["Last used", <Time iso={sandbox.last_used_at} />],
-        ["Size", sandbox.size_bytes === undefined ? undefined : size(sandbox.size_bytes)],
+        ["Size", isSized ? size(sandbox.size_bytes ?? 0) : undefined],
         [
           "Saved",
           sandbox.saved_at && (

@@ -38,7 +38,7 @@ export const sandboxes = serverCommand("sandboxes", "list the sandboxes, most re
     listed.map(({ name, state, size_bytes, last_used_at, saved_at }) => [
       name,
       state,
-      size_bytes === undefined ? "" : bytes(size_bytes),
+      size_bytes === undefined || state === "stopped" ? "" : bytes(size_bytes),
       short(last_used_at),
       short(saved_at),
     ]),

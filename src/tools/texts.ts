@@ -296,7 +296,8 @@ type ListedSandbox = z.input<typeof sandboxListing>["sandboxes"][number];
 
 export function sandboxText(sandbox: ListedSandbox): string {
   const { name, state, size_bytes, last_used_at, saved_at, saved_bytes, internet } = sandbox;
-  const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes in /workspace`;
+  // A stopped sandbox has the size 0, although its saved files may be in /workspace.
+  const size = size_bytes === undefined || state === "stopped" ? "" : `, ${size_bytes} bytes in /workspace`;
   const saved = saved_at === undefined ? "" : `, saved ${ago(saved_at)} (${saved_bytes} bytes in all)`;
   const reaches = internet === undefined || internet === "full" ? "" : `, internet ${internet}`;
   return `${name}: ${state}${size}, used ${ago(last_used_at)}${saved}${reaches}`;

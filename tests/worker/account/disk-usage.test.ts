@@ -20,6 +20,10 @@ test("a sandbox has no size until the server measures it after its use, the size
   expect((await sizeOf("sized")).line).toMatch(/^sized: running, 10\d{4} bytes in \/workspace, used/);
   await runInActor("sized", (actor) => actor.stop());
   await until(async () => (await size("sized")) === 0);
+  // Its files are saved, so "0 bytes in /workspace" would be wrong.
+  expect((await sizeOf("sized")).line).toMatch(
+    /^sized: stopped, used .* ago, saved .* ago \(100000 bytes in all\)/,
+  );
   await sh("sized", "rm -f a");
   expect(await size("sized")).toBeUndefined();
   await until(async () => ((await size("sized")) ?? Infinity) < 100_000);

@@ -518,8 +518,8 @@ export class Workspace {
       throw error;
     });
     if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
-    // If the container ended before the save began, nothing was saved.
-    if (container.aborted) throw containerEnded();
+    // If the container ended before the save began, nothing was saved. The platform may report that end later.
+    if (container.aborted || !this.#host.platform.isRunning) throw containerEnded();
   }
 
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {

@@ -133,8 +133,8 @@ export abstract class World {
     for (let turns = 0; this.actor.pending.size > 0 || this.#operations.length > 0; turns++) {
       const hasWork = (await this.complete(0)) || this.#operations.length > 0;
       idle = hasWork ? 0 : idle + 1;
-      // What follows from an operation may take several turns.
-      if (idle < 10) continue;
+      // What follows from an operation may take several turns, and the last work may end in the tenth.
+      if (idle < 10 || this.actor.pending.size === 0) continue;
       if (vi.getTimerCount() === 0 || turns > 50_000) return this.check(false, "a call that never ends");
       this.waits++;
       vi.advanceTimersToNextTimer();

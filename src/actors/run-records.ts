@@ -130,13 +130,10 @@ export class TaskRecords {
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
     const recording = account.account(owner).recordTask(taskEntry(run));
-    // If the container is gone, only the account's entry must be removed.
+    // Also if the container is gone: a call may be starting the next one, and the account would not count it.
     const isContainerGone = state === "lost" && !platform.isRunning;
-    const end = async () =>
-      isContainerGone
-        ? await account.reportDestruction(owner, "workspace")
-        : await lifecycle.destroy(owner, "workspace");
-    const destruction = task?.ownSandbox && (task.safe || isContainerGone) ? end() : undefined;
+    const destruction =
+      task?.ownSandbox && (task.safe || isContainerGone) ? lifecycle.destroy(owner, "workspace") : undefined;
     background(Promise.all([recording, destruction]));
   }
 }

@@ -1,6 +1,8 @@
 /** Tasks: evicted actors, dead containers, agents, definitions, files that they leave, permissions, and budgets. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it, vi } from "vitest";
+import type { Lifecycle } from "../../../src/actors/lifecycle.ts";
+import { TaskRecords } from "../../../src/actors/run-records.ts";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import {
@@ -92,6 +94,17 @@ describe("when a task's container dies", () => {
     await until(async () => !(await owner.call("list_sandboxes", {})).text.includes(sandbox));
     expect(await logOf(id)).toContain("Bash: echo begun");
     expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
+  });
+
+  it("its own sandbox is destroyed with the container that a call may be starting, which the account would not count", () => {
+    const destroy = vi.fn<Lifecycle["destroy"]>();
+    const account = { account: () => ({ recordTask: async () => undefined }), owner: {} };
+    const budgets = { close: () => undefined };
+    const host = { account, platform: { isRunning: false }, lifecycle: { destroy }, budgets };
+    const detail = { ownSandbox: true, safe: false };
+    const records = new TaskRecords({ ...host, background: () => undefined } as never);
+    records.onRunEnd({ id: "task-a.b", kind: "task", state: "lost", detail } as never);
+    expect(destroy).toHaveBeenCalledOnce();
   });
 });
 

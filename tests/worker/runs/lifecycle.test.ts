@@ -1,6 +1,6 @@
 /**
  * Tests the lifecycle of a sandbox against a model of its container, account and saved workspace: random calls, runs, ends and
- * faults, with every operation completed in a random order. Time is virtual, and the seed is fixed.
+ * faults, with every operation completed in a random order. Time is virtual. A failure prints the seed.
  */
 import * as fc from "fast-check";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -225,6 +225,8 @@ class Sandbox extends World {
   async #destroy(): Promise<void> {
     const { waits } = this;
     this.count.interruptions++;
+    // Calls in the container fail from now on, even if its end has to wait for another one.
+    if (this.container) this.container.isEnding = true;
     await this.actor.lifecycle.destroy(OWNER, "workspace");
     this.check(this.waits === waits, "a destruction that waits");
   }
@@ -477,5 +479,5 @@ it("after any sequence of calls, faults and ends, acknowledged changes exist, th
       expect(sandbox.problems).toEqual([]);
     },
   );
-  await fc.assert(property, { numRuns: 3000, seed: 1, examples: EXAMPLES });
+  await fc.assert(property, { numRuns: 3000, seed: Date.now() & 0x7fffffff, examples: EXAMPLES });
 });

@@ -27,7 +27,7 @@ const maxValues = SANDBOX_JSON.values;
 /** How many bytes each value adds to a message's size. The Worker takes up to 0.1 s for a hundred thousand values. */
 const bytesPerValue = 256;
 /** Types of capnweb that take much time to build and that the control server never sends. */
-const unused = new Set(["bigint", "blob", "headers", "remap", "request", "response"]);
+const unused = new Set(["bigint", "blob", "headers", "readable", "remap", "request", "response", "writable"]);
 /** Types that refer to a value of the sender. The Worker keeps an entry for each. */
 const references = new Set(["export", "promise"]);
 
@@ -168,6 +168,7 @@ function headOf(message: string): { kind: string | undefined; id: number; count:
 const quote = 0x22;
 const backslash = 0x5c;
 const letterU = 0x75;
+const digitOne = 0x31;
 const bracket = 0x5b;
 const brace = 0x7b;
 const comma = 0x2c;
@@ -187,16 +188,16 @@ function scan(message: string): { references: number; values: number; charBytes:
         const inside = message.charCodeAt(at);
         if (inside === quote) break;
         bits |= inside;
+        if (inside !== backslash || message.charCodeAt(++at) !== letterU) continue;
         // An escape such as \u0101 makes a value of two bytes for each character.
-        if (inside === backslash && message.charCodeAt(++at) === letterU && !message.startsWith("00", at + 1))
-          bits |= 0x100;
+        if (!message.startsWith("00", at + 1)) bits |= 0x100;
+        // Only control characters need the others. A letter in this form could hide a type.
+        else if (message.charCodeAt(at + 3) > digitOne) return BROKE_CONTROL.otherJSON;
       }
       if (message.charCodeAt(start - 2) !== bracket || at - start > 16) continue;
       const word = message.slice(start, at);
       if (unused.has(word)) return BROKE_CONTROL.unused(word);
       if (references.has(word)) referenceCount += 1;
-      // With a \u escape, the word could be any type.
-      if (word.includes("\\u")) return BROKE_CONTROL.otherJSON;
     } else if (code === bracket || code === brace || code === comma) {
       values += 1;
       if (values > maxValues) return BROKE_CONTROL.values(maxValues);

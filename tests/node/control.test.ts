@@ -93,6 +93,8 @@ describe("a control server that code has replaced", () => {
     ["nested", /values/],
     ["keys", /values/],
     ["bigint", /sent a bigint/],
+    ["escaped", /in a form that the control server never uses/],
+    ["writable", /sent a writable/],
     ["unrequested", /sent a response without a request/],
     ["references", /references/],
     ["blanks", /in a form that the control server never uses/],

@@ -8,6 +8,9 @@ const MIB = 1024 * 1024;
 /** A call of the Worker's first callback. */
 const call = (args: string) => `["push",["pipeline",-1,[],[${args}]]]`;
 
+const escapeLetters = (word: string) =>
+  word.replace(/./g, (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`);
+
 /** Each function makes a message. The attack sends that message again and again. */
 const attacks: Record<string, () => string | Buffer> = {
   /** Values that the Worker would keep in memory. */
@@ -25,6 +28,9 @@ const attacks: Record<string, () => string | Buffer> = {
   keys: () => `{${Array.from({ length: 1_000_000 }, (_, n) => `"k${n}":1`).join(",")}}`,
   numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
   bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
+  /** The same with other spellings of its letters. */
+  escaped: () => attacks.bigint?.().toString().replace("bigint", escapeLetters) ?? "",
+  writable: () => call('[["writable",-1]]'),
   unrequested: () => '["resolve",123456,1]',
   references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
   blanks: () => '[ "push", 1 ]',

@@ -31,6 +31,7 @@ it.each([
   ["many values", "values", () => `["push",["pipeline",-1,[],[[${"[],".repeat(MIB)}[]]]]]`],
   ["binary", "binary", () => new Uint8Array(10)],
   ["unrequested", "without a request", () => '["resolve",7,1]'],
+  ["an escaped type", "never uses", () => String.raw`["resolve",1,["\u0062\u0069\u0067int","1"]]`],
 ])("a connection ends with the first message over a limit: %s", async (name, reason, message) => {
   const { worker, server, received } = connect(name);
   begin(worker);
@@ -112,6 +113,15 @@ it("a closed connection occupies nothing, although its control server goes on se
   receive(output(MIB));
   expect(received).toBe(2);
   other.server.close();
+});
+
+it("a list may begin with a control character", async () => {
+  const { worker, server, received } = connect("escapes");
+  begin(worker);
+  server.send(`["resolve",1,[${JSON.stringify(["\u001b[1m", "\u0000"])}]]`);
+  await expect.poll(() => received.characters + received.closes.length).toBeGreaterThan(1);
+  expect(received.closes).toEqual([]);
+  server.close();
 });
 
 it("a control server may send any amount if it responds and releases its calls", async () => {

@@ -143,7 +143,11 @@ const MAPPING_BYTES = 192;
 const OBJECTS_SHARE = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
-export function guardMachine(engineGroups: string[], limits: Limits, registry: SandboxRegistry): () => void {
+export function guardMachine(
+  engineGroups: string[],
+  limits: Limits,
+  registry: Pick<SandboxRegistry, "list" | "count">,
+): () => void {
   const manyLocks: Cause = {
     usedBy: lockShares(),
     least: () => MOST_LOCKS,
@@ -260,17 +264,21 @@ function objectsOfKernel(cache: string, limit: number, bytes: number, why: strin
  */
 async function guardMemory(groups: string[], limit: number, sandboxes: () => EngineSandbox[]): Promise<void> {
   const full = limit - memoryMargin(limit);
+  let lacked = false;
   while (sandboxes().length > 0) {
-    const isExhausted = groups.some(lacksMemory);
+    const lacks = groups.some(lacksMemory);
+    // Programs may wait for a moment only, while the kernel frees what it keeps of ended sandboxes.
+    const isExhausted = lacks && lacked;
+    lacked = lacks;
     // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
     const most = sandboxes().flatMap(({ chargedGroups }) => chargedGroups.map(memoryWithCacheOf));
-    if (!isExhausted && most.reduce((sum, bytes) => sum + bytes, 0) < full * NEAR_SHARE) return;
+    if (!lacks && most.reduce((sum, bytes) => sum + bytes, 0) < full * NEAR_SHARE) return;
     const uses = await measureUses(
       sandboxes(),
       async ({ chargedGroups }) => await memoryOfAll(chargedGroups),
     );
     const used = isExhausted ? limit : sumOf(uses);
-    if (used < full * NEAR_SHARE) return;
+    if (!lacks && used < full * NEAR_SHARE) return;
     if (used >= full) {
       const earliest = performance.now() - END_TIMEOUT_MS;
       let left = uses.filter(({ sandbox: { killedAt = -Infinity } }) => killedAt < earliest);

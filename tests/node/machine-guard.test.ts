@@ -2,11 +2,20 @@
 import { execFileSync, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { countOf, findGroupParents, memoryMargin, memoryOf, memoryOfAll } from "../../local/engine/limits.ts";
+import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
+import {
+  countOf,
+  defaultLimits,
+  findGroupParents,
+  memoryMargin,
+  memoryOf,
+  memoryOfAll,
+} from "../../local/engine/limits.ts";
+import { guardMachine } from "../../local/engine/machine-guard.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
@@ -273,6 +282,38 @@ it.runIf(isMemoryLimited).each(Object.entries(FAST))(
     const ended = await Promise.any(others.map((sandbox) => sandbox.waitForEnd()));
     expect(ended.reason).toContain("memory of all sandboxes");
     expect((await neighbour?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
+  },
+);
+
+/** How many of the guard's looks find that programs wait for memory, and whether it then ends a sandbox with little memory. */
+const LOOKS = [
+  ["one", 1, []],
+  ["all", Infinity, [expect.stringContaining("memory of all sandboxes")]],
+] as const;
+
+it.each(LOOKS)(
+  "memory: whether the engine ends a sandbox if programs wait for memory in %s of its looks",
+  async (_, most, expected) => {
+    const group = temporaryDirectory();
+    await writeFile(join(group, "memory.oom_control"), "oom_kill_disable 1\nunder_oom 1\n");
+    const reasons: string[] = [];
+    let looks = 0;
+    const sandbox = {
+      groups: [],
+      get chargedGroups() {
+        looks += 1;
+        if (looks === most) writeFileSync(join(group, "memory.oom_control"), "under_oom 0\n");
+        return [];
+      },
+      get isEnding() {
+        return reasons.length > 0;
+      },
+      end: (reason: string) => reasons.push(reason),
+    };
+    const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
+    onTestFinished(guardMachine([group], defaultLimits(), registry));
+    await sleep(1000);
+    expect(reasons).toEqual(expected);
   },
 );
 

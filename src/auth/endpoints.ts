@@ -1,5 +1,5 @@
 /** The endpoints that OAuth clients call directly: metadata, registration, tokens, revocation. */
-import { parseJSON } from "../shared/bounded.ts";
+import { countDigits, parseJSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { hasLongHost } from "../shared/long-host.ts";
 import { readBody } from "../shared/stream-bytes.ts";
@@ -23,6 +23,8 @@ const MAX_BODY_BYTES = 16 * 1024;
  * 64 KB took the thread 0.6 s, without a token.
  */
 const MAX_PARAMETERS = 100;
+/** The most short strings of digits in a registration, which could make the parser slow. */
+const MAX_DIGITS = 10;
 
 /**
  * Parameters that become part of a store key, which may have at most 512 bytes. The server's own values have a third of
@@ -77,6 +79,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   )
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
   const registration = route === REGISTRATION_PATH ? parseJSON(body ?? "") : undefined;
+  if (countDigits(body ?? "") > MAX_DIGITS)
+    return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.manyParameters }, 400);
   if ([...form.values(), ...textsOf(registration)].some(hasLongHost))
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.hostTooLong }, 400);
   if (hasForbiddenHost(registration, context.config))

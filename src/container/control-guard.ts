@@ -24,6 +24,8 @@ const exported = /\["export",(-\d+)\]/g;
  * data in them is one string.
  */
 const maxValues = SANDBOX_JSON.values;
+/** The most short strings of digits on a connection. They can make JSON.parse slow (bounded.ts), and the control server sends none. */
+const maxDigits = 100;
 /** How many bytes each value adds to a message's size. The Worker takes up to 0.1 s for a hundred thousand values. */
 const bytesPerValue = 256;
 /** Types of capnweb that take much time to build and that the control server never sends. */
@@ -57,6 +59,7 @@ export class ControlGuard {
   #sent = 0;
   #size = 0;
   #stubs = 0;
+  #digits = 0;
   /** The Worker's pending requests by number, and whether the Worker will release the result. */
   readonly #requests = new Map<number, boolean>();
   readonly #replySizes = new Map<number, number>();
@@ -74,6 +77,8 @@ export class ControlGuard {
     if (typeof scanned === "string") return scanned;
     this.#stubs += scanned.references;
     if (this.#stubs > maxStored.stubs) return BROKE_CONTROL.references(maxStored.stubs);
+    this.#digits += scanned.digits;
+    if (this.#digits > maxDigits) return BROKE_CONTROL.digits(maxDigits);
     const size = message.length * scanned.charBytes + scanned.values * bytesPerValue;
     return this.#trackSandbox(message, size) ?? size;
   }
@@ -165,6 +170,7 @@ function headOf(message: string): { kind: string | undefined; id: number; count:
   return { kind: match?.[1], id: Number(match?.[2] ?? 0), count: Number(match?.[3] ?? 0) };
 }
 
+const isDigits = /^\d+$/;
 const quote = 0x22;
 const backslash = 0x5c;
 const letterU = 0x75;
@@ -174,10 +180,13 @@ const brace = 0x7b;
 const comma = 0x2c;
 
 /** Scans a message in the form of `JSON.stringify` without parsing it, and refuses any other form. */
-function scan(message: string): { references: number; values: number; charBytes: number } | string {
+function scan(
+  message: string,
+): { references: number; values: number; digits: number; charBytes: number } | string {
   let values = 0;
   let bits = 0;
   let referenceCount = 0;
+  let digits = 0;
   for (let at = 0; at < message.length; at++) {
     const code = message.charCodeAt(at);
     bits |= code;
@@ -194,7 +203,9 @@ function scan(message: string): { references: number; values: number; charBytes:
         // Only control characters need the others. A letter in this form could hide a type.
         else if (message.charCodeAt(at + 3) > digitOne) return BROKE_CONTROL.otherJSON;
       }
-      if (message.charCodeAt(start - 2) !== bracket || at - start > 16) continue;
+      const length = at - start;
+      if (length >= 8 && length <= 10 && isDigits.test(message.slice(start, at))) digits += 1;
+      if (message.charCodeAt(start - 2) !== bracket || length > 16) continue;
       const word = message.slice(start, at);
       if (unused.has(word)) return BROKE_CONTROL.unused(word);
       if (references.has(word)) referenceCount += 1;
@@ -204,5 +215,5 @@ function scan(message: string): { references: number; values: number; charBytes:
     }
   }
   // V8 takes two bytes for each character of a string that has one above U+00FF.
-  return { references: referenceCount, values, charBytes: bits > 0xff ? 2 : 1 };
+  return { references: referenceCount, values, digits, charBytes: bits > 0xff ? 2 : 1 };
 }

@@ -39,6 +39,7 @@ export const BROKE_CONTROL = {
   otherJSON: "sent JSON in a form that the control server never uses",
   unused: (word: string) => `sent a ${word}, which the control server never does`,
   values: (most: number) => `sent more than ${most} values in one message`,
+  digits: (most: number) => `sent more than ${most} short texts of digits`,
   binary: "sent a binary message",
   long: (most: number) => `sent a message of more than ${most} characters`,
 };

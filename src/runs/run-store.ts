@@ -1,4 +1,5 @@
 /** The records of runs in the actor's SQLite. */
+import { parseSafely } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { shortened } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
@@ -6,7 +7,7 @@ import { Rows } from "../storage/rows.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES } from "./run-log.ts";
 import type { Stream } from "../../container/sandboxd/protocol.ts";
-import type { End, RunSummary, RunView } from "./run-types.ts";
+import type { End, RunDetail, RunSummary, RunView } from "./run-types.ts";
 import type { RunKind, RunState } from "../shared/run-listing.ts";
 
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
@@ -227,7 +228,7 @@ function recordOf(row: Row): RunRecord {
   return {
     ...summaryOf(row),
     note: row.note ?? undefined,
-    detail: row.detail === null ? undefined : JSON.parse(row.detail),
+    detail: row.detail === null ? undefined : (parseSafely(row.detail) as RunDetail),
     resumeState: row.resume_state === null ? undefined : JSON.parse(row.resume_state),
     source: row.source ?? undefined,
     output: {

@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
+import { parseSafely } from "../shared/bounded.ts";
 import { issueMessage } from "../shared/argument-issues.ts";
 import { RequestMemory } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
@@ -278,7 +279,7 @@ const positionSchema = z.object({ state: z.string(), next_cursor: z.number(), lo
 
 function parsePollResult(body: string): PollResult {
   const message = body.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));
-  const reply: unknown = JSON.parse(message?.slice("data: ".length) ?? body);
+  const reply = parseSafely(message?.slice("data: ".length) ?? body);
   if (!isRecord(reply)) return { refused: "" };
   const { result, error } = reply;
   if (!isRecord(result))

@@ -26,11 +26,33 @@ export function parseBounded(text: string, bounds: JSONBounds): unknown {
 /** @returns undefined for invalid JSON. The JSON value `null` is returned as null */
 export function parseJSON(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseSafely(text);
   } catch {
     return undefined;
   }
 }
+
+/**
+ * The starts of strings of 8 to 10 digits. V8 enters strings of up to ten characters in a table when it parses JSON. The place of a
+ * number in this table is its last bits. So somebody can choose numbers that have the same place: 16,000 of them took 2.6 to 4.2 s, and
+ * they stay in the table until V8 collects garbage. Node has a mend for this; workerd does not. Names and escaped digits take no longer.
+ */
+const DIGITS = /(?<!\\)"(?=\d{8,10}"(?!\s*:))/g;
+
+/** A start that makes a string too long for the table. Nobody outside can guess it. */
+let mark: string | undefined;
+
+/** As `JSON.parse`, but enters no numbers in V8's table of strings. */
+export function parseSafely(text: string): unknown {
+  if (text.search(DIGITS) < 0) return JSON.parse(text);
+  const start = (mark ??= crypto.randomUUID());
+  return JSON.parse(text.replaceAll(DIGITS, `"${start}`), (_, value: unknown) =>
+    typeof value === "string" && value.startsWith(start) ? value.slice(start.length) : value,
+  );
+}
+
+/** How many strings of a JSON text V8 would enter in its table at a place that its sender can choose. */
+export const countDigits = (text: string): number => text.match(DIGITS)?.length ?? 0;
 
 const [QUOTE, COMMA, BACKSLASH] = [0x22, 0x2c, 0x5c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];

@@ -31,6 +31,11 @@ it.each([
   ["many values", "values", () => `["push",["pipeline",-1,[],[[${"[],".repeat(MIB)}[]]]]]`],
   ["binary", "binary", () => new Uint8Array(10)],
   ["unrequested", "without a request", () => '["resolve",7,1]'],
+  [
+    "strings that slow the parser down",
+    "texts of digits",
+    () => `["push",["pipeline",-1,[],[${JSON.stringify(Array.from({ length: 101 }, () => "12345678"))}]]]`,
+  ],
   ["an escaped type", "never uses", () => String.raw`["resolve",1,["\u0062\u0069\u0067int","1"]]`],
 ])("a connection ends with the first message over a limit: %s", async (name, reason, message) => {
   const { worker, server, received } = connect(name);

@@ -157,11 +157,7 @@ async function sendWith(
     await body?.cancel();
     return refusal(502, INTERNET_TEXTS.coding(url.hostname, coding));
   }
-  if (body === null) return new Response(null, { status, headers: responseHeaders });
-  return new Response(fixLength(body.pipeThrough(mask.stream()), responseHeaders), {
-    status,
-    headers: responseHeaders,
-  });
+  return new Response(body && body.pipeThrough(mask.stream()), { status, headers: responseHeaders });
 }
 
 /** A body with its announced length, because some servers refuse bodies of unknown length. */

@@ -106,6 +106,7 @@ export const tooManyEntries = (max: number) =>
 export const INTERNET_TEXTS = {
   refused: (host: string) => `${host || "this host"} is not reachable from this sandbox`,
   unreachable: (host: string) => `${host} could not be reached`,
+  tooMany: "this sandbox has too many open requests to the internet",
   partial: (host: string) => `${host} sent a partial response although no range was requested`,
   coding: (host: string, coding: string) =>
     `${host} sent its response with a content encoding that this server cannot search for secrets: ${coding}`,

@@ -14,6 +14,7 @@ import {
 } from "../../shared/connection-log.ts";
 import { ALLOWED_PORTS_LISTED } from "../../shared/network-policy.ts";
 import { type Secret, placeholders } from "../../shared/secrets.ts";
+import { inTurn } from "./outbound-turns.ts";
 import { type ContainerPlatform, type NetworkPlatform, TRUST_INTERCEPTION } from "./platform.ts";
 
 interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "interceptHttps" | "envVars"> {
@@ -149,12 +150,15 @@ export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" 
   actor.outboundByHost = Object.fromEntries(
     Object.entries(hosts).map(([host, handle]) => [
       host,
-      (request: Request, env: Env, { containerId }: Source) => handle(request, env, containerId),
+      (request: Request, env: Env, { containerId }: Source) =>
+        inTurn(request, containerId, host, () => handle(request, env, containerId)),
     ]),
   );
   actor.outboundHandlers = {
     [POLICY_HANDLER]: (request: Request, env: Env, { containerId, params }: Source) =>
-      forwardByPolicy(request, env, containerId, params as OutboundPolicy | undefined),
+      inTurn(request, containerId, POLICY_HANDLER, () =>
+        forwardByPolicy(request, env, containerId, params as OutboundPolicy | undefined),
+      ),
   };
 }
 

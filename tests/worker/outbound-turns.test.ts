@@ -1,0 +1,82 @@
+/** The requests of a sandbox that pass through the Worker. On Cloudflare, no engine limits them before. */
+import { describe, expect, it } from "vitest";
+import { SERVER_HOST } from "../../container/sandboxd/protocol.ts";
+import { Sandbox } from "../../src/actors/sandbox.ts";
+import { inTurn } from "../../src/actors/platform/outbound-turns.ts";
+
+/** Calls a handler as the SDK does, in an environment whose actors never respond. Returns how many calls the actors got. */
+function flood(count: number, handler: "policy" | "model" | "ending", containerId: string) {
+  let calls = 0;
+  const called = () => {
+    calls++;
+    return new Promise(() => undefined);
+  };
+  const actor = { connectionMade: called, admitModelCall: called, containerEnding: called };
+  const env = { Sandbox: { idFromString: (id: string) => id, get: () => actor } };
+  const [url, handle] = {
+    policy: ["http://refused.example/", Sandbox.outboundHandlers?.policy],
+    model: ["http://anthropic.internal/v1/messages", Sandbox.outboundByHost?.["anthropic.internal"]],
+    ending: [`http://${SERVER_HOST}/ending`, Sandbox.outboundByHost?.[SERVER_HOST]],
+  }[handler] as [string, (request: Request, ...more: unknown[]) => Promise<Response>];
+  for (let sent = 0; sent < count; sent++)
+    void handle(new Request(url, { method: "POST" }), env, { containerId, className: "Sandbox" });
+  return () => calls;
+}
+
+describe("the Worker handles 16 requests of a sandbox at once", () => {
+  it.each(["policy", "model"] as const)("by the handler %s", async (handler) => {
+    const calls = flood(100, handler, handler);
+    const ofNeighbour = flood(1, handler, `neighbour of ${handler}`);
+    await expect.poll(ofNeighbour).toBe(1);
+    expect(calls()).toBe(16);
+  });
+
+  it("and the report of its container's end is not behind them", async () => {
+    flood(100, "policy", "ends");
+    await expect.poll(flood(1, "ending", "ends")).toBe(1);
+  });
+
+  it("until each response has been sent, or its client has disconnected", async () => {
+    const bodies: WritableStream[] = [];
+    const leave = new AbortController();
+    const handle = async () => {
+      const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+      bodies.push(writable);
+      return new Response(readable);
+    };
+    const responses = Array.from({ length: 18 }, async (_, number) => {
+      const signal = number === 1 ? leave.signal : null;
+      return await inTurn(new Request("http://a.example/", { signal }), "sent", "x", handle);
+    });
+    await expect.poll(() => bodies.length).toBe(16);
+    const writer = bodies[0]!.getWriter();
+    const text = responses[0]!.then((response) => response.text());
+    await writer.write(new TextEncoder().encode("all"));
+    expect(bodies.length).toBe(16);
+    await writer.close();
+    expect(await text).toBe("all");
+    await expect.poll(() => bodies.length).toBe(17);
+    leave.abort();
+    await expect.poll(() => bodies.length).toBe(18);
+  });
+
+  it("and a request that fails ends its turn", async () => {
+    const attempt = (handle: () => Promise<Response>) =>
+      inTurn(new Request("http://a.example/"), "failing", "x", handle);
+    const fail = () => Promise.reject(new Error("failed"));
+    for (let count = 0; count < 17; count++) await expect(attempt(fail)).rejects.toThrow("failed");
+    const headers = { "content-length": "3" };
+    const response = await attempt(async () => new Response("all", { headers }));
+    expect(response.headers.get("content-length")).toBe("3");
+    expect(await response.text()).toBe("all");
+  });
+});
+
+it("further requests than 256 that wait are refused after a moment", async () => {
+  const never = () => new Promise<Response>(() => undefined);
+  const send = () => inTurn(new Request("http://a.example/"), "refused", "x", never);
+  for (let count = 0; count < 16 + 256; count++) void send();
+  const from = Date.now();
+  expect((await send()).status).toBe(429);
+  expect(Date.now() - from).toBeGreaterThan(1900);
+});

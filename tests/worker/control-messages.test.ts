@@ -7,10 +7,10 @@ const MIB = 1024 * 1024;
 /** A connection between the Worker, which listens as the SDK does, and a control server. */
 function connect(principal: string) {
   const { 0: worker, 1: server } = new WebSocketPair();
-  limitMessages(worker, principal);
+  const received = { characters: 0, closes: [] as string[], aborts: 0 };
+  limitMessages(worker, principal, () => void received.aborts++);
   worker.accept();
   server.accept();
-  const received = { characters: 0, closes: [] as string[] };
   worker.addEventListener("message", ({ data }) => void (received.characters += String(data).length));
   worker.addEventListener("close", ({ reason }) => void received.closes.push(reason));
   return { worker, server, received };
@@ -45,6 +45,7 @@ it.each([
   server.send(message());
   server.send(output(1000));
   await expect.poll(() => received.closes).toContainEqual(expect.stringContaining(reason));
+  expect(received.aborts).toBe(1);
   server.close();
   await expect.poll(() => received.closes.length).toBeGreaterThan(0);
   expect(received.characters).toBe(output(1000).length);
@@ -103,7 +104,7 @@ it.each([
 it("a closed connection occupies nothing, although its control server goes on sending", async () => {
   /** A connection whose control server does not confirm the close. */
   const hostile = Object.assign(new EventTarget(), { send() {}, close() {} }) as unknown as WebSocket;
-  limitMessages(hostile, "closed");
+  limitMessages(hostile, "closed", () => undefined);
   begin(hostile);
   let received = 0;
   hostile.addEventListener("message", () => void (received += 1));

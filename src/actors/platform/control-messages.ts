@@ -23,8 +23,9 @@ const guards = new PerPrincipal(
 /**
  * Breaks the connection as soon as a message exceeds a limit, and hides this message and all later ones from the SDK. Call it before
  * the SDK gets the socket.
+ * @param abort ends the connection without the control server's confirmation
  */
-export function limitMessages(socket: WebSocket, principalID: string): void {
+export function limitMessages(socket: WebSocket, principalID: string, abort: () => void): void {
   const guard = new ControlGuard(new RepliesInFlight());
   const ofPrincipal = guards.of(principalID);
   const ref = new WeakRef(guard);
@@ -55,6 +56,7 @@ export function limitMessages(socket: WebSocket, principalID: string): void {
     // The SDK's calls fail now, without the control server's confirmation.
     socket.dispatchEvent(new CloseEvent("close", { code: POLICY_VIOLATION, reason }));
     socket.close(POLICY_VIOLATION);
+    abort();
   });
 
   /** Why this message breaks the connection; undefined if it does not. */

@@ -63,11 +63,18 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   override async containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;
     const isUpgrade = request instanceof Request && request.headers.get("upgrade") === "websocket";
+    const abort = new AbortController();
+    const connect = (upgrade: Request, to: number) => {
+      const signal = AbortSignal.any([upgrade.signal, abort.signal]);
+      return this.platform
+        .fetch(to, new Request(upgrade, { signal }))
+        .catch(() => super.containerFetch(...args));
+    };
     const response =
       isUpgrade && typeof port === "number" && this.platform.isRunning
-        ? await this.platform.fetch(port, request).catch(() => super.containerFetch(...args))
+        ? await connect(request, port)
         : await super.containerFetch(...args);
-    if (response.webSocket) limitMessages(response.webSocket, this.principalID ?? "");
+    if (response.webSocket) limitMessages(response.webSocket, this.principalID ?? "", () => abort.abort());
     return response;
   }
 

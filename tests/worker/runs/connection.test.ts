@@ -1,0 +1,70 @@
+/** The WebSocket to sandboxd. On Cloudflare, no engine limits what a program in sandboxd's place sends. */
+import { describe, it } from "vitest";
+import { Connection } from "../../../src/container/connection.ts";
+import { sleep } from "../../setup/until.ts";
+
+/** A connection, by its own socket if there is one, whose other ends are `opened`, and which counts what a follower gets. */
+async function connect(own?: WebSocket) {
+  const opened: { at: number; server: WebSocket; signal: AbortSignal }[] = [];
+  const fetch = async ({ signal }: Request) => {
+    const { 0: webSocket, 1: server } = new WebSocketPair();
+    server.accept();
+    opened.push({ at: Date.now(), server, signal });
+    return { webSocket: own ?? webSocket } as unknown as Response;
+  };
+  const lifecycle = {
+    isRunning: true,
+    container: new AbortController().signal,
+    waitUntilReady: async () => undefined,
+    waitUntilReadyForRun: async () => undefined,
+  };
+  const connection = new Connection({ isRunning: true, fetch, noteUse: () => undefined }, lifecycle);
+  const got = { events: 0, breaks: 0 };
+  connection.follow("run1", {
+    onEvent: () => void got.events++,
+    onPiece: () => undefined,
+    onBreak: () => void got.breaks++,
+  });
+  await connection.send({ type: "ping" });
+  const [{ server, signal }] = opened as [(typeof opened)[0]];
+  return { connection, opened, server, signal, got };
+}
+
+const EVENT = JSON.stringify({ type: "running", id: "run1" });
+
+describe.concurrent("the connection to sandboxd", () => {
+  it("stays open longer than it may take to connect", async ({ expect }) => {
+    const { signal, got, server } = await connect();
+    await sleep(10_500);
+    server.send(EVENT);
+    await expect.poll(() => got).toEqual({ events: 1, breaks: 0 });
+    expect(signal.aborted).toBe(false);
+  });
+
+  it("ends at once with an invalid message, although its other end goes on sending", async ({ expect }) => {
+    const { signal, got, server } = await connect();
+    for (const message of [EVENT, "invalid", EVENT]) server.send(message);
+    await expect.poll(() => signal.aborted).toBe(true);
+    expect(got).toEqual({ events: 1, breaks: 1 });
+  });
+
+  it("is aborted if its other end does not confirm its end", async ({ expect }) => {
+    const methods = { accept() {}, send() {}, close() {} };
+    const unconfirmed = Object.assign(new EventTarget(), methods, { readyState: WebSocket.CLOSING });
+    const { connection, signal } = await connect(unconfirmed as unknown as WebSocket);
+    connection.close();
+    expect(signal.aborted).toBe(false);
+    await expect.poll(() => signal.aborted, { timeout: 3000 }).toBe(true);
+  });
+
+  it("ends with a flood of messages, and the next one waits", async ({ expect }) => {
+    const { connection, opened, signal, got, server } = await connect();
+    for (let count = 0; count < 25_000; count++) server.send(EVENT);
+    await expect.poll(() => signal.aborted, { timeout: 30_000 }).toBe(true);
+    const brokenAt = Date.now();
+    expect(got.breaks).toBe(1);
+    expect(got.events).toBeLessThan(25_000);
+    await connection.send({ type: "ping" });
+    expect((opened[1]?.at ?? 0) - brokenAt).toBeGreaterThan(4000);
+  });
+});

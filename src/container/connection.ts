@@ -40,11 +40,11 @@ const IDLE_MS = 2000;
  */
 export const RUN_WAITING_BYTES = STREAMS.length * (LEAST_WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 /**
- * The rate of short messages; sandboxd sends about 300 a second for a command that prints endlessly. Without this limit, a program in
- * sandboxd's place sent 25,000 a second, and a request to the same isolate took 218 ms (median). After a flood, the next connection
- * waits until the whole burst is available. Then sandboxd sends the output that came meanwhile.
+ * The rate of short messages. sandboxd sends at most 40 a second for a run, and a principal has at most 50 runs. Without this limit,
+ * a program in sandboxd's place sent 25,000 a second, and a request to the same isolate took 218 ms (median). After a flood, the next
+ * connection waits until the whole burst is available. Then sandboxd sends the output that came meanwhile.
  */
-const MESSAGE_PACE = { burst: 5000, perSecond: 1000 };
+const MESSAGE_PACE = { burst: 5000, perSecond: 2000 };
 /** How long sandboxd has to confirm the end of a connection, in milliseconds. Then the connection is aborted. */
 const CLOSE_MS = 1000;
 /** The most containers to which one start call is sent, one after the other. */
@@ -199,7 +199,7 @@ export class Connection {
   }
 
   async #connect(): Promise<WebSocket> {
-    while (this.#isFlooded && !this.#pace.isFull) await pause(RETRY_MS);
+    while (this.#isFlooded && !this.#pace.isFull && this.#sandboxd.isRunning) await pause(RETRY_MS);
     this.#isFlooded = false;
     const deadline = Date.now() + CONNECT_MS;
     for (;;) {

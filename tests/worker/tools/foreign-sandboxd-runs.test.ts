@@ -46,8 +46,8 @@ const scenarios = {
     socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 9, stderr: 0 }));
   },
   alternate: (socket, id) => {
-    for (let at = 0; at < 6000; at++) socket.send(piece(id, at >> 1, "ab"[at & 1], at & 1));
-    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 3000, stderr: 3000 }));
+    for (let at = 0; at < 4000; at++) socket.send(piece(id, at >> 1, "ab"[at & 1], at & 1));
+    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 2000, stderr: 2000 }));
   },
   another: (socket, id) => {
     for (const other of ["0", "zzzz", id.slice(0, -1)]) {
@@ -166,7 +166,7 @@ describe("a program in place of sandboxd that runs a command", () => {
     const log = page.log as { stream: "stdout" | "stderr"; text: string }[];
     const printed = { stdout: "", stderr: "" };
     for (const { stream, text } of log) printed[stream] += text;
-    expect(printed).toEqual({ stdout: "a".repeat(3000), stderr: "b".repeat(3000) });
+    expect(printed).toEqual({ stdout: "a".repeat(2000), stderr: "b".repeat(2000) });
     expect(log.length).toBeLessThan(2000);
   });
 

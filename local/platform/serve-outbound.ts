@@ -63,6 +63,8 @@ async function respond(
 ): Promise<void> {
   const { method, headers } = outbound;
   const init: RequestInit = { method, headers, redirect: "manual", signal: closed.signal };
+  // The program decodes the response, so its body must be as its headers say.
+  const encodeResponseBody = "manual";
   if (outbound.hasBody && poll.body !== null) init.body = poll.body;
   let response: Response;
   try {
@@ -70,7 +72,7 @@ async function respond(
     response =
       fetcher === undefined
         ? new Response("sandbox-mcp: this host is not intercepted any more.\n", { status: 502 })
-        : await fetcher.fetch(new Request(outbound.url, init));
+        : await fetcher.fetch(new Request(outbound.url, init), { encodeResponseBody });
   } catch (error) {
     const words = `sandbox-mcp: the server could not serve this request (${messageOf(error)}).\n`;
     response = new Response(words, { status: 502 });

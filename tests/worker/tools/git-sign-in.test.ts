@@ -244,6 +244,15 @@ describe("a person's token for a git host", () => {
     expect(landed?.authorization).toBeUndefined();
   });
 
+  it("does not change compressed responses to other requests", async () => {
+    await signIn();
+    const header = `-H "authorization: of the program"`;
+    const read = (more: string) => sh("git", `curl -sS --compressed ${header} https://${HOST}/${more}`);
+    expect(await read("gzip")).toContain("gzip of the program");
+    expect(await read("brotli")).toContain("br of the program");
+    expect(await read("gzip -o body -w '%header{content-length} %{size_download}'")).toMatch(/ (\d+) \1$/);
+  });
+
   it("is in no response of the host that a sandbox sees, and not in git's settings", async () => {
     await signIn();
     const head = await sh(

@@ -4,7 +4,7 @@
  * handler, the SDK itself calls `fetch`. So this file marks requests of sandboxes, and replaces `fetch` with a function that checks
  * for the mark.
  */
-import { setInternet } from "../../src/container/internet.ts";
+import { encodingFor, setInternet } from "../../src/container/internet.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SENT_SECRET_HEADER, URL_HEADER } from "./engine-protocol.ts";
 
@@ -39,6 +39,13 @@ async function sendByEngine(
   headers.set(URL_HEADER, request.url);
   headers.delete(SENT_SECRET_HEADER);
   if (secret !== undefined) headers.set(SENT_SECRET_HEADER, secret);
-  const init: RequestInit = { method, headers, signal, ...(body === null ? {} : { body }) };
+  const encodeResponseBody = encodingFor(secret);
+  const init: RequestInit = {
+    method,
+    headers,
+    signal,
+    encodeResponseBody,
+    ...(body === null ? {} : { body }),
+  };
   return await new EngineClient(env).fetch(`/actors/${actor}/internet`, init);
 }

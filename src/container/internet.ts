@@ -27,7 +27,11 @@ interface RequestSource {
 
 type SendToInternet = (request: Request, from: RequestSource) => Promise<Response>;
 
-let sendToInternet: SendToInternet = (request) => fetch(request, { redirect: "manual" });
+let sendToInternet: SendToInternet = (request, { secret }) =>
+  fetch(request, { redirect: "manual", encodeResponseBody: encodingFor(secret) });
+
+/** Only a body in which secrets are masked is decoded. Others pass as they are, so that they keep their length. */
+export const encodingFor = (secret: string | undefined) => (secret === undefined ? "manual" : "automatic");
 
 /**
  * Replaces the function that sends requests to the internet. On the local platform, requests must not reach the machine's

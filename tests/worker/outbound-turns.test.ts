@@ -36,17 +36,21 @@ describe("the Worker handles 16 requests of a sandbox at once", () => {
     await expect.poll(flood(1, "ending", "ends")).toBe(1);
   });
 
-  it("until each response has been sent, or its client has disconnected", async () => {
+  it.each([
+    ["of unknown length", {}],
+    ["of known length", { "content-length": "3" }],
+    ["compressed", { "content-length": "3", "content-encoding": "gzip" }],
+  ])("until each response has been sent, or its client has disconnected: %s", async (kind, headers) => {
     const bodies: WritableStream[] = [];
     const leave = new AbortController();
     const handle = async () => {
       const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
       bodies.push(writable);
-      return new Response(readable);
+      return new Response(readable, { headers, encodeBody: "manual" });
     };
     const responses = Array.from({ length: 18 }, async (_, number) => {
       const signal = number === 1 ? leave.signal : null;
-      return await inTurn(new Request("http://a.example/", { signal }), "sent", "x", handle);
+      return await inTurn(new Request("http://a.example/", { signal }), kind, "x", handle);
     });
     await expect.poll(() => bodies.length).toBe(16);
     const writer = bodies[0]!.getWriter();

@@ -52,8 +52,7 @@ export async function inTurn(
 function endAfter(response: Response, end: () => void): Response {
   const { body, headers } = response;
   const length = headers.get("content-length");
-  // A compressed body of known length is passed on as it is. To read it would decompress it, and change its length.
-  if (body === null || (length !== null && headers.has("content-encoding"))) {
+  if (body === null) {
     end();
     return response;
   }

@@ -4,7 +4,7 @@
  * everything that the sandbox passes to its callbacks. The control server uses no streams, so they are refused.
  */
 
-import { SANDBOX_JSON } from "../shared/bounded.ts";
+import { SANDBOX_JSON, countDigits } from "../shared/bounded.ts";
 import { BROKE_CONTROL } from "./texts.ts";
 
 /** The longest message, in characters. A kernel's document has up to 5 million, and escaping can double them. */
@@ -26,6 +26,8 @@ const exported = /\["export",(-\d+)\]/g;
 const maxValues = SANDBOX_JSON.values;
 /** The most short strings of digits on a connection. They can make JSON.parse slow (bounded.ts), and the control server sends none. */
 const maxDigits = 100;
+/** The longest message with an error, in characters. The SDK parses the text of an error as JSON, so other limits do not apply to it. */
+const maxErrorLength = 64 * 1024;
 /** How many bytes each value adds to a message's size. The Worker takes up to 0.1 s for a hundred thousand values. */
 const bytesPerValue = 256;
 /** Types of capnweb that take much time to build and that the control server never sends. */
@@ -77,7 +79,12 @@ export class ControlGuard {
     if (typeof scanned === "string") return scanned;
     this.#stubs += scanned.references;
     if (this.#stubs > maxStored.stubs) return BROKE_CONTROL.references(maxStored.stubs);
+    const { kind } = headOf(message);
+    const isError = kind === "reject" || kind === "abort";
+    if (isError && message.length > maxErrorLength) return BROKE_CONTROL.longError(maxErrorLength);
     this.#digits += scanned.digits;
+    // The quotes of JSON in a text are escaped.
+    if (isError) this.#digits += countDigits(message.replaceAll("\\", ""));
     if (this.#digits > maxDigits) return BROKE_CONTROL.digits(maxDigits);
     const size = message.length * scanned.charBytes + scanned.values * bytesPerValue;
     return this.#trackSandbox(message, size) ?? size;

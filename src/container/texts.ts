@@ -42,6 +42,7 @@ export const BROKE_CONTROL = {
   digits: (most: number) => `sent more than ${most} short texts of digits`,
   binary: "sent a binary message",
   long: (most: number) => `sent a message of more than ${most} characters`,
+  longError: (most: number) => `sent an error of more than ${most} characters`,
 };
 
 export const inputUnconfirmed = () =>

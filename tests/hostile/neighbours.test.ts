@@ -295,8 +295,8 @@ describe("when one principal attacks the server", () => {
   beforeAll(async () => void (await neighbourUntil(() => true)));
 
   // tests/node/control.test.ts checks that the engine ends such a sandbox. This test sends only the largest message, output without
-  // end, the message with most values, and one that breaks no rule.
-  it.each(["push", "output", "numbers", "churn"])(
+  // end, the message with most values, errors that are slow to parse, and one that breaks no rule.
+  it.each(["push", "output", "numbers", "errors", "churn"])(
     "another principal's calls succeed while a program in the control server's place sends hostile messages: %s",
     async (name) => {
       await expectAnswersDuring(name, async () => {

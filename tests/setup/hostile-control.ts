@@ -30,6 +30,11 @@ const attacks: Record<string, () => string | Buffer> = {
   bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
   /** The same with other spellings of its letters. */
   escaped: () => attacks.bigint?.().toString().replace("bigint", escapeLetters) ?? "",
+  /** An error whose text the SDK parses as JSON. V8 looks for these strings at the same place of a table. */
+  errors: () => {
+    const digits = Array.from({ length: 64_000 }, (_, n) => String(((n + 400) << 15) + 1));
+    return JSON.stringify(["error", "Error", JSON.stringify(digits)]);
+  },
   writable: () => call('[["writable",-1]]'),
   unrequested: () => '["resolve",123456,1]',
   references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
@@ -105,6 +110,7 @@ const REPLY = "reply ";
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
   if (expensiveReplies.has(name)) return reply(peer, () => message as string);
+  if (name === "errors") return reply(peer, () => "1", /./, message as string);
   // Contexts that the SDK would keep in memory because their deletion fails, and code without output.
   if (name === "contexts") {
     const large = () => `{"id":"${++contextCount}","cwd":"${"x".repeat(8 * MIB)}"}`;
@@ -149,8 +155,13 @@ function pulled(text: string): number | undefined {
   return id === undefined ? undefined : Number(id);
 }
 
-/** @param failing calls that fail instead */
-function reply(peer: WebSocket, value: () => string, failing?: RegExp): void {
+/** @param failing calls that fail with `error` instead */
+function reply(
+  peer: WebSocket,
+  value: () => string,
+  failing?: RegExp,
+  error = '["error","Error","refused"]',
+): void {
   const failed = new Set<number>();
   let calls = 0;
   peer.on("error", () => undefined);
@@ -162,9 +173,7 @@ function reply(peer: WebSocket, value: () => string, failing?: RegExp): void {
     }
     const id = pulled(text);
     if (id === undefined) return;
-    peer.send(
-      failed.has(id) ? `["reject",${id},["error","Error","refused"]]` : `["resolve",${id},${value()}]`,
-    );
+    peer.send(failed.has(id) ? `["reject",${id},${error}]` : `["resolve",${id},${value()}]`);
   });
 }
 

@@ -1,6 +1,6 @@
 /** What the SDK gets if code has replaced a sandbox's control server. On Cloudflare, no engine limits the messages before. */
 import { expect, it } from "vitest";
-import { limitMessages } from "../../src/actors/platform/control-messages.ts";
+import { limitMessages, limitRefusal } from "../../src/actors/platform/control-messages.ts";
 
 const MIB = 1024 * 1024;
 
@@ -26,6 +26,10 @@ function begin(worker: WebSocket) {
 const output = (length: number) =>
   `["push",["pipeline",-1,[],[{"text":"${"x".repeat(length)}","timestamp":0}]]]`;
 
+/** The SDK parses this text as JSON. */
+const errorMessage = (kind: string, text: string) =>
+  JSON.stringify([...(kind === "abort" ? ["abort"] : [kind, 1]), ["error", "Error", text]]);
+
 it.each([
   ["long", "sent a message of more than", () => output(13 * MIB)],
   ["many values", "values", () => `["push",["pipeline",-1,[],[[${"[],".repeat(MIB)}[]]]]]`],
@@ -36,6 +40,12 @@ it.each([
     "texts of digits",
     () => `["push",["pipeline",-1,[],[${JSON.stringify(Array.from({ length: 101 }, () => "12345678"))}]]]`,
   ],
+  ...["reject", "abort"].map((kind): [string, string, () => string] => [
+    `strings that slow the parser of errors down, in ${kind}`,
+    "texts of digits",
+    () => errorMessage(kind, JSON.stringify(Array.from({ length: 101 }, () => "12345678"))),
+  ]),
+  ["a long error", "an error of more than", () => errorMessage("reject", `[${"[],".repeat(30_000)}[]]`)],
   ["an escaped type", "never uses", () => String.raw`["resolve",1,["\u0062\u0069\u0067int","1"]]`],
 ])("a connection ends with the first message over a limit: %s", async (name, reason, message) => {
   const { worker, server, received } = connect(name);
@@ -145,4 +155,15 @@ it("a control server may send any amount if it responds and releases its calls",
   }
   expect(received.closes).toEqual([]);
   server.close();
+});
+
+it.each([
+  ["the SDK's own", { code: "CONTAINER_UNAVAILABLE" }, true],
+  ["strings that slow the parser down", ["12345678"], false],
+  ["a long one", ["x".repeat(5000)], false],
+])("a refused connection has a body only if it is harmless: %s", async (_what, body, isKept) => {
+  const response = await limitRefusal(Response.json(body, { status: 503 }));
+  expect(response.status).toBe(503);
+  expect(response.headers.get("content-type")).toBe("application/json");
+  expect(await response.text()).toBe(isKept ? JSON.stringify(body) : "");
 });

@@ -1,7 +1,10 @@
 /** Limits the messages of a sandbox's control server. The SDK has no limits, and code in a sandbox can replace its control server. */
 import { ControlGuard, RepliesInFlight } from "../../container/control-guard.ts";
 import { BROKE_CONTROL } from "../../container/texts.ts";
+import { countDigits } from "../../shared/bounded.ts";
 import { PerPrincipal } from "../../shared/per-principal.ts";
+import { readBounded } from "../../shared/stream-bytes.ts";
+import { textOf } from "../../shared/text.ts";
 
 /**
  * How many bytes this isolate stores at most for the control servers of all sandboxes of a principal: 24 MiB together. Measured
@@ -13,6 +16,9 @@ const MAX_MORE = 6 * 1024 * 1024;
 
 /** The close code of RFC 6455, 7.4.1. */
 const POLICY_VIOLATION = 1008;
+
+/** For the response to a refused connection. The SDK's own responses have some hundred bytes. */
+const REFUSAL_BOUNDS = { maxBytes: 4096, ms: 5000 };
 
 /** The guards of the open connections of each principal. They are weak, because an actor may be evicted without an event. */
 const guards = new PerPrincipal(
@@ -68,4 +74,14 @@ export function limitMessages(socket: WebSocket, principalID: string, abort: () 
     const stored = open.reduce((sum, each) => sum + each.stored, 0);
     return stored > MAX_STORED && guard.stored > MAX_MORE / open.length ? BROKE_CONTROL.stored : undefined;
   }
+}
+
+/**
+ * Limits the response to a refused connection. The SDK parses its body as JSON without a limit. Drops bodies that are long or could
+ * make the parser slow.
+ */
+export async function limitRefusal(response: Response): Promise<Response> {
+  const bytes = await readBounded(response, REFUSAL_BOUNDS).catch(() => undefined);
+  const text = bytes && textOf(bytes);
+  return new Response(text !== undefined && countDigits(text) === 0 ? text : null, response);
 }

@@ -4,7 +4,7 @@ import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
 import type { Secret } from "../../shared/secrets.ts";
-import { limitMessages } from "./control-messages.ts";
+import { limitMessages, limitRefusal } from "./control-messages.ts";
 import type { NetworkPlatform } from "./platform.ts";
 import { OutboundHandlers, intercept, requireOutboundHandlers } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
@@ -75,6 +75,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
         ? await connect(request, port)
         : await super.containerFetch(...args);
     if (response.webSocket) limitMessages(response.webSocket, this.principalID ?? "", () => abort.abort());
+    else if (isUpgrade) return await limitRefusal(response);
     return response;
   }
 

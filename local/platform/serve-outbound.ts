@@ -6,6 +6,7 @@ import {
   type OutboundResponse,
   frame,
 } from "./engine-protocol.ts";
+import { parseSafely } from "../../src/shared/bounded.ts";
 import { pause } from "../../src/shared/timers.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import type { EngineClient } from "./engine-client.ts";
@@ -43,7 +44,8 @@ export async function serveOutbound(
     // The engine responds with 404 if the sandbox is gone.
     if (poll.status !== 200 || header === null) return;
     // Header values are bytes, so the JSON is sent as base64 of UTF-8.
-    const outbound: OutboundRequest = JSON.parse(new TextDecoder().decode(Uint8Array.fromBase64(header)));
+    const description = new TextDecoder().decode(Uint8Array.fromBase64(header));
+    const outbound = parseSafely(description) as OutboundRequest;
     const closed = new AbortController();
     handled.set(outbound.number, closed);
     // Does not wait for the response, so that requests are handled concurrently.

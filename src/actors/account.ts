@@ -3,6 +3,7 @@ import { DurableObject } from "cloudflare:workers";
 import { actorNamed } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
+import { parseSafely } from "../shared/bounded.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
@@ -360,7 +361,7 @@ export class Account extends DurableObject<Env> {
   #settings(origin: string): CheckpointSettings | undefined {
     const stored = this.#snapshots.settings(origin);
     if (stored === undefined) return undefined;
-    const settings: CheckpointSettings = JSON.parse(stored);
+    const settings = parseSafely(stored) as CheckpointSettings;
     if (!settings.setup) return settings;
     const setup = withOutcomeKey(settings.setup);
     const isPartial = lacksFiles(this.#snapshots.ofSettings(origin)?.left);

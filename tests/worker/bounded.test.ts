@@ -1,5 +1,8 @@
 /** JSON that costs more than its length shows. Only workerd's V8 shows it: Node has a mend. */
 import { expect, it } from "vitest";
+import type { EngineClient } from "../../local/platform/engine-client.ts";
+import { OUTBOUND_HEADER, type OutboundRequest } from "../../local/platform/engine-protocol.ts";
+import { serveOutbound } from "../../local/platform/serve-outbound.ts";
 import { countDigits, parseBounded, parseJSON, SANDBOX_JSON } from "../../src/shared/bounded.ts";
 import { JSONReader } from "../../src/container/json-reader.ts";
 import { sleep } from "../setup/until.ts";
@@ -52,4 +55,35 @@ it.each([
 
 it("strings of digits are counted", () => {
   expect(countDigits(String.raw`["12345678",{"87654321":"1234567","12345678":1},"x\"12345678"]`)).toBe(1);
+});
+
+it("requests of a sandbox with headers that collide take no longer than others", async () => {
+  const serve = async (values: string[]) => {
+    const headers = values.map((value): [string, string] => ["a", value]);
+    const about = { number: 1, method: "GET", url: "http://a.example/", hasBody: false, pattern: null };
+    const request: OutboundRequest = { ...about, headers };
+    const polls = [new TextEncoder().encode(JSON.stringify(request)).toBase64()];
+    const engine: Pick<EngineClient, "fetch"> = {
+      fetch: async () => {
+        const header = polls.pop();
+        const init = header === undefined ? { status: 404 } : { headers: { [OUTBOUND_HEADER]: header } };
+        return new Response(null, init);
+      },
+    };
+    await serveOutbound(
+      engine as EngineClient,
+      "sandbox",
+      () => undefined,
+      () => true,
+    );
+  };
+  const timeOfServing = async (values: string[][]) => {
+    const from = performance.now();
+    for (const each of values) await serve(each);
+    await sleep(0);
+    return performance.now() - from;
+  };
+  const values = [3, 4, 5, 6].map((from) => colliding(from));
+  const before = await timeOfServing(values.map((each) => each.map((value) => value.replace(/.$/, "x"))));
+  expect(await timeOfServing(values)).toBeLessThan(300 + 10 * before);
 });

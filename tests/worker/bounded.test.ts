@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import type { EngineClient } from "../../local/platform/engine-client.ts";
 import { OUTBOUND_HEADER, type OutboundRequest } from "../../local/platform/engine-protocol.ts";
 import { serveOutbound } from "../../local/platform/serve-outbound.ts";
+import { runCell } from "../../src/container/kernels/kernel-protocol.ts";
 import { countDigits, parseBounded, parseJSON, SANDBOX_JSON } from "../../src/shared/bounded.ts";
 import { JSONReader } from "../../src/container/json-reader.ts";
 import { sleep } from "../setup/until.ts";
@@ -86,4 +87,14 @@ it("requests of a sandbox with headers that collide take no longer than others",
   const values = [3, 4, 5, 6].map((from) => colliding(from));
   const before = await timeOfServing(values.map((each) => each.map((value) => value.replace(/.$/, "x"))));
   expect(await timeOfServing(values)).toBeLessThan(300 + 10 * before);
+});
+
+it("code of a million characters that are not ASCII is escaped fast", async () => {
+  const code = "日".repeat(1_000_000);
+  const cellOf = (text: string) => runCell("javascript", "id", { code: text, logCapBytes: 1 });
+  expect(cellOf("a日\u2028é\u007f🐎\n\ud800")).toContain(
+    String.raw`"code":"a\u65e5\u2028\u00e9\u007f\ud83d\udc0e\n\ud800"`,
+  );
+  const each = await timeOf(() => code.replaceAll(/[^ -~]/g, () => "x"));
+  expect(await timeOf(() => cellOf(code))).toBeLessThan(1.3 * each);
 });

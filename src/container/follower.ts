@@ -218,11 +218,24 @@ export abstract class RunFollower {
     if (!this.#isConnected) return;
     this.#catchUp();
     if (++this.#silentTicks % SILENCE_TICKS !== 0) return;
-    // A run may be silent for long, so only a ping without a response counts as a broken connection.
-    this.link.connection.sendAndConfirm(RESPONSE_MS).then(
-      () => (this.#silentTicks = 0),
-      () => this.#handleBreak(),
-    );
+    void this.#checkConnection();
+  }
+
+  /** A run may be silent for long, so only a ping without a response counts as a broken connection, or output that is not stored. */
+  async #checkConnection(): Promise<void> {
+    try {
+      await this.link.connection.sendAndConfirm(RESPONSE_MS);
+      this.#silentTicks = 0;
+      // Unfinished lines of several agents may fill the window of all streams. After a new request, sandboxd sends more.
+      if (!this.#hasUnstored) return;
+    } catch {
+      // sandboxd is unreachable.
+    }
+    this.#handleBreak();
+  }
+
+  get #hasUnstored(): boolean {
+    return STREAMS.some((stream) => this.sink.position(stream) > this.sink.storedBytes(stream));
   }
 
   #handleBreak(): void {

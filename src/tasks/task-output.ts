@@ -5,15 +5,16 @@ import { readLine } from "./event-fields.ts";
 import { addPart, decodeText, joinBytes } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
-import type { Stream } from "../../container/sandboxd/protocol.ts";
+import { PIECE_BYTES, type Stream, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import type { RunSink } from "../runs/run-types.ts";
 import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 
 /**
  * The longest line to parse, in bytes. Longer lines have images, which progress does not show. Each running task may have an
- * unfinished line in memory, and all actors of a process share 128 MB on Cloudflare.
+ * unfinished line in memory, and all actors of a process share 128 MB on Cloudflare. The line is dropped before it fills sandboxd's
+ * window, because sandboxd then waits until some of it is stored.
  */
-const MAX_LINE = 4 * 1024 * 1024;
+const MAX_LINE = WINDOW_BYTES - PIECE_BYTES;
 
 /** How fast events are read, in bytes. The burst is more than agents print in a minute. */
 const PACE = { burst: 64 * 1024, perSecond: 3 * 1024 * 1024 };

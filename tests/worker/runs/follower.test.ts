@@ -3,9 +3,10 @@ import { expect, it, vi } from "vitest";
 import { PIECE_BYTES, SHARED_WINDOW_BYTES, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
 import { Connection, RUN_WAITING_BYTES } from "../../../src/container/connection.ts";
 import { type OutputSink, RunFollower } from "../../../src/container/follower.ts";
+import { sleep } from "../../setup/until.ts";
 
 class TestFollower extends RunFollower {
-  protected override async requestRun(): Promise<void> {}
+  override async requestRun(): Promise<void> {}
 
   run() {
     return this.waitForOutcome();
@@ -48,7 +49,7 @@ function followRun(position = 0, connection = openConnection(), id = "run") {
     position: () => position,
     storedBytes: () => 0,
     settled: settled.promise,
-    waitUntilEnded: () => settled.promise,
+    waitUntilEnded: (ms: number) => Promise.race([settled.promise, sleep(ms)]),
   } satisfies OutputSink;
   const follow = vi.spyOn(connection, "follow");
   const variables = { current: undefined };
@@ -75,6 +76,18 @@ it("output that waits when its run has ended is dropped", async () => {
   accept();
   await new Promise((resolve) => setTimeout(resolve, 10));
   expect(take).toHaveBeenCalledOnce();
+});
+
+it("a silent run with output that is not stored is requested again, because sandboxd may wait until it is", async () => {
+  vi.useFakeTimers();
+  const request = vi.spyOn(TestFollower.prototype, "requestRun");
+  const connection = openConnection();
+  vi.spyOn(connection, "sendAndConfirm").mockResolvedValue();
+  const { end } = followRun(5, connection);
+  await vi.advanceTimersByTimeAsync(11_000);
+  vi.useRealTimers();
+  await end();
+  expect(request).toHaveBeenCalledTimes(2);
 });
 
 it("a piece that arrives again with one more byte keeps no memory for its old bytes", async () => {

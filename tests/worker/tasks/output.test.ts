@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { archive, leftOutText } from "../../../src/tasks/archive.ts";
 import { AGENTS } from "../../../src/tasks/agents.ts";
-import type { Stream } from "../../../container/sandboxd/protocol.ts";
+import { PIECE_BYTES, type Stream, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
 import type { RunSink } from "../../../src/runs/run-types.ts";
 import { readLine } from "../../../src/tasks/event-fields.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
@@ -90,6 +90,13 @@ const LINES = [
 ].join("\n");
 
 describe("the stream of an agent", () => {
+  it("drops an unfinished line before it fills the window, because sandboxd would wait until it is stored", () => {
+    const { output } = outputTo(new Recorder());
+    for (let sent = 0; sent < WINDOW_BYTES; sent += PIECE_BYTES)
+      output.output("stdout", new Uint8Array(PIECE_BYTES));
+    expect(output.offset).toBe(WINDOW_BYTES);
+  });
+
   it.each([1, 3, 64, 100_000])("becomes the same lines in pieces of %i bytes", (size) => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);

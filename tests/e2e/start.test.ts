@@ -324,7 +324,7 @@ describe("a new clone", () => {
     expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
     second = await startClone({ asUser: true, ownGroup: true });
     expect(readFileSync(file, "utf8")).toBe(saved);
-    expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: stopped, 0 bytes");
+    expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: stopped, used");
     await runKept(second);
     expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: running");
   });

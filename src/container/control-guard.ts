@@ -79,19 +79,18 @@ export class ControlGuard {
     if (typeof scanned === "string") return scanned;
     this.#stubs += scanned.references;
     if (this.#stubs > maxStored.stubs) return BROKE_CONTROL.references(maxStored.stubs);
-    const { kind } = headOf(message);
-    const isError = kind === "reject" || kind === "abort";
+    const first = headOf(message);
+    const isError = first.kind === "reject" || first.kind === "abort";
     if (isError && message.length > maxErrorLength) return BROKE_CONTROL.longError(maxErrorLength);
     this.#digits += scanned.digits;
     // The quotes of JSON in a text are escaped.
     if (isError) this.#digits += countDigits(message.replaceAll("\\", ""));
     if (this.#digits > maxDigits) return BROKE_CONTROL.digits(maxDigits);
     const size = message.length * scanned.charBytes + scanned.values * bytesPerValue;
-    return this.#trackSandbox(message, size) ?? size;
+    return this.#trackSandbox(message, first, size) ?? size;
   }
 
-  #trackSandbox(message: string, size: number): string | undefined {
-    const { kind, id, count } = headOf(message);
+  #trackSandbox(message: string, { kind, id, count }: Head, size: number): string | undefined {
     switch (kind) {
       case "push":
         return this.#addCall(message, size);
@@ -172,7 +171,13 @@ export class ControlGuard {
   }
 }
 
-function headOf(message: string): { kind: string | undefined; id: number; count: number } {
+interface Head {
+  kind: string | undefined;
+  id: number;
+  count: number;
+}
+
+function headOf(message: string): Head {
   const match = head.exec(message.slice(0, 64));
   return { kind: match?.[1], id: Number(match?.[2] ?? 0), count: Number(match?.[3] ?? 0) };
 }

@@ -1,4 +1,4 @@
-/** JSON that costs more than its length shows. Only workerd's V8 shows it: Node has a mend. */
+/** JSON that costs more than its length shows. These tests must run in workerd, because Node prevents such costs. */
 import { expect, it } from "vitest";
 import type { EngineClient } from "../../local/platform/engine-client.ts";
 import { OUTBOUND_HEADER, type OutboundRequest } from "../../local/platform/engine-protocol.ts";

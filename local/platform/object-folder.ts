@@ -8,6 +8,7 @@ import type { Bucket } from "../../src/storage/object-store.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import type { DiskSpace } from "./engine-protocol.ts";
 import { folderOf, keyOf, placeOf } from "./object-names.ts";
+import { parseSafely } from "../../src/shared/bounded.ts";
 
 /**
  * Saves leave this many bytes of the disk free, or a tenth of a smaller disk. If the disk were full, the server could not write
@@ -106,7 +107,8 @@ class FolderBucket implements Bucket {
   /** The names of the files in a folder, or of all folders. */
   async #namesIn(folder: string): Promise<string[]> {
     const response = await this.#folder.fetch(`http://folder/${encodeURIComponent(folder)}`);
-    if (response.ok) return ((await response.json()) as { name: string }[]).map(({ name }) => name);
+    if (response.ok)
+      return (parseSafely(await response.text()) as { name: string }[]).map(({ name }) => name);
     await response.body?.cancel();
     if (response.status === 404) return [];
     throw new Error(`the list of the objects in ${folder} failed with status ${response.status}`);

@@ -3,6 +3,7 @@
  * requests from pages of this site. A request that changes something must come from a page of this server (`isFromPanel`). The
  * session ends with its grant, or when the person's sign-in rule is removed.
  */
+import { parseJSON } from "../shared/bounded.ts";
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { base64url, DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
@@ -76,7 +77,7 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
     oauth.server.fetch(exchange, providerEnv(context), context.ctx),
   );
   if (!response) return notSignedIn(oauth, texts.STORAGE_SILENT, 503);
-  const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
+  const issued = tokens.safeParse(parseJSON(await response.text().catch(() => ""))).data;
   if (!response.ok || !issued) return notSignedIn(oauth, texts.SIGN_IN_EXPIRED);
   return seeOther(oauth.issuer + to, oauth, [
     cookie(oauth, SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),

@@ -1,3 +1,4 @@
+import { parseSafely } from "../shared/bounded.ts";
 /** Reads streaming JSON and keeps only the path to the current value. */
 
 /** A longer name is read as "", a longer value as undefined. The limit counts bytes as written in the JSON, with quotes. */
@@ -161,10 +162,9 @@ export class JSONReader {
     if (length > MAX_TEXT_BYTES) return undefined;
     const text = String.fromCharCode(...this.#kept.slice(0, length));
     if (!text.startsWith('"')) return text;
-    // Not by JSON.parse, because names of digits could make it slow: see bounded.ts.
     if (!text.includes("\\")) return text.slice(1, -1);
     try {
-      return String(JSON.parse(text));
+      return String(parseSafely(text));
     } catch {
       this.#isMalformed = true;
       return undefined;

@@ -23,6 +23,7 @@ import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 import { MODEL_API_TEXTS } from "./texts.ts";
+import { parseSafely } from "../shared/bounded.ts";
 
 /** @param containerID the id of the sandbox's Durable Object */
 export type OutboundHandler = (request: Request, env: Env, containerID: string) => Promise<Response>;
@@ -215,7 +216,7 @@ async function forwardError(
 
 function errorMessage(body: string): string {
   try {
-    const { error }: { error?: { message?: unknown } } = JSON.parse(body);
+    const { error } = parseSafely(body) as { error?: { message?: unknown } };
     if (typeof error?.message === "string") return cutText(error.message, 500);
   } catch {
     // The error is not in the API's format, because a gateway in front of the API responded.

@@ -229,7 +229,7 @@ function recordOf(row: Row): RunRecord {
     ...summaryOf(row),
     note: row.note ?? undefined,
     detail: row.detail === null ? undefined : (parseSafely(row.detail) as RunDetail),
-    resumeState: row.resume_state === null ? undefined : JSON.parse(row.resume_state),
+    resumeState: row.resume_state === null ? undefined : parseSafely(row.resume_state),
     source: row.source ?? undefined,
     output: {
       stdout: new HeadAndTail(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),

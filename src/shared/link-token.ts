@@ -3,6 +3,7 @@ import * as z from "zod";
 import { ACTOR_NAME_SOURCE, type ActorName } from "./names.ts";
 import { areEqual } from "./preview-address.ts";
 import { sign } from "./sign.ts";
+import { parseSafely } from "./bounded.ts";
 
 /** The name of the sandbox's Durable Object, which identifies the principal. The signature of the token covers it. */
 const actorSchema = z.string().transform((name) => name as ActorName);
@@ -79,7 +80,7 @@ export async function readToken(
   if (text === undefined || signature === undefined) return undefined;
   if (!(await isSigned(`file ${text}`, signature, keys))) return undefined;
   const bytes = Uint8Array.fromBase64(text, { alphabet: "base64url" });
-  return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
+  return anyLinkSchema.parse(parseSafely(new TextDecoder().decode(bytes)));
 }
 
 /** Whether this server made the signature, which may be cut to a prefix. */

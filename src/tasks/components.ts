@@ -9,6 +9,7 @@ import { type ObjectStore, objectStore } from "../storage/object-store.ts";
 import { log } from "../shared/log.ts";
 import { cutText, textOf } from "../shared/text.ts";
 import { UNUSABLE, noDefinition, notADefinition, tooManyNames, unusableDefinition } from "./texts.ts";
+import { parseSafely } from "../shared/bounded.ts";
 
 const COMPONENT_KINDS = ["agents", "commands"] as const;
 
@@ -84,7 +85,7 @@ function folderSource(folder: Fetcher): Source {
   return {
     async files(kind) {
       const response = await folder.fetch(`http://folder/${kind}/`);
-      const entries = isDirectory(response) ? folderEntries.parse(await response.json()) : [];
+      const entries = isDirectory(response) ? folderEntries.parse(parseSafely(await response.text())) : [];
       if (!isDirectory(response)) await response.body?.cancel();
       return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
     },

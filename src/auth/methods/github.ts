@@ -1,6 +1,7 @@
 /** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
 import * as z from "zod";
 import type { MethodStore } from "../oauth-store.ts";
+import { parseJSON } from "../../shared/bounded.ts";
 import { base64url } from "../../shared/link-token.ts";
 import { sha256 } from "../../shared/sha256.ts";
 import {
@@ -154,7 +155,7 @@ async function fetchGitHub(url: string, init: RequestInit, token?: string): Prom
 }
 
 async function read<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
-  const parsed = schema.safeParse(await response.json().catch(() => undefined));
+  const parsed = schema.safeParse(parseJSON(await response.text().catch(() => "")));
   if (response.status === 200 && parsed.success) return parsed.data;
   throw new SiteError(`GitHub responded with the unexpected status ${response.status}`);
 }

@@ -48,12 +48,18 @@ const EGRESS = {
     passed: ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"],
     upstream: ({ tasks }) => tasks.anthropicURL,
     complete(headers, { place }) {
-      if (place.name !== "authorization") return;
-      const betas = new Set((headers.get("anthropic-beta") ?? "").split(",").filter(Boolean));
-      headers.set("anthropic-beta", [...betas.add("oauth-2025-04-20")].join(","));
+      if (place.name === "authorization") addOAuthBeta(headers);
     },
   },
 } satisfies Record<string, EgressRow>;
+
+/** Adds the beta feature without which the API accepts no OAuth token. */
+export function addOAuthBeta(headers: Headers): void {
+  const betas = (headers.get("anthropic-beta") ?? "").split(",").filter(Boolean);
+  // Not a set, because strings of digits could make it slow (bounded.ts).
+  if (!betas.includes("oauth-2025-04-20")) betas.push("oauth-2025-04-20");
+  headers.set("anthropic-beta", betas.join());
+}
 
 /** Response headers that are dropped: they identify the operator's account with the API, or do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];

@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import type { EngineClient } from "../../local/platform/engine-client.ts";
 import { OUTBOUND_HEADER, type OutboundRequest } from "../../local/platform/engine-protocol.ts";
 import { serveOutbound } from "../../local/platform/serve-outbound.ts";
+import { addOAuthBeta } from "../../src/container/model-egress.ts";
 import { runCell } from "../../src/container/kernels/kernel-protocol.ts";
 import { countDigits, parseBounded, parseJSON, SANDBOX_JSON } from "../../src/shared/bounded.ts";
 import { JSONReader } from "../../src/container/json-reader.ts";
@@ -43,6 +44,16 @@ it("nor do such names in a request to the model", async () => {
   };
   const before = await timeOf(() => read(colliding(4).map((name) => `x${name}`)));
   expect(await timeOf(() => read(colliding(3)))).toBeLessThan(200 + 2 * before);
+});
+
+it("nor do such beta features in a request to the model", async () => {
+  const add = (betas: string[]) => {
+    const headers = new Headers({ "anthropic-beta": betas.join() });
+    addOAuthBeta(headers);
+    expect(headers.get("anthropic-beta")).toBe([...betas, "oauth-2025-04-20"].join());
+  };
+  const before = await timeOf(() => add(colliding(6).map((beta) => `x${beta}`)));
+  expect(await timeOf(() => add(colliding(5)))).toBeLessThan(200 + 2 * before);
 });
 
 it.each([

@@ -4,6 +4,7 @@ import { describe, expect, it, vi } from "vitest";
 import { isOwnAuthorization } from "../../../src/auth/bearer.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
 import { ORIGIN, TOKEN, recordEachLog, urlsParsedBy, watchStore } from "../server/support.ts";
+import { sleep } from "../../setup/until.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
 const logs = recordEachLog();
@@ -131,6 +132,20 @@ describe("the limits of sizes", () => {
     } finally {
       decode.mockRestore();
     }
+  });
+
+  it("an Authorization header of strings of digits that collide takes a preview no longer than another one", async () => {
+    const config = parseConfig({ ...env, SERVER_AUTH_TOKEN: TOKEN });
+    // Numbers with the same last 16 bits.
+    const digits = Array.from({ length: 1600 }, (_, n) => String((((n + 1000) << 16) >>> 0) + 7));
+    const timeOf = async (words: string[]) => {
+      const from = performance.now();
+      expect(await isOwnAuthorization(words.join(" "), config)).toBe(true);
+      await sleep(0);
+      return performance.now() - from;
+    };
+    const before = await timeOf(digits.map((word) => word.replace(/.$/, "x")));
+    expect(await timeOf(digits)).toBeLessThan(20 + 5 * before);
   });
 
   it("addresses with a host of a thousand characters are refused", async () => {

@@ -4,6 +4,7 @@
  * everything that the sandbox passes to its callbacks. The control server uses no streams, so they are refused.
  */
 
+import type { Pace } from "../../container/sandboxd/pace.ts";
 import { SANDBOX_JSON, countDigits } from "../shared/bounded.ts";
 import { BROKE_CONTROL } from "./texts.ts";
 
@@ -28,6 +29,8 @@ const maxValues = SANDBOX_JSON.values;
 const maxDigits = 100;
 /** The longest message with an error, in characters. The SDK parses the text of an error as JSON, so other limits do not apply to it. */
 const maxErrorLength = 64 * 1024;
+/** How many values take the Worker as long as a short message. A run of code has about eight short messages, with 60 values together. */
+const VALUES_OF_A_MESSAGE = 10;
 /** How many bytes each value adds to a message's size. The Worker takes up to 0.1 s for a hundred thousand values. */
 const bytesPerValue = 256;
 /** Types of capnweb that take much time to build and that the control server never sends. */
@@ -66,10 +69,13 @@ export class ControlGuard {
   readonly #requests = new Map<number, boolean>();
   readonly #replySizes = new Map<number, number>();
   readonly #inFlight: RepliesInFlight;
+  readonly #pace: Pace | undefined;
   #workerSent = 0;
 
-  constructor(inFlight: RepliesInFlight) {
+  /** @param pace the most messages in a second; undefined if something else limits them */
+  constructor(inFlight: RepliesInFlight, pace?: Pace) {
     this.#inFlight = inFlight;
+    this.#pace = pace;
   }
 
   /** Returns the size of a sandbox's message. If the message breaks a limit, returns the reason, as words that follow "it". */
@@ -77,6 +83,8 @@ export class ControlGuard {
     if (message.length > maxMessageLength) return BROKE_CONTROL.long(maxMessageLength);
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;
+    const cost = Math.max(1, scanned.values / VALUES_OF_A_MESSAGE);
+    if (this.#pace?.tryTake(cost) === false) return BROKE_CONTROL.flood;
     this.#stubs += scanned.references;
     if (this.#stubs > maxStored.stubs) return BROKE_CONTROL.references(maxStored.stubs);
     const first = headOf(message);

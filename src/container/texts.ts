@@ -41,6 +41,7 @@ export const BROKE_CONTROL = {
   values: (most: number) => `sent more than ${most} values in one message`,
   digits: (most: number) => `sent more than ${most} short texts of digits`,
   binary: "sent a binary message",
+  flood: "sent too many messages",
   long: (most: number) => `sent a message of more than ${most} characters`,
   longError: (most: number) => `sent an error of more than ${most} characters`,
 };

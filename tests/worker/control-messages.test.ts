@@ -1,14 +1,15 @@
 /** What the SDK gets if code has replaced a sandbox's control server. On Cloudflare, no engine limits the messages before. */
 import { expect, it } from "vitest";
-import { limitMessages, limitRefusal } from "../../src/actors/platform/control-messages.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
+import { CONTROL_PACE, limitMessages, limitRefusal } from "../../src/actors/platform/control-messages.ts";
 
 const MIB = 1024 * 1024;
 
 /** A connection between the Worker, which listens as the SDK does, and a control server. */
-function connect(principal: string) {
+function connect(principal: string, pace = new Pace(CONTROL_PACE)) {
   const { 0: worker, 1: server } = new WebSocketPair();
   const received = { characters: 0, closes: [] as string[], aborts: 0 };
-  limitMessages(worker, principal, () => void received.aborts++);
+  limitMessages(worker, { principalID: principal, pace, abort: () => void received.aborts++ });
   worker.accept();
   server.accept();
   worker.addEventListener("message", ({ data }) => void (received.characters += String(data).length));
@@ -17,9 +18,9 @@ function connect(principal: string) {
 }
 
 /** Begins a call with a callback, as the SDK does. */
-function begin(worker: WebSocket) {
+function begin(worker: WebSocket, number = 1) {
   worker.send('["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]');
-  worker.send('["pull",1]');
+  worker.send(`["pull",${number}]`);
 }
 
 /** A call of the callback. */
@@ -114,7 +115,7 @@ it.each([
 it("a closed connection occupies nothing, although its control server goes on sending", async () => {
   /** A connection whose control server does not confirm the close. */
   const hostile = Object.assign(new EventTarget(), { send() {}, close() {} }) as unknown as WebSocket;
-  limitMessages(hostile, "closed", () => undefined);
+  limitMessages(hostile, { principalID: "closed", pace: new Pace(CONTROL_PACE), abort: () => undefined });
   begin(hostile);
   let received = 0;
   hostile.addEventListener("message", () => void (received += 1));
@@ -144,8 +145,7 @@ it("a control server may send any amount if it responds and releases its calls",
   const { worker, server, received } = connect("printing");
   let sent = 0;
   for (let request = 1; request <= 5; request++) {
-    worker.send('["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]');
-    worker.send(`["pull",${request}]`);
+    begin(worker, request);
     for (const message of [output(6 * MIB), '["release",-1,1]', `["resolve",${request},1]`]) {
       server.send(message);
       sent += message.length;
@@ -156,6 +156,27 @@ it("a control server may send any amount if it responds and releases its calls",
   expect(received.closes).toEqual([]);
   server.close();
 });
+
+it.each([
+  // They have no effect, so no other limit applies to them.
+  ["short messages", '["release",-1,0]', 20_000],
+  ["messages of many values", `["push",["pipeline",-1,[],[[${"1,".repeat(9000)}1]]]]`, 10],
+])(
+  "a connection ends with a flood of %s, and so does the next one of the sandbox",
+  async (name, message, most) => {
+    const pace = new Pace(CONTROL_PACE);
+    const flood = async () => {
+      const { worker, server, received } = connect(name, pace);
+      begin(worker);
+      for (let sent = 0; sent < most; sent++) server.send(message);
+      await expect.poll(() => received.closes).toContainEqual(expect.stringContaining("too many messages"));
+      return received.characters / message.length;
+    };
+    const first = await flood();
+    expect(first).toBeLessThan(most);
+    expect(await flood()).toBeLessThan(first);
+  },
+);
 
 it.each([
   ["the SDK's own", { code: "CONTAINER_UNAVAILABLE" }, true],

@@ -1,4 +1,5 @@
 /** Limits the messages of a sandbox's control server. The SDK has no limits, and code in a sandbox can replace its control server. */
+import type { Pace } from "../../../container/sandboxd/pace.ts";
 import { ControlGuard, RepliesInFlight } from "../../container/control-guard.ts";
 import { BROKE_CONTROL } from "../../container/texts.ts";
 import { countDigits } from "../../shared/bounded.ts";
@@ -14,6 +15,12 @@ import { textOf } from "../../shared/text.ts";
 const MAX_STORED = 18 * 1024 * 1024;
 const MAX_MORE = 6 * 1024 * 1024;
 
+/**
+ * The rate of messages of a sandbox's control server. 200 runs of code a second need less. Without this limit, messages that have no
+ * effect came as fast as the sandbox could send them, and each took 0.02 ms or more of the thread.
+ */
+export const CONTROL_PACE = { burst: 5000, perSecond: 2000 };
+
 /** The close code of RFC 6455, 7.4.1. */
 const POLICY_VIOLATION = 1008;
 
@@ -26,13 +33,20 @@ const guards = new PerPrincipal(
   (open) => Array.from(open).every((each) => each.deref() === undefined),
 );
 
+interface MessageLimits {
+  principalID: string;
+  /** All connections of a sandbox share it. */
+  pace: Pace;
+  /** Ends the connection without the control server's confirmation. */
+  abort: () => void;
+}
+
 /**
  * Breaks the connection as soon as a message exceeds a limit, and hides this message and all later ones from the SDK. Call it before
  * the SDK gets the socket.
- * @param abort ends the connection without the control server's confirmation
  */
-export function limitMessages(socket: WebSocket, principalID: string, abort: () => void): void {
-  const guard = new ControlGuard(new RepliesInFlight());
+export function limitMessages(socket: WebSocket, { principalID, pace, abort }: MessageLimits): void {
+  const guard = new ControlGuard(new RepliesInFlight(), pace);
   const ofPrincipal = guards.of(principalID);
   const ref = new WeakRef(guard);
   ofPrincipal.add(ref);

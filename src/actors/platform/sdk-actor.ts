@@ -1,10 +1,11 @@
 /** The SDK's class as the actor's base, with our overrides. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
+import { Pace } from "../../../container/sandboxd/pace.ts";
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
 import type { Secret } from "../../shared/secrets.ts";
-import { limitMessages, limitRefusal } from "./control-messages.ts";
+import { CONTROL_PACE, limitMessages, limitRefusal } from "./control-messages.ts";
 import type { NetworkPlatform } from "./platform.ts";
 import { OutboundHandlers, intercept, requireOutboundHandlers } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
@@ -14,6 +15,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   override sleepAfter: string | number = 600;
   protected readonly platform = new SDKPlatform(this, this.ctx.container);
   protected readonly interpreter = new SDKInterpreter(this);
+  readonly #controlPace = new Pace(CONTROL_PACE);
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
@@ -74,7 +76,12 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
       isUpgrade && typeof port === "number" && this.platform.isRunning
         ? await connect(request, port)
         : await super.containerFetch(...args);
-    if (response.webSocket) limitMessages(response.webSocket, this.principalID ?? "", () => abort.abort());
+    if (response.webSocket)
+      limitMessages(response.webSocket, {
+        principalID: this.principalID ?? "",
+        pace: this.#controlPace,
+        abort: () => abort.abort(),
+      });
     else if (isUpgrade) return await limitRefusal(response);
     return response;
   }

@@ -4,7 +4,10 @@ import { json, type Refusal } from "./responses.ts";
 
 const MINUTE_MS = 60_000;
 
-/** The most keys counted separately in one minute. All others share one count. */
+/**
+ * The most keys that are counted. With one more, all counts begin again. Somebody with so many addresses has ten thousand times the
+ * limit anyway. A shared count for further addresses would let them use it up, so that nobody else could sign in.
+ */
 const MAX_KEYS = 10_000;
 
 export class ProcessLimiter implements RateLimit {
@@ -19,11 +22,11 @@ export class ProcessLimiter implements RateLimit {
 
   async limit({ key }: { key: string }): Promise<{ success: boolean }> {
     const minute = Math.floor(Date.now() / MINUTE_MS);
-    if (minute !== this.#minute) this.#counts.clear();
+    const isFull = this.#counts.size >= MAX_KEYS && !this.#counts.has(key);
+    if (minute !== this.#minute || isFull) this.#counts.clear();
     this.#minute = minute;
-    const counted = this.#counts.has(key) || this.#counts.size < MAX_KEYS ? key : "";
-    const count = (this.#counts.get(counted) ?? 0) + 1;
-    this.#counts.set(counted, count);
+    const count = (this.#counts.get(key) ?? 0) + 1;
+    this.#counts.set(key, count);
     return { success: count <= this.#limit };
   }
 }

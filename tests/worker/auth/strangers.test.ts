@@ -2,6 +2,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
+import { ProcessLimiter } from "../../../src/shared/limiter.ts";
 import { recordEachLog, watchStore } from "../server/support.ts";
 import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf } from "./support.ts";
 
@@ -42,6 +43,19 @@ describe("registered clients", () => {
     );
     expect(responses.map(({ status }) => status).toSorted()).toEqual([...Array<number>(600).fill(400), 429]);
   });
+});
+
+it("many addresses do not use up the limit of other addresses", async () => {
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 7_200_000 });
+  const limiter = new ProcessLimiter(2);
+  const uses = async (key: string, times: number) => {
+    const results = await Promise.all(Array.from({ length: times }, () => limiter.limit({ key })));
+    return results.filter(({ success }) => success).length;
+  };
+  for (let address = 0; address < 10_005; address++) expect(await uses(`attacker ${address}`, 1)).toBe(1);
+  expect(await uses("somebody", 3)).toBe(2);
+  expect(await uses("somebody else", 3)).toBe(2);
+  vi.useRealTimers();
 });
 
 describe("a page of another site", () => {

@@ -53,7 +53,7 @@ type Written = QueuedResult<WriteResult, "path">;
 const WRITTEN_BYTES = 1024 * 1024;
 /** How many symbolic links a path may follow: the same number as in Linux. */
 const MAX_LINKS = 40;
-/** How many results are kept, for calls that are repeated after a lost response. */
+/** How many results of ended changes are kept, for calls that are repeated after a lost response. */
 const MAX_RESULTS = 64;
 /** When sandboxd starts, it drops notes of finished changes that are older than this, in milliseconds. */
 const NOTE_MS = 600_000;
@@ -74,6 +74,7 @@ type Parents = "make" | "refuse";
 export class Writes {
   readonly #changes = new ChangeQueue();
   readonly #results = new Map<string, Promise<unknown>>();
+  readonly #inProgress = new Set<string>();
 
   recover(): void {
     for (const { name: id } of entriesOf(WRITES)) {
@@ -138,10 +139,13 @@ export class Writes {
     if (id === undefined) return await work();
     const before = await this.#results.get(id)?.catch(() => undefined);
     if (before !== undefined) return before as T;
-    const result = work();
+    this.#inProgress.add(id);
+    const result = work().finally(() => this.#inProgress.delete(id));
     this.#results.set(id, result);
     for (const oldest of this.#results.keys()) {
       if (this.#results.size <= MAX_RESULTS) break;
+      // An upload can take longer than many other changes. Its note is needed until its end.
+      if (this.#inProgress.has(oldest)) continue;
       this.#results.delete(oldest);
       forget(oldest);
     }

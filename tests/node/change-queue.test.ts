@@ -5,6 +5,7 @@ import { GuardedPath } from "../../container/sandboxd/confinement.ts";
 import { operations } from "../../container/sandboxd/operations.ts";
 import type { Handlers } from "../../container/sandboxd/serve-operation.ts";
 import { path } from "../../container/sandboxd/shapes.ts";
+import { Writes } from "../../container/sandboxd/writing.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
@@ -38,6 +39,24 @@ it("a change begins although the earlier change of its file failed", async () =>
   const next = queue.run({ path: a }, async () => "done");
   await expect(failing).rejects.toThrow("a full disk");
   expect(await next).toBe("done");
+});
+
+it("a repeated call does not repeat a change that is still in progress, although 100 later changes have ended", async () => {
+  const writes = new Writes();
+  const response = Promise.withResolvers<void>();
+  let made = 0;
+  const call = () =>
+    writes.once("slow", async () => {
+      made++;
+      await response.promise;
+      return "made";
+    });
+  const first = call();
+  for (let i = 0; i < 100; i++) await writes.once(`quick-${i}`, async () => "made");
+  const repeated = call();
+  response.resolve();
+  expect(await Promise.all([first, repeated])).toEqual(["made", "made"]);
+  expect(made).toBe(1);
 });
 
 it("no operation moves or removes /workspace or the root", async () => {

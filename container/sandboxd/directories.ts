@@ -53,6 +53,10 @@ const LINKS = {
 /** Where kernels write the output of code, two files per run. Without isolation, all sandboxes share it. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 
+/** The name of new content until it replaces a file of the same directory. */
+export const unfinishedName = (id: string) => `.sandbox-mcp.${id}`;
+export const isUnfinished = (name: string) => /^\.sandbox-mcp\.[0-9a-f]{8}(-[0-9a-f]+){4}$/.test(name);
+
 export function makePlaces(): void {
   for (const directory of [RUNS, SESSIONS, SLOTS, WRITES]) {
     // Fails if user code has put something else in its place. The code that needs the directory reports that.

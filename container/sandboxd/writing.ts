@@ -38,7 +38,7 @@ import * as z from "zod/mini";
 import { GuardedPath } from "./confinement.ts";
 import { attempt, FileError, codeOf, toFileError, withFileErrors } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
-import { WRITES, entriesOf, fileAs } from "./directories.ts";
+import { WRITES, entriesOf, fileAs, unfinishedName } from "./directories.ts";
 import { applyEdits } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type WriteResult, writtenSchema } from "./shapes.ts";
@@ -187,7 +187,7 @@ export class Writes {
     make: (entry: GuardedPath, temporary: string, note: WriteNote) => Promise<Written>,
   ): Promise<Written> {
     const { entry, found } = await targetOf(path, confined === true, parents);
-    const name = `.sandbox-mcp.${id}`;
+    const name = unfinishedName(id);
     const temporary = join(dirname(entry.path), name);
     try {
       if (found) refuseOthers(found);

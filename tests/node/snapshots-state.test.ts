@@ -17,6 +17,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeEach, expect, it } from "vitest";
+import { unfinishedName } from "../../container/sandboxd/directories.ts";
 import { NODE } from "../../container/sandboxd/snapshots/image-change.ts";
 import {
   type ManifestEntry,
@@ -173,6 +174,18 @@ it("a saved system contains no processes, no files of the platform and no caches
       write(root, path, "changed");
   });
   expect(pack.length).toBe(0);
+});
+
+it("a save during a write has the earlier content of the file, and not the unfinished new one", async () => {
+  const root = system("here");
+  const base = baseOf(root);
+  write(root, "workspace/file", "earlier");
+  write(root, `workspace/${unfinishedName(crypto.randomUUID())}`, "new conte");
+  write(root, "workspace/.sandbox-mcp.d/notes", "of the user");
+  const { manifest } = await savedOf(root, base);
+  const { entries } = await readManifest(manifest);
+  const files = entries.filter(({ type }) => type === "file").map(({ path }) => path);
+  expect(files).toEqual(["workspace/file", "workspace/.sandbox-mcp.d/notes"]);
 });
 
 it("a save during an installation keeps the system's previous state and the user's current files", async () => {

@@ -1,6 +1,7 @@
 /** Finds the differences from the base, and chooses which of them a save contains. */
 import { lstatSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { isUnfinished } from "../directories.ts";
 import { FileError } from "../file-error.ts";
 import { boundedSize } from "../shapes.ts";
 import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
@@ -113,7 +114,8 @@ export class Scanner {
         await turn();
         signal.throwIfAborted();
         const at = pathIn(path, name);
-        const entry = isOfState(at) ? scanEntry(this.#root, at, devices) : undefined;
+        const isSaved = isOfState(at) && !isUnfinished(name);
+        const entry = isSaved ? scanEntry(this.#root, at, devices) : undefined;
         if (entry === undefined) continue;
         if (entry.type === "directory") {
           inside.push(name);

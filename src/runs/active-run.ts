@@ -1,6 +1,6 @@
 /** A run under way: collects its output, stores its record, and wakes waiting callers. */
 import { type ErrorCode, ToolError, internalError } from "../shared/errors.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { countdown, elapsedMs, waitAtMost } from "../shared/timers.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
 import { localID } from "./id.ts";
 import type { LogWriter } from "./run-log.ts";
@@ -248,9 +248,9 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
-    const deadline = Date.now() + ms;
+    const leftMs = countdown(ms);
     let before = "";
-    for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
+    for (let left = leftMs(); !this.isEnded && left > 0; left = leftMs()) {
       const { head, tail } = this.record.output[this.#lastStream];
       const line = lastLine(tail.length > 0 ? tail : head);
       if (line === before) await this.waitForChange(left);
@@ -292,14 +292,14 @@ export class ActiveRun implements RunSink, WaitingLog {
    */
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
-    const deadline = Date.now() + Math.min(ms, SETTLE_MS);
+    const leftMs = countdown(Math.min(ms, SETTLE_MS));
     let echoed = from;
-    for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
+    for (let left = leftMs(); !this.isEnded && left > 0; left = leftMs()) {
       const { bytes } = stdout;
-      const silentMs = Date.now() - this.#outputAt;
+      const silentMs = elapsedMs(this.#outputAt);
       // Many calls may wait while single bytes arrive. So a call does not wake for each byte, and compares the output only after
       // a pause.
-      if (bytes <= echoed) await this.waitForChange(Math.min(left, SETTLE_MS));
+      if (bytes <= echoed) await this.waitForChange(left);
       else if (silentMs < QUIET_MS) await this.waitUntilEnded(Math.min(left, QUIET_MS - silentMs));
       else if (isEchoOf(typed, stdout.last(bytes - from))) echoed = bytes;
       else return;

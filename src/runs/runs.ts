@@ -25,7 +25,7 @@ import {
 import type { RunKind } from "../shared/run-listing.ts";
 import { sourceToStore, type NewRun, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { countdown, pause, waitAtMost } from "../shared/timers.ts";
 import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
@@ -355,14 +355,14 @@ export class Runs {
   ): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#requireRecord(id));
-    const deadline = Date.now() + waitMs;
+    const leftMs = countdown(waitMs);
     if (cursor === undefined) await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
     else
-      while (!run.isEnded && Date.now() < deadline) {
+      while (!run.isEnded && leftMs() > 0) {
         const { logBytes } = run;
         const missing = logBytes - cursor;
         if (missing > 0 && (until === "output" || missing >= PAGE_BYTES)) break;
-        await run.waitForChange(Math.min(deadline - Date.now(), missing > 0 ? LOG_REST_MS : Infinity));
+        await run.waitForChange(Math.min(leftMs(), missing > 0 ? LOG_REST_MS : Infinity));
         if (missing > 0 && run.logBytes === logBytes) break;
       }
     run.save();

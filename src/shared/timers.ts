@@ -10,6 +10,12 @@ export function elapsedMs(since: number): number {
   return ms < 0 ? Infinity : ms;
 }
 
+/** Returns a function that tells how many of `ms` milliseconds are left. If the clock was set back, none are left. */
+export function countdown(ms: number): () => number {
+  const begunAt = Date.now();
+  return () => ms - elapsedMs(begunAt);
+}
+
 /** Waits for the promise. Returns its value, or undefined after `ms` milliseconds. */
 export async function waitAtMost<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();

@@ -10,7 +10,7 @@ import type { Allowance, End, Execution } from "../runs/run-types.ts";
 import type { QuestionDetail } from "../runs/task-detail.ts";
 import { MODEL_HOST } from "../shared/secrets.ts";
 import type { TraceContext } from "../shared/trace.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { countdown, pause, waitAtMost } from "../shared/timers.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { upstreamAdvice } from "./end.ts";
 import type { Program, ProgramOrder, ProgramProblem } from "./program.ts";
@@ -99,9 +99,9 @@ class Question {
   }
 
   async waitForCode(seen: number, ms: number): Promise<void> {
-    const deadline = Date.now() + ms;
-    while (this.isWriting && this.#detail.code.length <= seen && Date.now() < deadline)
-      await waitAtMost(deadline - Date.now(), this.#codeChanged.promise);
+    const leftMs = countdown(ms);
+    while (this.isWriting && this.#detail.code.length <= seen && leftMs() > 0)
+      await waitAtMost(leftMs(), this.#codeChanged.promise);
   }
 
   async answer(): Promise<End> {

@@ -2,7 +2,7 @@ import type { RunToRead } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { makeVisible } from "../shared/shown.ts";
 import { lineDecoder } from "../shared/text.ts";
-import { pause } from "../shared/timers.ts";
+import { countdown, pause } from "../shared/timers.ts";
 import { type ToolContext, requireSandboxOf } from "./define.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
@@ -28,14 +28,12 @@ export async function waitForRun(context: ToolContext, run: RunToRead) {
 
 /** Waits up to `waitMs` for a task to end, and sends its output as progress. @throws {ToolError} `not_found` */
 export async function followTask(context: ToolContext, id: string, waitMs: number) {
-  const deadline = Date.now() + waitMs;
-  const read = (until: number, cursor?: number) => {
-    const leftMs = Math.max(0, until - Date.now());
-    return waitForRun(context, { id, waitMs: leftMs, cursor, maxBytes: PROGRESS_BYTES });
-  };
+  const leftMs = countdown(waitMs);
+  const read = (ms: number, cursor?: number) =>
+    waitForRun(context, { id, waitMs: Math.max(0, ms), cursor, maxBytes: PROGRESS_BYTES });
   const { progress } = context;
   if (!progress) {
-    const { value, notice } = await read(deadline);
+    const { value, notice } = await read(waitMs);
     return { value: value.run, notice };
   }
   const notices: string[] = [];
@@ -48,8 +46,8 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
   let cursor = 0;
   for (;;) {
     if (notice) notices.push(notice);
-    if (value.run.state !== "running" || Date.now() >= deadline) break;
-    ({ value, notice } = await read(deadline, cursor));
+    if (value.run.state !== "running" || leftMs() <= 0) break;
+    ({ value, notice } = await read(leftMs(), cursor));
     if (!value.page) continue;
     cursor = value.page.next;
     for (const { stream, bytes } of value.page.pieces) if (stream === "stdout") report(bytes);

@@ -49,6 +49,25 @@ describe("when the actor's clock jumps", () => {
     expect(runs.filter(({ state, duration_ms }) => state === "running" || duration_ms < 0)).toEqual([]);
   });
 
+  it("calls that wait for output do not wait longer although the clock is set back by an hour", async () => {
+    const sandbox = "waits";
+    const started = await owner.call("run_command", {
+      sandbox,
+      interactive: true,
+      command: "sleep 40",
+      wait_seconds: 0.5,
+    });
+    const id = idIn(started);
+    const waits = [
+      owner.call("get_result", { id, wait_seconds: 3 }, { progressToken: "progress" }),
+      owner.call("get_result", { id, cursor: 0, wait_seconds: 3 }),
+      owner.call("send_input", { id, text: "typed" }),
+    ];
+    setTimeout(() => jump(-HOUR), 1000);
+    for (const { structured } of await Promise.all(waits)) expect(structured.state).toBe("running");
+    await owner.call("cancel_run", { id });
+  });
+
   it.each([
     ["back", "before", -24 * HOUR],
     ["back", "after", -24 * HOUR],

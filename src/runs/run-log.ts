@@ -304,10 +304,11 @@ export async function readLog(
 ): Promise<LogPiece[]> {
   const rows = sql
     .exec<Row>(
-      "SELECT * FROM log WHERE run = ? AND start + length > ? AND start < ? ORDER BY seq",
+      "SELECT * FROM log WHERE run = ? AND seq BETWEEN ? AND ? AND start + length > ? ORDER BY seq",
       runID,
+      lastRowBefore(sql, runID, cursor + 1),
+      lastRowBefore(sql, runID, cursor + maxBytes),
       cursor,
-      cursor + maxBytes,
     )
     .toArray();
   const parts = rows.map((row) => {
@@ -337,6 +338,31 @@ export async function readLog(
     const { offset, bytes } = read.get(row.object ?? 0) ?? { offset: at, bytes: new Uint8Array(0) };
     return { stream, bytes: bytes.subarray(at - offset, at - offset + length) };
   });
+}
+
+/**
+ * The number of the last row that begins before an offset, or -1. A binary search, because a log can have hundreds of thousands of
+ * rows, and each page would read all of them.
+ */
+function lastRowBefore(sql: SqlStorage, runID: string, offset: number): number {
+  const rowUpTo = (seq: number) =>
+    sql
+      .exec<{ seq: number; start: number }>(
+        "SELECT seq, start FROM log WHERE run = ? AND seq <= ? ORDER BY seq DESC LIMIT 1",
+        runID,
+        seq,
+      )
+      .toArray()[0];
+  let found = -1;
+  for (let low = 0, high = rowUpTo(Number.MAX_SAFE_INTEGER)?.seq ?? -1; low <= high;) {
+    const middle = Math.floor((low + high) / 2);
+    const row = rowUpTo(middle);
+    if (row === undefined || row.start < offset) {
+      found = row?.seq ?? found;
+      low = middle + 1;
+    } else high = row.seq - 1;
+  }
+  return found;
 }
 
 export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {

@@ -4,6 +4,7 @@ import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import type { Stream } from "../../../container/sandboxd/protocol.ts";
 import type { Allowance, End, Execution } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
+import { readLog } from "../../../src/runs/run-log.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -306,5 +307,35 @@ describe("a log in R2", () => {
       expect(isSame(await readAll(runs, id, "stderr"), piecesOfStream(true))).toBe(true);
     };
     await withRuns("log-once", work, { objects });
+  });
+});
+
+it("a page of a log reads few rows, however many are before and after it", async () => {
+  await runInDurableObject(await actorOf("log-rows"), async (_sandbox, { storage: { sql } }) => {
+    const store = { bucket, prefix: () => "log-rows/" };
+    const rows = 50_000;
+    const length = 40;
+    sql.exec(
+      `WITH RECURSIVE n(seq) AS (SELECT 0 UNION ALL SELECT seq + 1 FROM n WHERE seq < ${rows - 1})
+       INSERT INTO log (run, seq, stream, start, length, data)
+       SELECT 'many', 2 * seq, seq % 2, seq * ${length}, ${length}, zeroblob(${length}) FROM n`,
+    );
+    const read = async (id: string, cursor: number) => {
+      const exec = vi.spyOn(sql, "exec");
+      const pieces = await readLog(sql, id, store, cursor, 100 * length);
+      const rowsRead = exec.mock.results.reduce((sum, { value }) => sum + value.rowsRead, 0);
+      exec.mockRestore();
+      expect(rowsRead).toBeLessThan(300);
+      return pieces.map(({ bytes }) => bytes.length);
+    };
+    for (const row of [0, rows / 2, rows - 101]) {
+      // The page begins and ends within a row.
+      const sizes = await read("many", row * length + 7);
+      expect([sizes.length, sizes[0], sizes.at(-1)]).toEqual([101, length - 7, 7]);
+      expect((await read("many", row * length)).length).toBe(100);
+    }
+    expect(await read("many", (rows - 1) * length)).toEqual([length]);
+    expect(await read("many", rows * length)).toEqual([]);
+    expect(await read("none", 0)).toEqual([]);
   });
 });

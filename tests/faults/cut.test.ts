@@ -119,6 +119,7 @@ const logged: string[] = [];
 
 beforeAll(async () => {
   const parts = await startParts({
+    engine: { prepareSandbox: true },
     engineURLFor: async (engine) => {
       proxy = new FlakyProxy(Number(new URL(engine).port));
       return `http://127.0.0.1:${await proxy.listen()}`;

@@ -21,7 +21,7 @@ const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => con
 /** Smaller than by default, so that code uses them up sooner. */
 const limits = { memoryBytes: 768 * MIB, diskBytes: 512 * MIB };
 
-const { url } = endLater(await startParts({ engine: { limits, prepareSandbox: false } }));
+const { url } = endLater(await startParts({ engine: { limits } }));
 const server = callsOf(() => url);
 beforeAll(() => server.call("run_code", { sandbox: "neighbour", code: "x = 7" }));
 

@@ -217,7 +217,7 @@ takePlace(server);
 fs.writeFileSync("/tmp/ready", "");`;
 
 it("many listings that programs in sandboxd's place do not finish", async () => {
-  const call = callInEach(TOKENS, 4, "unfinished");
+  const call = callInEach(TOKENS, 3, "unfinished");
   const command = "cat >/tmp/unfinished.cjs; setsid -f node /tmp/unfinished.cjs >/tmp/output 2>&1";
   const begun = await Promise.all(call("run_command", { command, stdin: UNFINISHED }));
   const running = () =>

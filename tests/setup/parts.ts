@@ -37,6 +37,8 @@ export async function startParts(options: PartsOptions = {}): Promise<Parts> {
       isolation: "bubblewrap",
       runDir: join(stateDir, "run"),
       isVerbose: false,
+      // A prepared sandbox has a Python kernel, which most sandboxes of the tests do not need.
+      prepareSandbox: false,
       ...(python === undefined ? {} : { python }),
       ...options.engine,
     },

@@ -415,7 +415,7 @@ describe("when clients make the server keep data in memory", () => {
 
   it("the memory for unread downloads is limited and freed when the connections close, and calls still run", async () => {
     const files = ["a", "b", "c", "d"];
-    const command = `yes 0123456789 | head -c 40000000; head -c 1000000 /dev/zero >big; truncate -s 40000000 ${files.join(" ")}`;
+    const command = `yes 0123456789 | head -c 20000000; head -c 1000000 /dev/zero >big; truncate -s 20000000 ${files.join(" ")}`;
     const ofLog = await tool(server.url, "run_command", { command });
     const ofFiles = files.map((file) => tool(server.url, "file_link", { path: file }));
     const answers = [ofLog, ...(await Promise.all(ofFiles))];

@@ -32,7 +32,7 @@ const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
 const scopes = ["sandbox:read", "sandbox:write", "sandbox:exec"];
 const parts = endLater(
   await startParts({
-    engine: { prepareSandbox: false, control, readOnly: [wsPackage] },
+    engine: { control, readOnly: [wsPackage] },
     variables: {
       AUTH_TOKENS: JSON.stringify([{ name: "neighbour", sha256, scopes }]),
       ANTHROPIC_API_KEY: "no-key",

@@ -50,7 +50,7 @@ const endless = "images-scaled-endless";
 let endlessResult: ReturnType<typeof read>;
 
 beforeAll(async () => {
-  await sh(endless, `python3 -c 'from PIL import Image; Image.new("RGB", (2000, 1500)).save("large.png")'`);
+  await sh(endless, `python3 -c 'from PIL import Image; Image.new("RGB", (1280, 960)).save("large.png")'`);
   await replaceScaler("import time; time.sleep(600)", endless);
   endlessResult = owner.call("read_file", { sandbox: endless, path: "large.png" });
   // The last test awaits this and reports the error.
@@ -113,27 +113,27 @@ const FADED = [
   [255, 255, 127],
 ];
 const fade = (format: string) =>
-  `i = quarters(2000, 1500, "RGBA"); i.putalpha(128); i.save("picture", "${format}")`;
-const noise = 'Image.frombytes("RGB", (1200, 1200), os.urandom(1200 * 1200 * 3)).save("picture", "png")';
+  `i = quarters(1280, 960, "RGBA"); i.putalpha(128); i.save("picture", "${format}")`;
+const noise = 'Image.frombytes("RGB", (1100, 1100), os.urandom(1100 * 1100 * 3)).save("picture", "png")';
 const column = 'Image.new("RGB", (1, 12000), (0, 0, 255)).save("picture", "jpeg")';
 const fourTimes = (colour: number[]) => Array.from({ length: 4 }, () => colour);
 
 /** One image for each way in which Pillow reads colours. */
 const LARGE: [name: string, make: string, from: string, to: string, expected?: Expected][] = [
-  ["PNG", quarters(2500, 2000, '"png"'), "2500 x 2000", "1198 x 959"],
-  ["PNG of 16 bits", 'open("picture", "wb").write(sixteen(2000, 1000))', "2000 x 1000", "1516 x 758"],
-  ["PNG with transparency", fade("png"), "2000 x 1500", "1238 x 928", { colours: FADED }],
+  ["PNG", quarters(1250, 1000, '"png"'), "1250 x 1000", "1198 x 959"],
+  ["PNG of 16 bits", 'open("picture", "wb").write(sixteen(1600, 800))', "1600 x 800", "1516 x 758"],
+  ["PNG with transparency", fade("png"), "1280 x 960", "1238 x 928", { colours: FADED }],
   [
     "PNG of noise",
     noise,
-    "1200 x 1200",
+    "1100 x 1100",
     "1072 x 1072",
     { colours: fourTimes([127, 127, 127]), tolerance: 128 },
   ],
   ["JPEG of one column", column, "1 x 12000", "1 x 8000", { colours: fourTimes([0, 0, 255]) }],
-  ["CMYK JPEG", quarters(2000, 1500, '"jpeg"', "CMYK"), "2000 x 1500", "1238 x 928"],
-  ["grey JPEG", quarters(2000, 1500, '"jpeg"', "L"), "2000 x 1500", "1238 x 928", { colours: GREYS }],
-  ["WebP with transparency", fade("webp"), "2000 x 1500", "1238 x 928", { colours: FADED }],
+  ["CMYK JPEG", quarters(1280, 960, '"jpeg"', "CMYK"), "1280 x 960", "1238 x 928"],
+  ["grey JPEG", quarters(1280, 960, '"jpeg"', "L"), "1280 x 960", "1238 x 928", { colours: GREYS }],
+  ["WebP with transparency", fade("webp"), "1280 x 960", "1238 x 928", { colours: FADED }],
 ];
 
 describe("an image that is too large is scaled down:", () => {
@@ -153,35 +153,35 @@ describe("an image that is too large is scaled down:", () => {
   });
 
   it("a photo of a rotated camera, which the server also turns upright", async () => {
-    const { text } = await run(`i = quarters(2000, 1500).transpose(Image.Transpose.TRANSPOSE)
+    const { text } = await run(`i = quarters(1280, 960).transpose(Image.Transpose.TRANSPOSE)
 exif = Image.Exif(); exif[274] = 5
 i.save("picture", "jpeg", exif=exif); print(i.width)`);
-    expect(text).toContain("1500");
+    expect(text).toContain("960");
     const { content } = await read("picture");
     const { width, height } = await expectShown(content[1]?.data);
     expect([width, height]).toEqual([1238, 928]);
   });
 
   it.each(["gif", "webp"])("the first frame of an animation: %s", async (format) => {
-    const more = 'append_images=[Image.new("RGB", (1600, 1200), "black")] * 2, save_all=True, duration=100';
-    await run(quarters(1600, 1200, `"${format}", ${more}`));
+    const more = 'append_images=[Image.new("RGB", (1280, 960), "black")] * 2, save_all=True, duration=100';
+    await run(quarters(1280, 960, `"${format}", ${more}`));
     const { content } = await read("picture");
     expect(content[0]?.text).toMatch(
-      /1238 x 928 pixels, \w+; it shows the first of \d frames, and was made smaller from 1600 x 1200 pixels/,
+      /1238 x 928 pixels, \w+; it shows the first of \d frames, and was made smaller from 1280 x 960 pixels/,
     );
     await expectShown(content[1]?.data, QUARTERS, 60);
   });
 
   it("one in a result of code, beside images that fit", async () => {
-    const code = "display(quarters(100, 100))\ndisplay(quarters(3000, 2000))\nquarters(2000, 3000)";
+    const code = "display(quarters(100, 100))\ndisplay(quarters(1350, 900))\nquarters(900, 1350)";
     const { content, text } = await run(`from IPython.display import display\n${code}`);
     expect(content.map(({ type }) => type)).toEqual(["text", "image", "image", "image"]);
     const [, original = ""] =
-      /Image 2: 1313 x 875 pixels, \w+; it was made smaller from 3000 x 2000 pixels, PNG\. The original is (\S+)\.\n/.exec(
+      /Image 2: 1313 x 875 pixels, \w+; it was made smaller from 1350 x 900 pixels, PNG\. The original is (\S+)\.\n/.exec(
         text,
       ) ?? [];
-    expect(await seenIn(original)).toMatchObject({ width: 3000, height: 2000, format: "PNG" });
-    expect(text).toMatch(/Image 3: .* smaller from 2000 x 3000 pixels/);
+    expect(await seenIn(original)).toMatchObject({ width: 1350, height: 900, format: "PNG" });
+    expect(text).toMatch(/Image 3: .* smaller from 900 x 1350 pixels/);
     expect(text).toContain("Image 1: 100 x 100 pixels, PNG.\n");
     const links = text.match(/\[Download \/workspace\/\.outputs\/\S+\.png /g);
     expect(links).toHaveLength(2);
@@ -207,7 +207,7 @@ describe("a result of code with an image of megabytes, which does not pass throu
       const { content, text } = await owner.call("run_code", { sandbox, language, code });
       expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
       await expectShown(content[1]?.data, fourTimes([127, 127, 127]) as typeof QUARTERS, 128);
-      expect(text).toMatch(/1072 x 1072 pixels, JPEG; it was made smaller from 1200 x 1200 pixels, PNG\./);
+      expect(text).toMatch(/1072 x 1072 pixels, JPEG; it was made smaller from 1100 x 1100 pixels, PNG\./);
       const [, original = ""] = /The original is (\S+)\.\n/.exec(text) ?? [];
       expect(text).toContain(`[Download ${original} `);
       expect(await sh(sandbox, `cmp ${original} picture && echo same`)).toBe("same\n");
@@ -240,12 +240,12 @@ describe("a result of code with an image of megabytes, which does not pass throu
 
   it("is left out with the path of its file if it cannot be scaled", async () => {
     const code = `class Shown:
-    def _repr_png_(self): return zeros(60_000, 30_000, 1) + os.urandom(1_000_000)
+    def _repr_png_(self): return zeros(10_001, 10_000) + os.urandom(1_000_000)
 Shown()`;
     const { content, text } = await run(code);
     expect(content.map(({ type }) => type)).toEqual(["text"]);
     const [, path = ""] =
-      /An image is left out: it has 60000 x 30000 pixels; .* Its file is (\S+\.png)\.$/m.exec(text) ?? [];
+      /An image is left out: it has 10001 x 10000 pixels; .* Its file is (\S+\.png)\.$/m.exec(text) ?? [];
     expect(await sh(sandbox, `head -c 4 ${path} | tail -c 3`)).toBe("PNG");
   });
 
@@ -293,7 +293,7 @@ File("small", format="${format}")`;
     "os.mkdir(path)",
     "os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 1 << 40)",
     "os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 8_000_000)",
-    "open(path, 'wb').write(zeros(20_000, 20_000))",
+    "open(path, 'wb').write(zeros(10_001, 10_000))",
     "open(path, 'w').close()",
     "None",
   ];
@@ -359,13 +359,13 @@ it("a plot stays PNG if that is smaller than JPEG, and does not grow", async () 
   const { content, text } = await run(`import matplotlib.pyplot as plt
 figure, axes = plt.subplots(figsize=(10, 8))
 axes.plot([1, 2, 3], [1, 4, 9]); axes.set_title("squares")
-figure.savefig("plot.png", dpi=200)
+figure.savefig("plot.png", dpi=130)
 plt.close(figure)
 print(os.path.getsize("plot.png"), "bytes")`);
   const bytes = Number(/(\d+) bytes/.exec(text)?.[1]);
   expect(content.map(({ type }) => type)).toEqual(["text"]);
   const file = await read("plot.png");
-  expect(file.content[0]?.text).toMatch(/, PNG; it was made smaller from 2000 x 1600 pixels, PNG\./);
+  expect(file.content[0]?.text).toMatch(/, PNG; it was made smaller from 1300 x 1040 pixels, PNG\./);
   expect(file.content[1]?.mimeType).toBe("image/png");
   expect(Uint8Array.fromBase64(file.content[1]?.data ?? "").length).toBeLessThanOrEqual(bytes);
 });
@@ -374,8 +374,8 @@ print(os.path.getsize("plot.png"), "bytes")`);
 const BOMBS: { name: string; make: string; words: RegExp }[] = [
   {
     name: "PNG",
-    make: "zeros(20_000, 20_000)",
-    words: /has 20000 x 20000 pixels; the server scales only images of at most 100000000\. .*PIL/s,
+    make: "zeros(10_001, 10_000)",
+    words: /has 10001 x 10000 pixels; the server scales only images of at most 100000000\. .*PIL/s,
   },
   { name: "PNG without rows", make: "zeros(2_000_000_000, 0)", words: /has no pixels/ },
   {
@@ -387,7 +387,7 @@ const BOMBS: { name: string; make: string; words: RegExp }[] = [
   {
     name: "GIF of a large frame",
     make: "(lambda at: gif[:at + 5] + b'\\xff' * 4 + gif[at + 9:])(gif.index(b'\\x2c\\0\\0\\0\\0'))",
-    words: /2000 x 1500 pixels, GIF/,
+    words: /1280 x 960 pixels, GIF/,
   },
   {
     name: "WebP",
@@ -401,7 +401,7 @@ describe("an image that has too many pixels", () => {
     await run(`
 def coded(image, form):
     file = io.BytesIO(); image.save(file, form); return file.getvalue()
-jpeg, gif, webp = (coded(quarters(2000, 1500), form) for form in ("jpeg", "gif", "webp"))`);
+jpeg, gif, webp = (coded(quarters(1280, 960), form) for form in ("jpeg", "gif", "webp"))`);
   });
 
   it.each(BOMBS)("is refused with a readable error: $name", async ({ make, words }) => {
@@ -424,7 +424,7 @@ Shown()`);
 it.each(["png", "jpeg", "webp", "gif"])(
   "an image with damaged pixel data is shown within the limits, or has a readable error: %s",
   async (format) => {
-    await run(`${quarters(2000, 1500, `"${format}"`)}
+    await run(`${quarters(1280, 960, `"${format}"`)}
 data = bytearray(open("picture", "rb").read())
 r = random.Random(3)
 for _ in range(4): data[r.randrange(40, len(data))] = r.randrange(256)
@@ -440,14 +440,14 @@ open("damaged", "wb").write(data)`);
 describe("the sandbox's own program that scales images, which code can replace,", () => {
   // The last tests of this sandbox, because it then has no Pillow.
   beforeAll(async () => {
-    await run('quarters(2000, 1500).save("large.png"); open("wide.png", "wb").write(zeros(9000, 1))');
+    await run('quarters(1280, 960).save("large.png"); open("wide.png", "wb").write(zeros(9000, 1))');
   });
 
   it("is missing without Pillow, and then the result describes the image and says how to get Pillow", async () => {
     await replaceScaler("raise ModuleNotFoundError");
     const file = await read("large.png");
     expect(file.content.map(({ type }) => type)).toEqual(["text"]);
-    expect(file.text).toMatch(/2000 x 1500 pixels, PNG, \d+ bytes.*Pillow.*run_command.*pip install pillow/s);
+    expect(file.text).toMatch(/1280 x 960 pixels, PNG, \d+ bytes.*Pillow.*run_command.*pip install pillow/s);
     const result = await run("from IPython.display import Image\nImage('large.png')");
     expect(result).toMatchObject({ isError: false, text: expect.stringContaining("pip install pillow") });
   });
@@ -476,7 +476,7 @@ describe("the sandbox's own program that scales images, which code can replace,"
     expect(content.map(({ type }) => type)).toEqual(["text"]);
     expect({ isError, text }).toEqual({
       isError: true,
-      text: expect.stringMatching(/2000 x 1500 pixels, PNG/),
+      text: expect.stringMatching(/1280 x 960 pixels, PNG/),
     });
     expect(text).toMatch(/cannot be decoded|too much time or memory/);
   });

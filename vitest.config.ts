@@ -45,6 +45,14 @@ if (python !== undefined) process.env.TESTS_PYTHON = python;
 // The Worker imports the built panel.
 await bundlePanel();
 
+const FAULTS = process.env.FAULTS ?? "short";
+
+/**
+ * The tests of faults that need the Worker of `tests/faults/actor/worker.ts`. The other tests of faults run in the processes of the suite
+ * `worker`, because to load a Worker takes a process seconds of processor time.
+ */
+const NEED_FAULTY_BUCKETS = ["storage", "workspaces"].map((name) => `tests/faults/actor/${name}.test.ts`);
+
 const worker = () =>
   cloudflareTest(({ inject }) => ({
     main: "./local/worker.ts",
@@ -59,6 +67,7 @@ const worker = () =>
         TASK_ARCHIVE_MAX_MB: "4",
         MAX_IDLE_MINUTES: "60",
         KEEP_BUSY: "2",
+        FAULTS,
         ANTHROPIC_API_KEY: "test-model-key",
         SECRETS: PRIVATE_SECRETS,
         PRIVATE_URL: inject("privateURL"),
@@ -80,7 +89,7 @@ const timeLimits = (testTimeout: number, hookTimeout = testTimeout) => ({
 
 /** Small files whose tests take ten seconds or more. */
 const SLOW =
-  /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|listening|running|service|idle)\.test\.ts$/;
+  /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|clock|listening|running|service|idle)\.test\.ts$/;
 
 /** Suites that need no clients and no quiet machine. */
 const FIRST_SUITES = new Set(["faults-actor", "runtime", "soak"]);
@@ -119,7 +128,8 @@ export default defineConfig({
         test: {
           name: "worker",
           globalSetup: inWorkerd,
-          include: ["tests/worker/**/*.test.ts"],
+          include: ["tests/worker/**/*.test.ts", "tests/faults/actor/*.test.ts"],
+          exclude: NEED_FAULTY_BUCKETS,
           setupFiles: ["tests/worker/end-sandboxes.ts"],
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
           // own sandboxes and principals, and restores shared settings that it changes.
@@ -161,7 +171,7 @@ export default defineConfig({
             miniflare: {
               bindings: {
                 ...platform(inject),
-                FAULTS: process.env.FAULTS ?? "short",
+                FAULTS,
               },
             },
           })),
@@ -169,7 +179,7 @@ export default defineConfig({
         test: {
           name: "faults-actor",
           globalSetup: inWorkerd,
-          include: ["tests/faults/actor/*.test.ts"],
+          include: NEED_FAULTY_BUCKETS,
           setupFiles: ["tests/worker/end-sandboxes.ts"],
           isolate: false,
           ...timeLimits(180_000, 60_000),

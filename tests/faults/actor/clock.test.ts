@@ -8,6 +8,9 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
+// Saves may wait for half a minute.
+vi.setConfig({ testTimeout: 180_000 });
+
 const HOUR = 3_600_000;
 
 function jump(ms: number): void {
@@ -19,7 +22,7 @@ describe("when the actor's clock jumps", () => {
     ["an hour back", -HOUR],
     ["a day ahead", 24 * HOUR],
   ])("every run ends with its output and has its own id, and the next call works: %s", async (_which, ms) => {
-    const sandbox = ms < 0 ? "back" : "ahead";
+    const sandbox = ms < 0 ? "clock-back" : "clock-ahead";
     await sh(sandbox, "true");
     const command = await owner.call("run_command", {
       sandbox,

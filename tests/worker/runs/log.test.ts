@@ -1,10 +1,10 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
-import type { Stream } from "../../../container/sandboxd/protocol.ts";
+import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import type { Allowance, End, Execution } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
-import { readLog } from "../../../src/runs/run-log.ts";
+import { LogWriter, readLog } from "../../../src/runs/run-log.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -337,5 +337,33 @@ it("a page of a log reads few rows, however many are before and after it", async
     expect(await read("many", (rows - 1) * length)).toEqual([length]);
     expect(await read("many", rows * length)).toEqual([]);
     expect(await read("none", 0)).toEqual([]);
+  });
+});
+
+it("a log has few rows, however often the program switches between its streams, and loses no byte", async () => {
+  await runInDurableObject(await actorOf("log-switches"), async (_sandbox, { storage: { sql } }) => {
+    const store = { bucket, prefix: () => "log-switches/" };
+    const log = new LogWriter(sql, store, "switching", () => 16 * MiB, true);
+    const pieces = 100_000;
+    const lineOf = (at: number) => `${at}`.padStart(39).concat("\n");
+    const streamOf = (at: number): Stream => (at % 2 === 0 ? "stdout" : "stderr");
+    for (let at = 0; at < pieces; at++) {
+      log.append(streamOf(at), new TextEncoder().encode(lineOf(at)));
+      if (log.hasFullObject) await log.moveToStore(() => undefined);
+    }
+    log.flush();
+    expect(rowsOf(sql, "switching").count).toBeLessThan(50_500);
+    const inOrder = await readLog(sql, "switching", store, 0, 40 * 1000);
+    expect(inOrder.map(({ stream }) => stream)).toEqual(
+      Array.from({ length: 1000 }, (_, at) => streamOf(at)),
+    );
+    const printed = { stdout: "", stderr: "" };
+    for (let cursor = 0; cursor < log.bytes; cursor += MiB)
+      for (const { stream, bytes } of await readLog(sql, "switching", store, cursor, MiB))
+        printed[stream] += new TextDecoder().decode(bytes);
+    for (const [parity, stream] of STREAMS.entries())
+      expect(
+        printed[stream] === Array.from({ length: pieces / 2 }, (_, n) => lineOf(2 * n + parity)).join(""),
+      ).toBe(true);
   });
 });

@@ -11,8 +11,8 @@ import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 import { python } from "./tests/setup/server.ts";
 
 /**
- * `worker` and `faults-actor` run in workerd, each with an engine of the local platform that its global set-up starts. The other
- * suites run in Node. `e2e`, `faults` and `hostile` start the whole server as a user does.
+ * `worker` runs in workerd, with an engine of the local platform that its global set-up starts. The other suites run in Node. `e2e`,
+ * `faults` and `hostile` start the whole server as a user does.
  */
 
 /** The Worker's variables: the address of the engine that the global set-up started, and the owner's token. */
@@ -47,15 +47,10 @@ await bundlePanel();
 
 const FAULTS = process.env.FAULTS ?? "short";
 
-/**
- * The tests of faults that need the Worker of `tests/faults/actor/worker.ts`. The other tests of faults run in the processes of the suite
- * `worker`, because to load a Worker takes a process seconds of processor time.
- */
-const NEED_FAULTY_BUCKETS = ["storage", "workspaces"].map((name) => `tests/faults/actor/${name}.test.ts`);
-
 const worker = () =>
   cloudflareTest(({ inject }) => ({
-    main: "./local/worker.ts",
+    // To load a Worker takes a process seconds of processor time, so tests that need faults of R2 share this Worker with the others.
+    main: "./tests/faults/actor/worker.ts",
     wrangler: { configPath: "./wrangler.local.jsonc" },
     miniflare: {
       bindings: {
@@ -92,7 +87,7 @@ const SLOW =
   /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|clock|listening|running|service|idle)\.test\.ts$/;
 
 /** Suites that need no clients and no quiet machine. */
-const FIRST_SUITES = new Set(["faults-actor", "runtime", "soak"]);
+const FIRST_SUITES = new Set(["runtime", "soak"]);
 
 /**
  * Vitest sorts suites by name, and starts large files of a suite first. This also starts slow files first, so that no slow file runs
@@ -129,7 +124,6 @@ export default defineConfig({
           name: "worker",
           globalSetup: inWorkerd,
           include: ["tests/worker/**/*.test.ts", "tests/faults/actor/*.test.ts"],
-          exclude: NEED_FAULTY_BUCKETS,
           setupFiles: ["tests/worker/end-sandboxes.ts"],
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
           // own sandboxes and principals, and restores shared settings that it changes.
@@ -161,28 +155,6 @@ export default defineConfig({
           include: ["tests/e2e/**/*.test.ts"],
           setupFiles: ["tests/setup/clients.ts"],
           ...timeLimits(180_000),
-        },
-      },
-      {
-        plugins: [
-          cloudflareTest(({ inject }) => ({
-            main: "./tests/faults/actor/worker.ts",
-            wrangler: { configPath: "./wrangler.local.jsonc" },
-            miniflare: {
-              bindings: {
-                ...platform(inject),
-                FAULTS,
-              },
-            },
-          })),
-        ],
-        test: {
-          name: "faults-actor",
-          globalSetup: inWorkerd,
-          include: NEED_FAULTY_BUCKETS,
-          setupFiles: ["tests/worker/end-sandboxes.ts"],
-          isolate: false,
-          ...timeLimits(180_000, 60_000),
         },
       },
       {

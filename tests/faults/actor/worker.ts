@@ -1,5 +1,11 @@
 /** The local Worker, in which a test can make a sandbox's bucket fail or respond late. */
-import production, { Account, ContainerProxy, Sandbox as LocalSandbox } from "../../../local/worker.ts";
+import { withObjectFolder } from "../../../local/platform/object-folder.ts";
+import production, {
+  Account,
+  Attempts,
+  ContainerProxy,
+  Sandbox as LocalSandbox,
+} from "../../../local/worker.ts";
 
 type Operation = "put" | "get" | "delete";
 
@@ -16,6 +22,11 @@ export function bucketOf(sandbox: string): Bucket {
   const bucket = buckets.get(sandbox) ?? {};
   buckets.set(sandbox, bucket);
   return bucket;
+}
+
+/** Ends all faults, because the next test file may have sandboxes of the same names. */
+export function endFaults(): void {
+  buckets.clear();
 }
 
 function faulty<Binding extends object>(bucket: Binding, sandbox: string): Binding {
@@ -35,10 +46,11 @@ export class Sandbox extends LocalSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     // An actor's name is its sandbox's name and its principal's hash.
     const sandbox = (ctx.id.name ?? "").replace(/-\w+$/, "");
-    super(ctx, { ...env, RESULTS: faulty(env.RESULTS, sandbox) });
+    const { RESULTS } = withObjectFolder(env);
+    super(ctx, { ...env, OBJECTS_FOLDER: undefined, RESULTS: faulty(RESULTS, sandbox) });
   }
 }
 
-export { Account, ContainerProxy };
+export { Account, Attempts, ContainerProxy };
 
 export default production;

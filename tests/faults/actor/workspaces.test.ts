@@ -1,5 +1,5 @@
 /** R2 fails, is slow or breaks off, and actors are evicted, during saves and restores. */
-import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { afterAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { NetworkPlatform } from "../../../src/actors/platform/platform.ts";
 import {
   actorOf,
@@ -16,7 +16,7 @@ import {
   sleep,
   until,
 } from "../../worker/support.ts";
-import { Account, bucketOf } from "./worker.ts";
+import { Account, bucketOf, endFaults } from "./worker.ts";
 
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
@@ -37,6 +37,11 @@ function hold(sandbox: string, held: "get" | "put") {
   };
   return { requested: requested.promise, release: released.resolve };
 }
+
+// Calls wait for time limits of the server.
+vi.setConfig({ testTimeout: 180_000 });
+
+afterAll(endFaults);
 
 // These tests change state that all sandboxes share, so they run alone.
 describe("when a save takes long", () => {

@@ -69,12 +69,24 @@ test("the reaper deletes expired states before it waits for a sandbox", async ()
   const { checkpoints } = await accountOf(owner).view();
   responds.resolve(false);
   await reaped;
-  await owner.call("destroy_sandbox", { sandbox: "slow" });
   expect(checkpoints.map(({ id }) => id)).not.toContain(checkpoint);
 });
 
+test("the reaper keeps a sandbox that is used while the reaper works", async () => {
+  // These sandboxes run since the tests above.
+  const idle = ["old", "slow", "young"];
+  expect(await listRunning(idle)).toEqual(idle);
+  for (const name of idle) await age(name, 169);
+  const reaped = runDurableObjectAlarm(accountOf(owner));
+  await sleep(30);
+  await owner.call("write_file", { sandbox: "young", path: "precious", content: "here" });
+  await reaped;
+  expect(await listRunning(idle)).toEqual(["young"]);
+  expect(await sh("young", "cat precious")).toBe("here");
+});
+
 test("the reaper keeps the files of a sandbox that ran until the clock jumped ahead", async () => {
-  const sandbox = "in-the-future";
+  const sandbox = "young";
   await sh(sandbox, "echo here > file");
   await until(async () => (await accountOf(owner).workspace(sandbox)) !== undefined);
   const jumpMs = 40 * 24 * HOUR;
@@ -89,20 +101,11 @@ test("the reaper keeps the files of a sandbox that ran until the clock jumped ah
   }
 });
 
-test("the reaper keeps a sandbox that is used while the reaper works", async () => {
-  const idle = ["aa", "ab", "zz"];
-  await Promise.all(idle.map((name) => sh(name, "true")));
-  for (const name of idle) await age(name, 169);
-  const reaped = runDurableObjectAlarm(accountOf(owner));
-  await sleep(30);
-  await owner.call("write_file", { sandbox: "zz", path: "precious", content: "here" });
-  await reaped;
-  expect(await listRunning(idle)).toEqual(["zz"]);
-  expect(await sh("zz", "cat precious")).toBe("here");
-});
+/** A sandbox with settings. Later tests use it too, because each start takes half a second of processor time. */
+const configured = "only-configured";
 
 test("the reaper keeps the settings of a sandbox that has no saved files", async () => {
-  const sandbox = "only-configured";
+  const sandbox = configured;
   await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
   await age(sandbox, 169);
   await runDurableObjectAlarm(accountOf(owner));
@@ -113,18 +116,16 @@ test("the reaper keeps the settings of a sandbox that has no saved files", async
 });
 
 test("a sandbox knows its last use, even if its account has an older time", async () => {
+  const sandbox = "young";
   const isDestroyedAfter = async (hours: number) =>
-    (await actorOf("knows")).destroyIfIdle(
-      { principalID: owner.principalID, sandbox: "knows" },
-      hours * HOUR,
-    );
-  await sh("knows", "echo here > file");
+    (await actorOf(sandbox)).destroyIfIdle({ principalID: owner.principalID, sandbox }, hours * HOUR);
+  await sh(sandbox, "echo here > file");
   expect(await isDestroyedAfter(168)).toBe(false);
-  expect(await sh("knows", "cat file")).toBe("here\n");
-  expect(await listRunning(["knows"])).toEqual(["knows"]);
-  await evict("knows");
+  expect(await sh(sandbox, "cat file")).toBe("here\n");
+  expect(await listRunning([sandbox])).toEqual([sandbox]);
+  await evict(sandbox);
   expect(await isDestroyedAfter(168)).toBe(true);
-  expect(await listRunning(["knows"])).toEqual([]);
+  expect(await listRunning([sandbox])).toEqual([]);
 });
 
 test("a sandbox that was just configured is not removed as idle", async () => {
@@ -142,14 +143,14 @@ test("a sandbox that was just configured is not removed as idle", async () => {
 });
 
 test("the end of a run is a use of its sandbox", async () => {
-  await owner.call("run_command", { sandbox: "long", command: "sleep 100", wait_seconds: 0 });
-  const { structured } = await owner.call("list_runs", { sandbox: "long", limit: 1 });
+  await owner.call("run_command", { sandbox: configured, command: "sleep 100", wait_seconds: 0 });
+  const { structured } = await owner.call("list_runs", { sandbox: configured, limit: 1 });
   const [run] = structured.runs as { id: string }[];
   const later = Date.now() + 3 * HOUR;
   vi.useFakeTimers({ toFake: ["Date"], now: later });
   try {
     await owner.call("cancel_run", { id: run?.id });
-    await expect.poll(() => lastUse("long")).toBeGreaterThanOrEqual(later);
+    await expect.poll(() => lastUse(configured)).toBeGreaterThanOrEqual(later);
   } finally {
     vi.useRealTimers();
   }
@@ -160,8 +161,8 @@ test("the reaper no longer counts a fork that was never used, and keeps its file
     runInDurableObject(accountOf(owner), (_account, { storage }) =>
       storage.sql.exec("SELECT name FROM sandboxes WHERE name = 'unused'").toArray(),
     );
-  await sh("origin", "echo here > file");
-  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox: "origin" })).structured;
+  await sh(configured, "echo here > file");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox: configured })).structured;
   await owner.call("restore_sandbox", { sandbox: "unused", checkpoint });
   expect(await counted()).toHaveLength(1);
   await runInDurableObject(accountOf(owner), (_account, { storage }) => {
@@ -179,8 +180,7 @@ test("a fork has no settings of an earlier sandbox of its name whose files have 
     await sh(sandbox, "echo here > file");
     return (await owner.call("checkpoint_sandbox", { sandbox })).structured.checkpoint;
   };
-  await owner.call("configure_sandbox", { sandbox: "with-settings", env: { WORD: "old" }, internet: "none" });
-  await fork(await makeCheckpoint("with-settings"));
+  await fork(await makeCheckpoint(configured));
   await runInDurableObject(accountOf(owner), (_account, { storage }) => {
     storage.sql.exec("UPDATE sandboxes SET last_used_at = 0 WHERE name = ?", name);
   });

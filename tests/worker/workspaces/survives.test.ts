@@ -22,6 +22,19 @@ const save = (sandbox: string) => runInActor(sandbox, (actor) => actor.saveToSto
 
 const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
 
+let withSettings: Promise<unknown> | undefined;
+
+/** A checkpoint with settings. Several tests fork it, because each start of a sandbox takes half a second of processor time. */
+function checkpointWithSettings(): Promise<unknown> {
+  const make = async () => {
+    const sandbox = "with-settings";
+    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
+    await sh(sandbox, "echo kept > file");
+    return (await owner.call("checkpoint_sandbox", { sandbox })).structured.checkpoint;
+  };
+  return (withSettings ??= make());
+}
+
 /** Makes sandboxd hold back writes of images' originals until /tmp/continue exists. */
 const HOLD = `
 const { existsSync, writeFileSync } = process.getBuiltinModule("fs");
@@ -58,6 +71,12 @@ describe.concurrent("a workspace", () => {
     expect(times(String(after.structured.stdout)).replaceAll(/^\. .*\n/gm, "")).toBe(
       times(before).replaceAll(/^\. .*\n/gm, ""),
     );
+    // A checkpoint after a crash has the saved files, and the result says that changes are missing.
+    await sh(sandbox, "echo unsaved > file");
+    await killContainer(sandbox);
+    const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
+    expect(structured.notice).toMatch(/its files are as saved at .*any later changes are gone/);
+    await owner.call("destroy_sandbox", { sandbox, checkpoints: true });
   });
 
   it("is saved soon after the original of a scaled image is stored, also if the run has already ended", async () => {
@@ -174,10 +193,7 @@ describe.concurrent("a workspace", () => {
   });
 
   it("is not created for a fork whose actor cannot store the settings", async () => {
-    const sandbox = "fork-from";
-    await owner.call("configure_sandbox", { sandbox, internet: "none" });
-    await sh(sandbox, "echo kept > file");
-    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const checkpoint = await checkpointWithSettings();
     const fork = "fork-cut";
     // The actor fails when it stores the settings.
     const sync = vi.fn<() => Promise<void>>().mockRejectedValue(new Error("cut off"));
@@ -196,10 +212,8 @@ describe.concurrent("a workspace", () => {
   });
 
   it("is forked with its settings while an earlier sandbox of the fork's name is destroyed", async () => {
-    const [sandbox, fork] = ["before-destroyed", "destroyed-and-forked"];
-    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
-    await sh(sandbox, "echo kept > file");
-    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const fork = "destroyed-and-forked";
+    const checkpoint = await checkpointWithSettings();
     await sh(fork, "true");
     const [removed, reply] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     await runInDurableObject(accountOf(owner), (account) => {
@@ -221,17 +235,14 @@ describe.concurrent("a workspace", () => {
     for (const { isError, text } of [await destroyed, await forked]) expect(isError, text).toBe(false);
     const { structured } = await owner.call("configure_sandbox", { sandbox: fork });
     expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
-    await Promise.all([sandbox, fork].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
+    await owner.call("destroy_sandbox", { sandbox: fork });
   });
 
   it("leaves its settings to no new sandbox if the server ends during a fork", async () => {
-    const sandbox = "half-forked";
-    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
-    await sh(sandbox, "echo kept > file");
-    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const checkpoint = await checkpointWithSettings();
     const forks = ["half-fork-used", "half-fork-configured"];
     // The account does not learn that the actor has stored the settings.
-    await runInActor(sandbox, (actor) => {
+    await runInActor(forks[0] ?? "", (actor) => {
       const prototype: Sandbox = Object.getPrototypeOf(actor);
       const { inherit } = prototype;
       vi.spyOn(prototype, "inherit").mockImplementation(async function (this: Sandbox, to, settings) {
@@ -251,18 +262,7 @@ describe.concurrent("a workspace", () => {
       const listed = (await accountOf(owner).view()).sandboxes.find(({ name }) => name === fork);
       expect(listed?.variables ?? []).toEqual(structured.variables);
     }
-    await Promise.all([sandbox, ...forks].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
-  });
-
-  it("becomes a checkpoint after a crash, and the result says which changes are missing", async () => {
-    const sandbox = "crashed-and-kept";
-    await sh(sandbox, "echo saved > file");
-    await until(async () => (await savedAt(sandbox)) !== undefined);
-    await sh(sandbox, "echo unsaved > file");
-    await killContainer(sandbox);
-    const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
-    expect(structured.notice).toMatch(/its files are as saved at .*any later changes are gone/);
-    await owner.call("destroy_sandbox", { sandbox, checkpoints: true });
+    await Promise.all(forks.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
   it("is deleted with its sandbox, its checkpoints only on request, and then nothing is left in R2", async () => {
@@ -294,13 +294,11 @@ describe.concurrent("a workspace", () => {
 });
 
 it("a checkpoint gives its settings to no sandbox that a call makes during a fork to the same name", async () => {
-  const [sandbox, fork] = ["before-taken", "taken-by-a-call"];
-  await owner.call("configure_sandbox", { sandbox, env: { WORD: "w" } });
-  await sh(sandbox, "echo kept > file");
-  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+  const fork = "taken-by-a-call";
+  const checkpoint = await checkpointWithSettings();
   const [begun, configured] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   vi.restoreAllMocks();
-  await runInActor(sandbox, (actor) => {
+  await runInActor(fork, (actor) => {
     const prototype: Sandbox = Object.getPrototypeOf(actor);
     const { inherit } = prototype;
     vi.spyOn(prototype, "inherit").mockImplementation(async function (this: Sandbox, to, settings) {
@@ -313,12 +311,12 @@ it("a checkpoint gives its settings to no sandbox that a call makes during a for
   });
   const forked = owner.call("restore_sandbox", { sandbox: fork, checkpoint });
   await begun.promise;
-  await owner.call("configure_sandbox", { sandbox: fork, internet: "none" });
+  await owner.call("configure_sandbox", { sandbox: fork, env: { OTHER: "o" } });
   configured.resolve();
   expect((await forked).text).toContain("exists already");
   const { structured } = await owner.call("configure_sandbox", { sandbox: fork });
-  expect(structured).toMatchObject({ internet: "none", variables: [] });
-  await Promise.all([sandbox, fork].map((name) => owner.call("destroy_sandbox", { sandbox: name })));
+  expect(structured).toMatchObject({ internet: "full", variables: ["OTHER"] });
+  await owner.call("destroy_sandbox", { sandbox: fork });
 });
 
 it("a destroyed sandbox leaves its previews, questions and interrupted restore to no new one, even if the server ends meanwhile", async () => {

@@ -22,6 +22,9 @@ import {
   sleep,
 } from "../support.ts";
 
+/** Most tests use this sandbox, because each start takes half a second of processor time. */
+const usual = "tasks";
+
 interface Fields {
   id: string;
   state: string;
@@ -38,6 +41,9 @@ async function execute(args: Record<string, unknown>): Promise<Fields> {
   return structured as Fields;
 }
 
+/** Removes the files that earlier tasks created. */
+const clear = () => sh(usual, "rm -f /workspace/begun /workspace/go-on /workspace/a.txt");
+
 /** Waits until the task's first command has begun. */
 async function firstCommandBegan(sandbox: string): Promise<void> {
   await until(async () => (await sh(sandbox, "cat /workspace/begun 2>/dev/null || true")) === "begun\n");
@@ -53,14 +59,13 @@ async function logOf(id: string): Promise<string> {
 
 describe("when a task's actor is evicted", () => {
   it("the task continues, with nothing lost or repeated, also if no client calls and the actor is evicted twice", async () => {
-    const sandbox = "evicted";
-    const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
-    await firstCommandBegan(sandbox);
-    await evict(sandbox);
-    await sh(sandbox, "(sleep 0.5; touch /workspace/go-on) >/dev/null 2>&1 &");
-    await evict(sandbox);
+    const { id } = await execute({ task: "[[work]] x", sandbox: usual, wait_seconds: 0 });
+    await firstCommandBegan(usual);
+    await evict(usual);
+    await sh(usual, "(sleep 0.5; touch /workspace/go-on) >/dev/null 2>&1 &");
+    await evict(usual);
     await sleep(2000);
-    await evict(sandbox);
+    await evict(usual);
     const text = await result(id);
     for (const words of ["state: succeeded", "Worked through.", "created begun"])
       expect(text).toContain(words);
@@ -70,13 +75,13 @@ describe("when a task's actor is evicted", () => {
   });
 
   it("the task can be cancelled afterwards", async () => {
-    const sandbox = "evicted-cancel";
-    const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
-    await firstCommandBegan(sandbox);
-    await evict(sandbox);
+    await clear();
+    const { id } = await execute({ task: "[[wait]] x", sandbox: usual, wait_seconds: 0 });
+    await firstCommandBegan(usual);
+    await evict(usual);
     const { structured } = await owner.call("cancel_run", { id });
     expect(structured.state).toBe("cancelled");
-    expect(await sh(sandbox, "pgrep -x 'claude|sleep' || echo none")).toBe("none\n");
+    expect(await sh(usual, "pgrep -x 'claude|sleep' || echo none")).toBe("none\n");
   });
 });
 
@@ -109,9 +114,10 @@ describe("when a task's container dies", () => {
 });
 
 describe("tasks in one sandbox", () => {
-  const sandbox = "queue";
+  const sandbox = usual;
 
   it("run one after another, and each result has only the task's own changes", async () => {
+    await clear();
     const first = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     const second = await execute({ task: "[[write]] y", sandbox, wait_seconds: 0 });
     await firstCommandBegan(sandbox);
@@ -225,7 +231,7 @@ describe("definitions that a task names", () => {
       task_agents: ["nameless", "reviewer"],
       task_commands: ["fix", "large"],
     });
-    const named = { task: "[[defined]]", sandbox: "offered", agents: ["reviewer"], commands: ["fix"] };
+    const named = { task: "[[defined]]", sandbox: usual, agents: ["reviewer"], commands: ["fix"] };
     const first = await caller.call("execute_task", named);
     const answer = "DEFINED-AGENT,DEFINED-COMMAND";
     expect(first.structured).toMatchObject({ answer, files: [] });
@@ -235,21 +241,20 @@ describe("definitions that a task names", () => {
   });
 
   it("come from the repository if it has one of that name, and the next task does not have them", async () => {
-    const sandbox = "defined";
     await sh(
-      sandbox,
+      usual,
       `git init -q /tmp/own && cd /tmp/own && mkdir -p .claude/agents/deep .claude/commands &&
        printf %s '${agent("reviewer", "OWN")}' > .claude/agents/deep/reviewer.md &&
        printf %s '${command("THEIRS")}' > .claude/commands/fix.md && touch '.claude/commands/a b.md' &&
        git add -A && git -c user.name=a -c user.email=a@b commit -qm one`,
     );
-    const task = { task: "/fix 1", repository: "/tmp/own", sandbox, agents: ["reviewer", "none"] };
+    const task = { task: "/fix 1", repository: "/tmp/own", sandbox: usual, agents: ["reviewer", "none"] };
     const { structured: unknown } = await caller.call("execute_task", task);
     expect(unknown).toMatchObject({
       state: "failed",
       note: '"There is no agents/none here; there is agents/reviewer, commands/fix". The operator offers agents/nameless, agents/reviewer, commands/fix, commands/large.',
     });
-    await sh(sandbox, "rm -rf /workspace/own");
+    await sh(usual, "rm -rf /workspace/own");
     const known = { ...task, agents: ["reviewer"], commands: ["fix"] };
     const { structured: redefined } = await caller.call("execute_task", known);
     expect(redefined.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
@@ -258,8 +263,8 @@ describe("definitions that a task names", () => {
       [["reviewer"], "reviewer.md\n"],
       [[], ""],
     ]) {
-      await caller.call("execute_task", { task: "[[defined]]", sandbox, agents });
-      expect(await sh(sandbox, "ls ~/.claude/agents")).toBe(files);
+      await caller.call("execute_task", { task: "[[defined]]", sandbox: usual, agents });
+      expect(await sh(usual, "ls ~/.claude/agents")).toBe(files);
     }
   });
 
@@ -308,26 +313,10 @@ describe("an invalid definition of the operator", () => {
 });
 
 describe("a task's files", () => {
-  it("are shown if they are images; large ones only while the sandbox runs, which scales them down", async () => {
-    const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
-    const running = await execute({ task: "[[images]] x", sandbox: "task-images" });
-    expect((await show(running.id, "2000.png")).content).toMatchObject([
-      { text: expect.stringMatching(/^\[2000\.png: 1238 x 928 pixels.* smaller from 2000 x 1500 pixels/) },
-      { type: "image", mimeType: "image/png" },
-    ]);
-    await owner.call("destroy_sandbox", { sandbox: "task-images" });
-    expect((await show(running.id, "3.png")).content).toMatchObject([
-      { text: "[3.png: 3 x 2 pixels, PNG.]" },
-      { type: "image", mimeType: "image/png" },
-    ]);
-    expect(await show(running.id, "2000.png")).toMatchObject({
-      isError: true,
-      text: expect.stringMatching(/2000 x 1500 pixels, PNG, \d+ bytes.*its sandbox.*does not run.*Download/s),
-    });
-  });
+  const sandbox = "names";
 
   it("are all named, also if they are not shown or cannot be artifacts", async () => {
-    const { id, artifacts, diff } = await execute({ task: "[[many]] x", sandbox: "names" });
+    const { id, artifacts, diff } = await execute({ task: "[[many]] x", sandbox });
     expect(artifacts.map(({ path }) => path).slice(0, 3)).toEqual([
       "changes.diff",
       "changes.list",
@@ -352,8 +341,15 @@ describe("a task's files", () => {
     expect(diffFile).toContain('+++ "b/caf\\351.txt"');
   });
 
+  it("may have names that are too long for the task's record, and the task still ends", async () => {
+    const { id, state, files } = await execute({ task: "[[deep]] x", sandbox });
+    expect(state).toBe("succeeded");
+    expect(files?.length).toBeLessThan(50);
+    const list = (await owner.call("get_result", { id, artifact: "changes.list" })).text;
+    expect(list).toContain("created");
+  });
+
   it("cannot be hidden by attributes that a repository gives them", async () => {
-    const sandbox = "attributes";
     await sh(
       sandbox,
       String.raw`git init -q /workspace && printf '*.py -diff\n*.sh ident\n*.c text eol=crlf\n' > .gitattributes &&
@@ -364,12 +360,22 @@ describe("a task's files", () => {
     for (const line of ["+same\r", "+changed", "+$Id: changed $"]) expect(diff?.split("\n")).toContain(line);
   });
 
-  it("may have names that are too long for the task's record, and the task still ends", async () => {
-    const { id, state, files } = await execute({ task: "[[deep]] x", sandbox: "names" });
-    expect(state).toBe("succeeded");
-    expect(files?.length).toBeLessThan(50);
-    const list = (await owner.call("get_result", { id, artifact: "changes.list" })).text;
-    expect(list).toContain("created");
+  it("are shown if they are images; large ones only while the sandbox runs, which scales them down", async () => {
+    const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
+    const running = await execute({ task: "[[images]] x", sandbox });
+    expect((await show(running.id, "2000.png")).content).toMatchObject([
+      { text: expect.stringMatching(/^\[2000\.png: 1238 x 928 pixels.* smaller from 2000 x 1500 pixels/) },
+      { type: "image", mimeType: "image/png" },
+    ]);
+    await owner.call("destroy_sandbox", { sandbox });
+    expect((await show(running.id, "3.png")).content).toMatchObject([
+      { text: "[3.png: 3 x 2 pixels, PNG.]" },
+      { type: "image", mimeType: "image/png" },
+    ]);
+    expect(await show(running.id, "2000.png")).toMatchObject({
+      isError: true,
+      text: expect.stringMatching(/2000 x 1500 pixels, PNG, \d+ bytes.*its sandbox.*does not run.*Download/s),
+    });
   });
 });
 
@@ -466,10 +472,11 @@ describe("a task that starts from a checkpoint", () => {
 });
 
 it("a task for a client that declares MCP's Tasks extension is a task of MCP at once, and lists have it once", async () => {
-  await (await actorOf("listed")).listRuns({ principalID: "owner", sandbox: "listed" }, 1);
+  await clear();
+  await (await actorOf(usual)).listRuns({ principalID: "owner", sandbox: usual }, 1);
   const { result: made } = await owner.sendModern("tools/call", {
     name: "execute_task",
-    arguments: { task: "[[write]]", sandbox: "listed" },
+    arguments: { task: "[[write]]", sandbox: usual },
   });
   expect(made).toMatchObject({ resultType: "task", status: "working" });
   const id = made?.taskId;

@@ -20,6 +20,8 @@ async function ask(sandbox: string, path: string, options = ""): Promise<[status
 
 /** Starts a task. Returns its id, and its placeholder once its first command has begun. */
 async function startTask(sandbox: string, task = "[[work]] x"): Promise<{ id: unknown; key: string }> {
+  // An earlier task of this sandbox may have left these files.
+  await sh(sandbox, "rm -f /workspace/begun /workspace/go-on");
   const { structured } = await owner.call("execute_task", { task, sandbox, wait_seconds: 0 });
   await until(async () => (await sh(sandbox, "cat /workspace/begun 2>/dev/null || true")) !== "");
   const keys = await sh(
@@ -88,14 +90,13 @@ describe("anthropic.internal", () => {
     expect((await owner.call("get_result", { id })).text).toContain("state: succeeded");
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
     // Nor is the placeholder valid during the next task of the sandbox.
-    await sh("egress", "rm /workspace/begun /workspace/go-on");
     const next = await startTask("egress");
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
     await owner.call("cancel_run", { id: next.id });
   });
 
   it("limits a task's simultaneous requests, and tells the next one to retry", async () => {
-    const sandbox = "in-flight";
+    const sandbox = "egress";
     const { id, key } = await startTask(sandbox, "[[work]] [real]");
     const tools = [{ name: "Bash" }];
     const message = { stream: true, tools, messages: [{ role: "user", content: "[[silent]] x" }] };
@@ -145,7 +146,7 @@ describe("anthropic.internal", () => {
 });
 
 describe("a request of a running task", () => {
-  const sandbox = "cut";
+  const sandbox = "egress";
   let task: Awaited<ReturnType<typeof startTask>>;
   let containerID: string;
   beforeAll(async () => {

@@ -1,5 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
 import { expect, it } from "vitest";
+import { lacksFiles } from "../../../src/actors/saved-states.ts";
 import {
   accountOf,
   callsIn,
@@ -75,24 +76,25 @@ it("a set-up runs again in a fork whose saved files are incomplete", async () =>
   await configure(sandbox, "echo ran >>~/.ran");
   expect(await sh(sandbox, "cat ~/.ran")).toBe("ran\n");
   const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+  await runInDurableObject(accountOf(owner), (_account, { storage }) => {
+    const of = "(SELECT snapshot FROM checkpoints WHERE id = ?)";
+    const left = JSON.stringify({ count: 1, bytes: 5, names: ["large"] });
+    storage.sql.exec(`UPDATE snapshots SET left_out = ? WHERE id = ${of}`, left, String(checkpoint));
+  });
+  const fork = "setup-partial-fork";
+  await owner.call("restore_sandbox", { checkpoint, sandbox: fork });
+  expect(await sh(fork, "cat ~/.ran")).toBe("ran\nran\n");
+});
+
+it.each([
   // Sockets are no loss.
-  for (const [left, ran] of [
-    [{ count: 0, bytes: 0, names: [], special: { count: 1, names: ["s"] } }, "ran\n"],
-    [{ count: 0, bytes: 0, names: [], crowded: { count: 9, names: ["node_modules"] } }, "ran\nran\n"],
-    [{ count: 1, bytes: 5, names: ["large"] }, "ran\nran\n"],
-  ] as const) {
-    await runInDurableObject(accountOf(owner), (_account, { storage }) => {
-      const of = "(SELECT snapshot FROM checkpoints WHERE id = ?)";
-      storage.sql.exec(
-        `UPDATE snapshots SET left_out = ? WHERE id = ${of}`,
-        JSON.stringify(left),
-        String(checkpoint),
-      );
-    });
-    const fork = `setup-partial-${Object.keys(left).at(-1)}-${left.count}`;
-    await owner.call("restore_sandbox", { checkpoint, sandbox: fork });
-    expect(await sh(fork, "cat ~/.ran")).toBe(ran);
-  }
+  [{ count: 0, special: { count: 1, names: ["s"] } }, false],
+  [{ count: 0, crowded: { count: 9, names: ["node_modules"] } }, true],
+  [{ count: 0, unreadable: { count: 1, names: ["locked"] } }, true],
+  [{ count: 1 }, true],
+  [undefined, false],
+])("saved files are incomplete if regular files are missing: %j", (left, isIncomplete) => {
+  expect(lacksFiles(left)).toBe(isIncomplete);
 });
 
 it("a call waits for a set-up no longer than its waiting time; the set-up can be cancelled by its id, and another script replaces it", async () => {

@@ -84,7 +84,7 @@ const timeLimits = (testTimeout: number, hookTimeout = testTimeout) => ({
 
 /** Small files whose tests take ten seconds or more. */
 const SLOW =
-  /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|clock|listening|running|service|idle)\.test\.ts$/;
+  /\/(long-command|parallel|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|clock|listening|running|service|idle)\.test\.ts$/;
 
 /** Suites that need no clients and no quiet machine. */
 const FIRST_SUITES = new Set(["runtime", "soak"]);

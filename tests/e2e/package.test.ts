@@ -109,8 +109,17 @@ it("the package prints commands that work if npx fetched it", () => {
 });
 
 describe("the package", () => {
+  const agent = join(directory, "agent/package");
+  const tarball = join(directory, "agent.tgz");
+  const agentPackage = `@anthropic-ai/claude-code-linux-${process.arch}`;
   let server: Server;
+
   beforeAll(async () => {
+    // The server uses only a program that needs no other files, so `claude` is a copy of echo.
+    mkdirSync(agent, { recursive: true });
+    copyFileSync("/bin/echo", join(agent, "claude"));
+    writeFileSync(join(agent, "package.json"), JSON.stringify({ name: agentPackage, version: "1.0.0" }));
+    execFileSync("tar", ["-czf", tarball, "-C", dirname(agent), "package"]);
     const env = {
       ANTHROPIC_API_KEY: "any",
       XDG_STATE_HOME: join(directory, "without agents"),
@@ -163,66 +172,46 @@ describe("the package", () => {
     await client.close();
   });
 
-  it("reports to a task why Claude Code could not be installed if npm reaches no registry", async () => {
+  it("reports to a task why Claude Code could not be installed if npm reaches no registry, and installs it for a later task", async () => {
     expect(await callTool(server.url, "execute_task", { task: "say hello" })).toMatch(
       /Claude Code could not be installed: npm got none of its packages .*Check the network/,
     );
+    const dependencies = { [agentPackage]: `file:${tarball}` };
+    const packages = {
+      "": { dependencies },
+      [`node_modules/${agentPackage}`]: { version: "1.0.0", resolved: `file:${tarball}` },
+    };
+    const manifest = join(installed, "dist/local/agents/claude-code");
+    writeFileSync(join(manifest, "package.json"), JSON.stringify({ dependencies }));
+    writeFileSync(join(manifest, "package-lock.json"), JSON.stringify({ lockfileVersion: 3, packages }));
+    for (let count = 0; count < 2; count++) {
+      const task = await callTool(server.url, "execute_task", { task: "say hello" });
+      expect(task).not.toContain("could not be installed");
+      // The second task finds the installed program.
+      rmSync(tarball, { force: true });
+    }
+    expect(server.stderr()).toMatch(/Installing Claude Code with npm/);
+    expect(await callTool(server.url, "run_command", { command: "claude fetched" })).toContain("fetched");
   });
-});
 
-describe("Claude Code", () => {
-  const agent = join(directory, "agent/package");
-  const tarball = join(directory, "agent.tgz");
-  const name = `@anthropic-ai/claude-code-linux-${process.arch}`;
-
-  /** A server that reaches no registry. `state` is its user's state directory. */
-  const start = (state: string, env: Record<string, string> = {}) =>
-    startServer({
+  it("uses the Claude Code of PATH, and then --agents fetches nothing", async () => {
+    const agents = await startServer({
       directory,
       asUser: true,
       flags: ["--agents"],
       env: {
         ANTHROPIC_API_KEY: "any",
-        XDG_STATE_HOME: join(directory, state),
+        XDG_STATE_HOME: join(directory, "with claude"),
         npm_config_registry: "http://127.0.0.1:9",
-        ...env,
+        PATH: `${agent}:${process.env.PATH}`,
       },
     });
-
-  beforeAll(() => {
-    // The server uses only a program that needs no other files, so `claude` is a copy of echo.
-    mkdirSync(agent, { recursive: true });
-    copyFileSync("/bin/echo", join(agent, "claude"));
-    writeFileSync(join(agent, "package.json"), JSON.stringify({ name, version: "1.0.0" }));
-    execFileSync("tar", ["-czf", tarball, "-C", dirname(agent), "package"]);
-  });
-
-  it("is used from PATH, and nothing is fetched", async () => {
-    const server = await start("with claude", { PATH: `${agent}:${process.env.PATH}` });
-    onTestFinished(() => server.stop());
-    expect(server.stderr()).toContain(`Claude Code is ready: ${join(agent, "claude")}\n`);
-    expect(await callTool(server.url, "run_command", { command: "claude from PATH" })).toContain("from PATH");
-    const task = await callTool(server.url, "execute_task", { task: "say hello" });
+    onTestFinished(() => agents.stop());
+    expect(agents.stderr()).toContain(`Claude Code is ready: ${join(agent, "claude")}\n`);
+    expect(await callTool(agents.url, "run_command", { command: "claude from PATH" })).toContain("from PATH");
+    const task = await callTool(agents.url, "execute_task", { task: "say hello" });
     expect(task).not.toContain("could not be installed");
     expect(readdirSync(join(directory, "with claude/sandbox-mcp/agents"))).toEqual(["bin"]);
-  });
-
-  it("is fetched by --agents before the first task", async () => {
-    const dependencies = { [name]: `file:${tarball}` };
-    const packages = {
-      "": { dependencies },
-      [`node_modules/${name}`]: { version: "1.0.0", resolved: `file:${tarball}` },
-    };
-    const manifest = join(installed, "dist/local/agents/claude-code");
-    writeFileSync(join(manifest, "package.json"), JSON.stringify({ dependencies }));
-    writeFileSync(join(manifest, "package-lock.json"), JSON.stringify({ lockfileVersion: 3, packages }));
-    const server = await start("fetched");
-    onTestFinished(() => server.stop());
-    expect(server.stderr()).toMatch(/Installing Claude Code with npm[^]*Claude Code is ready: /);
-    rmSync(tarball);
-    expect(await callTool(server.url, "run_command", { command: "claude fetched" })).toContain("fetched");
-    const task = await callTool(server.url, "execute_task", { task: "say hello" });
-    expect(task).not.toContain("could not be installed");
   });
 });
 

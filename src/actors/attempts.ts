@@ -43,7 +43,10 @@ export interface MadeKey {
 
 const MADE_KEY = "link-key";
 
-/** The most unapproved clients. Registering one more removes the oldest. */
+/**
+ * The most unapproved clients. Registering one more removes the oldest client of the address that registered most of them. Otherwise
+ * an address could remove all others within a minute, also those that somebody is about to approve.
+ */
 export const MAX_UNAPPROVED = 500;
 
 export function registrationsOf(env: Pick<Env, "Attempts">) {
@@ -74,10 +77,11 @@ export class Attempts extends DurableObject {
   }
 
   /** Records a client registration, which needs no credential. Returns the clients to remove. */
-  registered(client: string): string[] {
-    this.#rows.write("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
+  registered(client: string, address: string): string[] {
+    this.#rows.write("INSERT OR IGNORE INTO unapproved (client, address) VALUES (?, ?)", client, address);
     const removed = this.#rows.all<{ client: string }>(
-      "DELETE FROM unapproved WHERE number <= (SELECT max(number) FROM unapproved) - ? RETURNING client",
+      `DELETE FROM unapproved WHERE (SELECT count(*) FROM unapproved) > ? AND number = (
+         SELECT min(number) FROM unapproved GROUP BY address ORDER BY count(*) DESC, min(number) LIMIT 1) RETURNING client`,
       MAX_UNAPPROVED,
     );
     return removed.map((each) => each.client);

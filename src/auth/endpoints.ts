@@ -1,5 +1,5 @@
 /** The endpoints that OAuth clients call directly: metadata, registration, tokens, revocation. */
-import { countDigits, parseJSON } from "../shared/bounded.ts";
+import { countDigits, parseJSON, parseSafely } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { hasLongHost } from "../shared/long-host.ts";
 import { readBody } from "../shared/stream-bytes.ts";
@@ -7,7 +7,7 @@ import { json } from "../shared/responses.ts";
 import { log } from "../shared/log.ts";
 import { pause } from "../shared/timers.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { registrationsOf } from "../actors/attempts.ts";
+import { addressOf, registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, oauthAPI, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { hasForbiddenHost } from "./redirects.ts";
@@ -97,7 +97,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
     const store = watch?.store ?? env.OAUTH_KV;
     const response = await oauth.server.fetch(passed, { ...env, OAUTH_KV: store }, context.ctx);
     const revoked = await watch?.findRevoked();
-    if (route === REGISTRATION_PATH && response.status === 201) await boundClients(response.clone(), context);
+    if (route === REGISTRATION_PATH && response.status === 201)
+      await boundClients(response.clone(), addressOf(request), context);
     return { response, revoked };
   });
   if (!result) {
@@ -141,11 +142,11 @@ function textsOf(registration: unknown): string[] {
   return values.filter((value) => typeof value === "string");
 }
 
-/** Limits the number of unapproved clients, because anybody can register clients. Beyond the limit, the oldest one is deleted. */
-async function boundClients(registration: Response, context: RequestContext): Promise<void> {
-  const { client_id } = await registration.json<{ client_id: string }>();
+/** Limits the number of unapproved clients, because anybody can register clients. */
+async function boundClients(registration: Response, address: string, context: RequestContext): Promise<void> {
+  const { client_id } = parseSafely(await registration.text()) as { client_id: string };
   const { OAUTH_KV } = providerEnv(context);
-  const surplus = (await registrationsOf(context.env)?.registered(client_id)) ?? [];
+  const surplus = (await registrationsOf(context.env)?.registered(client_id, address)) ?? [];
   // An unapproved client has no grants or tokens to delete.
   await Promise.all(surplus.map((client) => OAUTH_KV?.delete(`client:${client}`)));
 }

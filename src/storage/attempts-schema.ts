@@ -10,6 +10,10 @@ export const ATTEMPTS_SCHEMA = {
           address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL, succeeded_at INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL);`,
     },
+    {
+      name: "the address that registered a client",
+      sql: "ALTER TABLE unapproved ADD COLUMN address TEXT NOT NULL DEFAULT '';",
+    },
   ],
   tables: {
     sources: {
@@ -18,8 +22,9 @@ export const ATTEMPTS_SCHEMA = {
       kept: "an hour after the last guess; 30 days after a sign-in",
     },
     unapproved: {
-      holds: "an OAuth client that is registered but that nobody has approved",
-      kept: "until somebody approves it, or until there are 500 newer ones: then the server also deletes the client from `OAUTH_KV`",
+      holds:
+        "an OAuth client that is registered but that nobody has approved, and the IP address (for IPv6, its /64 prefix) that registered it",
+      kept: "until somebody approves it. If there are more than 500, the server deletes the oldest one of the address with the most, also from `OAUTH_KV`",
     },
   },
   keys: {

@@ -187,6 +187,7 @@ export function register(
   app: App,
   metadata: Record<string, unknown> = {},
   origin = ORIGIN,
+  sender: Record<string, string> = {},
 ): Promise<Response> {
   const body = {
     client_name: "Test Client",
@@ -194,7 +195,7 @@ export function register(
     token_endpoint_auth_method: "none",
     ...metadata,
   };
-  const headers = { "content-type": "application/json" };
+  const headers = { "content-type": "application/json", ...sender };
   return app(`${origin}/oauth/register`, { method: "POST", headers, body: JSON.stringify(body) });
 }
 

@@ -34,6 +34,17 @@ describe("registered clients", () => {
     expect(remaining).not.toContain(first.id);
   });
 
+  it("of an address with many others do not push out the client of another address", async () => {
+    const app = oauthApp();
+    const registerFrom = (address: string) => register(app, {}, ORIGIN, { "cf-connecting-ip": address });
+    const { client_id: person } = await (await registerFrom("192.0.2.1")).json<{ client_id: string }>();
+    const { client_id: first } = await (await registerFrom("192.0.2.2")).json<{ client_id: string }>();
+    await Promise.all(Array.from({ length: MAX_UNAPPROVED }, () => registerFrom("192.0.2.2")));
+    const remaining = await clients();
+    expect(remaining).toContain(person);
+    expect(remaining).not.toContain(first);
+  });
+
   it("are limited to 600 registrations a minute if the binding ADDRESS_LIMITER is missing", async () => {
     // The clock stands still, so all requests are in one minute. No other file sends requests in that minute.
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 3_600_000 });

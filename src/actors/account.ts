@@ -8,7 +8,7 @@ import { type Config, type Env, type Limits, parseConfig } from "../shared/confi
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import { waitAtMost } from "../shared/timers.ts";
-import { workspaceExists, quotaError, sandboxExists } from "./texts.ts";
+import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
@@ -371,6 +371,7 @@ export class Account extends DurableObject<Env> {
   /**
    * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state.
    * @param settings stored with that checkpoint if it is created, for its forks
+   * @throws {ToolError} `not_found` also if the sandbox was destroyed, because its actor has lost its settings. Only a fork restores them
    */
   async restoreCheckpoint(
     sandbox: string,
@@ -378,6 +379,7 @@ export class Account extends DurableObject<Env> {
     settings: CheckpointSettings | undefined,
   ): Promise<Outcome<RestoredCheckpoint>> {
     return await this.#change(() => {
+      if (!this.#isNameTaken(sandbox)) throw destroyedMeanwhile(sandbox);
       const stored = settings && JSON.stringify(settings);
       const { to, before, deleted } = this.#snapshots.restoreCheckpoint(sandbox, id, stored);
       return { to, before, deleted, settings: this.#settings(id) };

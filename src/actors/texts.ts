@@ -210,6 +210,13 @@ export const sandboxExists = (sandbox: string) =>
     "Give another name, or delete that sandbox first (destroy_sandbox).",
   );
 
+export const destroyedMeanwhile = (sandbox: string) =>
+  temporary(
+    "not_found",
+    `Sandbox ${sandbox} was destroyed during this call, so nothing was restored.`,
+    "Make the same call again: it makes a new sandbox with the checkpoint's files and settings.",
+  );
+
 /** A clause, which completes another error's sentence. */
 export const workspaceExists = (sandbox: string) =>
   new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);

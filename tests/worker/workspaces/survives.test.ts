@@ -211,6 +211,26 @@ describe.concurrent("a workspace", () => {
     expect((await owner.call("configure_sandbox", { sandbox: fork })).structured.internet).toBe("none");
   });
 
+  it("is not restored without its settings while its sandbox is destroyed", async () => {
+    const sandbox = "destroyed-and-restored";
+    await owner.call("configure_sandbox", { sandbox, internet: "none" });
+    await sh(sandbox, "echo kept > file");
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const restore = () => owner.call("restore_sandbox", { sandbox, checkpoint });
+    const [destroyed, restored] = await Promise.all([
+      owner.call("destroy_sandbox", { sandbox }),
+      // The account still knows the sandbox at this time.
+      restore(),
+    ]);
+    expect(destroyed.isError, destroyed.text).toBe(false);
+    expect(restored.isError, restored.text).toBe(true);
+    expect(restored.text).toContain("was destroyed during this call, so nothing was restored");
+    expect(await accountOf(owner).workspace(sandbox)).toBeUndefined();
+    expect((await restore()).isError).toBe(false);
+    expect(await sh(sandbox, "cat file")).toBe("kept\n");
+    expect((await owner.call("configure_sandbox", { sandbox })).structured.internet).toBe("none");
+  });
+
   it("is forked with its settings while an earlier sandbox of the fork's name is destroyed", async () => {
     const fork = "destroyed-and-forked";
     const checkpoint = await checkpointWithSettings();

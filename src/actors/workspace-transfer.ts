@@ -171,9 +171,9 @@ export class WorkspaceTransfer {
     if (packBytes > 0) sizes.set(id, packBytes);
     const isComplete = (ownPack?.length ?? 0) === packBytes && done.manifestBytes === manifestBytes;
     const isKnown = needed.every((pack) => sizes.has(pack.id));
-    const isDistinct = new Set(needed.map((pack) => pack.id)).size === needed.length;
-    const areFew = needed.filter((pack) => pack.id !== id).length <= MAX_PACKS;
-    if (!isComplete || !isKnown || !isDistinct || !areFew) throw malformedResponse();
+    const areFew = needed.length <= MAX_PACKS + (ownPack ? 1 : 0);
+    const isDistinct = areFew && new Set(needed.map((pack) => pack.id)).size === needed.length;
+    if (!isComplete || !isKnown || !isDistinct) throw malformedResponse();
     const packs = needed.map(({ id: pack, live }) => ({ id: pack, bytes: sizes.get(pack) ?? 0, live }));
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }

@@ -25,6 +25,8 @@ import { bytesOf, methodStore, StoreError } from "./oauth-store.ts";
 import * as texts from "./texts.ts";
 
 const MAX_SEARCH_CHARACTERS = 8192;
+/** The most parameters, because a set of hundreds of names that are digits is slow (bounded.ts). Clients send about ten. */
+const MAX_PARAMETERS = 100;
 const MAX_FORM_BYTES = 16 * 1024;
 
 /** The longest client id that is not a URL. It becomes part of a store key of at most 512 bytes. */
@@ -243,7 +245,8 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
   const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
   const client = parameters.get("client_id") ?? "";
   const problem =
-    (search.length > MAX_SEARCH_CHARACTERS && texts.REQUEST_PROBLEMS.tooLong) ||
+    ((search.length > MAX_SEARCH_CHARACTERS || names.length > MAX_PARAMETERS) &&
+      texts.REQUEST_PROBLEMS.tooLong) ||
     (new Set(names).size < names.length && texts.REQUEST_PROBLEMS.repeated) ||
     (bytesOf(client) > MAX_CLIENT_ID_BYTES &&
       !client.startsWith("https://") &&

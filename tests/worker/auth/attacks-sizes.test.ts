@@ -209,6 +209,12 @@ describe("the limits of sizes", () => {
     expect(tooLong.isErrorPage).toBe(true);
     expect(tooLong.text).toContain("The request is too long.");
     expect((await openPage(8192)).text).not.toContain("too long");
+    const openWith = (count: number) => {
+      const others = Array.from({ length: count - 1 }, (_, n) => `&${n}=`).join("");
+      return new Browser(app).open(`${ORIGIN}/authorize?client_id=x${others}`);
+    };
+    expect((await openWith(101)).text).toContain("The request is too long.");
+    expect((await openWith(100)).text).not.toContain("too long");
 
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());

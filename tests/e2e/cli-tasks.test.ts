@@ -155,13 +155,11 @@ describe("execute", () => {
   });
 
   it("prints only the id with --detach", async () => {
-    const { code, stdout } = await run(["execute", "--detach", "[[write]] Write it."]);
-    expect(code).toBe(0);
-    const ended = await json(["result", stdout.trim()]);
-    expect(ended).toMatchObject({ success: true, state: "succeeded", answer: "It is written." });
-    expect(await run(["runs", "--kind", "task", "--limit", "1"])).toMatchObject({
-      stdout: expect.stringMatching(/^\S+t\ttask\tsucceeded\t\S+Z\t[^\t]+\t\[\[write\]\] Write it\.\n$/),
-    });
+    const { code, stdout } = await run(["execute", "--detach", "[[sleep]] Wait."]);
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/^task-\S+t\n$/)]);
+    const id = stdout.trim();
+    expect(await run(["result", "--wait", "0", id])).toMatchObject({ code: 75 });
+    expect(await json(["cancel", id])).toMatchObject({ success: true, id, state: "cancelled" });
   });
 });
 
@@ -286,7 +284,7 @@ describe("scripts", () => {
   const script = (name: string, words: string[]) =>
     runCLI(words, { program: join(repository, "scripts", name), cwd: directory });
 
-  it("execute-task.sh accepts the address and the token of a server before the task", async () => {
+  it("execute-task.sh accepts the address and the token of a server before the task, whose result is listed and kept", async () => {
     const { code, stdout } = await script("execute-task.sh", [server.url, TOKEN, "[[write]] Write it."]);
     expect(stdout).toMatch(/^\{"success":true,.*\}\n$/);
     const printed = JSON.parse(stdout);
@@ -299,6 +297,11 @@ describe("scripts", () => {
         execution_time_ms: expect.any(Number),
       }),
     ]);
+    const ended = await json(["result", printed.id]);
+    expect(ended).toMatchObject({ success: true, state: "succeeded", answer: "It is written." });
+    expect(await run(["runs", "--kind", "task", "--limit", "1"])).toMatchObject({
+      stdout: expect.stringMatching(/^\S+t\ttask\tsucceeded\t\S+Z\t[^\t]+\t\[\[write\]\] Write it\.\n$/),
+    });
   });
 
   it.each([

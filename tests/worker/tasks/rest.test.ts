@@ -110,7 +110,7 @@ describe("POST /execute", () => {
   it("waits for the time that its caller requests", async () => {
     // The default is the server's own waiting time.
     const hasty = owner.withVariables({ MAX_WAIT_SECONDS: "1" });
-    const sandbox = "rest-waits";
+    const sandbox = "rest-own";
     const body = { question: "[[long]] x", sandbox };
     const [status, { taskId }] = await json(await hasty.http("/execute", post(body)));
     expect(status).toBe(202);
@@ -125,7 +125,7 @@ describe("POST /execute", () => {
   });
 
   it("responds with 202 while the task continues, and refuses to delete it, or a run that is not a task", async () => {
-    const sandbox = "rest-waits";
+    const sandbox = "rest-own";
     const started = await owner.call("execute_task", { task: "[[wait]] x", sandbox, wait_seconds: 0 });
     const id = String(started.structured.id);
     expect(await resultOf(id)).toMatchObject([202, { taskId: id }]);
@@ -254,16 +254,16 @@ async function leaveAt(event: string, question: string, more: object = {}): Prom
 
 it("DELETE /tasks/:taskId/result deletes a result with its log, files and list entry, but not another principal's", async () => {
   const execute = async () =>
-    (await json(await owner.http("/execute", post({ task: "[[write]] x", sandbox: "rest-waits" }))))[1];
+    (await json(await owner.http("/execute", post({ task: "[[write]] x", sandbox: "rest-own" }))))[1];
   const older = await execute();
-  await sh("rest-waits", "rm a.txt");
+  await sh("rest-own", "rm a.txt");
   const { taskId } = await execute();
   expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
   const other = await principal("rest-other", ["tasks:run"]);
   const missing = [404, { error: "You have no task with this id. Its record may have expired." }];
   expect(await json(await other.http(`/tasks/${taskId}/result`))).toEqual(missing);
   expect((await remove(taskId, other)).status).toBe(404);
-  const command = await owner.call("run_command", { sandbox: "rest-waits", command: "true" });
+  const command = await owner.call("run_command", { sandbox: "rest-own", command: "true" });
   for (const id of ["nothing", String(command.structured.id), `${taskId}t`])
     expect(await resultOf(id)).toEqual(missing);
   expect((await remove(taskId)).status).toBe(204);
@@ -356,7 +356,7 @@ describe("a question", () => {
   });
 
   it("continues without its client, and can be cancelled while the model writes or the program runs", async () => {
-    const sandbox = "left";
+    const sandbox = "asked";
     const disconnected = await leaveAt("output", "[[long]] x", { sandbox });
     expect(await resultOf(disconnected)).toMatchObject([202, { taskId: disconnected, status: "running" }]);
     await sh(sandbox, "touch go-on");
@@ -384,7 +384,7 @@ describe("a question", () => {
   });
 
   it("is lost when the server is restarted, and its result says so", async () => {
-    const sandbox = "left";
+    const sandbox = "asked";
     await sh(sandbox, "rm -f go-on");
     // The model has written: workerd 1.2026 may crash if an actor is evicted during its own request.
     const id = await leaveAt("output", "[[long]] x", { sandbox });

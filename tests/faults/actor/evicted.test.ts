@@ -4,10 +4,10 @@ import * as fc from "fast-check";
 import { afterAll, describe, expect, it, vi } from "vitest";
 import { type Result, evict, idIn, owner, sh, sleep } from "../../worker/support.ts";
 
-const ROUNDS = Reflect.get(env, "FAULTS") === "long" ? 60 : 6;
+const ROUNDS = Reflect.get(env, "FAULTS") === "long" ? 60 : 4;
 /** A run is stored after a second at the latest; a busy machine needs a little more. */
 const WRITTEN_MS = 1500;
-vi.setConfig({ testTimeout: ROUNDS * 30_000 });
+vi.setConfig({ testTimeout: (ROUNDS + 2) * 30_000 });
 
 /** Moments of eviction in milliseconds, from the start of the run or from the previous eviction. */
 const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ min: 0, max: 1500 })), {

@@ -40,38 +40,40 @@ const COMMAND = "seq 1 60000";
 const EXPECTED = Array.from({ length: 60_000 }, (_, index) => `${index + 1}\n`).join("");
 
 describe("when R2 refuses operations", () => {
+  const sandbox = "refused";
+  afterEach(() => delete bucketOf(sandbox).fault);
+
   it("a run ends normally, and all of its output is stored and readable", async () => {
-    bucketOf("refused").fault = refuse;
-    const result = await owner.call("run_command", { sandbox: "refused", command: COMMAND });
+    bucketOf(sandbox).fault = refuse;
+    const result = await owner.call("run_command", { sandbox, command: COMMAND });
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: EXPECTED.length });
     expect(await log(String(result.structured.id))).toBe(EXPECTED);
   });
 
   it("reading a log fails with advice to retry, and succeeds once R2 works again", async () => {
-    const result = await owner.call("run_command", { sandbox: "unread", command: COMMAND });
+    const result = await owner.call("run_command", { sandbox, command: COMMAND });
     const id = String(result.structured.id);
     await until(async () => (await objectsOf(id)).length > 0);
-    bucketOf("unread").fault = refuse;
+    bucketOf(sandbox).fault = refuse;
     const answer = await owner.call("get_result", { id, cursor: 0 });
     expect(answer).toMatchObject({ isError: true });
     expect(answer.text).toMatch(/its storage did not respond.*again/);
     expect((await owner.call("get_result", { id })).text).toContain("60000");
-    delete bucketOf("unread").fault;
+    delete bucketOf(sandbox).fault;
     expect(await log(id)).toBe(EXPECTED);
   });
 
   it("the record of an expired log remains, and a later scheduled attempt deletes both", async () => {
-    const sandbox = "undeleted";
     const result = await owner.call("run_command", { sandbox, command: COMMAND });
     const id = String(result.structured.id);
     await until(async () => (await objectsOf(id)).length > 0);
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
-    bucketOf("undeleted").fault = refuse;
+    bucketOf(sandbox).fault = refuse;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect(await log(id).catch(String)).toContain("did not respond");
     const planned = await runInActor(sandbox, (_, { storage }) => storage.kv.get<number>("sweep"));
     expect(planned).toBeGreaterThan(Date.now());
-    delete bucketOf("undeleted").fault;
+    delete bucketOf(sandbox).fault;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect((await owner.call("get_result", { id })).text).toContain("There is no run");
     expect(await objectsOf(id)).toEqual([]);

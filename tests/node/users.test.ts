@@ -229,7 +229,7 @@ describe("a mounted directory of the machine", () => {
         for (const [from, to] of [["own", "kept"], ["link", "own"], ["own", "link"], ["kept", "own"]]) {
           renameSync(from, to);
           // The directory stays longer than the link, so that some sandboxes start on a busy machine too.
-          const pause = { link: 10, kept: 60 }[from];
+          const pause = { link: 30, kept: 60 }[from];
           if (pause) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, pause * Math.random());
         }
         if (isOpen) setImmediate(turn);
@@ -241,7 +241,7 @@ describe("a mounted directory of the machine", () => {
     });
     const seen = new Set<string>();
     // On a busy machine, the link can be in the way of every one of the first starts.
-    for (let attempt = 0; attempt < 20 || (seen.size === 0 && attempt < 200); attempt++) {
+    for (let attempt = 0; attempt < 8 || (seen.size === 0 && attempt < 200); attempt++) {
       const sandbox = await TestSandbox.start(racing, { name }).catch(() => undefined);
       if (sandbox === undefined) continue;
       seen.add((await sandbox.run("cat /workspace/own/which")).stdout);

@@ -166,7 +166,7 @@ it("request bodies in chunks of one byte do not disturb other sandboxes, whether
       socket.on("close", () => setTimeout(open, 50, host));
     };
     for (let n = 0; n < 60; n++) { open("anthropic.internal"); open("10.0.0.1"); }
-    setTimeout(() => process.exit(), 3000);
+    setTimeout(() => process.exit(), 1200);
   '`;
   const callsDuring = async (command: string) => {
     let isOver = false;
@@ -177,7 +177,7 @@ it("request bodies in chunks of one byte do not disturb other sandboxes, whether
     return calls;
   };
   const busy =
-    "node -e 'setTimeout(() => {}, 3000); const end = Date.now() + 3000; while (Date.now() < end);'";
+    "node -e 'setTimeout(() => {}, 1200); const end = Date.now() + 1200; while (Date.now() < end);'";
   // Other tests may disturb one measurement.
   const shares: number[] = [];
   while (shares.length < 3 && !shares.some((share) => share > 1 / 3)) {

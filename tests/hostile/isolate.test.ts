@@ -23,9 +23,11 @@ const MAX_MIB = 100;
 const MAX_OF_FEW_MIB = 65;
 const ATTACK_MS = 8_000;
 /** What clients do not read fills the memory sooner. */
-const FLOOD_MS = 5_000;
+const FLOOD_MS = 3_000;
 /** Twenty large responses take longer on a busy machine. */
-const UNFINISHED_MS = 15_000;
+const UNFINISHED_MS = 10_000;
+/** On a busy machine, control servers take this time to send a few messages. */
+const SENDING_MS = 40_000;
 /** Six kernels and scaling programs take longer. */
 const SHOWING_MS = 30_000;
 
@@ -83,6 +85,8 @@ async function peakDuring(attack: Promise<unknown>, limitMs = ATTACK_MS): Promis
     // The collections take at most a fifth of the time.
     await sleep(Math.max(150, 4 * (Date.now() - from)));
   }
+  // On a busy machine, the last look may be seconds ago. What a stalled attack holds is still there.
+  peak = Math.max(peak, await heap.live());
   isMeasured = true;
   await Promise.all([settled, waking]);
   return peak;
@@ -96,18 +100,28 @@ it("many large files at once", async () => {
   expect((await postRaw(url, body)).status).toBe(200);
 });
 
-it("many downloads of logs whose clients do not read", async () => {
+it("many downloads and answers whose clients do not read", async () => {
   // A link has at most 16 downloads at once.
-  const command = "yes 0123456789 | head -c 20000000";
-  const paths: string[] = [];
-  for (let count = 0; count < 4; count++) {
-    const { text } = await tool(url, "run_command", { command });
-    paths.push(...(/\/files\/[\w.-]+/.exec(text) ?? []));
-  }
-  for (let count = 0; count < 64; count++) {
-    const path = paths[count % paths.length];
+  const files = ["a", "b", "c"];
+  const command = `yes 0123456789 | head -c 20000000; truncate -s 20000000 ${files.join(" ")}; head -c 700000 /dev/zero >part`;
+  const links = [await tool(url, "run_command", { command })];
+  for (const path of files) links.push(await tool(url, "file_link", { path }));
+  const paths = links.map(({ text }) => /\/files\/[\w.-]+/.exec(text)?.[0]);
+  const params = { uri: "sandbox://default/part" };
+  const batch = JSON.stringify(
+    Array.from({ length: 100 }, (_, id) => ({ jsonrpc: "2.0", id, method: "resources/read", params })),
+  );
+  const head = Object.entries(HEADERS).map(([name, value]) => `${name}: ${value}\r\n`);
+  const downloads = Array.from(
+    { length: 64 },
+    (_, count) => `GET ${paths[count % paths.length]} HTTP/1.1\r\nhost: ${host}\r\n\r\n`,
+  );
+  const answers = Array<string>(3).fill(
+    `POST /mcp HTTP/1.1\r\nhost: ${host}\r\n${head.join("")}content-length: ${batch.length}\r\n\r\n${batch}`,
+  );
+  for (const request of [...downloads, ...answers]) {
     const socket = connect(Number(port), hostname).on("error", () => undefined);
-    socket.pause().write(`GET ${path} HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
+    socket.pause().write(request);
     sockets.push(socket);
   }
   expect(await peakDuring(sleep(FLOOD_MS))).toBeLessThan(MAX_MIB);
@@ -118,7 +132,7 @@ const LARGE_IMAGE = String.raw`import os, struct, zlib
 chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 pixels = b"".join(b"\0" + os.urandom(6000) for _ in range(1040))
 header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 1040, 8, 2, 0, 0, 0))
-image = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(pixels, 1)) + chunk(b"IEND", b"")
+image = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(pixels, 0)) + chunk(b"IEND", b"")
 `;
 
 it("many large images at once", async () => {
@@ -127,7 +141,8 @@ it("many large images at once", async () => {
     content: `${LARGE_IMAGE}open("image.png", "wb").write(image)`,
   });
   await tool(url, "run_command", { command: "python3 image.py" });
-  const attack = Array.from({ length: 16 }, () => tool(url, "read_file", { path: "image.png" }));
+  // The server works on eight calls of a principal at once.
+  const attack = Array.from({ length: 8 }, () => tool(url, "read_file", { path: "image.png" }));
   expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_MIB);
 });
 
@@ -142,25 +157,6 @@ it("many results of code with large images at once", async () => {
   expect(await peakDuring(results, SHOWING_MS)).toBeLessThan(MAX_OF_FEW_MIB);
   for (const { text } of await results) expect(text).toContain("made smaller from 2000 x 1040 pixels, PNG");
   await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
-});
-
-it("many unread answers", async () => {
-  await tool(url, "run_command", { command: "head -c 700000 /dev/zero >part" });
-  const params = { uri: "sandbox://default/part" };
-  const batch = JSON.stringify(
-    Array.from({ length: 100 }, (_, id) => ({ jsonrpc: "2.0", id, method: "resources/read", params })),
-  );
-  const head = Object.entries(HEADERS).map(([name, value]) => `${name}: ${value}\r\n`);
-  for (let count = 0; count < 3; count++) {
-    const socket = connect(Number(port), hostname).on("error", () => undefined);
-    socket
-      .pause()
-      .write(
-        `POST /mcp HTTP/1.1\r\nhost: ${host}\r\n${head.join("")}content-length: ${batch.length}\r\n\r\n${batch}`,
-      );
-    sockets.push(socket);
-  }
-  expect(await peakDuring(sleep(FLOOD_MS))).toBeLessThan(MAX_MIB);
 });
 
 it("many commands that print much", async () => {
@@ -179,30 +175,47 @@ it("many commands that print much", async () => {
 });
 
 it("many saves at once", async () => {
-  const names = Array.from({ length: 10 }, (_, number) => `saving${number}`);
-  const command = "head -c 40000000 /dev/urandom >part";
+  const names = Array.from({ length: 10 }, (_, number) => `working${number}`);
+  // Several objects of each save.
+  const command = "head -c 16000000 /dev/urandom >part";
   await Promise.all(names.map((sandbox) => tool(url, "run_command", { sandbox, command })));
   const saves = names.map((sandbox) => callTool(url, "checkpoint_sandbox", { sandbox }));
   expect(await peakDuring(Promise.all(saves))).toBeLessThan(MAX_OF_FEW_MIB);
-  await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
+  // The next test uses the others, because starts take more time than the attack.
+  await Promise.all(names.slice(5).map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
 });
 
-it("many agents that print a long line and leave large files", async () => {
-  const names = Array.from({ length: 5 }, (_, number) => `agent${number}`);
-  const stdin =
-    "#!/bin/sh\nhead -c 12000000 /dev/zero | tr '\\0' x; for n in 1 2; do head -c 10000000 /dev/urandom >part$n; done";
+it("many agents that print a long line and leave a large file", async () => {
+  const names = Array.from({ length: 5 }, (_, number) => `working${number}`);
+  const stdin = "#!/bin/sh\nhead -c 12000000 /dev/zero | tr '\\0' x; head -c 10000000 /dev/urandom >part";
   const environment = "cd /workspace\\nexport HOME=/root PATH=/opt/agent:/usr/bin:/bin\\n";
   const command = `mkdir /opt/agent && cat >/opt/agent/claude && chmod +x /opt/agent/claude && printf '${environment}' >/var/lib/sandbox-mcp/sessions/_task`;
   await Promise.all(names.map((sandbox) => callTool(url, "run_command", { sandbox, command, stdin })));
   const tasks = names.map((sandbox) => tool(url, "execute_task", { sandbox, task: "x", wait_seconds: 50 }));
   expect(await peakDuring(Promise.all(tasks), 60_000)).toBeLessThan(MAX_OF_FEW_MIB);
-  const files = ["part1", "part2"].map((path) => ({ path, size: 10_000_000 }));
   for (const task of tasks) {
     const { id } = (await task).structured;
     const { structured } = await tool(url, "get_result", { id, wait_seconds: 50 });
-    expect(structured).toMatchObject({ artifacts: expect.arrayContaining(files) });
+    expect(structured).toMatchObject({
+      artifacts: expect.arrayContaining([{ path: "part", size: 10_000_000 }]),
+    });
   }
   await Promise.all(names.map((sandbox) => tool(url, "destroy_sandbox", { sandbox })));
+});
+
+it("many large messages of control servers that code has replaced", async () => {
+  const call = callInEach(TOKENS, 3, "replaced");
+  const ready = await Promise.all(call("run_code", { code: "1" }));
+  for (const { isError } of ready) expect(isError).toBe(false);
+  await Promise.all(call("run_command", { command: "echo calls >/tmp/attack" }));
+  const ending = new AbortController();
+  const attack = call("run_code", { code: "2" }, ending.signal);
+  const sent = call("run_command", { command: "until [ -e /tmp/sent ]; do sleep 0.1; done" });
+  // The Worker reads the last messages after they were sent.
+  const arrived = Promise.all(sent).then(() => sleep(FLOOD_MS / 2));
+  expect(await peakDuring(arrived, SENDING_MS)).toBeLessThan(MAX_MIB);
+  ending.abort();
+  await Promise.allSettled(attack);
 });
 
 /** A program in sandboxd's place that sends a listing of the largest size, except its last byte. */
@@ -217,7 +230,8 @@ takePlace(server);
 fs.writeFileSync("/tmp/ready", "");`;
 
 it("many listings that programs in sandboxd's place do not finish", async () => {
-  const call = callInEach(TOKENS, 3, "unfinished");
+  // The sandboxes of the last test, because starts take more time than the attack.
+  const call = callInEach(TOKENS, 3, "replaced");
   const command = "cat >/tmp/unfinished.cjs; setsid -f node /tmp/unfinished.cjs >/tmp/output 2>&1";
   const begun = await Promise.all(call("run_command", { command, stdin: UNFINISHED }));
   const running = () =>
@@ -229,15 +243,5 @@ it("many listings that programs in sandboxd's place do not finish", async () => 
   const signal = AbortSignal.timeout(UNFINISHED_MS);
   const attack = [...call("list_files", {}, signal), ...call("list_files", {}, signal)];
   expect(await peakDuring(Promise.allSettled(attack), UNFINISHED_MS)).toBeLessThan(MAX_MIB);
-  await Promise.all(call("destroy_sandbox"));
-});
-
-it("many large messages of control servers that code has replaced", async () => {
-  const call = callInEach(TOKENS, 3, "control");
-  const ready = await Promise.all(call("run_code", { code: "1" }));
-  for (const { isError } of ready) expect(isError).toBe(false);
-  await Promise.all(call("run_command", { command: "echo calls >/tmp/attack" }));
-  const attack = call("run_code", { code: "2" }, AbortSignal.timeout(ATTACK_MS));
-  expect(await peakDuring(Promise.allSettled(attack))).toBeLessThan(MAX_MIB);
   await Promise.all(call("destroy_sandbox"));
 });

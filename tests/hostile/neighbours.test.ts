@@ -231,12 +231,12 @@ it("the server keeps nothing that a program in the control server's place sends 
   const heap = await openHeap(parts, PRODUCT_SERVICE);
   const before = await heap.live();
   // The program sends 8 MiB for each context.
-  for (let round = 0; round < 4; round++)
+  for (let round = 0; round < 3; round++)
     await atOnce(4, async (n) => {
       const { text } = await tool(url, "run_code", { sandbox, code: "1", context: `c${round}-${n}` });
       expect(text).toContain("The sandbox is damaged");
     });
-  expect((await heap.live()) - before).toBeLessThan(80);
+  expect((await heap.live()) - before).toBeLessThan(60);
   heap.close();
   await tool(url, "destroy_sandbox", { sandbox });
 });
@@ -354,19 +354,20 @@ describe("when one principal attacks the server", () => {
     );
   });
 
+  /** The next tests share it, because its start costs more than most of them. */
+  const sandbox = "shared";
+
   it("another principal's calls succeed while a terminal prints the output that is most expensive to render", async () => {
-    const sandbox = "terminal";
     const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
     const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
     const readResult = () => attackWith("get_result", { id: structured.id, wait_seconds: 0 });
     await expectAnswersDuring("terminal", () => atOnce(8, readResult));
     const { text } = await tool(url, "get_result", { id: structured.id, wait_seconds: 0 });
     expect(text.length).toBeLessThan(100_000);
-    await tool(url, "destroy_sandbox", { sandbox });
+    await tool(url, "cancel_run", { id: structured.id });
   });
 
   it("another principal's calls succeed while the server reads files of combining marks", async () => {
-    const sandbox = "marks";
     const content = `a\n${"\u0301".repeat(15_000)}${"\u0323".repeat(15_000)}\n`;
     await tool(url, "write_file", { sandbox, path: "marks.txt", content });
     const args = { sandbox, path: "marks.txt", limit: 2000 };
@@ -375,11 +376,9 @@ describe("when one principal attacks the server", () => {
       for (let time = 0; time < 2; time++) await attackWith("read_file", args);
     };
     await expectAnswersDuring("marks", () => atOnce(4, read));
-    await tool(url, "destroy_sandbox", { sandbox });
   });
 
   it("another principal's calls succeed while results contain the server's note about a left-out image thousands of times", async () => {
-    const sandbox = "results";
     const code = [
       "class Left:",
       "    def __repr__(self): return '[an image ' + ' is left out: ' * 2300",
@@ -387,7 +386,6 @@ describe("when one principal attacks the server", () => {
     ].join("\n");
     const run = (n: number) => attackWith("run_code", { sandbox, code, context: `c${n}` });
     await expectAnswersDuring("results", () => atOnce(2, run));
-    await tool(url, "destroy_sandbox", { sandbox });
   });
 
   it("another principal's calls succeed while a kernel returns a million values", async () => {
@@ -397,7 +395,6 @@ describe("when one principal attacks the server", () => {
       "more = ',\"more\":{' + ','.join('\"k%d\":1' % n for n in range(900000)) + '}}'",
       "kernel._dump = lambda document: dump(document)[:-1] + more",
     ].join("\n");
-    const sandbox = "kernel";
     const { text } = await tool(url, "run_code", { sandbox, code: changed });
     expect(text).toContain("did not respond as it should");
     await expectAnswersDuring("document", () =>
@@ -407,7 +404,6 @@ describe("when one principal attacks the server", () => {
   });
 
   it("another principal's calls succeed while the server reads the largest allowed images and decompression bombs", async () => {
-    const sandbox = "images";
     const files = [
       "import struct, zlib",
       "from PIL import Image",
@@ -428,7 +424,6 @@ describe("when one principal attacks the server", () => {
   });
 
   it("another principal's calls succeed while the server reads a PNG with data after its last row, and workerd's memory does not grow", async () => {
-    const sandbox = "images";
     const made = [
       "import struct, zlib",
       "def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))",
@@ -472,21 +467,20 @@ describe("when one principal attacks the server", () => {
           response.resume().on("end", send),
         ).on("error", send).end();
       for (let n = 0; n < 16; n++) send();
-      setTimeout(process.exit, 3000);
+      setTimeout(process.exit, 1500);
     '`;
     await expectAnswersDuring("parameters", () => attack(flood));
   });
 
   it.each([
-    { what: "messages of visitors", visit: ["/in", 124, "messages", 4] },
+    { what: "messages of visitors", visit: ["/in", 124, "messages", 2] },
     { what: "messages for visitors", visit: ["/out", 124, "messages", 2] },
-    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 4, 700] },
+    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 2, 700] },
     { what: "chunks of visitors", visit: ["/in", 40, "chunks", 1] },
     { what: "chunks for visitors", visit: ["/out", 40, "chunks", 1] },
   ])(
     "another principal's calls succeed while one-byte messages or chunks from or to visitors pass through a preview: $what",
     async ({ what, visit }) => {
-      const sandbox = "tiny-pieces";
       const flood = await startFloodablePreview((name, args) => tool(url, name, { sandbox, ...args }));
       const before = memoryNow();
       let responses = 0;

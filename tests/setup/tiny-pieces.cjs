@@ -1,7 +1,8 @@
 /**
  * Both ends of a preview that sends only pieces of one byte. `serve PORT` runs in a sandbox: it reads every request
  * for `/in`, and floods all others. `visit PORT HOST PATH SOCKETS KIND SECONDS [MS]` opens sockets to it, and with MS
- * reopens each after that many milliseconds. It ends after SECONDS, or when the server no longer listens.
+ * reopens each after that many milliseconds. It ends SECONDS after its start, or for other paths than
+ * `/in` after the first response, or when the server no longer listens.
  */
 const { createHash } = require("node:crypto");
 const { connect, createServer } = require("node:net");
@@ -18,6 +19,8 @@ function flood(socket, piece) {
 }
 
 const CHUNK = "1\r\nx\r\n";
+/** When visitors end who got no response. */
+const LATEST_MS = 30_000;
 
 function serve() {
   const server = createServer((socket) => {
@@ -58,7 +61,7 @@ function visit() {
     );
     if (lives !== undefined) setTimeout(() => socket.destroy(), Number(lives));
     socket.once("data", (head) => {
-      if (/^HTTP\/1.1 (101|200)/.test(head)) counted += 1;
+      if (/^HTTP\/1.1 (101|200)/.test(head) && counted++ === 0 && path !== "/in") endLater();
     });
     socket.resume();
     if (path !== "/in") return;
@@ -68,7 +71,10 @@ function visit() {
   let counted = 0;
   const end = () => process.exit(console.log("responses", counted));
   for (let count = 0; count < Number(sockets); count++) open();
-  setTimeout(end, Number(seconds) * 1000);
+  // A flood from the sandbox begins with the first response, which takes seconds on a busy machine.
+  const endLater = () => setTimeout(end, Number(seconds) * 1000);
+  if (path === "/in") endLater();
+  else setTimeout(end, LATEST_MS);
 }
 
 if (role === "serve") serve();

@@ -82,10 +82,10 @@ describe("when R2 refuses operations", () => {
 
 describe("when R2 is slow", () => {
   it("runs start, end and return results without waiting for R2, which gets the logs later", async () => {
-    const sandbox = "slow";
+    const sandbox = "slow-bucket";
     await sh(sandbox, "true");
     let hasStored = false;
-    bucketOf("slow").fault = async () => {
+    bucketOf("slow-bucket").fault = async () => {
       await sleep(4000);
       hasStored = true;
     };
@@ -97,7 +97,7 @@ describe("when R2 is slow", () => {
     expect((await owner.call("list_runs", { sandbox })).isError).toBe(false);
     expect(hasStored).toBe(false);
     await until(() => hasStored);
-    delete bucketOf("slow").fault;
+    delete bucketOf("slow-bucket").fault;
     expect(await log(id)).toBe(EXPECTED);
   });
 });

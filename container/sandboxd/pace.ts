@@ -8,7 +8,7 @@ export const pieceWeight = (bytes: number) => Math.max(0, 1 - bytes / WHOLE_BYTE
  * In a Worker, `performance.now()` is the time of day. The clock of a request stops while the request computes, so it may be behind
  * the clock of another request, by less than this. A clock that is further behind was set back.
  */
-const MAX_BEHIND_MS = 10_000;
+export const MAX_BEHIND_MS = 10_000;
 
 /** A token bucket: a burst, then a rate per second. A caller may take more tokens than are left; later callers then wait longer. */
 export class Pace {

@@ -1,13 +1,15 @@
+import { MAX_BEHIND_MS } from "../../container/sandboxd/pace.ts";
+
 /** The longest that a call waits for a container, a restore or a save: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
 
 /**
- * How long ago a time was, in milliseconds. Infinity for a time in the future: then the clock was set back, perhaps by days, and
- * nothing may wait that long.
+ * How long ago a time was, in milliseconds; 0 for a time that only another request's clock has reached (pace.ts). Infinity for a later
+ * time: then the clock was set back, perhaps by days, and nothing may wait that long.
  */
 export function elapsedMs(since: number): number {
   const ms = Date.now() - since;
-  return ms < 0 ? Infinity : ms;
+  return ms <= -MAX_BEHIND_MS ? Infinity : Math.max(0, ms);
 }
 
 /** Returns a function that tells how many of `ms` milliseconds are left. If the clock was set back, none are left. */

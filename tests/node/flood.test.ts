@@ -18,6 +18,7 @@ import {
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
+import { elapsedMs } from "../../src/shared/timers.ts";
 import { testEgress } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
@@ -584,4 +585,9 @@ it.each([3_600_000, 86_400_000])("a pause stays as long if a Worker's clock is s
   now += 100;
   expect(pace.take(0)).toBe(1000);
   clock.mockRestore();
+});
+
+it("a time that only the clock of another request has reached is not long ago, as it is after a clock was set back", () => {
+  expect(elapsedMs(Date.now() + 100)).toBe(0);
+  expect(elapsedMs(Date.now() + 3_600_000)).toBe(Infinity);
 });

@@ -85,7 +85,7 @@ describe("when R2 is slow", () => {
     const sandbox = "slow-bucket";
     await sh(sandbox, "true");
     let hasStored = false;
-    bucketOf("slow-bucket").fault = async () => {
+    bucketOf(sandbox).fault = async () => {
       await sleep(4000);
       hasStored = true;
     };
@@ -97,7 +97,7 @@ describe("when R2 is slow", () => {
     expect((await owner.call("list_runs", { sandbox })).isError).toBe(false);
     expect(hasStored).toBe(false);
     await until(() => hasStored);
-    delete bucketOf("slow-bucket").fault;
+    delete bucketOf(sandbox).fault;
     expect(await log(id)).toBe(EXPECTED);
   });
 });

@@ -3,7 +3,7 @@ import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { base64url, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { countdown, waitAtMost } from "../shared/timers.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { EndReason } from "./lifecycle-state.ts";
@@ -124,9 +124,9 @@ export class NetworkDecisions {
   }
 
   async #waitForDecision(id: string, ms: number): Promise<void> {
-    const deadline = Date.now() + ms;
-    for (let leftMs = ms; leftMs > 0 && this.#find(id)?.isRefused === false; leftMs = deadline - Date.now())
-      await waitAtMost(leftMs, this.#nextDecision.promise);
+    const leftMs = countdown(ms);
+    while (leftMs() > 0 && this.#find(id)?.isRefused === false)
+      await waitAtMost(leftMs(), this.#nextDecision.promise);
   }
 }
 

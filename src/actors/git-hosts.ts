@@ -1,7 +1,7 @@
 /** The git hosts that a principal has signed in to, and their tokens. Only the egress gets a token. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { countdown, waitAtMost } from "../shared/timers.ts";
 
 /** The most hosts. A further sign-in drops the host with the oldest sign-in. */
 const MAX_HOSTS = 20;
@@ -51,12 +51,11 @@ export class GitHosts {
   }
 
   async waitForSignIn(host: string, since: number, ms: number): Promise<boolean> {
-    const deadline = Date.now() + ms;
+    const leftMs = countdown(ms);
     for (;;) {
       if (this.list().some((signIn) => signIn.host === host && signIn.signedInAt >= since)) return true;
-      const left = deadline - Date.now();
-      if (left <= 0) return false;
-      await waitAtMost(left, this.#changed.promise);
+      if (leftMs() <= 0) return false;
+      await waitAtMost(leftMs(), this.#changed.promise);
     }
   }
 }

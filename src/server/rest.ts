@@ -27,6 +27,7 @@ import { REST_TEXTS } from "./texts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { RequestMemory } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
+import { countdown, elapsedMs } from "../shared/timers.ts";
 import { modelName } from "../shared/variables.ts";
 
 const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
@@ -95,7 +96,6 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
-    const arrivedAt = Date.now();
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
     // Without memory for its events, the run must not start.
@@ -106,18 +106,19 @@ export async function execute(request: Request, caller: CallerContext): Promise<
       throw error;
     });
     if (eventMemory) return events(context, run, eventMemory);
-    return respondWith(isStrict, await responseOf(context, await waitForEnd(context, run, arrivedAt + wait)));
+    return respondWith(isStrict, await responseOf(context, await waitForEnd(context, run, wait)));
   });
 }
 
 /** The longest wait of one call to the sandbox. A longer wait makes further calls. */
 const WAIT_STEP_MS = 300_000;
 
-async function waitForEnd(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
+async function waitForEnd(context: ToolContext, run: RunView, ms: number): Promise<RunView> {
+  const leftMs = countdown(ms - elapsedMs(context.arrivedAt));
   for (let latest = run; ;) {
-    const leftMs = deadline - Date.now();
-    latest = (await followTask(context, run.id, Math.min(leftMs, WAIT_STEP_MS))).value;
-    if (latest.state !== "running" || leftMs <= WAIT_STEP_MS) return latest;
+    const stepMs = Math.min(leftMs(), WAIT_STEP_MS);
+    latest = (await followTask(context, run.id, stepMs)).value;
+    if (latest.state !== "running" || stepMs < WAIT_STEP_MS) return latest;
   }
 }
 

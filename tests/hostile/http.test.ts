@@ -493,6 +493,7 @@ describe("when clients make the server keep data in memory", () => {
       command: "sleep 600",
       wait_seconds: 0,
     });
+    expect(structured.state).toBe("running");
     const batchOf = (message: object) =>
       JSON.stringify(Array.from({ length: 100 }, (_, id) => ({ jsonrpc: "2.0", id, ...message })));
     const params = { name: "get_result", arguments: { id: structured.id, wait_seconds: 50 } };
@@ -500,13 +501,18 @@ describe("when clients make the server keep data in memory", () => {
     const status = async () => (await postRaw(server.url, batchOf({ method: "ping" }))).status;
     const disconnecting = new AbortController();
     const { signal } = disconnecting;
-    const statuses: number[] = [];
+    // The responses are kept, because Node closes the connection of an unread response that is garbage.
+    const responses: Response[] = [];
     const send = async () => {
-      const sent = await fetch(server.url, { method: "POST", headers: HEADERS, body: waiting, signal });
-      statuses.push(sent.status);
+      responses.push(await fetch(server.url, { method: "POST", headers: HEADERS, body: waiting, signal }));
     };
     const batches = Array.from({ length: 21 }, () => send().catch(() => undefined));
-    await until(() => statuses.includes(429), 45_000).finally(() => disconnecting.abort());
+    const statuses = () => responses.map((response) => response.status);
+    try {
+      await expect.poll(statuses, { timeout: 45_000 }).toContain(429);
+    } finally {
+      disconnecting.abort();
+    }
     await Promise.all(batches);
     await until(async () => (await status()) === 200);
     await tool(server.url, "destroy_sandbox", { sandbox });

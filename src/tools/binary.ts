@@ -1,5 +1,4 @@
 /** Binary files for a model: a description, or the requested bytes. */
-import { fileTypeFromBuffer } from "file-type";
 import { binaryText } from "./texts.ts";
 
 export const BINARY_BYTES = 48 * 1024;
@@ -8,11 +7,66 @@ const FIRST_BYTES = 128;
 
 const ROW_BYTES = 16;
 
-/** @param start the file's beginning; more bytes make the detected type more certain @param next the call that reads the bytes */
-export async function describeBinary(path: string, size: number, start: Uint8Array, next: string) {
-  // The library throws for a file that only begins like a known type.
-  const type = await fileTypeFromBuffer(start).catch(() => undefined);
-  const kind = type && `${type.mime} (${type.ext})`;
+/**
+ * How files of a type begin: an offset, and the bytes there, one for each character. The first match counts. Only these bytes are
+ * compared, because files come from sandboxes. A library that parses files, and decompresses up to 16 MB of a gzip file, made a
+ * neighbour's call take 1.9 s instead of 76 ms while 16 connections read a file of 16 KB.
+ */
+const SIGNATURES: readonly [offset: number, bytes: string, type: string][] = [
+  [0, "%PDF-", "application/pdf (pdf)"],
+  [0, "\x1f\x8b", "application/gzip (gz)"],
+  [0, "BZh", "application/x-bzip2 (bz2)"],
+  [0, "\xfd7zXZ\0", "application/x-xz (xz)"],
+  [0, "\x28\xb5\x2f\xfd", "application/zstd (zst)"],
+  [0, "7z\xbc\xaf\x27\x1c", "application/x-7z-compressed (7z)"],
+  [0, "Rar!\x1a\x07", "application/vnd.rar (rar)"],
+  [257, "ustar", "application/x-tar (tar)"],
+  // A ZIP archive has the name of its first entry at 30, and the content after it.
+  [30, "[Content_Types].xml", "Office Open XML (docx, xlsx or pptx)"],
+  [30, "mimetypeapplication/vnd.oasis.opendocument.", "OpenDocument (odt, ods or odp)"],
+  [30, "mimetypeapplication/epub+zip", "application/epub+zip (epub)"],
+  [30, "META-INF/", "application/java-archive (jar)"],
+  [0, "PK\x03\x04", "application/zip (zip)"],
+  [0, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "older Office file (doc, xls or ppt)"],
+  [0, "SQLite format 3\0", "application/vnd.sqlite3 (sqlite)"],
+  [0, "PAR1", "application/vnd.apache.parquet (parquet)"],
+  [0, "ARROW1", "application/vnd.apache.arrow.file (arrow)"],
+  [0, "\x89HDF\r\n\x1a\n", "application/x-hdf5 (h5)"],
+  [0, "\x93NUMPY", "NumPy array (npy)"],
+  [0, "\x7fELF", "application/x-elf (elf)"],
+  [0, "\0asm", "application/wasm (wasm)"],
+  [0, "\xca\xfe\xba\xbe", "application/java-vm (class)"],
+  [0, "MZ", "application/x-msdownload (exe)"],
+  [4, "ftypavif", "image/avif (avif)"],
+  [4, "ftyphei", "image/heic (heic)"],
+  [4, "ftypM4A", "audio/mp4 (m4a)"],
+  [4, "ftypqt", "video/quicktime (mov)"],
+  [4, "ftyp", "video/mp4 (mp4)"],
+  [0, "\x1aE\xdf\xa3", "Matroska (mkv or webm)"],
+  [8, "WAVE", "audio/wav (wav)"],
+  [8, "AVI ", "video/vnd.avi (avi)"],
+  [0, "OggS", "application/ogg (ogg)"],
+  [0, "fLaC", "audio/flac (flac)"],
+  [0, "ID3", "audio/mpeg (mp3)"],
+  [0, "\xff\xfb", "audio/mpeg (mp3)"],
+  [0, "II*\0", "image/tiff (tif)"],
+  [0, "MM\0*", "image/tiff (tif)"],
+  [0, "BM", "image/bmp (bmp)"],
+  [0, "\0\0\x01\0", "image/x-icon (ico)"],
+  [0, "wOFF", "font/woff (woff)"],
+  [0, "wOF2", "font/woff2 (woff2)"],
+  [0, "OTTO", "font/otf (otf)"],
+  [0, "\0\x01\0\0", "font/ttf (ttf)"],
+  [0, "\xff\xfe", "text in UTF-16"],
+  [0, "\xfe\xff", "text in UTF-16"],
+];
+
+const SIGNED_BYTES = Math.max(...SIGNATURES.map(([offset, bytes]) => offset + bytes.length));
+
+/** @param start the file's beginning @param next the call that reads the bytes */
+export function describeBinary(path: string, size: number, start: Uint8Array, next: string): string {
+  const signed = String.fromCharCode(...start.subarray(0, SIGNED_BYTES));
+  const [, , kind] = SIGNATURES.find(([offset, bytes]) => signed.startsWith(bytes, offset)) ?? [];
   const shown = start.subarray(0, FIRST_BYTES);
   return `${binaryText(path, { size, kind, next, shown: shown.length })}\n${hexDump(shown)}`;
 }

@@ -67,7 +67,7 @@ export const readFile = defineTool({
         return { content: [...before, ...image] };
       }
       const next = byBytesText(BINARY_BYTES, " (offset counts bytes)");
-      const described = await describeBinary(path, size, bytes, next);
+      const described = describeBinary(path, size, bytes, next);
       return { content: addDownloads(context, [...before, text(described)], await links()) };
     }
     const summary = readOnText(path, { size, lines, offset, content, cut: isCut && maxBytes });

@@ -443,6 +443,21 @@ describe("when one principal attacks the server", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
+  it("another principal's calls succeed while the server reads a small gzip file that decompresses to 16 MB of file headers", async () => {
+    const made = [
+      "import gzip, struct",
+      "name = b'PK' + struct.pack('<HHHHHHIIIHH', 0x403, 0, 8, 0, 0, 0, 0, 0, 0, 1, 0) + b'a'",
+      "open('headers.gz', 'wb').write(gzip.compress(name + b'PK\\x07\\x08' * (4 << 20)))",
+    ].join("\n");
+    expect(await tool(url, "run_code", { sandbox, code: made })).toMatchObject({ isError: false });
+    const args = { sandbox, path: "headers.gz" };
+    expect((await tool(url, "read_file", args)).text).toContain("application/gzip");
+    const read = async () => {
+      for (let time = 0; time < 4; time++) await attackWith("read_file", args);
+    };
+    await expectAnswersDuring("headers", () => atOnce(8, read));
+  });
+
   it("another principal's calls succeed while a sandbox floods its egress proxy", async () => {
     const flood = `node -e '
       const { connect } = require("node:net");

@@ -109,6 +109,35 @@ describe("read_file", () => {
     });
   });
 
+  it("names the type of a binary file, but neither parses nor decompresses it", async () => {
+    await sh(
+      sandbox,
+      [
+        "mkdir types && pushd types && printf 'PK\\003\\004\\377' >broken.zip && head -c 100 /dev/urandom | gzip >a.gz",
+        `python3 -c "import io, sqlite3, tarfile, wave, zipfile
+sqlite3.connect('a.sqlite').execute('create table a (b)')
+tarfile.open('a.tar', 'w').addfile(tarfile.TarInfo('b'))
+zipfile.ZipFile('a.xlsx', 'w').writestr('[Content_Types].xml', b'\\xff')
+zipfile.ZipFile('a.epub', 'w').writestr('mimetype', 'application/epub+zip')
+sound = wave.open('a.wav', 'wb'); sound.setparams((1, 1, 8000, 0, 'NONE', '')); sound.writeframes(b'\\xff' * 9)"`,
+        "printf '\\377' | tee -a a.sqlite >>a.tar && popd",
+      ].join("\n"),
+    );
+    const typeOf = async (name: string) =>
+      /not UTF-8 text: \d+ bytes, (.*?)\. file_link/.exec((await read(`types/${name}`)).text)?.[1];
+    const types = {
+      "broken.zip": "application/zip (zip)",
+      "a.gz": "application/gzip (gz)",
+      "a.sqlite": "application/vnd.sqlite3 (sqlite)",
+      "a.tar": "application/x-tar (tar)",
+      "a.xlsx": "Office Open XML (docx, xlsx or pptx)",
+      "a.epub": "application/epub+zip (epub)",
+      "a.wav": "audio/wav (wav)",
+    };
+    for (const [name, type] of Object.entries(types))
+      expect([name, await typeOf(name)]).toEqual([name, type]);
+  });
+
   it("returns only the type and first bytes of a large binary file, and its content in pieces of 48 KiB on request", async () => {
     await sh(sandbox, "{ printf '\\037\\213\\010\\000'; head -c 400000 /dev/zero; } >large.gz");
     const { text } = await read("large.gz");

@@ -138,6 +138,36 @@ open("none.png", "wb").write(data[:at - 4] + chunk(b"IDAT", b"") + data[at + siz
   });
 });
 
+/** Images with a number of empty chunks, segments or blocks, by their names: Python code that writes them to `made`. */
+const IN_PARTS: [name: string, parts: number, code: string][] = [
+  ["png", 25_000, "image[:33] + chunk(b'tEXt') * parts + image[33:]"],
+  ["jpeg", 22_800, "image[:2] + b'\\xff\\xfe\\x00\\x02' * parts + image[2:]"],
+  [
+    "webp",
+    25_000,
+    "image[:4] + struct.pack('<I', len(image) - 8 + 8 * parts) + image[8:] + (b'none' + bytes(4)) * parts",
+  ],
+  ["gif", 125_000, "image[:-1] + b'\\x21\\xfe\\x01\\x00\\x00' * parts + image[-1:]"],
+];
+
+it.each(IN_PARTS)(
+  "%s: an image of more than %d chunks, segments or blocks is not shown, because to read it takes long",
+  async (name, parts, code) => {
+    const [mimeType = "", base64 = ""] = WHOLE[name] ?? [];
+    const make = async (count: number) => {
+      const program = `
+import base64, struct, zlib
+def chunk(kind): return struct.pack(">I", 0) + kind + struct.pack(">I", zlib.crc32(kind))
+image, parts = base64.b64decode("${base64}"), ${count}
+open("made", "wb").write(${code})`;
+      expect(await owner.call("run_code", { sandbox, code: program })).toMatchObject({ isError: false });
+      return read("made");
+    };
+    expect((await make(parts - 100)).content.at(-1)).toMatchObject({ type: "image", mimeType });
+    expect((await make(parts)).text).toContain("it has too many parts");
+  },
+);
+
 it("images that are too large are replaced in a result by one line with the size and the limit, and others are shown", async () => {
   const code = `
 import base64

@@ -46,12 +46,7 @@ function write({ at, actors, objects, answers }: Stored): void {
       writeFileSync(join(into, `${name}.sql`), actor.sql);
       keys[name] = actor.keys;
     }
-  // The logs have long texts; only their hashes are compared.
-  const brief = JSON.stringify(answers, (_key, value) =>
-    String(value).length > 2000 && typeof value === "string" ? "" : value,
-  );
-  const stored = { at, keys, objects, answers: JSON.parse(brief) as unknown };
-  writeFileSync(join(into, "stored.json"), `${JSON.stringify(stored, null, 2)}\n`);
+  writeFileSync(join(into, "stored.json"), `${JSON.stringify({ at, keys, objects, answers }, null, 2)}\n`);
 }
 
 const server = createServer(async (request, response) => {

@@ -26,9 +26,9 @@ import { TOOL_SETS } from "../src/shared/tool-sets.ts";
 import { GROUPS, VARIABLES, variables } from "../src/shared/variables.ts";
 import { WAIT_SECONDS } from "../src/shared/wait.ts";
 import { DIFF_BYTES, MAX_FILES } from "../src/runs/task-detail.ts";
-import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
-import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
-import { SANDBOX_SCHEMA } from "../src/storage/sandbox-schema.ts";
+import { ACCOUNT_CONTENT } from "../src/storage/account-schema.ts";
+import { ATTEMPTS_CONTENT } from "../src/storage/attempts-schema.ts";
+import { SANDBOX_CONTENT } from "../src/storage/sandbox-schema.ts";
 import { MAX_IN_FLIGHT, MAX_REQUESTS } from "../src/tasks/budget.ts";
 import { tools } from "../src/tools/index.ts";
 import { endLines } from "../src/tools/run-summary.ts";
@@ -189,7 +189,7 @@ fill("docs/reference/cli.md", "commands", commandReference());
 const limits = LIMITS.map((row) => `| ${row.join(" | ")} |`).join("\n");
 fill("docs/reference/limits.md", "limits", `| limit | value | page |\n| --- | --: | --- |\n${limits}`);
 
-function schemaTable({ tables, keys }) {
+function contentTable({ tables, keys }) {
   const rows = (prefix, all) =>
     Object.entries(all).map(([name, { holds, kept }]) => `| ${prefix}\`${name}\` | ${holds} | ${kept} |`);
   return [
@@ -199,12 +199,12 @@ function schemaTable({ tables, keys }) {
     ...rows("key ", keys),
   ].join("\n");
 }
-for (const [marker, schema] of Object.entries({
-  "sandbox-tables": SANDBOX_SCHEMA,
-  "account-tables": ACCOUNT_SCHEMA,
-  "attempts-tables": ATTEMPTS_SCHEMA,
+for (const [marker, content] of Object.entries({
+  "sandbox-tables": SANDBOX_CONTENT,
+  "account-tables": ACCOUNT_CONTENT,
+  "attempts-tables": ATTEMPTS_CONTENT,
 }))
-  fill("docs/internals/storage.md", marker, schemaTable(schema));
+  fill("docs/internals/storage.md", marker, contentTable(content));
 const methodKeys = Object.entries(METHOD_KEYS).map(
   ([key, { id, holds, kept }]) => `| \`${key}:${id}\` | ${holds} | ${kept} |`,
 );

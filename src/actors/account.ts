@@ -37,7 +37,7 @@ import {
 import { SnapshotRegistry } from "./snapshot-registry.ts";
 import { type SandboxRecord, recordOf } from "./sandbox-record.ts";
 import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
-import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
+import { type ACCOUNT_CONTENT, ACCOUNT_MIGRATIONS } from "../storage/account-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
@@ -78,7 +78,7 @@ const SANDBOX_REPLY_TIMEOUT_MS = 2000;
 const REMOVAL_TIMEOUT_MS = 60_000;
 
 export class Account extends DurableObject<Env> {
-  readonly #kv: KeyValues<KeyOf<typeof ACCOUNT_SCHEMA>>;
+  readonly #kv: KeyValues<KeyOf<typeof ACCOUNT_CONTENT>>;
   readonly #config: Config;
   readonly #sandboxes: SandboxRegistry;
   readonly #quota: Quota;
@@ -89,7 +89,7 @@ export class Account extends DurableObject<Env> {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#kv = migrate(ctx.storage, ACCOUNT_SCHEMA);
+    this.#kv = migrate(ctx.storage, ACCOUNT_MIGRATIONS);
     const { sql } = ctx.storage;
     this.#config = parseConfig(env);
     const { limits, resultTTLDays, workspaces } = this.#config;

@@ -8,7 +8,7 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
-import { ATTEMPTS_SCHEMA } from "../storage/attempts-schema.ts";
+import { type ATTEMPTS_CONTENT, ATTEMPTS_MIGRATIONS } from "../storage/attempts-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { Rows } from "../storage/rows.ts";
 
@@ -59,12 +59,12 @@ export function attemptsOf({ Attempts: namespace }: Pick<Env, "Attempts">, name:
 
 export class Attempts extends DurableObject {
   readonly #rows: Rows;
-  readonly #kv: KeyValues<KeyOf<typeof ATTEMPTS_SCHEMA>>;
+  readonly #kv: KeyValues<KeyOf<typeof ATTEMPTS_CONTENT>>;
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#rows = new Rows(ctx.storage.sql);
-    this.#kv = migrate(ctx.storage, ATTEMPTS_SCHEMA);
+    this.#kv = migrate(ctx.storage, ATTEMPTS_MIGRATIONS);
   }
 
   /** The key for signing links if no variable sets one. Generated on first use. */

@@ -23,7 +23,7 @@ import type { RunKind } from "../shared/run-listing.ts";
 import { type Secret, secretsFor } from "../shared/secrets.ts";
 import { migrate } from "../storage/migrations.ts";
 import { objectStore } from "../storage/object-store.ts";
-import { SANDBOX_SCHEMA, type SandboxKV } from "../storage/sandbox-schema.ts";
+import { SANDBOX_MIGRATIONS, type SandboxKV } from "../storage/sandbox-schema.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { Questions } from "../tasks/questions.ts";
 import { TaskExecutor } from "../tasks/task-executor.ts";
@@ -146,7 +146,7 @@ export function createParts(actor: ActorPlatform) {
 /** The sandbox and its account. */
 function createBase(actor: ActorPlatform) {
   const { ctx, env, platform } = actor;
-  const kv: SandboxKV = migrate(ctx.storage, SANDBOX_SCHEMA);
+  const kv: SandboxKV = migrate(ctx.storage, SANDBOX_MIGRATIONS);
   const { sql } = ctx.storage;
   const config = parseConfig(env);
   const background = (work: Promise<unknown>) => ctx.waitUntil(work);

@@ -1,11 +1,10 @@
 /** The database of a principal's Durable Object. */
-import type { Schema } from "./migrations.ts";
+import type { Content, Migration } from "./migrations.ts";
 
-export const ACCOUNT_SCHEMA = {
-  migrations: [
-    {
-      name: "the tables of servers without versions",
-      sql: `
+export const ACCOUNT_MIGRATIONS: readonly Migration[] = [
+  {
+    name: "the tables of servers without versions",
+    sql: `
         CREATE TABLE IF NOT EXISTS sandboxes (
           name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL,
           size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
@@ -37,10 +36,10 @@ export const ACCOUNT_SCHEMA = {
           PRIMARY KEY (run, part)) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID;`,
-    },
-    {
-      name: "one row for a sandbox's settings, one for a day's use, and null for an unknown size",
-      sql: `
+  },
+  {
+    name: "one row for a sandbox's settings, one for a day's use, and null for an unknown size",
+    sql: `
         ALTER TABLE settings ADD COLUMN network TEXT;
         UPDATE settings SET network = (SELECT networks.network FROM networks WHERE networks.sandbox = settings.sandbox);
         DROP TABLE networks;
@@ -57,14 +56,17 @@ export const ACCOUNT_SCHEMA = {
           size_bytes INTEGER) WITHOUT ROWID;
         INSERT INTO sandboxes SELECT name, state, created_at, last_used_at, nullif(size_bytes, -1) FROM sized_sandboxes;
         DROP TABLE sized_sandboxes;`,
-    },
-    {
-      name: "git hosts that the principal has signed in to",
-      sql: `
+  },
+  {
+    name: "git hosts that the principal has signed in to",
+    sql: `
         CREATE TABLE git_hosts (
           host TEXT PRIMARY KEY, user_name TEXT NOT NULL, token TEXT NOT NULL, signed_in_at INTEGER NOT NULL) WITHOUT ROWID;`,
-    },
-  ],
+  },
+];
+
+/** Only the type is used in the Worker, so its bundle does not contain this. */
+export const ACCOUNT_CONTENT = {
   tables: {
     sandboxes: {
       holds: "a sandbox: its state, its disk use, when it was created and when it was last used",
@@ -121,4 +123,4 @@ export const ACCOUNT_SCHEMA = {
     tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },
   },
   keys: { principal: { holds: "the principal's id", kept: "forever" } },
-} satisfies Schema;
+} satisfies Content;

@@ -1,20 +1,22 @@
 /** The database of the Durable Objects of the class `Attempts`. */
-import type { Schema } from "./migrations.ts";
+import type { Content, Migration } from "./migrations.ts";
 
-export const ATTEMPTS_SCHEMA = {
-  migrations: [
-    {
-      name: "the tables of servers without versions",
-      sql: `
+export const ATTEMPTS_MIGRATIONS: readonly Migration[] = [
+  {
+    name: "the tables of servers without versions",
+    sql: `
         CREATE TABLE IF NOT EXISTS sources (
           address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL, succeeded_at INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL);`,
-    },
-    {
-      name: "the address that registered a client",
-      sql: "ALTER TABLE unapproved ADD COLUMN address TEXT NOT NULL DEFAULT '';",
-    },
-  ],
+  },
+  {
+    name: "the address that registered a client",
+    sql: "ALTER TABLE unapproved ADD COLUMN address TEXT NOT NULL DEFAULT '';",
+  },
+];
+
+/** Only the type is used in the Worker, so its bundle does not contain this. */
+export const ATTEMPTS_CONTENT = {
   tables: {
     sources: {
       holds:
@@ -38,4 +40,4 @@ export const ATTEMPTS_SCHEMA = {
       kept: "forever",
     },
   },
-} satisfies Schema;
+} satisfies Content;

@@ -2,7 +2,7 @@
 import { NEWER_DATABASE } from "../shared/errors.ts";
 
 /** One step between versions. Never change a released migration, because some databases have already applied it. */
-interface Migration {
+export interface Migration {
   name: string;
   /** Statements ending with semicolons. */
   sql: string;
@@ -14,18 +14,18 @@ interface Documented {
   kept: string;
 }
 
-export interface Schema {
-  migrations: readonly Migration[];
+/** What a database holds. */
+export interface Content {
   tables: Readonly<Record<string, Documented>>;
   keys: Readonly<Record<string, Documented>>;
 }
 
-/** A key that a schema describes. `decisions:*` describes every key that begins with `decisions:`. */
-export type KeyOf<S extends Pick<Schema, "keys">> = {
-  [Key in keyof S["keys"] & string]: Key extends `${infer Prefix}*` ? `${Prefix}${string}` : Key;
-}[keyof S["keys"] & string];
+/** A key that the content of a database describes. `decisions:*` describes every key that begins with `decisions:`. */
+export type KeyOf<C extends Pick<Content, "keys">> = {
+  [Key in keyof C["keys"] & string]: Key extends `${infer Prefix}*` ? `${Prefix}${string}` : Key;
+}[keyof C["keys"] & string];
 
-/** A Durable Object's synchronous key-value storage. The compiler refuses a key that the object's schema does not describe. */
+/** A Durable Object's synchronous key-value storage. The compiler refuses a key that the database's content does not describe. */
 export interface KeyValues<Key extends string> {
   get<T>(key: Key): T | undefined;
   put<T>(key: Key, value: T): void;
@@ -44,7 +44,7 @@ export const VERSION_KEY = "schema:version";
  */
 export function migrate<Key extends string>(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,
-  { migrations }: Pick<Schema, "migrations">,
+  migrations: readonly Migration[],
 ): KeyValues<Key> {
   const { kv, sql } = storage;
   const keyValues = kv as KeyValues<Key>;

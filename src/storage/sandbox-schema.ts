@@ -1,14 +1,13 @@
 /** The database of a sandbox's Durable Object. The SDK adds its own tables and keys. */
-import type { KeyOf, KeyValues, Schema } from "./migrations.ts";
+import type { Content, KeyOf, KeyValues, Migration } from "./migrations.ts";
 
 /** If the server destroys an idle sandbox that has a saved workspace, it keeps the settings for the next start. */
 const AS_LONG_AS_SETTINGS = "with the settings";
 
-export const SANDBOX_SCHEMA = {
-  migrations: [
-    {
-      name: "the tables of servers without versions",
-      sql: `
+export const SANDBOX_MIGRATIONS: readonly Migration[] = [
+  {
+    name: "the tables of servers without versions",
+    sql: `
         CREATE TABLE IF NOT EXISTS runs (
           id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL,
           ended_at INTEGER, exit_code INTEGER, note TEXT, detail TEXT, trace TEXT,
@@ -31,31 +30,34 @@ export const SANDBOX_SCHEMA = {
         CREATE TABLE IF NOT EXISTS model_calls (
           run TEXT NOT NULL, number INTEGER NOT NULL, began_at INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
         CREATE TABLE IF NOT EXISTS untold_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);`,
-    },
-    {
-      name: "one row for a run with its source",
-      sql: `
+  },
+  {
+    name: "one row for a run with its source",
+    sql: `
         ALTER TABLE runs ADD COLUMN source TEXT;
         UPDATE runs SET source = (SELECT run_sources.source FROM run_sources WHERE run_sources.id = runs.id);
         DROP TABLE run_sources;
         ALTER TABLE runs RENAME COLUMN trace TO resume_state;
         ALTER TABLE untold_tokens RENAME TO unreported_tokens;`,
-    },
-    {
-      name: "the trace of a task",
-      sql: `
+  },
+  {
+    name: "the trace of a task",
+    sql: `
         ALTER TABLE task_budgets ADD COLUMN traceparent TEXT;
         ALTER TABLE task_budgets ADD COLUMN tracestate TEXT;`,
-    },
-    {
-      // Most of the cost of a short call is the write of its run's row. An index of all runs would need a second write.
-      name: "indexes of only the unended and the large runs",
-      sql: `
+  },
+  {
+    // Most of the cost of a short call is the write of its run's row. An index of all runs would need a second write.
+    name: "indexes of only the unended and the large runs",
+    sql: `
         DROP INDEX runs_ended;
         CREATE INDEX runs_unended ON runs (id) WHERE ended_at IS NULL;
         CREATE INDEX runs_large ON runs (id) WHERE log_bytes > 65536 OR kind = 'task';`,
-    },
-  ],
+  },
+];
+
+/** Only the type is used in the Worker, so its bundle does not contain this. */
+export const SANDBOX_CONTENT = {
   tables: {
     runs: {
       holds:
@@ -157,8 +159,8 @@ export const SANDBOX_SCHEMA = {
     },
     sweep: { holds: "when the server next removes expired runs", kept: "until then" },
   },
-} satisfies Schema;
+} satisfies Content;
 
-export type SandboxKey = KeyOf<typeof SANDBOX_SCHEMA>;
+export type SandboxKey = KeyOf<typeof SANDBOX_CONTENT>;
 
 export type SandboxKV = KeyValues<SandboxKey>;

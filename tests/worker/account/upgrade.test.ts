@@ -2,10 +2,10 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ACCOUNT_SCHEMA } from "../../../src/storage/account-schema.ts";
-import { ATTEMPTS_SCHEMA } from "../../../src/storage/attempts-schema.ts";
-import { type Schema, VERSION_KEY, migrate } from "../../../src/storage/migrations.ts";
-import { SANDBOX_SCHEMA } from "../../../src/storage/sandbox-schema.ts";
+import { ACCOUNT_CONTENT, ACCOUNT_MIGRATIONS } from "../../../src/storage/account-schema.ts";
+import { ATTEMPTS_CONTENT, ATTEMPTS_MIGRATIONS } from "../../../src/storage/attempts-schema.ts";
+import { VERSION_KEY, migrate } from "../../../src/storage/migrations.ts";
+import { SANDBOX_CONTENT, SANDBOX_MIGRATIONS } from "../../../src/storage/sandbox-schema.ts";
 import { Client, approve, oauthApp, type Tokens, whoIs } from "../auth/support.ts";
 import {
   accountOf,
@@ -55,11 +55,12 @@ interface StoredOAuth {
 
 type Stub = Awaited<ReturnType<typeof actorOf>>;
 
-const SCHEMAS: Record<string, Schema> = {
-  Sandbox: SANDBOX_SCHEMA,
-  Account: ACCOUNT_SCHEMA,
-  Attempts: ATTEMPTS_SCHEMA,
+const MIGRATIONS = {
+  Sandbox: SANDBOX_MIGRATIONS,
+  Account: ACCOUNT_MIGRATIONS,
+  Attempts: ATTEMPTS_MIGRATIONS,
 };
+const CONTENTS = { Sandbox: SANDBOX_CONTENT, Account: ACCOUNT_CONTENT, Attempts: ATTEMPTS_CONTENT };
 
 const files: Record<string, string> = import.meta.glob("../../fixtures/storage/*/*.{sql,json}", {
   query: "?raw",
@@ -282,7 +283,7 @@ describe.each(WITH_OAUTH)("a deployment with OAuth that was upgraded from %s", (
 });
 
 describe("a database", () => {
-  it.each(Object.entries(SCHEMAS))("of %s has the documented tables", async (kind, { tables }) => {
+  it.each(Object.entries(CONTENTS))("of %s has the documented tables", async (kind, { tables }) => {
     const created = Object.keys(await tablesOf(await stubOf(`${kind}.fresh`)));
     // This table belongs to the SDK.
     expect(created.filter((name) => name !== "container_schedules").toSorted()).toEqual(
@@ -290,16 +291,16 @@ describe("a database", () => {
     );
   });
 
-  it.each(Object.entries(SCHEMAS))(
+  it.each(Object.entries(MIGRATIONS))(
     "of %s keeps every field of every table in each migration",
-    async (_kind, schema) => {
+    async (_kind, migrations) => {
       const stub = await stubOf("Attempts.fields");
       await runInDurableObject(stub, async (_actor, { storage }) => {
-        for (const [index] of schema.migrations.entries()) {
+        for (const index of migrations.keys()) {
           await storage.deleteAll();
-          migrate(storage, { migrations: schema.migrations.slice(0, index + 1) });
+          migrate(storage, migrations.slice(0, index + 1));
           const stored = fillTables(storage.sql);
-          migrate(storage, schema);
+          migrate(storage, migrations);
           const kept = new Set(
             namesOfTables(storage.sql).flatMap((table) =>
               storage.sql.exec(`SELECT * FROM "${table}"`).toArray().flatMap(Object.values),
@@ -312,7 +313,7 @@ describe("a database", () => {
     },
   );
 
-  it.each(Object.entries(SCHEMAS))("of %s has a fixture for each earlier version", (kind, { migrations }) => {
+  it.each(Object.entries(MIGRATIONS))("of %s has a fixture for each earlier version", (kind, migrations) => {
     const stored = VERSIONS.flatMap((version) => {
       const { keys } = JSON.parse(fileOf(version, "stored.json")) as Stored;
       return Object.entries(keys).flatMap(([actor, values]) =>
@@ -339,7 +340,7 @@ describe("a database", () => {
   });
 
   it("has migrations that never change after their release", async () => {
-    const hashes = Object.entries(SCHEMAS).flatMap(([kind, { migrations }]) =>
+    const hashes = Object.entries(MIGRATIONS).flatMap(([kind, migrations]) =>
       migrations.map(async ({ name, sql }) => `${kind}: ${name}: ${await sha256(sql.replace(/\s+/g, " "))}`),
     );
     // If you changed a line, existing databases lack that change: add a migration instead, and its line here.

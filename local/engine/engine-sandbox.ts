@@ -222,8 +222,8 @@ export class EngineSandbox {
     this.principal = principal;
     if (principal !== undefined) {
       this.forward.joinPrincipal(principal);
-      this.egress.reads.together = readsTogether(principal);
-      this.egress.requests = requestsTogether(principal);
+      this.egress.reads.together = readsTogether.of(principal);
+      this.egress.requests = requestsTogether.of(principal);
       this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));
     }
     this.#place.id = id;

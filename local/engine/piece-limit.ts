@@ -5,6 +5,7 @@
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
+import { PerPrincipal } from "../../src/shared/per-principal.ts";
 import { readTurns } from "./read-turns.ts";
 
 /** This many pieces take about 2 % of the engine's thread. */
@@ -45,23 +46,13 @@ interface PieceLimits {
   bytes?: Pace | undefined;
 }
 
-/** A value that all sandboxes of a principal share. The values are never removed, because principals are few. */
-export function sharedByPrincipal<T>(create: () => T): (principal: string) => T {
-  const values = new Map<string, T>();
-  return (principal) => {
-    const value = values.get(principal) ?? create();
-    values.set(principal, value);
-    return value;
-  };
-}
-
 /** The limit that all sandboxes of this principal share. */
-export const paceTogether = sharedByPrincipal(
+export const paceTogether = new PerPrincipal(
   () => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }),
 );
 
 /** The limit of short reads that all sandboxes of this principal share. */
-export const readsTogether = sharedByPrincipal(() => new Pace(READS_TOGETHER));
+export const readsTogether = new PerPrincipal(() => new Pace(READS_TOGETHER));
 
 export const shortReads = () => new Pieces({ pace: new Pace(READS) });
 

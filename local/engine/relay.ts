@@ -13,7 +13,8 @@ import { FramedConnection, maxMessageBytes } from "./frames.ts";
 import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { gather, paceTogether, Pieces, sharedByPrincipal } from "./piece-limit.ts";
+import { PerPrincipal } from "../../src/shared/per-principal.ts";
+import { gather, paceTogether, Pieces } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const highWaterMark = 1024 * 1024;
@@ -31,7 +32,7 @@ interface Buffered {
 }
 
 /** The bytes in the previews of all sandboxes of a principal. */
-const previewBytes = sharedByPrincipal((): Buffered => ({ bytes: 0 }));
+const previewBytes = new PerPrincipal((): Buffered => ({ bytes: 0 }));
 const handshakeMs = 60_000;
 /** How long to pause, in milliseconds, while too many results wait in the Worker. */
 const fullMs = 10;
@@ -55,8 +56,8 @@ export class RelayPace {
 
   /** Limits previews, or connections to our servers, together with those of the principal's other sandboxes. Call it before use. */
   joinPrincipal(principal: string): void {
-    if (this.#isOfPreviews) this.buffered = previewBytes(principal);
-    else this.pieces.together = paceTogether(principal);
+    if (this.#isOfPreviews) this.buffered = previewBytes.of(principal);
+    else this.pieces.together = paceTogether.of(principal);
   }
 
   delayWhenFull(): number {

@@ -7,8 +7,8 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as pause } from "node:timers/promises";
 import { Pace } from "../../container/sandboxd/pace.ts";
+import { PerPrincipal } from "../../src/shared/per-principal.ts";
 import { SerialQueue } from "../../src/shared/queue.ts";
-import { sharedByPrincipal } from "./piece-limit.ts";
 
 /**
  * How many bytes a client may send before a request. Node ignores line ends there, and does not count them in its limit of a head.
@@ -58,7 +58,7 @@ export class RequestPaces {
  * The rates of all sandboxes of a principal together. Without them, eight sandboxes with 200 connections each occupied the engine's
  * thread completely: a neighbour's call took 560 to 880 instead of 29 ms (median).
  */
-export const requestsTogether = sharedByPrincipal(() => new RequestPaces(2));
+export const requestsTogether = new PerPrincipal(() => new RequestPaces(2));
 
 interface ClientState {
   response: ServerResponse;

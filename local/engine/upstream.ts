@@ -12,9 +12,10 @@ import {
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
+import { PerPrincipal } from "../../src/shared/per-principal.ts";
 import { Turns } from "../../src/shared/turns.ts";
 import { connectBuffered } from "./buffered-socket.ts";
-import { type Pieces, sharedByPrincipal } from "./piece-limit.ts";
+import type { Pieces } from "./piece-limit.ts";
 import { startTLSOver } from "./tls-records.ts";
 import { CLIENT_GONE, HOST_PROBLEMS } from "./texts.ts";
 
@@ -194,7 +195,7 @@ async function allowedAddresses(
 /** @param principal limits the lookups of all sandboxes of this principal together; by default, the limit is for one sandbox */
 export function boundedLookups(options: UpstreamOptions, principal?: string): UpstreamOptions {
   const resolve = options.resolve ?? systemResolve;
-  const turns = principal === undefined ? new Turns(maxLookups) : turnsTogether(principal);
+  const turns = principal === undefined ? new Turns(maxLookups) : turnsTogether.of(principal);
   return {
     ...options,
     resolve: (host, aborted) => lookUpInTurn(turns, () => resolve(host, aborted), aborted),
@@ -226,7 +227,7 @@ async function lookUpInTurn(
   }
 }
 
-const turnsTogether = sharedByPrincipal(() => new Turns(maxLookupsTogether));
+const turnsTogether = new PerPrincipal(() => new Turns(maxLookupsTogether));
 
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);

@@ -7,7 +7,8 @@ export class PerPrincipal<T> {
   readonly #create: () => T;
   readonly #isUnused: (value: T) => boolean;
 
-  constructor(create: () => T, isUnused: (value: T) => boolean) {
+  /** @param isUnused without it, values are never removed, for ids that are few */
+  constructor(create: () => T, isUnused: (value: T) => boolean = () => false) {
     this.#create = create;
     this.#isUnused = isUnused;
   }

@@ -358,7 +358,7 @@ it.each([
     const sandboxesOf = (principal: string) =>
       Array.from({ length: 10 }, () => {
         const pieces = create();
-        pieces.together = together(principal);
+        pieces.together = together.of(principal);
         return pieces;
       });
     const [attacking, other] = [sandboxesOf("attacker"), sandboxesOf("neighbour")];

@@ -87,31 +87,30 @@ export class Router {
     const agent = /^\/agents\/([\w-]+)$/.exec(request.url ?? "")?.[1];
     if (agent !== undefined && request.method === "PUT") {
       await this.#options.prepareAgent(agent);
-      return json(response, 200, {});
+      return json(response, {});
     }
     if (id === "") {
-      if (request.url === "/boot") return json(response, 200, { boot: this.#options.boot });
-      if (request.url === "/disk") return json(response, 200, await this.#options.diskSpace());
-      if (request.url === "/actors") return json(response, 200, { actors: this.#registry.listActors() });
+      if (request.url === "/boot") return json(response, { boot: this.#options.boot });
+      if (request.url === "/disk") return json(response, await this.#options.diskSpace());
+      if (request.url === "/actors") return json(response, { actors: this.#registry.listActors() });
       if (route === "DELETE " && request.url === "/previews") {
         for (const sandbox of this.#registry.list()) sandbox.forward.endPreviews();
-        return json(response, 200, { running: this.#registry.listActors().length });
+        return json(response, { running: this.#registry.listActors().length });
       }
       return sendError(response, 404, "bad-request", REQUEST_PROBLEMS.noRoute);
     }
     if (route === "PUT ") {
       await this.#registry.start(id, startSchema.parse(await bodyOf(request)));
-      return json(response, 200, {});
+      return json(response, {});
     }
     if (route === "DELETE ") {
       await this.#registry.destroy(id);
-      return json(response, 200, {});
+      return json(response, {});
     }
     if (route === "GET exit") {
       const running = this.#registry.get(id);
       const report = await this.#registry.waitForEnd(id);
-      if (report !== undefined)
-        return json(response, 200, { ...report, seen: running && connectionsOf(running) });
+      if (report !== undefined) return json(response, { ...report, seen: running && connectionsOf(running) });
     }
     const sandbox = this.#registry.get(id);
     if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
@@ -121,19 +120,19 @@ export class Router {
     }
     if (route === "POST signal") {
       sandbox.signal(signalSchema.parse(await bodyOf(request)).signal);
-      return json(response, 200, {});
+      return json(response, {});
     }
     if (route === "PUT intercepts") {
       await sandbox.setIntercepts(interceptsSchema.parse(await bodyOf(request)));
-      return json(response, 200, {});
+      return json(response, {});
     }
     if (route === "PUT policy") {
       sandbox.setPolicy(policySchema.parse(await bodyOf(request)));
-      return json(response, 200, {});
+      return json(response, {});
     }
-    if (route === "GET connections") return json(response, 200, connectionsOf(sandbox));
+    if (route === "GET connections") return json(response, connectionsOf(sandbox));
     if (route === "GET refusals")
-      return json(response, 200, sandbox.egress.connections.refusalsSince(Number(rest.slice(1))));
+      return json(response, sandbox.egress.connections.refusalsSince(Number(rest.slice(1))));
     if (route === "GET outbound") return sandbox.egress.queue.poll(rest.slice(1), response);
     if (route === "POST outbound")
       return sandbox.egress.queue.respond(Number(rest.slice(1)), request, response);
@@ -183,7 +182,7 @@ function parsePort(rest: string): { port: number; path: string } {
   return { port: Number(match?.[1] ?? 0), path: match?.[2] ?? "/" };
 }
 
-function json(response: ServerResponse, status: number, value: unknown): void {
-  response.writeHead(status, { "content-type": "application/json" });
+function json(response: ServerResponse, value: unknown): void {
+  response.writeHead(200, { "content-type": "application/json" });
   response.end(JSON.stringify(value));
 }

@@ -247,8 +247,8 @@ export class SnapshotRegistry {
   }
 
   /** Extends the life of a used sandbox's state. */
-  noteUse(sandbox: string, now = Date.now()): void {
-    this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
+  noteUse(sandbox: string): void {
+    this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", Date.now(), sandbox);
   }
 
   /**

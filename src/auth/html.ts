@@ -25,11 +25,13 @@ function renderValue(value: Value): string {
   return String(value).replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
+const NAME_CHARS = 60;
+
 /**
- * Makes a name from outside safe to show: one line of at most `limit` characters, without control, bidirectional and invisible
+ * Makes a name from outside safe to show: one line of at most NAME_CHARS characters, without control, bidirectional and invisible
  * characters, so that it cannot imitate other text of the page. Empty if nothing visible is left.
  */
-export function makePlain(name: string, limit = 60): string {
+export function makePlain(name: string): string {
   const line = name
     .replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Cs}]/gu, " ")
     // Invisible characters that Unicode counts as letters or symbols: Hangul fillers, the empty braille pattern, the null
@@ -40,5 +42,5 @@ export function makePlain(name: string, limit = 60): string {
   // Combining marks and variation selectors alone are invisible.
   if (!/[^\p{M}\p{Default_Ignorable_Code_Point}\s]/u.test(line)) return "";
   const characters = Array.from(line);
-  return characters.length > limit ? `${characters.slice(0, limit - 1).join("")}…` : line;
+  return characters.length > NAME_CHARS ? `${characters.slice(0, NAME_CHARS - 1).join("")}…` : line;
 }

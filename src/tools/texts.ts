@@ -9,8 +9,7 @@ import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
 
-const invalid = (message: string, hint = "", isRetryable = false) =>
-  new ToolError("invalid_argument", message, hint, isRetryable);
+const invalid = (message: string, hint = "") => new ToolError("invalid_argument", message, hint);
 const pluralize = (count: number, unit: string) => `${count} ${unit}${count === 1 ? "" : "s"}`;
 
 /** Units of time in seconds. A duration is shown in the largest unit that it contains at least twice. */

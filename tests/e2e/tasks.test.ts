@@ -372,10 +372,10 @@ describe("the credential", () => {
     expect(found).toBe("");
     // The same search finds the placeholder, which the agent has.
     expect(Number(held)).toBeGreaterThan(0);
-    const ask = (key: string, path = "/v1/messages", method = "POST") =>
+    const ask = (key: string) =>
       client.sh(
         "snoop",
-        `curl -s -o /dev/null -w '%{http_code}' -X ${method} -H 'x-api-key: ${key}' -d '{}' http://anthropic.internal${path}`,
+        `curl -s -o /dev/null -w '%{http_code}' -H 'x-api-key: ${key}' -d '{}' http://anthropic.internal/v1/messages`,
       );
     expect(await ask(placeholders?.trim() ?? "")).toBe("403");
     expect(await ask("sk-ant-anything")).toBe("403");

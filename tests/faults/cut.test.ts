@@ -135,8 +135,8 @@ beforeAll(async () => {
 
 const call = (name: string, args: Record<string, unknown>): Promise<Result> => tool(url, name, args);
 
-async function sh(sandbox: string, command: string, more: Record<string, unknown> = {}): Promise<string> {
-  const answer = await call("run_command", { sandbox, command, ...more });
+async function sh(sandbox: string, command: string): Promise<string> {
+  const answer = await call("run_command", { sandbox, command });
   if (answer.structured.state !== "succeeded")
     throw new Error(`${command}: ${answer.text}\n${logged.slice(-3).join("\n")}`);
   return String(answer.structured.stdout);

@@ -29,14 +29,13 @@ export async function until<T>(
 export async function untilText(
   read: () => string | Promise<string>,
   words: string | RegExp,
-  deadlineMs?: number,
 ): Promise<string> {
   let text = "";
   const hasWords = async () => {
     text = await read();
     return typeof words === "string" ? text.includes(words) : words.test(text);
   };
-  await until(hasWords, deadlineMs).catch((cause) => {
+  await until(hasWords).catch((cause) => {
     throw new Error(`${words} is not in: ${text.slice(-2000)}`, { cause });
   });
   return text;

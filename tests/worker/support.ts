@@ -86,8 +86,8 @@ export async function runInActor<T>(
   return runInDurableObject<Sandbox, T>(await actorOf(name, caller), work);
 }
 
-export function isRunning(name: string, caller = owner): Promise<boolean> {
-  return runInActor(name, (_sandbox, { container }) => container?.running === true, caller);
+export function isRunning(name: string): Promise<boolean> {
+  return runInActor(name, (_sandbox, { container }) => container?.running === true);
 }
 
 export async function untilStopped(name: string): Promise<void> {
@@ -191,8 +191,8 @@ const CONTAINER_KEY = "__local_container";
 
 export const bucket = objectStore(withObjectFolder(env as Env & LocalEnv));
 
-export async function objectsOf(id: string, caller = owner): Promise<string[]> {
-  return (await bucket.list(`${await principalHash(caller.principalID)}/${id}/`)).keys;
+export async function objectsOf(id: string): Promise<string[]> {
+  return (await bucket.list(`${await principalHash(owner.principalID)}/${id}/`)).keys;
 }
 
 export const encode = (text: string) => new TextEncoder().encode(text);

@@ -54,8 +54,8 @@ export async function signIn(
 }
 
 /** The principal of a token, from the result of a tool that names it. The token needs `sandbox:read` and `sandbox:write`. */
-export async function whoIs(app: App, token: string, path = "/mcp"): Promise<string> {
-  const response = await app(path, post(call("note", { text: "x" }), { authorization: `Bearer ${token}` }));
+export async function whoIs(app: App, token: string): Promise<string> {
+  const response = await app("/mcp", post(call("note", { text: "x" }), { authorization: `Bearer ${token}` }));
   requireStatus(response, 200);
   return /(\S+) noted/.exec(await response.text())?.[1]?.replace(/^.*"/, "") ?? "";
 }
@@ -72,7 +72,8 @@ export async function errorOf(response: Response): Promise<string | undefined> {
 }
 
 /** A browser that shows the consent page of the panel. */
-export async function panelSignIn(app: App, browser = new Browser(app)) {
+export async function panelSignIn(app: App) {
+  const browser = new Browser(app);
   const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
   return { browser, consent: await browser.open(location?.href ?? "") };
 }

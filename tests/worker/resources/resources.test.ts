@@ -54,8 +54,8 @@ async function listAll(caller: Caller): Promise<Listed[]> {
   return all;
 }
 
-async function read(uri: string, caller = owner): Promise<Contents> {
-  const { contents } = await caller.result<{ contents: Contents[] }>({
+async function read(uri: string): Promise<Contents> {
+  const { contents } = await owner.result<{ contents: Contents[] }>({
     method: "resources/read",
     params: { uri },
   });

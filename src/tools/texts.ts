@@ -1,6 +1,7 @@
 /** Texts of the tools: results for models, and errors. Each tool's file has its description. */
 import { ToolError } from "../shared/errors.ts";
 import type { AccountView, Fork } from "../actors/account.ts";
+import type { RestoredCheckpoint } from "../actors/account-calls.ts";
 import type { Checkpoint } from "../actors/saved-states.ts";
 import type { SetUpState } from "../actors/set-up.ts";
 import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.ts";
@@ -360,15 +361,7 @@ export const noCheckpoints = () =>
 export const checkpointText = (sandbox: string, { id, files, bytes, expiresAt }: Checkpoint) =>
   `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}.`;
 
-export interface Restored extends Partial<Fork> {
-  to: Checkpoint;
-  /** The checkpoint of the previous state. */
-  before?: Checkpoint | undefined;
-  /** Why the previous state could not be saved. */
-  unsaved?: string | undefined;
-  /** The ids of older checkpoints of restores that were deleted. */
-  deleted?: readonly string[];
-}
+export type Restored = RestoredCheckpoint & Partial<Fork>;
 
 export function forkedText(sandbox: string, from: string, { to, hasSettings = false }: Restored): string {
   const settings = hasSettings ? " It also has the settings of the checkpoint." : "";

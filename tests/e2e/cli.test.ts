@@ -1,7 +1,6 @@
 /** The command line against a server on this machine: runs, files and the machine itself. */
 import { createHash, randomInt } from "node:crypto";
 import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
@@ -10,7 +9,7 @@ import { firstOfSandbox, processes } from "../setup/processes.ts";
 import { repository, startServer, TOKEN } from "../setup/server.ts";
 import { sleep, until, untilText } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import { listen } from "../setup/listen.ts";
+import { serve } from "../setup/serve.ts";
 
 const stateDir = temporaryDirectory();
 const directory = temporaryDirectory();
@@ -130,7 +129,7 @@ describe("command", () => {
 
   it("continues after a broken connection, and prints nothing twice", async () => {
     let broken = 0;
-    const proxy = createServer(async (request, response) => {
+    const proxy = await serve(async (request, response) => {
       const body = Buffer.concat(await request.toArray());
       if (body.includes('"get_result"') && broken++ < 2) return request.socket.destroy();
       const headers = request.headers as Record<string, string>;
@@ -139,17 +138,7 @@ describe("command", () => {
       response.writeHead(reply.status, { "content-type": reply.headers.get("content-type") ?? "" });
       response.end(Buffer.from(await reply.arrayBuffer()));
     });
-    const port = await listen(proxy);
-    const args = [
-      "command",
-      "echo one; sleep 2; echo two",
-      "--url",
-      `http://127.0.0.1:${port}`,
-      "--token",
-      TOKEN,
-    ];
-    const ended = await runCLI(args);
-    proxy.close();
+    const ended = await runCLI(["command", "echo one; sleep 2; echo two", "--url", proxy, "--token", TOKEN]);
     expect(ended).toMatchObject({
       code: 0,
       stdout: "one\ntwo\n",

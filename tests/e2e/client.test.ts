@@ -1,5 +1,4 @@
 /** The client library in a program. */
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { build } from "esbuild";
@@ -13,7 +12,7 @@ import { launchChromium } from "../clients/chromium.ts";
 import { endLater } from "../setup/end-later.ts";
 import { TOKEN, repository, startServer } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
-import { listen } from "../setup/listen.ts";
+import { serve } from "../setup/serve.ts";
 
 // The client must work with a server that allows only short waits.
 const server = endLater(await startServer({ env: { MAX_WAIT_SECONDS: "1" } }));
@@ -319,15 +318,14 @@ it("the client runs in a page of another origin", async () => {
     platform: "browser",
     write: false,
   });
-  const site = createServer((_request, response) => {
+  const site = await serve((_request, response) => {
     response.writeHead(200, { "content-type": "text/html" });
     response.end("<!doctype html>");
   });
-  const port = await listen(site);
   const browser = await launchChromium();
   try {
     const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${port}/`);
+    await page.goto(site);
     await page.addScriptTag({ content: outputFiles[0]?.text ?? "" });
     const pageResult = await page.evaluate(
       async (given) => {
@@ -355,7 +353,6 @@ it("the client runs in a page of another origin", async () => {
     expect(pageResult).toEqual([1, "1\n2\n", 8, "not_found", "unauthorized"]);
   } finally {
     await browser.close();
-    site.close();
   }
 });
 

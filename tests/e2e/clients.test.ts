@@ -11,6 +11,7 @@ import {
 import { Client, StreamableHTTPClientTransport } from "../clients/sdk1.ts";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { runClaudeCode } from "../setup/claude-code.ts";
+import type { Block } from "../setup/mcp-client.ts";
 import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { startOpenAIAPI } from "../setup/openai-api.ts";
 import { repository, TOKEN } from "../setup/server.ts";
@@ -35,16 +36,9 @@ interface AnyClient {
   close(): Promise<void>;
 }
 
-interface Content {
-  type: string;
-  text?: string;
-  data?: string;
-  mimeType?: string;
-}
-
-async function call(client: AnyClient, name: string, args: Record<string, unknown>): Promise<Content[]> {
+async function call(client: AnyClient, name: string, args: Record<string, unknown>): Promise<Block[]> {
   const result = (await client.callTool({ name, arguments: args })) as {
-    content: Content[];
+    content: Block[];
     isError?: boolean;
   };
   if (result.isError) throw new Error(`${name} failed: ${JSON.stringify(result.content)}`);
@@ -55,7 +49,7 @@ function isPNG(bytes: Buffer): boolean {
   return bytes.subarray(1, 4).toString() === "PNG";
 }
 
-function textOf(content: Content[]): string {
+function textOf(content: Block[]): string {
   return content.map(({ text }) => text ?? "").join("\n");
 }
 
@@ -145,7 +139,7 @@ const inspect = async (connection: readonly string[], ...args: string[]) => {
   const program = join(repository, "tests/clients/node_modules/.bin/mcp-inspector");
   const env = { ...process.env, HOME: home };
   const { stdout } = await run(program, ["--cli", ...connection, ...args], { env, cwd: home });
-  return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Content[] };
+  return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Block[] };
 };
 
 const httpArguments = () => [server.url, "--transport", "http", "--header", `Authorization: Bearer ${TOKEN}`];

@@ -2,14 +2,13 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { expect, it } from "vitest";
+import { freePort } from "../../cli/lock.ts";
 import { portsOf, tree } from "../setup/processes.ts";
 import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import { listen } from "../setup/listen.ts";
 
 it("npm run dev:docker hides the stored data from requests without a token and from other users, opens no debugger, saves all workspaces on Ctrl-C, and then ends", async () => {
   const directory = temporaryDirectory();
@@ -19,9 +18,7 @@ it("npm run dev:docker hides the stored data from requests without a token and f
   // `npm run dev:docker` creates this file with a token, if it is missing.
   const variables = join(repository, ".dev.vars");
   const hadVariables = existsSync(variables);
-  const free = createServer();
-  const port = String(await listen(free));
-  free.close();
+  const port = String(await freePort(0));
   const child = spawn(process.execPath, [join(repository, "cli/dev-docker.ts")], {
     env: {
       ...process.env,

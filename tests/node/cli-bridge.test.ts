@@ -1,23 +1,43 @@
 /** The bridge of `sandbox-mcp stdio`, and the client library: servers that refuse a token, redirect, or never end a response. */
-import { createServer, type RequestListener, type ServerResponse } from "node:http";
+import type { RequestListener, ServerResponse } from "node:http";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { JSONRPCMessage } from "@modelcontextprotocol/client";
-import { expect, it, onTestFinished } from "vitest";
+import { expect, it } from "vitest";
 import { connect, type Files } from "../../client/index.ts";
 import { Bridge } from "../../cli/bridge.ts";
-import { VARIABLES_FILE } from "../../cli/server-address.ts";
+import { type ServerAddress, VARIABLES_FILE } from "../../cli/server-address.ts";
 import { identify } from "../../local/engine/identity.ts";
 import { runCLI, runHere } from "../setup/cli.ts";
-import { listen } from "../setup/listen.ts";
+import { serve } from "../setup/serve.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const PING = { jsonrpc: "2.0", id: 1, method: "ping" } as const;
 
+/** @returns the URL of a server with these responses */
+const serverWith = (respond: RequestListener) => serve(respond, "/mcp");
+
+/** A bridge, and its messages to the client. */
+function startBridge(address: () => Partial<ServerAddress>, isCurrent?: (address: ServerAddress) => boolean) {
+  const sent: JSONRPCMessage[] = [];
+  const bridge = new Bridge({
+    locate: async () => ({ url: "", token: "any", tokenSource: "any", isLocal: true, ...address() }),
+    isCurrent,
+    // As for a client, a message must have a form as JSON.
+    send: async (message) => void sent.push(JSON.parse(JSON.stringify(message))),
+    log: () => undefined,
+  });
+  const forward = (message: JSONRPCMessage) => {
+    bridge.forward(message);
+    return bridge.waitUntilSettled();
+  };
+  return { sent, forward };
+}
+
 /** Sends a ping to a server that accepts only the token "new". `tokens` are the results of reading the token, in order. */
 async function ping(tokens: string[], tokenSource: string) {
   const presented: unknown[] = [];
-  const server = createServer(({ headers }, response) => {
+  const url = await serverWith(({ headers }, response) => {
     presented.push(headers.authorization);
     const isAccepted = headers.authorization === "Bearer new";
     response.writeHead(isAccepted ? 200 : 401, { "content-type": "application/json" });
@@ -29,35 +49,24 @@ async function ping(tokens: string[], tokenSource: string) {
       ),
     );
   });
-  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
-  const sent: JSONRPCMessage[] = [];
-  const bridge = new Bridge({
-    locate: async () => ({ url, token: tokens.shift() ?? "", tokenSource, isLocal: true }),
-    send: async (message) => void sent.push(message),
-    log: () => undefined,
-  });
-  bridge.forward(PING);
-  await bridge.waitUntilSettled();
-  server.closeAllConnections();
-  server.close();
+  const { forward, sent } = startBridge(() => ({ url, token: tokens.shift(), tokenSource }));
+  await forward(PING);
   return { presented, sent };
 }
 
 /** With this header a server claims that its response is a file. */
 const CLAIM = { "content-disposition": "attachment" };
 
-/** A server whose response never ends. @param line the text that the response repeats */
+/** @param line the text that the response repeats @returns the URL of a server whose response never ends */
 async function endlessServer(type: string, line = " ", more: Record<string, string> = CLAIM) {
   const mebibyte = Buffer.alloc(1024 * 1024, line);
-  const server = createServer((_request, response) => {
+  return await serverWith((_request, response) => {
     response.writeHead(200, { "content-type": type, ...more }).write("data: ");
     const send = () =>
       void (response.destroyed || (response.write(mebibyte) ? setImmediate(send) : undefined));
     response.on("drain", send);
     send();
   });
-  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
-  return { url, close: () => (server.closeAllConnections(), server.close()) };
 }
 
 it.each([
@@ -65,17 +74,10 @@ it.each([
   ["text/event-stream", "white space", " "],
   ["text/event-stream", "lines of one character, which end no event", `\ndata: ${"more ".repeat(20_000)}\nx`],
 ])("the bridge refuses a response that never ends: %s of %s", async (type, _content, line) => {
-  const { url, close } = await endlessServer(type, line);
-  const sent: JSONRPCMessage[] = [];
-  const bridge = new Bridge({
-    locate: async () => ({ url, token: "any", tokenSource: "any", isLocal: true }),
-    send: async (message) => void sent.push(message),
-    log: () => undefined,
-  });
-  bridge.forward(PING);
-  await bridge.waitUntilSettled();
+  const url = await endlessServer(type, line);
+  const { forward, sent } = startBridge(() => ({ url }));
+  await forward(PING);
   expect(sent).toMatchObject([{ id: 1, error: { message: "The server's response is larger than 64 MiB." } }]);
-  close();
 });
 
 it.each([
@@ -86,48 +88,36 @@ it.each([
   async (type, encode) => {
     const depth = 100_000;
     const result = `${"[".repeat(depth)}${"]".repeat(depth)}`;
-    const server = createServer((_request, response) => {
+    const url = await serverWith((_request, response) => {
       response.writeHead(200, { "content-type": type });
       response.end(encode(`{"jsonrpc":"2.0","id":1,"result":{"deep":${result}}}`));
     });
-    const url = `http://127.0.0.1:${await listen(server)}/mcp`;
-    const sent: string[] = [];
-    const bridge = new Bridge({
-      locate: async () => ({ url, token: "any", tokenSource: "any", isLocal: true }),
-      send: async (message) => void sent.push(JSON.stringify(message)),
-      log: () => undefined,
-    });
-    bridge.forward(PING);
-    await bridge.waitUntilSettled();
-    expect(sent.map((line) => JSON.parse(line))).toMatchObject([{ id: 1, error: {} }]);
-    server.closeAllConnections();
-    server.close();
+    const { forward, sent } = startBridge(() => ({ url }));
+    await forward(PING);
+    expect(sent).toMatchObject([{ id: 1, error: {} }]);
   },
 );
 
 it("the client refuses a list that never ends", async () => {
-  const { url, close } = await endlessServer("application/json", " ", {});
+  const url = await endlessServer("application/json", " ", {});
   const listing = connect({ url, token: "any" }).sandbox().files.list();
   await expect(listing).rejects.toMatchObject({
     code: "too_large",
     message: expect.stringContaining("64 MiB"),
   });
-  close();
 });
 
 it("the client refuses a response that never ends, even if the server claims that it is a file", async () => {
-  const { url, close } = await endlessServer("application/json");
+  const url = await endlessServer("application/json");
   const { files } = connect({ url, token: "any" }).sandbox();
   await expect(files.write("a", "b")).rejects.toThrow("64 MiB");
-  close();
 });
 
 it("diagnose reports a server whose health never ends", async () => {
-  const { url, close } = await endlessServer("application/json", " ", {});
+  const url = await endlessServer("application/json", " ", {});
   const words = ["diagnose", "--output", "-", "--url", url, "--token", "any-token"];
   const { stdout } = await runCLI([...words, "--state-dir", temporaryDirectory()]);
   expect(JSON.parse(stdout)).toMatchObject({ server: { error: expect.stringContaining("64 MiB") } });
-  close();
 });
 
 /** A client of a server that answers each call of a tool with this beginning of an event stream, and the server's end. */
@@ -135,7 +125,7 @@ async function streamingServer(
   respond: (response: ServerResponse, call: { id: unknown; params: { name: string } }) => void,
   open: (response: ServerResponse) => void = (response) => response.writeHead(405).end(),
 ) {
-  const server = createServer(async (request, response) => {
+  const url = await serverWith(async (request, response) => {
     if (request.method === "GET") return open(response);
     const call = JSON.parse(Buffer.concat(await request.toArray()).toString() || "{}");
     const { id, method } = call;
@@ -147,9 +137,7 @@ async function streamingServer(
     }
     respond(response.writeHead(200, { "content-type": "text/event-stream" }), call);
   });
-  const sandbox = connect({ url: `http://127.0.0.1:${await listen(server)}/mcp`, token: "any" }).sandbox();
-  onTestFinished(() => (server.closeAllConnections(), void server.close()));
-  return sandbox;
+  return connect({ url, token: "any" }).sandbox();
 }
 
 const INFO = { name: "a server", version: "1" };
@@ -170,14 +158,9 @@ it.each<[string, (files: Files) => Promise<unknown>, (response: ServerResponse) 
 ])(
   "the client reports a response about files that breaks or is not JSON: %s",
   async (_how, call, respond) => {
-    const server = createServer((_request, response) => respond(response));
-    const { files } = connect({
-      url: `http://127.0.0.1:${await listen(server)}/mcp`,
-      token: "any",
-    }).sandbox();
+    const url = await serverWith((_request, response) => respond(response));
+    const { files } = connect({ url, token: "any" }).sandbox();
     await expect(call(files)).rejects.toMatchObject({ name: "ConnectionError" });
-    server.closeAllConnections();
-    server.close();
   },
 );
 
@@ -230,38 +213,29 @@ it.each([
 });
 
 it("the client reports a list without entries", async () => {
-  const server = createServer((_request, response) => response.end("null"));
-  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+  const url = await serverWith((_request, response) => response.end("null"));
   const listing = connect({ url, token: "any" }).sandbox().files.list("/tmp");
   await expect(listing).rejects.toMatchObject({ code: "wrong_address" });
-  server.closeAllConnections();
-  server.close();
 });
 
 it("the client and the command line read a list whose page has more entries than a call may have arguments", async () => {
   const [type, modified] = ["file", ""];
   const entries = Array.from({ length: 200_000 }, () => ({ path: "a", type, size: 1, modified }));
-  const server = createServer((_request, response) => response.end(JSON.stringify({ entries })));
-  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+  const url = await serverWith((_request, response) => response.end(JSON.stringify({ entries })));
   expect(await connect({ url, token: "any" }).sandbox().files.list("/tmp")).toHaveLength(200_000);
   const { stdout } = await runHere(["files", "ls", "--url", url, "--token", "any"]);
   expect(stdout.trimEnd().split("\n")).toHaveLength(200_000);
-  server.closeAllConnections();
-  server.close();
 });
 
 it("the client refuses a list with an endless number of pages", async () => {
   const entries = Array.from({ length: 20_000 }, () => ({ name: "a" }));
   const page = JSON.stringify({ entries, next_cursor: "again" });
-  const server = createServer((_request, response) => response.end(page));
-  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+  const url = await serverWith((_request, response) => response.end(page));
   const listing = connect({ url, token: "any" }).sandbox().files.list("/tmp");
   await expect(listing).rejects.toMatchObject({
     code: "too_large",
     message: expect.stringContaining("/tmp"),
   });
-  server.closeAllConnections();
-  server.close();
 });
 
 it("the bridge reads the stored token again after the server refused it", async () => {
@@ -285,13 +259,6 @@ it.each([
     );
   },
 );
-
-/** @returns the URL of a server with these responses */
-async function serverWith(respond: RequestListener): Promise<string> {
-  const server = createServer(respond);
-  onTestFinished(() => void server.close());
-  return `http://127.0.0.1:${await listen(server)}/mcp`;
-}
 
 it("a killed server's address gets no token, because another program may listen there", async () => {
   const stateDir = temporaryDirectory();
@@ -319,14 +286,8 @@ it("a redirect is an error that names the other address, and the bridge sends no
     response.end("{}");
   });
   const url = await serverWith((_request, response) => response.writeHead(307, { location: other }).end());
-  const sent: JSONRPCMessage[] = [];
-  const bridge = new Bridge({
-    locate: async () => ({ url, token: "secret", tokenSource: "--token", isLocal: false }),
-    send: async (message) => void sent.push(message),
-    log: () => undefined,
-  });
-  bridge.forward({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "run_code" } });
-  await bridge.waitUntilSettled();
+  const { forward, sent } = startBridge(() => ({ url, isLocal: false }));
+  await forward({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "run_code" } });
   const message = `${url} redirects to ${other}. If you trust that address, use it.`;
   expect(sent).toMatchObject([{ id: 1, error: { message } }]);
   for (const words of [["runs"], ["files", "ls"]]) {
@@ -361,17 +322,11 @@ it("the bridge sends no token to the address of a server that was killed while t
     ),
   );
   const [, second] = urls;
-  const sent: JSONRPCMessage[] = [];
-  const bridge = new Bridge({
-    locate: async () => ({ url: urls.shift() ?? "", token: "secret", tokenSource: "--token", isLocal: true }),
-    isCurrent: ({ url }) => url === second,
-    send: async (message) => void sent.push(message),
-    log: () => undefined,
-  });
-  for (let number = 0; number < 3; number++) {
-    bridge.forward(PING);
-    await bridge.waitUntilSettled();
-  }
+  const { forward, sent } = startBridge(
+    () => ({ url: urls.shift() }),
+    ({ url }) => url === second,
+  );
+  for (let number = 0; number < 3; number++) await forward(PING);
   const names = ["first", "second", "second"];
   expect(sent).toMatchObject(names.map((name) => ({ result: { name } })));
 });

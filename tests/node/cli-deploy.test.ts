@@ -5,7 +5,7 @@ import { validate } from "../../cli/configuration.ts";
 import { text as textOf } from "node:stream/consumers";
 import { runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { DeploymentCopy } from "../setup/deployment.ts";
-import { serveOnLoopback } from "../setup/oauth-server.ts";
+import { serve } from "../setup/serve.ts";
 import { until } from "../setup/until.ts";
 
 let copy: DeploymentCopy;
@@ -183,7 +183,7 @@ else if (args[0] === "deploy" && !args.includes("--dry-run"))
   it("retries until the first container has started", async () => {
     let refusals = 2;
     const called: string[] = [];
-    const server = await serveOnLoopback(async (request, response) => {
+    const origin = await serve(async (request, response) => {
       if (request.url === "/health") return response.end('{"status":"healthy"}');
       if (request.method !== "POST") return response.writeHead(405).end();
       const { id, method, params } = JSON.parse(await textOf(request));
@@ -206,10 +206,9 @@ else if (args[0] === "deploy" && !args.includes("--dry-run"))
       response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
     });
     writeFileSync(join(directory, "secret-list"), "[]");
-    writeFileSync(join(directory, "deploy"), `Deployed\n  ${server.origin}\n`);
+    writeFileSync(join(directory, "deploy"), `Deployed\n  ${origin}\n`);
     vi.stubEnv("SERVER_AUTH_TOKEN", "the-token-of-the-owner");
     const { stderr } = await deploy("--yes");
-    server.server.close();
     expect(stderr).toContain(
       "first container, which can take minutes. The sandbox could not be started now.",
     );

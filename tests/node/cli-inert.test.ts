@@ -1,9 +1,9 @@
 /** Output of a hostile server or sandbox does not act on the user's terminal. */
-import { type RequestListener, createServer } from "node:http";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { text } from "node:stream/consumers";
+import { expect, test } from "vitest";
 import { connect } from "../../client/index.ts";
 import { runHere } from "../setup/cli.ts";
-import { listen } from "../setup/listen.ts";
+import { serve } from "../setup/serve.ts";
 
 /** Clears the screen, writes the clipboard, hides and reverses the text after it, and begins a forged line. */
 const HOSTILE =
@@ -52,15 +52,14 @@ const LISTING = {
 let listing: () => object = () => LISTING;
 let failsWith: { status: number; body: string } | undefined;
 
-const serve: RequestListener = async (request, response) => {
-  const chunks: Buffer[] = [];
-  for await (const chunk of request) chunks.push(chunk as Buffer);
+const url = await serve(async (request, response) => {
+  const body = await text(request);
   if (failsWith) return void response.writeHead(failsWith.status).end(failsWith.body);
   const { pathname } = new URL(request.url ?? "", "http://any");
   if (pathname !== "/mcp")
     return void response.end(JSON.stringify({ path: HOSTILE, size: 1, sha256: HOSTILE, ...listing() }));
   if (request.method !== "POST") return void response.writeHead(405).end();
-  const { id, method, params } = JSON.parse(Buffer.concat(chunks).toString());
+  const { id, method, params } = JSON.parse(body);
   if (id === undefined) return void response.writeHead(202).end();
   const result =
     method === "initialize"
@@ -74,15 +73,8 @@ const serve: RequestListener = async (request, response) => {
         : { tools: [] };
   response.setHeader("content-type", "application/json");
   response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
-};
-
-const server = createServer(serve);
-let options: string[] = [];
-beforeAll(async () => {
-  const port = await listen(server);
-  options = ["--url", `http://127.0.0.1:${port}/mcp`, "--token", "any"];
-});
-afterAll(() => server.close());
+}, "/mcp");
+const options = ["--url", url, "--token", "any"];
 
 /** The sequences of this program: colours, and the screen of `watch`. */
 // oxlint-disable-next-line no-control-regex
@@ -163,8 +155,7 @@ test("a listing ends at a page without entries, even if the page has a cursor", 
   const { code, stdout } = await runHere(["files", "ls", "--json", ...options]);
   expect({ code, pages, ...JSON.parse(stdout) }).toMatchObject({ code: 0, pages: 1, entries: [] });
   pages = 0;
-  const [, url = "", , token = ""] = options;
-  const library = connect({ url, token });
+  const library = connect({ url, token: "any" });
   expect(await library.sandbox().files.list()).toEqual([]);
   expect(pages).toBe(1);
   await library.close();

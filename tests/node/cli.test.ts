@@ -10,7 +10,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { createServer, type RequestListener } from "node:http";
+import type { RequestListener } from "node:http";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { describe, expect, test, vi } from "vitest";
@@ -24,24 +24,13 @@ import { writeVariables } from "../../cli/dev-vars.ts";
 import { Keyboard } from "../../cli/keyboard.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
+import { freePort } from "../../cli/lock.ts";
 import { runCLI, runHere, startCLI } from "../setup/cli.ts";
-import { listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
+import { serve } from "../setup/serve.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
-
-/** Calls `work` with the MCP endpoint of a server on loopback that always gives this response. */
-async function withServer(listener: RequestListener, work: (url: string) => Promise<void>): Promise<void> {
-  const server = createServer(listener);
-  const port = await listen(server);
-  try {
-    await work(`http://127.0.0.1:${port}/mcp`);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
-}
 
 const withSandbox = leafCommands().filter(([, { options }]) =>
   options.some(({ long }) => long === "--sandbox"),
@@ -65,14 +54,13 @@ test.each(["text", "JSON"])(
   async (form) => {
     const notFound: RequestListener = (_request, response) =>
       response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
-    await withServer(notFound, async (url) => {
-      const args = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
-      const { code, stdout, stderr } = await runHere(args);
-      expect([code, stdout + stderr]).toEqual([
-        69,
-        expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
-      ]);
-    });
+    const url = await serve(notFound, "/mcp");
+    const args = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
+    const { code, stdout, stderr } = await runHere(args);
+    expect([code, stdout + stderr]).toEqual([
+      69,
+      expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
+    ]);
   },
 );
 
@@ -92,12 +80,11 @@ test("a command without --sandbox uses the sandbox in the URL", async () => {
     requestedPaths.push(url ?? "");
     response.end(JSON.stringify({ entries: [] }));
   };
-  await withServer(list, async (url) => {
-    const env = { SANDBOX_MCP_URL: `${url}?sandbox=project`, SANDBOX_MCP_TOKEN: "any" };
-    await runHere(["files", "ls"], { env });
-    await runHere(["files", "ls", "--url", `${url}?sandbox=other`], { env });
-    await runHere(["files", "ls", "--sandbox", "named"], { env });
-  });
+  const url = await serve(list, "/mcp");
+  const env = { SANDBOX_MCP_URL: `${url}?sandbox=project`, SANDBOX_MCP_TOKEN: "any" };
+  await runHere(["files", "ls"], { env });
+  await runHere(["files", "ls", "--url", `${url}?sandbox=other`], { env });
+  await runHere(["files", "ls", "--sandbox", "named"], { env });
   expect(requestedPaths.map((path) => path.split("/")[2])).toEqual(["project", "other", "named"]);
   const args = ["runs", "--url", "http://127.0.0.1:9/mcp?sandbox=A+B", "--token", "any"];
   const { code, stderr } = await runHere(args);
@@ -116,11 +103,7 @@ describe("stdio", () => {
   };
 
   test("exits with 69 if no server responds, and reports that to its client and in the log", async () => {
-    let url = "";
-    await withServer(
-      () => undefined,
-      async (own) => void (url = own),
-    );
+    const url = `http://127.0.0.1:${await freePort(0)}/mcp`;
     const args = ["stdio", "--url", url, "--token", "any"];
     const { code, stdout, stderr } = await runCLI(args, {}, `${JSON.stringify(initialize)}\n`);
     const message = `No server responds at ${url} (ECONNREFUSED). Check the address, and that the server runs.`;
@@ -134,23 +117,16 @@ describe("stdio", () => {
   test("exits with 77 if the token is refused, logs that once, and names commands as `npm run cli --` if npm started it", async () => {
     const refuse: RequestListener = (_request, response) =>
       response.writeHead(401).end(JSON.stringify({ error: "Unauthorized" }));
-    await withServer(refuse, async (url) => {
-      const input = [initialize, { ...initialize, id: 2 }]
-        .map((each) => `${JSON.stringify(each)}\n`)
-        .join("");
-      const env = { npm_lifecycle_event: "cli" };
-      const { code, stdout, stderr } = await runCLI(
-        ["stdio", "--url", url, "--token", "any"],
-        { env },
-        input,
-      );
-      expect([code, stdout.trimEnd().split("\n")]).toEqual([
-        77,
-        [expect.stringContaining("-32000"), expect.stringContaining("-32000")],
-      ]);
-      expect(stderr.match(/does not accept the token of --token/g)).toHaveLength(1);
-      expect(stderr).toContain("`npm run cli -- connect <client>`");
-    });
+    const url = await serve(refuse, "/mcp");
+    const input = [initialize, { ...initialize, id: 2 }].map((each) => `${JSON.stringify(each)}\n`).join("");
+    const env = { npm_lifecycle_event: "cli" };
+    const { code, stdout, stderr } = await runCLI(["stdio", "--url", url, "--token", "any"], { env }, input);
+    expect([code, stdout.trimEnd().split("\n")]).toEqual([
+      77,
+      [expect.stringContaining("-32000"), expect.stringContaining("-32000")],
+    ]);
+    expect(stderr.match(/does not accept the token of --token/g)).toHaveLength(1);
+    expect(stderr).toContain("`npm run cli -- connect <client>`");
   });
 });
 
@@ -159,20 +135,19 @@ test("`files get` leaves no partial file when it is stopped", async () => {
   const begin: RequestListener = (_request, response) => {
     response.writeHead(200, { "content-disposition": "attachment" }).write("the first part");
   };
-  await withServer(begin, async (url) => {
-    const args = ["files", "get", "report.pdf", "--url", url, "--token", "any"];
-    for (const signal of ["SIGINT", "SIGTERM"] as const) {
-      const running = startCLI(args, { cwd });
-      await until(() => readdirSync(cwd).some((name) => name.endsWith(".part")));
-      running.kill(signal);
-      const { code, stderr } = await running.ended;
-      expect([code, stderr]).toEqual([
-        130,
-        "Error: The download of report.pdf was stopped before its end. Nothing was saved.\n",
-      ]);
-      expect(readdirSync(cwd)).toEqual([]);
-    }
-  });
+  const url = await serve(begin, "/mcp");
+  const args = ["files", "get", "report.pdf", "--url", url, "--token", "any"];
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    const running = startCLI(args, { cwd });
+    await until(() => readdirSync(cwd).some((name) => name.endsWith(".part")));
+    running.kill(signal);
+    const { code, stderr } = await running.ended;
+    expect([code, stderr]).toEqual([
+      130,
+      "Error: The download of report.pdf was stopped before its end. Nothing was saved.\n",
+    ]);
+    expect(readdirSync(cwd)).toEqual([]);
+  }
 });
 
 test("files get does not follow symbolic links, which a sandbox that mounts this directory could have made", async () => {
@@ -182,13 +157,12 @@ test("files get does not follow symbolic links, which a sandbox that mounts this
   symlinkSync(join(other, "made"), join(cwd, "report.pdf"));
   const send: RequestListener = (_request, response) =>
     response.writeHead(200, { "content-disposition": "attachment" }).end("content");
-  await withServer(send, async (url) => {
-    const get = (...args: string[]) =>
-      runCLI(["files", "get", ...args, "--url", url, "--token", "any"], { cwd });
-    for (const name of ["authorized_keys", "report.pdf"])
-      expect((await get(name)).stderr).toContain(`${name} exists already`);
-    expect((await get("report.pdf", "--force")).code).toBe(0);
-  });
+  const url = await serve(send, "/mcp");
+  const get = (...args: string[]) =>
+    runCLI(["files", "get", ...args, "--url", url, "--token", "any"], { cwd });
+  for (const name of ["authorized_keys", "report.pdf"])
+    expect((await get(name)).stderr).toContain(`${name} exists already`);
+  expect((await get("report.pdf", "--force")).code).toBe(0);
   expect(readFileSync(join(cwd, "report.pdf"), "utf8")).toBe("content");
   expect(lstatSync(join(cwd, "report.pdf")).isFile()).toBe(true);
   expect(readdirSync(other)).toEqual([]);
@@ -197,23 +171,19 @@ test("files get does not follow symbolic links, which a sandbox that mounts this
 test("`files ls` escapes names if its output is a pipe, in a form that a shell can decode", async () => {
   const names = ["a\nb", "two  spaces ", "\u001b[31mred", "tab\t", "back\\n", "\u009b2J\u202e", "ž.txt"];
   const entries = names.map((path) => ({ path, type: "file", size: 1, modified: "now" }));
-  await withServer(
-    (_request, response) => response.end(JSON.stringify({ entries })),
-    async (url) => {
-      const args = ["files", "ls", "--url", url, "--token", "any"];
-      const { stdout } = await runHere(args);
-      // oxlint-disable-next-line no-control-regex
-      expect(stdout).not.toMatch(/[\x00-\x08\x0b-\x1f\x7f-\x9f\p{Bidi_Control}]/u);
-      const printed = stdout.trimEnd().split("\n");
-      const read = printed.map((line) =>
-        execFileSync("bash", ["-c", 'printf "%b" "$1"', "bash", line.split("\t")[3] ?? ""], {
-          encoding: "utf8",
-        }),
-      );
-      expect(read).toEqual(names);
-      expect(JSON.parse((await runHere([...args, "--json"])).stdout).entries).toEqual(entries);
-    },
+  const url = await serve((_request, response) => response.end(JSON.stringify({ entries })), "/mcp");
+  const args = ["files", "ls", "--url", url, "--token", "any"];
+  const { stdout } = await runHere(args);
+  // oxlint-disable-next-line no-control-regex
+  expect(stdout).not.toMatch(/[\x00-\x08\x0b-\x1f\x7f-\x9f\p{Bidi_Control}]/u);
+  const printed = stdout.trimEnd().split("\n");
+  const read = printed.map((line) =>
+    execFileSync("bash", ["-c", 'printf "%b" "$1"', "bash", line.split("\t")[3] ?? ""], {
+      encoding: "utf8",
+    }),
   );
+  expect(read).toEqual(names);
+  expect(JSON.parse((await runHere([...args, "--json"])).stdout).entries).toEqual(entries);
 });
 
 test.each([
@@ -233,17 +203,13 @@ test("the report of `diagnose` contains no token, however it is passed, and no p
     response.statusCode = url === "/health" ? 200 : 500;
     response.end(JSON.stringify({ error: `no ${headers.authorization}` }));
   };
-  await withServer(echo, async (url) => {
-    const args = ["diagnose", "--output", "-", "--json"];
-    const { code, stdout } = await runHere([...args, `--url=${url}`, "--token=given-in-one-word"]);
-    expect([code, JSON.parse(stdout).server.error]).toEqual([
-      0,
-      expect.stringContaining("Bearer (redacted)"),
-    ]);
-    const named = await runHere([...args, "--url", url.replace("//", "//me:my-password@"), "--token", "t"]);
-    expect(JSON.parse(named.stdout).server.error).toContain("--url must not contain a user or a password");
-    expect(named.stdout).not.toContain("my-password");
-  });
+  const url = await serve(echo, "/mcp");
+  const args = ["diagnose", "--output", "-", "--json"];
+  const { code, stdout } = await runHere([...args, `--url=${url}`, "--token=given-in-one-word"]);
+  expect([code, JSON.parse(stdout).server.error]).toEqual([0, expect.stringContaining("Bearer (redacted)")]);
+  const named = await runHere([...args, "--url", url.replace("//", "//me:my-password@"), "--token", "t"]);
+  expect(JSON.parse(named.stdout).server.error).toContain("--url must not contain a user or a password");
+  expect(named.stdout).not.toContain("my-password");
 });
 
 test("`runs` refuses a cursor that is not a run's id, before it calls a server", async () => {
@@ -256,19 +222,12 @@ test("`runs` refuses a cursor that is not a run's id, before it calls a server",
 });
 
 test("an unexpected response is reported in one line, and with the error's stack only on request", async () => {
-  await withServer(
-    (_request, response) => response.end('{"entries":5}'),
-    async (url) => {
-      const args = ["files", "ls", "--url", url, "--token", "any"];
-      const { code, stderr } = await runHere(args, { env: { SANDBOX_MCP_VERBOSE: undefined } });
-      expect([code, stderr]).toEqual([
-        70,
-        expect.stringMatching(/^Error: [^\n]+SANDBOX_MCP_VERBOSE[^\n]+\n$/),
-      ]);
-      const more = await runHere(args, { env: { SANDBOX_MCP_VERBOSE: "1" } });
-      expect(more.stderr).toContain("cli/commands/files.ts:");
-    },
-  );
+  const url = await serve((_request, response) => response.end('{"entries":5}'), "/mcp");
+  const args = ["files", "ls", "--url", url, "--token", "any"];
+  const { code, stderr } = await runHere(args, { env: { SANDBOX_MCP_VERBOSE: undefined } });
+  expect([code, stderr]).toEqual([70, expect.stringMatching(/^Error: [^\n]+SANDBOX_MCP_VERBOSE[^\n]+\n$/)]);
+  const more = await runHere(args, { env: { SANDBOX_MCP_VERBOSE: "1" } });
+  expect(more.stderr).toContain("cli/commands/files.ts:");
 });
 
 test.each([
@@ -281,16 +240,15 @@ test.each([
       response.statusCode = url === "/health" ? 200 : 401;
       response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
     };
-    await withServer(refuse, async (url) => {
-      const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
-      expect([code, JSON.parse(stdout).checks.at(-1)]).toMatchObject([
-        1,
-        {
-          found: expect.stringContaining(`the token of ${source}: `),
-          fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
-        },
-      ]);
-    });
+    const url = await serve(refuse, "/mcp");
+    const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
+    expect([code, JSON.parse(stdout).checks.at(-1)]).toMatchObject([
+      1,
+      {
+        found: expect.stringContaining(`the token of ${source}: `),
+        fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
+      },
+    ]);
   },
 );
 
@@ -329,9 +287,7 @@ test.each(["doctor", "diagnose"])("`%s` refuses an invalid port", async (name) =
 test("`doctor` does not report a killed server as running", async () => {
   const stateDir = mkdtempSync(join(directory, "killed-"));
   const { pid } = spawnSync("true");
-  const free = createServer();
-  const port = await listen(free);
-  free.close();
+  const port = await freePort(0);
   const server = { url: `http://127.0.0.1:${port}/mcp`, pid, process: `${pid} 0 boot` };
   writeFileSync(join(stateDir, "server.json"), JSON.stringify(server));
   const { stdout } = await runHere(["doctor", "--state-dir", stateDir]);
@@ -444,10 +400,9 @@ describe("during a rotation, a server that may not have restarted yet", () => {
       presented.push(headers.authorization);
       response.writeHead(headers.authorization === `Bearer ${accepts}` ? 200 : 401).end("{}");
     };
-    await withServer(listener, async (url) => {
-      const address = { url, token: "new", tokenSource: VARIABLES_FILE, isLocal: true, tokenBefore: "old" };
-      expect((await http(address, "/x", { method: "PUT", body: "sent once" })).status).toBe(200);
-    });
+    const url = await serve(listener, "/mcp");
+    const address = { url, token: "new", tokenSource: VARIABLES_FILE, isLocal: true, tokenBefore: "old" };
+    expect((await http(address, "/x", { method: "PUT", body: "sent once" })).status).toBe(200);
     expect(presented).toEqual(expected);
   });
 });

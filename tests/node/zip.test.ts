@@ -1,14 +1,12 @@
 /** ZIP archives that a test cannot make through a sandbox: with very many files, and with unusual names. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { once } from "node:events";
 import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, it, onTestFinished, vi } from "vitest";
 import { FileHandlers } from "../../container/sandboxd/file-handlers.ts";
+import { serve } from "../setup/serve.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
@@ -91,11 +89,7 @@ it("sandboxd says if the program that packs a .zip is missing", async () => {
   vi.stubEnv("PATH", "/nowhere");
   onTestFinished(() => void vi.unstubAllEnvs());
   const files = new FileHandlers();
-  const server = createServer((request, response) => void files.respond(request, response));
-  server.listen(0, "127.0.0.1");
-  onTestFinished(() => void server.close());
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  const response = await fetch(`http://127.0.0.1:${port}/archive?path=${directory}&format=zip`);
+  const origin = await serve((request, response) => void files.respond(request, response));
+  const response = await fetch(`${origin}/archive?path=${directory}&format=zip`);
   expect(await response.json()).toEqual({ problem: "no_program" });
 });

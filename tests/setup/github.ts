@@ -4,6 +4,7 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { text } from "node:stream/consumers";
 import { serveOnLoopback } from "./oauth-server.ts";
 
 export const CLIENT_ID = "github-client-id";
@@ -54,7 +55,8 @@ export async function startGitHub(): Promise<FakeGitHub> {
     if (github.failure === "down") return void response.destroy();
     if (github.failure === "garbage") return void response.end("<html>Unicorn!</html>");
     if (github.failure === "rate_limited") return json(response, 403, { message: "API rate limit exceeded" });
-    if (url.pathname === "/login/oauth/access_token") return token(await bodyOf(request), response);
+    if (url.pathname === "/login/oauth/access_token")
+      return token(new URLSearchParams(await text(request)), response);
     // GitHub's response to a request without a User-Agent.
     if (!request.headers["user-agent"])
       return json(response, 403, { message: "Request forbidden by administrative rules" });
@@ -119,10 +121,4 @@ export async function startGitHub(): Promise<FakeGitHub> {
 
 function json(response: ServerResponse, status: number, body: unknown): void {
   response.writeHead(status, { "content-type": "application/json; charset=utf-8" }).end(JSON.stringify(body));
-}
-
-async function bodyOf(request: IncomingMessage): Promise<URLSearchParams> {
-  let text = "";
-  for await (const chunk of request.setEncoding("utf8")) text += chunk;
-  return new URLSearchParams(text);
 }

@@ -4,6 +4,7 @@
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { text } from "node:stream/consumers";
 import { sleep } from "./until.ts";
 import { listen } from "./listen.ts";
 
@@ -75,9 +76,9 @@ export async function startMessagesAPI(
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const path = (request.url ?? "/").split("?")[0] ?? "/";
-    const text = await collect(request);
-    if (request.method !== "POST" || text === "") return sendJSON(response, 200, {});
-    const received: Received = { path, headers: request.headers, body: JSON.parse(text) };
+    const body = await text(request);
+    if (request.method !== "POST" || body === "") return sendJSON(response, 200, {});
+    const received: Received = { path, headers: request.headers, body: JSON.parse(body) };
     requests.push(received);
     if (path.endsWith("/count_tokens")) return sendJSON(response, 200, { input_tokens: 10 });
     if (!path.endsWith("/v1/messages")) return sendJSON(response, 404, failure("not_found_error", path));
@@ -192,10 +193,4 @@ function sendJSON(
 ): void {
   response.writeHead(status, { "content-type": "application/json", ...headers });
   response.end(JSON.stringify(body));
-}
-
-async function collect(request: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of request) chunks.push(chunk);
-  return Buffer.concat(chunks).toString();
 }

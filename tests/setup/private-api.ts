@@ -8,6 +8,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer as createPlainServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer } from "node:https";
 import { tmpdir } from "node:os";
+import { buffer } from "node:stream/consumers";
 import { join } from "node:path";
 import { callbackify } from "node:util";
 import { brotliCompressSync, gzipSync } from "node:zlib";
@@ -44,10 +45,8 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
       ALPNProtocols: ["http/1.1"],
     },
     async (request, response) => {
-      const chunks: Buffer[] = [];
-      for await (const chunk of request) chunks.push(Buffer.from(chunk));
       const { host = "", authorization } = request.headers;
-      const body = Buffer.concat(chunks);
+      const body = await buffer(request);
       const { url = "" } = request;
       arrived.push({ host, url, authorization, body: body.toString() });
       // Never responds, and lists the end of the connection too.

@@ -23,7 +23,7 @@ import { startTestEngine, TestSandbox, type EngineAddress } from "../setup/engin
 import { processes, waitForEnd, tree, type Process } from "../setup/processes.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import TAKE_PLACE from "../setup/take-place.py?raw";
+import TAKE_PLACE from "../setup/take-place.cjs?raw";
 
 const engine = endLater(await startTestEngine());
 
@@ -265,16 +265,16 @@ describe("a port", () => {
 
   it("cannot respond to a later request with a response that was sent before that request", async () => {
     const hostile = await TestSandbox.start(engine);
-    const program = [
-      TAKE_PLACE,
-      "listener = Place(); send_beats()",
-      "def respond(to, body): to.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%b' % (len(body), body))",
-      "def serve(to):",
-      "  while data := to.recv(65536):",
-      "    respond(to, data.split()[1]); time.sleep(0.05); respond(to, b'planted')",
-      "while True: threading.Thread(target=serve, args=(listener.accept(),)).start()",
-    ];
-    void hostile.python(program).catch(() => undefined);
+    const program = `${TAKE_PLACE}
+const responseOf = (body) => "HTTP/1.1 200 OK\\r\\nContent-Length: " + body.length + "\\r\\n\\r\\n" + body;
+takePlace(net.createServer((socket) => {
+  socket.on("error", () => undefined).on("data", (head) => {
+    socket.write(responseOf(String(head).split(" ")[1]));
+    setTimeout(() => socket.write(responseOf("planted")), 50);
+  });
+}));
+sendBeats();`;
+    void hostile.run(`node - <<'PROGRAM'\n${program}\nPROGRAM`).catch(() => undefined);
     const ask = async (path: string) =>
       await (await hostile.call("GET", `/ports/${SANDBOXD_PORT}${path}`)).text();
     await expect.poll(() => ask("/first")).toBe("/first");

@@ -1,30 +1,22 @@
 /** A user's program in place of sandboxd sends arbitrary responses to requests about files. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Result, evaluateInSandboxd, runInKernel, owner, until } from "../support.ts";
-import TAKE_PLACE from "../../setup/take-place.py?raw";
+import TAKE_PLACE from "../../setup/take-place.cjs?raw";
 
 const sandbox = "foreign-sandboxd";
 
 /** Responds to each request with the head in /tmp/response, and with its body as often as /tmp/times says. */
 const PROGRAM = `${TAKE_PLACE}
-server = Place()
-send_beats()
-def serve(peer):
-    try:
-        head = b""
-        while b"\\r\\n\\r\\n" not in head:
-            head += peer.recv(65536)
-        response = open("/tmp/response", "rb").read()
-        times = int(open("/tmp/times").read())
-        head, _, body = response.partition(b"\\n\\n")
-        peer.sendall(head.replace(b"\\n", b"\\r\\n") + b"\\r\\n\\r\\n")
-        for _ in range(times):
-            peer.sendall(body)
-    except OSError:
-        pass
-    peer.close()
-while True:
-    threading.Thread(target=serve, args=(server.accept(),), daemon=True).start()
+function* responseParts() {
+  const response = fs.readFileSync("/tmp/response");
+  const bodyAt = response.indexOf("\\n\\n") + 2;
+  yield Buffer.from(response.toString("latin1", 0, bodyAt).replaceAll("\\n", "\\r\\n"));
+  for (let left = Number(fs.readFileSync("/tmp/times")); left > 0; left--) yield response.subarray(bodyAt);
+}
+const { Readable } = require("node:stream");
+const respond = (socket) => Readable.from(responseParts()).pipe(socket);
+takePlace(net.createServer((socket) => socket.on("error", () => undefined).once("data", () => respond(socket))));
+sendBeats();
 `;
 
 const OK = "HTTP/1.1 200 OK\nConnection: close\n";
@@ -38,11 +30,11 @@ const respondWith = (response: string, times = 1) =>
   );
 
 beforeAll(async () => {
-  await owner.call("write_file", { sandbox, path: "/tmp/foreign.py", content: PROGRAM });
+  await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
   await respondWith(EMPTY);
   // A kernel starts the program, because the output of a command is lost if the program takes sandboxd's place before it arrives.
   const start = `import subprocess
-subprocess.run("setsid -f python3 /tmp/foreign.py >/tmp/foreign.log 2>&1", shell=True, stdin=subprocess.DEVNULL)`;
+subprocess.run("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1", shell=True, stdin=subprocess.DEVNULL)`;
   await runInKernel(sandbox, start);
   await until(async () => (await owner.call("list_files", { sandbox })).text.includes("is damaged"));
 });

@@ -108,15 +108,23 @@ export function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
 
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 
+/** The chunks of a body with at most `max` bytes. @throws {FileError} `too_large` */
+export async function* limitBytes(
+  body: AsyncIterable<Buffer> | Iterable<Buffer>,
+  max: number,
+): AsyncGenerator<Buffer> {
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > max) throw new FileError({ problem: "too_large" });
+    yield chunk;
+  }
+}
+
 /** @throws {FileError} `too_large` */
 export async function bytesOfBody(request: IncomingMessage, max: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of bodyOf(request)) {
-    bytes += chunk.length;
-    if (bytes > max) throw new FileError({ problem: "too_large" });
-    chunks.push(chunk);
-  }
+  for await (const chunk of limitBytes(bodyOf(request), max)) chunks.push(chunk);
   return Buffer.concat(chunks);
 }
 

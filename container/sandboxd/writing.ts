@@ -43,6 +43,7 @@ import { applyEdits } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type WriteResult, writtenSchema } from "./shapes.ts";
 import { openFile, readRange, refuseOthers } from "./reading.ts";
+import { limitBytes } from "./serve-operation.ts";
 import { ChangeQueue, type QueuedResult } from "./change-queue.ts";
 
 type WriteCall = Call<FileRequests["write"]>;
@@ -305,18 +306,6 @@ async function* removeMark(body: AsyncIterable<Buffer>, mark: Buffer): AsyncGene
 async function* hashWhileReading(body: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator<Buffer> {
   for await (const chunk of body) {
     hash.update(chunk);
-    yield chunk;
-  }
-}
-
-async function* limitBytes(
-  body: AsyncIterable<Buffer> | Iterable<Buffer>,
-  max: number,
-): AsyncGenerator<Buffer> {
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    if (bytes > max) throw new FileError({ problem: "too_large" });
     yield chunk;
   }
 }

@@ -34,13 +34,7 @@ export type Reply =
 
 interface ContentBlock {
   type: string;
-  text?: string;
   name?: string;
-  id?: string;
-  tool_use_id?: string;
-  is_error?: boolean;
-  content?: string | ContentBlock[];
-  source?: { type: string; media_type: string; data: string };
 }
 
 export interface MessagesRequest {

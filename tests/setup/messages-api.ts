@@ -4,7 +4,7 @@
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import { text } from "node:stream/consumers";
+import { text as textOf } from "node:stream/consumers";
 import { sleep } from "./until.ts";
 import { listen } from "./listen.ts";
 
@@ -70,7 +70,7 @@ export async function startMessagesAPI(
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const path = (request.url ?? "/").split("?")[0] ?? "/";
-    const body = await text(request);
+    const body = await textOf(request);
     if (request.method !== "POST" || body === "") return sendJSON(response, 200, {});
     const received: Received = { path, headers: request.headers, body: JSON.parse(body) };
     requests.push(received);

@@ -11,7 +11,7 @@ import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
 import { root } from "../cli/program-files.ts";
 
 /** The limit of the Worker's compressed size, in KiB. Cloudflare's limit is 3072, but a larger Worker takes longer to start. */
-const LIMIT = 586;
+const LIMIT = 571;
 
 /** The page that shows the size in the output of a deployment, and how much that size may differ from the present one, in KiB. */
 const PAGE = "docs/guides/deploy.md";

@@ -89,11 +89,15 @@ export class Pieces {
   join(socket: Duplex): void {
     this.leave(socket);
     const pauseIfLimited = () => {
-      if (this.isPaused) this.#pause(socket);
-      else if (readTurns.isWaiting(socket)) socket.pause();
+      if (this.isPaused) return this.#pause(socket);
+      if (readTurns.isWaiting(socket)) socket.pause();
+      // After the next pause, the others come first. Otherwise the first connections could use all pieces.
+      this.#connections.delete(socket);
+      this.#connections.set(socket, stopWatching);
     };
     const leave = () => this.leave(socket);
-    this.#connections.set(socket, () => socket.off("resume", pauseIfLimited).off("close", leave));
+    const stopWatching = () => socket.off("resume", pauseIfLimited).off("close", leave);
+    this.#connections.set(socket, stopWatching);
     socket.on("resume", pauseIfLimited).on("close", leave);
     pauseIfLimited();
   }

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { PassThrough } from "node:stream";
 import { expect, it } from "vitest";
 import { FramedConnection } from "../../local/engine/frames.ts";
@@ -76,4 +77,19 @@ it("short reads of a long frame are limited like frames", async () => {
     await sleep(1);
   }
   expect(connection.isPaused()).toBe(true);
+});
+
+it("a connection with one frame does not wait behind connections that flood their sandbox with frames", async () => {
+  const pieces = new Pieces({ pace: new Pace({ burst: 1000, perSecond: 20_000 }) });
+  const open = (frames: number) => {
+    const socket = new PassThrough();
+    const connection = new FramedConnection(socket, pieces, true, () => undefined);
+    socket.write(Buffer.from("\x82\x01x".repeat(frames), "latin1"));
+    return connection;
+  };
+  const floods = Array.from({ length: 10 }, () => open(20_000).resume());
+  await sleep(100);
+  const passed = once(open(1), "data").then(() => true);
+  expect(await Promise.race([passed, sleep(3000)])).toBe(true);
+  for (const flood of floods) flood.destroy();
 });

@@ -1,6 +1,7 @@
 /** Reads a WebSocket connection a few frames at a time, even if many arrive together. */
 import { Duplex } from "node:stream";
 import type { Pieces } from "./piece-limit.ts";
+import { readTurns } from "./read-turns.ts";
 
 /**
  * The cost of a frame, in pieces of a body. A frame costs more than a piece, because each frame is a separate message here, in
@@ -107,6 +108,7 @@ export class FramedConnection extends Duplex {
     if (end < bytes.length) this.#rest = bytes.subarray(end);
     // A read without the beginning of a frame costs as much as a frame.
     if (frames === 0) this.#pieces.take(end, FRAME_WEIGHT);
+    readTurns.take(this, end, this.#pieces);
     this.#onRead(end + (1 + frames) * PART_OVERHEAD, this.#frames.isComplete);
     this.#isReading = false;
     if (!this.#carriesFrames) this.#waitForHead();

@@ -1,15 +1,18 @@
 /** Connections with much data are read in turns, so that the engine's thread has time for other sandboxes. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { createServer, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
+import { FramedConnection } from "../../local/engine/frames.ts";
 import { Pieces } from "../../local/engine/piece-limit.ts";
 import { readTurns } from "../../local/engine/read-turns.ts";
 import { endLater } from "../setup/end-later.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { listen } from "../setup/listen.ts";
+import { sleep } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
 const sent = randomBytes(2 * MIB);
@@ -69,4 +72,35 @@ it("a few downloads do not wait for turns", async () => {
     upstream.on("pause", () => void (readTurns.isWaiting(upstream) && (waits += 1)));
   await Promise.all(downloads.map(({ program }) => once(program, "finish")));
   expect(waits).toBe(0);
+});
+
+it("WebSockets with long messages read a few pieces at a time, and get all bytes", async () => {
+  const message = Buffer.concat([Buffer.from("827f0000000000100000", "hex"), randomBytes(MIB)]);
+  const server = endLater(createServer((socket) => void socket.on("error", () => undefined).end(message)));
+  const at = await listen(server);
+  const pieces = new Pieces({ pace: new Pace({ burst: 1e9, perSecond: 1e9 }) });
+  const connections = Array.from({ length: 100 }, () => {
+    const socket = connect(at, "127.0.0.1");
+    return new FramedConnection(socket, pieces, true, () => undefined);
+  });
+  // Data of all connections arrives before anything is read.
+  await sleep(300);
+  let read = 0;
+  const complete = connections.map(async (connection) => {
+    const chunks: Buffer[] = [];
+    connection.on("data", (bytes: Buffer) => {
+      read += bytes.length;
+      chunks.push(bytes);
+    });
+    await once(connection, "end");
+    return Buffer.concat(chunks).equals(message);
+  });
+  let most = 0;
+  while (read < 100 * message.length) {
+    const before = read;
+    await turn();
+    most = Math.max(most, read - before);
+  }
+  expect(most).toBeLessThanOrEqual(2 * MIB);
+  expect(await Promise.all(complete)).not.toContain(false);
 });

@@ -22,6 +22,7 @@ import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasAllowedHost } from "./redirects.ts";
 import { bytesOf, methodStore, StoreError } from "./oauth-store.ts";
+import { messageOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
 const MAX_SEARCH_CHARACTERS = 8192;
@@ -279,6 +280,11 @@ function errorPage(context: PageContext, error: unknown): Promise<Response> {
     logError(context, "authorize", error);
     const headers = new Headers({ "retry-after": "5" });
     return messagePage(texts.STORAGE_SILENT_PAGE, { status: 503, headers });
+  }
+  // The provider throws this if the client was removed while its page was open. The server limits unapproved registrations.
+  if (messageOf(error).startsWith("Invalid redirect URI. ")) {
+    logSignIn(context, { outcome: "refused", reason: "bad_request" });
+    return messagePage(texts.APP_NOT_REGISTERED);
   }
   if (!(error instanceof AuthorizationError)) {
     logError(context, "authorize", error);

@@ -26,6 +26,15 @@ describe("the consent form", () => {
     expect((await browser.submit(page, approval)).status).toBe(303);
   });
 
+  it("says that the client is not registered if the client was removed while its page was open", async () => {
+    const browser = new Browser(app);
+    const client = await Client.register(app);
+    const page = await browser.open(await client.authorizationURL());
+    await env.OAUTH_KV?.delete(`client:${client.id}`);
+    const { status, text } = await browser.submit(page, approval);
+    expect([status, text]).toEqual([400, expect.stringContaining("This app is not registered")]);
+  });
+
   it("cross-site request forgery: the attacker's handle is refused in the victim's browser", async () => {
     const attacker = await openConsentPage();
     const victim = await openConsentPage();

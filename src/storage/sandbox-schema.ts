@@ -54,6 +54,16 @@ export const SANDBOX_MIGRATIONS: readonly Migration[] = [
         CREATE INDEX runs_unended ON runs (id) WHERE ended_at IS NULL;
         CREATE INDEX runs_large ON runs (id) WHERE log_bytes > 65536 OR kind = 'task';`,
   },
+  {
+    name: "the bytes of each run outside the database",
+    sql: `
+        ALTER TABLE runs ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0;
+        UPDATE runs SET stored_bytes = iif(log_bytes > 65536, log_bytes, 0) + (
+            SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts'))
+          WHERE log_bytes > 65536 OR kind = 'task';
+        DROP INDEX runs_large;
+        CREATE INDEX runs_stored ON runs (stored_bytes) WHERE stored_bytes > 0;`,
+  },
 ];
 
 /** Only the type is used in the Worker, so its bundle does not contain this. */

@@ -2,6 +2,8 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type ObjectFolderEnv, withObjectFolder } from "../../../local/platform/object-folder.ts";
+import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
+import { RunStore } from "../../../src/runs/run-store.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
   accountOf,
@@ -15,6 +17,7 @@ import {
   until,
 } from "../support.ts";
 import { deleteBelow, objectStore } from "../../../src/storage/object-store.ts";
+import { sleep } from "../../setup/until.ts";
 
 const MiB = 1024 * 1024;
 
@@ -107,6 +110,35 @@ describe("the storage of a principal", () => {
     // RUN_LOG_MAX_MB is 16 in these tests.
     expect((await run()).logBytes).toBeLessThan(12_000_000);
     await caller.call("cancel_run", { id });
+  });
+});
+
+it("is measured in a moment, also if thousands of runs have long logs", async () => {
+  const caller = await principal("measured");
+  await runInDurableObject(await actorOf("default", caller), async (_sandbox, { storage }) => {
+    const store = new RunStore(storage.sql);
+    const end = new Uint8Array(16_384);
+    const output = { stdout: new HeadAndTail(end, end, 70_000), stderr: new HeadAndTail() };
+    const runs = 3000;
+    for (let n = 0; n < runs; n++)
+      store.put({
+        id: `default.${n}`,
+        kind: "command",
+        state: "succeeded",
+        title: "true",
+        startedAt: n,
+        endedAt: n,
+        output,
+        logBytes: 70_000,
+        droppedBytes: 0,
+      });
+    await sleep(0);
+    const from = performance.now();
+    const { bytes } = store.measureStored();
+    await sleep(0);
+    expect(performance.now() - from).toBeLessThan(100);
+    expect(bytes).toBe(runs * 70_000 + storage.sql.databaseSize);
+    for (let n = 0; n < runs; n++) store.delete(`default.${n}`);
   });
 });
 

@@ -69,7 +69,7 @@ const files: Record<string, string> = import.meta.glob("../../fixtures/storage/*
 });
 const VERSIONS = [...new Set(Object.keys(files).map((path) => path.split("/").at(-2) ?? ""))];
 /** The versions whose saved workspaces the tests restore: the first version that saved workspaces, and the latest one. */
-const COMPLETE = new Set(["21c291f", "92e480f"]);
+const COMPLETE = new Set(["21c291f", "cdd11d1"]);
 const fileOf = (version: string, name: string) => files[`../../fixtures/storage/${version}/${name}`] ?? "";
 
 /** Moves each time and day in a text so that it is as long ago as it was when it was stored. */
@@ -350,6 +350,7 @@ describe("a database", () => {
         "Sandbox: one row for a run with its source: b8182d6613f43893b408ad8474b72ae1e0135cc6c53cfe0d4f924c7667cd4a31",
         "Sandbox: the trace of a task: 35a964a9ad4f5b02f5a25269117546abae4c1c476094a61edc2c381078a8b27f",
         "Sandbox: indexes of only the unended and the large runs: 4ad0e37c6e5d1f7603572cfed9b1912c9725013df14d4b7ec669bf42e0d603b5",
+        "Sandbox: the bytes of each run outside the database: 52d01aab24189ff10baef23c194fc8bc478ec7527c0f98437e315de6b1c6ce11",
         "Account: the tables of servers without versions: a04ffca5bb8ed3767cca625ab5780c170a0360e8815e4db9dd6236db7c03a89e",
         "Account: one row for a sandbox's settings, one for a day's use, and null for an unknown size: 5ab1748f1d88e5f1c5e30d023c8029fb961defb36d718607adaaaad72fb2dc56",
         "Account: git hosts that the principal has signed in to: 3a8abc9ac8a4f05ca7cf57781097748f7bb33564aee4a38ed0a68e80ba1d6a68",

@@ -63,6 +63,12 @@ export const ACCOUNT_MIGRATIONS: readonly Migration[] = [
         CREATE TABLE git_hosts (
           host TEXT PRIMARY KEY, user_name TEXT NOT NULL, token TEXT NOT NULL, signed_in_at INTEGER NOT NULL) WITHOUT ROWID;`,
   },
+  {
+    name: "indexes that find the references to a saved state and to a pack",
+    sql: `
+        CREATE INDEX archives_snapshot ON archives (snapshot);
+        CREATE INDEX pack_refs_pack ON pack_refs (pack);`,
+  },
 ];
 
 /** Only the type is used in the Worker, so its bundle does not contain this. */
@@ -106,7 +112,7 @@ export const ACCOUNT_CONTENT = {
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "from a task: with the task's record. From a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100",
+      kept: "from a task: with the task's record, at most those of the newest 2,000 tasks. From a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100",
     },
     snapshots: { holds: "saved states", kept: "while a sandbox, a checkpoint or an archive refers to them" },
     packs: { holds: "packs with the content of saved states", kept: "while a saved state refers to them" },

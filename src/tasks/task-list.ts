@@ -57,7 +57,9 @@ export class TaskIndex {
   }
 
   #expire(): void {
-    this.#rows.write("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
+    const time = Date.now() - this.#keepMs;
+    // There is an index of the starts, and none of the ends.
+    this.#rows.write("DELETE FROM tasks WHERE started_at < ? AND ended_at < ?", time, time);
   }
 }
 

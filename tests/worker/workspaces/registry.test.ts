@@ -14,6 +14,7 @@ import {
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
+import { sleep } from "../../setup/until.ts";
 
 const HOUR_MS = 3_600_000;
 const TTL_DAYS = 30;
@@ -254,6 +255,23 @@ describe("the registry of saved states", () => {
       },
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
+
+  it("makes room in a moment, also if it has to delete a thousand archives", () => {
+    const count = 1500;
+    return withBench(
+      async (bench) => {
+        for (let n = 0; n < count; n++) bench.archive("a", `run-${n}`, 100);
+        await sleep(0);
+        const from = performance.now();
+        bench.save("b", undefined, 100 * count - 150);
+        await sleep(0);
+        expect(performance.now() - from).toBeLessThan(800);
+        const isKept = (n: number) => bench.registry.findArchive(`run-${n}`, "workspace") !== undefined;
+        expect(Array.from({ length: count }, (_, n) => n).filter(isKept)).toHaveLength(1);
+      },
+      { checkpoints: 2, workspaceBytes: 100 * count },
+    );
+  });
 
   it("keeps the first settings of a checkpoint's sandbox as long as the checkpoint", () =>
     withBench((bench) => {

@@ -10,10 +10,13 @@ import { sha256 } from "../shared/sha256.ts";
 /** The storage key of the running container's id. Links to its files contain the id. */
 const EPOCH = "file-links:epoch";
 
-/** The storage prefix of used upload links, sorted by expiry. */
+/** The storage prefix of used upload links of earlier versions, which are not stored, sorted by expiry. */
 const USED = "file-links:used:";
 
 const LINK_PREFIX = "file-links:kept:";
+
+/** The storage key of the number of stored links. To count 10,000 links with long paths takes 0.15 s of the thread. */
+const COUNT = "file-links:count";
 
 /** The unit of expiry times in ids. */
 const EXPIRES_UNIT_MS = 600_000;
@@ -33,8 +36,6 @@ export class FileLinks {
   readonly #kv: SandboxKV;
   readonly #files: Pick<FileOperations, "call">;
   readonly #claimed = new Set<string>();
-  /** How many links are stored. Undefined until they are counted. */
-  #stored: number | undefined;
 
   constructor(kv: SandboxKV, files: Pick<FileOperations, "call">) {
     this.#kv = kv;
@@ -66,14 +67,12 @@ export class FileLinks {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);
     const id = (timeOf(link.expires) + base64url(digest)).slice(0, LINK_ID_CHARS);
-    let stored = this.#stored ?? [...this.#kv.list({ prefix: LINK_PREFIX })].length;
-    if (!this.find(id)) {
-      stored -= this.#remove(LINK_PREFIX, `${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
-      if (stored >= MAX_LINKS) stored -= this.#remove(LINK_PREFIX);
-      this.#kv.put(`${LINK_PREFIX}${id}`, link);
-      stored += 1;
-    }
-    this.#stored = stored;
+    if (this.find(id)) return id;
+    let stored = this.#kv.get<number>(COUNT) ?? [...this.#kv.list({ prefix: LINK_PREFIX })].length;
+    stored -= this.#remove(LINK_PREFIX, `${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
+    if (stored >= MAX_LINKS) stored -= this.#remove(LINK_PREFIX);
+    this.#kv.put(`${LINK_PREFIX}${id}`, link);
+    this.#kv.put(COUNT, stored + 1);
     return id;
   }
 
@@ -89,12 +88,15 @@ export class FileLinks {
   }
 
   isUsedUp(link: UploadLink): boolean {
-    return this.#kv.get(keyOf(link)) !== undefined;
+    return this.find(link.id)?.isUsedUp === true || this.#kv.get(keyOf(link)) !== undefined;
   }
 
   releaseClaim(link: UploadLink, isUsedUp: boolean): void {
     this.#claimed.delete(link.id);
     if (!isUsedUp) return;
+    const kept = this.find(link.id);
+    // Used links must not take further space, because nothing limits their number.
+    if (kept) return this.#kv.put<KeptLink>(`${LINK_PREFIX}${link.id}`, { ...kept, isUsedUp });
     this.#kv.put(keyOf(link), true);
     this.#remove(USED, keyOf({ id: "", expires: Date.now() }));
   }

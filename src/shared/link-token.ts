@@ -41,7 +41,10 @@ export type RunLink = z.infer<typeof runLinkSchema>;
 
 const anyLinkSchema = z.union([linkSchema, runLinkSchema]);
 
-export type KeptLink = Omit<FileLink, "actor" | "id"> | Omit<RunLink, "actor">;
+export type KeptLink = (Omit<FileLink, "actor" | "id"> | Omit<RunLink, "actor">) & {
+  /** Whether an upload by this link is complete. */
+  isUsedUp?: boolean;
+};
 
 export interface LinkName {
   actor: ActorName;

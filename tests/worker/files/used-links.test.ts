@@ -1,11 +1,49 @@
 import { expect, it } from "vitest";
 import { FileLinks } from "../../../src/actors/file-links.ts";
 import type { SandboxKV } from "../../../src/storage/sandbox-schema.ts";
+import { sleep } from "../../setup/until.ts";
 import { runInActor } from "../support.ts";
 
 const unused = () => Promise.reject(new Error("this test calls no sandbox"));
 
-it("the server remembers used-up links until they expire, even more than a thousand, and unused links stay valid", async () => {
+it("a used-up link takes no further space, and stays used up after a restart of the actor", async () => {
+  await runInActor("used-up", async (_sandbox, { storage: { kv } }) => {
+    const expires = Date.now() + 60_000;
+    const link = { direction: "upload" as const, path: "/workspace/a", epoch: "epoch", expires };
+    const make = () => new FileLinks(kv as SandboxKV, { call: unused });
+    const id = await make().keep(link);
+    const stored = [...kv.list({ prefix: "file-links:" })].length;
+    const links = make();
+    expect(links.claim({ id, expires })).toBe("claimed");
+    expect(links.claim({ id, expires })).toBe("busy");
+    links.releaseClaim({ id, expires }, true);
+    expect(make().claim({ id, expires })).toBe("used");
+    expect([...kv.list({ prefix: "file-links:" })]).toHaveLength(stored);
+  });
+});
+
+it("the first link after a restart of the actor takes a moment, also if the sandbox has 10,000 links", async () => {
+  await runInActor("counted-links", async (_sandbox, { storage: { kv } }) => {
+    const link = (name: string) => ({
+      direction: "download" as const,
+      path: `/workspace/${name}`,
+      epoch: "epoch",
+      expires: Date.now() + 3_600_000,
+    });
+    for (let n = 0; n < 9999; n++) kv.put(`file-links:kept:zzzzzzzz${n + 10_000}`, link("x".repeat(4000)));
+    const make = () => new FileLinks(kv as SandboxKV, { call: unused });
+    // Links of an earlier version are counted once.
+    await make().keep(link("a"));
+    await sleep(0);
+    const from = performance.now();
+    await make().keep(link("b"));
+    await sleep(0);
+    expect(performance.now() - from).toBeLessThan(70);
+    expect([...kv.list({ prefix: "file-links:kept:" })].length).toBeLessThanOrEqual(10_000);
+  });
+});
+
+it("the server remembers used-up links of earlier versions until they expire, even more than a thousand, and unused links stay valid", async () => {
   await runInActor("used-links", (_sandbox, { storage: { kv } }) => {
     const links = new FileLinks(kv as SandboxKV, { call: unused });
     const epoch = links.epoch();

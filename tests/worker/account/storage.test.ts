@@ -113,13 +113,13 @@ describe("the storage of a principal", () => {
   });
 });
 
-it("is measured in a moment, also if thousands of runs have long logs", async () => {
+it("is measured and searched in a moment, also if thousands of runs have long logs", async () => {
   const caller = await principal("measured");
   await runInDurableObject(await actorOf("default", caller), async (_sandbox, { storage }) => {
     const store = new RunStore(storage.sql);
-    const end = new Uint8Array(16_384);
-    const output = { stdout: new HeadAndTail(end, end, 70_000), stderr: new HeadAndTail() };
-    const runs = 3000;
+    const part = new Uint8Array(16_384);
+    const stream = new HeadAndTail(part, part, 35_000);
+    const runs = 2000;
     for (let n = 0; n < runs; n++)
       store.put({
         id: `default.${n}`,
@@ -128,16 +128,26 @@ it("is measured in a moment, also if thousands of runs have long logs", async ()
         title: "true",
         startedAt: n,
         endedAt: n,
-        output,
+        output: { stdout: stream, stderr: stream },
         logBytes: 70_000,
         droppedBytes: 0,
       });
-    await sleep(0);
-    const from = performance.now();
-    const { bytes } = store.measureStored();
-    await sleep(0);
-    expect(performance.now() - from).toBeLessThan(100);
-    expect(bytes).toBe(runs * 70_000 + storage.sql.databaseSize);
+    /** The shortest of three tries, because the machine may be busy. */
+    const timeOf = async (work: () => unknown) => {
+      let shortest = Infinity;
+      for (let n = 0; n < 3; n++) {
+        await sleep(0);
+        const from = performance.now();
+        await work();
+        await sleep(0);
+        shortest = Math.min(shortest, performance.now() - from);
+      }
+      return shortest;
+    };
+    expect(store.measureStored().bytes).toBe(runs * 70_000 + storage.sql.databaseSize);
+    expect(await timeOf(() => store.measureStored())).toBeLessThan(30);
+    expect(await store.listKind("task", 100)).toEqual([]);
+    expect(await timeOf(() => store.listKind("task", 100))).toBeLessThan(30);
     for (let n = 0; n < runs; n++) store.delete(`default.${n}`);
   });
 });

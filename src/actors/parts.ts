@@ -204,7 +204,7 @@ function addContainer(base: ReturnType<typeof createBase>) {
     sandboxd,
     workspace,
     lifecycle,
-    connection: new Connection(sandboxd, lifecycle),
+    connection: new Connection(sandboxd, lifecycle, () => account.principalID),
     files: new FileOperations(sandboxd.withWorkspace(lifecycle), workspace),
     glancing: new FileOperations(fetch, workspace),
   };

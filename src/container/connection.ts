@@ -17,8 +17,9 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
+import { pieceWeight } from "../../container/sandboxd/pace.ts";
 import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
+import { SandboxPace } from "../shared/sandbox-pace.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { pause } from "../shared/timers.ts";
@@ -67,7 +68,7 @@ export class Connection {
   #socket: WebSocket | undefined;
   /** Aborts the connection of `#socket`. A program in sandboxd's place may never confirm a close, and go on sending. */
   #abort = new AbortController();
-  readonly #pace = new Pace(MESSAGE_PACE);
+  readonly #pace: SandboxPace;
   #isFlooded = false;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
@@ -78,9 +79,14 @@ export class Connection {
   /** Bytes of output that arrived and that the logs of runs have not accepted yet. */
   #waitingBytes = 0;
 
-  constructor(sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">, lifecycle: ContainerLifecycle) {
+  constructor(
+    sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">,
+    lifecycle: ContainerLifecycle,
+    principalID: () => string | undefined = () => undefined,
+  ) {
     this.#sandboxd = sandboxd;
     this.#lifecycle = lifecycle;
+    this.#pace = new SandboxPace(MESSAGE_PACE, principalID);
   }
 
   follow(id: string, follower: Follower): () => void {

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { CONTROL_PACE, limitMessages, limitRefusal } from "../../src/actors/platform/control-messages.ts";
+import { SandboxPace } from "../../src/shared/sandbox-pace.ts";
 
 const MIB = 1024 * 1024;
 
@@ -177,6 +178,24 @@ it.each([
     expect(await flood()).toBeLessThan(first);
   },
 );
+
+it("ten flooding sandboxes of a principal send few messages, and do not break a sandbox with its part of them", () => {
+  const paceOf = (principal: string) => new SandboxPace(CONTROL_PACE, () => principal);
+  const floods = Array.from({ length: 10 }, () => paceOf("flood"));
+  const quiet = paceOf("flood");
+  expect(quiet.tryTake(1)).toBe(true);
+  let sent = 0;
+  for (let open = floods; open.length > 0;) {
+    open = open.filter((pace) => pace.tryTake(1));
+    sent += open.length;
+  }
+  // Each of them alone may send 5,000.
+  expect(sent).toBeGreaterThan(9000);
+  expect(sent).toBeLessThan(15_000);
+  for (let n = 0; n < 500; n++) expect(quiet.tryTake(1)).toBe(true);
+  expect(floods[0]?.isFull).toBe(false);
+  expect(paceOf("another").tryTake(CONTROL_PACE.burst)).toBe(true);
+});
 
 it.each([
   ["the SDK's own", { code: "CONTAINER_UNAVAILABLE" }, true],

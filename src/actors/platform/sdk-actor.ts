@@ -1,9 +1,9 @@
 /** The SDK's class as the actor's base, with our overrides. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
-import { Pace } from "../../../container/sandboxd/pace.ts";
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
+import { SandboxPace } from "../../shared/sandbox-pace.ts";
 import type { Secret } from "../../shared/secrets.ts";
 import { CONTROL_PACE, limitMessages, limitRefusal } from "./control-messages.ts";
 import type { NetworkPlatform } from "./platform.ts";
@@ -15,7 +15,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   override sleepAfter: string | number = 600;
   protected readonly platform = new SDKPlatform(this, this.ctx.container);
   protected readonly interpreter = new SDKInterpreter(this);
-  readonly #controlPace = new Pace(CONTROL_PACE);
+  readonly #controlPace = new SandboxPace(CONTROL_PACE, () => this.principalID);
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {

@@ -76,6 +76,26 @@ describe("the Worker handles 16 requests of a sandbox at once", () => {
   });
 });
 
+it("ten sandboxes of a principal have one rate together, and another principal does not wait for them", async () => {
+  let handled = 0;
+  const handle = async () => {
+    handled++;
+    return new Response(null);
+  };
+  const leave = new AbortController();
+  const send = (sandbox: string, principal: string) =>
+    inTurn(new Request("http://a.example/", { signal: leave.signal }), sandbox, "rate", handle, principal);
+  for (let sandbox = 0; sandbox < 10; sandbox++)
+    for (let count = 0; count < 260; count++) void send(`sandbox-${sandbox}`, "many").catch(() => undefined);
+  await expect.poll(() => handled, { timeout: 20_000 }).toBeGreaterThanOrEqual(2000);
+  const from = Date.now();
+  await send("other", "another");
+  expect(Date.now() - from).toBeLessThan(500);
+  // Without the common rate, all 2,600 are handled at once.
+  expect(handled).toBeLessThan(2500);
+  leave.abort();
+});
+
 it("further requests than 256 that wait are refused after a moment", async () => {
   const never = () => new Promise<Response>(() => undefined);
   const send = () => inTurn(new Request("http://a.example/"), "refused", "x", never);

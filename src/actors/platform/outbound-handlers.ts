@@ -155,10 +155,11 @@ export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" 
     ]),
   );
   actor.outboundHandlers = {
-    [POLICY_HANDLER]: (request: Request, env: Env, { containerId, params }: Source) =>
-      inTurn(request, containerId, POLICY_HANDLER, () =>
-        forwardByPolicy(request, env, containerId, params as OutboundPolicy | undefined),
-      ),
+    [POLICY_HANDLER]: (request: Request, env: Env, { containerId, params }: Source) => {
+      const policy = params as OutboundPolicy | undefined;
+      const forward = () => forwardByPolicy(request, env, containerId, policy);
+      return inTurn(request, containerId, POLICY_HANDLER, forward, policy?.principalID);
+    },
   };
 }
 

@@ -18,28 +18,39 @@ const MAX_WAITING = 256;
 const REFUSAL_MS = 2000;
 /** How long a turn may last while others wait for it in vain, in milliseconds: longer than any API takes. */
 const LONGEST_MS = 15 * 60_000;
-/** The rate of a sandbox's requests. With ten sandboxes, a principal has the rate of its calls. An installation of packages sends hundreds. */
+/** The rate of a sandbox's requests. An installation of packages sends hundreds. */
 const REQUEST_PACE = { burst: 1000, perSecond: 100 };
+/** The rate of all sandboxes of a principal, in each process. A sandbox waits for at most the requests that have turns: 0.8 s for ten. */
+const TOGETHER_PACE = { burst: 2000, perSecond: 200 };
 
 const turns = new TurnsByID(() => new Turns(AT_ONCE), LONGEST_MS);
 const paces = new PerPrincipal(
   () => new Pace(REQUEST_PACE),
   (pace) => pace.isFull,
 );
+const pacesTogether = new PerPrincipal(
+  () => new Pace(TOGETHER_PACE),
+  (pace) => pace.isFull,
+);
 
-/** Handles a request in a turn, which lasts until its response has been sent. @param handler the name of the handler */
+/**
+ * Handles a request in a turn, which lasts until its response has been sent.
+ * @param handler the name of the handler @param principalID undefined if only the sandbox is known
+ */
 export async function inTurn(
   request: Request,
   containerID: string,
   handler: string,
   handle: () => Promise<Response>,
+  principalID?: string,
 ): Promise<Response> {
   const id = `${handler} ${containerID}`;
   const hasRoom = turns.of(id).waiting < MAX_WAITING;
   const end = hasRoom ? await turns.take(id, CALL_MS, request.signal) : await pause(REFUSAL_MS);
   if (!end) return new Response(`sandbox-mcp: ${INTERNET_TEXTS.tooMany}.\n`, { status: 429 });
   try {
-    const ms = paces.of(containerID).take();
+    const together = principalID === undefined ? 0 : pacesTogether.of(principalID).take();
+    const ms = Math.max(paces.of(containerID).take(), together);
     if (ms > 0) await pause(ms);
     return endAfter(await handle(), end);
   } catch (error) {

@@ -61,8 +61,9 @@ export class Pieces {
   readonly #bytes: Pace | undefined;
   readonly #connections = new Map<Duplex, () => void>();
   readonly #paused = new Set<Duplex>();
-  /** A limit over several sandboxes. */
+  /** Limits of pieces and bytes over several sandboxes. */
   together: Pace | undefined;
+  bytesTogether: Pace | undefined;
   /** Whether all connections are paused, because there were too many pieces or bytes. */
   isPaused = false;
 
@@ -137,7 +138,12 @@ export class Pieces {
   }
 
   #wait(pieces: number, bytes: number): number {
-    return Math.max(this.#pace.take(pieces), this.together?.take(pieces) ?? 0, this.#bytes?.take(bytes) ?? 0);
+    return Math.max(
+      this.#pace.take(pieces),
+      this.together?.take(pieces) ?? 0,
+      this.#bytes?.take(bytes) ?? 0,
+      this.bytesTogether?.take(bytes) ?? 0,
+    );
   }
 
   #pauseFor(ms: number): void {

@@ -39,6 +39,11 @@ const fullMs = 10;
 /** How many bytes may arrive at once, and per second after that. A page of a development server has fewer bytes. */
 const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };
 
+/** The bytes per second of the previews of all sandboxes of a principal. */
+const previewBytesTogether = new PerPrincipal(
+  () => new Pace({ burst: 2 * bytePace.burst, perSecond: 2 * bytePace.perSecond }),
+);
+
 export class RelayPace {
   readonly bytes = new Pace(bytePace);
   readonly pieces: Pieces;
@@ -56,8 +61,10 @@ export class RelayPace {
 
   /** Limits previews, or connections to our servers, together with those of the principal's other sandboxes. Call it before use. */
   joinPrincipal(principal: string): void {
-    if (this.#isOfPreviews) this.buffered = previewBytes.of(principal);
-    else this.pieces.together = paceTogether.of(principal);
+    if (this.#isOfPreviews) {
+      this.buffered = previewBytes.of(principal);
+      this.pieces.bytesTogether = previewBytesTogether.of(principal);
+    } else this.pieces.together = paceTogether.of(principal);
   }
 
   delayWhenFull(): number {
@@ -106,6 +113,8 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     // The type asks for a Socket, but any stream works.
     createConnection: () => connection as Duplex as Socket,
     headers: Object.fromEntries(forwardedHeaders),
+    // Keeps the mask at zeros, so that `ws` copies and changes no data: no cache is between the engine and the sandbox.
+    generateMask: () => undefined,
     finishRequest: (outgoing) => {
       limitInterim(outgoing, pace.pieces, () => inside.terminate());
       outgoing.end();

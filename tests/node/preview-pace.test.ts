@@ -3,6 +3,7 @@ import { createServer, type Server } from "node:http";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
+import { RelayPace } from "../../local/engine/relay.ts";
 import { sleep, until } from "../setup/until.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 
@@ -71,4 +72,18 @@ it("a preview's body is passed on at full speed up to a page's size, then at a l
   expect(await waitForPause(page)).toBeLessThan(ENDLESS_MiB * MiB);
   const file = startReading({});
   await until(() => file.bytes === ENDLESS_MiB * MiB);
+});
+
+it("the previews of all sandboxes of a principal share a limit of bytes, and those of other principals do not", () => {
+  const previewsOf = (principal: string) => {
+    const pace = new RelayPace(true);
+    pace.joinPrincipal(principal);
+    return pace.pieces;
+  };
+  const previews = Array.from({ length: 10 }, () => previewsOf("one"));
+  for (const pieces of previews) pieces.take(16 * MiB);
+  expect(previews.filter(({ isPaused }) => isPaused)).toHaveLength(2);
+  const other = previewsOf("other");
+  other.take(16 * MiB);
+  expect(other.isPaused).toBe(false);
 });

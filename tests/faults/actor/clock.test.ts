@@ -3,18 +3,17 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { Account } from "../../../src/actors/account.ts";
 import { idIn, killContainer, owner, sh, until } from "../../worker/support.ts";
 
-afterEach(() => {
-  vi.useRealTimers();
-  vi.restoreAllMocks();
-});
+afterEach(() => void vi.restoreAllMocks());
 
 // Saves may wait for half a minute.
 vi.setConfig({ testTimeout: 180_000 });
 
 const HOUR = 3_600_000;
 
+/** The clock goes on after the jump. */
 function jump(ms: number): void {
-  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + ms });
+  const { now } = Date;
+  vi.spyOn(Date, "now").mockImplementation(() => now() + ms);
 }
 
 describe("when the actor's clock jumps", () => {
@@ -85,20 +84,18 @@ describe("when the actor's clock jumps", () => {
         const listed = structured.sandboxes as { name: string; saved_at?: string }[];
         return listed.find(({ name }) => name === sandbox)?.saved_at;
       };
-      const { now } = Date;
-      const setClock = () => vi.spyOn(Date, "now").mockImplementation(() => now() + ms);
       const commit = Account.prototype.commitSave;
       if (when === "in the save before")
         vi.spyOn(Account.prototype, "commitSave").mockImplementationOnce(function (this: Account, ...args) {
-          setClock();
+          jump(ms);
           return commit.apply(this, args);
         });
       await sh(sandbox, "echo first > file");
       await until(async () => (await savedAt()) !== undefined);
       const first = await savedAt();
-      if (when === "before") setClock();
+      if (when === "before") jump(ms);
       await sh(sandbox, "echo second > file");
-      if (when === "after") setClock();
+      if (when === "after") jump(ms);
       await until(async () => (await savedAt()) !== first);
       await killContainer(sandbox);
       expect(await sh(sandbox, "cat file")).toBe("second\n");

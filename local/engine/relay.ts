@@ -121,6 +121,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     },
   };
   const inside = new WebSocket(`ws://sandbox${path}`, client);
+  keepPaused(connection, inside);
   const handshakeTimer = setTimeout(() => inside.terminate(), handshakeMs);
   worker.on("close", () => inside.terminate());
   let hasResponse = false;
@@ -161,6 +162,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     const outsideConnection = frame(worker, true, fromOutside);
     outsideConnection.unshift(head);
     server.handleUpgrade(request, outsideConnection, Buffer.alloc(0), (outside) => {
+      keepPaused(outsideConnection, outside);
       const guard = onBroken === undefined ? undefined : new ControlGuard(pace.inFlight);
       let uncounted = 0;
       pump(outside, inside, connection, fromOutside, (data, isBinary) => {
@@ -196,6 +198,11 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       inside.resume();
     });
   });
+}
+
+/** Keeps a connection paused while its WebSocket is paused. Otherwise a limit of reads may resume it. */
+function keepPaused(connection: Duplex, webSocket: WebSocket): void {
+  connection.on("resume", () => void (webSocket.isPaused && connection.pause()));
 }
 
 /** The bytes of messages of one connection, in one direction. */

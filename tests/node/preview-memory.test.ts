@@ -1,18 +1,32 @@
 /** The memory of the engine for WebSocket messages that programs in sandboxes do not complete. */
 import { createServer } from "node:http";
 import { connect, createServer as createTCPServer, type Socket } from "node:net";
+import { Duplex } from "node:stream";
 import { afterAll, expect, it } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { acceptOf } from "../setup/handshake.ts";
 import { connectTo, listen } from "../setup/listen.ts";
-import { until } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
 /** Almost the longest message. */
 const MESSAGE_BYTES = 15 * MIB;
 /** The pause before another try of a refused connection. */
 const RETRY_MS = 100;
+
+/** A visitor's request for a WebSocket. */
+const handshake = [
+  "GET / HTTP/1.1",
+  "Host: sandbox",
+  `${PREVIEW_PORT}: 8080`,
+  "Upgrade: websocket",
+  "Connection: Upgrade",
+  "Sec-WebSocket-Version: 13",
+  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+  "",
+  "",
+].join("\r\n");
 
 const closers: (() => void)[] = [];
 afterAll(() => closers.forEach((close) => close()));
@@ -56,20 +70,12 @@ async function startPreviews(principal: string, program: number) {
   /** Opens a WebSocket. If the server refuses it because of the limit of connections a second, opens it again later. */
   const openVisitor = () => {
     const visitor = connect(port, "127.0.0.1").on("error", () => undefined);
-    const fields = [
-      `Host: sandbox`,
-      `${PREVIEW_PORT}: 8080`,
-      "Upgrade: websocket",
-      "Connection: Upgrade",
-      "Sec-WebSocket-Version: 13",
-      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ];
     visitor.once("data", (head) => {
       if (!String(head).startsWith("HTTP/1.1 503")) return;
       visitors = visitors.filter((other) => other !== visitor);
       setTimeout(openVisitor, RETRY_MS);
     });
-    visitor.resume().write(`GET / HTTP/1.1\r\n${fields.join("\r\n")}\r\n\r\n`);
+    visitor.resume().write(handshake);
     visitors.push(visitor);
   };
   return {
@@ -114,4 +120,59 @@ it("previews of all sandboxes of a principal share a limit of memory, and those 
   await two.visit(8);
   expect(two.open).toBe(8);
   await Promise.all([two.leave(), other.leave()]);
+});
+
+/** A connection whose other end sends a request and reads nothing. */
+class SilentVisitor extends Duplex {
+  override _read(): void {}
+  override _write(): void {}
+}
+
+it("previews read no further messages for visitors who read nothing, also while many connections wait for turns to read", async () => {
+  const payload = 60_000;
+  const message = Buffer.concat([
+    Buffer.from([0x82, 126, payload >> 8, payload & 255]),
+    Buffer.alloc(payload),
+  ]);
+  const program = createTCPServer((socket) => {
+    const send = () => {
+      while (socket.write(message));
+    };
+    socket.on("error", () => undefined).on("drain", send);
+    socket.once("data", (head) => {
+      socket.write(acceptOf(String(head)));
+      send();
+    });
+  });
+  closers.push(() => program.close());
+  const port = await listen(program);
+  const connections: Socket[] = [];
+  const forwarder = new PortForwarder(
+    async () => {
+      const socket = await connectTo(port);
+      connections.push(socket);
+      return socket;
+    },
+    () => undefined,
+  );
+  const engine = createServer();
+  engine.on("upgrade", (request, socket, head) =>
+    forwarder.upgrade(SANDBOXD_PORT, "/", request, socket, head),
+  );
+  const count = 40;
+  const visitors = Array.from({ length: count }, () => {
+    const visitor = new SilentVisitor();
+    engine.emit("connection", visitor);
+    visitor.push(handshake);
+    return visitor;
+  });
+  const readBytes = () => connections.reduce((sum, { bytesRead }) => sum + bytesRead, 0);
+  for (let before = -1; before < readBytes();) {
+    before = readBytes();
+    await sleep(1000);
+  }
+  // Of each WebSocket, 1 MiB waits for its visitor, and some pieces are in Node's buffers.
+  expect(readBytes()).toBeGreaterThan(count * MIB);
+  expect(readBytes()).toBeLessThan(1.4 * count * MIB);
+  for (const visitor of visitors) visitor.destroy();
 });

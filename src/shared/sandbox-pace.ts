@@ -21,7 +21,7 @@ interface Excess {
 /** Above the limit of all, refuses only the sandboxes that took more than an equal part. So one cannot break the connections of others. */
 class SharedPace {
   readonly #together = new Pace(TOGETHER);
-  /** The sandboxes that sent messages since the whole burst was last available. */
+  /** The sandboxes that sent messages since the whole burst was last available. Those without an excess have no part. */
   readonly #excess = new Map<SandboxPace, Excess>();
 
   get isFull(): boolean {
@@ -29,6 +29,8 @@ class SharedPace {
   }
 
   tryTake(sandbox: SandboxPace, amount: number): boolean {
+    for (const each of this.#excess.has(sandbox) ? [] : this.#excess.keys())
+      if (this.excessOf(each) === 0) this.#excess.delete(each);
     this.#excess.set(sandbox, { amount: this.excessOf(sandbox) + amount, at: performance.now() });
     return this.#together.tryTake(amount) || this.excessOf(sandbox) <= TOGETHER.burst / this.#excess.size;
   }

@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { CONTROL_PACE, limitMessages, limitRefusal } from "../../src/actors/platform/control-messages.ts";
 import { SandboxPace } from "../../src/shared/sandbox-pace.ts";
+import { sleep } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
 
@@ -195,6 +196,17 @@ it("ten flooding sandboxes of a principal send few messages, and do not break a 
   for (let n = 0; n < 500; n++) expect(quiet.tryTake(1)).toBe(true);
   expect(floods[0]?.isFull).toBe(false);
   expect(paceOf("another").tryTake(CONTROL_PACE.burst)).toBe(true);
+});
+
+it("sandboxes that have been quiet for a while do not make the parts of others smaller", async () => {
+  const paceOf = () => new SandboxPace(CONTROL_PACE, () => "quiet");
+  const floods = Array.from({ length: 3 }, paceOf);
+  for (let n = 0; n < 1000; n++) paceOf().tryTake(1);
+  for (const flood of floods) while (flood.tryTake(1));
+  // Then each of the thousand sent less than its part.
+  await sleep(500);
+  const busy = paceOf();
+  for (let n = 0; n < 2500; n++) expect(busy.tryTake(1)).toBe(true);
 });
 
 it.each([

@@ -3,6 +3,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ACCOUNT_CONTENT, ACCOUNT_MIGRATIONS } from "../../../src/storage/account-schema.ts";
+import { RunStore } from "../../../src/runs/run-store.ts";
 import { ATTEMPTS_CONTENT, ATTEMPTS_MIGRATIONS } from "../../../src/storage/attempts-schema.ts";
 import { VERSION_KEY, migrate } from "../../../src/storage/migrations.ts";
 import { SANDBOX_CONTENT, SANDBOX_MIGRATIONS } from "../../../src/storage/sandbox-schema.ts";
@@ -324,6 +325,36 @@ describe("a database", () => {
     expect(stored).toEqual(expect.arrayContaining([...migrations.keys()]));
   });
 
+  it("that is upgraded counts the long logs and the artifacts of its runs", async () => {
+    await runInDurableObject(await stubOf("Attempts.stored"), async (_actor, { storage }) => {
+      await storage.deleteAll();
+      migrate(storage, SANDBOX_MIGRATIONS.slice(0, 4));
+      const artifacts = JSON.stringify({ artifacts: [{ size: 5 }, { size: 6 }] });
+      const rows: [id: string, kind: string, logBytes: number, detail: string | null][] = [
+        ["short", "command", 65_536, null],
+        ["long", "command", 65_537, '{"cwd":"/"}'],
+        ["small", "task", 10, artifacts],
+        ["large", "task", 70_000, artifacts],
+        ["begun", "task", 0, null],
+      ];
+      for (const row of rows)
+        storage.sql.exec(
+          `INSERT INTO runs VALUES (?1, ?2, 'succeeded', '', 0, 1, 0, NULL, ?4, NULL, 0, x'', x'', 0, x'', x'', ?3, 0, NULL)`,
+          ...row,
+        );
+      migrate(storage, SANDBOX_MIGRATIONS);
+      const store = new RunStore(storage.sql);
+      const bytes = 65_537 + 11 + 70_011;
+      expect(store.measureStored().bytes).toBe(bytes + storage.sql.databaseSize);
+      // The next write of a run counts the same bytes.
+      const runs = rows.flatMap(([id]) => store.get(id) ?? []);
+      expect(runs).toHaveLength(rows.length);
+      for (const run of runs) store.put(run);
+      expect(store.measureStored().bytes).toBe(bytes + storage.sql.databaseSize);
+      await storage.deleteAll();
+    });
+  });
+
   it("from a newer server is refused, and the error says so", async () => {
     const later = await principal("later");
     const calls = [
@@ -350,7 +381,7 @@ describe("a database", () => {
         "Sandbox: one row for a run with its source: b8182d6613f43893b408ad8474b72ae1e0135cc6c53cfe0d4f924c7667cd4a31",
         "Sandbox: the trace of a task: 35a964a9ad4f5b02f5a25269117546abae4c1c476094a61edc2c381078a8b27f",
         "Sandbox: indexes of only the unended and the large runs: 4ad0e37c6e5d1f7603572cfed9b1912c9725013df14d4b7ec669bf42e0d603b5",
-        "Sandbox: the bytes of each run outside the database: 52d01aab24189ff10baef23c194fc8bc478ec7527c0f98437e315de6b1c6ce11",
+        "Sandbox: the bytes of each run outside the database: 369fe9ec26d98bdac81789a0847f8eb4460fd0f78dc2f8fdb5603c30d2953fb1",
         "Account: the tables of servers without versions: a04ffca5bb8ed3767cca625ab5780c170a0360e8815e4db9dd6236db7c03a89e",
         "Account: one row for a sandbox's settings, one for a day's use, and null for an unknown size: 5ab1748f1d88e5f1c5e30d023c8029fb961defb36d718607adaaaad72fb2dc56",
         "Account: git hosts that the principal has signed in to: 3a8abc9ac8a4f05ca7cf57781097748f7bb33564aee4a38ed0a68e80ba1d6a68",

@@ -7,8 +7,8 @@ import { Pace } from "../../container/sandboxd/pace.ts";
 import { PerPrincipal } from "./per-principal.ts";
 
 /**
- * The rate of all sandboxes of a principal, in each process. sandboxd sends at most 2,000 messages a second for all runs of a
- * principal, and 200 runs of code a second need fewer than that.
+ * The rate of all sandboxes of a principal, in each process. Measured: 50 runs in ten sandboxes that print all the time send 2,200
+ * messages a second, 3,100 in the first seconds. 200 runs of code a second need fewer than that.
  */
 const TOGETHER = { burst: 10_000, perSecond: 4000 };
 

@@ -64,6 +64,11 @@ export const SANDBOX_MIGRATIONS: readonly Migration[] = [
           FROM runs WHERE log_bytes > 65536 OR kind = 'task';
         DROP INDEX runs_large;`,
   },
+  {
+    // With rowids, so that a search for a run passes only its id. The details that rows of runs have already stay there.
+    name: "a table of large details",
+    sql: "CREATE TABLE run_details (run TEXT PRIMARY KEY, detail TEXT NOT NULL);",
+  },
 ];
 
 /** Only the type is used in the Worker, so its bundle does not contain this. */
@@ -73,6 +78,10 @@ export const SANDBOX_CONTENT = {
       holds:
         "one run: its state, title, times, exit code and note; up to 16,384 characters of its source; the first and last 16 KiB of each output stream; and the data with which a new actor resumes it",
       kept: "`RESULT_TTL_DAYS` after its end",
+    },
+    run_details: {
+      holds: "the results of a run that have more than 16,384 characters, for example images",
+      kept: "with its run",
     },
     log: {
       holds:

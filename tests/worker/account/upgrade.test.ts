@@ -382,6 +382,7 @@ describe("a database", () => {
         "Sandbox: the trace of a task: 35a964a9ad4f5b02f5a25269117546abae4c1c476094a61edc2c381078a8b27f",
         "Sandbox: indexes of only the unended and the large runs: 4ad0e37c6e5d1f7603572cfed9b1912c9725013df14d4b7ec669bf42e0d603b5",
         "Sandbox: the bytes of each run outside the database: 369fe9ec26d98bdac81789a0847f8eb4460fd0f78dc2f8fdb5603c30d2953fb1",
+        "Sandbox: a table of large details: 57a7f5a914f7ba9dec2f3152c1b2d2d63198feca64acbf9a106d6a19e3b391d6",
         "Account: the tables of servers without versions: a04ffca5bb8ed3767cca625ab5780c170a0360e8815e4db9dd6236db7c03a89e",
         "Account: one row for a sandbox's settings, one for a day's use, and null for an unknown size: 5ab1748f1d88e5f1c5e30d023c8029fb961defb36d718607adaaaad72fb2dc56",
         "Account: git hosts that the principal has signed in to: 3a8abc9ac8a4f05ca7cf57781097748f7bb33564aee4a38ed0a68e80ba1d6a68",

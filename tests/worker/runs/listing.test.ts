@@ -1,5 +1,7 @@
 /** Lists of runs in sandboxes that have many. */
 import { afterAll, expect, it } from "vitest";
+import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
+import { type RunRecord, RunStore } from "../../../src/runs/run-store.ts";
 import { type Caller, principal, runInActor } from "../support.ts";
 
 const sandbox = "many-runs";
@@ -40,4 +42,31 @@ it("a search for runs of one kind finds them all, and the server does other work
   expect((structured.runs as { id: string }[]).map(({ id }) => Number(id.split(".")[1]))).toEqual([
     100_000, 90_000, 80_000,
   ]);
+});
+
+it("large results are not in the rows that a search for a run passes", async () => {
+  const image = { image: "x".repeat(1_400_000), mimeType: "image/png" };
+  const run: RunRecord = {
+    id: "large.0",
+    kind: "code",
+    state: "succeeded",
+    title: "",
+    startedAt: 1,
+    endedAt: 2,
+    output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
+    logBytes: 0,
+    droppedBytes: 0,
+  };
+  await runInActor("large", (_actor, { storage: { sql } }) => {
+    const store = new RunStore(sql);
+    const details = [{ results: [image] }, undefined, { results: [{ text: "1" }] }, { results: [image] }];
+    for (const detail of details) {
+      store.put({ ...run, detail });
+      expect(store.get(run.id)?.detail).toEqual(detail);
+      const query = "SELECT coalesce(octet_length(detail), 0) AS bytes FROM runs";
+      expect(sql.exec(query).one().bytes).toBeLessThan(100_000);
+    }
+    store.delete(run.id);
+    expect(sql.exec("SELECT * FROM run_details").toArray()).toEqual([]);
+  });
 });

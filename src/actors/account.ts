@@ -467,10 +467,10 @@ export class Account extends DurableObject<Env> {
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
     const { storageBytes } = this.#config.limits;
-    const tried = new Set<string>();
+    const tried: string[] = [];
     const excess = () => this.#sandboxes.storedBytes() - storageBytes;
     for (let excessBytes = excess(); excessBytes > 0; excessBytes = excess()) {
-      const [first, next] = this.#sandboxes.storedByAge().filter(({ sandbox: name }) => !tried.has(name));
+      const [first, next] = this.#sandboxes.oldestStored(tried);
       if (!first) return true;
       const actor = await this.#sandbox(principalID, first.sandbox);
       const remaining = await actor
@@ -478,7 +478,7 @@ export class Account extends DurableObject<Env> {
         .catch(() => undefined);
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
       // This sandbox evicted nothing, so the loop does not ask it again.
-      if (!remaining || remaining.oldest === first.oldest) tried.add(first.sandbox);
+      if (!remaining || remaining.oldest === first.oldest) tried.push(first.sandbox);
     }
     return false;
   }

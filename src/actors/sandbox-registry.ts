@@ -138,8 +138,12 @@ export class SandboxRegistry {
     return this.#rows.one<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").sum;
   }
 
-  /** Sandboxes with removable runs, and when the oldest run of each ended. Oldest first. */
-  storedByAge(): { sandbox: string; oldest: number }[] {
-    return this.#rows.all("SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL ORDER BY oldest");
+  /** The two sandboxes, except these, whose first runs ended first, and when they did. */
+  oldestStored(except: readonly string[]): { sandbox: string; oldest: number }[] {
+    return this.#rows.all(
+      `SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL AND sandbox NOT IN (SELECT value FROM json_each(?))
+       ORDER BY oldest LIMIT 2`,
+      JSON.stringify(except),
+    );
   }
 }

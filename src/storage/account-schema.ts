@@ -69,6 +69,16 @@ export const ACCOUNT_MIGRATIONS: readonly Migration[] = [
         CREATE INDEX archives_snapshot ON archives (snapshot);
         CREATE INDEX pack_refs_pack ON pack_refs (pack);`,
   },
+  {
+    // SQLite compares rows of a table without rowids with all their data, and a row has up to 1.6 MB.
+    name: "settings of checkpoints with rowids, and an index of the oldest results",
+    sql: `
+        ALTER TABLE checkpoint_settings RENAME TO keyed_settings;
+        CREATE TABLE checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL);
+        INSERT INTO checkpoint_settings SELECT * FROM keyed_settings;
+        DROP TABLE keyed_settings;
+        CREATE INDEX storage_oldest ON storage (oldest);`,
+  },
 ];
 
 /** Only the type is used in the Worker, so its bundle does not contain this. */

@@ -387,6 +387,7 @@ describe("a database", () => {
         "Account: one row for a sandbox's settings, one for a day's use, and null for an unknown size: 5ab1748f1d88e5f1c5e30d023c8029fb961defb36d718607adaaaad72fb2dc56",
         "Account: git hosts that the principal has signed in to: 3a8abc9ac8a4f05ca7cf57781097748f7bb33564aee4a38ed0a68e80ba1d6a68",
         "Account: indexes that find the references to a saved state and to a pack: b0b2059023fc009d65a0181f6260b9af086bf825385e1c4922520031aba5c7fa",
+        "Account: settings of checkpoints with rowids, and an index of the oldest results: 242ce2944c256b332d94b61e52b62433714bd84daa524e700483b67823289d23",
         "Attempts: the tables of servers without versions: bc274f268120e6059c62481d888841229b29bc1089fc1b6b67193ef402b56212",
         "Attempts: the address that registered a client: b3edb22e6d3a90ee5460904910c98ce41531dac66459e156dc7185822b4d6e26",
       ]

@@ -2,6 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { expect, it } from "vitest";
 import { SandboxRegistry } from "../../../src/actors/sandbox-registry.ts";
+import { TaskIndex } from "../../../src/tasks/task-list.ts";
 import { accountOf, principal } from "../support.ts";
 
 const ROWS = 1000;
@@ -29,6 +30,22 @@ it("the sandbox with the oldest results is found by an index", async () => {
     const names = sandboxes.oldestStored(["s1000", "s998"]).map(({ sandbox }) => sandbox);
     expect(names).toEqual(["s999", "s997"]);
     expect(rowsRead()).toBeLessThan(20);
+  });
+});
+
+it("a page of tasks reads only its tasks", async () => {
+  await runInDurableObject(accountOf(await principal("pages-of-tasks")), (_account, { storage }) => {
+    const now = Date.now();
+    storage.sql.exec(
+      `${NUMBERS} INSERT INTO tasks SELECT printf('t%04d', number), 'failed', '', ${now} + number / 2, ${now} FROM numbers`,
+    );
+    const { sql, rowsRead } = counted(storage.sql);
+    const tasks = new TaskIndex(sql, 1);
+    const list = (...which: Parameters<TaskIndex["list"]>) => tasks.list(...which).map(({ id }) => id);
+    expect(list(3, undefined)).toEqual(["t1000", "t0999", "t0998"]);
+    expect(list(3, "t0005")).toEqual(["t0004", "t0003", "t0002"]);
+    expect(list(3, "t0004")).toEqual(["t0003", "t0002", "t0001"]);
+    expect(rowsRead()).toBeLessThan(50);
   });
 });
 

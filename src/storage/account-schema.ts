@@ -64,20 +64,16 @@ export const ACCOUNT_MIGRATIONS: readonly Migration[] = [
           host TEXT PRIMARY KEY, user_name TEXT NOT NULL, token TEXT NOT NULL, signed_in_at INTEGER NOT NULL) WITHOUT ROWID;`,
   },
   {
-    name: "indexes that find the references to a saved state and to a pack",
+    // SQLite compares rows of a table without rowids with all their data, and settings have up to 1.6 MB.
+    name: "indexes of references and of the oldest results, and settings of checkpoints with rowids",
     sql: `
         CREATE INDEX archives_snapshot ON archives (snapshot);
-        CREATE INDEX pack_refs_pack ON pack_refs (pack);`,
-  },
-  {
-    // SQLite compares rows of a table without rowids with all their data, and a row has up to 1.6 MB.
-    name: "settings of checkpoints with rowids, and an index of the oldest results",
-    sql: `
+        CREATE INDEX pack_refs_pack ON pack_refs (pack);
+        CREATE INDEX storage_oldest ON storage (oldest);
         ALTER TABLE checkpoint_settings RENAME TO keyed_settings;
         CREATE TABLE checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL);
         INSERT INTO checkpoint_settings SELECT * FROM keyed_settings;
-        DROP TABLE keyed_settings;
-        CREATE INDEX storage_oldest ON storage (oldest);`,
+        DROP TABLE keyed_settings;`,
   },
 ];
 

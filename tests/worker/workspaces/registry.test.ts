@@ -273,17 +273,6 @@ describe("the registry of saved states", () => {
     );
   });
 
-  // SQLite loads each row that it compares in a search of this table. 100 settings of 1.6 MB took the thread 0.5 s.
-  it("begins a save without a search in the settings of checkpoints", () =>
-    withBench(async (bench) => {
-      bench.save("a");
-      const { id } = bench.registry.checkpoint("a", "", bench.now);
-      bench.registry.keepSettings(id, "{}");
-      const { plans } = await queriesOf(bench.sql, () => bench.begin("a"));
-      const steps = new Set(plans.filter((step) => step.includes(" checkpoint_settings")));
-      expect(steps).toEqual(new Set(["SCAN checkpoint_settings"]));
-    }));
-
   it("keeps the first settings of a checkpoint's sandbox as long as the checkpoint", () =>
     withBench((bench) => {
       bench.save("a");

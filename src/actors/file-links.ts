@@ -10,7 +10,7 @@ import { sha256 } from "../shared/sha256.ts";
 /** The storage key of the running container's id. Links to its files contain the id. */
 const EPOCH = "file-links:epoch";
 
-/** The storage prefix of used upload links of earlier versions, which are not stored, sorted by expiry. */
+/** The storage prefix of the ids of used upload links that are not stored, as those of earlier versions. The keys sort by expiry. */
 const USED = "file-links:used:";
 
 const LINK_PREFIX = "file-links:kept:";

@@ -4,7 +4,7 @@ import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import type { Allowance, End, Execution } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
-import { LogWriter, readLog } from "../../../src/runs/run-log.ts";
+import { LogWriter, deleteLog, readLog } from "../../../src/runs/run-log.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -364,5 +364,20 @@ it("a log has few rows, however often the program switches between its streams, 
       expect(
         printed[stream] === Array.from({ length: pieces / 2 }, (_, n) => lineOf(2 * n + parity)).join(""),
       ).toBe(true);
+  });
+});
+
+it("a log with many rows is deleted in parts", async () => {
+  await runInDurableObject(await actorOf("log-parts"), async (_sandbox, { storage: { sql } }) => {
+    sql.exec(
+      `WITH RECURSIVE n(seq) AS (SELECT 0 UNION ALL SELECT seq + 3 FROM n WHERE seq < 36000)
+       INSERT INTO log (run, seq, stream, start, length, data) SELECT 'parts', seq, 0, seq, 1, x'00' FROM n`,
+    );
+    const exec = vi.spyOn(sql, "exec");
+    await deleteLog(sql, "parts", { bucket, prefix: () => "log-parts/" });
+    const written = exec.mock.results.map(({ value }) => value.rowsWritten);
+    exec.mockRestore();
+    expect(written).toEqual([0, 5000, 5000, 2001]);
+    expect(rowsOf(sql, "parts").count).toBe(0);
   });
 });

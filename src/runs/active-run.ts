@@ -8,7 +8,7 @@ import { lastLine } from "./shown-output.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import type { Stream } from "../../container/sandboxd/protocol.ts";
-import type { End, Execution, RunDetail, RunSink, RunView, WaitState } from "./run-types.ts";
+import type { End, Execution, RunDetail, RunSink, RunSummary, RunView, WaitState } from "./run-types.ts";
 import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import { failureNote, hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
@@ -159,6 +159,16 @@ export class ActiveRun implements RunSink, WaitingLog {
   cancel(): Promise<void> {
     this.#isCancelled = true;
     return this.#execution?.cancel() ?? Promise.resolve();
+  }
+
+  /** Writes the run unless a record is stored. A list that wrote 50 runs with much output took 36 ms of the thread. */
+  saveFirst(): void {
+    if (this.#savedAt === 0) this.save();
+  }
+
+  get summary(): RunSummary {
+    const { id, kind, state, title, startedAt, endedAt, exitCode } = this.record;
+    return { id, kind, state, title, startedAt, endedAt, exitCode, waiting: this.waiting };
   }
 
   /** Writes new output. No await separates the writes of log and record, so they are one transaction. */

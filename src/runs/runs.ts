@@ -397,11 +397,10 @@ export class Runs {
   /** Newest first. */
   async list(limit: number, before?: string, kind?: RunKind): Promise<RunSummary[]> {
     this.#saveAll();
-    for (const run of this.#active.values()) run.save();
+    for (const run of this.#active.values()) run.saveFirst();
     const summaries =
       kind === undefined ? this.#store.list(limit, before) : await this.#store.listKind(kind, limit, before);
-    for (const summary of summaries) summary.waiting = this.#active.get(summary.id)?.waiting;
-    return summaries;
+    return summaries.map((summary) => this.#active.get(summary.id)?.summary ?? summary);
   }
 
   /** An ended run does not change. @throws {ToolError} `not_found` */

@@ -381,3 +381,21 @@ it("a log with many rows is deleted in parts", async () => {
     expect(rowsOf(sql, "parts").count).toBe(0);
   });
 });
+
+it("a list of runs writes only runs that are not stored yet, and shows the current state of the others", async () => {
+  await withRuns("listed-runs", async (runs, _host, sql) => {
+    const first = await start(runs);
+    first.execution.run.save();
+    const exec = vi.spyOn(sql, "exec");
+    const startedAt = Date.now() + 5000;
+    first.execution.run.record.startedAt = startedAt;
+    first.execution.print("stdout", "x".repeat(16_384));
+    expect(await runs.list(10)).toMatchObject([{ id: first.id, state: "running", startedAt }]);
+    const written = exec.mock.calls.filter(([query]) => query.startsWith("INSERT"));
+    exec.mockRestore();
+    expect(written).toEqual([]);
+    first.execution.end({ state: "succeeded", exitCode: 0 });
+    await runs.result(first.id, 1000);
+    expect(await runs.list(10)).toMatchObject([{ id: first.id, state: "succeeded", exitCode: 0 }]);
+  });
+});

@@ -29,10 +29,13 @@ class SharedPace {
   }
 
   tryTake(sandbox: SandboxPace, amount: number): boolean {
-    for (const each of this.#excess.has(sandbox) ? [] : this.#excess.keys())
-      if (this.excessOf(each) === 0) this.#excess.delete(each);
+    if (!this.#excess.has(sandbox)) this.#removeQuiet();
     this.#excess.set(sandbox, { amount: this.excessOf(sandbox) + amount, at: performance.now() });
     return this.#together.tryTake(amount) || this.excessOf(sandbox) <= TOGETHER.burst / this.#excess.size;
+  }
+
+  #removeQuiet(): void {
+    for (const sandbox of this.#excess.keys()) if (this.excessOf(sandbox) === 0) this.#excess.delete(sandbox);
   }
 
   excessOf(sandbox: SandboxPace): number {

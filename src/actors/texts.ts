@@ -6,6 +6,7 @@ import { nextDay } from "../shared/days.ts";
 import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { shownName, shownTime, toVisibleJSON } from "../shared/shown.ts";
+import { savedSize } from "../shared/text.ts";
 import { firstNames, type LeftOut, NAMED, type Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
 
@@ -358,7 +359,7 @@ export function restoredText(
   ending: string | undefined,
   isAllSaved: boolean,
 ): string {
-  const savedFiles = `as saved at ${shownTime(savedAt)} (${files} files, ${bytes} bytes)`;
+  const savedFiles = `as saved at ${shownTime(savedAt)} (${savedSize(files, bytes)})`;
   const missing =
     (left ? ` Not saved, so missing: ${leftOutText(left)}.` : "") +
     (dropped ? ` ${droppedText(dropped)}` : "");

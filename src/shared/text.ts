@@ -143,6 +143,15 @@ export function shellWord(text: string): string {
   return /^[\w./:=@+-]+$/.test(text) ? text : quote(text);
 }
 
+export function pluralize(count: number, unit: string): string {
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+/** How much a saved state holds. */
+export function savedSize(files: number, bytes: number): string {
+  return `${pluralize(files, "file")}, ${pluralize(bytes, "byte")}`;
+}
+
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -9,9 +9,9 @@ import type { EachField } from "../shared/run-listing.ts";
 import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
+import { pluralize, savedSize } from "../shared/text.ts";
 
 const invalid = (message: string, hint = "") => new ToolError("invalid_argument", message, hint);
-const pluralize = (count: number, unit: string) => `${count} ${unit}${count === 1 ? "" : "s"}`;
 
 /** Units of time in seconds. A duration is shown in the largest unit that it contains at least twice. */
 const UNITS = [
@@ -359,7 +359,7 @@ export const noCheckpoints = () =>
     "The operator has to remove WORKSPACE_SAVE=off. Until then, copy important files out with read_file or file_link.",
   );
 export const checkpointText = (sandbox: string, { id, files, bytes, expiresAt }: Checkpoint) =>
-  `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}.`;
+  `Checkpoint ${id} of sandbox ${sandbox}: ${savedSize(files, bytes)}, kept for ${span(expiresAt - Date.now())}.`;
 
 export type Restored = RestoredCheckpoint & Partial<Fork>;
 
@@ -374,8 +374,7 @@ export function restoredText(sandbox: string, { to, before, unsaved, deleted = [
   return `Sandbox ${sandbox} is restored to its files from ${stateText(to)}. ${beforeText(before, unsaved)}${older}`;
 }
 
-const stateText = ({ savedAt, files, bytes }: Checkpoint) =>
-  `${ago(savedAt)} (${files} files, ${bytes} bytes)`;
+const stateText = ({ savedAt, files, bytes }: Checkpoint) => `${ago(savedAt)} (${savedSize(files, bytes)})`;
 
 function beforeText(before: Checkpoint | undefined, unsaved: string | undefined): string {
   if (unsaved === undefined)

@@ -30,7 +30,7 @@ const code = (sandbox: string, source: string, more?: Record<string, unknown>) =
 const RESTARTED = "The sandbox was restarted: its files, processes and variables are gone.";
 /** The notice for a sandbox with a restored workspace. */
 const BACK =
-  /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, variables and any later changes are gone\./;
+  /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files?, \d+ bytes?\)\. Processes, variables and any later changes are gone\./;
 
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
@@ -229,7 +229,7 @@ describe.concurrent("sleepAfter", () => {
     expect(next.structured).toMatchObject({
       stdout: "a\n0\n",
       notice: expect.stringMatching(
-        /^The sandbox was stopped because it was idle: its files are as saved at \S+ \(1 files, 2 bytes\)\. Processes and variables are gone\.$/,
+        /^The sandbox was stopped because it was idle: its files are as saved at \S+ \(1 file, 2 bytes\)\. Processes and variables are gone\.$/,
       ),
     });
   });

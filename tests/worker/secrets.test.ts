@@ -52,7 +52,7 @@ describe("code in a sandbox uses an API whose secret is not in the sandbox", () 
     expect(response.given).toBe(`Bearer ${MASKED}`);
   });
 
-  it("by npm, and by Go, Java, requests and httpx if the machine has them", async () => {
+  it("by npm, and by Go, Java, Bun, requests and httpx if the machine has them", async () => {
     const program = `mkdir -p /tmp/clients && cd /tmp/clients
       cat >Ask.java <<'END'
       import java.net.*; import java.net.http.*;
@@ -63,6 +63,7 @@ END
       npm ping --registry https://api.private.test/npm >/dev/null 2>&1; echo npm
       ! java --list-modules 2>/dev/null | grep -q jdk.compiler || { java -XX:TieredStopAtLevel=1 Ask.java >/dev/null; echo java; }
       ! command -v go >/dev/null || { go run ask.go; echo go; }
+      ! command -v bun >/dev/null || { bun -e 'await fetch("https://api.private.test/bun")' >/dev/null; echo bun; }
       for name in requests httpx; do
         ! python3 -c "import $name" 2>/dev/null || { python3 -c "import $name; $name.get('https://api.private.test/$name')"; echo $name; }
       done`;

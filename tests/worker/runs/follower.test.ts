@@ -65,7 +65,7 @@ function followRun(position = 0, connection = openConnection(), id = "run") {
     settled.resolve();
     await outcome;
   };
-  return { sink, receive, take, output, accept: accepted.resolve, end };
+  return { sink, receive, take, output, accept: accepted.resolve, end, outcome, follower };
 }
 
 it("output that waits when its run has ended is dropped", async () => {
@@ -88,6 +88,34 @@ it("a silent run with output that is not stored is requested again, because sand
   vi.useRealTimers();
   await end();
   expect(request).toHaveBeenCalledTimes(2);
+});
+
+it("a run whose container takes long to start is not lost, although an earlier container's connection breaks", async () => {
+  vi.useFakeTimers();
+  lifecycle.isRunning = false;
+  const started = Promise.withResolvers<void>();
+  const request = vi.spyOn(TestFollower.prototype, "requestRun").mockReturnValue(started.promise);
+  request.mockClear();
+  const connection = openConnection();
+  const confirm = vi
+    .spyOn(connection, "sendAndConfirm")
+    .mockRejectedValue(new Error("there is no container"));
+  const { outcome, follower, end } = followRun(0, connection);
+  outcome.catch(() => undefined);
+  await vi.advanceTimersByTimeAsync(1000);
+  follower?.onBreak();
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(confirm).not.toHaveBeenCalled();
+  lifecycle.isRunning = true;
+  started.resolve();
+  await vi.advanceTimersByTimeAsync(1000);
+  vi.useRealTimers();
+  const ended = { type: "ended", id: "run", status: 0, stdout: 0, stderr: 0 } as const;
+  follower?.onEvent(ended);
+  await expect(outcome).resolves.toEqual(ended);
+  expect(request).toHaveBeenCalledOnce();
+  request.mockRestore();
+  await end();
 });
 
 it("a piece that arrives again with one more byte keeps no memory for its old bytes", async () => {

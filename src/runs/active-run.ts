@@ -125,14 +125,14 @@ export class ActiveRun implements RunSink, WaitingLog {
       // A platform error may be the first sign that the container is stopping. The caller may call again at once, and that call
       // must not reach the stopping container.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(CONTAINER_END_WAIT_MS);
-      if (this.isEnded) return void (await this.#shipAll());
+      if (this.isEnded) return void (await this.shipAll());
       const { id, detail, resumeState } = this.record;
       const isAgent = detail !== undefined && "agent" in detail;
       this.failure = failureOf(error, id, !isAgent && resumeState !== undefined);
       end = this.failure.end;
     }
     this.finish(end);
-    await this.#shipAll();
+    await this.shipAll();
   }
 
   /** Ends the record even if the execution continues. */
@@ -361,7 +361,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     await this.#log.moveToStore(storeRecord).catch(() => undefined);
   }
 
-  async #shipAll(): Promise<void> {
+  /** Moves the log to R2, or what is left of it if R2 refuses a part. After the run's end nothing follows. */
+  async shipAll(): Promise<void> {
     await this.#shipping;
     for (let left = Infinity; this.#log.waitingBytes < left;) {
       left = this.#log.waitingBytes;

@@ -375,8 +375,13 @@ function lastRowBefore(sql: SqlStorage, runID: string, offset: number): number {
 }
 
 export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {
+  // An actor may have ended before it recorded the last object of a long log.
   const { objects } = sql
-    .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)
+    .exec<{ objects: number }>(
+      "SELECT coalesce(max(object) + 1, 0) + (coalesce(sum(length), 0) > ?) AS objects FROM log WHERE run = ?",
+      SQLITE_LOG_BYTES,
+      runID,
+    )
     .one();
   const keys = Array.from({ length: objects }, (_, index) => objectKey(store, runID, index));
   await store.bucket.delete(keys);

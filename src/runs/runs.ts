@@ -455,6 +455,8 @@ export class Runs {
 
   async #remove(id: string): Promise<void> {
     const { sql, objects } = this.#host;
+    // An object on its way would arrive after the deletion, and nothing would delete or count it.
+    await this.#active.get(id)?.shipAll();
     await deleteLog(sql, id, objects);
     if (isTaskID(id)) {
       await deleteBelow(objects.bucket, objects.prefix(id));

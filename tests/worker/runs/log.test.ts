@@ -399,3 +399,47 @@ it("a list of runs writes only runs that are not stored yet, and shows the curre
     expect(await runs.list(10)).toMatchObject([{ id: first.id, state: "succeeded", exitCode: 0 }]);
   });
 });
+
+it("a run that is removed while its log is on the way to R2 leaves nothing behind", async () => {
+  const arrive = Promise.withResolvers<void>();
+  const put = async (key: string, content: Uint8Array) => {
+    await arrive.promise;
+    await bucket.put(key, content);
+  };
+  const objects = { bucket: { ...bucket, put }, prefix: (id: string) => `hash/${id}/` };
+  const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
+    const { id, execution } = await start(runs);
+    execution.print("stdout", pattern(3 * MiB, 3));
+    execution.end({ state: "succeeded" });
+    await runs.result(id, 20_000);
+    const removed = runs.remove(id);
+    arrive.resolve();
+    await removed;
+    await expect.poll(() => runs.hasActive).toBe(false);
+    expect(rowsOf(sql, id).count).toBe(0);
+    expect(await objectsOf(id)).toEqual([]);
+    await expect(runs.result(id, 0)).rejects.toThrow(`There is no run ${id}.`);
+    expect(runs.measureStored()).toEqual({ bytes: 0 });
+  };
+  await withRuns("removed-under-way", work, { objects });
+});
+
+it("a run whose actor ended before it recorded an object in R2 leaves nothing behind when it is removed", async () => {
+  const put = async (key: string, content: Uint8Array) => {
+    await bucket.put(key, content);
+    await new Promise(() => undefined);
+  };
+  const objects = { bucket: { ...bucket, put }, prefix: (id: string) => `hash/${id}/` };
+  const work = async (runs: Runs, host: RunsHost) => {
+    const { id, execution } = await start(runs);
+    execution.print("stdout", pattern(MiB, 4));
+    execution.end({ state: "succeeded" });
+    await runs.result(id, 20_000);
+    await expect.poll(() => objectsOf(id)).toHaveLength(1);
+    const next = new Runs(host);
+    next.resume({ code: nothing, command: nothing, task: nothing }, true);
+    await next.remove(id);
+    expect(await objectsOf(id)).toEqual([]);
+  };
+  await withRuns("unrecorded-object", work, { objects });
+});

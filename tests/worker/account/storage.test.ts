@@ -1,9 +1,10 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import * as fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type ObjectFolderEnv, withObjectFolder } from "../../../local/platform/object-folder.ts";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
-import { RunStore } from "../../../src/runs/run-store.ts";
+import { type RunRecord, RunStore } from "../../../src/runs/run-store.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
   accountOf,
@@ -141,6 +142,69 @@ it("is measured without reading the runs, and searched for runs of a kind withou
     expect(steps).toEqual(new Set(["SEARCH runs USING PRIMARY KEY (id<?)"]));
     for (let n = 1; n < runs; n++) store.delete(`default.${n}`);
     expect(store.measureStored().bytes).toBe(70_000 + storage.sql.databaseSize);
+  });
+});
+
+it("the stored bytes of runs are right after any operations, and details are kept exactly as long as their runs", async () => {
+  const step = fc.record({
+    run: fc.nat(4),
+    isRemoved: fc.boolean(),
+    printed: fc.constantFrom(0, 10, 65_536, 70_000, 3_000_000),
+    artifacts: fc.array(fc.nat(1_000_000), { maxLength: 3 }),
+    characters: fc.constantFrom(0, 100, 20_000),
+  });
+  const caller = await principal("recounted");
+  await runInDurableObject(await actorOf("default", caller), async (_sandbox, { storage: { sql } }) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 30 }), async (steps) => {
+        sql.exec("DELETE FROM runs; DELETE FROM stored_bytes; DELETE FROM run_details;");
+        const expected = new Map<string, RunRecord>();
+        for (const { run, isRemoved, printed, artifacts, characters } of steps) {
+          // A new actor.
+          const store = new RunStore(sql);
+          const isTask = run > 2;
+          const id = `default.${run}${isTask ? "t" : ""}`;
+          const before = expected.get(id);
+          if (isRemoved) {
+            store.delete(id);
+            expected.delete(id);
+            continue;
+          }
+          const files = artifacts.map((size, n) => ({ path: `${n}${"x".repeat(characters)}`, size }));
+          const kept = before?.detail && "artifacts" in before.detail ? before.detail.artifacts : [];
+          const record: RunRecord = {
+            id,
+            kind: isTask ? "task" : "code",
+            state: "running",
+            title: "",
+            startedAt: run,
+            output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
+            // Neither a log nor the list of a task's artifacts becomes shorter.
+            logBytes: (before?.logBytes ?? 0) + printed,
+            droppedBytes: 0,
+            detail: (isTask
+              ? { artifacts: [...kept, ...files] }
+              : { results: [{ text: "x".repeat(characters) }] }) as RunRecord["detail"],
+          };
+          store.put(record);
+          expected.set(id, record);
+        }
+        const store = new RunStore(sql);
+        let bytes = 0;
+        for (const { id, logBytes, detail } of expected.values()) {
+          expect(store.get(id)).toMatchObject({ logBytes, detail });
+          if (logBytes > 65_536) bytes += logBytes;
+          if (detail && "artifacts" in detail) for (const { size } of detail.artifacts) bytes += size;
+        }
+        const stored = expected.size === 0 ? { bytes: 0 } : { bytes: bytes + sql.databaseSize };
+        expect(store.measureStored()).toEqual(stored);
+        for (const table of ["stored_bytes", "run_details"])
+          expect(
+            sql.exec(`SELECT run FROM ${table} WHERE run NOT IN (SELECT id FROM runs)`).toArray(),
+          ).toEqual([]);
+      }),
+      { numRuns: 60, seed: Date.now() & 0x7fffffff },
+    );
   });
 });
 

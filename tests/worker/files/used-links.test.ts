@@ -1,7 +1,10 @@
-import { expect, it } from "vitest";
+import * as fc from "fast-check";
+import { afterEach, expect, it, vi } from "vitest";
 import { FileLinks } from "../../../src/actors/file-links.ts";
 import type { SandboxKV } from "../../../src/storage/sandbox-schema.ts";
 import { runInActor } from "../support.ts";
+
+afterEach(() => void vi.useRealTimers());
 
 const unused = () => Promise.reject(new Error("this test calls no sandbox"));
 
@@ -91,5 +94,63 @@ it("the server keeps the newest 10,000 links of a sandbox, so that links cannot 
     for (let n = 0; n < 100; n++) await links.keep(link(10_000, 120));
     expect([...kv.list({ prefix: "file-links:kept:" })].length).toBeLessThanOrEqual(10_000);
     expect([...kv.list({ prefix: "file-links:kept:" })].length).toBeGreaterThan(9900);
+  });
+});
+
+it("the stored number of links is right after any operations, restarts of the actor, and ends of containers", async () => {
+  const step = fc.oneof(
+    fc.record({ do: fc.constant("keep"), name: fc.nat(6), minutes: fc.integer({ min: 1, max: 60 }) }),
+    fc.record({
+      do: fc.constant("keep"),
+      name: fc.nat(6),
+      minutes: fc.constant(20),
+      isUpload: fc.constant(true),
+    }),
+    fc.record({ do: fc.constant("use"), pick: fc.nat() }),
+    fc.record({ do: fc.constant("wait"), minutes: fc.integer({ min: 1, max: 60 }) }),
+    fc.record({ do: fc.constantFrom("restart", "end") }),
+  ) as fc.Arbitrary<{ do: string; name?: number; minutes?: number; isUpload?: boolean; pick?: number }>;
+  const counted = "file-links:count";
+  await runInActor("any-links", async (_sandbox, { storage: { kv } }) => {
+    /** @param before links of a server that stored no number */
+    const check = async (
+      steps: (typeof step extends fc.Arbitrary<infer T> ? T : never)[],
+      before: number,
+    ) => {
+      for (const [key] of [...kv.list({ prefix: "file-links:" })]) kv.delete(key);
+      vi.useFakeTimers({ toFake: ["Date"] });
+      const old = { run: "run", stream: "stdout", expires: Date.now() };
+      for (let n = 0; n < before; n++) kv.put(`file-links:kept:zzzzzzzz${n + 10_000}`, old);
+      const make = () => new FileLinks(kv as SandboxKV, { call: unused });
+      let links = make();
+      const uploads: { id: string; expires: number }[] = [];
+      for (const { do: action, name = 0, minutes = 0, isUpload = false, pick = 0 } of steps) {
+        if (action === "keep") {
+          const direction = isUpload ? ("upload" as const) : ("download" as const);
+          const expires = Date.now() + minutes * 60_000;
+          const id = await links.keep({
+            direction,
+            path: `/workspace/${name}`,
+            epoch: links.epoch(),
+            expires,
+          });
+          if (isUpload) uploads.push({ id, expires });
+        } else if (action === "use") {
+          const upload = uploads[pick % (uploads.length || 1)];
+          if (upload && links.claim(upload) === "claimed") links.releaseClaim(upload, pick % 3 > 0);
+        } else if (action === "wait") vi.setSystemTime(Date.now() + minutes * 60_000);
+        else if (action === "end") links.onContainerEnd();
+        else links = make();
+        const stored = kv.get<number>(counted);
+        if (stored !== undefined) expect([...kv.list({ prefix: "file-links:kept:" })]).toHaveLength(stored);
+      }
+    };
+    const property = (length: number, before: number) =>
+      fc.asyncProperty(fc.array(step, { minLength: length, maxLength: 3 * length }), (steps) =>
+        check(steps, before),
+      );
+    const seed = Date.now() & 0x7fffffff;
+    await fc.assert(property(10, 0), { numRuns: 100, seed });
+    await fc.assert(property(12, 9995), { numRuns: 1, seed });
   });
 });

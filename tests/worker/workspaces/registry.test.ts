@@ -20,6 +20,7 @@ const HOUR_MS = 3_600_000;
 const TTL_DAYS = 30;
 /** How long the files of a task are kept. */
 const TASK_DAYS = 7;
+const SETTINGS = "settings";
 const LIMITS = { checkpoints: 1000, workspaceBytes: 1_000_000 };
 
 /** A registry with a clock, and a bucket that has the prefixes of the written objects. */
@@ -28,6 +29,7 @@ class Bench {
   readonly sql: SqlStorage;
   readonly bucket = new Set<string>();
   now = 1_000_000_000_000;
+  manifestBytes = 0;
   #saves = 0;
 
   constructor(storage: DurableObjectStorage, limits = LIMITS) {
@@ -57,7 +59,7 @@ class Bench {
       sandbox,
       files: 1,
       bytes,
-      manifestBytes: 0,
+      manifestBytes: this.manifestBytes,
       packs: [...packs, ...ownPacks],
       archive,
     };
@@ -341,7 +343,7 @@ describe("the registry of saved states", () => {
       expect(bench.registry.bytes).toBe(100);
     }));
 
-  it("deletes exactly the unreferenced objects, after any sequence of operations", async () => {
+  it("deletes exactly the unreferenced objects, and counts the bytes of the others, after any sequence of operations", async () => {
     const sandbox = fc.constantFrom("a", "b", "c");
     const run = fc.constantFrom("a.1t", "b.1t");
     const stepOf = fc.oneof(
@@ -363,10 +365,14 @@ describe("the registry of saved states", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(stepOf, { minLength: 5, maxLength: 60 }), (steps) =>
         withBench(async (bench) => {
+          bench.manifestBytes = 7;
           /** What the registry must know: the references of each state, and its owner. */
           const packs = new Map<string, string[]>();
           const current = new Map<string, { id: string; usedAt: number }>();
-          const checkpoints = new Map<string, { id: string; sandbox: string; endsAt: number }>();
+          const checkpoints = new Map<
+            string,
+            { id: string; sandbox: string; endsAt: number; hasSettings?: boolean }
+          >();
           const archives = new Map<string, { id: string; endsAt: number }>();
           const started: { sandbox: string; id: string; base: string | undefined }[] = [];
           const attempt = <T>(work: () => T): T | undefined => {
@@ -402,11 +408,19 @@ describe("the registry of saved states", () => {
               const created = attempt(() => bench.registry.checkpoint(step.sandbox, "x", bench.now));
               const id = current.get(step.sandbox)?.id;
               expectSame(created !== undefined, id !== undefined);
+              if (created) bench.registry.keepSettings(created.id, SETTINGS);
               if (created && id)
-                checkpoints.set(created.id, { id, sandbox: step.sandbox, endsAt: created.expiresAt });
+                checkpoints.set(created.id, {
+                  id,
+                  sandbox: step.sandbox,
+                  endsAt: created.expiresAt,
+                  hasSettings: true,
+                });
             } else if (step.do === "back" || step.do === "fork") {
               const [id, to] = [...checkpoints][step.pick % (checkpoints.size || 1)] ?? [];
               if (id === undefined || to === undefined) continue;
+              // The account forks only to new names.
+              if (step.do === "fork" && current.has(step.sandbox)) continue;
               if (step.do === "fork") bench.registry.fork(step.sandbox, id, bench.now);
               else {
                 const was = current.get(step.sandbox)?.id;
@@ -431,6 +445,7 @@ describe("the registry of saved states", () => {
               bench.registry.removeArchive(step.run, bench.now);
               archives.delete(step.run);
             } else if (step.do === "forkArchive") {
+              if (current.has(step.sandbox)) continue;
               const archived = archives.get(step.run);
               const isMade = attempt(
                 () => (bench.registry.forkArchive(step.sandbox, step.run, bench.now), true),
@@ -450,9 +465,16 @@ describe("the registry of saved states", () => {
                 if (usedAt <= bench.now - TTL_DAYS * DAY_MS) current.delete(name);
             } else await bench.sweep(() => step.refuses);
             expect(referencedObjects()).toEqual(referencedObjects().intersection(bench.bucket));
+            expect(bench.registry.bytes).toBe(referencedBytes());
           }
           function end(states: Map<string, { endsAt: number }>): void {
             for (const [id, { endsAt }] of states) if (endsAt <= bench.now) states.delete(id);
+          }
+          function referencedBytes(): number {
+            const keys = [...referencedObjects()];
+            const settings = [...checkpoints.values()].filter(({ hasSettings }) => hasSettings);
+            const bytes = keys.map((key) => (key.includes("manifest") ? bench.manifestBytes : 100));
+            return bytes.reduce((sum, each) => sum + each, settings.length * SETTINGS.length);
           }
           function referencedObjects(): Set<string> {
             const holders = [...current.values(), ...checkpoints.values(), ...archives.values()];

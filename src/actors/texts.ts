@@ -45,7 +45,7 @@ export const platformFailed = (sandbox: string, reason: string) =>
   new ToolError(
     "storage_unavailable",
     `The platform failed during this call for sandbox ${sandbox} (${reason}). The call may have run, or may still run.`,
-    "Repeat the call once, after you have checked its effects. If it fails again, tell the user that the operator has to look at the server: on a local server, the usual reason is a full disk.",
+    "Repeat the call once, after you have checked its effects. If it fails again, tell the user that the operator has to look at the server: on a local server, the usual reason is a full disk, or a damaged file.",
   );
 
 /** The error for a call that takes longer than its client waits. @param hasBegun whether the work has begun */

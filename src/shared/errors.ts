@@ -103,8 +103,8 @@ export async function undefinedIfFailed<T>(
  */
 export const NEWER_DATABASE = "A newer server has written this database";
 
-/** The platform's message about a failure of its own, which is not the actor's. */
-export const PLATFORM_FAILURE = /^internal error; reference = \w+$/;
+/** The platform's message about a failure of its own, which is not the actor's, or about a damaged database. */
+export const PLATFORM_FAILURE = /^internal error; reference = \w+$|: SQLITE_(CORRUPT|NOTADB)$/;
 
 /**
  * The error for the caller: a `ToolError` is returned unchanged. For an unexpected error, the caller gets only a reference to
@@ -125,7 +125,7 @@ export function toolErrorOf(error: unknown, ref: string): ToolError {
     return new ToolError(
       "storage_unavailable",
       `The server could not use one of its databases (ref ${ref}).`,
-      "Repeat the call once, after you have checked its effects. If it fails again, tell the user that the operator has to look at the server: on a local server, the usual reason is a full disk.",
+      "Repeat the call once, after you have checked its effects. If it fails again, tell the user that the operator has to look at the server: on a local server, the usual reason is a full disk, or a damaged file.",
     );
   return internalError(ref);
 }

@@ -1,5 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { expect, test, vi } from "vitest";
+import { callSandbox } from "../../../src/actors/sandbox-client.ts";
 import type { Account, Sandbox } from "../../../src/index.ts";
 import { accountOf, actorOf, type Caller, principal, sandboxesOf } from "../support.ts";
 
@@ -118,4 +120,14 @@ test("the seconds of earlier runs are counted even if the next container does no
   await caller.call("destroy_sandbox", { sandbox: "spent" });
   const { run_seconds_today } = (await caller.call("list_sandboxes")).structured;
   expect(run_seconds_today).toBeGreaterThanOrEqual(2);
+});
+
+test("a call whose database is damaged says so, and not that the server restarted", async () => {
+  const error = Object.assign(new Error("database disk image is malformed: SQLITE_CORRUPT"), {
+    durableObjectReset: true,
+  });
+  const call = callSandbox(env, { principalID: "damaged", sandbox: "a", region: undefined }, () =>
+    Promise.reject(error),
+  );
+  await expect(call).rejects.toThrow("(database disk image is malformed: SQLITE_CORRUPT)");
 });

@@ -290,7 +290,8 @@ export const PREVIEW_TEXTS = {
   },
   silent: {
     title: "The program no longer responds",
-    message: "The program on this port has ended. This page reloads when it is started again.",
+    message:
+      "The program on this port has ended, or this preview has too many connections. This page reloads when the program responds again.",
   },
   tls: {
     title: "The program expects TLS",

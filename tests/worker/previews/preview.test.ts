@@ -266,7 +266,7 @@ describe("a server that does not respond", () => {
     const page = await visit(url, PAGE);
     expect(page.status).toBe(502);
     expect(page.headers.get("refresh")).toBe("1");
-    expect(await page.text()).toContain("The program on this port has ended");
+    expect(await page.text()).toContain("The program on this port has ended, or this preview has too many");
   });
 });
 

@@ -58,8 +58,12 @@ export class TaskIndex {
 
   #expire(): void {
     const time = Date.now() - this.#keepMs;
-    // There is an index of the starts, and none of the ends.
-    this.#rows.write("DELETE FROM tasks WHERE started_at < ? AND ended_at < ?", time, time);
+    // There is an index of the starts, and none of the ends. No task lasts so long, so without an end its report was lost.
+    this.#rows.write(
+      "DELETE FROM tasks WHERE started_at < ? AND coalesce(ended_at, started_at) < ?",
+      time,
+      time,
+    );
   }
 }
 

@@ -2,6 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { expect, it } from "vitest";
 import { SandboxRegistry } from "../../../src/actors/sandbox-registry.ts";
+import { DAY_MS } from "../../../src/shared/days.ts";
 import { TaskIndex } from "../../../src/tasks/task-list.ts";
 import { queriesOf } from "../queries.ts";
 import { accountOf, principal } from "../support.ts";
@@ -38,6 +39,20 @@ it("a page of tasks reads only its tasks", async () => {
       expect(await pageBefore()).toEqual(["t1000", "t0999", "t0998"]);
       expect(await pageBefore("t0005")).toEqual(["t0004", "t0003", "t0002"]);
       expect(await pageBefore("t0004")).toEqual(["t0003", "t0002", "t0001"]);
+    },
+  );
+});
+
+it("a task whose end was never reported leaves the list when its record has expired", async () => {
+  await runInDurableObject(
+    accountOf(await principal("unreported-tasks")),
+    (_account, { storage: { sql } }) => {
+      const tasks = new TaskIndex(sql, 3);
+      const startedAt = (days: number) => Date.now() - days * DAY_MS;
+      const task = { state: "running", title: "", endedAt: undefined } as const;
+      tasks.put({ ...task, id: "long-ago", startedAt: startedAt(4) });
+      tasks.put({ ...task, id: "running", startedAt: startedAt(1) });
+      expect(tasks.list(10, undefined).map(({ id }) => id)).toEqual(["running"]);
     },
   );
 });

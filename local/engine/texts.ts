@@ -28,6 +28,7 @@ export const HOST_PROBLEMS = {
   unreachable: "the host could not be reached",
   refused: (host: string, why: string) => `${host} could not be reached (${why})`,
   noTLS: (host: string, why: string) => `${host} could not be reached by TLS (${why})`,
+  longHandshake: "its handshake is too long",
   unresolved: (host: string, why: string) => `${host} could not be resolved (${why})`,
   proxy: (why: string) => `this machine's proxy could not be reached (${why})`,
   proxyStatus: (status: number | string, target: string) =>

@@ -1,16 +1,26 @@
 /**
- * Limits the TLS records that contain no data. OpenSSL accepts any number of key updates and session tickets (RFC 8446, 4.6). Each of
- * them takes about 20 µs of the engine's thread, and Node does not report them. So TLS gets each record from this file.
+ * Limits handshakes, and the TLS records that contain no data. OpenSSL accepts any number of key updates and session tickets (RFC
+ * 8446, 4.6). Each of them takes about 20 µs of the engine's thread, and Node does not report them. So TLS gets each record from this
+ * file.
  */
 import { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { Pieces } from "./piece-limit.ts";
+import { HOST_PROBLEMS } from "./texts.ts";
 
 const HEAD_BYTES = 5;
 /** The longest content of a record (RFC 5246, 6.2.3). */
 const MAX_CONTENT = 16_384 + 2048;
 /** So many bytes without data cost about as much as a short read. A record can contain several session tickets. */
 const BYTES_OF_A_READ = 32;
+/**
+ * The longest handshake of one side, in bytes. Hosts send 3 to 8 KB, and OpenSSL accepts 100 KB of certificates. A host chooses the
+ * exponents of their keys: the signatures of 75 certificates took the engine's thread 0.5 s.
+ */
+const MAX_HANDSHAKE = 16_384;
+/** The processor time of a record of a handshake that counts as a short read, in milliseconds. The first 5 ms are free. */
+const MS_OF_A_READ = 0.04;
+const FREE_MS = 5;
 
 /** @param start starts TLS over the stream that it gets @param reads the limit that the records without data share with short reads */
 export function startTLSOver(
@@ -19,6 +29,9 @@ export function startTLSOver(
   start: (records: Duplex) => TLSSocket,
 ): TLSSocket {
   let received: Buffer = Buffer.alloc(0);
+  let isOpen = false;
+  let handshakeBytes = 0;
+  let dataBytes = 0;
   const records = new Duplex({
     read: () => void socket.resume(),
     write: (bytes, _encoding, done) => void socket.write(bytes, done),
@@ -32,6 +45,8 @@ export function startTLSOver(
     received = received.length === 0 ? bytes : Buffer.concat([received, bytes]);
     let hasRoom = true;
     for (let length = firstRecord(received); length > 0; length = firstRecord(received)) {
+      if (!isOpen) handshakeBytes += length;
+      if (handshakeBytes > MAX_HANDSHAKE) return void socket.destroy(new Error(HOST_PROBLEMS.longHandshake));
       hasRoom = records.push(received.subarray(0, length));
       received = received.subarray(length);
     }
@@ -43,13 +58,17 @@ export function startTLSOver(
   });
   socket.on("error", (error) => records.destroy(error)).on("close", () => records.destroy());
   reads.join(socket);
+  let before: NodeJS.CpuUsage | undefined;
+  records.on("data", () => void (before = isOpen ? undefined : process.cpuUsage()));
   const secure = start(records);
-  let isOpen = false;
-  let dataBytes = 0;
   secure.once("secure", () => (isOpen = true));
   // TLS has its own listener, which was added before, so it has read the record already.
   records.on("data", (record: Buffer) => {
-    if (isOpen && secure.bytesRead === dataBytes) reads.take(0, Math.max(1, record.length / BYTES_OF_A_READ));
+    if (before !== undefined) {
+      const { user, system } = process.cpuUsage(before);
+      const ms = (user + system) / 1000;
+      if (ms > FREE_MS) reads.take(0, ms / MS_OF_A_READ);
+    } else if (secure.bytesRead === dataBytes) reads.take(0, Math.max(1, record.length / BYTES_OF_A_READ));
     dataBytes = secure.bytesRead;
   });
   return secure;

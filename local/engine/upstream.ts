@@ -1,4 +1,5 @@
 /** Opens a sandbox's connections to the internet: resolves a name once, checks all its addresses, and connects to one of them. */
+import { constants } from "node:crypto";
 import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
 import type { Writable } from "node:stream";
@@ -153,7 +154,7 @@ function trusting(authorities: readonly string[]): SecureContext {
   let context = contexts.get(authorities);
   if (context === undefined) {
     const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
-    context = createSecureContext({ ca, ciphers });
+    context = createSecureContext({ ca, ciphers, secureOptions: constants.SSL_OP_NO_RENEGOTIATION });
     contexts.set(authorities, context);
   }
   return context;

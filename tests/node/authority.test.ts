@@ -9,10 +9,12 @@ import { connect, type PeerCertificate, TLSSocket } from "node:tls";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { callbackify } from "node:util";
 import { describe, expect, it, vi } from "vitest";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { DAY_MS } from "../../src/shared/days.ts";
-import { shortReads } from "../../local/engine/piece-limit.ts";
+import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
+import { costlyCertificates } from "../setup/costly-certificates.ts";
 import { testEgress } from "../setup/egress.ts";
 import { keyUpdates } from "../setup/key-updates.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -108,6 +110,34 @@ it("the engine sends no request to a server without a valid certificate", async 
   for (const authorities of [[], [bad?.pem ?? ""]])
     await expect(reach("api.example.com", authorities)).rejects.toThrow("could not be reached by TLS");
   server.close();
+});
+
+describe("if a host's certificates are slow to verify", () => {
+  const host = "host.test";
+  /** Connects to a host with this many slow certificates. Returns why the connection failed. */
+  const failureWith = async (count: number, reads: Pieces): Promise<string> => {
+    const server = createServer(costlyCertificates(count));
+    server.on("tlsClientError", () => undefined);
+    const options = { allowAddresses: new Map([[`${host}:443`, await listen(server)]]), env: {} };
+    const failure = startTLS(await connectUpstream(host, 443, options), host, options, reads);
+    const { message } = await failure.then(
+      () => new Error("no failure"),
+      (error: Error) => error,
+    );
+    server.close();
+    return message;
+  };
+
+  it("the engine reads no more than 16 KB of them", async () => {
+    expect(await failureWith(9, shortReads())).toContain("signature");
+    expect(await failureWith(11, shortReads())).toContain("its handshake is too long");
+  });
+
+  it("their processor time counts as short reads", async () => {
+    const reads = new Pieces({ pace: new Pace({ burst: 100, perSecond: 1 }) });
+    await failureWith(9, reads);
+    expect(reads.isPaused).toBe(true);
+  });
 });
 
 describe("the engine limits the rate of key updates", () => {

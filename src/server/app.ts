@@ -80,6 +80,8 @@ function authenticateFor(...resources: readonly [ResourcePath, ...ResourcePath[]
  */
 const MAX_HEADER = 16_384;
 const SPLIT_HEADERS = new Set(["content-type", "cookie", "if-none-match"]);
+/** The SDK's errors repeat the headers of MCP, up to six times as long. */
+const isShort = (name: string) => SPLIT_HEADERS.has(name) || name.startsWith("mcp-");
 /** The most different headers. Clients and proxies send some dozens. */
 const MAX_HEADERS = 1000;
 
@@ -94,7 +96,7 @@ const MAX_ADDRESS = 16_384;
 function headProblem({ url, headers }: Request): string | undefined {
   if (url.length > MAX_ADDRESS) return texts.longAddressText(MAX_ADDRESS);
   if ([...headers.keys()].length > MAX_HEADERS) return texts.manyHeadersText(MAX_HEADERS);
-  const long = [...headers].find(([name, value]) => value.length > MAX_HEADER && SPLIT_HEADERS.has(name));
+  const long = [...headers].find(([name, value]) => value.length > MAX_HEADER && isShort(name));
   return long && texts.longHeaderText(long[0], MAX_HEADER);
 }
 

@@ -66,6 +66,8 @@ export const CANCELLED_IN_BATCH = "Invalid Request: a batch must not cancel one 
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longValueText = (max: number) =>
   `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters, and the host of an address must be short`;
+export const longMessageText = (max: number) =>
+  `Invalid Request: besides the arguments of tools, a body may have at most ${max} characters`;
 export const UNREADABLE_BODY = {
   broken: "Parse error: the request body broke off",
   not_utf8: "Parse error: the request body is not UTF-8",

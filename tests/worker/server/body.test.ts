@@ -203,6 +203,54 @@ describe("the content of a body", () => {
     expect(text.length).toBeLessThan(300);
   });
 
+  const meta = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": { name: "test", version: "1" },
+    "io.modelcontextprotocol/clientCapabilities": {},
+  };
+  const modern = (method: string, params: Record<string, unknown>, more: Record<string, unknown> = {}) => ({
+    ...LIST,
+    method,
+    params: { ...params, _meta: { ...meta, ...more } },
+  });
+  const quotes = '"'.repeat(300_000);
+  const complete = { ref: { type: "ref/resource", uri: "sandbox://{sandbox}/{+path}" } };
+  it.each([
+    ["a version", modern("tools/list", {}, { "io.modelcontextprotocol/protocolVersion": quotes })],
+    ["a method", modern(quotes, {})],
+    ["the id of a task", modern("tasks/get", { taskId: quotes })],
+    [
+      "the name of an extension",
+      modern(
+        "tools/list",
+        {},
+        { "io.modelcontextprotocol/clientCapabilities": { extensions: { [quotes]: 1 } } },
+      ),
+    ],
+    [
+      "names of a completion",
+      {
+        ...LIST,
+        method: "completion/complete",
+        params: {
+          ...complete,
+          argument: { name: "path", value: "" },
+          context: { arguments: { [quotes]: 1 } },
+        },
+      },
+    ],
+    [
+      "many long methods",
+      Array.from({ length: 100 }, (_, id) => ({ ...LIST, id, method: "x".repeat(16_000) })),
+    ],
+  ])("is refused if an error could repeat more than is counted as unread: %s", async (_what, message) => {
+    const response = await post1(JSON.stringify(message));
+    expect(response.status).toBe(400);
+    const text = await response.text();
+    expect(text).toContain("at most 65536 characters");
+    expect(text.length).toBeLessThan(300);
+  });
+
   it("may be a batch of calls with several arguments each", async () => {
     const batch = Array.from({ length: 100 }, (_, id) => call("note", { text: "x", ...keys(8) }, id));
     const response = await appWith()(

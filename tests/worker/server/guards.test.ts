@@ -150,6 +150,15 @@ describe("a header of many thousand separators", () => {
   });
 });
 
+it.each(["mcp-name", "mcp-method", "mcp-protocol-version", "mcp-param-sandbox"])(
+  "a request is refused if an error could repeat a long header: %s",
+  async (name) => {
+    const response = await appWith()("/mcp", { headers: { [name]: '"'.repeat(16_385) } });
+    expect(response.status).toBe(431);
+    expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
+  },
+);
+
 it("a request with a long address is refused before its query is read", async () => {
   for (const path of ["/", "/authorize", "/oauth/token"]) {
     const response = await appWith()(`${path}?${"a&".repeat(8200)}`);

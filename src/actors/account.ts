@@ -11,7 +11,7 @@ import { waitAtMost } from "../shared/timers.ts";
 import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
-import { KeyedQueue } from "../shared/queue.ts";
+import { KeyedQueue, SerialQueue } from "../shared/queue.ts";
 import { type GitHost, GitHosts } from "./git-hosts.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { UsedByDay } from "../shared/days.ts";
@@ -74,7 +74,7 @@ const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
 
-/** How long the removal of idle sandboxes waits for one of them. It includes the wait for a save, 40 s. */
+/** How long the removal of idle sandboxes, or of ended runs, waits for one sandbox. It includes the wait for a save, 40 s. */
 const REMOVAL_TIMEOUT_MS = 60_000;
 
 export class Account extends DurableObject<Env> {
@@ -86,6 +86,7 @@ export class Account extends DurableObject<Env> {
   readonly #snapshots: SnapshotRegistry;
   readonly #gitHosts: GitHosts;
   readonly #forks = new KeyedQueue();
+  readonly #evictions = new SerialQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -464,8 +465,13 @@ export class Account extends DurableObject<Env> {
    * Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if nothing more can be evicted and
    * the limit is still exceeded.
    */
-  async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
+  sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
+    // One after another: otherwise each report would evict runs for the same excess.
+    return this.#evictions.run(() => this.#evictRuns(principalID));
+  }
+
+  async #evictRuns(principalID: string): Promise<boolean> {
     const { storageBytes } = this.#config.limits;
     const tried: string[] = [];
     const excess = () => this.#sandboxes.storedBytes() - storageBytes;
@@ -473,9 +479,8 @@ export class Account extends DurableObject<Env> {
       const [first, next] = this.#sandboxes.oldestStored(tried);
       if (!first) return true;
       const actor = await this.#sandbox(principalID, first.sandbox);
-      const remaining = await actor
-        .evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1)
-        .catch(() => undefined);
+      const evicted = actor.evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
+      const remaining = await waitAtMost(REMOVAL_TIMEOUT_MS, evicted);
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
       // This sandbox evicted nothing, so the loop does not ask it again.
       if (!remaining || remaining.oldest === first.oldest) tried.push(first.sandbox);

@@ -24,6 +24,17 @@ const MiB = 1024 * 1024;
 
 const LIMIT = 3 * MiB;
 
+/** The fields of an ended run. */
+const ENDED = {
+  kind: "command",
+  state: "succeeded",
+  title: "true",
+  startedAt: 1,
+  endedAt: 2,
+  output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
+  droppedBytes: 0,
+} as const;
+
 describe("the storage of a principal", () => {
   let caller: Caller;
   const used = async () => (await accountOf(caller).view()).storedBytes;
@@ -74,6 +85,29 @@ describe("the storage of a principal", () => {
     expect(keys.some((key) => key.includes(second))).toBe(false);
   });
 
+  it("loses no more results than needed if sandboxes report at the same time", async () => {
+    const full = await principal("reporting");
+    const { principalID } = full;
+    await full.call("list_runs", { sandbox: "full" });
+    const actor = await actorOf("full", full);
+    const stored = await runInDurableObject(actor, (_sandbox, { storage: { sql } }) => {
+      const store = new RunStore(sql);
+      for (let n = 0; n < 10; n++)
+        store.put({ ...ENDED, id: `full.${String(n).padStart(26, "0")}`, logBytes: 350_000 });
+      return store.measureStored();
+    });
+    // Two of these runs are too many.
+    expect(stored.bytes - LIMIT).toBeGreaterThan(350_000);
+    const reports = ["full", "a", "b", "c"].map((sandbox) =>
+      accountOf(full).sandboxStored({ principalID, sandbox }, sandbox === "full" ? stored : { bytes: 1 }),
+    );
+    await Promise.all(reports);
+    const left = await runInDurableObject(actor, (_sandbox, { storage: { sql } }) =>
+      sql.exec("SELECT id FROM runs").toArray(),
+    );
+    expect(left).toHaveLength(8);
+  });
+
   it("holds output in R2 and not in the sandbox's database, however much output runs print at once", async () => {
     const sandbox = "much";
     await caller.call("run_command", { sandbox, command: "true" });
@@ -121,17 +155,7 @@ it("is measured without reading the runs, and searched for runs of a kind withou
     const store = new RunStore(storage.sql);
     const runs = 5;
     for (let n = 0; n < runs; n++)
-      store.put({
-        id: `default.${n}`,
-        kind: "command",
-        state: "succeeded",
-        title: "true",
-        startedAt: n,
-        endedAt: n,
-        output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
-        logBytes: 70_000,
-        droppedBytes: 0,
-      });
+      store.put({ ...ENDED, id: `default.${n}`, startedAt: n, endedAt: n, logBytes: 70_000 });
     expect(store.measureStored().bytes).toBe(runs * 70_000 + storage.sql.databaseSize);
     const measured = await queriesOf(storage.sql, () => store.measureStored());
     expect(measured.plans).toContain("SCAN stored_bytes");

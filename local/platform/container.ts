@@ -10,6 +10,7 @@ import type { SandboxNamespaces } from "../../src/shared/config.ts";
 import type { RefusedConnections, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { ActorName } from "../../src/shared/names.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
+import type { SandboxKey } from "../../src/storage/sandbox-schema.ts";
 import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
@@ -103,7 +104,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
-      principal: this.#ctx.id.name?.split("-").at(-1),
+      principal: this.#principal,
       // The SDK's variables for the image have no effect here, and the engine cannot know them for the prepared sandbox.
       env: Object.fromEntries(
         Object.entries(env).filter(
@@ -120,6 +121,12 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
       sandbox,
       this.#engine.call("PUT", `/sandboxes/${sandbox}`, request).then(() => undefined),
     );
+  }
+
+  /** The actor does not know its own name if a request of its sandbox has created it, which names it by its id. */
+  get #principal(): string | undefined {
+    const owner = this.#ctx.storage.kv.get<{ principalHash: string }>("owner" satisfies SandboxKey);
+    return owner?.principalHash;
   }
 
   async monitor(): Promise<void> {

@@ -120,7 +120,8 @@ tarfile.open('a.tar', 'w').addfile(tarfile.TarInfo('b'))
 zipfile.ZipFile('a.xlsx', 'w').writestr('[Content_Types].xml', b'\\xff')
 zipfile.ZipFile('a.epub', 'w').writestr('mimetype', 'application/epub+zip')
 sound = wave.open('a.wav', 'wb'); sound.setparams((1, 1, 8000, 0, 'NONE', '')); sound.writeframes(b'\\xff' * 9)"`,
-        "printf '\\377' | tee -a a.sqlite >>a.tar && popd",
+        "printf '\\377' | tee -a a.sqlite >>a.tar",
+        "printf '\\0\\0\\0\\030ftypmif1\\377' >a.heif; printf '\\377\\363\\0' >a.mp3; popd",
       ].join("\n"),
     );
     const typeOf = async (name: string) =>
@@ -133,6 +134,8 @@ sound = wave.open('a.wav', 'wb'); sound.setparams((1, 1, 8000, 0, 'NONE', '')); 
       "a.xlsx": "Office Open XML (docx, xlsx or pptx)",
       "a.epub": "application/epub+zip (epub)",
       "a.wav": "audio/wav (wav)",
+      "a.heif": "ISO media (mp4, m4v, 3gp, heif or cr3)",
+      "a.mp3": "audio/mpeg (mp3)",
     };
     for (const [name, type] of Object.entries(types))
       expect([name, await typeOf(name)]).toEqual([name, type]);

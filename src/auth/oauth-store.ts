@@ -53,17 +53,20 @@ export function methodStore({ OAUTH_KV }: Pick<Env, "OAUTH_KV">): MethodStore {
   };
 }
 
-/** Wraps a store. @param intercept gets each method's name, its first argument, and a function that makes the call */
+/**
+ * Wraps a store.
+ * @param intercept gets each method's name, its first argument, a function that makes the call, and its third argument
+ */
 export function interceptStore(
   store: KVNamespace,
-  intercept: (name: string | symbol, key: unknown, call: () => Promise<unknown>) => unknown,
+  intercept: (name: string | symbol, key: unknown, call: () => Promise<unknown>, options: unknown) => unknown,
 ): KVNamespace {
   return new Proxy(store, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name);
       if (typeof member !== "function") return member;
       return (...given: unknown[]) =>
-        intercept(name, given[0], async () => Reflect.apply(member, target, given));
+        intercept(name, given[0], async () => Reflect.apply(member, target, given), given[2]);
     },
   });
 }

@@ -1,6 +1,8 @@
 /** How much callers without a valid token can make the server write, read and store. */
+import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
+import type { Attempts as LocalAttempts } from "../../../local/worker.ts";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
 import { ProcessLimiter } from "../../../src/shared/limiter.ts";
 import { recordEachLog, watchStore } from "../server/support.ts";
@@ -109,5 +111,31 @@ describe("invalid tokens in the form of this server's tokens", () => {
     for (let index = 0; index < 50; index++) expect(await statusOf(app, tokenOf(1000 + index))).toBe(429);
     expect(reads).not.toHaveBeenCalled();
     expect(await statusOf(app, tokens.access_token)).toBe(200);
+  });
+});
+
+it("the local server deletes expired values of strangers one after another, and serves others between two of them", async () => {
+  const stub = env.Attempts.getByName("expired") as unknown as DurableObjectStub<LocalAttempts>;
+  await runInDurableObject(stub, async (attempts, { storage }) => {
+    const later = 4_000_000_000;
+    const values: [key: string, expiresAt: number][] = [
+      ["second", 1_000_000_001],
+      ["last", later],
+      ["first one", 1_000_000_000],
+    ];
+    for (const [key, expiresAt] of values) await attempts.deleteAt(key, expiresAt);
+    await storage.deleteAlarm();
+    const steps: string[] = [];
+    const OAUTH_KV = { get: async (key: string) => void steps.push(key) };
+    Object.defineProperty(attempts, "env", { value: { OAUTH_KV } });
+    const timeout = vi.spyOn(globalThis, "setTimeout").mockImplementation(((work: () => void) => {
+      steps.push("pause");
+      queueMicrotask(work);
+    }) as never);
+    await attempts.alarm();
+    timeout.mockRestore();
+    expect(steps).toEqual(["first one", "pause", "second", "pause"]);
+    expect(await storage.getAlarm()).toBe(later * 1000);
+    await storage.deleteAll();
   });
 });

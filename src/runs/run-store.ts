@@ -207,10 +207,12 @@ export class RunStore {
     return runs === 0 ? { bytes: 0 } : { bytes: bytes + this.#sql.databaseSize, oldest: oldest ?? undefined };
   }
 
-  delete(id: string): void {
+  /** Returns how many bytes the run stored outside the database. */
+  delete(id: string): number {
     this.#rows.write("DELETE FROM runs WHERE id = ?", id);
-    this.#rows.write("DELETE FROM stored_bytes WHERE run = ?", id);
     this.#rows.write("DELETE FROM run_details WHERE run = ?", id);
+    const query = "DELETE FROM stored_bytes WHERE run = ? RETURNING bytes";
+    return this.#rows.all<{ bytes: number }>(query, id)[0]?.bytes ?? 0;
   }
 }
 

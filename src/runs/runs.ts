@@ -436,24 +436,28 @@ export class Runs {
     return this.#store.measureStored();
   }
 
-  /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
+  /**
+   * Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. There may be 200,000
+   * small runs to delete, so the loop does not measure all that is stored for each of them.
+   */
   async evict(bytes: number, before: number): Promise<Stored> {
-    let left = this.measureStored();
-    const targetBytes = left.bytes - bytes;
-    while (left.bytes > targetBytes) {
+    this.#saveAll();
+    const { sql } = this.#host;
+    const size = sql.databaseSize;
+    for (let outside = 0; outside + size - sql.databaseSize < bytes;) {
       const [id] = this.#listEndedBefore(before, 1);
       if (id === undefined) break;
-      await this.#remove(id);
-      left = this.#store.measureStored();
+      outside += await this.#remove(id);
     }
-    return left;
+    return this.#store.measureStored();
   }
 
   #listEndedBefore(time: number, limit: number): string[] {
     return this.#store.listEndedBefore(time, firstIDAt(this.#host.sandbox(), time), limit);
   }
 
-  async #remove(id: string): Promise<void> {
+  /** Returns how many bytes the run stored outside the database. */
+  async #remove(id: string): Promise<number> {
     const { sql, objects } = this.#host;
     // An object on its way would arrive after the deletion, and nothing would delete or count it.
     await this.#active.get(id)?.shipAll();
@@ -462,7 +466,7 @@ export class Runs {
       await deleteBelow(objects.bucket, objects.prefix(id));
       await this.#host.removeTaskFiles(id);
     }
-    this.#store.delete(id);
+    return this.#store.delete(id);
   }
 
   #begin(record: RunRecord, isNew: boolean): ActiveRun {

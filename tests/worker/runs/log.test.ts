@@ -382,6 +382,39 @@ it("a log with many rows is deleted in parts", async () => {
   });
 });
 
+it("many runs are deleted in parts, without measuring all that is stored for each of them", async () => {
+  await withRuns("parts", async (runs, _host, sql) => {
+    const empty = ["out_head", "out_tail", "err_head", "err_tail"].map((name) => `x'' AS ${name}`).join(", ");
+    const count = 500;
+    sql.exec(
+      `WITH RECURSIVE n(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n WHERE number < ${count})
+       INSERT INTO runs (id, kind, state, title, started_at, ended_at, out_bytes, err_bytes, log_bytes, dropped_bytes, out_head, out_tail, err_head, err_tail)
+       SELECT printf('parts.0000%05d', number), 'command', 'succeeded', '', 0, number, 0, 0, 0, 0, ${empty} FROM n`,
+    );
+    sql.exec("INSERT INTO stored_bytes SELECT id, 1000 FROM runs");
+    const { bytes: before } = runs.measureStored();
+    const exec = vi.spyOn(sql, "exec");
+    const timeout = vi.spyOn(globalThis, "setTimeout");
+    const deleted = () => exec.mock.calls.filter(([query]) => query.startsWith("DELETE FROM runs")).length;
+    const atPauses: number[] = [];
+    timeout.mockImplementation(((work: () => void) => {
+      atPauses.push(deleted());
+      queueMicrotask(work);
+    }) as never);
+    const evicted = 1000 * (count - 100);
+    const left = await runs.evict(evicted, 1e9);
+    timeout.mockRestore();
+    const statements = exec.mock.calls.length;
+    exec.mockRestore();
+    const freed = before - left.bytes;
+    expect(freed).toBeGreaterThanOrEqual(evicted);
+    expect(freed).toBeLessThan(evicted + 10_000);
+    expect(atPauses.length).toBeGreaterThan(count / 100);
+    expect(Math.max(...atPauses.map((at, index) => at - (atPauses[index - 1] ?? 0)))).toBeLessThanOrEqual(50);
+    expect(statements).toBeLessThan(6.5 * count);
+  });
+});
+
 it("a list of runs writes only runs that are not stored yet, and shows the current state of the others", async () => {
   await withRuns("listed-runs", async (runs, _host, sql) => {
     const first = await start(runs);

@@ -364,6 +364,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   /** Moves the log to R2, or what is left of it if R2 refuses a part. After the run's end nothing follows. */
   async shipAll(): Promise<void> {
     await this.#shipping;
+    // The first move also counts what an earlier actor left.
+    await this.moveLog();
     for (let left = Infinity; this.#log.waitingBytes < left;) {
       left = this.#log.waitingBytes;
       await this.moveLog();

@@ -239,7 +239,7 @@ export class Runs {
       logBytes: 0,
       droppedBytes: 0,
     };
-    const run = this.#begin(record, true);
+    const run = this.#begin(record);
     run.isService = isService;
     this.#notifyChange();
     const { interactive: isInteractive } = spec;
@@ -288,7 +288,7 @@ export class Runs {
   }
 
   #resume(record: RunRecord, executor: Resumer): void {
-    const run = this.#begin(record, false);
+    const run = this.#begin(record);
     run.isService = isServiceState(record.resumeState);
     let execution: Execution;
     try {
@@ -469,9 +469,9 @@ export class Runs {
     return this.#store.delete(id);
   }
 
-  #begin(record: RunRecord, isNew: boolean): ActiveRun {
+  #begin(record: RunRecord): ActiveRun {
     const { sql, objects, logCapBytes, lifecycle } = this.#host;
-    const log = new LogWriter(sql, objects, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
+    const log = new LogWriter(sql, objects, record, () => (this.isFull ? 0 : logCapBytes));
     const run = new ActiveRun(record, log, {
       store: this.#store,
       backlog: this.#backlog,

@@ -2,9 +2,9 @@ import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
-import type { Allowance, End, Execution } from "../../../src/runs/run-types.ts";
+import type { Allowance, End, Execution, LogPiece } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
-import { LogWriter, deleteLog, readLog } from "../../../src/runs/run-log.ts";
+import { LogWriter, type RunObjects, deleteLog, readLog } from "../../../src/runs/run-log.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -97,6 +97,11 @@ async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> 
 }
 
 /** Bytes that encode their position. */
+/** Compares without printing the difference, because that takes minutes for megabytes. */
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, at) => byte === b[at]);
+}
+
 function pattern(length: number, seed: number): Uint8Array {
   const words = new Uint32Array(Math.ceil(length / 4));
   for (let at = 0; at < words.length; at++) words[at] = Math.imul(at + 1, 2654435761) ^ seed;
@@ -262,10 +267,6 @@ describe("a log in R2", () => {
     }
   }
 
-  /** Compares without printing the difference, because that takes minutes for megabytes. */
-  const isSame = (a: Uint8Array, b: Uint8Array) =>
-    a.length === b.length && a.every((byte, at) => byte === b[at]);
-
   it("has each byte once, also after a flush during an upload or a refusal of R2", async () => {
     let arrive = Promise.withResolvers<void>();
     const slow = {
@@ -339,10 +340,82 @@ it("a page of a log reads few rows, however many are before and after it", async
   });
 });
 
+/** A run whose actor has stored this many bytes of each stream. */
+function loggedRun(id: string, bytes = { stdout: 0, stderr: 0 }) {
+  const output = { stdout: { bytes: bytes.stdout }, stderr: { bytes: bytes.stderr } };
+  return { id, logBytes: bytes.stdout + bytes.stderr, output };
+}
+
+async function allPieces(sql: SqlStorage, id: string, store: RunObjects): Promise<LogPiece[]> {
+  const found: LogPiece[] = [];
+  for (let cursor = 0; ;) {
+    const pieces = await readLog(sql, id, store, cursor, MiB);
+    if (pieces.length === 0) return found;
+    found.push(...pieces);
+    cursor += pieces.reduce((sum, { bytes }) => sum + bytes.length, 0);
+  }
+}
+
+it("a log continues after a restart, which reads few of its rows", async () => {
+  await runInDurableObject(await actorOf("log-restart"), async (_sandbox, { storage: { sql } }) => {
+    const store = { bucket, prefix: () => "log-restart/" };
+    const begin = (run = loggedRun("restarted")) => new LogWriter(sql, store, run, () => 16 * MiB);
+    const content = pattern(6 * MiB, 4);
+    let printed = 0;
+    const print = (log: LogWriter, bytes: number) =>
+      log.append("stdout", content.subarray(printed, (printed += bytes)));
+    const first = begin();
+    print(first, 3 * MiB);
+    await first.moveToStore(() => undefined);
+    print(first, 100_000);
+    first.flush();
+    const stored = first.bytes;
+    sql.exec(
+      `WITH RECURSIVE n(seq) AS (SELECT 0 UNION ALL SELECT seq + 1 FROM n WHERE seq < 999)
+       INSERT INTO log (run, seq, stream, start, length, data)
+       SELECT 'other', seq, 0, seq, 1, x'00' FROM n`,
+    );
+    const resume = () => begin(loggedRun("restarted", { stdout: stored, stderr: 0 }));
+    const { value: second, rowsRead } = await queriesOf(sql, resume);
+    expect(rowsRead).toBeLessThanOrEqual(1);
+    expect(
+      (await queriesOf(sql, () => begin(loggedRun("other", { stdout: 1000, stderr: 0 })))).rowsRead,
+    ).toBe(1);
+    for (const bytes of [50_000, 2.5 * MiB]) {
+      print(second, bytes);
+      second.flush();
+      await second.moveToStore(() => undefined);
+    }
+    await second.moveToStore(() => undefined);
+    expect(second.waitingBytes).toBe(0);
+    const pieces = await allPieces(sql, "restarted", store);
+    expect(isSame(joinBytes(pieces.map(({ bytes }) => bytes)), content.slice(0, printed))).toBe(true);
+  });
+});
+
+it("a flush and a page have few rows, however often the program switches between its streams", async () => {
+  await runInDurableObject(await actorOf("log-bursts"), async (_sandbox, { storage: { sql } }) => {
+    const store = { bucket, prefix: () => "log-bursts/" };
+    const log = new LogWriter(sql, store, loggedRun("bursts"), () => 16 * MiB);
+    log.append("stdout", pattern(MiB, 1));
+    log.flush();
+    const bursts = 8;
+    for (let at = 0; at < bursts * 5000; at++) {
+      log.append(at % 2 === 0 ? "stdout" : "stderr", new Uint8Array([at % 256]));
+      if (at % 5000 === 4999) log.flush();
+    }
+    expect(rowsOf(sql, "bursts").count).toBeLessThanOrEqual(2 + bursts * 1024);
+    const page = await readLog(sql, "bursts", store, MiB, 48 * 1024);
+    expect(page).toHaveLength(2000);
+    const read = await allPieces(sql, "bursts", store);
+    expect(read.reduce((sum, { bytes }) => sum + bytes.length, 0)).toBe(log.bytes);
+  });
+});
+
 it("a log has few rows, however often the program switches between its streams, and loses no byte", async () => {
   await runInDurableObject(await actorOf("log-switches"), async (_sandbox, { storage: { sql } }) => {
     const store = { bucket, prefix: () => "log-switches/" };
-    const log = new LogWriter(sql, store, "switching", () => 16 * MiB, true);
+    const log = new LogWriter(sql, store, loggedRun("switching"), () => 16 * MiB);
     const pieces = 100_000;
     const lineOf = (at: number) => `${at}`.padStart(39).concat("\n");
     const streamOf = (at: number): Stream => (at % 2 === 0 ? "stdout" : "stderr");
@@ -357,9 +430,8 @@ it("a log has few rows, however often the program switches between its streams, 
       Array.from({ length: 1000 }, (_, at) => streamOf(at)),
     );
     const printed = { stdout: "", stderr: "" };
-    for (let cursor = 0; cursor < log.bytes; cursor += MiB)
-      for (const { stream, bytes } of await readLog(sql, "switching", store, cursor, MiB))
-        printed[stream] += new TextDecoder().decode(bytes);
+    for (const { stream, bytes } of await allPieces(sql, "switching", store))
+      printed[stream] += new TextDecoder().decode(bytes);
     for (const [parity, stream] of STREAMS.entries())
       expect(
         printed[stream] === Array.from({ length: pieces / 2 }, (_, n) => lineOf(2 * n + parity)).join(""),

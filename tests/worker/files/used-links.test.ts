@@ -147,14 +147,13 @@ it("the stored number of links is right after any operations, restarts of the ac
       }
       return true;
     };
-    const seed = Date.now() & 0x7fffffff;
     const property = (length: number, before: number) =>
       fc.asyncProperty(fc.array(step, { minLength: length, maxLength: 3 * length }), (steps) =>
         check(steps, before),
       );
     const results = [
-      await fc.check(property(10, 0), { numRuns: 100, seed }),
-      await fc.check(property(12, 9995), { numRuns: 1, seed }),
+      await fc.check(property(10, 0), { numRuns: 100 }),
+      await fc.check(property(12, 9995), { numRuns: 1 }),
     ];
     for (const { counterexample } of results) expect(counterexample).toBeNull();
   });

@@ -96,12 +96,12 @@ async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> 
   return { id, execution };
 }
 
-/** Bytes that encode their position. */
 /** Compares without printing the difference, because that takes minutes for megabytes. */
 function isSame(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, at) => byte === b[at]);
 }
 
+/** Bytes that encode their position. */
 function pattern(length: number, seed: number): Uint8Array {
   const words = new Uint32Array(Math.ceil(length / 4));
   for (let at = 0; at < words.length; at++) words[at] = Math.imul(at + 1, 2654435761) ^ seed;

@@ -225,7 +225,7 @@ describe("the resource of a file", () => {
       const message = expect.stringContaining("at most 16384 characters");
       expect(await refusal(uri)).toMatchObject({ code: -32602, message });
     }
-    expect(await complete(FILES, "path", "missing/".padEnd(2_000_000, "a"), { sandbox })).toEqual([]);
+    expect(await complete(FILES, "path", "missing/".padEnd(20_000, "a"), { sandbox })).toEqual([]);
   });
 
   it("starts its stopped sandbox if the token allows that, and leaves the notice for the next result", async () => {

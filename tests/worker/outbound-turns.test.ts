@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { SERVER_HOST } from "../../container/sandboxd/protocol.ts";
 import { Sandbox } from "../../src/actors/sandbox.ts";
 import { inTurn } from "../../src/actors/platform/outbound-turns.ts";
+import { sleep } from "../setup/until.ts";
 
 /** Calls a handler as the SDK does, in an environment whose actors never respond. Returns how many calls the actors got. */
 function flood(count: number, handler: "policy" | "model" | "ending", containerId: string) {
@@ -92,6 +93,22 @@ it("ten sandboxes of a principal have one rate together, and another principal d
   // Without the common rate, all 2,600 are handled at once.
   expect(handled).toBeLessThan(2500);
   leave.abort();
+});
+
+it("requests whose clients disconnect before their turn comes do not make the principal's other sandboxes wait", async () => {
+  const handle = async () => new Response(null);
+  const send = (sandbox: string, signal: AbortSignal | null) =>
+    inTurn(new Request("http://a.example/", { signal }), sandbox, "left", handle, "left");
+  for (let batch = 0; batch < 400; batch++) {
+    const leave = new AbortController();
+    for (let count = 0; count < 16; count++) void send("leaving", leave.signal).catch(() => undefined);
+    await sleep(0);
+    leave.abort();
+  }
+  let status = 0;
+  void send("other", null).then((response) => void (status = response.status));
+  // Without this, the requests that have left count, so this takes 20 s.
+  await expect.poll(() => status, { timeout: 5000 }).toBe(200);
 });
 
 it("further requests than 256 that wait are refused after a moment", async () => {

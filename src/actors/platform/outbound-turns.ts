@@ -7,7 +7,7 @@ import { waitUntil } from "cloudflare:workers";
 import { Pace } from "../../../container/sandboxd/pace.ts";
 import { INTERNET_TEXTS } from "../../container/texts.ts";
 import { PerPrincipal } from "../../shared/per-principal.ts";
-import { CALL_MS, pause } from "../../shared/timers.ts";
+import { CALL_MS, pause, waitAtMost } from "../../shared/timers.ts";
 import { Turns, TurnsByID } from "../../shared/turns.ts";
 
 /** The most requests of a sandbox at once, for each handler, so that other requests do not delay the report of the container's end. */
@@ -49,14 +49,30 @@ export async function inTurn(
   const end = hasRoom ? await turns.take(id, CALL_MS, request.signal) : await pause(REFUSAL_MS);
   if (!end) return new Response(`sandbox-mcp: ${INTERNET_TEXTS.tooMany}.\n`, { status: 429 });
   try {
-    const together = principalID === undefined ? 0 : pacesTogether.of(principalID).take();
-    const ms = Math.max(paces.of(containerID).take(), together);
-    if (ms > 0) await pause(ms);
+    const together = principalID === undefined ? [] : [pacesTogether.of(principalID)];
+    await takeFrom([paces.of(containerID), ...together], request.signal);
     return endAfter(await handle(), end);
   } catch (error) {
     end();
     throw error;
   }
+}
+
+/**
+ * Waits until these rates allow a request. One whose client disconnects meanwhile does not count, because it has no turn any more:
+ * any number of them could make later requests wait for minutes, also those of the principal's other sandboxes.
+ * @throws the reason if the client disconnects
+ */
+async function takeFrom(limits: readonly Pace[], client: AbortSignal): Promise<void> {
+  const ms = Math.max(...limits.map((limit) => limit.take()));
+  if (ms === 0) return;
+  const { promise: left, resolve: leave } = Promise.withResolvers<void>();
+  const onAbort = () => leave();
+  client.addEventListener("abort", onAbort);
+  if (!client.aborted) await waitAtMost(ms, left);
+  client.removeEventListener("abort", onAbort);
+  if (client.aborted) for (const limit of limits) limit.giveBack();
+  client.throwIfAborted();
 }
 
 /** Calls `end` when the response has been sent. The streams between are the platform's own, so the pieces cost almost nothing. */

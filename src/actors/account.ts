@@ -7,7 +7,7 @@ import { parseSafely } from "../shared/bounded.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { pause, waitAtMost } from "../shared/timers.ts";
 import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
@@ -484,6 +484,8 @@ export class Account extends DurableObject<Env> {
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
       // This sandbox evicted nothing, so the loop does not ask it again.
       if (!remaining || remaining.oldest === first.oldest) tried.push(first.sandbox);
+      // Locally, an actor's response is always ready, and workerd looks for new requests only when nothing is.
+      await pause(0);
     }
     return false;
   }
@@ -577,6 +579,7 @@ export class Account extends DurableObject<Env> {
       // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
       const removed = actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       await waitAtMost(REMOVAL_TIMEOUT_MS, removed);
+      await pause(0);
     }
   }
 

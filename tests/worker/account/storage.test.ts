@@ -1,10 +1,10 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { type ObjectFolderEnv, withObjectFolder } from "../../../local/platform/object-folder.ts";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
-import { type RunRecord, RunStore } from "../../../src/runs/run-store.ts";
+import { type RunRecord, RunStore, type Stored } from "../../../src/runs/run-store.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
   accountOf,
@@ -289,4 +289,38 @@ it("the object folder deletes the objects of a run without listing those of othe
   const { keys: left } = await store.list("many/");
   expect(left).toEqual([]);
   expect((await folder.fetch(`http://folder/${encodeURIComponent("many,other")}`)).status).toBe(404);
+});
+
+// workerd looks for new requests only when nothing is ready. The deletion of 500 saved states blocked all of them for 8 s.
+describe("other requests are served", () => {
+  /** Counts the pauses of some work. */
+  async function pausesOf(work: () => Promise<unknown>): Promise<number> {
+    const timeout = vi.spyOn(globalThis, "setTimeout");
+    await work();
+    const pauses = timeout.mock.calls.filter(([, ms]) => ms === 0).length;
+    timeout.mockRestore();
+    return pauses;
+  }
+
+  it("between two deletions of objects in the local folder", async () => {
+    const store = objectStore(withObjectFolder(env as ObjectFolderEnv & typeof env));
+    await store.put("pauses/a/pack.00000", new Uint8Array(1));
+    expect(await pausesOf(() => deleteBelow(store, "pauses/a/"))).toBe(2);
+    expect(await pausesOf(() => deleteBelow(store, "pauses/missing/"))).toBe(1);
+  });
+
+  it("between two evictions", async () => {
+    const { principalID } = await principal("evictions");
+    const stub = env.Account.getByName(principalID);
+    await runInDurableObject(stub, async (account, { storage }) => {
+      storage.sql.exec("INSERT INTO storage VALUES ('a', 1e12, 1), ('b', 1e12, 2), ('c', 1e12, 3)");
+      const evictRuns = vi.fn<() => Promise<Stored>>(async () => ({ bytes: 0 }));
+      const Sandbox = { getByName: () => ({ evictRuns }) };
+      Object.defineProperty(account, "env", { value: { ...Reflect.get(account, "env"), Sandbox } });
+      const owner = { principalID, sandbox: "d" };
+      expect(await pausesOf(() => account.sandboxStored(owner, { bytes: 1 }))).toBe(3);
+      expect(evictRuns).toHaveBeenCalledTimes(3);
+      await storage.deleteAll();
+    });
+  });
 });

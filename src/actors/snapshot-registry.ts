@@ -209,20 +209,40 @@ export class SnapshotRegistry {
    */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
-    if (this.bytes <= workspaceBytes || this.#lastingBytes() > workspaceBytes) return;
-    const rows = this.#rows.all<{ run: string }>(
-      "SELECT run FROM archives WHERE run IS NOT ? GROUP BY run ORDER BY min(expires_at), run",
+    let excessBytes = this.bytes - workspaceBytes;
+    if (excessBytes <= 0 || this.#lastingBytes() > workspaceBytes) return;
+    const runs: string[] = [];
+    for (const { run, bytes } of this.#evictable(except)) {
+      if (excessBytes <= 0) break;
+      runs.push(run);
+      excessBytes -= bytes;
+    }
+    this.#removeArchives(runs, now);
+  }
+
+  /**
+   * The runs with archives in the order of their expiry, and how many bytes the eviction of each one frees after those before it. One
+   * query for all: to count what remains without some of 2,000 archives took 45 ms of the thread, and a search for their smallest
+   * sufficient number 0.56 s.
+   */
+  #evictable(except: string | undefined): { run: string; bytes: number }[] {
+    return this.#rows.all(
+      `WITH ranked (run, rank) AS (
+         SELECT run, row_number() OVER (ORDER BY min(expires_at), run) FROM archives WHERE run IS NOT ?1 GROUP BY run),
+       freed_snapshots (snapshot, rank) AS (
+         SELECT snapshot, max(rank) FROM archives JOIN ranked USING (run) WHERE snapshot NOT IN (
+           SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces
+           UNION SELECT snapshot FROM archives WHERE run IS ?1) GROUP BY snapshot),
+       freed_packs (pack, rank) AS (
+         SELECT pack, max(rank) FROM pack_refs LEFT JOIN freed_snapshots USING (snapshot)
+         GROUP BY pack HAVING count(rank) = count(*)),
+       freed (rank, bytes) AS (
+         SELECT rank, manifest_bytes FROM freed_snapshots JOIN snapshots ON id = snapshot
+         UNION ALL SELECT rank, bytes FROM freed_packs JOIN packs ON id = pack
+         UNION ALL SELECT rank, octet_length(settings) FROM ranked JOIN checkpoint_settings ON checkpoint = run)
+       SELECT run, coalesce(sum(bytes), 0) AS bytes FROM ranked LEFT JOIN freed USING (rank) GROUP BY rank ORDER BY rank`,
       except ?? null,
     );
-    const runs = rows.map(({ run }) => run);
-    // The smallest sufficient number. Removing one archive after another took 2.4 s for 1,500 small ones, in one transaction.
-    let [tooFew, enough] = [0, runs.length];
-    while (tooFew + 1 < enough) {
-      const count = Math.floor((tooFew + enough) / 2);
-      if (this.#bytesWithout(runs.slice(0, count)) <= workspaceBytes) enough = count;
-      else tooFew = count;
-    }
-    this.#removeArchives(runs.slice(0, enough), now);
   }
 
   removeArchive(run: string, now = Date.now()): void {
@@ -450,15 +470,6 @@ export class SnapshotRegistry {
       "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?";
     const settings = "checkpoint IN (SELECT id FROM checkpoints)";
     return this.#bytesOf(snapshots, except) + this.#settingsBytes(settings);
-  }
-
-  /** The bytes that would remain without the archives of these runs. */
-  #bytesWithout(runs: readonly string[]): number {
-    const remaining = `FROM archives WHERE run NOT IN ${LISTED}`;
-    const snapshots = `SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces UNION SELECT snapshot ${remaining}`;
-    const settings = `checkpoint IN (SELECT id FROM checkpoints UNION SELECT run ${remaining})`;
-    const list = JSON.stringify(runs);
-    return this.#bytesOf(snapshots, list) + this.#settingsBytes(settings, list);
   }
 
   #settingsBytes(where: string, ...values: SqlStorageValue[]): number {

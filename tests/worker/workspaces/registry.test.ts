@@ -267,7 +267,7 @@ describe("the registry of saved states", () => {
       async (bench) => {
         for (let n = 0; n < count; n++) bench.archive("a", `run-${n}`, 100);
         const { rowsRead } = await queriesOf(bench.sql, () => bench.save("b", undefined, 100 * count - 150));
-        expect(rowsRead).toBeLessThan(100 * count);
+        expect(rowsRead).toBeLessThan(60 * count);
         const isKept = (n: number) => bench.registry.findArchive(`run-${n}`, "workspace") !== undefined;
         expect(Array.from({ length: count }, (_, n) => n).filter(isKept)).toHaveLength(1);
       },

@@ -490,13 +490,13 @@ export class Account extends DurableObject<Env> {
     return false;
   }
 
-  recordTask(task: TaskEntry): void {
-    this.#tasks.put(task);
+  async recordTask(task: TaskEntry): Promise<void> {
+    await this.#tasks.put(task);
   }
 
   /** Tasks of all sandboxes, newest first. @param before a task's id: only older tasks are listed */
-  listTasks(limit: number, before?: string): TaskEntry[] {
-    return this.#tasks.list(limit, before);
+  async listTasks(limit: number, before?: string): Promise<TaskEntry[]> {
+    return await this.#tasks.list(limit, before);
   }
 
   /** The sandboxes sorted by name, and whether each was last known to be running. */

@@ -1,6 +1,6 @@
 /** Queries that run often read only a few rows and little data, however much the tables hold. */
 import { runInDurableObject } from "cloudflare:test";
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { SandboxRegistry } from "../../../src/actors/sandbox-registry.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { TaskIndex } from "../../../src/tasks/task-list.ts";
@@ -46,13 +46,46 @@ it("a page of tasks reads only its tasks", async () => {
 it("a task whose end was never reported leaves the list when its record has expired", async () => {
   await runInDurableObject(
     accountOf(await principal("unreported-tasks")),
-    (_account, { storage: { sql } }) => {
+    async (_account, { storage: { sql } }) => {
       const tasks = new TaskIndex(sql, 3);
       const startedAt = (days: number) => Date.now() - days * DAY_MS;
       const task = { state: "running", title: "", endedAt: undefined } as const;
-      tasks.put({ ...task, id: "long-ago", startedAt: startedAt(4) });
-      tasks.put({ ...task, id: "running", startedAt: startedAt(1) });
-      expect(tasks.list(10, undefined).map(({ id }) => id)).toEqual(["running"]);
+      await tasks.put({ ...task, id: "long-ago", startedAt: startedAt(4) });
+      await tasks.put({ ...task, id: "running", startedAt: startedAt(1) });
+      expect((await tasks.list(10, undefined)).map(({ id }) => id)).toEqual(["running"]);
+    },
+  );
+});
+
+it("expired tasks are deleted in parts", async () => {
+  const stub = accountOf(await principal("expired-tasks"));
+  await runInDurableObject(stub, async (_account, { storage: { sql } }) => {
+    const all = `${NUMBERS}, more AS (SELECT a.number * ${ROWS} + b.number AS number FROM numbers AS a, numbers AS b LIMIT 5000)`;
+    sql.exec(`${all} INSERT INTO tasks SELECT 't' || number, 'failed', '', number, number FROM more`);
+    sql.exec(
+      "INSERT INTO tasks VALUES ('running', 'running', '', 1, NULL), ('later', 'failed', '', 2, ?)",
+      Date.now(),
+    );
+    const exec = vi.spyOn(sql, "exec");
+    const listed = await new TaskIndex(sql, 1).list(10, undefined);
+    const deletions = exec.mock.calls.filter(([query]) => query.startsWith("DELETE")).length;
+    exec.mockRestore();
+    expect(deletions).toBe(4);
+    expect(listed.map(({ id }) => id)).toEqual(["later", "running"]);
+    expect(sql.exec("SELECT count(*) AS count FROM tasks").one()).toEqual({ count: 2 });
+  });
+});
+
+it("settings are searched only for configured sandboxes", async () => {
+  await runInDurableObject(
+    accountOf(await principal("configured")),
+    async (_account, { storage: { sql } }) => {
+      const sandboxes = new SandboxRegistry(sql);
+      sandboxes.putSettings("s2", { variables: ["KEY"], network: {} });
+      const { value, plans } = await queriesOf(sql, () => sandboxes.settings(["s1", "s2", "s3"]));
+      expect(value.get("s2")).toEqual({ variables: ["KEY"], network: {} });
+      expect(value.get("s3")).toEqual({ variables: [], network: {} });
+      expect(plans).toEqual(["SCAN settings", "SEARCH settings USING PRIMARY KEY (sandbox=?)"]);
     },
   );
 });

@@ -1,11 +1,18 @@
 /** Replaces exact texts, all or none, and returns the change as a unified diff. */
-import { createTwoFilesPatch } from "diff";
+import { formatPatch, structuredPatch } from "diff";
 import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
+import { yieldBetweenSteps } from "./small-steps.ts";
+import { TextSearch } from "./text-search.ts";
 import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "./shapes.ts";
 
-/** Computing a diff blocks everything else, so after this many milliseconds the result has no diff. */
+/**
+ * Computing a diff blocks everything else, so after this many milliseconds the result has no diff. It has none either if the changed
+ * part is longer: the diff of 8 MiB of short lines took 8 s and 1.5 GB.
+ */
 const DIFF_MS = 1000;
+const MAX_CHANGED_CHARS = 1024 * 1024;
+const CONTEXT_LINES = 3;
 /** Limits of the search for the line most similar to a missing text: milliseconds, and compared characters per line. */
 const NEAREST_MS = 200;
 const COMPARED_CHARS = 500;
@@ -14,12 +21,14 @@ const COMPARED_CHARS = 500;
  * @throws FileError `not_text`; `too_large` for the resulting size; `line_breaks`; `absent` with the nearest line; `repeated` with
  * the numbers of the lines that have the text
  */
-export function applyEdits(content: Buffer, edits: readonly Edit[], path: string) {
+export async function applyEdits(content: Buffer, edits: readonly Edit[], path: string) {
   const before = textOf(content);
+  const turn = yieldBetweenSteps();
   let text = before;
   let replaced = 0;
   for (const [index, { old_text: wanted, new_text: replacement, all }] of edits.entries()) {
-    const parts = text.split(wanted);
+    await turn();
+    const parts = new TextSearch(wanted).split(text);
     const count = parts.length - 1;
     if (count === 0) throw otherBreaks(text, wanted, index + 1) ?? textNotFound(text, wanted, index + 1);
     if (count > 1 && !all) {
@@ -33,6 +42,7 @@ export function applyEdits(content: Buffer, edits: readonly Edit[], path: string
   }
   const bytes = Buffer.from(text);
   if (bytes.length > EDITED_BYTES) throw new FileError({ problem: "too_large" });
+  await turn();
   return { bytes, replaced, diff: diffOf(before, text, path) };
 }
 
@@ -45,11 +55,12 @@ function textOf(content: Buffer): string {
 }
 
 function placesOf(text: string, wanted: string): number[] {
+  const search = new TextSearch(wanted);
   const places: number[] = [];
-  let at = text.indexOf(wanted);
+  let at = search.indexIn(text, 0);
   while (at >= 0 && places.length < MAX_PLACES) {
     places.push(at);
-    at = text.indexOf(wanted, at + wanted.length);
+    at = search.indexIn(text, at + wanted.length);
   }
   return places;
 }
@@ -63,7 +74,7 @@ function lineOf(text: string, at: number): number {
 function otherBreaks(text: string, wanted: string, edit: number): FileError | undefined {
   const isCRLF = !wanted.includes("\r\n");
   const other = isCRLF ? wanted.replaceAll("\n", "\r\n") : wanted.replaceAll("\r\n", "\n");
-  if (other === wanted || !text.includes(other)) return undefined;
+  if (other === wanted || new TextSearch(other).indexIn(text, 0) < 0) return undefined;
   return new FileError({ problem: "line_breaks", edit, code: isCRLF ? "CRLF" : "LF" });
 }
 
@@ -113,11 +124,42 @@ function comparable(line: string): string {
 }
 
 function diffOf(before: string, after: string, path: string): string | undefined {
-  const patch = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
-  const diff = patch?.slice(patch.indexOf("--- "));
-  if (diff === undefined || diff.length <= DIFF_CHARS) return diff;
+  const { start, end } = changedPart(before, after);
+  const [old, changed] = [before.slice(start, before.length - end), after.slice(start, after.length - end)];
+  if (old.length + changed.length > MAX_CHANGED_CHARS) return undefined;
+  const options = { context: CONTEXT_LINES, timeout: DIFF_MS };
+  const patch = structuredPatch(path, path, old, changed, "", "", options);
+  if (patch === undefined) return undefined;
+  const lines = lineOf(before, start) - 1;
+  const hunks = patch.hunks.map((hunk) => ({
+    ...hunk,
+    oldStart: hunk.oldStart + lines,
+    newStart: hunk.newStart + lines,
+  }));
+  const formatted = formatPatch({ ...patch, hunks });
+  const diff = formatted.slice(formatted.indexOf("--- "));
+  if (diff.length <= DIFF_CHARS) return diff;
   const shown = diff.slice(0, diff.lastIndexOf("\n", DIFF_CHARS - CUT.length) + 1);
   return shown + CUT;
+}
+
+/** How many characters before and after the changed lines, with the lines around them, are the same in both texts. */
+function changedPart(before: string, after: string): { start: number; end: number } {
+  const most = Math.min(before.length, after.length);
+  let start = 0;
+  while (start < most && before.charCodeAt(start) === after.charCodeAt(start)) start++;
+  let end = 0;
+  const isSame = () =>
+    before.charCodeAt(before.length - 1 - end) === after.charCodeAt(after.length - 1 - end);
+  while (end < most - start && isSame()) end++;
+  for (let line = 0; line <= CONTEXT_LINES && start > 0; line++)
+    start = start === 1 ? 0 : before.lastIndexOf("\n", start - 2) + 1;
+  // The part ends with a complete line, or with the text.
+  for (let line = 0; line <= CONTEXT_LINES && end > 0; line++) {
+    const lineEnd = before.indexOf("\n", before.length - end);
+    end = lineEnd < 0 ? 0 : before.length - lineEnd - 1;
+  }
+  return { start, end };
 }
 
 /** Patch programs treat a line that begins with a backslash as a comment. */

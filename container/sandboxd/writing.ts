@@ -110,7 +110,7 @@ export class Writes {
         } finally {
           await opened.handle.close();
         }
-        const { bytes, replaced, diff } = applyEdits(before, edits, entry.target);
+        const { bytes, replaced, diff } = await applyEdits(before, edits, entry.target);
         const made = await fill(temporary, [bytes]);
         await copyOwnership(found, temporary, made);
         return await finish(call.id, path, { ...note, written: { size: made.size, replaced, diff } });

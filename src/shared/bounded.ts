@@ -47,9 +47,26 @@ let mark: string | undefined;
 export function parseSafely(text: string): unknown {
   if (text.search(DIGITS) < 0) return JSON.parse(text);
   const start = (mark ??= crypto.randomUUID());
-  return JSON.parse(text.replaceAll(DIGITS, `"${start}`), (_, value: unknown) =>
-    typeof value === "string" && value.startsWith(start) ? value.slice(start.length) : value,
-  );
+  return removeMarks(JSON.parse(text.replaceAll(DIGITS, `"${start}`)), start);
+}
+
+/**
+ * Changes the lists and objects in `value`. With a function for each value, `JSON.parse` took 70 ms for 50,000 values. This takes some
+ * milliseconds.
+ */
+function removeMarks(value: unknown, start: string): unknown {
+  if (typeof value === "string") return value.startsWith(start) ? value.slice(start.length) : value;
+  if (Array.isArray(value)) {
+    for (let at = 0; at < value.length; at++) value[at] = removeMarks(value[at], start);
+  } else if (typeof value === "object" && value !== null) {
+    const members = value as Record<string, unknown>;
+    for (const name of Object.keys(members)) {
+      const member = members[name];
+      if (typeof member === "string" || typeof member === "object")
+        members[name] = removeMarks(member, start);
+    }
+  }
+  return value;
 }
 
 /** How many strings of a JSON text V8 would enter in its table at a place that its sender can choose. */

@@ -1,8 +1,10 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import * as fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Lease } from "../../../src/actors/lease.ts";
-import { Quota } from "../../../src/actors/quota.ts";
+import { type LeaseRequest, Quota } from "../../../src/actors/quota.ts";
+import type { Reservation } from "../../../src/runs/runs.ts";
 import type { Limits } from "../../../src/shared/config.ts";
 
 const LIMITS: Limits = {
@@ -141,5 +143,109 @@ describe("a lease of the quota", () => {
       await vi.advanceTimersByTimeAsync(5 * 60_000);
       expect(quota.secondsUsed(Date.now())).toBe(60);
     });
+  });
+
+  test("the counted seconds are those of all runs, and no limit is exceeded, after any operations and restarts of actors", async () => {
+    const NAMES = ["a", "b", "c"] as const;
+    const name = fc.constantFrom(...NAMES);
+    const stepOf = fc.oneof(
+      {
+        weight: 4,
+        arbitrary: fc.record({
+          do: fc.constant("take" as const),
+          name,
+          seconds: fc.integer({ min: 1, max: 400 }),
+        }),
+      },
+      {
+        weight: 3,
+        arbitrary: fc.record({ do: fc.constant("end" as const), pick: fc.nat(), spent: fc.nat(500) }),
+      },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("wait" as const), ms: fc.nat(400_000) }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("restart" as const), name }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("release" as const), name }) },
+    );
+    const limits = { ...LIMITS, concurrentRuns: 4 };
+    const simulate = async (
+      sql: SqlStorage,
+      steps: (typeof stepOf extends fc.Arbitrary<infer Step> ? Step : never)[],
+    ) => {
+      sql.exec("DELETE FROM leases; DELETE FROM usage;");
+      const quota = new Quota(sql, limits);
+      vi.useFakeTimers({ now: Date.UTC(2026, 0, 15, 12) });
+      /** The seconds that each actor's runs have spent since its last settlement, which the next actor inherits. */
+      const unsettled = new Map<string, number>();
+      const leases = new Map<string, Lease>();
+      const lend = async (sandbox: string, request: LeaseRequest) => {
+        const grant = quota.lease(sandbox, request, Date.now());
+        if (!grant.refused) return grant;
+        for (const holder of quota.leaseHolders(sandbox)) {
+          const settlement = leases.get(holder)?.settle();
+          if (settlement) quota.settle(holder, settlement);
+        }
+        return quota.lease(sandbox, { ...request, spent: new Map() }, Date.now());
+      };
+      const make = (sandbox: string) => {
+        const lease: Lease = new Lease({
+          limits,
+          background: () => undefined,
+          onSettled: () => leases.get(sandbox) === lease && unsettled.set(sandbox, 0),
+          // The timers of an earlier actor have no effect.
+          request: (request) =>
+            leases.get(sandbox) === lease ? lend(sandbox, request) : new Promise(() => undefined),
+        });
+        leases.set(sandbox, lease);
+        return lease;
+      };
+      for (const sandbox of NAMES) make(sandbox);
+      let runs: { sandbox: string; reservation: Reservation }[] = [];
+      let spentSeconds = 0;
+      for (const step of steps) {
+        if (step.do === "take") {
+          const reservation = await leases
+            .get(step.name)
+            ?.take(step.seconds)
+            .catch(() => undefined);
+          if (reservation) runs.push({ sandbox: step.name, reservation });
+        } else if (step.do === "end") {
+          const run = runs[step.pick % (runs.length || 1)];
+          if (!run) continue;
+          runs = runs.filter((each) => each !== run);
+          leases.get(run.sandbox)?.giveBack(run.reservation, step.spent);
+          const spent = Math.min(step.spent, run.reservation.seconds);
+          unsettled.set(run.sandbox, (unsettled.get(run.sandbox) ?? 0) + spent);
+          spentSeconds += spent;
+        } else if (step.do === "wait") await vi.advanceTimersByTimeAsync(step.ms);
+        else if (step.do === "restart") {
+          const lease = make(step.name);
+          lease.inherit(unsettled.get(step.name) ?? 0);
+          for (const { sandbox, reservation } of runs)
+            if (sandbox === step.name) lease.takeUnchecked(reservation.seconds);
+          // Its first request to the account is sent at once.
+          await vi.advanceTimersByTimeAsync(1);
+        } else {
+          const settlement = await leases.get(step.name)?.release();
+          if (settlement) quota.settle(step.name, settlement);
+        }
+        const reserved = runs.reduce((sum, { reservation }) => sum + reservation.seconds, 0);
+        if (runs.length > limits.concurrentRuns || spentSeconds + reserved > limits.runSecondsPerDay)
+          return false;
+      }
+      for (const [sandbox, lease] of leases) quota.settle(sandbox, await lease.release());
+      const isRight = quota.secondsUsed(Date.now()) === spentSeconds;
+      vi.useRealTimers();
+      return isRight;
+    };
+    // fast-check needs the real timers between two runs.
+    vi.useRealTimers();
+    const stub = env.Account.getByName(crypto.randomUUID());
+    const counterexample = await runInDurableObject(stub, async (_instance, { storage: { sql } }) => {
+      const property = fc.asyncProperty(fc.array(stepOf, { minLength: 5, maxLength: 50 }), (steps) =>
+        simulate(sql, steps),
+      );
+      return (await fc.check(property, { numRuns: 60, seed: crypto.getRandomValues(new Int32Array(1))[0] }))
+        .counterexample;
+    });
+    expect(counterexample).toBeNull();
   });
 });

@@ -86,7 +86,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
       });
     });
     return {
-      done: run.limit.enforce(Promise.race([turn, run.cancelledBeforeTurn])),
+      done: run.limit.enforce(Promise.race([turn, run.withdrawn])),
       cancel: () => run.end("cancelled"),
       type: spec.interactive ? (input) => run.type(input) : undefined,
       waiting: () => waitingFor(this.#queue.waitingFor(spec.session, sink.id), "session", spec.session),
@@ -117,7 +117,7 @@ interface Start {
 
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
-  readonly #cancelledBeforeTurn = Promise.withResolvers<End>();
+  readonly #withdrawn = Promise.withResolvers<End>();
   /** Settles when the request to start or follow the run was sent to sandboxd. */
   readonly #requested = Promise.withResolvers<void>();
   #start: Start | undefined;
@@ -127,8 +127,8 @@ class RunningCommand extends RunFollower {
   /** Undefined if an earlier version of this server started the command. */
   timeoutMs: number | undefined;
 
-  get cancelledBeforeTurn(): Promise<End> {
-    return this.#cancelledBeforeTurn.promise;
+  get withdrawn(): Promise<End> {
+    return this.#withdrawn.promise;
   }
 
   /** Whether the start call was sent and not refused. */
@@ -136,8 +136,17 @@ class RunningCommand extends RunFollower {
     return this.wasRequested && !this.#isRefused;
   }
 
+  /** Whether the start call will certainly not be sent: the command was cancelled before, for example while its container started. */
+  get #isWithdrawn(): boolean {
+    return this.stop === "cancelled" && this.#isUnsent;
+  }
+
+  get #isUnsent(): boolean {
+    return !this.isStarted || (this.#start !== undefined && !this.wasRequested);
+  }
+
   protected override get isOver(): boolean {
-    return super.isOver || this.limit.isReached;
+    return super.isOver || this.limit.isReached || this.#isWithdrawn;
   }
 
   /** Reports output until the command ends, and ends the command at its deadline. Starts the command if `start` is given. */
@@ -183,10 +192,10 @@ class RunningCommand extends RunFollower {
   /** Ends the command early, with its processes. */
   async end(why: StopReason): Promise<void> {
     if (this.sink.isEnded) return;
-    if (!this.isStarted) this.#cancelledBeforeTurn.resolve(CANCELLED_BEFORE_START);
     const before = this.stop;
     this.stop ??= why;
-    if (!this.isStarted || before) return;
+    if (this.#isWithdrawn) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
+    if (this.#isUnsent || before) return;
     this.limit.setCancelDeadline();
     await this.#kill();
   }

@@ -1,8 +1,10 @@
-/** The memory that output of a run takes while the run's log cannot accept it. */
+/** How a run follows sandboxd: before its container runs, and while the run's log cannot accept its output. */
 import { expect, it, vi } from "vitest";
 import { PIECE_BYTES, SHARED_WINDOW_BYTES, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
 import { Connection, RUN_WAITING_BYTES } from "../../../src/container/connection.ts";
 import { type OutputSink, RunFollower } from "../../../src/container/follower.ts";
+import { CommandExecutor } from "../../../src/runs/command-executor.ts";
+import { CANCELLED_BEFORE_START } from "../../../src/runs/run-types.ts";
 import { sleep } from "../../setup/until.ts";
 
 class TestFollower extends RunFollower {
@@ -115,6 +117,28 @@ it("a run whose container takes long to start is not lost, although an earlier c
   await expect(outcome).resolves.toEqual(ended);
   expect(request).toHaveBeenCalledOnce();
   request.mockRestore();
+  await end();
+});
+
+it("a command that is cancelled while its container starts ends at once, and is never started", async () => {
+  const connection = openConnection();
+  const ready = Promise.withResolvers<void>();
+  const isOverThen = Promise.withResolvers<boolean>();
+  vi.spyOn(connection, "begin").mockImplementation(async (_call, isOver) => {
+    await ready.promise;
+    isOverThen.resolve(isOver());
+    throw new Error("not started");
+  });
+  const { sink, end } = followRun(0, connection);
+  const runSink = { ...sink, markStarted: () => undefined, keepState: () => undefined, hasFiles: true };
+  const link = { connection, lifecycle, variables: { current: undefined } };
+  const spec = { command: "echo", session: "main", timeoutMs: 60_000 };
+  const execution = new CommandExecutor(link).start(runSink, spec);
+  await vi.waitFor(() => expect(connection.begin).toHaveBeenCalledOnce());
+  await execution.cancel();
+  await expect(execution.done).resolves.toEqual(CANCELLED_BEFORE_START);
+  ready.resolve();
+  await expect(isOverThen.promise).resolves.toBe(true);
   await end();
 });
 

@@ -2,11 +2,12 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
-import type { Attempts as LocalAttempts } from "../../../local/worker.ts";
+import { type Attempts as LocalAttempts, withExpiry } from "../../../local/platform/expiry.ts";
+import { interceptStore } from "../../../src/auth/oauth-store.ts";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
 import { ProcessLimiter } from "../../../src/shared/limiter.ts";
 import { recordEachLog, watchStore } from "../server/support.ts";
-import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf } from "./support.ts";
+import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf, type Tokens } from "./support.ts";
 
 recordEachLog();
 
@@ -138,4 +139,26 @@ it("the local server deletes expired values of strangers one after another, and 
     expect(await storage.getAlarm()).toBe(later * 1000);
     await storage.deleteAll();
   });
+});
+
+it("the local server deletes a grant's tokens in parts, and serves others between two parts", async () => {
+  let deleting = 0;
+  let most = 0;
+  const watched = interceptStore(env.OAUTH_KV, async (name, _key, call) => {
+    if (name !== "delete") return call();
+    deleting++;
+    most = Math.max(most, deleting);
+    return call().finally(() => deleting--);
+  });
+  const { OAUTH_KV } = withExpiry({ OAUTH_KV: watched, Attempts: env.Attempts });
+  const client = await Client.register(oauthApp({ OAUTH_KV }));
+  const response = await client.exchange((await approve(client)).code);
+  let tokens = await response.json<Tokens>();
+  for (let n = 0; n < 24; n++) tokens = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
+  const [user, grant] = tokens.access_token.split(":");
+  const prefix = `token:${user}:${grant}:`;
+  expect((await env.OAUTH_KV.list({ prefix })).keys).toHaveLength(25);
+  await client.token({ token: tokens.refresh_token });
+  expect((await env.OAUTH_KV.list({ prefix })).keys).toEqual([]);
+  expect(most).toBe(10);
 });

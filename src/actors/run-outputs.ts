@@ -39,7 +39,7 @@ export interface TaskOrigin {
 
 interface RunOutputsHost {
   config: Pick<Config, "limits">;
-  runs: Pick<Runs, "result" | "log">;
+  runs: Pick<Runs, "result" | "log" | "wholeLog">;
   questions: Pick<Questions, "waitForCode">;
   objects: RunObjects;
   activity: Activity;
@@ -59,17 +59,24 @@ export class RunOutputs {
    * Waits for the run to end or, with a cursor, for output after the cursor. Returns that output too.
    * @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait
    */
-  async read({ cursor, maxBytes = 0, ...waited }: RunToRead): Promise<RunReading> {
+  async read({ cursor, maxBytes = 0, isWhole = false, ...waited }: RunToRead): Promise<RunReading> {
     const { runs, config } = this.#host;
     const maxWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);
     const counted = waited.waitMs > 0 ? 1 : 0;
     if (counted > 0 && this.#waiting >= maxWaiting) throw tooManyWaiting(maxWaiting);
     this.#waiting += counted;
     const run = await this.#wait({ cursor, ...waited }).finally(() => (this.#waiting -= counted));
-    return cursor === undefined ? { run } : { run, page: await runs.log(waited.id, cursor, maxBytes) };
+    if (cursor === undefined) return { run };
+    return { run, page: await runs[isWhole ? "wholeLog" : "log"](waited.id, cursor, maxBytes) };
   }
 
-  async #wait({ id, waitMs, cursor, seenCode, ...watch }: Omit<RunToRead, "maxBytes">): Promise<RunView> {
+  async #wait({
+    id,
+    waitMs,
+    cursor,
+    seenCode,
+    ...watch
+  }: Omit<RunToRead, "maxBytes" | "isWhole">): Promise<RunView> {
     const { runs, questions } = this.#host;
     const wasWriting = seenCode !== undefined && (await questions.waitForCode(localID(id), seenCode, waitMs));
     return await runs.result(id, wasWriting ? 0 : waitMs, cursor, watch);

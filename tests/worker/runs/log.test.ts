@@ -412,6 +412,25 @@ it("a flush and a page have few rows, however often the program switches between
   });
 });
 
+it("a page of a log is short if its bytes are in many rows, and the whole log has all of them", async () => {
+  await withRuns("many-rows", async (runs, _host, sql) => {
+    const { id, execution } = await start(runs);
+    const prints = 4000;
+    for (let at = 0; at < prints; at++) {
+      execution.print(at % 2 === 0 ? "stdout" : "stderr", new Uint8Array(40));
+      if (at % 500 === 499) await runs.result(id, 0);
+    }
+    expect(rowsOf(sql, id).count).toBe(prints);
+    const maxBytes = prints * 40 - 60;
+    expect((await runs.log(id, 0, maxBytes)).next).toBe(2000 * 40);
+    const { pieces, next } = await runs.wholeLog(id, 20, maxBytes);
+    expect(next).toBe(20 + maxBytes);
+    expect(joinBytes(pieces.map(({ bytes }) => bytes))).toHaveLength(maxBytes);
+    execution.end({ state: "succeeded" });
+    await runs.result(id, 20_000);
+  });
+});
+
 it("a log has few rows, however often the program switches between its streams, and loses no byte", async () => {
   await runInDurableObject(await actorOf("log-switches"), async (_sandbox, { storage: { sql } }) => {
     const store = { bucket, prefix: () => "log-switches/" };

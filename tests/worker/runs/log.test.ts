@@ -485,12 +485,13 @@ it("many runs are deleted in parts, without measuring all that is stored for eac
     sql.exec("INSERT INTO stored_bytes SELECT id, 1000 FROM runs");
     const { bytes: before } = runs.measureStored();
     const exec = vi.spyOn(sql, "exec");
+    const setTimer = globalThis.setTimeout;
     const timeout = vi.spyOn(globalThis, "setTimeout");
     const deleted = () => exec.mock.calls.filter(([query]) => query.startsWith("DELETE FROM runs")).length;
     const atPauses: number[] = [];
-    timeout.mockImplementation(((work: () => void) => {
+    timeout.mockImplementation(((work: () => void, ms: number) => {
       atPauses.push(deleted());
-      queueMicrotask(work);
+      return setTimer(work, ms);
     }) as never);
     const evicted = 1000 * (count - 100);
     const left = await runs.evict(evicted, 1e9);

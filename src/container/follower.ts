@@ -125,20 +125,23 @@ export abstract class RunFollower {
 
   async #connect(): Promise<void> {
     await this.#taking;
+    // The first request may wait long for a container to start. Meanwhile nothing responds to a ping, and a break is one of the
+    // previous container's connection. If they counted, the run would be lost although sandboxd starts it.
+    const isFirst = !this.wasRequested;
+    this.#isConnected = !isFirst;
     this.#connectedAt = Number.POSITIVE_INFINITY;
     this.#silentTicks = 0;
     this.#reportedFull.clear();
     this.#acknowledged = { stdout: 0, stderr: 0 };
     try {
       await this.requestRun();
-      // Only now, because the request may wait long for a container to start. Meanwhile nothing responds to a ping, and a break is one
-      // of the previous container's connection. If they counted, the run would be lost although sandboxd starts it.
-      this.#isConnected = true;
+      if (isFirst) this.#isConnected = true;
       this.wasRequested = true;
       this.#unreachableSince = undefined;
       this.#connectedAt = Date.now();
       this.#catchUp();
     } catch (error) {
+      this.#isConnected = false;
       // Before the first successful request, `error` says why the sandbox could not be started or reached.
       if (this.wasRequested && !this.link.lifecycle.isRunning) return await this.#reconnectDelay();
       if (!isUnresponsive(error)) throw error;

@@ -288,12 +288,12 @@ describe("when the connection between the Worker and the engine is cut in the mi
         wait_seconds: 0,
       }),
     );
-    for (let round = 0; round < 4; round++) {
+    // On a busy machine, it may take longer until the runs print anything that can be cut.
+    for (let round = 0; round < 4 || proxy.cuts === before; round++) {
       await sleep(700);
       proxy.cutAfter(Math.floor(Math.random() * 3000));
     }
     proxy.cutAfter(Infinity);
-    expect(proxy.cuts).toBeGreaterThan(before);
     const expected = Array.from({ length: 20 }, (_, index) => `${index + 1}`).join("\n");
     for (const answer of await Promise.all(runs)) {
       expect(answer.text).not.toMatch(/Internal error|gone/);

@@ -245,7 +245,11 @@ describe.concurrent("when sandboxd hangs for good", () => {
     const root = `/proc/${await server.firstPID(sandbox)}/root`;
     await server.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
     await server.sh("setsid -f node /tmp/silent.cjs >/tmp/silent", { sandbox });
-    const asked = server.call("list_files", { sandbox });
+    // The program takes the place when it has started. Until then, sandboxd answers.
+    const callUntilSilent = async () => {
+      while (!existsSync(`${root}/tmp/asked`)) await server.call("list_files", { sandbox });
+    };
+    const asked = callUntilSilent();
     await until(() => existsSync(`${root}/tmp/asked`));
     await until(async () => (await sandboxd()) !== replaced);
     await asked;

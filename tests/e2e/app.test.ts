@@ -16,7 +16,7 @@ const server = inject("server");
 const client = endLater(await startAppHost());
 const chromium = endLater(await launchChromium());
 const context = await chromium.newContext({ viewport: { width: 720, height: 900 } });
-context.setDefaultTimeout(20_000);
+context.setDefaultTimeout(60_000);
 const page = await context.newPage();
 /** Errors that the browser reported. */
 const pageErrors: string[] = [];

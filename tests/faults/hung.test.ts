@@ -8,7 +8,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { endLater } from "../setup/end-later.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { filterRunning, withoutForkedCopies, tree } from "../setup/processes.ts";
-import { sleep, until } from "../setup/until.ts";
+import { sleep, until, untilText } from "../setup/until.ts";
 import { LONG, startFaultServer } from "./support.ts";
 
 const server = endLater(await startFaultServer());
@@ -82,8 +82,9 @@ describe.concurrent("when the server's three programs in a sandbox hang for good
     const sandbox = "hanging";
     // Finding the processes takes time, so it comes before the runs: the programs must hang long before the runs' time limits.
     const runtime = await runtimeOf(sandbox);
-    // All runs begin before the hang.
-    const limits = { wait_seconds: 0, timeout_seconds: 20 };
+    // All runs begin before the hang. The start of a kernel would count in the time limit.
+    await server.call("run_code", { sandbox, code: "0" });
+    const limits = { wait_seconds: 0, timeout_seconds: 30 };
     const command = await server.call("run_command", {
       sandbox,
       command: "echo before; sleep 60",
@@ -125,7 +126,15 @@ describe.concurrent("when the server's three programs in a sandbox hang for good
   it("runs can be cancelled, and their results say what to do", async () => {
     const sandbox = "hanging-too";
     const runtime = await runtimeOf(sandbox);
-    const command = await server.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
+    const command = await server.call("run_command", {
+      sandbox,
+      command: "echo before; sleep 60",
+      wait_seconds: 0,
+    });
+    await untilText(
+      async () => (await server.call("get_result", { id: idIn(command), wait_seconds: 0 })).text,
+      "before",
+    );
     hang(runtime);
     const { text } = await server.call("cancel_run", { id: idIn(command) });
     expect(text).toMatch(/state: cancelled[^]*did not confirm[^]*destroy_sandbox/);
@@ -264,7 +273,8 @@ describe.concurrent("when sandboxd hangs for good", () => {
  */
 const KILL = `
 import os, time
-time.sleep(1)
+while not os.path.exists("/tmp/kill"):
+    time.sleep(0.02)
 while True:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -289,6 +299,8 @@ describe.concurrent("when sandboxd is killed again and again", () => {
     });
     const daemons = withoutForkedCopies(tree(first)).filter(({ command }) => command === "sbxd");
     await server.sh(`setsid python3 -c '${KILL}' >/dev/null 2>&1 &`, { sandbox });
+    // Its end may never be reported, so no call waits for it.
+    await server.call("run_command", { sandbox, command: "touch /tmp/kill", wait_seconds: 0 });
     await until(() => filterRunning(daemons).length === 0);
     const after = await server.call("run_command", {
       sandbox,

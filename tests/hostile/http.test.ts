@@ -506,7 +506,7 @@ describe("when clients make the server keep data in memory", () => {
     const send = async () => {
       responses.push(await fetch(server.url, { method: "POST", headers: HEADERS, body: waiting, signal }));
     };
-    const batches = Array.from({ length: 21 }, () => send().catch(() => undefined));
+    const batches = Array.from({ length: 42 }, () => send().catch(() => undefined));
     const statuses = () => responses.map((response) => response.status);
     try {
       await expect.poll(statuses, { timeout: 45_000 }).toContain(429);

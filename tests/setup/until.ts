@@ -1,7 +1,7 @@
 /** Waits for a condition, or for a time if the test is about time. */
 
 /** A little less than the shortest timeout of a test, so that the error shows the condition. */
-const DEADLINE_MS = 50_000;
+const DEADLINE_MS = 110_000;
 
 const MIN_PAUSE_MS = 20;
 const MAX_PAUSE_MS = 200;

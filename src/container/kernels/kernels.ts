@@ -57,8 +57,8 @@ interface CodeStart {
 /** How an earlier actor's code was ended in its kernel. */
 export type CellHandover = "idle" | "interrupted" | "killed";
 type StopReason = "timeout" | "cancelled" | "gone" | "ending";
-/** How long a Python kernel may take to respond to each of two interrupts, in milliseconds. */
-const INTERRUPT_GRACE_MS = 1_000;
+/** How long a Python kernel may take to respond to each of two interrupts, in milliseconds. Its first traceback takes a busy machine 2 s. */
+const INTERRUPT_GRACE_MS = 2_500;
 /** How long a kernel may take to start, including its container, in milliseconds. */
 const CREATE_MS = 120_000;
 /** How long a stopping container may take before the platform kills it, in milliseconds. */

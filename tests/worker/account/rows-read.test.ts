@@ -63,7 +63,7 @@ it("expired tasks are deleted in parts", async () => {
     const all = `${NUMBERS}, more AS (SELECT a.number * ${ROWS} + b.number AS number FROM numbers AS a, numbers AS b LIMIT 5000)`;
     sql.exec(`${all} INSERT INTO tasks SELECT 't' || number, 'failed', '', number, number FROM more`);
     sql.exec(
-      "INSERT INTO tasks VALUES ('running', 'running', '', 1, NULL), ('later', 'failed', '', 2, ?)",
+      "INSERT INTO tasks VALUES ('running', 'running', '', ?1, NULL), ('later', 'failed', '', 2, ?1)",
       Date.now(),
     );
     const exec = vi.spyOn(sql, "exec");
@@ -71,7 +71,7 @@ it("expired tasks are deleted in parts", async () => {
     const deletions = exec.mock.calls.filter(([query]) => query.startsWith("DELETE")).length;
     exec.mockRestore();
     expect(deletions).toBe(4);
-    expect(listed.map(({ id }) => id)).toEqual(["later", "running"]);
+    expect(listed.map(({ id }) => id)).toEqual(["running", "later"]);
     expect(sql.exec("SELECT count(*) AS count FROM tasks").one()).toEqual({ count: 2 });
   });
 });

@@ -171,9 +171,11 @@ it("the server starts a stopped sandbox with its saved workspace to read or remo
   await put("kept", "as it was");
   await sh(sandbox, "touch gone");
   const stop = async () => {
-    await runInActor(sandbox, (actor) => actor.onActivityExpired());
-    // The server refuses a write while the container still ends.
-    await until(async () => !(await (await actorOf(sandbox)).condition()).isAlive);
+    // The server refuses a write while the container still ends, and a sandbox that is in use is not stopped.
+    await until(async () => {
+      await runInActor(sandbox, (actor) => actor.onActivityExpired());
+      return !(await (await actorOf(sandbox)).condition()).isAlive;
+    });
   };
   await stop();
   const got = await owner.http(pathOf("kept"));

@@ -118,6 +118,8 @@ describe.concurrent("a run that outlasts its call", () => {
 
   it("with code returns its id and its output so far, and ends later", async () => {
     const source = `import time, os\nprint("begun", flush=True)\nwhile not os.path.exists("/tmp/go-2"): time.sleep(0.05)\n6 * 7`;
+    // Without the start of a kernel, which may take longer on a busy machine.
+    await code("0", { wait_seconds: 45, context: "outlasts" });
     const first = await code(source, { wait_seconds: 8, context: "outlasts" });
     expect(first.isError).toBe(false);
     expect(first.text).toContain("state: running");

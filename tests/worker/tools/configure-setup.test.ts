@@ -170,7 +170,7 @@ it("a set-up that fails stops at its first error, is reported by each result, an
   // Results show the end of the log. A cut at a byte would split a character here.
   await configure(
     sandbox,
-    "printf 'é%.0s' {1..400}; echo 'so it goes\u200b' >&2\n(exit 3)\ntouch /tmp/not-reached",
+    "{ printf 'é%.0s' {1..400}; echo 'so it goes\u200b'; } >&2\n(exit 3)\ntouch /tmp/not-reached",
   );
   const first = await callsIn(sandbox).command("ls /tmp/not-reached || echo works");
   expect(first.structured.stdout).toBe("works\n");

@@ -17,7 +17,7 @@ import {
 } from "../platform/engine-protocol.ts";
 import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
 import type { RunningProcess } from "./launch.ts";
-import { gather } from "./piece-limit.ts";
+import { gather, WEIGHT_OF_A_READ } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { closeSignal, readHead } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
@@ -109,13 +109,17 @@ export class PortForwarder {
     upstream.on("socket", (connected) => {
       // `readHead` has paused the socket of a tunnel.
       connected.resume();
-      pieces.join(connected);
-      upstream.once("close", () => pieces.leave(connected));
+      connected.off("data", endUnasked);
+      pieces.count(connected, WEIGHT_OF_A_READ);
+      upstream.once("close", () => {
+        pieces.leave(connected);
+        connected.on("data", endUnasked);
+      });
     });
     upstream.on("response", (incoming) => {
       if (upstream.destroyed) return;
       pieces.takeFields(incoming.rawHeaders, WEIGHT_OF_A_FIELD);
-      gather(incoming, pieces);
+      gather(incoming, pieces, true);
       if (!streamResponse(incoming, response)) refuseResponse();
     });
     onUnexpectedResponse(upstream, pieces, refuseResponse);
@@ -206,6 +210,11 @@ export class PortForwarder {
     if (rest.length > 0) socket.unshift(rest);
     return socket;
   }
+}
+
+/** Ends a kept connection that sends bytes without a request. Node would read and drop any number of them. */
+function endUnasked(this: Socket): void {
+  this.destroy();
 }
 
 function isPreview({ headers }: IncomingMessage): boolean {

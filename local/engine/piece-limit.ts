@@ -17,6 +17,11 @@ const PER_SECOND = 20_000;
  */
 const PAUSE_MS = 0.4;
 
+/**
+ * A short read costs this many pieces, because it takes about 12 µs, also if it contains no piece of a body: programs can send heads,
+ * lengths of chunks, and line ends before a response byte by byte, and without end.
+ */
+export const WEIGHT_OF_A_READ = 8;
 /** Reading and dropping this many bytes of an unread body costs as much as a piece. */
 const UNUSED_BYTES = 2048;
 /** A response has at most about this many header fields. Further ones take a few microseconds each. */
@@ -46,10 +51,12 @@ interface PieceLimits {
   bytes?: Pace | undefined;
 }
 
-/** The limit that all sandboxes of this principal share. */
-export const paceTogether = new PerPrincipal(
-  () => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }),
-);
+const limitTogether = () =>
+  new PerPrincipal(() => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }));
+
+/** The limits that all sandboxes of this principal share: of our servers, and of previews. */
+export const paceTogether = limitTogether();
+export const previewsTogether = limitTogether();
 
 /** The limit of short reads that all sandboxes of this principal share. */
 export const readsTogether = new PerPrincipal(() => new Pace(READS_TOGETHER));
@@ -87,7 +94,8 @@ export class Pieces {
     });
   }
 
-  join(socket: Duplex): void {
+  /** @param onRead called for each read while the connection is joined */
+  join(socket: Duplex, onRead?: (bytes: Buffer) => void): void {
     this.leave(socket);
     const pauseIfLimited = () => {
       if (this.isPaused) return this.#pause(socket);
@@ -97,17 +105,20 @@ export class Pieces {
       this.#connections.set(socket, stopWatching);
     };
     const leave = () => this.leave(socket);
-    const stopWatching = () => socket.off("resume", pauseIfLimited).off("close", leave);
+    const stopWatching = () => {
+      socket.off("resume", pauseIfLimited).off("close", leave);
+      if (onRead !== undefined) socket.off("data", onRead);
+    };
     this.#connections.set(socket, stopWatching);
     socket.on("resume", pauseIfLimited).on("close", leave);
+    if (onRead !== undefined) socket.on("data", onRead);
     pauseIfLimited();
   }
 
-  /** Like `join`, and counts each read of the connection as a piece. */
-  count(socket: Duplex): void {
+  /** Like `join`, and counts each read of the connection. @param weight the cost of a short read, in pieces */
+  count(socket: Duplex, weight = 1): void {
     if (this.#connections.has(socket)) return;
-    socket.on("data", (bytes: Buffer) => this.read(socket, bytes.length));
-    this.join(socket);
+    this.join(socket, (bytes) => this.read(socket, bytes.length, weight));
   }
 
   leave(socket: Duplex): void {
@@ -118,8 +129,8 @@ export class Pieces {
   }
 
   /** Counts a piece that was read from a connection. */
-  read(socket: Duplex, bytes: number): void {
-    this.take(bytes);
+  read(socket: Duplex, bytes: number, weight = 1): void {
+    this.take(bytes, weight);
     readTurns.take(socket, bytes, this);
   }
 
@@ -176,8 +187,9 @@ export function requestsOf(pieces: Pieces): typeof IncomingMessage {
 /**
  * Counts a body's pieces. Joins pieces that arrive together, and forwards them after `MAX_GATHERED` bytes at the latest: Node reads
  * up to 2 MB at once unless a full stream pauses the connection.
+ * @param areReadsCounted whether `Pieces.count` counts the connection's bytes already
  */
-export function gather(message: IncomingMessage, pieces: Pieces): void {
+export function gather(message: IncomingMessage, pieces: Pieces, areReadsCounted = false): void {
   const push = message.push.bind(message);
   let gathered: Buffer[] = [];
   let bytes = 0;
@@ -193,7 +205,8 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
       pass();
       return push(null);
     }
-    pieces.read(message.socket, piece.length);
+    if (areReadsCounted) pieces.take(0, pieceWeight(piece.length));
+    else pieces.read(message.socket, piece.length);
     bytes += piece.length;
     if (gathered.push(piece) === 1) setImmediate(pass);
     if (bytes >= MAX_GATHERED) pass();

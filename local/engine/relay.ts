@@ -14,7 +14,7 @@ import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { PerPrincipal } from "../../src/shared/per-principal.ts";
-import { gather, paceTogether, Pieces } from "./piece-limit.ts";
+import { gather, paceTogether, Pieces, previewsTogether } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const highWaterMark = 1024 * 1024;
@@ -64,6 +64,7 @@ export class RelayPace {
     if (this.#isOfPreviews) {
       this.buffered = previewBytes.of(principal);
       this.pieces.bytesTogether = previewBytesTogether.of(principal);
+      this.pieces.together = previewsTogether.of(principal);
     } else this.pieces.together = paceTogether.of(principal);
   }
 

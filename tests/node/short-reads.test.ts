@@ -1,0 +1,124 @@
+/** Bytes that arrive one by one and belong to no body: the engine counts each read. */
+import { once } from "node:events";
+import { get, createServer as createHTTPServer } from "node:http";
+import { connect, createServer, type Socket } from "node:net";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { PortForwarder } from "../../local/engine/forward.ts";
+import { RelayPace } from "../../local/engine/relay.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
+import { connectTo, listen } from "../setup/listen.ts";
+import { until } from "../setup/until.ts";
+
+const CONNECTIONS = 8;
+/** Without a limit, the engine reads at least this many single bytes. */
+const DRIPPED = 16_000;
+
+// The limits get no tokens back while the clock stands still.
+beforeEach(() => void vi.useFakeTimers({ toFake: ["performance"] }));
+afterEach(() => void vi.useRealTimers());
+
+/** Connects with the buffer of server-connections.ts, so that a paused connection reads nothing. */
+async function connectLikeServer(port: number): Promise<Socket> {
+  const options = { port, host: "127.0.0.1", highWaterMark: 1 };
+  const socket = connect(options);
+  await once(socket, "connect");
+  return socket;
+}
+
+/** Writes a byte to each connection in each turn of the event loop, until `read` stops growing. Returns the value of `read`. */
+async function drip(connections: readonly Socket[], byte: string, read: () => number): Promise<number> {
+  for (let before = -1; before < read() && read() < DRIPPED;) {
+    before = read();
+    for (let turn = 0; turn < 100; turn++) {
+      for (const connection of connections) connection.write(byte);
+      await nextTurn();
+    }
+  }
+  return read();
+}
+
+it.each([
+  ["the head of a response", "HTTP/1.1 200 OK\r\nX: ", "x"],
+  ["line ends before a response", "", "\n"],
+  ["the length of a chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "0"],
+])("%s from a sandbox is read at a limited rate", async (_what, head, byte) => {
+  const inside: Socket[] = [];
+  const outside: Socket[] = [];
+  const program = endLater(
+    createServer({ noDelay: true }, (socket) => {
+      socket
+        .on("error", () => undefined)
+        .once("data", () => {
+          socket.write(head);
+          inside.push(socket);
+        });
+    }),
+  );
+  const port = await listen(program);
+  const forwarder = new PortForwarder(
+    async () => {
+      const socket = await connectLikeServer(port);
+      outside.push(socket);
+      return socket;
+    },
+    () => undefined,
+  );
+  doLater(() => forwarder.close());
+  const engine = endLater(
+    createHTTPServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response)),
+  );
+  const address = { port: await listen(engine), headers: { [PREVIEW_PORT]: "8080" } };
+  for (let n = 0; n < CONNECTIONS; n++)
+    get(address, (response) => response.resume().on("error", () => undefined)).on("error", () => undefined);
+  await until(() => inside.length === CONNECTIONS);
+  const read = () => outside.reduce((sum, { bytesRead }) => sum + bytesRead, 0);
+  expect(await drip(inside, byte, read)).toBeLessThan(DRIPPED / 2);
+});
+
+it("the previews of all sandboxes of a principal share a limit of pieces, and do not delay calls or others", () => {
+  const paceOf = (principal: string, isOfPreviews: boolean) => {
+    const pace = new RelayPace(isOfPreviews);
+    pace.joinPrincipal(principal);
+    return pace.pieces;
+  };
+  const previews = Array.from({ length: 10 }, () => paceOf("attacker", true));
+  for (const pieces of previews) pieces.take(0, 10_000);
+  expect(previews.filter(({ isPaused }) => isPaused)).toHaveLength(6);
+  for (const pieces of [paceOf("attacker", false), paceOf("neighbour", true)]) {
+    pieces.take(0, 10_000);
+    expect(pieces.isPaused).toBe(false);
+  }
+});
+
+it("a kept connection that sends bytes without a request is closed", async () => {
+  const program = endLater(
+    createServer((socket) => {
+      const respond = () => socket.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+      socket.on("error", () => undefined).on("data", respond);
+      unasked.push(() => socket.write("x"));
+    }),
+  );
+  const unasked: (() => void)[] = [];
+  const outside: Socket[] = [];
+  const port = await listen(program);
+  const forwarder = new PortForwarder(
+    async () => {
+      const socket = await connectLikeServer(port);
+      outside.push(socket);
+      return socket;
+    },
+    () => undefined,
+  );
+  doLater(() => forwarder.close());
+  const engine = endLater(
+    createHTTPServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response)),
+  );
+  const url = `http://127.0.0.1:${await listen(engine)}/`;
+  for (let n = 0; n < 3; n++) expect((await fetch(url)).status).toBe(200);
+  expect(outside).toHaveLength(1);
+  unasked[0]?.();
+  await until(() => outside[0]?.destroyed);
+  expect((await fetch(url)).status).toBe(200);
+});

@@ -345,7 +345,7 @@ async function tunnel(
   if (upstream === undefined) return;
   added.status = 200;
   socket.write(tunnelEstablished);
-  const problem = isUnrestricted ? undefined : await problemWithTLS(host, socket, head);
+  const problem = isUnrestricted ? undefined : await problemWithTLS(host, socket, head, egress.reads);
   if (problem !== undefined) {
     egress.connections.refuse(added, "mismatch");
     upstream.destroy();
@@ -397,7 +397,7 @@ async function terminateTLS(
   const { host, port } = entry;
   if (authority === undefined) return refuseTunnel(socket, 403, REFUSALS.noCertificate(host));
   socket.write(tunnelEstablished);
-  if ((await problemWithTLS(host, socket, head)) !== undefined) {
+  if ((await problemWithTLS(host, socket, head, reads)) !== undefined) {
     connections.add({ ...entry, refused: "mismatch" });
     endRefused(socket, unrecognizedName);
     return;

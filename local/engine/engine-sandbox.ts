@@ -19,7 +19,7 @@ import { sandboxMark } from "./leftovers.ts";
 import { createGroups, joinPrincipal, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
-import { Pieces, readsTogether, shortReads } from "./piece-limit.ts";
+import { Pieces, readsTogether, requestPiecesTogether, shortReads } from "./piece-limit.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { requestsTogether } from "./request-limiter.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
@@ -222,6 +222,7 @@ export class EngineSandbox {
     this.principal = principal;
     if (principal !== undefined) {
       this.forward.joinPrincipal(principal);
+      this.egress.pieces.together = requestPiecesTogether.of(principal);
       this.egress.reads.together = readsTogether.of(principal);
       this.egress.requests = requestsTogether.of(principal);
       this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));

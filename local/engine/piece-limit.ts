@@ -54,9 +54,10 @@ interface PieceLimits {
 const limitTogether = () =>
   new PerPrincipal(() => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }));
 
-/** The limits that all sandboxes of this principal share: of our servers, and of previews. */
+/** The limits that all sandboxes of this principal share: of our servers, of previews, and of requests to the proxies. */
 export const paceTogether = limitTogether();
 export const previewsTogether = limitTogether();
+export const requestPiecesTogether = limitTogether();
 
 /** The limit of short reads that all sandboxes of this principal share. */
 export const readsTogether = new PerPrincipal(() => new Pace(READS_TOGETHER));
@@ -81,7 +82,7 @@ export class Pieces {
 
   /** Watches a server that has the request class from `requestsOf`. */
   watch(server: Server): void {
-    server.on("connection", (socket: Duplex) => this.join(socket));
+    server.on("connection", (socket: Duplex) => this.count(socket, WEIGHT_OF_A_READ));
     for (const event of ["connect", "upgrade"])
       server.on(event, (_request, socket: Duplex) => this.leave(socket));
     server.on("request", (request, response) => {
@@ -179,7 +180,7 @@ export function requestsOf(pieces: Pieces): typeof IncomingMessage {
   return class extends IncomingMessage {
     constructor(socket: IncomingMessage["socket"]) {
       super(socket);
-      gather(this, pieces);
+      gather(this, pieces, true);
     }
   };
 }

@@ -1,7 +1,7 @@
 /**
- * Limits handshakes, and the TLS records that contain no data. OpenSSL accepts any number of key updates and session tickets (RFC
- * 8446, 4.6). Each of them takes about 20 µs of the engine's thread, and Node does not report them. So TLS gets each record from this
- * file.
+ * Limits handshakes, the TLS records that contain no data, and reads that end no record. OpenSSL accepts any number of key updates and
+ * session tickets (RFC 8446, 4.6). Each of them takes about 20 µs of the engine's thread, and Node does not report them. So TLS gets
+ * each record from this file.
  */
 import { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
@@ -44,6 +44,8 @@ export function startTLSOver(
   socket.on("data", (bytes: Buffer) => {
     received = received.length === 0 ? bytes : Buffer.concat([received, bytes]);
     let hasRoom = true;
+    // Other reads count with the records that they end.
+    if (firstRecord(received) === 0) reads.take(bytes.length);
     for (let length = firstRecord(received); length > 0; length = firstRecord(received)) {
       if (!isOpen) handshakeBytes += length;
       if (handshakeBytes > MAX_HANDSHAKE) return void socket.destroy(new Error(HOST_PROBLEMS.longHandshake));

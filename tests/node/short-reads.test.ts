@@ -2,11 +2,19 @@
 import { once } from "node:events";
 import { get, createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
+import { Duplex } from "node:stream";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { connect as connectTLS } from "node:tls";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { problemWithTLS } from "../../local/engine/client-hello.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
+import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { RelayPace } from "../../local/engine/relay.ts";
+import { ACCEPTED, serveListeners } from "../../local/engine/proxy-listeners.ts";
+import { startTLSOver } from "../../local/engine/tls-records.ts";
+import { testEgress } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
@@ -121,4 +129,60 @@ it("a kept connection that sends bytes without a request is closed", async () =>
   unasked[0]?.();
   await until(() => outside[0]?.destroyed);
   expect((await fetch(url)).status).toBe(200);
+});
+
+const RECORD = Buffer.from([22, 3, 1, 0x3f, 0, 1, 0, 0x3e, 0xf0]);
+
+it.each([
+  [
+    "the ClientHello in a tunnel",
+    (socket: Duplex, reads: Pieces) =>
+      void problemWithTLS("host.test", socket, Buffer.alloc(0), reads).catch(() => undefined),
+  ],
+  [
+    "a TLS record",
+    (socket: Duplex, reads: Pieces) =>
+      void startTLSOver(socket, reads, (records) => connectTLS({ socket: records }))
+        .on("error", () => undefined)
+        .unref(),
+  ],
+])("single bytes of %s are read at a limited rate", async (_what, read) => {
+  const reads = new Pieces({ pace: new Pace({ burst: 50, perSecond: 1 }) });
+  const socket = new Duplex({ read: () => undefined, write: (_bytes, _encoding, done) => done() });
+  read(socket, reads);
+  socket.push(RECORD);
+  for (let n = 0; n < 100; n++) {
+    socket.push(Buffer.alloc(1));
+    await nextTurn();
+  }
+  expect(reads.isPaused).toBe(true);
+  socket.destroy();
+});
+
+it.each([
+  ["the head of a request", "GET / HTTP/1.1\r\nX: ", "x"],
+  ["line ends before a request", "", "\n"],
+  [
+    "the length of a chunk",
+    "POST http://host.test/ HTTP/1.1\r\nHost: host.test\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "0",
+  ],
+])("%s to the proxy of a sandbox is read at a limited rate", async (_what, head, byte) => {
+  const host = endLater(createServer((socket) => socket.on("error", () => undefined).resume()));
+  const upstream = { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} };
+  const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined });
+  const accepted: Socket[] = [];
+  proxy.on(ACCEPTED, (socket: Socket) => accepted.push(socket));
+  const listener = createServer();
+  const port = await listen(listener);
+  doLater(serveListeners(proxy, [listener]));
+  const programs = await Promise.all(Array.from({ length: CONNECTIONS }, () => connectTo(port)));
+  for (const program of programs)
+    program
+      .setNoDelay()
+      .on("error", () => undefined)
+      .write(head);
+  await until(() => accepted.length === CONNECTIONS);
+  const read = () => accepted.reduce((sum, { bytesRead }) => sum + bytesRead, 0);
+  expect(await drip(programs, byte, read)).toBeLessThan(DRIPPED / 2);
 });

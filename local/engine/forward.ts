@@ -8,7 +8,7 @@ import {
 } from "node:http";
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
+import { PIECE_BYTES, PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import {
   ERROR_HEADER,
   HOST_HEADER,
@@ -18,6 +18,7 @@ import {
 import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
 import type { RunningProcess } from "./launch.ts";
 import { gather, WEIGHT_OF_A_READ } from "./piece-limit.ts";
+import { maxMessageBytes } from "./frames.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { closeSignal, readHead } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
@@ -33,6 +34,8 @@ const maxPreviews = 192;
  * connections to previews whose responses have 900 fields made a neighbour's call take 1.5 s.
  */
 const WEIGHT_OF_A_FIELD = 10;
+/** The longest message of sandboxd: a piece of output with its head. A longer one would only take memory, and the actor refuses it. */
+const maxReportBytes = 2 * PIECE_BYTES;
 const headMs = 500;
 const tunnelMs = 30_000;
 
@@ -149,6 +152,7 @@ export class PortForwarder {
     try {
       const upstream = await this.#dial(port);
       if (client.destroyed) return void upstream.destroy();
+      const isOfSandboxd = port === SANDBOXD_PORT && !isPreview(request);
       relay(request, client, head, {
         upstream,
         path,
@@ -157,7 +161,8 @@ export class PortForwarder {
         isPreview: isPreview(request),
         // One window for stdout and one for stderr. Only the actor's messages count as acknowledgements: a preview's visitor may
         // send anything.
-        acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
+        acknowledgedBytes: isOfSandboxd ? 2 * WINDOW_BYTES : 0,
+        maxPayload: isOfSandboxd ? maxReportBytes : maxMessageBytes,
         onBroken: port === controlPort ? this.#onBroken : undefined,
       });
     } catch {

@@ -83,6 +83,8 @@ interface RelayOptions {
    * itself by acknowledgements.
    */
   acknowledgedBytes: number;
+  /** The longest message of the sandbox, in bytes. */
+  maxPayload: number;
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
   isPreview: boolean;
   /** Called if the control server breaks its protocol; undefined for other servers, which may send anything. */
@@ -90,7 +92,7 @@ interface RelayOptions {
 }
 
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
-  const { upstream, path, headers, pace, acknowledgedBytes, onBroken, isPreview } = options;
+  const { upstream, path, headers, pace, acknowledgedBytes, maxPayload, onBroken, isPreview } = options;
   const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
   const protocols = offered?.split(",").map((protocol) => protocol.trim()) ?? [];
   const forwardedHeaders = headers.filter(
@@ -111,6 +113,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   const connection = frame(upstream, false, fromInside);
   const client: ClientOptions = {
     ...bounds,
+    maxPayload,
     // The type asks for a Socket, but any stream works.
     createConnection: () => connection as Duplex as Socket,
     headers: Object.fromEntries(forwardedHeaders),

@@ -122,6 +122,29 @@ it("previews of all sandboxes of a principal share a limit of memory, and those 
   await Promise.all([two.leave(), other.leave()]);
 });
 
+it("the engine closes a connection to sandboxd whose message is longer than a piece of output", async () => {
+  const program = await startProgram();
+  const sent: Socket[] = [];
+  const forwarder = new PortForwarder(
+    async () => {
+      const socket = await connectTo(program);
+      sent.push(socket);
+      return socket;
+    },
+    () => undefined,
+  );
+  const engine = createServer();
+  engine.on("upgrade", (request, socket, head) =>
+    forwarder.upgrade(SANDBOXD_PORT, "/", request, socket, head),
+  );
+  const port = await listen(engine);
+  closers.push(() => engine.close());
+  const actor = connect(port, "127.0.0.1").on("error", () => undefined);
+  actor.resume().write(handshake.replace(`${PREVIEW_PORT}: 8080\r\n`, ""));
+  await until(() => sent[0]?.destroyed === true || (sent[0]?.bytesRead ?? 0) > MESSAGE_BYTES);
+  expect(sent[0]?.bytesRead).toBeLessThan(MIB);
+});
+
 /** A connection whose other end sends a request and reads nothing. */
 class SilentVisitor extends Duplex {
   override _read(): void {}

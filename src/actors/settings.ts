@@ -8,6 +8,7 @@ import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { CheckpointSettings, Destroyed, Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
+import type { DatabaseGrowth } from "./database-growth.ts";
 import type { IdleStop } from "./idle-stop.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
@@ -53,6 +54,7 @@ interface SettingsHost {
   service: Service;
   lifecycle: Pick<Lifecycle, "unlessDestroyed" | "enforceNetwork">;
   account: Pick<AccountLink, "recordSettings" | "isAccepted" | "owner">;
+  growth: Pick<DatabaseGrowth, "check" | "count">;
 }
 
 export class SandboxSettings {
@@ -101,6 +103,7 @@ export class SandboxSettings {
           Object.keys(env ?? {}).length > 0 ? host.variables.applyChanges(env ?? {}) : undefined;
         const choice = network && host.network.choiceAfter(network);
         if (idleMinutes !== undefined) host.idle.check(idleMinutes);
+        if (variables || script || start) host.growth.check();
         if (variables || choice || script || start || idleMinutes !== undefined) {
           const before = await host.account.recordSettings(owner, {
             variables: variables ? namesOf(variables) : host.variables.names,
@@ -119,6 +122,7 @@ export class SandboxSettings {
         if (script !== undefined) host.setUp.put(script);
         if (idleMinutes !== undefined) host.idle.put(idleMinutes);
         if (start !== undefined) host.service.put(start);
+        host.growth.count();
       });
     });
   }

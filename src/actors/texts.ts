@@ -148,6 +148,12 @@ export const tooManyNewNames = () =>
     "You have called too many sandboxes that you had not called before.",
     "Use one of your sandboxes (list_sandboxes), or make the same call again in a minute.",
   );
+export const storedTooMuch = () =>
+  temporary(
+    "quota_exceeded",
+    "Your sandboxes have stored too many results and settings in the last day.",
+    "Wait some hours, or ask the operator for a higher MAX_STORAGE_MB.",
+  );
 export const tooManyWaiting = (most: number) =>
   temporary(
     "quota_exceeded",

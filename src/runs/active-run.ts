@@ -11,7 +11,14 @@ import type { Stream } from "../../container/sandboxd/protocol.ts";
 import type { End, Execution, RunDetail, RunSink, RunSummary, RunView, WaitState } from "./run-types.ts";
 import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
-import { failureNote, hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
+import {
+  RESULTS_NOT_STORED,
+  failureNote,
+  hasEnded,
+  hasNotStarted,
+  notInteractive,
+  notTyped,
+} from "./texts.ts";
 
 /** How often new output is written to disk. */
 const FLUSH_MS = 1000;
@@ -38,6 +45,7 @@ interface RunFailure {
 
 interface ActiveRunHost {
   store: RunStore;
+  growth: { count(): void; readonly isExceeded: boolean };
   backlog: Backlog;
   saveLater(run: ActiveRun): void;
   /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
@@ -182,7 +190,9 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   #put(record: RunRecord): void {
-    this.#host.store.put(record);
+    const { store, growth } = this.#host;
+    store.put(growth.isExceeded ? withoutResults(record) : record);
+    growth.count();
     this.#savedAt = Date.now();
     this.#onStateStored?.();
     this.#stored.stdout = record.output.stdout.bytes;
@@ -371,6 +381,13 @@ export class ActiveRun implements RunSink, WaitingLog {
       await this.moveLog();
     }
   }
+}
+
+/** The record as it is stored when the principal's databases have grown too much. Waiting callers still get the results. */
+function withoutResults(record: RunRecord): RunRecord {
+  const { detail } = record;
+  if (!detail || !("results" in detail) || detail.results.length === 0) return record;
+  return { ...record, detail: { ...detail, results: [{ text: RESULTS_NOT_STORED }] } };
 }
 
 const encoder = new TextEncoder();

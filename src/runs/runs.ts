@@ -59,6 +59,8 @@ export interface RunsHost {
   quota: RunQuota;
   lifecycle: RunContainer;
   sql: SqlStorage;
+  /** How much the database grows. */
+  growth: { count(): void; readonly isExceeded: boolean };
   objects: RunObjects;
   sandbox(): string;
   /** The limit of a log, in bytes. Each stream may use a quarter of it even if the other stream has filled the log. */
@@ -485,10 +487,12 @@ export class Runs {
   }
 
   #begin(record: RunRecord): ActiveRun {
-    const { sql, objects, logCapBytes, lifecycle } = this.#host;
-    const log = new LogWriter(sql, objects, record, () => (this.isFull ? 0 : logCapBytes));
+    const { sql, objects, logCapBytes, lifecycle, growth } = this.#host;
+    const isFull = () => this.isFull || growth.isExceeded;
+    const log = new LogWriter(sql, objects, record, () => (isFull() ? 0 : logCapBytes));
     const run = new ActiveRun(record, log, {
       store: this.#store,
+      growth,
       backlog: this.#backlog,
       saveLater: (ended) => this.#saveLater(ended),
       explainError: (error) => lifecycle.explainError(error),

@@ -116,6 +116,8 @@ export function codeEndText(
 
 export const resultLeftOut = (bytes: number) =>
   `[a result of ${bytes} bytes is left out: the results before it use all the space]`;
+export const RESULTS_NOT_STORED =
+  "[The results are not stored: your sandboxes have stored too much in the last day]";
 export const htmlLeftOut = (bytes: number) =>
   `A result's html of ${bytes} bytes is left out: the other results use all the space.`;
 export const imageLeftOut = (problem: string, remedy: string) =>

@@ -6,13 +6,14 @@ import { runInActor } from "../support.ts";
 
 afterEach(() => void vi.useRealTimers());
 
+const growth = { check: () => undefined, count: () => undefined };
 const unused = () => Promise.reject(new Error("this test calls no sandbox"));
 
 it("a used-up link takes no further space, and stays used up after a restart of the actor", async () => {
   await runInActor("used-up", async (_sandbox, { storage: { kv } }) => {
     const expires = Date.now() + 60_000;
     const link = { direction: "upload" as const, path: "/workspace/a", epoch: "epoch", expires };
-    const make = () => new FileLinks(kv as SandboxKV, { call: unused });
+    const make = () => new FileLinks(kv as SandboxKV, { call: unused }, growth);
     const id = await make().keep(link);
     const stored = [...kv.list({ prefix: "file-links:" })].length;
     const links = make();
@@ -45,7 +46,7 @@ it("the first link after a restart of the actor reads few of the stored links", 
         }
       },
     };
-    const make = () => new FileLinks(counting as unknown as SandboxKV, { call: unused });
+    const make = () => new FileLinks(counting as unknown as SandboxKV, { call: unused }, growth);
     // Links of an earlier version are counted once.
     await make().keep(link("a"));
     expect(read).toBeGreaterThan(9000);
@@ -58,7 +59,7 @@ it("the first link after a restart of the actor reads few of the stored links", 
 
 it("the server remembers used-up links of earlier versions until they expire, even more than a thousand, and unused links stay valid", async () => {
   await runInActor("used-links", (_sandbox, { storage: { kv } }) => {
-    const links = new FileLinks(kv as SandboxKV, { call: unused });
+    const links = new FileLinks(kv as SandboxKV, { call: unused }, growth);
     const epoch = links.epoch();
     const expires = Date.now() + 60_000;
     const useLink = (id: string, end: number) => {
@@ -83,7 +84,7 @@ it("the server keeps the newest 10,000 links of a sandbox, so that links cannot 
       epoch: "epoch",
       expires: Date.now() + minutes * 60_000,
     });
-    const make = () => new FileLinks(kv as SandboxKV, { call: unused });
+    const make = () => new FileLinks(kv as SandboxKV, { call: unused }, growth);
     const first = await make().keep(link(0, 10));
     const links = make();
     for (let n = 1; n < 10_000; n++) await links.keep(link(n, 120));
@@ -121,7 +122,7 @@ it("the stored number of links is right after any operations, restarts of the ac
       vi.useFakeTimers({ toFake: ["Date"] });
       const old = { run: "run", stream: "stdout", expires: Date.now() };
       for (let n = 0; n < before; n++) kv.put(`file-links:kept:zzzzzzzz${n + 10_000}`, old);
-      const make = () => new FileLinks(kv as SandboxKV, { call: unused });
+      const make = () => new FileLinks(kv as SandboxKV, { call: unused }, growth);
       let links = make();
       const uploads: { id: string; expires: number }[] = [];
       for (const { do: action, name = 0, minutes = 0, isUpload = false, pick = 0 } of steps) {

@@ -46,6 +46,7 @@ async function withRuns(
       },
       completeEnd: (end) => end,
       sql: storage.sql,
+      growth: { count: () => undefined, isExceeded: false },
       sandbox: () => name,
       objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },
       logCapBytes: 16 * MiB,

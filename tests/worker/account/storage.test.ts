@@ -358,6 +358,13 @@ describe("other requests are served", () => {
     expect(await pausesOf(() => deleteBelow(store, "pauses/missing/"))).toBeGreaterThanOrEqual(1);
   });
 
+  it("between some of many objects that are deleted in the local folder", async () => {
+    const store = objectStore(withObjectFolder(env as ObjectFolderEnv & typeof env));
+    const keys = Array.from({ length: 40 }, (_, n) => `pauses/b/pack.${String(n).padStart(5, "0")}`);
+    for (const key of keys) await store.put(key, new Uint8Array(1));
+    expect(await pausesOf(() => store.delete(keys))).toBeGreaterThanOrEqual(10);
+  });
+
   it("between two evictions", async () => {
     const { principalID } = await principal("evictions");
     const stub = env.Account.getByName(principalID);

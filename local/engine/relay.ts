@@ -109,7 +109,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     new FramedConnection(socket, pace.pieces, carriesFrames, (memory, isComplete) =>
       buffered.read(memory, isComplete),
     );
-  const fromInside = new BufferedBytes(pace, isPreview, () => inside.terminate());
+  const fromInside = new BufferedBytes(pace, isPreview ? undefined : maxPayload, () => inside.terminate());
   const connection = frame(upstream, false, fromInside);
   const client: ClientOptions = {
     ...bounds,
@@ -162,7 +162,9 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       clientTracking: false,
       handleProtocols: () => protocol ?? false,
     });
-    const fromOutside = new BufferedBytes(pace, isPreview, () => inside.terminate());
+    const fromOutside = new BufferedBytes(pace, isPreview ? undefined : maxMessageBytes, () =>
+      inside.terminate(),
+    );
     const outsideConnection = frame(worker, true, fromOutside);
     outsideConnection.unshift(head);
     server.handleUpgrade(request, outsideConnection, Buffer.alloc(0), (outside) => {
@@ -213,15 +215,19 @@ function keepPaused(connection: Duplex, webSocket: WebSocket): void {
 class BufferedBytes {
   /** The bytes of all connections that share the limit. */
   readonly #all: Buffered;
-  readonly #isBounded: boolean;
+  readonly #longest: number | undefined;
   readonly #close: () => void;
   #unfinished = 0;
   #waiting = 0;
   #isDropped = false;
 
-  constructor({ buffered }: RelayPace, isBounded: boolean, close: () => void) {
+  /**
+   * @param longest the bytes of the longest message. One that is incomplete may take twice as much memory, with its reads and
+   * fragments. Previews have undefined, and share `maxBuffered`
+   */
+  constructor({ buffered }: RelayPace, longest: number | undefined, close: () => void) {
     this.#all = buffered;
-    this.#isBounded = isBounded;
+    this.#longest = longest;
     this.#close = close;
   }
 
@@ -233,7 +239,9 @@ class BufferedBytes {
     if (isComplete) return this.end();
     this.#unfinished += memory;
     this.#all.bytes += memory;
-    if (this.#isBounded && this.#all.bytes > maxBuffered) this.#close();
+    const isTooMuch =
+      this.#longest === undefined ? this.#all.bytes > maxBuffered : this.#unfinished > 2 * this.#longest;
+    if (isTooMuch) this.#close();
   }
 
   add(bytes: number): void {

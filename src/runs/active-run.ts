@@ -43,9 +43,15 @@ interface RunFailure {
   cause?: unknown;
 }
 
+/** How much the database grows. */
+export interface Growth {
+  count(): void;
+  readonly isExceeded: boolean;
+}
+
 interface ActiveRunHost {
   store: RunStore;
-  growth: { count(): void; readonly isExceeded: boolean };
+  growth: Growth;
   backlog: Backlog;
   saveLater(run: ActiveRun): void;
   /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */

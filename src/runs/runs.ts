@@ -4,7 +4,7 @@
  */
 import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
-import { ActiveRun } from "./active-run.ts";
+import { ActiveRun, type Growth } from "./active-run.ts";
 import { isServiceState } from "./command-executor.ts";
 import { Backlog } from "./backlog.ts";
 import { startAfter } from "./deferred.ts";
@@ -59,8 +59,7 @@ export interface RunsHost {
   quota: RunQuota;
   lifecycle: RunContainer;
   sql: SqlStorage;
-  /** How much the database grows. */
-  growth: { count(): void; readonly isExceeded: boolean };
+  growth: Growth;
   objects: RunObjects;
   sandbox(): string;
   /** The limit of a log, in bytes. Each stream may use a quarter of it even if the other stream has filled the log. */

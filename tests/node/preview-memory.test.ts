@@ -1,10 +1,9 @@
 /** The memory of the engine for WebSocket messages that programs in sandboxes do not complete. */
-import { createServer } from "node:http";
 import { connect, createServer as createTCPServer, type Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { afterAll, expect, it } from "vitest";
-import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
-import { PortForwarder } from "../../local/engine/forward.ts";
+import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import { forwardTo } from "../setup/forwarder.ts";
 import { acceptOf } from "../setup/handshake.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -64,20 +63,8 @@ function sendFragments(socket: Socket): void {
 
 /** A sandbox's previews, all of the same program. */
 async function startPreviews(principal: string, program: number) {
-  let sent: Socket[] = [];
-  const forwarder = new PortForwarder(
-    async () => {
-      const socket = await connectTo(program);
-      sent.push(socket);
-      return socket;
-    },
-    () => undefined,
-  );
+  const { forwarder, dialed: sent, engine } = forwardTo(() => connectTo(program));
   forwarder.joinPrincipal(principal);
-  const engine = createServer();
-  engine.on("upgrade", (request, socket, head) =>
-    forwarder.upgrade(SANDBOXD_PORT, "/", request, socket, head),
-  );
   const port = await listen(engine);
   closers.push(() => engine.close());
   let visitors: Socket[] = [];
@@ -107,7 +94,8 @@ async function startPreviews(principal: string, program: number) {
     async leave(): Promise<void> {
       for (const visitor of visitors) visitor.destroy();
       await until(() => !sent.some(isOpen));
-      [sent, visitors] = [[], []];
+      sent.length = 0;
+      visitors = [];
     },
   };
 }
@@ -137,29 +125,17 @@ it("previews of all sandboxes of a principal share a limit of memory, and those 
 });
 
 it.each([
-  ["is longer than a piece of output", sendAlmostAll],
-  ["has many fragments, each of which keeps the read alive in which it arrived", sendFragments],
-])("the engine closes a connection to sandboxd whose message %s", async (_what, send) => {
+  ["is longer than a piece of output", sendAlmostAll, MIB],
+  ["has many fragments, because each keeps a whole read in memory", sendFragments, 4 * MIB],
+])("the engine closes a connection to sandboxd whose message %s", async (_what, send, most) => {
   const program = await startProgram(send);
-  const sent: Socket[] = [];
-  const forwarder = new PortForwarder(
-    async () => {
-      const socket = await connectTo(program);
-      sent.push(socket);
-      return socket;
-    },
-    () => undefined,
-  );
-  const engine = createServer();
-  engine.on("upgrade", (request, socket, head) =>
-    forwarder.upgrade(SANDBOXD_PORT, "/", request, socket, head),
-  );
+  const { dialed: sent, engine } = forwardTo(() => connectTo(program));
   const port = await listen(engine);
   closers.push(() => engine.close());
   const actor = connect(port, "127.0.0.1").on("error", () => undefined);
   actor.resume().write(handshake.replace(`${PREVIEW_PORT}: 8080\r\n`, ""));
   await until(() => sent[0]?.destroyed === true || (sent[0]?.bytesRead ?? 0) > MESSAGE_BYTES);
-  expect(sent[0]?.bytesRead).toBeLessThan(4 * MIB);
+  expect(sent[0]?.bytesRead).toBeLessThan(most);
 });
 
 /** A connection whose other end sends a request and reads nothing. */
@@ -186,19 +162,7 @@ it("previews read no further messages for visitors who read nothing, also while 
   });
   closers.push(() => program.close());
   const port = await listen(program);
-  const connections: Socket[] = [];
-  const forwarder = new PortForwarder(
-    async () => {
-      const socket = await connectTo(port);
-      connections.push(socket);
-      return socket;
-    },
-    () => undefined,
-  );
-  const engine = createServer();
-  engine.on("upgrade", (request, socket, head) =>
-    forwarder.upgrade(SANDBOXD_PORT, "/", request, socket, head),
-  );
+  const { dialed: connections, engine } = forwardTo(() => connectTo(port));
   const count = 40;
   const visitors = Array.from({ length: count }, () => {
     const visitor = new SilentVisitor();

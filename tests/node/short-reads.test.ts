@@ -1,21 +1,21 @@
 /** Bytes that arrive one by one and belong to no body: the engine counts each read. */
 import { once } from "node:events";
-import { get, createServer as createHTTPServer } from "node:http";
+import { get } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { connect as connectTLS } from "node:tls";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { problemWithTLS } from "../../local/engine/client-hello.ts";
-import { PortForwarder } from "../../local/engine/forward.ts";
 import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { RelayPace } from "../../local/engine/relay.ts";
 import { ACCEPTED, serveListeners } from "../../local/engine/proxy-listeners.ts";
 import { startTLSOver } from "../../local/engine/tls-records.ts";
 import { testEgress } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
+import { forwardTo } from "../setup/forwarder.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
 
@@ -53,7 +53,6 @@ it.each([
   ["the length of a chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "0"],
 ])("%s from a sandbox is read at a limited rate", async (_what, head, byte) => {
   const inside: Socket[] = [];
-  const outside: Socket[] = [];
   const program = endLater(
     createServer({ noDelay: true }, (socket) => {
       socket
@@ -65,18 +64,9 @@ it.each([
     }),
   );
   const port = await listen(program);
-  const forwarder = new PortForwarder(
-    async () => {
-      const socket = await connectLikeServer(port);
-      outside.push(socket);
-      return socket;
-    },
-    () => undefined,
-  );
-  doLater(() => forwarder.close());
-  const engine = endLater(
-    createHTTPServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response)),
-  );
+  const { forwarder, dialed: outside, engine } = forwardTo(() => connectLikeServer(port));
+  endLater(forwarder);
+  endLater(engine);
   const address = { port: await listen(engine), headers: { [PREVIEW_PORT]: "8080" } };
   for (let n = 0; n < CONNECTIONS; n++)
     get(address, (response) => response.resume().on("error", () => undefined)).on("error", () => undefined);
@@ -109,20 +99,10 @@ it("a kept connection that sends bytes without a request is closed", async () =>
     }),
   );
   const unasked: (() => void)[] = [];
-  const outside: Socket[] = [];
   const port = await listen(program);
-  const forwarder = new PortForwarder(
-    async () => {
-      const socket = await connectLikeServer(port);
-      outside.push(socket);
-      return socket;
-    },
-    () => undefined,
-  );
-  doLater(() => forwarder.close());
-  const engine = endLater(
-    createHTTPServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response)),
-  );
+  const { forwarder, dialed: outside, engine } = forwardTo(() => connectLikeServer(port));
+  endLater(forwarder);
+  endLater(engine);
   const url = `http://127.0.0.1:${await listen(engine)}/`;
   for (let n = 0; n < 3; n++) expect((await fetch(url)).status).toBe(200);
   expect(outside).toHaveLength(1);

@@ -1,13 +1,18 @@
 /** An engine's sandboxes, and how its latest sandboxes ended. */
 import { randomUUID } from "node:crypto";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";
 import { EngineSandbox, type SharedSettings, type SandboxPlace } from "./engine-sandbox.ts";
 import { PreparedSandbox } from "./prepared-sandbox.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { MACHINE } from "./texts.ts";
+import { Turns, TurnsByID } from "../../src/shared/turns.ts";
+import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 const maxRemembered = 1000;
+
+/** The SDK waits this long for a container that starts. */
+const MAX_WAIT_MS = 120_000;
 
 export class SandboxRegistry {
   readonly #common: SharedSettings;
@@ -17,6 +22,8 @@ export class SandboxRegistry {
   readonly #starting = new Map<string, { started: Promise<void>; principal: string | undefined }>();
   readonly #ended = new Map<string, ExitReport>();
   readonly #prepared: PreparedSandbox;
+  /** Each start occupies a core. More starts of a principal at once would delay those of others, and all would fail together. */
+  readonly #turns = new TurnsByID(() => new Turns(availableParallelism()));
   #isClosed = false;
 
   constructor(common: SharedSettings, directory: string, boot: string) {
@@ -75,11 +82,9 @@ export class SandboxRegistry {
   async #start(id: string, request: StartRequest): Promise<void> {
     // Ends an earlier sandbox of the actor: if the actor lost its state, it does not know that sandbox any more.
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
-    const place = this.#placeFor(id);
     let sandbox: EngineSandbox | undefined;
     try {
-      sandbox =
-        (await this.#prepared.take(request)) ?? (await EngineSandbox.start(this.#common, place, request));
+      sandbox = (await this.#prepared.take(request)) ?? (await this.#startInTurn(id, request));
       await sandbox.assign(id, request);
       if (request.principal !== undefined && this.#hasOther(id, request.principal))
         await sandbox.joinPrincipal(request.principal);
@@ -91,6 +96,17 @@ export class SandboxRegistry {
     this.#alive.set(id, sandbox);
     void this.#forget(id, sandbox);
     if (this.#isClosed) await sandbox.destroy();
+  }
+
+  async #startInTurn(id: string, request: StartRequest): Promise<EngineSandbox> {
+    const endTurn = await this.#turns.take(request.principal ?? "", MAX_WAIT_MS);
+    if (endTurn === undefined) throw new Error(MACHINE.notStarted(START_PROBLEMS.tooMany));
+    try {
+      if (this.#isClosed) throw new Error(MACHINE.stopping);
+      return await EngineSandbox.start(this.#common, this.#placeFor(id), request);
+    } finally {
+      endTurn();
+    }
   }
 
   /** Whether another sandbox of the principal runs or starts. */

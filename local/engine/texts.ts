@@ -119,6 +119,7 @@ export const START_PROBLEMS = {
     `the sandbox's ${server === "control" ? "control server" : "sandboxd"} has no free connection`,
   bubblewrapFailed: "bubblewrap could not make the sandbox",
   bubblewrapEnded: "bubblewrap ended before the sandbox was ready",
+  tooMany: "too many sandboxes start at the same time",
   ended: "the sandbox has ended",
 };
 

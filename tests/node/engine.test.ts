@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { existsSync, openSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { chmod, mkdtemp, symlink, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
-import { networkInterfaces, tmpdir } from "node:os";
+import { availableParallelism, networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
@@ -53,6 +53,20 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
     });
     call.on("error", reject).end();
   });
+
+it("many starts of one principal do not delay the start of another", async () => {
+  const ready: string[] = [];
+  const start = async (principal: string) => {
+    const sandbox = await TestSandbox.start(engine, { principal });
+    ready.push(principal);
+    return sandbox;
+  };
+  const cores = availableParallelism();
+  const starts = Array.from({ length: 4 * cores }, () => start("eager"));
+  const sandboxes = await Promise.all([...starts, start("other")]);
+  expect(ready.indexOf("other")).toBeLessThan(2 * cores);
+  await Promise.all(sandboxes.map((sandbox) => sandbox.destroy()));
+});
 
 it("an engine copies the compile cache that an earlier engine stored, and sandboxes cannot change it", async () => {
   const marks = new Set<string>();

@@ -10,6 +10,7 @@ import type * as MiniflareModule from "miniflare";
 import { bundle, quietWrangler } from "./bundle.ts";
 import { STOP_SIGNALS } from "./exit.ts";
 import { moveObjects } from "./move-objects.ts";
+import { shrinkDatabases } from "./shrink-databases.ts";
 import { refuseStrangers } from "./refuse-strangers.ts";
 
 interface WorkerOptions {
@@ -64,9 +65,11 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const restoreServers = refuseStrangers();
   const { name, vars, worker } = settings;
   const variables = await options.variables;
-  const objects = join(options.stateDir, "data/objects");
+  const dataDirectory = join(options.stateDir, "data");
+  const objects = join(dataDirectory, "objects");
   await mkdir(objects, { recursive: true });
   await moveObjects(objects);
+  shrinkDatabases(dataDirectory);
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let isClosing = false;
@@ -91,7 +94,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       cf: false,
       telemetry: { enabled: false },
       log: new RestartLog(options.isVerbose ? LogLevel.WARN : LogLevel.NONE),
-      resourcePersistencePath: join(options.stateDir, "data"),
+      resourcePersistencePath: dataDirectory,
       unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir },
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
       // miniflare has started workerd again, at the same address.

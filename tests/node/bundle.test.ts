@@ -1,10 +1,12 @@
-/** What `npm start` stores: the build of the Worker, which it uses while nothing has changed, and objects of earlier versions. */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+/** What `npm start` stores: the build of the Worker, which it uses while nothing has changed, objects of earlier versions, and databases. */
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, it, onTestFinished } from "vitest";
+import { DatabaseSync } from "node:sqlite";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { bundle } from "../../cli/bundle.ts";
 import { UserError } from "../../cli/exit.ts";
 import { moveObjects } from "../../cli/move-objects.ts";
+import { shrinkDatabases } from "../../cli/shrink-databases.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** A Worker and its configuration. Returns the configuration's path. */
@@ -56,4 +58,43 @@ it("objects of an earlier version move into the folders of their runs and saves,
     expect(readFileSync(join(directory, path), "utf8")).toBe(name);
   expect(readFileSync(join(directory, "hash,new.01m2k6/log,000000"), "utf8")).toBe("new");
   expect(readFileSync(join(directory, "not-an-object"), "utf8")).toBe("other");
+});
+
+describe("when the server starts", () => {
+  const data = temporaryDirectory();
+  const place = join(data, "do/sandbox-mcp-local-Sandbox");
+  mkdirSync(place, { recursive: true });
+  const sizeOf = (name: string) => statSync(join(place, name)).size;
+  const megabyte = 1024 * 1024;
+
+  /** Makes a database that has had `stored` megabytes, of which `deleted` are no longer in it. */
+  function makeDatabase(name: string, stored: number, deleted: number): void {
+    const database = new DatabaseSync(join(place, name));
+    database.exec("PRAGMA journal_mode=WAL; CREATE TABLE results (number INTEGER PRIMARY KEY, output BLOB)");
+    const insert = database.prepare(`INSERT INTO results VALUES (?, zeroblob(${megabyte}))`);
+    for (let number = 1; number <= stored; number++) insert.run(number);
+    database.prepare("DELETE FROM results WHERE number <= ?").run(deleted);
+    database.close();
+  }
+
+  it("the databases of destroyed sandboxes give their disk space back, and keep what is in them", () => {
+    makeDatabase("destroyed.sqlite", 12, 11);
+    makeDatabase("used.sqlite", 12, 5);
+    makeDatabase("small.sqlite", 3, 3);
+    writeFileSync(join(place, "damaged.sqlite"), Buffer.alloc(100, 0xff));
+    writeFileSync(join(place, "empty.sqlite"), "");
+    const before = ["used.sqlite", "small.sqlite", "damaged.sqlite", "empty.sqlite"].map(sizeOf);
+    shrinkDatabases(data);
+    expect(sizeOf("destroyed.sqlite")).toBeLessThan(2 * megabyte);
+    expect(["used.sqlite", "small.sqlite", "damaged.sqlite", "empty.sqlite"].map(sizeOf)).toEqual(before);
+    const database = new DatabaseSync(join(place, "destroyed.sqlite"));
+    expect(database.prepare("SELECT number, length(output) AS bytes FROM results").all()).toEqual([
+      { number: 12, bytes: megabyte },
+    ]);
+    database.close();
+  });
+
+  it("a missing directory of databases is no error", () => {
+    expect(() => shrinkDatabases(temporaryDirectory())).not.toThrow();
+  });
 });

@@ -29,7 +29,7 @@ export default {
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
     if (isStop(request, env.STOP_SECRET ?? "")) {
       isStopping = true;
-      return await saveAll(env, [...actors]);
+      return await saveAll(env, async () => actors);
     }
     return isStopping ? refuseToServe() : await production.fetch(request, env, ctx);
   },

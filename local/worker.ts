@@ -64,7 +64,7 @@ export default {
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
     if (isStop(request, env.LOCAL_ENGINE_SECRET)) {
       isStopping = true;
-      return await saveAll(env, await runningActors(env));
+      return await saveAll(env, () => runningActors(env));
     }
     return isStopping
       ? refuseToServe()

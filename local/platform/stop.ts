@@ -2,7 +2,7 @@
 import { actorOf } from "../../src/container/actor.ts";
 import type { Sandbox } from "../../src/index.ts";
 import type { SandboxNamespaces } from "../../src/shared/config.ts";
-import { waitAtMost } from "../../src/shared/timers.ts";
+import { countdown, waitAtMost } from "../../src/shared/timers.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
 
@@ -30,12 +30,30 @@ export async function runningActors(env: LocalEnv): Promise<string[]> {
   return ((await new EngineClient(env).call("GET", "/actors")) as { actors: string[] }).actors;
 }
 
-export async function saveAll(env: SandboxNamespaces, actors: readonly string[]): Promise<Response> {
-  const saved = await Promise.all(
-    actors.map(async (id) => {
-      const actor = actorOf<Sandbox>(env, id);
-      return (await waitAtMost(STOP_MS, actor.saveToStop()).catch(() => false)) === true;
-    }),
-  );
-  return Response.json({ unsaved: saved.filter((isSaved) => !isSaved).length });
+/**
+ * Saves until no running sandbox has unsaved changes. Calls that began before the stop continue meanwhile: they may change files, and
+ * start sandboxes.
+ * @param listRunning the ids of the actors of the running sandboxes
+ */
+export async function saveAll(
+  env: SandboxNamespaces,
+  listRunning: () => Promise<Iterable<string>>,
+): Promise<Response> {
+  const leftMs = countdown(STOP_MS);
+  const saved = new Map<string, boolean>();
+  const ask = async (question: Promise<boolean>) =>
+    (await waitAtMost(Math.max(0, leftMs()), question).catch(() => false)) === true;
+  const save = async (id: string) => saved.set(id, await ask(actorOf<Sandbox>(env, id).saveToStop()));
+  /** A save that failed is not repeated. */
+  const isDone = async (id: string) =>
+    saved.get(id) === false || (await ask(actorOf<Sandbox>(env, id).isSaved()));
+  let unsaved = [...(await listRunning())];
+  while (unsaved.length > 0 && leftMs() > 0) {
+    await Promise.all(unsaved.map(save));
+    const running = [...(await listRunning())];
+    const areDone = await Promise.all(running.map((id) => saved.has(id) && isDone(id)));
+    unsaved = running.filter((_, index) => !areDone[index]);
+    for (const id of unsaved) saved.set(id, false);
+  }
+  return Response.json({ unsaved: [...saved.values()].filter((isSaved) => !isSaved).length });
 }

@@ -31,11 +31,15 @@ export class ContainerEnd {
     this.#host = host;
   }
 
+  get isSaved(): boolean {
+    return this.#host.workspace.mayStop;
+  }
+
   /** Saves before the server stops. Returns whether everything was saved. Calls and runs may still change files afterwards. */
   async saveForServer(): Promise<boolean> {
-    const { lifecycle, workspace, notice, network, sync } = this.#host;
+    const { lifecycle, notice, network, sync } = this.#host;
     await this.#save();
-    const isSaved = workspace.mayStop;
+    const { isSaved } = this;
     if (isSaved && lifecycle.isRunning) notice.noteEnding(lifecycle.isInUse ? "unsaved_server" : "server");
     await network.connections.collect().catch(() => undefined);
     await sync();

@@ -282,6 +282,11 @@ export class Sandbox extends SandboxActor {
     return this.#parts.containerEnd.saveForServer();
   }
 
+  /** Called by the local platform after `saveToStop`. Returns whether nothing has changed since the last save. */
+  async isSaved(): Promise<boolean> {
+    return this.#parts.containerEnd.isSaved;
+  }
+
   /** Called by sandboxd, through the egress, before the platform ends the container. Saves the workspace. */
   containerEnding(token: string): Promise<boolean> {
     return this.#parts.containerEnd.saveForPlatform(token);

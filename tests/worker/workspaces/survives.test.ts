@@ -1,11 +1,14 @@
 /** A workspace in real containers: saved automatically, restored in the next container, checkpointed, forked, destroyed. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
+import { saveAll } from "../../../local/platform/stop.ts";
 import type { Account, Sandbox } from "../../../src/index.ts";
 import { workspacesPrefix } from "../../../src/actors/saved-states.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
   accountOf,
+  actorOf,
   bucket,
   evaluateInSandboxd,
   evict,
@@ -97,6 +100,32 @@ describe.concurrent("a workspace", () => {
     await until(async () => (await savedAt(sandbox)) !== before);
     await killContainer(sandbox);
     expect(await sh(sandbox, "ls .outputs")).toMatch(/^\S+-1\.png\n$/);
+  });
+
+  it("is saved before the server stops although calls change it, or start its sandbox, during the saves", async () => {
+    const [changed, started] = ["changed-during-stop", "started-during-stop"];
+    await sh(changed, "echo early > file");
+    const idOf = async (sandbox: string) => (await actorOf(sandbox)).id.toString();
+    const running = [await idOf(changed)];
+    // What happens before each list of the running sandboxes. The first list is made before the saves.
+    const events = [
+      async () => undefined,
+      async () => sh(changed, "echo late > file"),
+      async () => {
+        await sh(started, "echo late > file");
+        running.push(await idOf(started));
+      },
+    ];
+    const response = await saveAll(env, async () => {
+      await events.shift()?.();
+      return running;
+    });
+    expect(events).toEqual([]);
+    expect(await response.json()).toEqual({ unsaved: 0 });
+    for (const sandbox of [changed, started]) {
+      await killContainer(sandbox);
+      expect(await sh(sandbox, "cat file")).toBe("late\n");
+    }
   });
 
   it("may lack the last changes of a run that continued while the server stopped, and the notice names this possible loss", async () => {

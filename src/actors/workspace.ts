@@ -567,7 +567,9 @@ export class Workspace {
    */
   async #saveBeforeRestore(): Promise<string | undefined> {
     try {
-      await this.#saveForCall();
+      // Calls and runs that began before may change files during the save. New ones wait.
+      do await this.#saveForCall();
+      while (!this.mayStop);
       return undefined;
     } catch (error) {
       const cause = error instanceof ToolError ? error.cause : undefined;

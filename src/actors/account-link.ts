@@ -9,6 +9,7 @@ import type { RunRecord } from "../runs/run-store.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
 import { SerialQueue } from "../shared/queue.ts";
+import { elapsedMs } from "../shared/timers.ts";
 import { Lease } from "./lease.ts";
 import { workspacesPrefix } from "./saved-states.ts";
 import type { KV } from "./stored-value.ts";
@@ -111,7 +112,7 @@ export class AccountLink {
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
     this.#recordUse(now);
-    if (now - this.#registeredAt < REGISTER_MS) return undefined;
+    if (elapsedMs(this.#registeredAt) < REGISTER_MS) return undefined;
     const wasRegistered = this.#registeredAt > 0;
     const endCount = this.#endCount;
     const result = this.#reports.run(async () => {
@@ -128,7 +129,7 @@ export class AccountLink {
 
   #recordUse(now: number): void {
     this.#usedAt = now;
-    if (now - this.#writtenAt < WRITE_MS) return;
+    if (elapsedMs(this.#writtenAt) < WRITE_MS) return;
     this.#writtenAt = now;
     this.#kv.put(USED, now);
   }
@@ -147,15 +148,20 @@ export class AccountLink {
     });
   }
 
-  /** A lower bound for the time since the last use, in milliseconds. The stored time of the last use is only approximate. */
+  /**
+   * A lower bound for the time since the last use, in milliseconds. The stored time of the last use is only approximate. If the clock
+   * was set back since the last use, the time begins now.
+   */
   get unusedMs(): number {
-    const before = this.#kv.get<number>(USED);
-    const used = before === undefined ? Date.now() : before + WRITE_MS;
-    return Math.max(0, Date.now() - Math.max(used, this.#usedAt));
+    const now = Date.now();
+    const before = this.#kv.get<number>(USED) ?? now;
+    const isSetBack = Math.max(elapsedMs(before), elapsedMs(this.#usedAt)) === Infinity;
+    if (isSetBack) this.#recordUse(now);
+    return isSetBack ? 0 : Math.max(0, now - Math.max(before + WRITE_MS, this.#usedAt));
   }
 
   wasUsedWithin(ms: number): boolean {
-    return Date.now() - this.#usedAt < ms;
+    return elapsedMs(this.#usedAt) < ms;
   }
 
   /** Whether the sandbox was used in the last `ms` milliseconds, and after its last checkpoint. */

@@ -1,7 +1,7 @@
 /** The actor's clock (`Date`) jumps during runs, as on a machine that slept or was set. */
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Account } from "../../../src/actors/account.ts";
-import { idIn, killContainer, owner, sh, until } from "../../worker/support.ts";
+import { idIn, killContainer, owner, runInActor, sh, until } from "../../worker/support.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -10,10 +10,12 @@ vi.setConfig({ testTimeout: 180_000 });
 
 const HOUR = 3_600_000;
 
+const { now } = Date;
+
 /** The clock goes on after the jump. */
 function jump(ms: number): void {
-  const { now } = Date;
-  vi.spyOn(Date, "now").mockImplementation(() => now() + ms);
+  const ahead = ms + Date.now() - now();
+  vi.spyOn(Date, "now").mockImplementation(() => now() + ahead);
 }
 
 describe("when the actor's clock jumps", () => {
@@ -68,6 +70,23 @@ describe("when the actor's clock jumps", () => {
     setTimeout(() => jump(-HOUR), 1000);
     for (const { structured } of await Promise.all(waits)) expect(structured.state).toBe("running");
     await owner.call("cancel_run", { id });
+  });
+
+  it("an unused sandbox is stopped to make room, and when it is idle, although the clock was set back by a day", async () => {
+    const sandbox = "unused-clock-back";
+    await sh(sandbox, "true");
+    await owner.call("configure_sandbox", { sandbox, idle_minutes: 1 });
+    jump(-24 * HOUR);
+    const leftMs = () => runInActor(sandbox, (actor) => Reflect.get(actor, "platform").idle?.leftMs());
+    expect(await leftMs()).toBe(60_000);
+    // The time of the last use is stored with a minute's precision.
+    jump(120_000);
+    expect(await leftMs()).toBe(0);
+    jump(-24 * HOUR);
+    const stopped = runInActor(sandbox, (actor) =>
+      actor.stopIfIdle({ principalID: "owner", sandbox }, 40_000),
+    );
+    expect(await stopped).toBe(true);
   });
 
   it.each([

@@ -11,10 +11,10 @@ import { pause, waitAtMost } from "../shared/timers.ts";
 import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
-import { KeyedQueue, SerialQueue } from "../shared/queue.ts";
+import { KeyedQueue } from "../shared/queue.ts";
 import { type GitHost, GitHosts } from "./git-hosts.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
-import type { UsedByDay } from "../shared/days.ts";
+import { DAY_MS, type UsedByDay } from "../shared/days.ts";
 import type {
   CheckpointSettings,
   SandboxStatus,
@@ -35,6 +35,7 @@ import {
   workspacesPrefix,
 } from "./saved-states.ts";
 import { SnapshotRegistry } from "./snapshot-registry.ts";
+import { StoredRuns } from "./stored-runs.ts";
 import { type SandboxRecord, recordOf } from "./sandbox-record.ts";
 import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
 import { type ACCOUNT_CONTENT, ACCOUNT_MIGRATIONS } from "../storage/account-schema.ts";
@@ -74,7 +75,7 @@ const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
 
-/** How long the removal of idle sandboxes, or of ended runs, waits for one sandbox. It includes the wait for a save, 40 s. */
+/** How long the removal of idle sandboxes waits for one sandbox. It includes the wait for a save, 40 s. */
 const REMOVAL_TIMEOUT_MS = 60_000;
 
 export class Account extends DurableObject<Env> {
@@ -85,8 +86,8 @@ export class Account extends DurableObject<Env> {
   readonly #tasks: TaskIndex;
   readonly #snapshots: SnapshotRegistry;
   readonly #gitHosts: GitHosts;
+  readonly #storedRuns: StoredRuns;
   readonly #forks = new KeyedQueue();
-  readonly #evictions = new SerialQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -98,6 +99,12 @@ export class Account extends DurableObject<Env> {
     this.#quota = new Quota(sql, limits);
     this.#tasks = new TaskIndex(sql, resultTTLDays);
     this.#gitHosts = new GitHosts(sql);
+    this.#storedRuns = new StoredRuns({
+      sandboxes: this.#sandboxes,
+      limits,
+      keepMs: resultTTLDays * DAY_MS,
+      actor: (principalID, sandbox) => this.#sandbox(principalID, sandbox),
+    });
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
   }
 
@@ -462,32 +469,18 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if nothing more can be evicted and
-   * the limit is still exceeded.
+   * Records how much the runs of a sandbox store, and evicts runs while the principal's limit is exceeded. Returns true if nothing more
+   * can be evicted and the limit is still exceeded.
    */
-  sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
+  async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
-    // One after another: otherwise each report would evict runs for the same excess.
-    return this.#evictions.run(() => this.#evictRuns(principalID));
+    await this.#planExpiry();
+    return await this.#storedRuns.evict(principalID);
   }
 
-  async #evictRuns(principalID: string): Promise<boolean> {
-    const { storageBytes } = this.#config.limits;
-    const tried: string[] = [];
-    const excess = () => this.#sandboxes.storedBytes() - storageBytes;
-    for (let excessBytes = excess(); excessBytes > 0; excessBytes = excess()) {
-      const [first, next] = this.#sandboxes.oldestStored(tried);
-      if (!first) return true;
-      const actor = await this.#sandbox(principalID, first.sandbox);
-      const evicted = actor.evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
-      const remaining = await waitAtMost(REMOVAL_TIMEOUT_MS, evicted);
-      if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
-      // This sandbox evicted nothing, so the loop does not ask it again.
-      if (!remaining || remaining.oldest === first.oldest) tried.push(first.sandbox);
-      // Locally, an actor's response is always ready, and workerd looks for new requests only when nothing is.
-      await pause(0);
-    }
-    return false;
+  async #planExpiry(): Promise<void> {
+    const { nextExpiry } = this.#storedRuns;
+    if (nextExpiry !== undefined) await this.#ensureAlarm(Math.max(nextExpiry, Date.now() + SWEEP_MS));
   }
 
   async recordTask(task: TaskEntry): Promise<void> {
@@ -560,16 +553,18 @@ export class Account extends DurableObject<Env> {
     return this.#quota.lease(owner.sandbox, { ...request, spent: new Map() }, Date.now());
   }
 
-  /** Deletes expired states and unneeded objects, and destroys sandboxes that were idle for too long. */
+  /** Deletes expired states, expired runs and unneeded objects, and destroys sandboxes that were idle for too long. */
   override async alarm(): Promise<void> {
     const principalID = this.#principalID;
     this.#snapshots.expire();
     if (principalID !== undefined) {
       await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
       await this.#removeIdle(principalID);
+      await this.#storedRuns.expire(principalID);
     }
     if (this.#sandboxes.count > 0) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
     await this.#planSweep();
+    await this.#planExpiry();
   }
 
   async #removeIdle(principalID: string): Promise<void> {

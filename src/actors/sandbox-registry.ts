@@ -141,6 +141,12 @@ export class SandboxRegistry {
     return this.#rows.one<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").sum;
   }
 
+  /** At most `limit` sandboxes whose first runs ended before a time, in the order of these ends. */
+  storedBefore(time: number, limit: number): string[] {
+    const query = "SELECT sandbox AS name FROM storage WHERE oldest < ? ORDER BY oldest LIMIT ?";
+    return this.#namesOf(query, time, limit);
+  }
+
   /** The two sandboxes, except these, whose first runs ended first, and when they did. */
   oldestStored(except: readonly string[]): { sandbox: string; oldest: number }[] {
     return this.#rows.all(

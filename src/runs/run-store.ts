@@ -166,17 +166,16 @@ export class RunStore {
   }
 
   /**
-   * At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch, in the order of their requests.
+   * The id of the run that was requested first, among those that ended before `time`, in milliseconds since the epoch.
    * @param beforeID bounds the search: an id that sorts after the ids of all runs that began before `time`
    */
-  listEndedBefore(time: number, beforeID: string, limit: number): string[] {
-    const query = "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?";
-    return this.#rows.all<{ id: string }>(query, beforeID, time, limit).map(({ id }) => id);
+  firstEndedBefore(time: number, beforeID: string): string | undefined {
+    const query = "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT 1";
+    return this.#rows.all<{ id: string }>(query, beforeID, time)[0]?.id;
   }
 
-  /** When the oldest ended run ended, in milliseconds since the epoch. */
-  firstEnd(): number | undefined {
-    return this.#rows.all<{ first: number }>(FIRST_END)[0]?.first;
+  get hasEnded(): boolean {
+    return this.#rows.all(FIRST_END).length > 0;
   }
 
   /**

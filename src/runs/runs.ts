@@ -64,8 +64,6 @@ export interface RunsHost {
   sandbox(): string;
   /** The limit of a log, in bytes. Each stream may use a quarter of it even if the other stream has filled the log. */
   logCapBytes: number;
-  /** How long a record outlives its run. */
-  keepMs: number;
   /** Keeps the actor alive for background work. */
   background(work: Promise<unknown>): void;
   /** Adds notes, for example about connections refused since `startedAt`. Never rejects. */
@@ -131,9 +129,6 @@ export interface TerminalReply {
   /** Bytes of the log before the page that were never shown. */
   skipped: number;
 }
-
-/** The most records deleted in one sweep. */
-const SWEEP_BATCH = 200;
 
 /** How long ended runs are collected before their records are written together. */
 const BATCH_MS = 100;
@@ -437,14 +432,9 @@ export class Runs {
     this.#notifyChange();
   }
 
-  /** Deletes expired runs. Returns the time at which the next run expires, in milliseconds since the epoch. */
-  async sweep(): Promise<number | undefined> {
-    this.#saveAll();
-    const expired = this.#listEndedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
-    for (const id of expired) await this.#remove(id);
-    this.#notifyChange();
-    const first = this.#store.firstEnd();
-    return first === undefined ? undefined : first + this.#host.keepMs;
+  /** Whether an ended run is stored. */
+  get hasStored(): boolean {
+    return this.#store.hasEnded;
   }
 
   measureStored(): Stored {
@@ -461,15 +451,11 @@ export class Runs {
     const { sql } = this.#host;
     const size = sql.databaseSize;
     for (let outside = 0; outside + size - sql.databaseSize < bytes;) {
-      const [id] = this.#listEndedBefore(before, 1);
+      const id = this.#store.firstEndedBefore(before, firstIDAt(this.#host.sandbox(), before));
       if (id === undefined) break;
       outside += await this.#remove(id);
     }
     return this.#store.measureStored();
-  }
-
-  #listEndedBefore(time: number, limit: number): string[] {
-    return this.#store.listEndedBefore(time, firstIDAt(this.#host.sandbox(), time), limit);
   }
 
   /** Returns how many bytes the run stored outside the database. */

@@ -174,7 +174,6 @@ export const SANDBOX_CONTENT = {
       holds: "the idle time from `configure_sandbox`, in minutes",
       kept: AS_LONG_AS_SETTINGS,
     },
-    sweep: { holds: "when the server next removes expired runs", kept: "until then" },
   },
 } satisfies Content;
 

@@ -20,9 +20,6 @@ export interface ContainerPlatform {
   /** Sets the idle time, and what happens after it. */
   onIdle(idle: Idle): void;
   noteUse(): void;
-  /** Sets what a scheduled sweep does. */
-  onSweep(sweep: () => Promise<void>): void;
-  scheduleSweep(at: Date): Promise<void>;
 }
 
 export interface Idle {

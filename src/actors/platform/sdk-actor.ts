@@ -46,10 +46,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.serve(request) ?? super.fetch(request);
   }
 
-  /** The SDK's scheduler calls this by name. */
-  async sweepRuns(): Promise<void> {
-    await this.platform.sweep();
-  }
+  /** Schedules of earlier versions name this method. They start the actor, which then reports its runs to the account. */
+  sweepRuns(): void {}
 
   /** The SDK calls this whenever it starts or reaches a container. */
   override startAndWaitForPorts(

@@ -18,7 +18,7 @@ import {
 
 type SDKSandbox = Pick<
   BaseSandbox,
-  "client" | "destroy" | "stop" | "getState" | "schedule" | "renewActivityTimeout" | "envVars"
+  "client" | "destroy" | "stop" | "getState" | "renewActivityTimeout" | "envVars"
 >;
 
 const STOP_MS = 5000;
@@ -43,7 +43,6 @@ export class SDKPlatform implements ContainerPlatform {
   #previousStop: Promise<void> | undefined;
   #ended: () => void = () => undefined;
   idle: Idle | undefined;
-  sweep: () => Promise<void> = async () => undefined;
 
   constructor(sandbox: SDKSandbox, container: Container | undefined) {
     this.#sandbox = sandbox;
@@ -143,16 +142,8 @@ export class SDKPlatform implements ContainerPlatform {
     this.idle = idle;
   }
 
-  onSweep(sweep: () => Promise<void>): void {
-    this.sweep = sweep;
-  }
-
   noteUse(): void {
     this.#sandbox.renewActivityTimeout();
-  }
-
-  async scheduleSweep(at: Date): Promise<void> {
-    await this.#sandbox.schedule(at, "sweepRuns");
   }
 
   /** Wraps the SDK's attempt (`work`) to start or reach the container. */

@@ -242,8 +242,6 @@ export class Actor {
       onEnd: (listener) => (this.reportEnd = listener),
       onIdle: () => undefined,
       noteUse: () => undefined,
-      onSweep: () => undefined,
-      scheduleSweep: async () => undefined,
     };
   }
 

@@ -50,7 +50,6 @@ async function withRuns(
       sandbox: () => name,
       objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },
       logCapBytes: 16 * MiB,
-      keepMs: DAY_MS,
       background: (done) => void done.catch(() => undefined),
       logError: () => undefined,
       removeTaskFiles: async () => undefined,
@@ -140,8 +139,8 @@ describe("a run", () => {
   });
 
   it("is deleted at its expiry with its log and objects, and other runs stay", async () => {
-    await withRuns("run-expires", async (runs, host, sql) => {
-      vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - host.keepMs - 1000 });
+    await withRuns("run-expires", async (runs, _host, sql) => {
+      vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - DAY_MS - 1000 });
       const old = await start(runs);
       old.execution.print("stdout", pattern(5 * MiB, 9));
       old.execution.end({ state: "succeeded" });
@@ -153,8 +152,8 @@ describe("a run", () => {
       const running = await start(runs);
       await expect.poll(async () => (await objectsOf(old.id)).length).toBe(3);
       await expect.poll(() => rowsOf(sql, old.id).bytes).toBe(0);
-      const next = await runs.sweep();
-      expect(next).toBeGreaterThan(Date.now() + host.keepMs - 60_000);
+      const { oldest } = await runs.evict(Infinity, Date.now() - DAY_MS);
+      expect(oldest).toBeGreaterThan(Date.now() - 60_000);
       expect(await objectsOf(old.id)).toEqual([]);
       expect(rowsOf(sql, old.id).count).toBe(0);
       await expect(runs.result(old.id, 0)).rejects.toThrow(`There is no run ${old.id}.`);

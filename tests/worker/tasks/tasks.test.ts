@@ -430,7 +430,7 @@ describe("when sandboxd is killed before a task's agent starts and after it has 
 
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
     try {
-      await runInActor(sandbox, (actor) => actor.sweepRuns());
+      await (await actorOf(sandbox)).evictRuns(Infinity, Date.now() - 30 * DAY_MS);
       expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(id);
     } finally {
       vi.useRealTimers();

@@ -364,8 +364,6 @@ export class World {
       onEnd: (listener) => (this.#containerEnded = listener),
       onIdle: () => undefined,
       noteUse: () => undefined,
-      onSweep: () => undefined,
-      scheduleSweep: async () => undefined,
     };
     const host: WorkspaceHost = {
       kv: this.#storage(),

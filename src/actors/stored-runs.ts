@@ -1,0 +1,86 @@
+/** How much the runs of a principal's sandboxes store. Has the sandboxes delete runs that expire, or that exceed the principal's limit. */
+import type { Stored } from "../runs/run-store.ts";
+import type { Limits } from "../shared/config.ts";
+import { SerialQueue } from "../shared/queue.ts";
+import { countdown, pause, waitAtMost } from "../shared/timers.ts";
+import type { ManagedSandbox } from "./account-calls.ts";
+import type { SandboxRegistry } from "./sandbox-registry.ts";
+
+/** How long an eviction waits for one sandbox. It includes the wait for a save, 40 s. */
+const EVICTION_MS = 60_000;
+
+/** How long a sandbox may take to delete its expired runs before the others have their turn. It goes on meanwhile. */
+const EXPIRY_MS = 2000;
+
+/**
+ * The most sandboxes that are asked for expired runs at once, and how long that may take. Their actors stay in memory for ten seconds. A
+ * principal may use one new sandbox each second.
+ */
+const EXPIRED_AT_ONCE = 200;
+const EXPIRE_ALL_MS = 60_000;
+
+interface StoredRunsHost {
+  sandboxes: Pick<SandboxRegistry, "putStored" | "storedBytes" | "oldestStored" | "storedBefore">;
+  limits: Pick<Limits, "storageBytes">;
+  /** How long a record outlives its run. */
+  keepMs: number;
+  actor(principalID: string, sandbox: string): Promise<Pick<DurableObjectStub<ManagedSandbox>, "evictRuns">>;
+}
+
+export class StoredRuns {
+  readonly #host: StoredRunsHost;
+  readonly #evictions = new SerialQueue();
+
+  constructor(host: StoredRunsHost) {
+    this.#host = host;
+  }
+
+  /**
+   * Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if nothing more can be evicted and
+   * the limit is still exceeded.
+   */
+  evict(principalID: string): Promise<boolean> {
+    // One after another: otherwise each report would evict runs for the same excess.
+    return this.#evictions.run(() => this.#evict(principalID));
+  }
+
+  async #evict(principalID: string): Promise<boolean> {
+    const { sandboxes, limits, actor } = this.#host;
+    const tried: string[] = [];
+    const excess = () => sandboxes.storedBytes() - limits.storageBytes;
+    for (let excessBytes = excess(); excessBytes > 0; excessBytes = excess()) {
+      const [first, next] = sandboxes.oldestStored(tried);
+      if (!first) return true;
+      const stub = await actor(principalID, first.sandbox);
+      const evicted = stub.evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
+      const remaining = await waitAtMost(EVICTION_MS, evicted);
+      if (remaining) sandboxes.putStored(first.sandbox, remaining);
+      // This sandbox evicted nothing, so the loop does not ask it again.
+      if (!remaining || remaining.oldest === first.oldest) tried.push(first.sandbox);
+      // Locally, an actor's response is always ready, and workerd looks for new requests only when nothing is.
+      await pause(0);
+    }
+    return false;
+  }
+
+  /** When the next run expires, in milliseconds since the epoch. */
+  get nextExpiry(): number | undefined {
+    const [first] = this.#host.sandboxes.oldestStored([]);
+    return first && first.oldest + this.#host.keepMs;
+  }
+
+  /** Deletes the expired runs of some sandboxes. The next call goes on, also with a sandbox that failed or was too slow. */
+  async expire(principalID: string): Promise<void> {
+    const { sandboxes, keepMs, actor } = this.#host;
+    const before = Date.now() - keepMs;
+    const leftMs = countdown(EXPIRE_ALL_MS);
+    for (const sandbox of sandboxes.storedBefore(before, EXPIRED_AT_ONCE)) {
+      const stub = await actor(principalID, sandbox);
+      const evicted: Promise<Stored | undefined> = stub.evictRuns(Infinity, before).catch(() => undefined);
+      const remaining = await waitAtMost(EXPIRY_MS, evicted);
+      if (remaining) sandboxes.putStored(sandbox, remaining);
+      if (leftMs() <= 0) return;
+      await pause(0);
+    }
+  }
+}

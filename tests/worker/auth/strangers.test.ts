@@ -139,6 +139,25 @@ it("the local server deletes expired values of strangers one after another, and 
   });
 });
 
+it("the local server forgets the expiry of a value that is deleted, or stored again", async () => {
+  const stub = env.Attempts.getByName("expiry") as unknown as DurableObjectStub<LocalAttempts>;
+  const keys = () =>
+    runInDurableObject(stub, (_attempts, { storage }) =>
+      [...storage.kv.list()].map(([key]) => key).filter((key) => key.includes(" registered")),
+    );
+  const { OAUTH_KV } = withExpiry({ OAUTH_KV: env.OAUTH_KV, Attempts: env.Attempts });
+  const at = 2_000_000_000;
+  await OAUTH_KV?.put("registered 1", "", { expiration: at });
+  await OAUTH_KV?.put("registered 1", "", { expiration: at + 1 });
+  await OAUTH_KV?.put("registered 2", "", { expiration: at });
+  await OAUTH_KV?.delete("registered 2");
+  expect((await keys()).filter((key) => key.startsWith("expires:"))).toEqual([
+    `expires:${at + 1} registered 1`,
+  ]);
+  await OAUTH_KV?.delete("registered 1");
+  expect(await keys()).toEqual([]);
+});
+
 it("the local server deletes a grant's tokens in parts, and serves others between two parts", async () => {
   let deleting = 0;
   let most = 0;

@@ -18,7 +18,10 @@ const BYTES_OF_A_READ = 32;
  * exponents of their keys: the signatures of 75 certificates took the engine's thread 0.5 s.
  */
 const MAX_HANDSHAKE = 16_384;
-/** The processor time of a record of a handshake that counts as a short read, in milliseconds. The first 5 ms are free. */
+/**
+ * The processor time of a record of a handshake that counts as a short read, in milliseconds. A record that takes at most `FREE_MS`
+ * counts as one. Measured when these did not count: 200 handshakes in records of one byte took the engine's thread 3.7 s, all at once.
+ */
 const MS_OF_A_READ = 0.04;
 const FREE_MS = 5;
 
@@ -69,7 +72,7 @@ export function startTLSOver(
     if (before !== undefined) {
       const { user, system } = process.cpuUsage(before);
       const ms = (user + system) / 1000;
-      if (ms > FREE_MS) reads.take(0, ms / MS_OF_A_READ);
+      reads.take(0, ms > FREE_MS ? ms / MS_OF_A_READ : 1);
     } else if (secure.bytesRead === dataBytes) reads.take(0, Math.max(1, record.length / BYTES_OF_A_READ));
     dataBytes = secure.bytesRead;
   });

@@ -5,19 +5,18 @@ import {
   type Result,
   operations,
 } from "../../container/sandboxd/operations.ts";
-import { Pace } from "../../container/sandboxd/pace.ts";
 import { actorNamed } from "../container/actor.ts";
 import { type Env, type SandboxNamespaces, parseConfig } from "../shared/config.ts";
 import { type Failure, PLATFORM_FAILURE, ToolError } from "../shared/errors.ts";
 import { type ActorName, actorName } from "../shared/names.ts";
-import { PerPrincipal } from "../shared/per-principal.ts";
 import { makeVisible } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
+import { admitName, noteCall, waitForStart } from "./actor-starts.ts";
 import type { ActorResult } from "./calls.ts";
 import type { Sandbox } from "./sandbox.ts";
-import { actorReset, overloaded, platformFailed, serverDiskFull, tooManyNewNames } from "./texts.ts";
+import { actorReset, overloaded, platformFailed, serverDiskFull } from "./texts.ts";
 
 export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>;
 
@@ -37,7 +36,8 @@ export async function callSandbox<T>(
   { isRepeatable = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  admitName(owner.principalID, name);
+  admitName(name);
+  await waitForStart(name, "token");
   // A failed stub keeps failing, so each attempt gets a new stub. The location matters only for the call that creates the actor.
   // Links and previews call only existing actors, without a location.
   const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
@@ -46,6 +46,7 @@ export async function callSandbox<T>(
   const result = await (isRepeatable ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainReset(error, owner.sandbox);
   });
+  noteCall(name);
   if (result.ok) return { value: result.value, notice: result.notice && makeVisible(result.notice) };
   throw ToolError.from(withNotice(result.failure, result.notice));
 }
@@ -143,31 +144,4 @@ function explainReset(error: unknown, sandbox: string): unknown {
     return platformFailed(sandbox, error.message);
   if (!isReset(error)) return error;
   return String(error).includes("SQLITE_FULL") ? serverDiskFull(sandbox) : actorReset(sandbox);
-}
-
-/**
- * Limits how fast a principal may call sandboxes that it has not called before. The first call creates the sandbox's actor, even
- * if the sandbox never existed, and 64 KB of the actor's database remain. Without this limit, calls with invented names filled 9
- * MB of a local server's disk each second. Each process counts by itself, and forgets the names when it ends.
- *
- * The burst is enough for an evaluation with two thousand sandboxes. At this rate, a gigabyte of disk is full after four hours.
- */
-const NEW_NAMES = { burst: 2000, perSecond: 1 };
-
-/** The most names that this process remembers, of all principals. A forgotten name counts as new. */
-const MAX_NAMES = 20_000;
-
-const names = new Set<ActorName>();
-const paces = new PerPrincipal(
-  () => new Pace(NEW_NAMES),
-  (pace) => pace.isFull,
-);
-
-/** @throws {ToolError} `quota_exceeded` if the principal has called too many new sandboxes */
-function admitName(principalID: string, name: ActorName): void {
-  const isKnown = names.delete(name);
-  if (!isKnown && !paces.of(principalID).tryTake(1)) throw tooManyNewNames();
-  names.add(name);
-  const [oldest] = names;
-  if (names.size > MAX_NAMES && oldest !== undefined) names.delete(oldest);
 }

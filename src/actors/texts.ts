@@ -148,6 +148,12 @@ export const tooManyNewNames = () =>
     "You have called too many sandboxes that you had not called before.",
     "Use one of your sandboxes (list_sandboxes), or make the same call again in a minute.",
   );
+export const tooManyStarts = () =>
+  temporary(
+    "quota_exceeded",
+    "You have called too many sandboxes within a few seconds that were not in use.",
+    "Make the same call again in some seconds.",
+  );
 export const storedTooMuch = () =>
   temporary(
     "quota_exceeded",

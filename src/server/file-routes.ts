@@ -3,6 +3,7 @@ import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { ANY_DEPTH, PATH_MAX } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
+import { waitForStart } from "../actors/actor-starts.ts";
 import { canStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { insufficientScope } from "../auth/bearer.ts";
@@ -42,6 +43,11 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
   if (!named) return refuse(request, 403, texts.LINK_TEXTS.invalid);
+  try {
+    await waitForStart(named.actor, "link");
+  } catch (error) {
+    return fileErrorResponse(toolErrorOf(error, context.requestID));
+  }
   const link = "expires" in named ? named : await findLink(context, named);
   if (!link || link.expires < Date.now()) return refuse(request, 410, texts.LINK_TEXTS.expired);
   const isRead = request.method === "GET" || request.method === "HEAD";

@@ -7,6 +7,7 @@ import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
+import { waitForStart } from "../actors/actor-starts.ts";
 import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { ProcessLimiter, isRateLimited } from "../shared/limiter.ts";
@@ -55,7 +56,11 @@ export async function servePreview(
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);
   headers.set(PREVIEW_TOKEN, preview.token);
-  const turns = await takeTurn(preview.actor, request.signal);
+  const isStarted = await waitForStart(preview.actor, "link").then(
+    () => true,
+    () => false,
+  );
+  const turns = isStarted ? await takeTurn(preview.actor, request.signal) : undefined;
   if (!turns) return notice(request, "limited");
   const incoming = await sandboxActor(env, preview.actor)
     .fetch(new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }))

@@ -2,7 +2,7 @@
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { type ActorName, principalOf } from "../shared/names.ts";
 import { PerPrincipal } from "../shared/per-principal.ts";
-import { elapsedMs, pause } from "../shared/timers.ts";
+import { CALL_MS, elapsedMs, pause } from "../shared/timers.ts";
 import { tooManyNewNames, tooManyStarts } from "./texts.ts";
 
 /**
@@ -21,9 +21,6 @@ const NEW_NAMES = { burst: 2000, perSecond: 1 };
  */
 const STARTS = { burst: 20, perSecond: 20 };
 const KEPT_MS = 10_000;
-
-/** The longest wait for a start, in milliseconds. So 200 calls may wait. */
-const MAX_WAIT_MS = 10_000;
 
 /** The most actors that this process remembers, of all principals. A forgotten one counts as new. */
 const MAX_NAMES = 20_000;
@@ -55,7 +52,7 @@ export async function waitForStart(actor: ActorName, by: "token" | "link"): Prom
   if (elapsedMs(calledAt.get(actor) ?? 0) > KEPT_MS) {
     const pace = starts.of(`${by} ${principalOf(actor)}`);
     const ms = pace.take();
-    if (ms > MAX_WAIT_MS) {
+    if (ms > CALL_MS) {
       pace.giveBack();
       throw tooManyStarts();
     }

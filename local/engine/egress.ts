@@ -35,7 +35,7 @@ import {
 } from "./outbound-queue.ts";
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
 import { ACCEPTED } from "./proxy-listeners.ts";
-import { RequestLimiter, type RequestPaces } from "./request-limiter.ts";
+import { piecesOf, RequestLimiter, type RequestPaces } from "./request-limiter.ts";
 import { startTLSOver } from "./tls-records.ts";
 import {
   closeSignal,
@@ -382,7 +382,7 @@ async function connectFor(
 function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
   tunnelTargets.set(socket, `${host}:${port}`);
   socket.write(tunnelEstablished);
-  if (head.length > 0) socket.unshift(head);
+  for (const piece of piecesOf(head).toReversed()) socket.unshift(piece);
   server.emit("connection", socket);
 }
 

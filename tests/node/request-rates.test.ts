@@ -105,6 +105,30 @@ it.each([
   },
 );
 
+it.each([
+  ["to the proxy", "", "GET / HTTP/1.1\r\n\r\n"],
+  ["behind one that waits", "GET http://host.test/ HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"],
+  ["with a tunnel", "CONNECT host.test:80 HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"],
+])("of thousands of pipelined requests %s, only a few are parsed", async (_what, first, text) => {
+  const resolve = () => new Promise<string[]>(() => undefined);
+  const upstream = { allowAddresses: new Map(), env: {}, resolve };
+  const policy = { internet: "allowlist" as const, allowHosts: ["host.test"] };
+  const proxy = endLater(
+    testEgress({ https: [], reads: shortReads(), upstream, policy, authority: undefined }),
+  );
+  const listener = endLater(createServer());
+  const port = await listen(listener);
+  doLater(serveListeners(proxy, [listener]));
+  let parsed = 0;
+  proxy.on("request", () => parsed++);
+  const client = await connectTo(port);
+  client.on("error", () => undefined).resume();
+  client.write(first + text.repeat(3000));
+  await until(() => parsed > 0);
+  await sleep(500);
+  expect(parsed).toBeLessThan(100);
+});
+
 const fields = (count: number) => "a: b\r\n".repeat(count);
 const OK = "HTTP/1.1 200 OK\r\n";
 const UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n";

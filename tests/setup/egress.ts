@@ -3,12 +3,11 @@ import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
 import { Pieces } from "../../local/engine/piece-limit.ts";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
 
-type Given = Pick<Parameters<typeof createEgress>[0], "reads" | "authority" | "upstream"> & {
-  https: string[];
-  pieces?: Pieces;
-};
+type Egress = Parameters<typeof createEgress>[0];
+type Given = Pick<Egress, "reads" | "authority" | "upstream"> &
+  Partial<Pick<Egress, "pieces" | "policy">> & { https: string[] };
 
-/** A sandbox's proxy that intercepts only the hosts in `https`, and allows the whole internet. */
+/** A sandbox's proxy that intercepts only the hosts in `https`, and by default allows the whole internet. */
 export function testEgress({ https, ...given }: Given) {
   return createEgress({
     intercepts: { http: [], https, all: false },

@@ -50,6 +50,9 @@ export interface RunningWorker {
 /** The engine's socket in the state directory. Tests and measurements use a port instead. */
 export const ENGINE_SOCKET = "engine.sock";
 
+/** The directory of the objects, in the state directory. */
+export const OBJECTS = "data/objects";
+
 /** If workerd ends more than MAX_RESTARTS times within RESTARTS_MS, the server ends, because the next workerd would end too. */
 const MAX_RESTARTS = 5;
 const RESTARTS_MS = 600_000;
@@ -65,11 +68,11 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const restoreServers = refuseStrangers();
   const { name, vars, worker } = settings;
   const variables = await options.variables;
-  const dataDirectory = join(options.stateDir, "data");
-  const objects = join(dataDirectory, "objects");
+  const objects = join(options.stateDir, OBJECTS);
   await mkdir(objects, { recursive: true });
   await moveObjects(objects);
-  shrinkDatabases(dataDirectory);
+  const data = join(options.stateDir, "data");
+  shrinkDatabases(data);
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let isClosing = false;
@@ -94,7 +97,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       cf: false,
       telemetry: { enabled: false },
       log: new RestartLog(options.isVerbose ? LogLevel.WARN : LogLevel.NONE),
-      resourcePersistencePath: dataDirectory,
+      resourcePersistencePath: data,
       unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir },
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
       // miniflare has started workerd again, at the same address.

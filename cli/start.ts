@@ -22,7 +22,7 @@ import { whyNotServing } from "./ready.ts";
 import { forgetRunning, noteRunning } from "./running.ts";
 import { forgetVariables, readVariables } from "./dev-vars.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
-import { ENGINE_SOCKET, type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
+import { ENGINE_SOCKET, OBJECTS, type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
 import * as texts from "./texts.ts";
 
 /** About how many bytes the server writes before its first call. */
@@ -118,6 +118,7 @@ async function start(): Promise<void> {
       isolation: options.isolation,
       bubblewrap,
       runDir: join(stateDir, "run"),
+      objects: join(stateDir, OBJECTS),
       directories: mounts.forEngine,
       agents,
       python: found.python,

@@ -18,6 +18,8 @@ export const settingsSchema = z.strictObject({
   bubblewrap: z.strictObject({ supported: z.array(z.string()), dropsRoot: z.boolean() }).optional(),
   /** The directory for sockets and generated files. The engine creates it, and removes the files that killed engines left in it. */
   runDir: path,
+  /** The directory of the Worker's objects. Without it, objects may be lost if the machine crashes: for tests and measurements. */
+  objects: path.optional(),
   limits: limitsSchema.partial().optional(),
   /** The sandboxes' python3 instead of the detected one; null for none. */
   python: z.string().nullable().optional(),

@@ -19,6 +19,7 @@ import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
 import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, unlimited } from "./limits.ts";
 import { guardMachine } from "./machine-guard.ts";
+import { syncFile } from "./durable.ts";
 import { drainAfter } from "./piece-limit.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { SharedSettings } from "./engine-sandbox.ts";
@@ -151,6 +152,9 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     diskSpace: async () => {
       const { bavail, blocks, bsize } = await statfs(directory);
       return { freeBytes: bavail * bsize, bytes: blocks * bsize };
+    },
+    syncObject: async ({ folder, file }) => {
+      if (options.objects !== undefined) await syncFile(join(options.objects, folder, file));
     },
   });
   server.on("request", (request, response) => {

@@ -10,9 +10,11 @@ import {
   SENT_SECRET_HEADER,
   URL_HEADER,
   type DiskSpace,
+  type SyncRequest,
   interceptsSchema,
   policySchema,
   startSchema,
+  syncSchema,
 } from "../platform/engine-protocol.ts";
 import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
@@ -33,6 +35,7 @@ interface RouterOptions {
   log: (line: string) => void;
   prepareAgent: (agent: string) => Promise<void>;
   diskSpace: () => Promise<DiskSpace>;
+  syncObject: (object: SyncRequest) => Promise<void>;
 }
 
 /** wrangler adds this header to a Worker's requests. */
@@ -92,6 +95,10 @@ export class Router {
     if (id === "") {
       if (request.url === "/boot") return json(response, { boot: this.#options.boot });
       if (request.url === "/disk") return json(response, await this.#options.diskSpace());
+      if (route === "POST " && request.url === "/sync") {
+        await this.#options.syncObject(syncSchema.parse(await bodyOf(request)));
+        return json(response, {});
+      }
       if (request.url === "/actors") return json(response, { actors: this.#registry.listActors() });
       if (route === "DELETE " && request.url === "/previews") {
         for (const sandbox of this.#registry.list()) sandbox.forward.endPreviews();

@@ -17,6 +17,7 @@
  *   PUT    /agents/<name>                     installs this coding agent for sandboxes, if it comes from npm
  *   GET    /boot                              {boot}: an id that is new at each start of the engine
  *   GET    /disk                              the space on the disk of the state directory: `DiskSpace`
+ *   POST   /sync                              makes an object of `SyncRequest` survive a crash of the machine
  *   GET    /actors                            {actors}: the Durable Objects of running sandboxes
  *   DELETE /previews                          ends all previews, and refuses new ones. {running}: how many sandboxes run
  *
@@ -50,6 +51,13 @@ export interface DiskSpace {
   freeBytes: number;
   bytes: number;
 }
+
+const name = z.string().regex(/^(?!\.{1,2}$)[^/\0]+$/);
+
+/** The place of an object that the Worker has written. */
+export const syncSchema = z.object({ folder: name, file: name });
+
+export type SyncRequest = z.infer<typeof syncSchema>;
 
 export const STOP_PATH = "/local/stop";
 export const STOP_MS = 20_000;

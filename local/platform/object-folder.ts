@@ -6,7 +6,7 @@
 import type { Env as ServerEnv } from "../../src/shared/config.ts";
 import type { Bucket } from "../../src/storage/object-store.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
-import type { DiskSpace } from "./engine-protocol.ts";
+import type { DiskSpace, SyncRequest } from "./engine-protocol.ts";
 import { folderOf, keyOf, placeOf } from "./object-names.ts";
 import { parseSafely } from "../../src/shared/bounded.ts";
 import { pause } from "../../src/shared/timers.ts";
@@ -74,6 +74,9 @@ class FolderBucket implements Bucket {
         throw new Error(`the disk of the state directory is almost full: ${freeBytes} bytes are free`);
     }
     await this.#request("PUT", key, { body });
+    // workerd leaves the content in the kernel's memory, but writes databases to the disk. After a crash of the machine, all objects
+    // of the last half minute were empty, and databases referred to them.
+    await this.#engine.call("POST", "/sync", placeOf(key) satisfies SyncRequest);
   }
 
   async get(key: string, { range }: { range?: { offset: number; length: number } }) {

@@ -2,15 +2,15 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, openSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
-import { chmod, mkdtemp, symlink, writeFile } from "node:fs/promises";
+import { existsSync, mkdirSync, openSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { chmod, type FileHandle, mkdtemp, open, symlink, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
 import { availableParallelism, networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
 import { text } from "node:stream/consumers";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { CACHE_DIRECTORY } from "../../cli/bundle.ts";
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
@@ -66,6 +66,31 @@ it("many starts of one principal do not delay the start of another", async () =>
   const sandboxes = await Promise.all([...starts, start("other")]);
   expect(ready.indexOf("other")).toBeLessThan(2 * cores);
   await Promise.all(sandboxes.map((sandbox) => sandbox.destroy()));
+});
+
+it("an engine writes an object, and its names, to the disk when the Worker asks for it", async () => {
+  const objects = temporaryDirectory();
+  const { url, secret, close } = await startTestEngine({ objects });
+  const sync = (folder: string, file: string) =>
+    fetch(`${url}/sync`, {
+      method: "POST",
+      headers: { [SECRET_HEADER]: secret },
+      body: JSON.stringify({ folder, file }),
+    });
+  mkdirSync(join(objects, "folder"));
+  writeFileSync(join(objects, "folder", "file"), "content");
+  const handle = await open(objects, "r");
+  const synced = vi.spyOn(Object.getPrototypeOf(handle) as FileHandle, "sync");
+  try {
+    expect((await sync("folder", "file")).status).toBe(200);
+    expect(synced).toHaveBeenCalledTimes(3);
+    expect((await sync("folder", "missing")).status).toBe(503);
+    for (const file of ["", "..", "a/b"]) expect((await sync("folder", file)).status).toBe(400);
+  } finally {
+    synced.mockRestore();
+    await handle.close();
+    await close();
+  }
 });
 
 it("an engine copies the compile cache that an earlier engine stored, and sandboxes cannot change it", async () => {

@@ -313,6 +313,24 @@ it.each([404, 416, 500])(
   },
 );
 
+it("an object is on the disk, and not only in memory, when it counts as stored", async () => {
+  const local = env as ObjectFolderEnv & typeof env;
+  const requests: string[] = [];
+  const note = (target: Pick<Fetcher, "fetch">) => ({
+    async fetch(url: string, init?: RequestInit) {
+      const response = await target.fetch(url, init);
+      const { pathname } = new URL(url);
+      requests.push(`${init?.method} ${pathname} ${pathname === "/sync" ? String(init?.body) : ""}`);
+      return response;
+    },
+  });
+  const noted = { OBJECTS_FOLDER: note(local.OBJECTS_FOLDER) as Fetcher, LOCAL_ENGINE: note(globalThis) };
+  const store = objectStore(withObjectFolder({ ...local, ...noted }));
+  await store.put("p/synced/log/1", new Uint8Array(1));
+  expect(requests).toEqual(["PUT /p%2Csynced/log%2C1 ", 'POST /sync {"folder":"p,synced","file":"log,1"}']);
+  await store.delete(["p/synced/log/1"]);
+});
+
 it("the object folder deletes the objects of a run without listing those of others", async () => {
   const local = env as ObjectFolderEnv & typeof env;
   let listed = 0;

@@ -104,15 +104,17 @@ describe.concurrent("a workspace", () => {
 
   it("is saved before the server stops although calls change it, or start its sandbox, during the saves", async () => {
     const [changed, started] = ["changed-during-stop", "started-during-stop"];
-    await sh(changed, "echo early > file");
+    // Both start before, because the saves have a time limit.
+    for (const sandbox of [changed, started]) await sh(sandbox, "echo early > file");
+    const write = (sandbox: string) => owner.call("write_file", { sandbox, path: "file", content: "late\n" });
     const idOf = async (sandbox: string) => (await actorOf(sandbox)).id.toString();
     const running = [await idOf(changed)];
     // What happens before each list of the running sandboxes. The first list is made before the saves.
     const events = [
       async () => undefined,
-      async () => sh(changed, "echo late > file"),
+      () => write(changed),
       async () => {
-        await sh(started, "echo late > file");
+        await write(started);
         running.push(await idOf(started));
       },
     ];

@@ -274,7 +274,7 @@ export class EngineSandbox {
     if (this.hasEnded || this.actor !== undefined) return true;
     try {
       const socket = await this.#running.connect(server);
-      socket.resume().end(bytes);
+      socket.once("data", () => socket.destroy()).end(bytes);
       await once(socket, "close");
       return true;
     } catch {

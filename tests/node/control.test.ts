@@ -82,6 +82,16 @@ it("the engine reads only some megabytes a second of the output of a sandbox's p
   expect(length / MIB).toBeLessThan(24);
 });
 
+it("the engine reads the output of a sandbox's programs only some hundred times a second", async () => {
+  const program = spawn("perl", ["-e", "syswrite STDOUT, 'x' while 1"]);
+  let reads = 0;
+  collectOutput(program, () => (reads += 1));
+  await sleep(2000);
+  program.kill();
+  expect(reads).toBeGreaterThan(50);
+  expect(reads).toBeLessThan(1500);
+});
+
 describe("a control server that code has replaced", () => {
   it.each([
     ["push", /made the Worker store too much data/],

@@ -86,7 +86,8 @@ export function createEgress(egress: Egress): Server {
   const accept = async (socket: Socket) => {
     if (!(await limiter.waitForRate(socket, "connection"))) return;
     server.emit("connection", socket);
-    socket.resume();
+    // While the sandbox exceeds a limit, each of its new connections would still read once.
+    if (!pieces.isPaused) socket.resume();
   };
   server.on(ACCEPTED, (socket: Socket) => closeOnFailure(socket, accept(socket)));
   server.on("request", (request, response) => {

@@ -1,4 +1,5 @@
 /** The rates of a sandbox's requests, and what responses with many header fields cost. */
+import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer } from "node:net";
 import { PassThrough } from "node:stream";
@@ -8,13 +9,24 @@ import { serveListeners } from "../../local/engine/proxy-listeners.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
-import { RequestLimiter, RequestPaces } from "../../local/engine/request-limiter.ts";
+import { piecesOf, RequestLimiter, RequestPaces } from "../../local/engine/request-limiter.ts";
 import { testEgress } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
 
 const startLimiter = (together?: RequestPaces) => new RequestLimiter(createHTTPServer(), () => together);
+
+async function startProxy(pieces = new Pieces()) {
+  const upstream = { allowAddresses: new Map(), env: {} };
+  const proxy = endLater(
+    testEgress({ https: [], reads: shortReads(), upstream, authority: undefined, pieces }),
+  );
+  const listener = endLater(createServer());
+  const port = await listen(listener);
+  doLater(serveListeners(proxy, [listener]));
+  return { proxy, port };
+}
 
 /** Whether the next request must wait. */
 async function isFull(limiter: RequestLimiter): Promise<boolean> {
@@ -127,6 +139,32 @@ it.each([
   await until(() => parsed > 0);
   await sleep(500);
   expect(parsed).toBeLessThan(100);
+});
+
+it("a new connection is not read while its sandbox exceeds a limit", async () => {
+  const pieces = new Pieces();
+  const { proxy, port } = await startProxy(pieces);
+  pieces.take(0, 60_000);
+  const accepted = once(proxy, "connection");
+  const client = await connectTo(port);
+  client.write("GET / HTTP/1.1\r\n\r\n");
+  const [socket] = await accepted;
+  await sleep(500);
+  expect(socket.bytesRead).toBe(0);
+  const [response] = await once(client, "data");
+  expect(String(response)).toMatch(/^HTTP\/1.1 400/);
+  client.destroy();
+});
+
+it("reads are split after at least 288 bytes, also if they consist of line ends, and after at most 16 requests", () => {
+  const requests = "GET / HTTP/1.1\r\n\r\n".repeat(3640);
+  for (const text of ["\r\n".repeat(32_768), requests, `${requests}GET`]) {
+    const pieces = piecesOf(Buffer.from(text)).map(String);
+    expect(pieces.join("")).toBe(text);
+    expect(pieces.length).toBeLessThan(240);
+    expect(Math.max(...pieces.map((piece) => piece.split("GET /").length - 1))).toBeLessThanOrEqual(16);
+  }
+  expect(String(piecesOf(Buffer.from(`${requests}GET`)).at(-1))).toBe("GET");
 });
 
 const fields = (count: number) => "a: b\r\n".repeat(count);

@@ -122,6 +122,7 @@ export class PortForwarder {
     upstream.on("response", (incoming) => {
       if (upstream.destroyed) return;
       pieces.takeFields(incoming.rawHeaders, WEIGHT_OF_A_FIELD);
+      incoming.once("end", () => pieces.takeFields(incoming.rawTrailers, WEIGHT_OF_A_FIELD));
       gather(incoming, pieces, true);
       if (!streamResponse(incoming, response)) refuseResponse();
     });

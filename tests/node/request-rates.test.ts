@@ -197,23 +197,31 @@ it.each([
   expect(isPaused()).toBe(isCounted);
 });
 
-it("responses of a preview with hundreds of header fields are passed on at a limited rate", async () => {
-  const inside = endLater(
-    createHTTPServer((_request, response) => {
-      response.writeHead(200, Array.from({ length: 900 }, () => ["a", "b"]).flat()).end();
-    }),
-  );
-  const port = await listen(inside);
-  const forwarder = new PortForwarder(
-    () => connectTo(port),
-    () => undefined,
-  );
-  doLater(() => forwarder.close());
-  const engine = endLater(
-    createHTTPServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response)),
-  );
-  const url = `http://127.0.0.1:${await listen(engine)}/`;
-  const startedAt = performance.now();
-  for (let n = 0; n < 8; n++) await (await fetch(url, { headers: { [PREVIEW_PORT]: "8080" } })).arrayBuffer();
-  expect(performance.now() - startedAt).toBeGreaterThan(1000);
-});
+it.each(["header fields", "trailers"])(
+  "responses of a preview with hundreds of %s are passed on at a limited rate",
+  async (what) => {
+    const many = Array.from({ length: 900 }, (): [string, string] => ["a", "b"]);
+    const inside = endLater(
+      createHTTPServer((_request, response) => {
+        if (what === "header fields") return void response.writeHead(200, many.flat()).end();
+        response.write("x");
+        response.addTrailers(many);
+        response.end();
+      }),
+    );
+    const port = await listen(inside);
+    const forwarder = new PortForwarder(
+      () => connectTo(port),
+      () => undefined,
+    );
+    doLater(() => forwarder.close());
+    const engine = endLater(
+      createHTTPServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response)),
+    );
+    const url = `http://127.0.0.1:${await listen(engine)}/`;
+    const startedAt = performance.now();
+    for (let n = 0; n < 8; n++)
+      await (await fetch(url, { headers: { [PREVIEW_PORT]: "8080" } })).arrayBuffer();
+    expect(performance.now() - startedAt).toBeGreaterThan(1000);
+  },
+);

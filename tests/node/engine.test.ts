@@ -14,6 +14,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest
 import { WebSocket } from "ws";
 import { CACHE_DIRECTORY } from "../../cli/bundle.ts";
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { syncFile } from "../../local/engine/durable.ts";
 import { checkBubblewrap } from "../../local/engine/check.ts";
 import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
@@ -91,6 +92,13 @@ it("an engine writes an object, and its names, to the disk when the Worker asks 
     await handle.close();
     await close();
   }
+});
+
+it("objects can be stored on a file system that cannot sync", async () => {
+  const handle = await open("/proc", "r");
+  await expect(handle.sync()).rejects.toThrow("EINVAL");
+  await handle.close();
+  await syncFile("/proc/self/status");
 });
 
 it("an engine copies the compile cache that an earlier engine stored, and sandboxes cannot change it", async () => {

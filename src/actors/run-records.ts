@@ -38,7 +38,7 @@ export class RunRecords {
   readonly #host: RunRecordsHost;
   #toClean: string[] = [];
   #isReportDue = false;
-  #reportedBytes = -1;
+  #reported: Stored = { bytes: -1 };
 
   constructor(host: RunRecordsHost) {
     this.#host = host;
@@ -76,9 +76,10 @@ export class RunRecords {
   async #report(): Promise<void> {
     const { runs, reportStored } = this.#host;
     const stored = runs.measureStored();
-    if (stored.bytes === this.#reportedBytes) return;
+    // After the account has had all runs deleted, a new one may store as much as they did.
+    if (stored.bytes === this.#reported.bytes && stored.oldest === this.#reported.oldest) return;
     runs.isFull = await reportStored(stored);
-    this.#reportedBytes = stored.bytes;
+    this.#reported = stored;
   }
 }
 

@@ -1,8 +1,10 @@
 /** Expired runs. The account has the sandboxes delete them, a few sandboxes at a time. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, it, vi } from "vitest";
+import { RunRecords } from "../../../src/actors/run-records.ts";
 import { SandboxRegistry } from "../../../src/actors/sandbox-registry.ts";
 import { StoredRuns } from "../../../src/actors/stored-runs.ts";
+import type { Stored } from "../../../src/runs/run-store.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { accountOf, actorOf, type Caller, evictActor, principal, runInActor, until } from "../support.ts";
 
@@ -66,4 +68,27 @@ it("are deleted in few sandboxes at a time, and a sandbox that fails does not pr
       expect(portions.flat()).not.toContain("young");
     },
   );
+});
+
+it("a run that stores as much as an expired one is reported to the account", async () => {
+  vi.useFakeTimers();
+  try {
+    let stored: Stored = { bytes: 10 };
+    const reports: Stored[] = [];
+    const records = new RunRecords({
+      connection: { send: vi.fn<never>() },
+      runs: { hasStored: false, hasActive: false, isFull: false, measureStored: () => stored },
+      platform: { isRunning: false },
+      reportStored: async (report) => (reports.push(report), false),
+      background: () => undefined,
+    });
+    for (const oldest of [1, 1, 2]) {
+      stored = { bytes: 10, oldest };
+      records.onRunsChange();
+      await vi.advanceTimersByTimeAsync(5000);
+    }
+    expect(reports.map(({ oldest }) => oldest)).toEqual([1, 2]);
+  } finally {
+    vi.useRealTimers();
+  }
 });

@@ -79,7 +79,7 @@ interface CallParts {
   glancing: FileOperations;
   diskUsage: Pick<DiskUsage, "noteUse">;
   /** The parts that have notices, in the order in which a result shows them. */
-  noticeSources: readonly { takeNotice(): string | undefined }[];
+  noticeSources: readonly { takeNotice(mayRead: boolean): string | undefined }[];
   /** How long a client waits if its call has no `callerWaitMs`, in milliseconds. */
   maxWaitMs: number;
   background(work: Promise<unknown>): void;
@@ -105,7 +105,7 @@ export class Calls {
     );
     const outcome = await called.finally(() => lifecycle.release());
     if (owner.takesNotice === false) return outcome;
-    const notices = noticeSources.map((source) => source.takeNotice());
+    const notices = noticeSources.map((source) => source.takeNotice(mayRead(owner)));
     return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
   }
 
@@ -160,8 +160,7 @@ export class Calls {
     const isConfined = row.confined && !hasScope(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
     const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
-    // A caller who may run code can read files by code.
-    if (row.withoutReading && !hasScope(owner, "sandbox:read") && !hasScope(owner, "sandbox:exec"))
+    if (row.withoutReading && !mayRead(owner))
       return await withoutContent(row.withoutReading, failedPath(row, input), done);
     const result: { body?: ReadableStream<Uint8Array> } = await done;
     return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
@@ -229,6 +228,11 @@ export class Calls {
 
 function hasScope({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
+}
+
+/** A caller who may run code can read files by code. */
+function mayRead(owner: Owner): boolean {
+  return hasScope(owner, "sandbox:read") || hasScope(owner, "sandbox:exec");
 }
 
 /** The result for a caller that may not read files. */

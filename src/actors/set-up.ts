@@ -44,6 +44,8 @@ interface State {
   /** How many containers in a row ended during the set-up. */
   lost: number;
   failure?: string;
+  /** The failure for callers who may not read: without the script's output. */
+  failureWithoutOutput?: string;
   /** Whether other programs than the script have run in the container, and may have changed files. */
   isUsed?: boolean;
   /** The key of the outcome that the sandbox's files contain. */
@@ -183,7 +185,7 @@ export class SetUp {
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (this.#state?.script !== state.script)
       return void (await this.#host.runs.cancel(id, 0).catch(() => undefined));
-    this.#put({ ...this.#state, run: id, failure: undefined });
+    this.#put({ ...this.#state, run: id, failure: undefined, failureWithoutOutput: undefined });
     this.#follow(id);
   }
 
@@ -250,15 +252,18 @@ export class SetUp {
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // If no container could start, or the container is gone, the next call runs the set-up again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
-    const failure =
+    const failureWith = (output?: string) =>
       run && isFailure(run)
-        ? texts.setUpFailedText(run, tail && decodeText(tail, "start").trim())
+        ? texts.setUpFailedText(run, output)
         : lost >= MAX_LOST_CONTAINERS
           ? texts.setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
+    const failure = failureWith(tail && decodeText(tail, "start").trim());
+    const failureWithoutOutput = failureWith();
     // If the container stays, the next script finds the files that this script has left.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
-    this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, outcomeKey: success?.outcomeKey });
+    const { outcomeKey } = success ?? {};
+    this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, failureWithoutOutput, outcomeKey });
     this.#host.workspace.noteChange();
     if (success) this.#notice = success.message;
   }
@@ -318,10 +323,12 @@ export class SetUp {
     }
   }
 
-  takeNotice(): string | undefined {
+  /** @param mayRead whether the caller may see what the script printed: a failing program may print parts of files */
+  takeNotice(mayRead: boolean): string | undefined {
     const notice = this.#notice;
     this.#notice = undefined;
-    return this.#state?.failure ?? notice;
+    const { failure, failureWithoutOutput } = this.#state ?? {};
+    return (mayRead ? failure : failureWithoutOutput) ?? notice;
   }
 
   /** While the script may have made only a part of its changes, nothing is saved. */

@@ -31,6 +31,17 @@ describe("a client with sandbox:write alone", () => {
     expect((await callerWithAllScopes.call("read_file", { path: "secret" })).text).toContain("more");
   });
 
+  it("learns that a set-up has failed, but not what it printed", async () => {
+    const sandbox = "set-up";
+    await callerWithAllScopes.call("write_file", { sandbox, path: "secret", content: "in the file\n" });
+    await callerWithAllScopes.call("configure_sandbox", { sandbox, setup: "cat secret; exit 3" });
+    const { isError, text } = await writer.call("write_file", { sandbox, path: "a", content: "x" });
+    expect([isError, text]).toEqual([false, expect.stringContaining("set-up of this sandbox failed")]);
+    expect(text).not.toContain("in the file");
+    const read = await callerWithAllScopes.call("read_file", { sandbox, path: "a" });
+    expect(read.text).toContain('ends: "in the file"');
+  });
+
   it("cannot write outside /workspace and /tmp, also not through links", async () => {
     const look = async () =>
       (

@@ -1,6 +1,6 @@
 /** Files that the program writes for its user. */
 import { randomUUID } from "node:crypto";
-import { chmodSync, constants, copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { codeOf } from "../container/sandboxd/file-error.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { unwritable } from "./texts.ts";
@@ -34,16 +34,19 @@ export function replaceFile(file: string, text: string): void {
   }
 }
 
-/** Copies a file. Only the user who runs this program can read the copy. @returns the copy's path */
-export function keepCopy(file: string): string {
+/**
+ * Copies a file. Only the user who runs this program can read the copy.
+ * @param content if it has been read already
+ * @returns the copy's path
+ */
+export function keepCopy(file: string, content: string | Buffer = readFileSync(file)): string {
   const copy = `${file}.${timeForName()}.bak`;
   try {
-    copyFileSync(file, copy, constants.COPYFILE_EXCL);
+    writeFileSync(copy, content, { mode: 0o600, flag: "wx" });
   } catch (error) {
     // Another copy was made in the same millisecond.
-    if (codeOf(error) === "EEXIST") return keepCopy(file);
+    if (codeOf(error) === "EEXIST") return keepCopy(file, content);
     throw error;
   }
-  chmodSync(copy, 0o600);
   return copy;
 }

@@ -1,6 +1,16 @@
-import { accessSync, constants, existsSync, lstatSync, readFileSync, realpathSync, statSync } from "node:fs";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { Argument, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { makeDirectories } from "../make-directories.ts";
@@ -59,8 +69,11 @@ export const connect = serverCommand(
       else line(`${file}:`, ...shown.trimEnd().split("\n"));
       return;
     }
-    if (project !== undefined) requireInside(place.directory, file);
-    const { text, before } = readBefore(client, file, name);
+    requireDirectory(place);
+    const at = project === undefined ? { path: file } : openDirectoryOf(place.directory, file);
+    const earlier = withFileErrors(file, () => readEarlier(at));
+    const text = earlier?.toString() ?? "";
+    const before = withFileErrors(file, () => entryIn(client, text, name));
     const after = withFileErrors(file, () => setEntry(client, text, name, entry));
     if (isDeepStrictEqual(before, JSON.parse(JSON.stringify(entry)))) {
       if (options.json) json(true, { client: chosen, file, written: false });
@@ -72,7 +85,7 @@ export const connect = serverCommand(
       if (!process.stdin.isTTY) throw texts.confirmByOption(question);
       await confirm(question);
     }
-    const copy = write(place, file, after);
+    const copy = withFileErrors(file, () => write(at, after, earlier));
     if (options.json) return json(true, { client: chosen, file, copy, written: true });
     line(`${client.title}: ${file}`);
     if (copy !== undefined) note(texts.CONNECT.copy(copy));
@@ -123,19 +136,52 @@ function placeOf(client: ClientKind, project: string | undefined): Place {
   return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
+/** The file to change. If its path leads through an open directory, `real` is the path of the same file without it. */
+interface Target {
+  path: string;
+  real?: string;
+}
+
+/**
+ * A path through the file's open directory, because a sandbox that mounts the project could at any time exchange the directory, or
+ * the file, with a symbolic link. Only on Linux, sandboxes can mount directories.
+ * @throws {CommandError} if a symbolic link leads out of the project
+ */
+function openDirectoryOf(project: string, file: string): Target {
+  requireInside(project, file);
+  if (process.platform !== "linux") return { path: file };
+  return withFileErrors(file, () => {
+    makeDirectories(dirname(file));
+    const target = existsSync(file) ? realpathSync(file) : file;
+    // It stays open until the program ends.
+    const directory = `/proc/self/fd/${openSync(dirname(target), constants.O_RDONLY | constants.O_DIRECTORY)}`;
+    const real = realpathSync(directory);
+    refuseOutside(project, real);
+    return { path: join(directory, basename(target)), real: join(real, basename(target)) };
+  });
+}
+
 /** @throws {CommandError} if a symbolic link leads out of the project: a sandbox that mounts the project could have made it */
 function requireInside(project: string, file: string): void {
   let path = file;
   while (!existsSync(path) && path !== project) path = dirname(path);
-  if (path === project) return;
-  const target = realpathSync(path);
-  if (!target.startsWith(join(realpathSync(project), "/")))
-    throw texts.clientFileUnchanged(file, new UserError(CLIENT_FILE.leadsOut(target)));
+  if (path !== project) withFileErrors(file, () => refuseOutside(project, realpathSync(path)));
 }
 
-function readBefore(client: ClientKind, file: string, name: string): { text: string; before: unknown } {
-  const text = existsSync(file) ? withFileErrors(file, () => readFileSync(file, "utf8")) : "";
-  return { text, before: withFileErrors(file, () => entryIn(client, text, name)) };
+function refuseOutside(project: string, target: string): void {
+  if (!join(target, "/").startsWith(join(realpathSync(project), "/")))
+    throw new UserError(CLIENT_FILE.leadsOut(target));
+}
+
+/** The content of the file; undefined if it does not exist. */
+function readEarlier({ path, real }: Target): Buffer | undefined {
+  if (!existsSync(path)) return undefined;
+  const file = openSync(path, constants.O_RDONLY | (real === undefined ? 0 : constants.O_NOFOLLOW));
+  try {
+    return readFileSync(file);
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** @throws {CommandError} if the work fails; the error names the file */
@@ -148,25 +194,27 @@ function withFileErrors<T>(file: string, work: () => T): T {
   }
 }
 
-/**
- * Replaces the file, or the file to which a symbolic link leads. Only its user can read the new file: it may contain a token.
- * @returns the path of the copy of the earlier file, if there was one
- * @throws {CommandError} if the directory does not exist: the user may have misspelled it
- */
-function write({ directory, variable }: Place, file: string, text: string): string | undefined {
+/** @throws {CommandError} if the directory does not exist: the user may have misspelled it */
+function requireDirectory({ directory, variable }: Place): void {
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
     throw texts.noClientDirectory(directory, variable);
-  return withFileErrors(file, () => {
-    makeDirectories(dirname(file));
-    const isThere = existsSync(file);
-    if (!isThere && lstatSync(file, { throwIfNoEntry: false }) !== undefined)
-      throw new UserError(CLIENT_FILE.brokenLink);
-    const target = isThere ? realpathSync(file) : file;
-    // Renaming replaces even a read-only file, and accessSync lets root write every file. So the mode is checked, too.
-    if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError(CLIENT_FILE.readOnly);
-    if (isThere) accessSync(target, constants.W_OK);
-    const copy = isThere ? keepCopy(target) : undefined;
-    replaceFile(target, text);
-    return copy;
-  });
+}
+
+/**
+ * Replaces the file, or the file to which a symbolic link leads. Only its user can read the new file: it may contain a token.
+ * @param earlier the earlier file's content
+ * @returns the path of the copy of the earlier file, if there was one
+ */
+function write({ path, real }: Target, text: string, earlier: Buffer | undefined): string | undefined {
+  makeDirectories(dirname(path));
+  const isThere = existsSync(path);
+  if (!isThere && lstatSync(path, { throwIfNoEntry: false }) !== undefined)
+    throw new UserError(CLIENT_FILE.brokenLink);
+  const target = isThere && real === undefined ? realpathSync(path) : path;
+  // Renaming replaces even a read-only file, and accessSync lets root write every file. So the mode is checked, too.
+  if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError(CLIENT_FILE.readOnly);
+  if (isThere) accessSync(target, constants.W_OK);
+  const copy = earlier && keepCopy(target, earlier);
+  replaceFile(target, text);
+  return copy && join(dirname(real ?? target), basename(copy));
 }

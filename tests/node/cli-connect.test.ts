@@ -1,5 +1,5 @@
 /** `sandbox-mcp connect` writes its entry into clients' files and changes nothing else. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import {
   existsSync,
   lstatSync,
@@ -213,6 +213,33 @@ describe("connect --project", () => {
     }
     expect(readdirSync(home)).toEqual(["settings.json"]);
     expect(readFileSync(join(home, "settings.json"), "utf8")).toBe("{}");
+  });
+
+  it("neither changes nor reads a file outside the project while code exchanges the project's file with a link", async () => {
+    const home = mkdtempSync(join(tmpdir(), "sandbox-mcp home "));
+    onTestFinished(() => rmSync(home, { recursive: true }));
+    const outside = join(home, "settings.json");
+    const content = JSON.stringify({ secret: "of the user" });
+    writeFileSync(outside, content);
+    const exchange = `const { renameSync, symlinkSync, writeFileSync } = require("node:fs");
+      const [file, outside] = process.argv.slice(1);
+      for (;;) {
+        writeFileSync(file + ".new", "{}");
+        renameSync(file + ".new", file);
+        symlinkSync(outside, file + ".new");
+        renameSync(file + ".new", file);
+      }`;
+    const child = spawn(process.execPath, ["-e", exchange, join(project, ".mcp.json"), outside]);
+    onTestFinished(() => void child.kill("SIGKILL"));
+    await until(() => existsSync(join(project, ".mcp.json")));
+    for (let count = 0; count < 200; count++)
+      await runHere(["connect", "claude-code", "--project", project], { env: SERVER });
+    child.kill("SIGKILL");
+    expect(readdirSync(home)).toEqual(["settings.json"]);
+    expect(readFileSync(outside, "utf8")).toBe(content);
+    const copies = readdirSync(project).filter((name) => name.endsWith(".bak"));
+    expect(copies.length).toBeGreaterThan(0);
+    for (const copy of copies) expect(readFileSync(join(project, copy), "utf8")).not.toContain("secret");
   });
 
   it.each([

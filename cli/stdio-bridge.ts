@@ -4,6 +4,7 @@ import { parseJSONRPCMessage } from "@modelcontextprotocol/client";
 import { Bridge } from "./bridge.ts";
 import { type ExitName, STOP_SIGNALS } from "./exit.ts";
 import type { ServerAddress } from "./server-address.ts";
+import { escapeLine } from "./print.ts";
 import { notJSONRPC } from "./texts.ts";
 
 /** Connects to a server until the input ends or a signal arrives. @returns why the last message did not reach a server */
@@ -26,7 +27,8 @@ export async function serveStdio(
       new Promise((resolve, reject) => {
         process.stdout.write(`${JSON.stringify(message)}\n`, (error) => (error ? reject(error) : resolve()));
       }),
-    log,
+    // A server may have sent the words, and the log may be shown on a terminal.
+    log: (words) => words.split("\n").forEach((line) => log(escapeLine(line))),
   });
   const ended = new Promise<void>((resolve) => {
     const lines = createInterface({ input: process.stdin });

@@ -4,7 +4,7 @@
  */
 import { titlesWithout } from "../src/shared/languages.ts";
 import { SANDBOX_NAME_RULE, SESSION_NAME_RULE } from "../src/shared/names.ts";
-import { clause, messageOf } from "../src/shared/text.ts";
+import { clause, messageOf, shellWord } from "../src/shared/text.ts";
 import { cancelled, CommandError, denied, failed, unavailable, usage, UserError } from "./exit.ts";
 import { PROGRAM, startLine } from "./program-files.ts";
 
@@ -136,8 +136,8 @@ export const RECONNECTING = "The connection broke; retrying ...";
 export const RETRYING = "The server is too busy or has a problem; retrying ...";
 export const returnTo = (id: string) =>
   [
-    `The run continues. To follow it: ${PROGRAM} result ${id}`,
-    `To stop it: ${PROGRAM} cancel ${id}`,
+    `The run continues. To follow it: ${PROGRAM} result ${shellWord(id)}`,
+    `To stop it: ${PROGRAM} cancel ${shellWord(id)}`,
   ] as const;
 export const exitCodeReplaced = (exitCode: number | undefined, status: number) =>
   `The program's exit code was ${exitCode}. This command uses that status for another purpose, so it exits with ${status} instead.`;
@@ -145,7 +145,7 @@ export const runDisconnected = ({ kind, message }: CommandError, id: string) =>
   new CommandError(kind, [message, ...returnTo(id)].join("\n"));
 export const moreFiles = (count: number) => `... and ${count} more files`;
 export const continueFrom = (id: string) =>
-  `To continue where the task ended: ${PROGRAM} execute --continue-from ${id} "..."`;
+  `To continue where the task ended: ${PROGRAM} execute --continue-from ${shellWord(id)} "..."`;
 
 // The bridge of `stdio`, and the local server that it starts
 

@@ -8,7 +8,7 @@ import { serverCommand, textFrom, wholeNumber } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { follow, Interrupt } from "../follow-run.ts";
 import { http, Server } from "../server-calls.ts";
-import { json, line, note, printOutput, Progress } from "../print.ts";
+import { json, line, note, oneLine, printOutput, Progress } from "../print.ts";
 import { type ServerAddress, serverAddress } from "../server-address.ts";
 import { imageDirectory, reportCode } from "./code.ts";
 import { askDisconnected, NO_REASON, takesNoQuestions } from "./texts.ts";
@@ -128,7 +128,8 @@ async function nextEvent(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;
   const data = eventData.parse(JSON.parse(value.data));
-  if (value.event === "error") throw new CommandError("refusedByServer", data.error ?? NO_REASON);
+  if (value.event === "error")
+    throw new CommandError("refusedByServer", data.error ? oneLine(data.error) : NO_REASON);
   return { name: value.event, ...data };
 }
 

@@ -1,7 +1,7 @@
 /** The texts of single commands: errors, hints and notes. ../texts.ts has the texts that several commands use. */
 import { basename } from "node:path";
 import { SCOPES } from "../../src/shared/principal.ts";
-import { messageOf } from "../../src/shared/text.ts";
+import { messageOf, shellWord } from "../../src/shared/text.ts";
 import { cancelled, type CommandError, failed, refusedByServer, unavailable, usage } from "../exit.ts";
 import { PROGRAM, startLine } from "../program-files.ts";
 
@@ -79,18 +79,19 @@ export const downloadStopped = (remote: string) =>
 export const downloadBroke = (remote: string, error: unknown) =>
   unavailable(`The download of ${remote} broke off: ${messageOf(error)}`);
 export const notDirectory = (remote: string) =>
-  usage(`${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
+  usage(`${remote} is a file. Fetch it: ${PROGRAM} files get ${shellWord(remote)}`);
 export const notLocalDirectory = (path: string) => `${path} is not a directory.`;
 export const noLocalFile = (path: string) => unavailable(`There is no file ${path} on this machine.`);
 export const notFile = (path: string) =>
   usage(
-    `${path} is not a file. To send a directory, pack it: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
+    `${path} is not a file. To send a directory, pack it: tar c ${shellWord(path)} | ${PROGRAM} files put - ${shellWord(`${basename(path) || "root"}.tar`)}`,
   );
 export const MORE_ENTRIES = "... and more: list a subdirectory.";
 
 // runs, shell
 
-export const olderRuns = (cursor: string) => `To list older runs: ${PROGRAM} runs --cursor ${cursor}`;
+export const olderRuns = (cursor: string) =>
+  `To list older runs: ${PROGRAM} runs --cursor ${shellWord(cursor)}`;
 
 /** @param isPage whether the user asked for older runs than those of an earlier page */
 export function noRuns(sandbox: string, kind: string | undefined, isPage: boolean): string {
@@ -104,8 +105,8 @@ export const noTerminal = (sandbox: string) =>
 export const DETACH_HINT = "Ctrl-] detaches.";
 export const detached = (id: string) =>
   [
-    `The run continues. To return to it: ${PROGRAM} shell --attach ${id}`,
-    `To end it: ${PROGRAM} cancel ${id}`,
+    `The run continues. To return to it: ${PROGRAM} shell --attach ${shellWord(id)}`,
+    `To end it: ${PROGRAM} cancel ${shellWord(id)}`,
   ] as const;
 
 // token

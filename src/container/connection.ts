@@ -226,8 +226,13 @@ export class Connection {
     const { signal } = abort;
     try {
       const request = new Request("http://sandboxd/", { headers: { Upgrade: "websocket" }, signal });
-      const { webSocket } = await this.#sandboxd.fetch(request);
+      const { webSocket, body } = await this.#sandboxd.fetch(request);
       if (webSocket) this.#abort = abort;
+      // Otherwise the connection would stay open until the runtime collects garbage, and there is an attempt every RETRY_MS.
+      else {
+        void body?.cancel().catch(() => undefined);
+        abort.abort();
+      }
       return webSocket ?? undefined;
     } catch {
       // Nothing listens yet, or the container is stopping.

@@ -5,6 +5,7 @@ import { expect, it, vi } from "vitest";
 import { SDKInterpreter } from "../../src/actors/platform/sdk-platform.ts";
 import type { Sandbox } from "@cloudflare/sandbox";
 import { EngineClient } from "../../local/platform/engine-client.ts";
+import { ERROR_HEADER } from "../../local/platform/engine-protocol.ts";
 import { actorOf, evict, runInActor, isRunning, owner, sh, until } from "./support.ts";
 
 type Client = Sandbox["client"];
@@ -39,6 +40,20 @@ it("the next container counts for its principal, also if a request of the sandbo
   call.mockRestore();
   expect(starts).toContainEqual(expect.objectContaining({ principal: id.name?.slice(-16) }));
   await owner.call("destroy_sandbox", { sandbox });
+});
+
+it("a response in place of the engine's is not left open", async () => {
+  const cancelled = vi.fn<() => void>();
+  const headers = { [ERROR_HEADER]: "gone" };
+  const response = new Response(new ReadableStream({ cancel: cancelled }), { headers });
+  const engine = { fetch: async () => response };
+  const client = new EngineClient({
+    LOCAL_ENGINE_URL: "http://engine",
+    LOCAL_ENGINE_SECRET: "",
+    LOCAL_ENGINE: engine,
+  });
+  await expect(client.forward("any", 80, new Request("http://any/"))).rejects.toThrow("not listening");
+  expect(cancelled).toHaveBeenCalledOnce();
 });
 
 it.each([

@@ -4,10 +4,15 @@ import { EVENT_CHARS } from "../../../container/sandboxd/protocol.ts";
 import { Connection } from "../../../src/container/connection.ts";
 import { sleep } from "../../setup/until.ts";
 
-/** A connection, by its own socket if there is one, whose other ends are `opened`, and which counts what a follower gets. */
-async function connect(own?: WebSocket) {
+/**
+ * A connection, by its own socket if there is one, whose other ends are `opened`, and which counts what a follower gets.
+ * @param refused makes the responses to the first two attempts
+ */
+async function connect(own?: WebSocket, refused?: () => Response) {
+  let attempts = 0;
   const opened: { at: number; server: WebSocket; signal: AbortSignal }[] = [];
   const fetch = async ({ signal }: Request) => {
+    if (refused && attempts++ < 2) return refused();
     const { 0: webSocket, 1: server } = new WebSocketPair();
     server.accept();
     opened.push({ at: Date.now(), server, signal });
@@ -40,6 +45,13 @@ describe.concurrent("the connection to sandboxd", () => {
     server.send(EVENT);
     await expect.poll(() => got).toEqual({ events: 1, breaks: 0 });
     expect(signal.aborted).toBe(false);
+  });
+
+  it("reads no response without a WebSocket, and leaves none open", async ({ expect }) => {
+    let cancelled = 0;
+    const refused = () => new Response(new ReadableStream({ cancel: () => void cancelled++ }));
+    const { opened } = await connect(undefined, refused);
+    expect({ opened: opened.length, cancelled }).toEqual({ opened: 1, cancelled: 2 });
   });
 
   it("ends at once with an invalid message, although its other end goes on sending", async ({ expect }) => {

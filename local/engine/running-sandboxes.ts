@@ -23,7 +23,7 @@ export class SandboxRegistry {
   readonly #ended = new Map<string, ExitReport>();
   readonly #prepared: PreparedSandbox;
   /** Each start occupies a core. More starts of a principal at once would delay those of others, and all would fail together. */
-  readonly #turns = new TurnsByID(() => new Turns(availableParallelism()));
+  readonly #turns = new TurnsByID(() => new Turns(availableParallelism()), MAX_WAIT_MS);
   #isClosed = false;
 
   constructor(common: SharedSettings, directory: string, boot: string) {

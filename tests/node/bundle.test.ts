@@ -1,4 +1,4 @@
-/** What `npm start` stores: the build of the Worker, which it uses while nothing has changed, objects of earlier versions, and databases. */
+/** What `npm start` stores: the build of the Worker while nothing has changed, objects of earlier versions, and databases. */
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";

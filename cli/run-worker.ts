@@ -50,8 +50,10 @@ export interface RunningWorker {
 /** The engine's socket in the state directory. Tests and measurements use a port instead. */
 export const ENGINE_SOCKET = "engine.sock";
 
+/** What the Worker stores, in the state directory. */
+const DATA = "data";
 /** The directory of the objects, in the state directory. */
-export const OBJECTS = "data/objects";
+export const OBJECTS = `${DATA}/objects`;
 
 /** If workerd ends more than MAX_RESTARTS times within RESTARTS_MS, the server ends, because the next workerd would end too. */
 const MAX_RESTARTS = 5;
@@ -68,10 +70,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const restoreServers = refuseStrangers();
   const { name, vars, worker } = settings;
   const variables = await options.variables;
+  const data = join(options.stateDir, DATA);
   const objects = join(options.stateDir, OBJECTS);
   await mkdir(objects, { recursive: true });
   await moveObjects(objects);
-  const data = join(options.stateDir, "data");
   shrinkDatabases(data);
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 

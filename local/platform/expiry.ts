@@ -32,8 +32,8 @@ export class Attempts extends ProductionAttempts {
   }
 
   /**
-   * Called when OAuth has deleted a value. Strangers may register 600 clients a minute, of which the server keeps 500. Their expiries
-   * would be stored for 90 days: 80 MB for each day.
+   * Called when OAuth has deleted a value. Strangers may register 600 clients a minute, and the server keeps 500. The expiries of the
+   * others would be stored for 90 days: 80 MB for each day.
    */
   forget(key: string): void {
     const { kv } = this.ctx.storage;

@@ -1,7 +1,6 @@
 /** Limits how fast calls for a principal create and start the actors of its sandboxes. */
-import { Pace } from "../../container/sandboxd/pace.ts";
 import { type ActorName, principalOf } from "../shared/names.ts";
-import { PerPrincipal } from "../shared/per-principal.ts";
+import { pacesOf } from "../shared/per-principal.ts";
 import { CALL_MS, elapsedMs, pause } from "../shared/timers.ts";
 import { tooManyNewNames, tooManyStarts } from "./texts.ts";
 
@@ -27,14 +26,8 @@ const MAX_NAMES = 20_000;
 
 /** When the last call of each actor began or ended, in milliseconds since the epoch. */
 const calledAt = new Map<ActorName, number>();
-const newNames = new PerPrincipal(
-  () => new Pace(NEW_NAMES),
-  (pace) => pace.isFull,
-);
-const starts = new PerPrincipal(
-  () => new Pace(STARTS),
-  (pace) => pace.isFull,
-);
+const newNames = pacesOf(NEW_NAMES);
+const starts = pacesOf(STARTS);
 
 /** @throws {ToolError} `quota_exceeded` if the principal has called too many new sandboxes */
 export function admitName(actor: ActorName): void {

@@ -3,8 +3,8 @@
  * leaves pages that only the same sandbox can use again, and `MAX_STORAGE_MB` does not count these pages. Measured without this
  * limit, with 50 MB as `MAX_STORAGE_MB`: results in five sandboxes, one after the other, left 388 MB on the disk.
  */
-import { Pace } from "../../container/sandboxd/pace.ts";
-import { PerPrincipal } from "../shared/per-principal.ts";
+import type { Pace } from "../../container/sandboxd/pace.ts";
+import { pacesOf } from "../shared/per-principal.ts";
 import { storedTooMuch } from "./texts.ts";
 
 /** In parts of the limit of stored results: the whole limit at once, and again each day. Each process counts by itself. */
@@ -13,10 +13,7 @@ const PACE = { burst: 1, perSecond: 1 / 86_400 };
 /** Also with a low limit, databases may grow by this many bytes, because output waits there for R2. */
 const LEAST_BYTES = 64 * 1024 * 1024;
 
-const paces = new PerPrincipal(
-  () => new Pace(PACE),
-  (pace) => pace.isFull,
-);
+const paces = pacesOf(PACE);
 
 interface GrowthHost {
   sql: Pick<SqlStorage, "databaseSize">;

@@ -3,7 +3,7 @@ import type { Stored } from "../runs/run-store.ts";
 import type { Limits } from "../shared/config.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { countdown, pause, waitAtMost } from "../shared/timers.ts";
-import type { ManagedSandbox } from "./account-calls.ts";
+import type { ManagedSandbox, Owner } from "./account-calls.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 
 /** How long an eviction waits for one sandbox. It includes the wait for a save, 40 s. */
@@ -45,22 +45,33 @@ export class StoredRuns {
   }
 
   async #evict(principalID: string): Promise<boolean> {
-    const { sandboxes, limits, actor } = this.#host;
+    const { sandboxes, limits } = this.#host;
     const tried: string[] = [];
     const excess = () => sandboxes.storedBytes() - limits.storageBytes;
     for (let excessBytes = excess(); excessBytes > 0; excessBytes = excess()) {
       const [first, next] = sandboxes.oldestStored(tried);
       if (!first) return true;
-      const stub = await actor(principalID, first.sandbox);
-      const evicted = stub.evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
-      const remaining = await waitAtMost(EVICTION_MS, evicted);
-      if (remaining) sandboxes.putStored(first.sandbox, remaining);
+      const before = (next?.oldest ?? Date.now()) + 1;
+      const owner = { principalID, sandbox: first.sandbox };
+      const remaining = await this.#evictFrom(owner, { bytes: excessBytes, before, waitMs: EVICTION_MS });
       // This sandbox evicted nothing, so the loop does not ask it again.
       if (!remaining || remaining.oldest === first.oldest) tried.push(first.sandbox);
-      // Locally, an actor's response is always ready, and workerd looks for new requests only when nothing is.
-      await pause(0);
     }
     return false;
+  }
+
+  /** Returns what the sandbox still stores; undefined if it fails or takes too long. */
+  async #evictFrom(
+    { principalID, sandbox }: Owner,
+    { bytes, before, waitMs }: { bytes: number; before: number; waitMs: number },
+  ): Promise<Stored | undefined> {
+    const stub = await this.#host.actor(principalID, sandbox);
+    const evicted: Promise<Stored | undefined> = stub.evictRuns(bytes, before).catch(() => undefined);
+    const remaining = await waitAtMost(waitMs, evicted);
+    if (remaining) this.#host.sandboxes.putStored(sandbox, remaining);
+    // Locally, an actor's response is always ready, and workerd looks for new requests only when nothing is.
+    await pause(0);
+    return remaining;
   }
 
   /** When the next run expires, in milliseconds since the epoch. */
@@ -71,16 +82,12 @@ export class StoredRuns {
 
   /** Deletes the expired runs of some sandboxes. The next call goes on, also with a sandbox that failed or was too slow. */
   async expire(principalID: string): Promise<void> {
-    const { sandboxes, keepMs, actor } = this.#host;
+    const { sandboxes, keepMs } = this.#host;
     const before = Date.now() - keepMs;
     const leftMs = countdown(EXPIRE_ALL_MS);
     for (const sandbox of sandboxes.storedBefore(before, EXPIRED_AT_ONCE)) {
-      const stub = await actor(principalID, sandbox);
-      const evicted: Promise<Stored | undefined> = stub.evictRuns(Infinity, before).catch(() => undefined);
-      const remaining = await waitAtMost(EXPIRY_MS, evicted);
-      if (remaining) sandboxes.putStored(sandbox, remaining);
+      await this.#evictFrom({ principalID, sandbox }, { bytes: Infinity, before, waitMs: EXPIRY_MS });
       if (leftMs() <= 0) return;
-      await pause(0);
     }
   }
 }

@@ -6,7 +6,7 @@
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
-import { PerPrincipal } from "../shared/per-principal.ts";
+import { pacesOf } from "../shared/per-principal.ts";
 import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import {
@@ -16,7 +16,6 @@ import {
   REPORT_MS,
   type UpstreamError,
 } from "./model-calls.ts";
-import { Pace } from "../../container/sandboxd/pace.ts";
 import { readBounded } from "../shared/stream-bytes.ts";
 import { cutText, decodeText } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
@@ -73,10 +72,7 @@ const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
  * reads them.
  */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-const paces = new PerPrincipal(
-  () => new Pace(REQUEST_PACE),
-  (pace) => pace.isFull,
-);
+const paces = pacesOf(REQUEST_PACE);
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 

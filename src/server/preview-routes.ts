@@ -7,6 +7,7 @@ import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
+import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { waitForStart } from "../actors/actor-starts.ts";
 import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
@@ -56,10 +57,7 @@ export async function servePreview(
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);
   headers.set(PREVIEW_TOKEN, preview.token);
-  const isStarted = await waitForStart(preview.actor, "link").then(
-    () => true,
-    () => false,
-  );
+  const isStarted = await succeeds(waitForStart(preview.actor, "link"));
   const turns = isStarted ? await takeTurn(preview.actor, request.signal) : undefined;
   if (!turns) return notice(request, "limited");
   const incoming = await sandboxActor(env, preview.actor)

@@ -1,3 +1,5 @@
+import { Pace } from "../../container/sandboxd/pace.ts";
+
 /**
  * A value for each principal, or for another id, created at its first use. Values that are not in use are removed when another
  * principal gets one.
@@ -22,3 +24,10 @@ export class PerPrincipal<T> {
     return value;
   }
 }
+
+/** A rate limit for each principal, or for another id. */
+export const pacesOf = (limit: { burst: number; perSecond: number }): PerPrincipal<Pace> =>
+  new PerPrincipal(
+    () => new Pace(limit),
+    (pace) => pace.isFull,
+  );

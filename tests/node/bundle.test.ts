@@ -67,7 +67,7 @@ describe("when the server starts", () => {
   const sizeOf = (name: string) => statSync(join(place, name)).size;
   const megabyte = 1024 * 1024;
 
-  /** Makes a database that has had `stored` megabytes, of which `deleted` are no longer in it. */
+  /** Makes a database, stores megabytes in it, and deletes some of them. */
   function makeDatabase(name: string, stored: number, deleted: number): void {
     const database = new DatabaseSync(join(place, name));
     database.exec("PRAGMA journal_mode=WAL; CREATE TABLE results (number INTEGER PRIMARY KEY, output BLOB)");

@@ -154,7 +154,7 @@ it("the records of a handshake are read at a limited rate, also if many arrive t
   const reads = new Pieces({ pace: new Pace({ burst: 50, perSecond: 1 }) });
   const socket = new Duplex({ read: () => undefined, write: (_bytes, _encoding, done) => done() });
   startTLSOver(socket, reads, (records) => connectTLS({ socket: records })).on("error", () => undefined);
-  // A ServerHello of 16,000 bytes, of which each record has one.
+  // A ServerHello of 16,000 bytes, in records of one byte.
   const message = Buffer.concat([Buffer.from([2, 0, 0x3e, 0x80]), Buffer.alloc(100)]);
   socket.emit("data", Buffer.concat(Array.from(message, (byte) => Buffer.from([22, 3, 3, 0, 1, byte]))));
   await nextTurn();

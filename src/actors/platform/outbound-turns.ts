@@ -4,9 +4,9 @@
  * 28 ms (median), and 1,000 connections that repeated a refused request up to 3.3 s.
  */
 import { waitUntil } from "cloudflare:workers";
-import { Pace } from "../../../container/sandboxd/pace.ts";
+import type { Pace } from "../../../container/sandboxd/pace.ts";
 import { INTERNET_TEXTS } from "../../container/texts.ts";
-import { PerPrincipal } from "../../shared/per-principal.ts";
+import { pacesOf } from "../../shared/per-principal.ts";
 import { CALL_MS, pause, waitAtMost } from "../../shared/timers.ts";
 import { Turns, TurnsByID } from "../../shared/turns.ts";
 
@@ -24,14 +24,8 @@ const REQUEST_PACE = { burst: 1000, perSecond: 100 };
 const TOGETHER_PACE = { burst: 2000, perSecond: 200 };
 
 const turns = new TurnsByID(() => new Turns(AT_ONCE), LONGEST_MS);
-const paces = new PerPrincipal(
-  () => new Pace(REQUEST_PACE),
-  (pace) => pace.isFull,
-);
-const pacesTogether = new PerPrincipal(
-  () => new Pace(TOGETHER_PACE),
-  (pace) => pace.isFull,
-);
+const paces = pacesOf(REQUEST_PACE);
+const pacesTogether = pacesOf(TOGETHER_PACE);
 
 /**
  * Handles a request in a turn, which lasts until its response has been sent.

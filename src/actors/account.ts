@@ -381,6 +381,10 @@ export class Account extends DurableObject<Env> {
    * @param settings stored with that checkpoint if it is created, for its forks
    * @throws {ToolError} `not_found` also if the sandbox was destroyed, because its actor has lost its settings. Only a fork restores them
    */
+  requireCheckpoint(id: string): Promise<Outcome<Checkpoint>> {
+    return outcomeOf(() => this.#snapshots.requireCheckpoint(id));
+  }
+
   async restoreCheckpoint(
     sandbox: string,
     id: string,

@@ -546,7 +546,8 @@ export class Lifecycle {
     await this.#finishPrevious();
     // Inside `#end`, so that no work begins in a container that is ending.
     return await this.#end(async () => {
-      const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings);
+      const endSaved = () => this.#endInOrder("back");
+      const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings, endSaved);
       await this.#endForRestore(states.settings);
       return states;
     });

@@ -35,6 +35,9 @@ const GROWTH = 2;
  */
 export const MAX_PACKS = 20;
 
+/** If a state has at least MAX_PACKS packs, its next save writes all but the KEPT_PACKS largest again, as one pack. */
+const KEPT_PACKS = 4;
+
 /** How long a save that was larger than the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
 
@@ -232,4 +235,12 @@ async function streamBody<T>(
   if ("error" in sent) throw sent.error;
   if (failure) throw failure.error;
   return sent.value;
+}
+
+/** Packs to write again: every pack with more unused than used bytes and, if there are many packs, the smallest. */
+export function packsToRepack(packs: readonly Pack[]): string[] {
+  const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
+  const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
+  const small = alive.length >= MAX_PACKS ? alive.slice(0, -KEPT_PACKS) : [];
+  return [...dead, ...small].map(({ id }) => id);
 }

@@ -35,6 +35,7 @@ import {
   type TransferHost,
   WorkspaceTransfer,
   archiveOf,
+  packsToRepack,
 } from "./workspace-transfer.ts";
 
 export interface WorkspaceHost extends TransferHost {
@@ -68,9 +69,6 @@ const SAVE_TIMEOUT_MS = 1_800_000;
 
 /** The time limit for keeping a set-up's outcome. All calls wait until it is kept. */
 const OUTCOME_MS = 600_000;
-
-/** If a state has at least MAX_PACKS packs, its next save writes all but the KEPT_PACKS largest again, as one pack. */
-const KEPT_PACKS = 4;
 
 /** How many bytes an archive may have in addition to the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
@@ -531,15 +529,21 @@ export class Workspace {
    * Sets the state of the sandbox's next container to a checkpoint. The current state is saved first and kept. If no save can
    * succeed before the user changes something, the last saved state is kept, and the result says why. The caller then ends the
    * container and calls `finishCheckpointRestore`.
-   * @throws {ToolError} before anything has changed
+   * @param endSaved ends the container at once, so that no call can change it after its last save
+   * @throws {ToolError} before anything has changed. Only if the checkpoint was deleted meanwhile, a saved container has ended
    */
-  async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
-    const { sync } = this.#host;
+  async beginCheckpointRestore(
+    id: string,
+    settings: Settings,
+    endSaved: () => Promise<void>,
+  ): Promise<RestoredCheckpoint> {
     // A container that never had its workspace has nothing to keep.
-    const unsaved = this.#isWhole ? await this.#saveBeforeRestore() : undefined;
+    const isKept = this.#isWhole;
+    unwrap(await this.#host.account().requireCheckpoint(id));
+    const unsaved = isKept ? await this.#saveBeforeRestore(endSaved) : undefined;
     const begun = { checkpoint: id, settings: settings.forCheckpoint };
     this.#restoring.value = begun;
-    await sync();
+    await this.#host.sync();
     const outcome = await this.#restoreInAccount(begun);
     if (!outcome.ok) this.#restoring.value = undefined;
     return { ...unwrap(outcome), unsaved };
@@ -565,17 +569,18 @@ export class Workspace {
    * Returns why the workspace cannot be saved; undefined if it was saved. A workspace that cannot be saved must not prevent a
    * restore. @throws {ToolError} for an error that may not repeat
    */
-  async #saveBeforeRestore(): Promise<string | undefined> {
+  async #saveBeforeRestore(endSaved: () => Promise<void>): Promise<string | undefined> {
     try {
       // Calls and runs that began before may change files during the save. New ones wait.
       do await this.#saveForCall();
       while (!this.mayStop);
-      return undefined;
     } catch (error) {
       const cause = error instanceof ToolError ? error.cause : undefined;
       if (!isPermanentSaveError(cause)) throw error;
       return reasonOf(cause);
     }
+    // No await since the last check: a change in between would be in neither state.
+    return void (await endSaved());
   }
 
   /** Call it when the container with the old state has ended. */
@@ -587,12 +592,4 @@ export class Workspace {
   takeNotice(): string | undefined {
     return this.#troubles.takeNotice();
   }
-}
-
-/** Packs to write again: every pack with more unused than used bytes and, if there are many packs, the smallest. */
-function packsToRepack(packs: readonly Pack[]): string[] {
-  const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
-  const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
-  const small = alive.length >= MAX_PACKS ? alive.slice(0, -KEPT_PACKS) : [];
-  return [...dead, ...small].map(({ id }) => id);
 }

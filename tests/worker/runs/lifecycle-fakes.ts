@@ -482,19 +482,20 @@ export class Actor {
       get isRestoringCheckpoint() {
         return world.isRollingBack;
       },
-      beginCheckpointRestore: async (id): Promise<RestoredCheckpoint> => {
-        if (
-          isWhole() &&
-          !(await waitAtMost(
-            CALL_MS,
-            save().then(() => true),
-          ))
-        )
-          throw new ToolError("no_answer", "saving");
+      beginCheckpointRestore: async (id, _settings, endSaved): Promise<RestoredCheckpoint> => {
+        const isKept = isWhole();
+        await this.waitForStep();
+        if (id !== CHECKPOINT.id) throw new ToolError("not_found", "no such checkpoint");
+        if (isKept) {
+          const saved = save().then(() => true);
+          if (!(await waitAtMost(CALL_MS, saved))) throw new ToolError("no_answer", "saving");
+          if (this.#life.aborted) throw containerEnded();
+          await endSaved();
+        }
         world.isRollingBack = true;
         this.#isRollingBack = true;
         await this.waitForStep();
-        if (id !== CHECKPOINT.id || world.consumeFault("rollback fails")) {
+        if (world.consumeFault("rollback fails")) {
           world.isRollingBack = false;
           throw new ToolError("not_found", "no such checkpoint");
         }

@@ -22,3 +22,32 @@ it("has what earlier calls and runs change while the server saves it", () =>
     await fork.ready();
     expect(Object.fromEntries(fork.files)).toEqual({ kept: "second", "late 2": "x", "late 1": "x" });
   }));
+
+it("has every change that a call made until the restore", () =>
+  withWorld(async (world) => {
+    await world.ready();
+    world.write("kept", "first");
+    const { id } = await world.lifecycle.checkpoint("", SETTINGS);
+    world.write("kept", "second");
+    const written = ["kept"];
+    world.onStep = ({ name, when }) => {
+      if (name !== "account restoreCheckpoint" || when !== "before" || !world.container) return;
+      written.push("late");
+      world.write("late", "x");
+    };
+    const { before } = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
+    const fork = world.createSibling("fork", true);
+    world.registry.fork("fork", before?.id ?? "");
+    await fork.ready();
+    expect([...fork.files.keys()]).toEqual(written);
+  }));
+
+it("is not made, and the container goes on, if there is no checkpoint to restore", () =>
+  withWorld(async (world) => {
+    await world.ready();
+    world.write("kept", "x");
+    await expect(world.lifecycle.restoreCheckpoint("c-none", SETTINGS)).rejects.toMatchObject({
+      code: "not_found",
+    });
+    expect(Object.fromEntries(world.files)).toEqual({ kept: "x" });
+  }));

@@ -249,6 +249,6 @@ it("a checkpoint or restore during a set-up says that changes from before the se
     await expect(world.workspace.save()).rejects.toThrow("too many files");
     world.workspace.isHeld = true;
     await expect(world.workspace.checkpoint("", settings)).rejects.toThrow("too many files");
-    const { unsaved } = await world.workspace.beginCheckpointRestore(id, settings);
+    const { unsaved } = await world.lifecycle.restoreCheckpoint(id, settings);
     expect(unsaved).toBe("it has too many files");
   }));

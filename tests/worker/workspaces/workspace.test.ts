@@ -167,7 +167,7 @@ describe("a workspace", () => {
         Object.assign(container, falsified);
         await expect(world.workspace.save()).rejects.toMatchObject({ code: "damaged" });
       }
-      const { unsaved } = await world.workspace.beginCheckpointRestore(checkpoint.id, SETTINGS);
+      const { unsaved } = await world.lifecycle.restoreCheckpoint(checkpoint.id, SETTINGS);
       expect(unsaved).toContain("another program may be in its place");
     }));
 
@@ -195,12 +195,17 @@ describe("a workspace", () => {
 
   it("gets no checkpoint, and is not replaced by one, if its container ends before the save that they wait for", () =>
     withWorld(async (world) => {
-      for (const [call, isReported] of [
-        ["checkpoint", true],
-        ["checkpoint", false],
-        ["beginCheckpointRestore", true],
-        ["beginCheckpointRestore", false],
-      ] as const) {
+      const calls = [
+        (id: string) => world.workspace.checkpoint(id, SETTINGS),
+        (id: string) => world.workspace.beginCheckpointRestore(id, SETTINGS, async () => world.kill()),
+      ];
+      for (const [call, isReported] of calls.flatMap(
+        (each) =>
+          [
+            [each, true],
+            [each, false],
+          ] as const,
+      )) {
         await prepare(world);
         const { id } = await world.workspace.checkpoint("", SETTINGS);
         world.write("kept", "second");
@@ -209,7 +214,7 @@ describe("a workspace", () => {
         const saving = world.workspace.save();
         await vi.waitFor(() => expect(world.steps.at(-1)).toBe("sandboxd plan"));
         // The save under way may have missed the last change, so the call waits for another save.
-        const calling = world.workspace[call](id, SETTINGS);
+        const calling = call(id);
         // The platform may report the end later.
         if (isReported) world.kill();
         else world.container = undefined;
@@ -360,9 +365,7 @@ describe("a workspace", () => {
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
       world.write("kept", "precious");
       world.onStep = refuseSteps(/bucket put/);
-      await expect(world.workspace.beginCheckpointRestore(id, SETTINGS)).rejects.toThrow(
-        "could not be saved",
-      );
+      await expect(world.lifecycle.restoreCheckpoint(id, SETTINGS)).rejects.toThrow("could not be saved");
       world.onStep = () => undefined;
       expect(world.workspace.isRestoringCheckpoint).toBe(false);
       await world.workspace.save();
@@ -387,13 +390,11 @@ describe("a workspace", () => {
       // The call reports the failure, so no notice repeats it.
       await expect(world.workspace.checkpoint("no", SETTINGS)).rejects.toThrow("too many files");
       expect(world.workspace.takeNotice()).toBeUndefined();
-      const { before, unsaved } = await world.workspace.beginCheckpointRestore(id, SETTINGS);
+      const { before, unsaved } = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
       expect(unsaved).toBe("it has too many files");
       world.onStep = () => undefined;
-      world.workspace.finishCheckpointRestore();
       expect(await afterCrash(world)).toEqual({ kept: "first" });
-      await world.workspace.beginCheckpointRestore(before?.id ?? "", SETTINGS);
-      world.workspace.finishCheckpointRestore();
+      await world.lifecycle.restoreCheckpoint(before?.id ?? "", SETTINGS);
       expect(await afterCrash(world)).toEqual({ kept: "second" });
     }));
 
@@ -413,10 +414,7 @@ describe("a workspace", () => {
         world.write("large", "x".repeat(100));
         await world.workspace.save();
         world.write("large", "y".repeat(2000));
-        expect((await world.workspace.beginCheckpointRestore(id, SETTINGS)).unsaved).toContain(
-          "your limit is",
-        );
-        world.workspace.finishCheckpointRestore();
+        expect((await world.lifecycle.restoreCheckpoint(id, SETTINGS)).unsaved).toContain("your limit is");
         expect(await afterCrash(world)).toEqual({ kept: "first" });
       },
       { workspaceBytes: 1000 },
@@ -429,12 +427,12 @@ describe("a workspace", () => {
         const { id } = await world.workspace.checkpoint("good", SETTINGS);
         world.write("kept", "precious");
         const evicted = evictAt(world, at);
-        const restoring = world.workspace.beginCheckpointRestore(id, SETTINGS).then(() => "back");
+        const restoring = world.lifecycle.restoreCheckpoint(id, SETTINGS).then(() => "back");
         const outcome = await Promise.race([restoring, evicted]);
         isOver = outcome === "back";
         world.onStep = () => undefined;
         // The next call ends the container, and its result then says that the sandbox was restored.
-        const isBack = world.workspace.isRestoringCheckpoint;
+        const isBack = isOver || world.workspace.isRestoringCheckpoint;
         await world.ready();
         await world.workspace.save();
         const labels = world.registry.checkpoints().map(({ label }) => label);

@@ -316,6 +316,7 @@ export class World {
       abandonSave: (...args: Parameters<SnapshotRegistry["abandonSave"]>) => registry.abandonSave(...args),
       checkpoint: (...args: Parameters<SnapshotRegistry["checkpoint"]>) =>
         outcomeOf(() => registry.checkpoint(...args)),
+      requireCheckpoint: (id: string) => outcomeOf(() => registry.requireCheckpoint(id)),
       restoreCheckpoint: (...args: Parameters<SnapshotRegistry["restoreCheckpoint"]>) =>
         outcomeOf(() => registry.restoreCheckpoint(...args)),
     };

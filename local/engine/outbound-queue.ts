@@ -270,6 +270,12 @@ function parseResponse(header: string | string[] | undefined): OutboundResponse 
   return { status, headers: latin1.filter(([name]) => !hopByHop.has(name.toLowerCase())) };
 }
 
+/**
+ * How many characters of a message's Connection headers are read. Other messages list only a few names there. Measured without this
+ * limit: 30,000 commas made a request take the engine's thread 3 ms, which is five times as long as other requests.
+ */
+const maxConnectionChars = 1024;
+
 const hopByHop = new Set([
   "connection",
   "keep-alive",
@@ -367,14 +373,12 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
  * Content-Length, a server would read the body of a DELETE as the next request.
  */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
-  const dropped = new Set(hopByHop);
   const pairs: [string, string][] = [];
   for (let index = 0; index + 1 < raw.length; index += 2)
     pairs.push([raw[index] ?? "", raw[index + 1] ?? ""]);
-  for (const [name, value] of pairs) {
-    if (name.toLowerCase() !== "connection") continue;
-    for (const listed of value.split(",")) dropped.add(listed.trim().toLowerCase());
-  }
+  const connection = pairs.filter(([name]) => name.toLowerCase() === "connection").map(([, value]) => value);
+  const listed = connection.join(",").slice(0, maxConnectionChars).toLowerCase().split(",");
+  const dropped = new Set([...hopByHop, ...listed.map((name) => name.trim())]);
   dropped.delete("content-length");
   return pairs.filter(([name]) => keep.has(name.toLowerCase()) || !dropped.has(name.toLowerCase()));
 }

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { readFile, stat, truncate } from "node:fs/promises";
 import { createServer } from "node:https";
-import type { Socket } from "node:net";
+import { createServer as createTCPServer, type Socket } from "node:net";
 import { join } from "node:path";
 import type * as nodeCrypto from "node:crypto";
 import { X509Certificate } from "node:crypto";
@@ -16,6 +16,7 @@ import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
 import { costlyCertificates } from "../setup/costly-certificates.ts";
 import { testEgress } from "../setup/egress.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
 import { keyUpdates } from "../setup/key-updates.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { connectTo, listen } from "../setup/listen.ts";
@@ -90,6 +91,24 @@ it("the authority issues a certificate for the requested host only", async () =>
   expect(await peerCertificate(authority, "api.example.com", "b.example.com")).toMatchObject({
     code: "ERR_TLS_CERT_ALTNAME_INVALID",
   });
+});
+
+it("a program in a sandbox cannot repeat the handshake of its connection", async () => {
+  const authority = await CertificateAuthority.open(join(directory, "renegotiation"));
+  const secureContext = await authority.contextFor("example.com");
+  const accept = (socket: Socket) => new TLSSocket(socket, { isServer: true, secureContext }).resume();
+  const port = await listen(
+    endLater(createTCPServer((socket) => void accept(socket).on("error", () => undefined))),
+  );
+  const options = { port, servername: "example.com", ca: authority.pem, maxVersion: "TLSv1.2" } as const;
+  const client = connect(options);
+  doLater(() => client.destroy());
+  await once(client, "secureConnect");
+  const repeated = new Promise((resolve) => {
+    client.on("error", resolve);
+    client.renegotiate({}, resolve);
+  });
+  expect(await repeated).toMatchObject({ message: expect.stringContaining("no renegotiation") });
 });
 
 it("the engine sends no request to a server without a valid certificate", async () => {

@@ -164,7 +164,7 @@ function processOf(pid: number, withLimit = false): Process | undefined {
   };
 }
 
-function pids(): number[] {
+export function pids(): number[] {
   return readdirSync("/proc")
     .map(Number)
     .filter((pid) => pid > 0 && pid !== process.pid);

@@ -60,9 +60,12 @@ const disks = ["/", "/dev/shm", "/var/lib/sandbox-mcp"];
 const remount = (type: string, options: string, at: string) =>
   `mount --internal-only --no-mtab -t ${type} -o remount,nosuid,${options} ${type} ${at}`;
 
-/** Limits files, and pseudo terminals, because bubblewrap mounts a devpts without a limit. */
+/**
+ * Limits files, and pseudo terminals, because bubblewrap mounts a devpts without a limit. Records each access to a file, because
+ * a write through a memory mapping may change no other time of a tmpfs (container/sandboxd/snapshots/mappings.ts).
+ */
 const mounts = [
-  ...disks.map((disk) => remount("tmpfs", `nodev,nr_inodes=${files}`, disk)),
+  ...disks.map((disk) => remount("tmpfs", `nodev,strictatime,nr_inodes=${files}`, disk)),
   remount("devpts", `noexec,mode=620,ptmxmode=666,max=${pseudoTerminals}`, "/dev/pts"),
 ].join(" && ");
 

@@ -76,3 +76,10 @@ describe("a sandbox's access to the machine's disk", () => {
     expect(pagesInMemory()).toBe(0);
   });
 });
+
+it("a sandbox's disk records each access to a file, so that saves notice writes through mappings", async () => {
+  const sandbox = await TestSandbox.start(endLater(await startTestEngine({ limits })));
+  const look = "cat file; stat -c %x file; sleep 0.1";
+  const { stdout } = await sandbox.run(`echo x >/workspace/file; cd /workspace; ${look}; ${look}; ${look}`);
+  expect(new Set(stdout.match(/:[0-9.]+/g)).size).toBeGreaterThanOrEqual(3);
+});

@@ -11,6 +11,8 @@ export interface FoundFile {
   mtime: number;
   /** When the file's status last changed, in nanoseconds since the epoch. */
   changedAt: bigint;
+  /** When the file was last read or mapped, in nanoseconds since the epoch. Undefined if it was not scanned. */
+  accessedAt?: bigint;
   uid: number;
   gid: number;
   size: number;
@@ -66,6 +68,7 @@ export function scanEntry(
       mode: Number(stats.mode & 0o7777n),
       mtime: microseconds(stats.mtimeNs),
       changedAt: stats.ctimeNs,
+      accessedAt: stats.atimeNs,
       uid: Number(stats.uid),
       gid: Number(stats.gid),
       size: stats.isFile() ? Number(stats.size) : 0,
@@ -85,6 +88,10 @@ export function scanEntry(
 function microseconds(nanoseconds: bigint): number {
   const truncated = nanoseconds / 1000n;
   return Number(truncated * 1000n > nanoseconds ? truncated - 1n : truncated);
+}
+
+export function inodeOf(status: string): string {
+  return status.slice(status.lastIndexOf(" ") + 1);
 }
 
 export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {

@@ -284,7 +284,8 @@ export class Restore {
       await turn();
       const stats =
         entry.type === "removed" ? undefined : lstatSync(bytesOf(this.#root, entry.path), { bigint: true });
-      index.set(entry.path, { entry, status: stats ? statusOf(stats) : "" });
+      const accessed = stats && String(stats.atimeNs);
+      index.set(entry.path, { entry, status: stats ? statusOf(stats) : "", accessed });
     }
     return index;
   }

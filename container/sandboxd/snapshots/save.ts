@@ -1,7 +1,5 @@
 /** One save: chooses the files, and yields the contents that are not stored yet. */
-import { createHash } from "node:crypto";
-import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import {
   type SavedSnapshot,
@@ -21,20 +19,14 @@ import {
   bytesOf,
   writeManifest,
 } from "./manifest.ts";
-import { type FoundFile, type ScannedEntry, isGoneError, statusOf } from "./file-status.ts";
+import { FileRead, hashOf, isZero } from "./file-read.ts";
+import { type FoundFile, type ScannedEntry, isGoneError } from "./file-status.ts";
+import { Mappings } from "./mappings.ts";
 import { chooseFiles, firstNames } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
-/**
- * If a file changed less than this many milliseconds before it was read, it may change again without a new time. So the next
- * save reads it again.
- */
-const RECENT_MS = 100;
 const OPENED_AHEAD = 8;
-const SMALL_BYTES = 64 * 1024;
-const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-const ZEROS = Buffer.alloc(SNAPSHOT_BLOB_BYTES);
 
 /** What one reading of the new contents has found so far. */
 class Reading {
@@ -58,10 +50,11 @@ export class Save {
   readonly #before: Index;
   readonly #repacked: ReadonlySet<string>;
   readonly #header: Header;
+  readonly #mappings: Mappings;
   /** The latest reading, whose contents the server stores. */
   #reading = new Reading();
 
-  /** @param before the index of the last save or restore */
+  /** @param before the index of the last save or restore @param mappings read before the scan */
   constructor(
     id: string,
     root: string,
@@ -69,6 +62,7 @@ export class Save {
     { max, repack }: Pick<PlanCall, "max" | "repack">,
     seen: readonly ScannedEntry[],
     header: Header = {},
+    mappings = new Mappings(),
   ) {
     const { chosen, left } = chooseFiles(isInstalling(root) ? restoreSystemEntries(seen, before) : seen, max);
     const files = chosen.filter(({ type }) => type === "file");
@@ -80,6 +74,7 @@ export class Save {
     this.#before = before;
     this.#repacked = new Set(repack);
     this.#header = header;
+    this.#mappings = mappings;
     this.summary = {
       state: isSame ? "unchanged" : "changed",
       files: files.length,
@@ -150,9 +145,9 @@ export class Save {
       if (await opened.isDeleted()) return await opened.close();
       if (bytes.length === 0) break;
       size += bytes.length;
-      if (bytes.equals(ZEROS.subarray(0, bytes.length))) blobs.push(null);
+      if (isZero(bytes)) blobs.push(null);
       else {
-        const hash = createHash("sha256").update(bytes).digest("hex");
+        const hash = hashOf(bytes);
         let blob = stored.get(hash);
         if (!blob) {
           const { bytes: packed, codec } = await compress(bytes);
@@ -167,7 +162,8 @@ export class Save {
       if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
     }
     const status = await opened.end();
-    reading.add({ entry: { type: "file", path, ...ownerAndTime(file), size, blobs }, status });
+    const accessed = this.#mappings.lastAccess(opened.stats);
+    reading.add({ entry: { type: "file", path, ...ownerAndTime(file), size, blobs }, status, accessed });
   }
 
   /** Returns an entry whose content is stored or empty, a file to read, or undefined if the file is gone or unreadable. */
@@ -189,7 +185,7 @@ export class Save {
     // While a package manager runs, `restoreSystemEntries` gives its files their last saved status, or "" if they have none.
     if (before?.entry.type === "file" && (before.status ?? "") === file.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
-      if (isStored) return { entry: { ...before.entry, ...common }, status: file.status };
+      if (isStored) return { ...before, entry: { ...before.entry, ...common }, status: file.status };
     }
     try {
       return await FileRead.open(bytesOf(this.#root, path), file.size);
@@ -288,102 +284,4 @@ function restoreSystemEntries(seen: readonly ScannedEntry[], before: Index): Sca
     }
   }
   return [...entries.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
-}
-
-/** Reads small files by blocking calls: asynchronous calls cost ten times as much. */
-class FileRead {
-  readonly #path: Buffer;
-  readonly #handle: FileHandle | undefined;
-  readonly #whole: Buffer | undefined;
-  readonly #stats: BigIntStats;
-  readonly #openedAt: number;
-  #isClosed = false;
-
-  private constructor(path: Buffer, source: FileHandle | Buffer, stats: BigIntStats, openedAt = Date.now()) {
-    this.#path = path;
-    if (Buffer.isBuffer(source)) this.#whole = source;
-    else this.#handle = source;
-    this.#stats = stats;
-    this.#openedAt = openedAt;
-  }
-
-  /** Returns undefined if the path is no longer a file. @throws errors of the system */
-  static async open(path: Buffer, size: number): Promise<FileRead | undefined> {
-    if (size <= SMALL_BYTES) return FileRead.#openSmall(path);
-    const handle = await open(path, READ);
-    try {
-      const stats = await handle.stat({ bigint: true });
-      if (stats.isFile()) return new FileRead(path, handle, stats);
-    } catch (error) {
-      await handle.close();
-      throw error;
-    }
-    await handle.close();
-    return undefined;
-  }
-
-  static #openSmall(path: Buffer): FileRead | undefined {
-    const openedAt = Date.now();
-    let file: number | undefined;
-    try {
-      file = openSync(path, READ);
-      const stats = fstatSync(file, { bigint: true });
-      if (!stats.isFile()) return undefined;
-      // If the file has grown, the next save reads the added bytes.
-      const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
-      const filled = readSync(file, bytes, 0, bytes.length, 0);
-      return new FileRead(path, bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
-    } finally {
-      if (file !== undefined) closeSync(file);
-    }
-  }
-
-  /** Up to `SNAPSHOT_BLOB_BYTES` bytes from an offset; fewer at the end; undefined if unreadable. */
-  async next(offset: number): Promise<Buffer | undefined> {
-    if (this.#handle === undefined) return this.#whole?.subarray(offset);
-    const length = Math.min(SNAPSHOT_BLOB_BYTES, Number(this.#stats.size) - offset);
-    if (length <= 0) return Buffer.alloc(0);
-    const piece = Buffer.allocUnsafe(length);
-    try {
-      let filled = 0;
-      while (filled < length) {
-        const { bytesRead } = await this.#handle.read(piece, filled, length - filled, offset + filled);
-        if (bytesRead === 0) break;
-        filled += bytesRead;
-      }
-      return piece.subarray(0, filled);
-    } catch {
-      return undefined;
-    }
-  }
-
-  /** Whether a large file has been deleted. A replaced file does not count, because the save needs some version of the file. */
-  async isDeleted(): Promise<boolean> {
-    if (this.#handle === undefined || (await this.#handle.stat()).nlink > 0) return false;
-    try {
-      lstatSync(this.#path);
-      return false;
-    } catch (error) {
-      return isGoneError(error);
-    }
-  }
-
-  /**
-   * Closes the file. Returns its status; undefined if the file changed after it was opened. Also undefined if it changed just
-   * before it was opened, because its times may then not show another change.
-   */
-  async end(): Promise<string | undefined> {
-    const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;
-    await this.close();
-    const isRecent = Number(stats.ctimeNs / 1_000_000n) > this.#openedAt - RECENT_MS;
-    const isWhole = this.#whole === undefined || BigInt(this.#whole.length) === stats.size;
-    const status = statusOf(stats);
-    return status === statusOf(this.#stats) && isWhole && !isRecent ? status : undefined;
-  }
-
-  async close(): Promise<void> {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    await this.#handle?.close();
-  }
 }

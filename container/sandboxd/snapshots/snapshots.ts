@@ -8,11 +8,13 @@ import { pipeline } from "node:stream/promises";
 import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../serve-operation.ts";
 import { attempt, FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
+import { ownProcesses } from "../run-processes.ts";
 import { measureWork } from "../work.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
 import { Base, baseOfContainer, recordBase, systemID } from "./base.ts";
 import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } from "./snapshot-requests.ts";
 import { NODE } from "./image-change.ts";
+import { Mappings } from "./mappings.ts";
 import { type Place, Restore } from "./restore.ts";
 import { Save } from "./save.ts";
 import { Scanner, firstNames, scanNamed } from "./scan.ts";
@@ -24,8 +26,8 @@ const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
 
 /**
- * The interval of full scans, in milliseconds. A full scan also finds files of the image that were rewritten in place, and takes
- * half a second.
+ * The interval of full scans, in milliseconds. A full scan also finds files of the image that were rewritten in place, and writes
+ * that leave no time (`Mappings`). It takes half a second, and the time to read the files that programs have used since the last one.
  */
 const THOROUGH_MS = 120_000;
 /** The most bytes of a compressed manifest. */
@@ -120,7 +122,7 @@ export class Snapshots {
     const before: Index = isBase ? await this.#state.readIndex() : new Map();
     const save = conversation
       ? new Save(id, homedir(), before, options, await conversationOf(conversation, signal))
-      : new Save(id, ROOT, before, options, await this.#scanChanges(isThorough, signal), header());
+      : await this.#saveOf({ id, isThorough, ...options }, before, signal);
     signal.throwIfAborted();
     this.#save = save;
     this.#isArchive = isArchive;
@@ -129,11 +131,15 @@ export class Snapshots {
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
-  async #scanChanges(isRequested: boolean, signal: AbortSignal) {
-    const isThorough = isRequested || Date.now() - this.#thoroughAt > THOROUGH_MS;
+  async #saveOf({ id, ...options }: PlanCall, before: Index, signal: AbortSignal): Promise<Save> {
+    const isThorough = options.isThorough === true || Date.now() - this.#thoroughAt > THOROUGH_MS;
+    const mappings = await Mappings.read(ownProcesses());
     const changes = await this.#scanner.changes(signal, { isThorough });
-    if (isThorough) this.#thoroughAt = Date.now();
-    return changes;
+    if (isThorough) {
+      await mappings.forgetChanged(ROOT, changes, before, signal);
+      this.#thoroughAt = Date.now();
+    }
+    return new Save(id, ROOT, before, options, changes, header(), mappings);
   }
 
   /** @param task the task of the conversation; undefined for the sandbox's state */

@@ -10,9 +10,14 @@ import { entrySchema } from "./manifest.ts";
 
 /**
  * A line of an index. Checked, because user code can change the index. `status` is the file's status, which later scans compare.
- * It is undefined if the file may have changed while it was read.
+ * It is undefined if the file may have changed while it was read. `accessed` is the file's access time when its content was read:
+ * see `Mappings`.
  */
-const knownSchema = z.object({ entry: entrySchema, status: z.optional(z.string()) });
+const knownSchema = z.object({
+  entry: entrySchema,
+  status: z.optional(z.string()),
+  accessed: z.optional(z.string()),
+});
 export type Known = z.infer<typeof knownSchema>;
 export type Index = Map<string, Known>;
 const MARK_FILE = join(SNAPSHOT, "mark");

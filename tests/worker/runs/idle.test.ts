@@ -1,4 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { IdleStop } from "../../../src/actors/idle-stop.ts";
+import { FileOperations } from "../../../src/container/file-operations.ts";
 import {
   evict,
   runInActor,
@@ -56,6 +58,30 @@ describe("idle_minutes", () => {
     });
     const { structured } = await owner.call("configure_sandbox", { sandbox: "idle-most", idle_minutes: 60 });
     expect(structured).toMatchObject({ idle_minutes: 60, variables: [] });
+  });
+});
+
+describe("an idle sandbox that cannot be stopped", () => {
+  it("is tried again after a minute, not at once", async () => {
+    await sh("idle-unsaved", "true");
+    const attempts = await runInActor("idle-unsaved", async (_actor, { storage }) => {
+      let count = 0;
+      const idle = new IdleStop({
+        kv: storage.kv,
+        platform: { noteUse: () => undefined },
+        account: { unusedMs: HOUR_MS },
+        lifecycle: { isInUse: false, stopIfUnused: async () => ++count < 0 },
+        previews: { isInUse: async () => false },
+        glancing: Object.create(FileOperations.prototype) as FileOperations,
+        limits: { minutes: 10, maxMinutes: 10, busyHours: 0 },
+      });
+      // As the platform's alarm does.
+      for (let alarm = 0; alarm < 5; alarm++) if (idle.leftMs() === 0) await idle.onIdleTimeout();
+      return { count, leftMs: idle.leftMs() };
+    });
+    expect(attempts.count).toBe(1);
+    expect(attempts.leftMs).toBeGreaterThan(50_000);
+    expect(attempts.leftMs).toBeLessThanOrEqual(60_000);
   });
 });
 

@@ -6,7 +6,8 @@ import { SANDBOX_NAME, SESSION_NAME } from "../src/shared/names.ts";
 import { CommandError } from "./exit.ts";
 import { DEFAULT_PORT } from "./options.ts";
 import { PROGRAM } from "./program-files.ts";
-import { userPath } from "./server-address.ts";
+import { openUserPath } from "./linked-paths.ts";
+import { type ServerOptions, userPath } from "./server-address.ts";
 import { noText, textTwice, unreadable, WRONG_VALUE, wrongSandboxName } from "./texts.ts";
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
@@ -117,7 +118,7 @@ function portNumber(text: string): number {
 export async function textFrom(
   what: string,
   argument: string | undefined,
-  file: string | undefined,
+  { file, ...options }: ServerOptions & { file?: string | undefined },
 ): Promise<string> {
   if (argument !== undefined && file !== undefined) throw textTwice(what);
   const source = file ?? (argument === undefined && !process.stdin.isTTY ? "-" : undefined);
@@ -126,15 +127,15 @@ export async function textFrom(
       ? String(await buffer(process.stdin))
       : source === undefined
         ? argument
-        : fileText(source);
+        : fileText(source, options);
   if (text === undefined || text.trim() === "") throw noText(what);
   return text;
 }
 
-function fileText(path: string): string {
+function fileText(path: string, options: ServerOptions): string {
   try {
-    return readFileSync(userPath(path), "utf8");
+    return readFileSync(openUserPath(userPath(path), options), "utf8");
   } catch (error) {
-    throw unreadable(path, error);
+    throw error instanceof CommandError ? error : unreadable(path, error);
   }
 }

@@ -1,14 +1,6 @@
 /** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
-import { attempt, codeOf } from "../container/sandboxd/file-error.ts";
-import {
-  accessSync,
-  constants,
-  existsSync,
-  readdirSync,
-  readlinkSync,
-  realpathSync,
-  statSync,
-} from "node:fs";
+import { codeOf } from "../container/sandboxd/file-error.ts";
+import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, delimiter, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
@@ -20,6 +12,7 @@ import { refuseSetID } from "../local/engine/host-directories.ts";
 import { systemPath } from "../local/engine/host-programs.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./exit.ts";
+import { isSameOrAbove, placesOf } from "./linked-paths.ts";
 import * as texts from "./texts.ts";
 
 export interface Mounts {
@@ -110,29 +103,6 @@ export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: 
   )?.from;
 }
 
-/**
- * Returns the path as given, each symbolic link on the way to the file, and the final path of the file, which may be missing.
- * Follows as many links as Linux.
- */
-function placesOf(path: string): string[] {
-  const places = [path];
-  const parts = path.split("/");
-  let at = "/";
-  for (let part = parts.shift(); part !== undefined; part = parts.shift()) {
-    const next = join(at, part);
-    const target = places.length <= MAX_LINKS ? attempt(() => readlinkSync(next), undefined) : undefined;
-    if (target === undefined) at = next;
-    else {
-      places.push(next);
-      if (isAbsolute(target)) at = "/";
-      parts.unshift(...target.split("/"));
-    }
-  }
-  return [...places, at];
-}
-
-const MAX_LINKS = 40;
-
 /** Programs that the server or npm finds through PATH. The server looks for other programs in the system's directories first. */
 const PROGRAMS = ["node", "npm", "python3", "claude", "opencode", "xdg-open"];
 
@@ -218,11 +188,6 @@ function whyUnmountable(source: string, own: readonly string[]): string | undefi
   if (HIDDEN.test(source) || (isSameOrAbove(home, source) && relative(home, source).startsWith(".")))
     return texts.UNMOUNTABLE.hidden;
   return SYSTEM.test(source) && !NOT_SYSTEM.test(source) ? texts.UNMOUNTABLE.system : undefined;
-}
-
-function isSameOrAbove(outer: string, inner: string): boolean {
-  const path = relative(outer, inner);
-  return path === "" || (path !== ".." && !path.startsWith("../"));
 }
 
 function sandboxNameOf(path: string, text: string): string {

@@ -6,16 +6,21 @@ import { z } from "zod";
 import { identify, isAlive } from "../local/engine/identity.ts";
 import { replaceFile } from "./output-files.ts";
 
-const running = z.object({ url: z.url(), pid: z.number().int(), process: z.string().optional() });
+const running = z.object({
+  url: z.url(),
+  pid: z.number().int(),
+  process: z.string().optional(),
+  mounts: z.array(z.string()).optional(),
+});
 
-/** `url` is the MCP endpoint. */
+/** `url` is the MCP endpoint, and `mounts` are the user's directories in which a sandbox can write. */
 type Running = z.infer<typeof running>;
 
 const fileIn = (stateDir: string) => join(stateDir, "server.json");
 
 /** Records the server's address in its state directory, when the server is ready. */
-export function noteRunning(stateDir: string, url: string): void {
-  const server: Running = { url, pid: process.pid, process: identify(process.pid) };
+export function noteRunning(stateDir: string, url: string, mounts: string[] = []): void {
+  const server: Running = { url, pid: process.pid, process: identify(process.pid), mounts };
   replaceFile(fileIn(stateDir), `${JSON.stringify(server)}\n`);
 }
 

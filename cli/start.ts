@@ -170,7 +170,8 @@ async function start(): Promise<void> {
   save = (signal) => saveWorkspaces(url, secret, signal, print, socket);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
-  noteRunning(stateDir, url);
+  const writable = mounts.forEngine.flatMap(({ from, isWritable }) => (isWritable ? from : []));
+  noteRunning(stateDir, url, writable);
   forget = () => forgetRunning(stateDir);
   const announcement = { url, token, tokenSource, file, mounts: mounts.forWorker };
   if (options.json) {

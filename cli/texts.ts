@@ -49,6 +49,11 @@ export const STACK_HINT = "(SANDBOX_MCP_VERBOSE=1 shows the stack)";
 
 export const unreadable = (path: string, error: unknown) =>
   unavailable(`${path} cannot be read: ${messageOf(error)}`);
+/** @param mount a directory that a sandbox can change */
+export const leadsOut = (path: string, target: string, mount: string) =>
+  denied(
+    `${path} leads to ${target} through a symbolic link in ${mount}, and code in a sandbox may have made this link. Name ${target} itself if you want it.`,
+  );
 export const unwritable = (path: string, why: string) => unavailable(`${path} cannot be written: ${why}`);
 export const variablesUnreadable = (file: string, error: unknown) =>
   new UserError(`${file} cannot be read: ${messageOf(error)}`);

@@ -54,7 +54,7 @@ export const ask = serverCommand(
   .option("--detach", "print the id of the run and do not wait")
   .option("--save <directory>", "save the images of the result in this directory")
   .action(async (argument, options) => {
-    const question = await textFrom("question", argument, options.file);
+    const question = await textFrom("question", argument, options);
     const directory = imageDirectory(options.save);
     const address = serverAddress(options);
     const { language, sandbox, model, timeout, wait } = options;

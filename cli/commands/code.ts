@@ -45,7 +45,7 @@ export const code = serverCommand(
   .option("--timeout <seconds>", "stop the run after this time", wholeNumber(1, MAX_RUN_SECONDS), 120)
   .option("--save <directory>", "save the images of the result in this directory")
   .action(async (argument, options) => {
-    const source = await textFrom("code", argument, options.file);
+    const source = await textFrom("code", argument, options);
     const language = options.language ?? languageOf(options.file) ?? DEFAULT_LANGUAGE;
     const directory = imageDirectory(options.save);
     const server = await Server.connect(serverAddress(options));

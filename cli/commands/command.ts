@@ -24,7 +24,7 @@ export const command = serverCommand(
   .option("--env <name=value>", "variable for this command only; may be repeated", variable)
   .option("--timeout <seconds>", "stop the run after this time", wholeNumber(1, MAX_RUN_SECONDS), 120)
   .action(async (argument, options) => {
-    const text = await textFrom("command", argument, options.file);
+    const text = await textFrom("command", argument, options);
     const server = await Server.connect(serverAddress(options));
     const { sandbox, session, cwd, env, timeout } = options;
     const first = await server.call("run_command", {

@@ -37,7 +37,7 @@ export const execute = serverCommand(
   .option("--wait <seconds>", "stop waiting after this time; the run continues", wholeNumber(0))
   .option("--detach", "print the id of the run and do not wait")
   .action(async (argument, options) => {
-    const task = await textFrom("task", argument, options.file);
+    const task = await textFrom("task", argument, options);
     const server = await Server.connect(serverAddress(options));
     const first = await server.call("execute_task", {
       task,

@@ -1,6 +1,15 @@
 /** `sandbox-mcp files`: transfers files of any size to and from a sandbox by HTTP requests, without MCP. */
 import { randomUUID } from "node:crypto";
-import { createReadStream, createWriteStream, lstatSync, renameSync, rmSync, statSync } from "node:fs";
+import {
+  constants,
+  createReadStream,
+  createWriteStream,
+  fstatSync,
+  lstatSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { basename, dirname, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -13,7 +22,8 @@ import { serverCommand } from "../define-command.ts";
 import { STOP_SIGNALS } from "../exit.ts";
 import { http } from "../server-calls.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
-import { userPath, serverAddress } from "../server-address.ts";
+import { openUserDirectory, openUserPath } from "../linked-paths.ts";
+import { type ServerOptions, userPath, serverAddress } from "../server-address.ts";
 import * as texts from "./texts.ts";
 import { unwritable, wrongSandboxName } from "../texts.ts";
 
@@ -40,7 +50,8 @@ const put = serverCommand("put", "upload a file to a sandbox; - reads standard i
     if (local === "-" && remote === undefined) throw texts.noRemotePath();
     const path = remote?.endsWith("/") ? remote + basename(local) : (remote ?? basename(local));
     const address = serverAddress(options);
-    const body = local === "-" ? process.stdin : createReadStream(readableFile(userPath(local)));
+    const body =
+      local === "-" ? process.stdin : createReadStream("", { fd: openFile(userPath(local), options) });
     const progress = new Progress(`Sending ${path}`);
     const init = { method: "PUT", body: Readable.toWeb(body), duplex: "half" } as RequestInit;
     const response = await http(address, fileAddress(sandbox, path), init).finally(() => progress.stop());
@@ -72,17 +83,18 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(posix.resolve("/workspace", remote)) || "root") + (isDirectory ? ".tar.gz" : "");
-    // If the local directory is mounted in a sandbox, code there may have put a link at this path. It is not followed.
     const to = local === undefined ? userPath(name) : destination(userPath(local), name);
-    if (!force && lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw texts.fileExists(to);
+    const at = join(openUserDirectory(dirname(to), options), basename(to));
+    // If the local directory is mounted in a sandbox, code there may have put a link at this path. It is not followed.
+    if (!force && lstatSync(at, { throwIfNoEntry: false }) !== undefined) throw texts.fileExists(to);
     const progress = new Progress(`Fetching ${remote}`);
-    const partial = `${to}.${randomUUID()}.part`;
+    const partial = `${at}.${randomUUID()}.part`;
     const stopped = new AbortController();
     const stop = () => stopped.abort();
     for (const signal of STOP_SIGNALS) process.on(signal, stop);
     try {
       await pipeline(body, createWriteStream(partial, { flags: "wx" }), { signal: stopped.signal });
-      renameSync(partial, to);
+      renameSync(partial, at);
     } catch (error) {
       rmSync(partial, { force: true });
       throw stopped.signal.aborted ? texts.downloadStopped(remote) : texts.downloadBroke(remote, error);
@@ -90,7 +102,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
       for (const signal of STOP_SIGNALS) process.off(signal, stop);
       progress.stop();
     }
-    const { size } = statSync(to);
+    const { size } = statSync(at);
     if (options.json) json(true, { sandbox, remote, path: to, size });
     else line(`${to}: ${bytes(size)}`);
   });
@@ -149,11 +161,13 @@ export const files = new Command("files")
   .addCommand(get)
   .addCommand(ls);
 
-function readableFile(path: string): string {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) throw texts.noLocalFile(path);
-  if (!found.isFile()) throw texts.notFile(path);
-  return path;
+/** Opens a file of the user. @throws {CommandError} if it is missing, no file, or if a sandbox may have linked it */
+function openFile(path: string, options: ServerOptions): number {
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) throw texts.noLocalFile(path);
+  // A named pipe is refused without waiting for its writer.
+  const file = openUserPath(path, options, constants.O_RDONLY | constants.O_NONBLOCK);
+  if (!fstatSync(file).isFile()) throw texts.notFile(path);
+  return file;
 }
 
 /** @throws {CommandError} before the download, if the file cannot be created */

@@ -25,11 +25,22 @@ export function escapeLine(text: string): string {
     .join("");
 }
 
+/** The terminal on which color sequences of a program's output may be in effect. They could hide the text after the output. */
+let coloredStream: NodeJS.WriteStream | undefined;
+
+/** Ends the colors of a program's output. */
+export function resetColors(): void {
+  coloredStream?.write("\u001b[0m");
+  coloredStream = undefined;
+}
+
 export function line(...lines: readonly string[]): void {
+  resetColors();
   for (const text of lines) process.stdout.write(`${escapeLine(text)}\n`);
 }
 
 export function note(...lines: readonly string[]): void {
+  resetColors();
   for (const text of lines) process.stderr.write(`${applyStyle("dim", escapeLine(text), process.stderr)}\n`);
 }
 
@@ -41,6 +52,7 @@ export function json(success: boolean, data: object): void {
 
 /** Prints an error. Its kind decides the exit status. */
 export function failure(kind: ExitName, message: string, asJSON: boolean): void {
+  resetColors();
   if (asJSON) json(false, { error: { kind, message, exit_status: EXIT[kind] } });
   else
     process.stderr.write(
@@ -69,6 +81,7 @@ export function failureOf(
  */
 export function printOutput(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? escapeControls(text) : text);
+  if (stream.isTTY && text.includes("\u001b[")) coloredStream = stream;
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Runs a command line and reports errors. */
 import { CommanderError } from "@commander-js/extra-typings";
 import { EXIT } from "./exit.ts";
-import { failure, failureOf } from "./print.ts";
+import { failure, failureOf, resetColors } from "./print.ts";
 import { everyCommand, leafCommands, program } from "./command-tree.ts";
 import { optionTooEarly, takenByNPM } from "./texts.ts";
 
@@ -18,6 +18,8 @@ export async function run(words: readonly string[]): Promise<number> {
     return Number(process.exitCode ?? EXIT.succeeded);
   } catch (error) {
     return printError(error, words.includes("--json"));
+  } finally {
+    resetColors();
   }
 }
 

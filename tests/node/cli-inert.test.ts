@@ -1,7 +1,8 @@
 /** Output of a hostile server or sandbox does not act on the user's terminal. */
 import { text } from "node:stream/consumers";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { connect } from "../../client/index.ts";
+import { note, printOutput } from "../../cli/print.ts";
 import { runCLI, runHere } from "../setup/cli.ts";
 import { serve } from "../setup/serve.ts";
 
@@ -191,4 +192,23 @@ test("a listing ends at a page without entries, even if the page has a cursor", 
   expect(pages).toBe(1);
   await library.close();
   listing = () => LISTING;
+});
+
+test("a notice after output on a terminal is not hidden by the output's colors", () => {
+  const written: string[] = [];
+  const terminal = { isTTY: true, write: (printed: string) => written.push(printed) };
+  const spy = vi.spyOn(process.stderr, "write").mockImplementation((printed) => {
+    written.push(String(printed));
+    return true;
+  });
+  onTestFinished(() => spy.mockRestore());
+  printOutput(terminal as unknown as NodeJS.WriteStream, "\u001b[8mhidden\n");
+  note("Files were lost.");
+  note("Files were restored.");
+  expect(written).toEqual([
+    "\u001b[8mhidden\n",
+    "\u001b[0m",
+    expect.stringContaining("Files were lost."),
+    expect.stringContaining("Files were restored."),
+  ]);
 });

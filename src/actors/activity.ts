@@ -1,5 +1,10 @@
 /** Counts calls and file streams under way in a sandbox. While there are any, its container is not stopped as idle. */
+import { DAY_MS } from "../shared/days.ts";
+import { elapsedMs } from "../shared/timers.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
+
+/** How long a transfer counts. Otherwise a client that stops reading a download, by a link or a token, could keep a container for ever. */
+const LONGEST_TRANSFER_MS = DAY_MS;
 
 interface ActivityHost {
   background(work: Promise<unknown>): void;
@@ -9,7 +14,8 @@ interface ActivityHost {
 export class Activity {
   readonly #host: ActivityHost;
   #calls = 0;
-  #transfers = 0;
+  /** The transfers under way; `begunAt` in milliseconds since the epoch. */
+  readonly #transfers = new Set<{ begunAt: number }>();
 
   constructor(host: ActivityHost) {
     this.#host = host;
@@ -20,7 +26,10 @@ export class Activity {
   }
 
   get isBusy(): boolean {
-    return this.#calls > 0 || this.#transfers > 0;
+    const isUnderWay = this.#transfers
+      .values()
+      .some(({ begunAt }) => elapsedMs(begunAt) < LONGEST_TRANSFER_MS);
+    return this.#calls > 0 || isUnderWay;
   }
 
   async call<T>(work: () => Promise<T>): Promise<T> {
@@ -34,11 +43,12 @@ export class Activity {
 
   /** Waits for the transfer of a file's body, which may outlast its call. */
   async transfer<T>(work: Promise<T>): Promise<T> {
-    this.#transfers++;
+    const transfer = { begunAt: Date.now() };
+    this.#transfers.add(transfer);
     try {
       return await work;
     } finally {
-      this.#transfers--;
+      this.#transfers.delete(transfer);
       this.#host.platform.noteUse();
     }
   }

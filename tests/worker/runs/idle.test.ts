@@ -1,4 +1,5 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { Activity } from "../../../src/actors/activity.ts";
 import { IdleStop } from "../../../src/actors/idle-stop.ts";
 import { FileOperations } from "../../../src/container/file-operations.ts";
 import {
@@ -83,6 +84,23 @@ describe("an idle sandbox that cannot be stopped", () => {
     expect(attempts.leftMs).toBeGreaterThan(50_000);
     expect(attempts.leftMs).toBeLessThanOrEqual(60_000);
   });
+});
+
+it("a download whose client does not read prevents an idle stop for at most a day", async () => {
+  const activity = new Activity({ background: () => undefined, platform: { noteUse: () => undefined } });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const begunAt = Date.now();
+  const transfer = activity.transfer(promise);
+  const clock = vi.spyOn(Date, "now");
+  onTestFinished(() => clock.mockRestore());
+  const isBusyAfter = (ms: number) => {
+    clock.mockReturnValue(begunAt + ms);
+    return activity.isBusy;
+  };
+  expect([0, 23, 25].map((hours) => isBusyAfter(hours * HOUR_MS))).toEqual([true, true, false]);
+  resolve();
+  await transfer;
+  expect(isBusyAfter(0)).toBe(false);
 });
 
 describe("background processes", () => {

@@ -11,7 +11,7 @@ import {
   type SandboxPlace,
 } from "./engine-sandbox.ts";
 
-/** The pause before the next prepared sandbox starts: it leaves the CPU to the first call. */
+/** The pause before the next prepared sandbox starts, and until the next look whether others start: it leaves the CPU to the first call. */
 const PAUSE_MS = 300;
 
 interface Prepared {
@@ -23,20 +23,27 @@ interface Prepared {
 export class PreparedSandbox {
   readonly #common: SharedSettings;
   readonly #place: () => SandboxPlace;
+  readonly #areOthersStarting: () => boolean;
   #env: Record<string, string> = {};
   #prepared: Prepared | undefined;
   #isOn = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #ending = new Set<Promise<void>>();
 
-  constructor(common: SharedSettings, place: () => SandboxPlace) {
+  /**
+   * @param areOthersStarting while it returns true, no prepared sandbox starts. It would take processor time from the others, and a
+   * principal that starts sandboxes again and again would get each one outside its turns
+   */
+  constructor(common: SharedSettings, place: () => SandboxPlace, areOthersStarting: () => boolean) {
     this.#common = common;
     this.#place = place;
+    this.#areOthersStarting = areOthersStarting;
   }
 
   start(): void {
     this.#isOn = true;
     clearTimeout(this.#timer);
+    if (this.#areOthersStarting()) return this.#startLater();
     const key = this.#keyOf(this.#env);
     if (this.#prepared !== undefined && this.#prepared.key === key) return;
     this.#discard();
@@ -47,8 +54,7 @@ export class PreparedSandbox {
     if (!this.#isOn || this.#common.directories.some((directory) => directory.name === name))
       return undefined;
     this.#env = env;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.start(), PAUSE_MS).unref();
+    this.#startLater();
     const prepared = this.#prepared;
     if (prepared === undefined || prepared.key !== this.#keyOf(env)) {
       this.#discard();
@@ -64,6 +70,11 @@ export class PreparedSandbox {
     clearTimeout(this.#timer);
     this.#discard();
     await Promise.all(this.#ending);
+  }
+
+  #startLater(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.start(), PAUSE_MS).unref();
   }
 
   /**

@@ -30,7 +30,8 @@ export class SandboxRegistry {
     this.#common = common;
     this.#directory = directory;
     this.#boot = boot;
-    this.#prepared = new PreparedSandbox(common, () => this.#placeFor(randomUUID()));
+    const place = () => this.#placeFor(randomUUID());
+    this.#prepared = new PreparedSandbox(common, place, () => this.#starting.size > 0);
   }
 
   /** Keeps one sandbox prepared. Call it again after the mounted files of sandboxes have changed. */

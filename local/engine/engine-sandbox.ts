@@ -52,7 +52,7 @@ export interface SandboxPlace {
 }
 
 /** The part of a start request that cannot change while the sandbox runs. */
-export type CreateOptions = Pick<StartRequest, "name" | "env">;
+export type CreateOptions = Pick<StartRequest, "name" | "env" | "principal">;
 const SANDBOXD_POLL_MS = 20;
 
 const START_KERNEL =
@@ -164,6 +164,11 @@ export class EngineSandbox {
       const key = randomBytes(16).toString("hex");
       const keyFile = await writeShared("key", key);
       groups = await createGroups(common.groupParents, place.group, common.limits);
+      if (options.principal !== undefined && common.bubblewrap !== undefined) {
+        const unused = groups;
+        groups = await joinPrincipal(groups, options.principal, common.limits);
+        await removeGroups(unused.filter((group) => !groups.includes(group)));
+      }
       const env = {
         ...sandboxEnvironment(options.env),
         ...(common.cache === undefined ? {} : cacheEnvironment),

@@ -368,10 +368,11 @@ const principalPrefix = "principal-";
 
 /**
  * Moves a sandbox's processes into a group inside its principal's group. So the programs of another principal compete for the
- * processors with few groups, however many sandboxes this principal has. A principal's first sandbox does not move, because that
- * would delay its start by 25 ms. Only groups that divide processor time move: in version 1, memory stays charged to the group that a
- * process leaves. In version 2, where one group has all controllers, the memory of the sandbox's first programs stays charged there
- * too, so it counts in the limit of all sandboxes, but not in the sandbox's own.
+ * processors with few groups, however many sandboxes this principal has, also while they start. A sandbox begins in this group; only
+ * a prepared one moves, which takes 25 ms. If it is its principal's only sandbox, it does not move. Only groups that divide processor
+ * time move: in version 1, memory stays charged to the group that a process leaves. In version 2, where one group has all
+ * controllers, the memory of a prepared sandbox's first programs stays charged there too, so it counts in the limit of all sandboxes,
+ * but not in the sandbox's own.
  * @returns the sandbox's groups
  */
 export async function joinPrincipal(
@@ -383,7 +384,9 @@ export async function joinPrincipal(
   const values = await sandboxLimits(limits);
   return await Promise.all(
     groups.map(async (group) => {
-      if (!existsSync(join(group, "cpu.shares")) && !existsSync(join(group, "cpu.weight"))) return group;
+      const hasJoined = basename(dirname(group)) === name;
+      const hasProcessors = existsSync(join(group, "cpu.shares")) || existsSync(join(group, "cpu.weight"));
+      if (hasJoined || !hasProcessors) return group;
       const whole = join(dirname(group), name);
       const joined = join(whole, basename(group));
       // Makes both levels at once: otherwise the end of the principal's last sandbox could remove the first level in between.

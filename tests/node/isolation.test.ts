@@ -121,6 +121,15 @@ describe.runIf(isLimited)("processors", () => {
     expect(one / (many.reduce((sum, seconds) => sum + seconds, 0) / many.length)).toBeGreaterThan(2);
   });
 
+  it("are those of its principal from a sandbox's start", async () => {
+    const first = await TestSandbox.start(engine, { principal: "with one sandbox" });
+    const mark = `sleep-${randomUUID()}`;
+    await first.run(`{ exec -a ${mark} sleep 60 & } >/dev/null`);
+    const groups = await readFile(`/proc/${findProcess(mark)?.pid}/cgroup`, "utf8");
+    await first.destroy();
+    expect(groups).toContain("/principal-");
+  });
+
   it("busy sandboxes leave an eighth of their processors to sandboxes that use little", async () => {
     const mark = `busy-${randomUUID()}`;
     const loop = `timeout 50 bash -c 'while :; do :; done' ${mark}`;

@@ -21,6 +21,9 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     requireOutboundHandlers(new.target);
     super(ctx, env);
+    // While the SDK counts calls to the control server, it stops no idle container, and its alarm repeats at once. A control server that
+    // user code has stopped or replaced keeps them open for ever. `IdleStop` knows what uses the container.
+    Object.defineProperty(this, "inflightRequests", { get: () => 0, set() {} });
   }
 
   protected get networkPlatform(): NetworkPlatform {

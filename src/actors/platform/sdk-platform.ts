@@ -241,7 +241,7 @@ export class SDKInterpreter implements Interpreter {
     await this.#sandbox.client.interpreter.deleteCodeContext(id);
   }
 
-  /** Closes the SDK's connection. Otherwise the SDK would count abandoned calls as in flight and never report an idle sandbox. */
+  /** Closes the SDK's connection. Otherwise abandoned calls would keep it open, and the actor awake. */
   settleAbandoned(): void {
     this.#sandbox.client.disconnect();
   }

@@ -103,6 +103,20 @@ it("a download whose client does not read prevents an idle stop for at most a da
   expect(isBusyAfter(0)).toBe(false);
 });
 
+describe("a call that the control server never answers", () => {
+  it("does not keep an unused sandbox, nor repeat the alarm", async () => {
+    await sh("idle-hung", "true");
+    await leaveAlone("idle-hung", HOUR_MS);
+    await runInActor("idle-hung", async (actor) => {
+      // As the SDK counts such a call.
+      Reflect.set(actor, "inflightRequests", 1);
+      actor.renewActivityTimeout();
+      await actor.alarm();
+    });
+    expect(await isRunning("idle-hung")).toBe(false);
+  });
+});
+
 describe("background processes", () => {
   it("keep their sandbox running while they are connected to other hosts, but not if only to each other", async () => {
     const sandbox = "idle-connected";

@@ -116,6 +116,8 @@ export class Service {
     const isWanted = this.script !== undefined && !this.#isRunning && !this.#state?.isCancelled;
     if (!isWanted || !this.#host.lifecycle.container) return;
     const changeCount = ++this.#changeCount;
+    // Also if the start fails: otherwise a service that never started would be tried again each second.
+    this.#startedAt = Date.now();
     this.#host.background(
       this.#start(changeCount).catch((error: unknown) => {
         if (changeCount !== this.#changeCount) return;

@@ -1,5 +1,7 @@
 /** `configure_sandbox` with `start`: a script that the server keeps running in every container. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { Service } from "../../../src/actors/service.ts";
+import type { Gate } from "../../../src/runs/runs.ts";
 import { expose, visit } from "../previews/support.ts";
 import { evict, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 
@@ -144,4 +146,39 @@ describe("a service", () => {
       await owner.call("destroy_sandbox", { sandbox: name });
     }
   });
+});
+
+it("a service that cannot be started is tried again after growing pauses", async () => {
+  const pauses: number[] = [];
+  const timers = vi.spyOn(globalThis, "setTimeout");
+  onTestFinished(() => timers.mockRestore());
+  const six = Promise.withResolvers<void>();
+  timers.mockImplementation(((work: () => void, ms = 0) => {
+    pauses.push(ms);
+    if (pauses.length < 6) queueMicrotask(work);
+    else six.resolve();
+    return 0;
+  }) as unknown as typeof setTimeout);
+  const stored = new Map<string, unknown>();
+  const service = new Service({
+    kv: {
+      get: (key: string) => stored.get(key),
+      put: (key: string, value: unknown) => void stored.set(key, value),
+      delete: (key: string) => stored.delete(key),
+    } as unknown as ConstructorParameters<typeof Service>[0]["kv"],
+    lifecycle: { container: new AbortController().signal },
+    runs: {
+      start: () => Promise.reject(new Error("the quota is used up")),
+      cancel: () => Promise.reject(new Error("no run")),
+      remove: () => Promise.resolve(),
+      isRunning: () => false,
+    },
+    commands: {} as ConstructorParameters<typeof Service>[0]["commands"],
+    setUp: { begin: () => Promise.resolve(), gate: {} as Gate },
+    background: () => undefined,
+    report: () => undefined,
+  });
+  service.put("exit 1");
+  await six.promise;
+  expect(pauses).toEqual([1000, 2000, 4000, 8000, 16_000, 32_000]);
 });

@@ -137,7 +137,8 @@ export class Lease implements RunQuota {
 
   /** Renews before the lease ends, so that the account keeps counting running and ended runs. */
   #renew(): void {
-    if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
+    // The next run plans the next renewal, because the lease may end during that run.
+    if (this.#inUse.slots === 0 && this.#spent.size === 0) return void (this.#timer = null);
     const renewal = this.#queue
       .run(() => this.#request(NO_HOLDING, NO_HOLDING))
       .catch(() => this.#renewIn(RETRY_MS));

@@ -90,6 +90,20 @@ describe("a lease of the quota", () => {
     });
   });
 
+  test("seconds of a run that began just before an unused lease ended are reported", async () => {
+    await withQuota({ ...LIMITS, concurrentRuns: 20, runSecondsPerDay: 10_000 }, async (quota) => {
+      const { lease } = oneSandbox(quota);
+      lease.giveBack(await lease.take(100), 1);
+      // The lease of five minutes has been renewed once, to report that second.
+      await vi.advanceTimersByTimeAsync(510_000);
+      const reservation = await lease.take(500);
+      await vi.advanceTimersByTimeAsync(180_000);
+      lease.giveBack(reservation, 180);
+      await vi.advanceTimersByTimeAsync(3_600_000);
+      expect(quota.secondsUsed(Date.now())).toBe(181);
+    });
+  });
+
   test("the next actor reports the seconds that an earlier actor did not report", async () => {
     await withQuota(LIMITS, async (quota) => {
       oneSandbox(quota, 60);

@@ -376,15 +376,15 @@ export class Account extends DurableObject<Env> {
     return { ...settings, setup: isPartial ? { script: setup.script } : setup };
   }
 
+  requireCheckpoint(id: string): Promise<Outcome<Checkpoint>> {
+    return outcomeOf(() => this.#snapshots.requireCheckpoint(id));
+  }
+
   /**
    * Sets the sandbox's state to a checkpoint. Also returns the checkpoint of the previous state.
    * @param settings stored with that checkpoint if it is created, for its forks
    * @throws {ToolError} `not_found` also if the sandbox was destroyed, because its actor has lost its settings. Only a fork restores them
    */
-  requireCheckpoint(id: string): Promise<Outcome<Checkpoint>> {
-    return outcomeOf(() => this.#snapshots.requireCheckpoint(id));
-  }
-
   async restoreCheckpoint(
     sandbox: string,
     id: string,

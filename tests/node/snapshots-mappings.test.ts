@@ -1,10 +1,11 @@
 /** Saves contain what programs write through memory mappings, although such writes may leave no new time. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
+import { lstatSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { join } from "node:path";
 import { beforeEach, expect, it } from "vitest";
+import { pids } from "../../container/sandboxd/run-processes.ts";
 import { Base } from "../../container/sandboxd/snapshots/base.ts";
 import { Mappings } from "../../container/sandboxd/snapshots/mappings.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
@@ -14,7 +15,12 @@ import { repository } from "../../local/engine/own-files.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 let root: string;
-beforeEach(() => void (root = temporaryDirectory()));
+/** The machine's other processes. If the mappings of one could not be read, all files of its user would count as mapped. */
+let others: Set<number>;
+beforeEach(() => {
+  root = temporaryDirectory();
+  others = new Set(pids());
+});
 const { signal } = new AbortController();
 
 /** Saves as sandboxd does it, and returns what the save would send. */
@@ -22,7 +28,7 @@ async function save(
   index: Index,
   isThorough: boolean,
 ): Promise<{ sent: string; index: Index; state: string }> {
-  const mappings = await Mappings.read(new Set());
+  const mappings = await Mappings.read(others);
   const changes = await new Scanner(root, () => new Base("")).changes(signal);
   if (isThorough) await mappings.forgetChanged(root, changes, index, signal);
   const saving = new Save("a", root, index, { max: 1e9, repack: [] }, changes, {}, mappings);
@@ -72,6 +78,23 @@ it("files that programs only read or keep mapped are saved once", async () => {
   program.stdin?.end();
   await once(program, "exit");
   expect(await save(index, true)).toMatchObject({ state: "unchanged", sent: "" });
+});
+
+/** Maps a file to read it, leaves a child that has ended a zombie, and then waits for the end of its input. */
+const READS = `import mmap, subprocess, sys, time
+file = open(sys.argv[1], "rb"); mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+child = subprocess.Popen(["true"]); time.sleep(0.5); print("mapped", flush=True); sys.stdin.read()`;
+
+it("a zombie does not make files count as mapped", async () => {
+  for (const name of ["mapped", "other"]) writeFileSync(join(root, name), "content");
+  const program = spawn("python3", ["-c", READS, join(root, "mapped")], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  await once(program.stdout, "data");
+  const mappings = await Mappings.read(others);
+  program.stdin.end();
+  await once(program, "exit");
+  expect(mappings.lastAccess(lstatSync(join(root, "other"), { bigint: true }))).toBeDefined();
 });
 
 it("a program that reads a file of a tmpfs, and then writes to it through a mapping, is noticed", () => {

@@ -8,9 +8,8 @@
  * there a new mapping sets a time when it first writes to a page.
  */
 import type { BigIntStats } from "node:fs";
-import { lstatSync } from "node:fs";
+import { lstatSync, readFileSync } from "node:fs";
 import { attempt } from "../file-error.ts";
-import { procText } from "../proc-stat.ts";
 import { pids } from "../run-processes.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
 import { RECENT_MS, compareContent } from "./file-read.ts";
@@ -39,9 +38,10 @@ export class Mappings {
   }
 
   #add(process: string): void {
-    const maps = procText(`${process}/maps`);
-    for (const [, inode = ""] of maps.matchAll(SHARED)) this.#inodes.add(inode);
-    const owner = maps === "" ? attempt(() => lstatSync(process).uid, undefined) : undefined;
+    // Zombies and threads of the kernel have no mappings: the file is empty.
+    const maps = attempt(() => readFileSync(`${process}/maps`, "latin1"), undefined);
+    for (const [, inode = ""] of (maps ?? "").matchAll(SHARED)) this.#inodes.add(inode);
+    const owner = maps === undefined ? attempt(() => lstatSync(process).uid, undefined) : undefined;
     if (owner !== undefined) this.#owners.add(owner);
   }
 

@@ -17,8 +17,11 @@ import { type FoundFile, type ScannedEntry, inodeOf, isFound } from "./file-stat
 import { bytesOf } from "./manifest.ts";
 import type { Index } from "./state.ts";
 
-/** A line of /proc/PID/maps (proc(5)) for a shared mapping that can be written. Captures the file's inode. */
-const SHARED = /^\S+ .w.s \S+ \S+ (\d+)/gm;
+/**
+ * A line of /proc/PID/maps (proc(5)) for a shared mapping. Captures the file's inode. A mapping that cannot be written may become
+ * writable later, and then gets no new access time (mprotect(2)).
+ */
+const SHARED = /^\S+ ...s \S+ \S+ (\d+)/gm;
 
 export class Mappings {
   readonly #readAt = BigInt(Date.now() - RECENT_MS) * 1_000_000n;

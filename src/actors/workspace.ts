@@ -540,8 +540,13 @@ export class Workspace {
     // A container that never had its workspace has nothing to keep.
     const isKept = this.#isWhole;
     unwrap(await this.#host.account().requireCheckpoint(id));
-    const unsaved = isKept ? await this.#saveBeforeRestore(endSaved) : undefined;
     const begun = { checkpoint: id, settings: settings.forCheckpoint };
+    const end = () => {
+      // If the actor is evicted before the container has ended, the next one continues the restore.
+      this.#restoring.value = begun;
+      return endSaved();
+    };
+    const unsaved = isKept ? await this.#saveBeforeRestore(end) : undefined;
     this.#restoring.value = begun;
     await this.#host.sync();
     const outcome = await this.#restoreInAccount(begun);

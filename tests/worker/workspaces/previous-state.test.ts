@@ -42,6 +42,25 @@ it("has every change that a call made until the restore", () =>
     expect([...fork.files.keys()]).toEqual(written);
   }));
 
+it("is made by the next actor if this one is evicted while the container ends", () =>
+  withWorld(async (world) => {
+    await world.ready();
+    world.write("kept", "first");
+    const { id } = await world.lifecycle.checkpoint("", SETTINGS);
+    world.write("kept", "second");
+    const { promise: evicted, resolve } = Promise.withResolvers<void>();
+    void world.workspace.beginCheckpointRestore(id, SETTINGS, () => {
+      world.kill();
+      world.evict();
+      resolve();
+      return new Promise(() => undefined);
+    });
+    await evicted;
+    await world.ready();
+    expect(Object.fromEntries(world.files)).toEqual({ kept: "first" });
+    expect(world.registry.checkpoints()).toHaveLength(2);
+  }));
+
 it("is not made, and the container goes on, if there is no checkpoint to restore", () =>
   withWorld(async (world) => {
     await world.ready();

@@ -116,12 +116,12 @@ export class Service {
     const isWanted = this.script !== undefined && !this.#isRunning && !this.#state?.isCancelled;
     if (!isWanted || !this.#host.lifecycle.container) return;
     const changeCount = ++this.#changeCount;
-    // Also if the start fails: otherwise a service that never started would be tried again each second.
-    this.#startedAt = Date.now();
     this.#host.background(
       this.#start(changeCount).catch((error: unknown) => {
         if (changeCount !== this.#changeCount) return;
         this.#host.report(error);
+        // However long it took, a start that failed is not a run: otherwise it would be repeated each second.
+        this.#startedAt = Date.now();
         this.#restart();
       }),
     );

@@ -148,10 +148,15 @@ describe("a service", () => {
   });
 });
 
-it("a service that cannot be started is tried again after growing pauses", async () => {
+it("a service that cannot be started is tried again after growing pauses, however long each attempt takes", async () => {
   const pauses: number[] = [];
   const timers = vi.spyOn(globalThis, "setTimeout");
-  onTestFinished(() => timers.mockRestore());
+  let now = Date.now();
+  const clock = vi.spyOn(Date, "now").mockImplementation(() => now);
+  onTestFinished(() => {
+    timers.mockRestore();
+    clock.mockRestore();
+  });
   const six = Promise.withResolvers<void>();
   timers.mockImplementation(((work: () => void, ms = 0) => {
     pauses.push(ms);
@@ -168,7 +173,10 @@ it("a service that cannot be started is tried again after growing pauses", async
     } as unknown as ConstructorParameters<typeof Service>[0]["kv"],
     lifecycle: { container: new AbortController().signal },
     runs: {
-      start: () => Promise.reject(new Error("the quota is used up")),
+      start: () => {
+        now += 120_000;
+        return Promise.reject(new Error("the quota is used up"));
+      },
       cancel: () => Promise.reject(new Error("no run")),
       remove: () => Promise.resolve(),
       isRunning: () => false,

@@ -55,7 +55,7 @@ export const ask = serverCommand(
   .option("--save <directory>", "save the images of the result in this directory")
   .action(async (argument, options) => {
     const question = await textFrom("question", argument, options);
-    const directory = imageDirectory(options.save);
+    const directory = imageDirectory(options.save, options);
     const address = serverAddress(options);
     const { language, sandbox, model, timeout, wait } = options;
     const deadline = wait === undefined ? Infinity : Date.now() + wait * 1000;

@@ -10,10 +10,11 @@ import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-com
 import { EXIT } from "../exit.ts";
 import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow, type FollowedRun } from "../follow-run.ts";
+import { openUserDirectory } from "../linked-paths.ts";
 import { type Answer, Server } from "../server-calls.ts";
 import { withWriteErrors } from "../output-files.ts";
 import { failure, json, line, note, printOutput, applyStyle } from "../print.ts";
-import { userPath, serverAddress } from "../server-address.ts";
+import { type ServerOptions, userPath, serverAddress } from "../server-address.ts";
 import { unsavedImages } from "./texts.ts";
 
 /** The fields of code runs, without the fields that all runs have. */
@@ -47,7 +48,7 @@ export const code = serverCommand(
   .action(async (argument, options) => {
     const source = await textFrom("code", argument, options);
     const language = options.language ?? languageOf(options.file) ?? DEFAULT_LANGUAGE;
-    const directory = imageDirectory(options.save);
+    const directory = imageDirectory(options.save, options);
     const server = await Server.connect(serverAddress(options));
     const { sandbox, context, timeout } = options;
     const first = await server.call("run_code", {
@@ -67,12 +68,21 @@ export const code = serverCommand(
     await server.close();
   });
 
+/** The directory of `--save`. `at` is a path through the open directory, because code may replace it with a link during the run. */
+interface ImageDirectory {
+  path: string;
+  at: string;
+}
+
 /** Creates the directory of `--save` before anything runs: an error after the run would lose the result. */
-export function imageDirectory(given: string | undefined): string | undefined {
+export function imageDirectory(
+  given: string | undefined,
+  options: ServerOptions,
+): ImageDirectory | undefined {
   if (given === undefined) return undefined;
-  const directory = userPath(given);
-  withWriteErrors(directory, () => makeDirectories(directory));
-  return directory;
+  const path = userPath(given);
+  withWriteErrors(path, () => makeDirectories(path));
+  return { path, at: openUserDirectory(path, options) };
 }
 
 /**
@@ -81,7 +91,7 @@ export function imageDirectory(given: string | undefined): string | undefined {
  */
 export function reportCode(
   { run, content, status }: FollowedRun,
-  directory: string | undefined,
+  directory: ImageDirectory | undefined,
   asJSON: boolean,
 ): void {
   const { images, unsaved } = directory === undefined ? {} : saveImages(content, directory);
@@ -112,16 +122,20 @@ const ENDINGS = new Map([
 ]);
 
 /** Writes `image-1.png` and so on, with numbers that no file has yet. @returns their paths, and why one could not be written */
-function saveImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
+function saveImages(
+  content: Answer["content"],
+  directory: ImageDirectory,
+): { images: string[]; unsaved?: string } {
   const images: string[] = [];
   let number = 0;
   for (const { data, mimeType } of content.filter((block) => block.type === "image")) {
     const ending = ENDINGS.get(mimeType) ?? "png";
-    let path: string;
-    do path = join(directory, `image-${++number}.${ending}`);
-    while (existsSync(path));
+    let name: string;
+    do name = `image-${++number}.${ending}`;
+    while (existsSync(join(directory.at, name)));
+    const [path, at] = [join(directory.path, name), join(directory.at, name)];
     try {
-      withWriteErrors(path, () => writeFileSync(path, Buffer.from(data, "base64"), { flag: "wx" }));
+      withWriteErrors(path, () => writeFileSync(at, Buffer.from(data, "base64"), { flag: "wx" }));
     } catch (error) {
       return { images, unsaved: messageOf(error) };
     }

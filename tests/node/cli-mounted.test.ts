@@ -93,6 +93,15 @@ it("`--file` waits for the text in a pipe, which a shell makes for the output of
   expect(parseInt(flags, 8) & constants.O_NONBLOCK).toBe(0);
 });
 
+it("`--save` writes no images through a link from a mounted directory to another place", async () => {
+  symlinkSync(join(home, "private"), join(project, "charts"));
+  for (const word of ["code", "ask"]) {
+    const { code, stderr } = await call(word, "1 + 1", "--save", join(project, "charts"));
+    expect([code, stderr]).toEqual([77, expect.stringContaining(`through a symbolic link in ${project}`)]);
+  }
+  expect(received).toEqual([]);
+});
+
 describe("files get", () => {
   it("writes nothing through a link from a mounted directory to another place", async () => {
     symlinkSync(join(home, "private"), join(project, "out"));

@@ -41,7 +41,7 @@ export function isSameOrAbove(outer: string, inner: string): boolean {
  * have made the link. The open file is checked, because code could exchange a file with a link after a check of the path.
  */
 export function openUserPath(path: string, options: ServerOptions, flags = constants.O_RDONLY): number {
-  // Code cannot choose how a path enters a mounted directory.
+  // The links up to the first mounted directory are the user's own. So code cannot change which directories are on the way.
   const mounts = findRunning(stateDirectory(options))?.mounts ?? [];
   const onTheWay = mounts.filter((mount) => placesOf(path).some((place) => isSameOrAbove(mount, place)));
   const file = openSync(path, flags);

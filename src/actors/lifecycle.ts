@@ -540,7 +540,7 @@ export class Lifecycle {
     return checkpoint;
   }
 
-  /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} before anything has changed */
+  /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} before the sandbox's state has changed */
   async restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
     // Otherwise, if this restore failed, one that an earlier actor began would be forgotten although the account has done it.
     await this.#finishPrevious();

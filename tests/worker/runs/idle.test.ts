@@ -109,6 +109,7 @@ describe("a call that the control server never answers", () => {
     await leaveAlone("idle-hung", HOUR_MS);
     await runInActor("idle-hung", async (actor) => {
       // As the SDK counts such a call.
+      expect(String(Reflect.get(actor, "isActivityExpired"))).toContain("inflightRequests");
       Reflect.set(actor, "inflightRequests", 1);
       actor.renewActivityTimeout();
       await actor.alarm();

@@ -1,15 +1,21 @@
 /** The checkpoint that a restore makes of the state before it. */
 import { expect, it } from "vitest";
-import { withWorld } from "./world.ts";
+import { type World, withWorld } from "./world.ts";
 
 const SETTINGS = { forCheckpoint: undefined };
 
+/** Changes a file after a checkpoint, and returns the checkpoint's id. */
+async function changeAfterCheckpoint(world: World): Promise<string> {
+  await world.ready();
+  world.write("kept", "first");
+  const { id } = await world.lifecycle.checkpoint("", SETTINGS);
+  world.write("kept", "second");
+  return id;
+}
+
 it("has what earlier calls and runs change while the server saves it", () =>
   withWorld(async (world) => {
-    await world.ready();
-    world.write("kept", "first");
-    const { id } = await world.workspace.checkpoint("", SETTINGS);
-    world.write("kept", "second");
+    const id = await changeAfterCheckpoint(world);
     let late = 2;
     world.onStep = ({ name, when }) => {
       if (name === "bucket put" && when === "after" && late > 0) world.write(`late ${late--}`, "x");
@@ -25,10 +31,7 @@ it("has what earlier calls and runs change while the server saves it", () =>
 
 it("has every change that a call made until the restore", () =>
   withWorld(async (world) => {
-    await world.ready();
-    world.write("kept", "first");
-    const { id } = await world.lifecycle.checkpoint("", SETTINGS);
-    world.write("kept", "second");
+    const id = await changeAfterCheckpoint(world);
     const written = ["kept"];
     world.onStep = ({ name, when }) => {
       if (name !== "account restoreCheckpoint" || when !== "before" || !world.container) return;
@@ -44,10 +47,7 @@ it("has every change that a call made until the restore", () =>
 
 it("is made by the next actor if this one is evicted while the container ends", () =>
   withWorld(async (world) => {
-    await world.ready();
-    world.write("kept", "first");
-    const { id } = await world.lifecycle.checkpoint("", SETTINGS);
-    world.write("kept", "second");
+    const id = await changeAfterCheckpoint(world);
     const { promise: evicted, resolve } = Promise.withResolvers<void>();
     void world.workspace.beginCheckpointRestore(id, SETTINGS, () => {
       world.kill();

@@ -22,6 +22,7 @@ import { confirm } from "../confirm.ts";
 import { UserError } from "../exit.ts";
 import { clientCommand, PROGRAM_FILE } from "../program-files.ts";
 import { keepCopy, replaceFile } from "../output-files.ts";
+import { isSameOrAbove } from "../linked-paths.ts";
 import { json, line, note } from "../print.ts";
 import { findRunning } from "../running.ts";
 import {
@@ -169,8 +170,7 @@ function requireInside(project: string, file: string): void {
 }
 
 function refuseOutside(project: string, target: string): void {
-  if (!join(target, "/").startsWith(join(realpathSync(project), "/")))
-    throw new UserError(CLIENT_FILE.leadsOut(target));
+  if (!isSameOrAbove(realpathSync(project), target)) throw new UserError(CLIENT_FILE.leadsOut(target));
 }
 
 /** The content of the file; undefined if it does not exist. */

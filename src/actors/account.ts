@@ -7,7 +7,7 @@ import { parseSafely } from "../shared/bounded.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { countdown, pause, waitAtMost } from "../shared/timers.ts";
 import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
@@ -75,8 +75,11 @@ const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
 
-/** How long the removal of idle sandboxes waits for one sandbox. It includes the wait for a save, 40 s. */
-const REMOVAL_TIMEOUT_MS = 60_000;
+/** How long the removal of idle sandboxes waits for one sandbox, which goes on meanwhile. */
+const REMOVAL_TIMEOUT_MS = 10_000;
+
+/** How long each part of an alarm may take. The platform ends an alarm after 15 minutes. The next alarm goes on. */
+const ALARM_PART_MS = 240_000;
 
 export class Account extends DurableObject<Env> {
   readonly #kv: KeyValues<KeyOf<typeof ACCOUNT_CONTENT>>;
@@ -562,7 +565,7 @@ export class Account extends DurableObject<Env> {
     const principalID = this.#principalID;
     this.#snapshots.expire();
     if (principalID !== undefined) {
-      await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
+      await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix), ALARM_PART_MS);
       await this.#removeIdle(principalID);
       await this.#storedRuns.expire(principalID);
     }
@@ -573,7 +576,9 @@ export class Account extends DurableObject<Env> {
 
   async #removeIdle(principalID: string): Promise<void> {
     const idleMs = this.#config.sandboxTTLHours * HOUR_MS;
+    const leftMs = countdown(ALARM_PART_MS);
     for (const name of this.#sandboxes.unusedSince(Date.now() - idleMs)) {
+      if (leftMs() <= 0) return;
       const actor = await this.#sandbox(principalID, name);
       // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
       const removed = actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);

@@ -1,5 +1,6 @@
 /** Removes data that no saved state needs: rows at once, objects in R2 when their deletion is due. */
 import type { Rows } from "../storage/rows.ts";
+import { countdown } from "../shared/timers.ts";
 import { manifestPrefix, packPrefix } from "./saved-states.ts";
 
 const DELETE_RETRY_MS = 300_000;
@@ -37,8 +38,9 @@ export class SnapshotGarbage {
       this.#rows.write("INSERT OR IGNORE INTO garbage VALUES (?, ?)", packPrefix(id), now);
   }
 
-  /** Deletes due garbage with `remove`, which takes a key prefix. Failures are retried later. */
-  async sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
+  /** Deletes due garbage with `remove`, which takes a key prefix. Begins no deletion after `ms`. Failures are retried later. */
+  async sweep(remove: (prefix: string) => Promise<void>, ms: number, now = Date.now()): Promise<void> {
+    const leftMs = countdown(ms);
     for (;;) {
       const due = this.#rows.all<{ prefix: string }>(
         "SELECT prefix FROM garbage WHERE due_at <= ? ORDER BY due_at LIMIT ?",
@@ -47,6 +49,7 @@ export class SnapshotGarbage {
       );
       if (due.length === 0) return;
       for (const { prefix } of due) {
+        if (leftMs() <= 0) return;
         const isGone = await remove(prefix).then(
           () => true,
           () => false,

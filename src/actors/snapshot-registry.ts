@@ -504,8 +504,8 @@ export class SnapshotRegistry {
     });
   }
 
-  sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
-    return this.#garbage.sweep(remove, now);
+  sweep(...sweep: Parameters<SnapshotGarbage["sweep"]>): Promise<void> {
+    return this.#garbage.sweep(...sweep);
   }
 
   /** When the next state expires or the next garbage is due, in milliseconds since the epoch. */

@@ -72,6 +72,26 @@ test("the reaper deletes expired states before it waits for a sandbox", async ()
   expect(checkpoints.map(({ id }) => id)).not.toContain(checkpoint);
 });
 
+test("the reaper asks no further sandbox after the time that an alarm has for them", async () => {
+  const idle = ["old", "slow-end"];
+  await Promise.all(idle.map((name) => sh(name, "true")));
+  for (const name of idle) await age(name, 169);
+  const asked: string[] = [];
+  const now = Date.now();
+  await runInActor("slow-end", (actor) => {
+    const prototype: Sandbox = Object.getPrototypeOf(actor);
+    vi.spyOn(prototype, "destroyIfIdle").mockImplementation(async ({ sandbox }) => {
+      asked.push(sandbox);
+      vi.spyOn(Date, "now").mockReturnValue(now + 10 * 60_000);
+      return false;
+    });
+  });
+  await runDurableObjectAlarm(accountOf(owner)).finally(() => vi.restoreAllMocks());
+  expect(asked).toHaveLength(1);
+  expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
+  expect(await listRunning(idle)).toEqual([]);
+});
+
 test("the reaper keeps a sandbox that is used while the reaper works", async () => {
   const idle = ["old", "slow-end", "young"];
   await Promise.all(idle.map((name) => sh(name, "true")));

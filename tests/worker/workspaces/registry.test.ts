@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Account } from "../../../src/actors/account.ts";
 import {
   type Archive,
@@ -83,12 +83,13 @@ class Bench {
     return started.id;
   }
 
-  /** Deletes the objects that are due. @param refuses whether R2 fails */
-  async sweep(refuses: () => boolean = () => false): Promise<void> {
-    await this.registry.sweep(async (prefix) => {
+  /** Deletes the objects that are due. @param refuses whether R2 fails @param ms how long the deletions may take */
+  async sweep(refuses: () => boolean = () => false, ms = HOUR_MS): Promise<void> {
+    const remove = async (prefix: string) => {
       if (refuses()) throw new Error("R2 is not there");
       for (const key of this.bucket) if (key.startsWith(prefix)) this.bucket.delete(key);
-    }, this.now);
+    };
+    await this.registry.sweep(remove, ms, this.now);
   }
 }
 
@@ -112,6 +113,28 @@ describe("the registry of saved states", () => {
       expect(() => bench.commit("a", started)).toThrow();
       expect(bench.registry.current("a")).toBeUndefined();
       bench.now += HOUR_MS;
+      await bench.sweep();
+      expect(bench.bucket).toEqual(new Set());
+    }));
+
+  it("begins no deletion of objects after the time for them, and deletes the others later", () =>
+    withBench(async (bench) => {
+      for (const sandbox of ["a", "b"]) bench.save(sandbox);
+      for (const sandbox of ["a", "b"]) bench.registry.forget(sandbox, bench.now);
+      bench.now += HOUR_MS;
+      const objects = bench.bucket.size;
+      const sweeping = async () => {
+        const clock = vi.spyOn(Date, "now");
+        const now = Date.now();
+        // The first deletion takes two minutes.
+        const takeLong = () => {
+          clock.mockReturnValue(now + 120_000);
+          return false;
+        };
+        await bench.sweep(takeLong, 60_000);
+      };
+      await sweeping().finally(() => vi.restoreAllMocks());
+      expect(bench.bucket.size).toBe(objects - 1);
       await bench.sweep();
       expect(bench.bucket).toEqual(new Set());
     }));

@@ -578,7 +578,7 @@ describe("the saved files of a task", () => {
       expect(world.registry.findArchive("a.1t", "workspace")).toBeUndefined();
       await world.workspace.save();
       const removed: string[] = [];
-      await world.registry.sweep(async (prefix) => void removed.push(prefix));
+      await world.registry.sweep(async (prefix) => void removed.push(prefix), 60_000);
       expect(removed).toHaveLength(1);
     }));
 

@@ -1,6 +1,6 @@
-import { existsSync, writeFileSync } from "node:fs";
+import { constants, existsSync, openSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import packageJSON from "../../package.json" with { type: "json" };
 import { boundResponse, fetchDirectly } from "../../client/connection.ts";
 import { makeDirectories } from "../make-directories.ts";
@@ -10,6 +10,7 @@ import { portOption, serverCommand } from "../define-command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
 import { Server } from "../server-calls.ts";
+import { openUserDirectory } from "../linked-paths.ts";
 import { timeForName, withWriteErrors } from "../output-files.ts";
 import { root } from "../program-files.ts";
 import { json, line, note } from "../print.ts";
@@ -63,7 +64,10 @@ export const diagnose = serverCommand(
     const file = output ? userPath(output) : join(stateDir, "reports", `${timeForName()}.json`);
     withWriteErrors(file, () => {
       if (!output) makeDirectories(dirname(file), 0o700);
-      writeFileSync(file, `${text}\n`, { mode: 0o600 });
+      const at = join(openUserDirectory(dirname(file), options), basename(file));
+      // Code in a mounted directory may have made a link there.
+      const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
+      writeFileSync(openSync(at, flags, 0o600), `${text}\n`);
     });
     if (asJSON) return json(true, { path: file });
     line(file);

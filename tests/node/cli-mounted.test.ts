@@ -102,6 +102,17 @@ it("`--save` writes no images through a link from a mounted directory to another
   expect(received).toEqual([]);
 });
 
+it.each([
+  ["the file", "report.json", "private/key"],
+  ["a directory", "reports", "private"],
+])("`diagnose` writes no report through a link in a mounted directory: %s", async (_which, name, target) => {
+  symlinkSync(join(home, target), join(project, name));
+  const path = join(project, name === "reports" ? "reports/key" : name);
+  const { code, stderr } = await call("diagnose", "--output", path);
+  expect([code, stderr]).toEqual([69, expect.stringContaining(path)]);
+  expect(readFileSync(join(home, "private/key"), "utf8")).toBe("the secret");
+});
+
 describe("files get", () => {
   it("writes nothing through a link from a mounted directory to another place", async () => {
     symlinkSync(join(home, "private"), join(project, "out"));

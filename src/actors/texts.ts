@@ -335,7 +335,8 @@ export const ENDINGS = {
     "The idle sandbox was stopped to make room for another of your sandboxes, although not everything could be saved",
   server: "The sandbox was stopped together with the server",
   unsaved_server: "The sandbox was stopped together with the server",
-  back: "The sandbox was restored to a checkpoint",
+  // Not "was restored": if the checkpoint was deleted meanwhile, the sandbox keeps its state.
+  back: "The sandbox was stopped to restore a checkpoint",
   network: "The sandbox was stopped to restrict its network",
   unsaved_network: "The sandbox was stopped to restrict its network",
   platform: "The platform replaced the sandbox's container",

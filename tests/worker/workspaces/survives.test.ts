@@ -154,7 +154,7 @@ describe.concurrent("a workspace", () => {
     });
     expect(restored.text).toContain(`Sandbox ${sandbox} is restored to its files`);
     const next = await owner.call("run_command", { sandbox, command: "cat src/main; ls; pgrep sleep" });
-    expect(next.text).toContain("The sandbox was restored to a checkpoint");
+    expect(next.text).toContain("The sandbox was stopped to restore a checkpoint");
     expect(next.structured.stdout).toBe("good\nother\nsrc\n");
     await sh(sandbox, "rm -rf /workspace");
     const { before } = restored.structured;

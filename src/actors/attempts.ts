@@ -1,6 +1,7 @@
 /**
- * There are three Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an
- * approval, and one stores the key for links. All guesses go to the same object, so parallel guesses cannot exceed the limit.
+ * There are four Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an
+ * approval, one lists revoked grants, and one stores the key for links. All guesses go to the same object, so parallel guesses cannot
+ * exceed the limit.
  *
  * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
  * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
@@ -36,6 +37,15 @@ export const ATTEMPTS_NAME = "owner";
 /** The object that lists registered clients without an approval. */
 const CLIENTS_NAME = "clients";
 
+/** The object that lists revoked grants. */
+const GRANTS_NAME = "grants";
+
+/** The storage prefix of revoked grants. The values are the times of the revocations. */
+const REVOKED = "revoked:";
+
+/** How long a revocation is remembered. Copies of the grant in `OAUTH_KV` may be a minute old. */
+const REVOKED_MS = HOUR_MS;
+
 export interface MadeKey {
   key: string;
   madeAt: number;
@@ -53,6 +63,10 @@ export function registrationsOf(env: Pick<Env, "Attempts">) {
   return attemptsOf(env, CLIENTS_NAME);
 }
 
+export function revocationsOf(env: Pick<Env, "Attempts">) {
+  return attemptsOf(env, GRANTS_NAME);
+}
+
 export function attemptsOf({ Attempts: namespace }: Pick<Env, "Attempts">, name: string) {
   return (namespace as DurableObjectNamespace<Attempts> | undefined)?.getByName(name);
 }
@@ -60,6 +74,8 @@ export function attemptsOf({ Attempts: namespace }: Pick<Env, "Attempts">, name:
 export class Attempts extends DurableObject {
   readonly #rows: Rows;
   readonly #kv: KeyValues<KeyOf<typeof ATTEMPTS_CONTENT>>;
+  /** When old revocations were last deleted. To list thousands with each new one would take long. */
+  #forgottenAt = -Infinity;
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
@@ -89,6 +105,19 @@ export class Attempts extends DurableObject {
 
   approved(client: string): void {
     this.#rows.write("DELETE FROM unapproved WHERE client = ?", client);
+  }
+
+  /** Records the revocation of a grant. @param grant its key in `OAUTH_KV` */
+  noteRevoked(grant: string, now = Date.now()): void {
+    this.#kv.put(`${REVOKED}${grant}`, now);
+    if (now - this.#forgottenAt < REVOKED_MS) return;
+    this.#forgottenAt = now;
+    const revoked = [...this.#kv.list<number>({ prefix: REVOKED })];
+    for (const [key, at] of revoked) if (at <= now - REVOKED_MS) this.#kv.delete(key);
+  }
+
+  isRevoked(grant: string): boolean {
+    return this.#kv.get(`${REVOKED}${grant}`) !== undefined;
   }
 
   /** Counts an attempt as wrong until `succeeded` is called. @returns 0 if the attempt is allowed, else the seconds to wait */

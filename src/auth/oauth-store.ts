@@ -75,7 +75,8 @@ export function bytesOf(text: string): number {
   return new TextEncoder().encode(text).byteLength;
 }
 
-async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
+/** @throws {StoreError} if the operation fails or takes too long */
+export async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   try {
     const done = await waitAtMost(
       TIMEOUT_MS,
@@ -85,7 +86,7 @@ async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw new StoreError(messageOf(error), { cause: error });
   }
-  throw new StoreError("OAUTH_KV did not respond in time");
+  throw new StoreError("the store did not respond in time");
 }
 
 /** The result of the work. If the store failed, logs the error and returns undefined. */

@@ -20,6 +20,7 @@ import { AUTHORIZE_PATH, METADATA_PATH, PANEL_PATH, REGISTRATION_PATH, TOKEN_PAT
 import { knownScopes, type Principal, SCOPES } from "../shared/principal.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, addPanelClient } from "./panel-client.ts";
 import { guardStore } from "./oauth-store.ts";
+import { isRevoked, rememberRevocations } from "./revocation.ts";
 import { ENDPOINT_TEXTS, OAUTH_OFF } from "./texts.ts";
 
 /** The MCP paths and the panel. Each is a separate resource: its tokens are refused at the others. */
@@ -108,7 +109,7 @@ export function oauthAPI({ server }: OAuth, context: RequestContext): OAuthHelpe
 export function providerEnv(context: RequestContext): ProviderEnv {
   const { OAUTH_KV } = context.env;
   const issuer = context.config.publicOrigin ?? context.origin;
-  const store = OAUTH_KV && guardStore(OAUTH_KV);
+  const store = OAUTH_KV && guardStore(rememberRevocations(OAUTH_KV, context.env));
   return { ...context.env, OAUTH_KV: store && issuer ? addPanelClient(store, issuer) : store, context };
 }
 
@@ -136,12 +137,14 @@ function build(issuer: string, config: Config, isOnLoopback: boolean): OAuth {
       const body = { error: code, error_description: description };
       return Response.json(body, { status, headers: { ...headers, [CHECK_HEADER]: check } });
     },
-    async tokenExchangeCallback({ grantType, clientId, requestedScope, props, env }) {
+    async tokenExchangeCallback({ grantType, clientId, userId, grantId, requestedScope, props, env }) {
       const grant = grantSchema.parse(props);
-      if (!(await isRuleInForce(config, grant.rule)))
+      const hasRule = await isRuleInForce(config, grant.rule);
+      // The provider may have read an old copy of the grant, and would store it again.
+      if (!hasRule || (await isRevoked(env, userId, grantId)))
         throw new OAuthError("invalid_grant", {
           description: ENDPOINT_TEXTS.grantEnded,
-          internal: { category: "grant_policy", reason: "rule_gone" },
+          internal: { category: "grant_policy", reason: hasRule ? "revoked" : "rule_gone" },
         });
       const session = clientId === PANEL_CLIENT_ID ? SESSION : undefined;
       log(config, {

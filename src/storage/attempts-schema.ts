@@ -35,6 +35,10 @@ export const ATTEMPTS_CONTENT = {
         "when the server forgets the guesses of all addresses that did not sign in during the last 30 days",
       kept: "forever",
     },
+    "revoked:*": {
+      holds: "only in the object `grants`: the key of a revoked grant in `OAUTH_KV`, and when it was revoked",
+      kept: "at least an hour, until a later revocation",
+    },
     "link-key": {
       holds: "only in the object `links`: a random key that signs links, and when it was made",
       kept: "forever",

@@ -103,6 +103,26 @@ describe("tokens", () => {
     expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
   });
 
+  it("a location that still has an old copy of a revoked grant does not restore it", async () => {
+    const { client, tokens } = await signIn(app);
+    const [user, grant] = tokens.access_token.split(":");
+    const key = `grant:${user}:${grant}`;
+    const copy = (await env.OAUTH_KV.get(key)) ?? "";
+    const distant = new Proxy(env.OAUTH_KV, {
+      get(store, name) {
+        if (name === "get")
+          return async (...given: [string, "json"]) =>
+            given[0] === key ? JSON.parse(copy) : store.get(...given);
+        const member: unknown = Reflect.get(store, name);
+        return typeof member === "function" ? member.bind(store) : member;
+      },
+    });
+    const there = new Client(oauthApp({ OAUTH_KV: distant }), client.id);
+    expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
+    expect(await errorOf(await there.refresh(tokens.refresh_token))).toBe("invalid_grant");
+    expect(await env.OAUTH_KV.get(key)).toBeNull();
+  });
+
   it("another client cannot revoke a token", async () => {
     const { tokens } = await signIn(app);
     const other = await Client.register(app);

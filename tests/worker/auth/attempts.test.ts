@@ -22,6 +22,17 @@ function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<numbe
   return Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
 }
 
+it("revocations of grants are remembered for an hour, and forgotten later", async () => {
+  const grants = attempts();
+  await grants.noteRevoked("grant:a:1", NOW);
+  await grants.noteRevoked("grant:a:2", NOW + HOUR - 1);
+  expect(await grants.isRevoked("grant:a:1")).toBe(true);
+  expect(await grants.isRevoked("grant:a:3")).toBe(false);
+  await grants.noteRevoked("grant:a:3", NOW + HOUR);
+  const remembered = ["grant:a:1", "grant:a:2", "grant:a:3"].map((grant) => grants.isRevoked(grant));
+  expect(await Promise.all(remembered)).toEqual([false, true, true]);
+});
+
 describe("the counter of one address", () => {
   it("allows five wrong tokens, then doubles the wait after each, up to 15 minutes", async () => {
     const counter = attempts();

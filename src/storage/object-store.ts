@@ -1,5 +1,6 @@
 /** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file calls R2. */
 import type { Env } from "../shared/config.ts";
+import { pause } from "../shared/timers.ts";
 
 export interface StoredObject {
   /** Bytes of the whole object. */
@@ -43,6 +44,12 @@ export interface Bucket {
 /** The most objects that R2 deletes per call. */
 const R2_DELETE_BATCH = 1000;
 
+/**
+ * The pause before a failed read is repeated, once. R2 sometimes fails for a moment (error 10001), and a restore makes thousands of
+ * reads, all of which must succeed.
+ */
+const REPEAT_MS = 200;
+
 /** The server's store. Another store than R2 needs its binding in `Env`, and a stand-in for local servers. */
 export function objectStore({ RESULTS }: Pick<Env, "RESULTS">): ObjectStore {
   const bucket: Bucket = RESULTS as R2Bucket;
@@ -51,7 +58,8 @@ export function objectStore({ RESULTS }: Pick<Env, "RESULTS">): ObjectStore {
       await bucket.put(key, content);
     },
     async get(key, range) {
-      return (await bucket.get(key, { range })) ?? undefined;
+      const read = () => bucket.get(key, { range });
+      return (await read().catch(() => pause(REPEAT_MS).then(read))) ?? undefined;
     },
     async delete(keys) {
       for (let at = 0; at < keys.length; at += R2_DELETE_BATCH)

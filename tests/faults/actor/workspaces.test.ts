@@ -207,6 +207,19 @@ describe.concurrent("when R2 fails under a workspace", () => {
     expect(await sh(sandbox, "cat file")).toBe("third\n");
   });
 
+  it("a restore goes on if R2 refuses every other read", async () => {
+    const sandbox = "ws-unsteady";
+    await sh(sandbox, "echo first > file");
+    await save(sandbox);
+    await killContainer(sandbox);
+    let reads = 0;
+    bucketOf(sandbox).fault = async (operation) => {
+      if (operation === "get" && reads++ % 2 === 0) throw new Error("R2 is not there (10001)");
+    };
+    expect(await sh(sandbox, "cat file")).toBe("first\n");
+    delete bucketOf(sandbox).fault;
+  });
+
   it("no call waits for a save if R2 is slow", async () => {
     const sandbox = "ws-slow";
     const held = hold(sandbox, "put");

@@ -8,7 +8,8 @@ import type { Config } from "../shared/config.ts";
 import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
-import type { Caller, RequestContext } from "../shared/request-context.ts";
+import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
+import { elapsedMs } from "../shared/timers.ts";
 import { addressOf } from "../actors/attempts.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
 import {
@@ -54,6 +55,21 @@ export async function authenticate(
   }
   if (holder) return { principal: holder, metadata };
   return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, metadata);
+}
+
+/**
+ * How long a token counts as valid without another look-up. The store takes as long to show a revocation everywhere.
+ */
+const TOKEN_CHECK_MS = 60_000;
+
+/** Returns a function that tells whether the token of a long request is still valid. It looks the token up once a minute. */
+export function tokenCheck({ isSignedIn }: Pick<CallerContext, "isSignedIn">): () => Promise<boolean> {
+  let checkedAt = Date.now();
+  return async () => {
+    if (elapsedMs(checkedAt) < TOKEN_CHECK_MS) return true;
+    checkedAt = Date.now();
+    return (await isSignedIn?.()) ?? true;
+  };
 }
 
 /**

@@ -169,13 +169,18 @@ export function createApp(parts: MCPParts): App {
     const isAccepted = route !== undefined && route.methods.split(", ").includes(request.method);
     const guarded = !problem && isAccepted && "authenticate" in route.serve ? route.serve : undefined;
     const sender = await guarded?.authenticate(request, context);
-    if (guarded && sender && "principal" in sender)
-      return inTurn(request, { ...context, ...sender }, async (_, caller) => {
+    if (guarded && sender && "principal" in sender) {
+      const isSignedIn = async () => {
+        const again = await guarded.authenticate(request, context);
+        return "principal" in again || again.response.status !== 401;
+      };
+      return inTurn(request, { ...context, ...sender, isSignedIn }, async (_, caller) => {
         const refusal = (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
           ? rateLimited()
           : insufficientScope(caller, guarded.scopes ?? []);
         return refusal ? refuse(caller, refusal, route?.path) : guarded.handle(request, caller);
       });
+    }
 
     await paceOpenRequest();
     if (sender && "reason" in sender) return refuse(context, sender, route?.path);

@@ -4,7 +4,9 @@
  * and within the same limits.
  */
 import * as z from "zod";
+import { tokenCheck, unauthorized } from "../auth/bearer.ts";
 import { canSignIn } from "../auth/methods/index.ts";
+import { CALLER_TEXTS } from "../auth/texts.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -106,18 +108,23 @@ export async function execute(request: Request, caller: CallerContext): Promise<
       throw error;
     });
     if (eventMemory) return events(context, run, eventMemory);
-    return respondWith(isStrict, await responseOf(context, await waitForEnd(context, run, wait)));
+    const latest = await waitForEnd(context, run, wait);
+    if (!latest) return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, context.metadata).response;
+    return respondWith(isStrict, await responseOf(context, latest));
   });
 }
 
 /** The longest wait of one call to the sandbox. A longer wait makes further calls. */
 const WAIT_STEP_MS = 300_000;
 
-async function waitForEnd(context: ToolContext, run: RunView, ms: number): Promise<RunView> {
+/** Waits for the end of a run. Returns undefined if the caller's token is not valid any more. */
+async function waitForEnd(context: ToolContext, run: RunView, ms: number): Promise<RunView | undefined> {
   const leftMs = countdown(ms - elapsedMs(context.arrivedAt));
+  const isTokenValid = tokenCheck(context);
   for (let latest = run; ;) {
     const stepMs = Math.min(leftMs(), WAIT_STEP_MS);
     latest = (await followTask(context, run.id, stepMs)).value;
+    if (!(await isTokenValid())) return undefined;
     if (latest.state !== "running" || stepMs < WAIT_STEP_MS) return latest;
   }
 }

@@ -4,6 +4,8 @@ import type { RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
 import { STREAMS } from "../../container/sandboxd/protocol.ts";
 import { type RunView, questionDetailOf } from "../runs/run-types.ts";
+import { tokenCheck } from "../auth/bearer.ts";
+import { CALLER_TEXTS } from "../auth/texts.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { waitForRun } from "../tools/follow-task.ts";
 import { pieceDecoder } from "../shared/text.ts";
@@ -38,7 +40,7 @@ interface RunEvents {
 
 /**
  * The first event is `task`. `code` and `output` have the new text since the previous event. The last event is `result`,
- * `running` if the run continues, or `error` if the server cannot read the run.
+ * `running` if the run continues, or `error` if the server cannot read the run or the token is not valid any more.
  */
 export function runEvents(context: ToolContext, source: RunEvents): Response {
   return eventStream(eventsOf(context, source), textOf);
@@ -59,6 +61,7 @@ async function* eventsOf(
   const beganAt = Date.now();
   const sent = { code: 0, cursor: 0 };
   const decode = { stdout: pieceDecoder(), stderr: pieceDecoder() };
+  const isTokenValid = tokenCheck(context);
   try {
     yield ["task", summary];
     for (;;) {
@@ -69,6 +72,7 @@ async function* eventsOf(
         maxBytes: PAGE_BYTES,
         seenCode: sent.code,
       });
+      if (!(await isTokenValid())) return yield ["error", { ...summary, error: CALLER_TEXTS.invalidToken }];
       const { run, page } = value;
       const before = { ...sent };
       const code = questionDetailOf(run)?.code ?? "";

@@ -34,6 +34,8 @@ export interface CallerContext extends RequestContext, Caller {
   memory?: RequestMemory;
   /** Limits how many calls of the principal the server works on at once. */
   turns: RequestTurns;
+  /** Looks the request's token up again. False if it is not valid any more. */
+  isSignedIn?(): Promise<boolean>;
   isStructured?: boolean;
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions. */

@@ -1,9 +1,13 @@
-import { runInDurableObject } from "cloudflare:test";
+import { createExecutionContext, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { createParser } from "eventsource-parser";
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import worker from "../../../src/index.ts";
+import type { Env } from "../../../src/shared/config.ts";
 import { dayOf } from "../../../src/shared/days.ts";
 import { ProgramReader } from "../../../src/tasks/program.ts";
-import { accountOf, evict, objectsOf, owner, principal, sh, sleep, until } from "../support.ts";
+import { Browser, Client, type Tokens } from "../../setup/oauth-client.ts";
+import { ORIGIN, accountOf, evict, objectsOf, owner, principal, sh, sleep, until } from "../support.ts";
 
 interface Result {
   taskId: string;
@@ -503,6 +507,38 @@ describe("the stream of a model's response", () => {
     const event = JSON.stringify({ type: "message_stop", more });
     expect(reader.add(new TextEncoder().encode(`data: ${event}\n\n`))).toBe(true);
   });
+});
+
+it("a stream and a long wait end soon after the revocation of their token", async () => {
+  const variables = { ...(env as Env), PUBLIC_ORIGIN: ORIGIN, LOG_LEVEL: "error" } as Env;
+  const app = (url: string, init?: RequestInit) =>
+    worker.fetch(new Request(new URL(url, ORIGIN), init), variables, createExecutionContext());
+  const client = await Client.register(app);
+  const browser = new Browser(app);
+  const page = await browser.open(await client.authorizationURL());
+  const approved = await browser.submit(page, { decision: "owner", token: variables.SERVER_AUTH_TOKEN });
+  const code = approved.location?.searchParams.get("code") ?? "";
+  const tokens = await (await client.exchange(code)).json<Tokens>();
+  const headers = { authorization: `Bearer ${tokens.access_token}` };
+  const sandbox = "rest-revoked";
+  const question = { question: "[[long]] x", sandbox };
+  const start = (wait: number) => app("/execute", { ...post({ ...question, wait }), headers });
+  const [, { taskId }] = await json(await start(0));
+  const waiting = start(60_000);
+  const accept = "text/event-stream";
+  const stream = await app(`/tasks/${taskId}/result`, { headers: { ...headers, accept } });
+  const running = async () => {
+    const { runs } = (await owner.call("list_runs", { sandbox })).structured;
+    return (runs as { id: string; state: string }[]).filter(({ state }) => state === "running");
+  };
+  await until(async () => (await running()).length === 2);
+  await client.token({ token: tokens.refresh_token });
+  onTestFinished(() => void vi.useRealTimers());
+  vi.useFakeTimers({ now: Date.now() + 61_000, toFake: ["Date"] });
+  const events = await stream.text();
+  expect(events).toMatch(/^event: error\ndata: .*token is not valid/m);
+  for (const { id } of await running()) await owner.call("cancel_run", { id });
+  expect((await waiting).status).toBe(401);
 });
 
 it("the routes of a task need a token with the scope tasks:run, and the right method", async () => {

@@ -14,7 +14,7 @@ type KeyContext = Pick<RequestContext, "config" | "env">;
 
 interface KeyCache {
   derived: Map<string, Promise<CryptoKey>>;
-  made?: Promise<MadeKey | undefined> | undefined;
+  made?: MadeKey | undefined;
 }
 
 const caches = new WeakMap<Config, KeyCache>();
@@ -48,13 +48,14 @@ async function secretsOf({ config, env }: KeyContext): Promise<readonly string[]
   return isEarlierValid ? [made.key, earlier] : [made.key];
 }
 
-function generatedKey({ config, env }: KeyContext): Promise<MadeKey | undefined> {
+/**
+ * Caches the key, and not the promise of it: if the client of a request resets its connection, workerd never settles the request's
+ * promises. Measured with a cached promise: all later requests of the process waited for ever.
+ */
+async function generatedKey({ config, env }: KeyContext): Promise<MadeKey | undefined> {
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
-  cache.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());
-  // A failure is not cached.
-  cache.made.catch(() => (cache.made = undefined));
-  return cache.made;
+  return (cache.made ??= await namespace?.getByName(LINK_KEY_NAME).linkKey());
 }
 
 function cacheOf(config: Config): KeyCache {

@@ -437,6 +437,17 @@ describe("the token of a link", () => {
   const keysOf = (one: Config) => linkKeys({ config: one, env: env as Env });
   const example: LinkName = { actor: "a-aaaaaaaaaaaaaaaa" as ActorName, id: "abcdefghij12" };
 
+  it("can be made although the request that first needed the generated key has ended early", async () => {
+    const generating = { ...config, serverAuthToken: undefined, linkKey: undefined };
+    // Workerd never settles the promises of a request whose client has reset the connection.
+    const answers = [new Promise<never>(() => undefined), Promise.resolve({ key: "00", madeAt: 0 })];
+    const Attempts = { getByName: () => ({ linkKey: () => answers.shift() }) } as unknown as Env["Attempts"];
+    const context = { config: generating, env: { ...(env as Env), Attempts } };
+    void linkKeys(context);
+    expect(await linkKeys(context)).toHaveLength(1);
+    expect(await linkKeys(context)).toHaveLength(1);
+  });
+
   it("is refused with any bit changed, longer, shorter, or of another server", async () => {
     const token = (await writeToken(example, await keysOf(config))) ?? "";
     expect(await readToken(token, await keysOf(config))).toEqual(example);

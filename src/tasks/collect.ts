@@ -6,7 +6,7 @@ import {
   taskDirectory,
 } from "../../container/sandboxd/shapes.ts";
 import type { FileOperations } from "../container/file-operations.ts";
-import { type ErrorCode, sandboxUnresponsive, undefinedIfFailed } from "../shared/errors.ts";
+import { type ErrorCode, ToolError, sandboxUnresponsive, undefinedIfFailed } from "../shared/errors.ts";
 import type { RunObjects } from "../runs/run-log.ts";
 import type { RunView } from "../runs/run-types.ts";
 import {
@@ -134,8 +134,12 @@ class ArtifactWriter {
     const { bucket, prefix } = this.#store.objects;
     if (this.#run.isOver()) return NOT_KEPT.tooLate;
     const key = artifactKey(prefix(id), artifacts.length);
-    // A restart of sandboxd breaks the stream.
-    const bytes = (await this.#send(key, path, size)) ?? (await this.#send(key, path, size));
+    // A restart of sandboxd breaks the stream. The store sometimes fails for a moment.
+    const first = this.#send(key, path, size).catch((error: unknown) => {
+      if (error instanceof ToolError) throw error;
+      return undefined;
+    });
+    const bytes = (await first) ?? (await this.#send(key, path, size));
     if (bytes === undefined) return NOT_KEPT.unreadable;
     if (this.#run.isOver()) {
       await bucket.delete([key]);

@@ -104,6 +104,19 @@ it("a failure of the store ends the collection with its error", async () => {
   expect(artifacts).toEqual([]);
 });
 
+it("an artifact is stored again if the store fails once", async () => {
+  let puts = 0;
+  const { artifacts, failure } = await collectFiles(
+    () => {},
+    () => false,
+    () => {
+      if (puts++ === 1) throw new Error("R2 is not there (10001)");
+    },
+  );
+  expect(failure).toBeUndefined();
+  expect(artifacts).toEqual(NAMES);
+});
+
 it("a store that fails before it reads ends the collection at once", async () => {
   const { failure } = await collectFiles(
     () => {},

@@ -4,7 +4,7 @@
  * and within the same limits.
  */
 import * as z from "zod";
-import { tokenCheck, unauthorized } from "../auth/bearer.ts";
+import { tokenCheck } from "../auth/bearer.ts";
 import { canSignIn } from "../auth/methods/index.ts";
 import { CALLER_TEXTS } from "../auth/texts.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
@@ -108,8 +108,8 @@ export async function execute(request: Request, caller: CallerContext): Promise<
       throw error;
     });
     if (eventMemory) return events(context, run, eventMemory);
-    const latest = await waitForEnd(context, run, wait);
-    if (!latest) return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, context.metadata).response;
+    const { latest, isTokenValid } = await waitForEnd(context, run, wait);
+    if (!isTokenValid) return json({ error: CALLER_TEXTS.invalidToken, ...statusOf(latest) }, 401);
     return respondWith(isStrict, await responseOf(context, latest));
   });
 }
@@ -117,15 +117,20 @@ export async function execute(request: Request, caller: CallerContext): Promise<
 /** The longest wait of one call to the sandbox. A longer wait makes further calls. */
 const WAIT_STEP_MS = 300_000;
 
-/** Waits for the end of a run. Returns undefined if the caller's token is not valid any more. */
-async function waitForEnd(context: ToolContext, run: RunView, ms: number): Promise<RunView | undefined> {
+/** Waits for the end of a run, but no longer than the caller's token is valid. */
+async function waitForEnd(
+  context: ToolContext,
+  run: RunView,
+  ms: number,
+): Promise<{ latest: RunView; isTokenValid: boolean }> {
   const leftMs = countdown(ms - elapsedMs(context.arrivedAt));
-  const isTokenValid = tokenCheck(context);
+  const checkToken = tokenCheck(context);
   for (let latest = run; ;) {
     const stepMs = Math.min(leftMs(), WAIT_STEP_MS);
     latest = (await followTask(context, run.id, stepMs)).value;
-    if (!(await isTokenValid())) return undefined;
-    if (latest.state !== "running" || stepMs < WAIT_STEP_MS) return latest;
+    const isTokenValid = await checkToken();
+    const isOver = latest.state !== "running" || stepMs < WAIT_STEP_MS;
+    if (isOver || !isTokenValid) return { latest, isTokenValid };
   }
 }
 

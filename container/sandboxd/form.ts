@@ -1,7 +1,7 @@
 /** Streams the file of a form (`multipart/form-data`). */
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { Busboy } from "@fastify/busboy";
+import { Busboy, type BusboyInstance } from "@fastify/busboy";
 import { FileError } from "./file-error.ts";
 
 /** How many bytes a form may have besides its file. */
@@ -42,7 +42,7 @@ export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string):
   }
 }
 
-function formOf(contentType: string): Busboy {
+function formOf(contentType: string): BusboyInstance {
   try {
     const limits = { parts: MAX_PARTS, fieldSize: FIELD_BYTES };
     return new Busboy({ headers: { "content-type": contentType }, limits });

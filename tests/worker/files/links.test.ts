@@ -256,6 +256,15 @@ describe("an upload link", () => {
     expect(await sh(sandbox, "sha256sum <form")).toBe(`${digest}  -\n`);
   });
 
+  it("answers a form with a part that ends within its header", async () => {
+    const path = await link("short", { direction: "upload" });
+    const part = 'Content-Disposition: form-data; name="file"; filename="x"\r\n\r\ncontent';
+    const body = `--b\r\n${part}\r\n--b\r\nContent-Dispo\r\n--b--\r\n`;
+    const headers = { "content-type": "multipart/form-data; boundary=b" };
+    expect((await owner.http(path, { method: "POST", headers, body })).status).toBe(201);
+    expect(await sh(sandbox, "cat short")).toBe("content");
+  });
+
   it("leaves the old file if a form ends early, is too large, or does not have exactly one file", async () => {
     await sh(sandbox, "echo old >formed");
     const path = await link("formed", { direction: "upload", max_bytes: 1000 });

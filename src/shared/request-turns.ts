@@ -50,7 +50,7 @@ const principals = new TurnsByID(() => new PrincipalTurns(AT_ONCE));
 /** The turns of one request's calls. */
 export class RequestTurns {
   readonly #principalID: string;
-  readonly #client: AbortSignal;
+  readonly #client: AbortSignal | undefined;
   /** The turn in which the server reads the request. The request's first call uses it too. */
   #first: Turn | undefined;
   /** How many further calls of the request are already counted in the principal's pace. */
@@ -60,7 +60,7 @@ export class RequestTurns {
    * @param client aborts when the client disconnects. The runtime may then end the request without running its `catch` and
    * `finally` blocks
    */
-  constructor(principalID: string, client: AbortSignal) {
+  constructor(principalID: string, client?: AbortSignal) {
     this.#principalID = principalID;
     this.#client = client;
   }

@@ -19,9 +19,10 @@ import {
 } from "../shared/link-token.ts";
 import { MAX_MEMORY_BYTES, RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
-import { SANDBOX_NAME } from "../shared/names.ts";
+import { principalOf, SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
+import { RequestTurns, tooManyWait } from "../shared/request-turns.ts";
 import { json } from "../shared/responses.ts";
 import { shownName } from "../shared/shown.ts";
 import { recordCall } from "../tools/define.ts";
@@ -39,10 +40,26 @@ import { acceptsHTML } from "./landing.ts";
 import * as texts from "./texts.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
+/** Serves a link in a turn of its principal's links, because anybody who has a link can repeat requests. */
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
   if (!named) return refuse(request, 403, texts.LINK_TEXTS.invalid);
+  const turns = new RequestTurns(`links of ${principalOf(named.actor)}`, request.signal);
+  try {
+    return (await turns.begin())
+      ? await serveNamed(request, context, named)
+      : fileErrorResponse(tooManyWait());
+  } finally {
+    turns.end();
+  }
+}
+
+async function serveNamed(
+  request: Request,
+  context: RequestContext,
+  named: LinkName | FileLink | RunLink,
+): Promise<Response> {
   try {
     await waitForStart(named.actor, "link");
   } catch (error) {

@@ -68,6 +68,35 @@ describe("when a principal makes hundreds of calls at once", () => {
   );
 });
 
+it("another principal's call is answered before most of the requests by one link begin", async () => {
+  const REQUESTS = 400;
+  await flooding.call("write_file", { sandbox, path: "linked.txt", content: "linked" });
+  const { text } = await flooding.call("file_link", { sandbox, path: "linked.txt" });
+  const [, path = ""] = /https:\/\/[^/ ]+(\/files\/[\w.-]+)/.exec(text) ?? [];
+  let begun = 0;
+  const first = Promise.withResolvers<void>();
+  await runInActor(
+    sandbox,
+    (actor) => {
+      const prototype: Sandbox = Object.getPrototypeOf(actor);
+      const { findLink } = prototype;
+      vi.spyOn(prototype, "findLink").mockImplementation(function (this: Sandbox, id) {
+        begun += 1;
+        first.resolve();
+        return findLink.call(this, id);
+      });
+    },
+    flooding,
+  );
+  onTestFinished(() => void vi.restoreAllMocks());
+  const flood = Array.from({ length: REQUESTS }, async () => (await flooding.http(path)).text());
+  await first.promise;
+  expect(await list(neighbour)).toMatchObject({ isError: false });
+  // The pace of open requests would let 200 begin at once.
+  expect(begun).toBeLessThan(REQUESTS / 4);
+  expect(new Set(await Promise.all(flood))).toEqual(new Set(["linked"]));
+});
+
 describe("when somebody repeats requests that take almost no time", () => {
   const REQUESTS = 500;
 

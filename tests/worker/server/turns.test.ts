@@ -242,6 +242,20 @@ describe("the turns of a principal", () => {
     expect(begun).toEqual(calls.map((_, n) => n));
   });
 
+  it("are few, so that a neighbour's call waits for few others, and each turn ends if its call only waits", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    onTestFinished(() => void vi.useRealTimers());
+    let begun = 0;
+    const calls = Array.from({ length: 50 }, () => startCall("waiting", () => (begun += 1)));
+    await until(() => begun > 1);
+    await sleep(50);
+    expect(begun).toBeLessThan(5);
+    vi.advanceTimersByTime(30);
+    await until(() => begun > 5);
+    for (const { end } of calls) end();
+    await Promise.all(calls.map(({ call }) => call));
+  });
+
   it("are given to the next calls when clients disconnect, whether their calls have begun or wait", async () => {
     const begun: number[] = [];
     const calls = Array.from({ length: 50 }, (_, n) => startCall("disconnecting", () => begun.push(n)));

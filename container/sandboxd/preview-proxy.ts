@@ -33,6 +33,13 @@ export function previewPort({ headers }: IncomingMessage): number | undefined {
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
+/**
+ * How long a program may take to begin its response after it has received the request, in milliseconds: browsers wait about as long.
+ * Without this limit, 192 visitors who disconnected before could end a preview for everybody: the actor's request continues without
+ * its visitor until the response begins.
+ */
+export const RESPONSE_MS = 300_000;
+
 /** Forwards a request. Responds with 502 and `PREVIEW_ERROR` if no HTTP server responds. */
 export async function passRequest(
   port: number,
@@ -48,6 +55,12 @@ export async function passRequest(
     path: request.url,
     headers: [...forwardedHeaders(request.rawHeaders, PLATFORM_HEADERS), "connection", "close"],
   });
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  request.once("end", () => {
+    if (passed.destroyed) return;
+    timer = setTimeout(() => passed.destroy(new Error("the program does not respond")), RESPONSE_MS);
+  });
+  passed.once("response", () => clearTimeout(timer)).once("close", () => clearTimeout(timer));
   passed.on("error", async (error) => {
     if (response.headersSent || response.destroyed) return void response.destroy();
     response.writeHead(502, { [PREVIEW_ERROR]: await problemOf(port, error) }).end();

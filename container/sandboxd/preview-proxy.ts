@@ -112,6 +112,8 @@ export async function passUpgrade(
   const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
   socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");
   socket.write(head);
+  const timer = setTimeout(() => socket.destroy(), RESPONSE_MS);
+  socket.once("data", () => clearTimeout(timer)).once("close", () => clearTimeout(timer));
   splice(client, socket);
 }
 

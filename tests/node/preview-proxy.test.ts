@@ -1,7 +1,12 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, request, type Server } from "node:http";
 import { afterEach, expect, it, vi } from "vitest";
-import { countOpenPreviews, passRequest, RESPONSE_MS } from "../../container/sandboxd/preview-proxy.ts";
+import {
+  countOpenPreviews,
+  passRequest,
+  passUpgrade,
+  RESPONSE_MS,
+} from "../../container/sandboxd/preview-proxy.ts";
 import { PREVIEW_ERROR } from "../../container/sandboxd/protocol.ts";
 import { listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
@@ -12,6 +17,15 @@ async function serve(handler: Parameters<typeof createServer>[1]): Promise<numbe
   const server = createServer(handler);
   servers.push(server);
   return await listen(server);
+}
+
+/** A server that passes requests on to a program, and the number of its port. */
+async function pass(program: number): Promise<number> {
+  const port = await serve((incoming, response) => void passRequest(program, incoming, response));
+  servers
+    .at(-1)
+    ?.on("upgrade", (incoming, client, head) => void passUpgrade(program, incoming, client, head));
+  return port;
 }
 
 afterEach(() => {
@@ -29,7 +43,7 @@ it("a program that begins no response occupies a preview's connection only as lo
     incoming.resume();
     if (incoming.url === "/stream") response.write("begun");
   });
-  const port = await serve((incoming, response) => void passRequest(program, incoming, response));
+  const port = await pass(program);
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   const hanging = once(request({ port, path: "/hang" }).end(), "response");
   const upload = request({ port, path: "/hang", method: "POST" }).on("error", () => undefined);
@@ -47,5 +61,29 @@ it("a program that begins no response occupies a preview's connection only as lo
   expect(isStreamOver).toBe(false);
   upload.destroy();
   stream.destroy();
+  await until(() => countOpenPreviews() === 0);
+});
+
+it("a program that does not answer upgrades occupies connections only as long as browsers wait", async () => {
+  let received = 0;
+  const program = await serve(() => undefined);
+  servers.at(-1)?.on("upgrade", ({ url }, socket) => {
+    received++;
+    socket.on("end", () => socket.end()).resume();
+    if (url === "/answered")
+      socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n");
+  });
+  const port = await pass(program);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const headers = { connection: "Upgrade", upgrade: "x" };
+  const refused = once(request({ port, path: "/hang", headers }).end(), "error");
+  const [, answered] = await once(request({ port, path: "/answered", headers }).end(), "upgrade");
+  while (received < 2) await new Promise(setImmediate);
+  vi.advanceTimersByTime(RESPONSE_MS);
+  expect(await refused).toMatchObject([{ code: "ECONNRESET" }]);
+  vi.useRealTimers();
+  await until(() => countOpenPreviews() === 1);
+  expect(answered.destroyed).toBe(false);
+  answered.destroy();
   await until(() => countOpenPreviews() === 0);
 });

@@ -206,7 +206,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     await page.waitForSelector(".note:has-text('is restored to its files')");
     // The page has not consumed the notice of the restart, which is for the model.
     const read = await call("read_file", { sandbox: "grows", path: "kept.txt" });
-    expect(read).toContain("The sandbox was restored");
+    expect(read).toContain("The sandbox was stopped to restore a checkpoint");
     expect(read).toContain("```\nbefore\n```");
   });
 

@@ -34,7 +34,7 @@ export function previewPort({ headers }: IncomingMessage): number | undefined {
 }
 
 /**
- * How long a program may take to begin its response after it has received the request, in milliseconds: browsers wait about as long.
+ * How long a program may take to begin its response after the last part of the request, in milliseconds: browsers wait about as long.
  * Without this limit, 192 visitors who disconnected before could end a preview for everybody: the actor's request continues without
  * its visitor until the response begins.
  */
@@ -55,12 +55,14 @@ export async function passRequest(
     path: request.url,
     headers: [...forwardedHeaders(request.rawHeaders, PLATFORM_HEADERS), "connection", "close"],
   });
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  request.once("end", () => {
-    if (passed.destroyed) return;
-    timer = setTimeout(() => passed.destroy(new Error("the program does not respond")), RESPONSE_MS);
-  });
-  passed.once("response", () => clearTimeout(timer)).once("close", () => clearTimeout(timer));
+  const timer = setTimeout(() => passed.destroy(new Error("the program does not respond")), RESPONSE_MS);
+  const restart = () => void timer.refresh();
+  const stop = () => {
+    clearTimeout(timer);
+    request.off("data", restart);
+  };
+  request.on("data", restart);
+  passed.once("response", stop).once("close", stop);
   passed.on("error", async (error) => {
     if (response.headersSent || response.destroyed) return void response.destroy();
     response.writeHead(502, { [PREVIEW_ERROR]: await problemOf(port, error) }).end();

@@ -288,12 +288,13 @@ export const PREVIEW_TEXTS = {
   },
   waiting: {
     title: "Waiting for the program",
-    message: "No program listens on this port yet. This page reloads when one does.",
+    message:
+      "No program listens on this port yet, or it did not respond within five minutes. This page reloads when one does.",
   },
   silent: {
     title: "The program no longer responds",
     message:
-      "The program on this port has ended, or this preview has too many connections. This page reloads when the program responds again.",
+      "The program on this port has ended or does not respond, or this preview has too many connections. This page reloads when the program responds again.",
   },
   tls: {
     title: "The program expects TLS",

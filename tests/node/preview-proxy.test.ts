@@ -37,29 +37,47 @@ afterEach(() => {
 });
 
 it("a program that begins no response occupies a preview's connection only as long as browsers wait", async () => {
-  let received = 0;
+  let [received, ended] = [0, 0];
   const program = await serve((incoming, response) => {
-    received++;
-    incoming.resume();
+    incoming
+      .on("data", () => received++)
+      .on("end", () => ended++)
+      .on("error", () => undefined);
     if (incoming.url === "/stream") response.write("begun");
   });
   const port = await pass(program);
+  const upload = (path: string) => {
+    const begun = request({ port, path, method: "POST" }).on("error", () => undefined);
+    begun.write("a part");
+    return begun;
+  };
+  const wait = async (isDone: () => boolean) => {
+    while (!isDone()) await new Promise(setImmediate);
+  };
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   const hanging = once(request({ port, path: "/hang" }).end(), "response");
-  const upload = request({ port, path: "/hang", method: "POST" }).on("error", () => undefined);
-  upload.write("the first part");
-  const [stream] = (await once(request({ port, path: "/stream" }).end(), "response")) as [IncomingMessage];
+  const stalled = once(upload("/hang"), "response");
+  const running = upload("/hang");
+  const answered = upload("/stream");
+  const [stream] = (await once(answered, "response")) as [IncomingMessage];
   let isStreamOver = false;
   stream.on("close", () => (isStreamOver = true)).on("error", () => undefined);
-  while (received < 3) await new Promise(setImmediate);
-  vi.advanceTimersByTime(RESPONSE_MS);
-  const [refused] = (await hanging) as [IncomingMessage];
-  expect(refused.statusCode).toBe(502);
-  expect(refused.headers[PREVIEW_ERROR]).toBe("broken");
+  await wait(() => received === 3 && ended === 1);
+  vi.advanceTimersByTime(RESPONSE_MS / 2);
+  running.write("another part");
+  answered.end();
+  await wait(() => received === 4 && ended === 2);
+  vi.advanceTimersByTime(RESPONSE_MS / 2);
+  for (const response of [hanging, stalled]) {
+    const [refused] = (await response) as [IncomingMessage];
+    expect(refused.statusCode).toBe(502);
+    expect(refused.headers[PREVIEW_ERROR]).toBe("broken");
+  }
+  vi.advanceTimersByTime(RESPONSE_MS / 2 - 1);
   vi.useRealTimers();
   await until(() => countOpenPreviews() === 2);
   expect(isStreamOver).toBe(false);
-  upload.destroy();
+  running.destroy();
   stream.destroy();
   await until(() => countOpenPreviews() === 0);
 });

@@ -252,7 +252,7 @@ describe("a server that does not respond", () => {
     expect(await page.text()).toContain("Waiting for the program");
     const script = await visit(url, { method: "POST", body: "a" });
     expect(script.status).toBe(503);
-    expect(await script.text()).toContain("No program listens on this port yet.");
+    expect(await script.text()).toContain("No program listens on this port yet");
     await startServer(sandbox, 8010);
     expect((await visit(url, PAGE)).status).toBe(200);
   });
@@ -266,7 +266,7 @@ describe("a server that does not respond", () => {
     const page = await visit(url, PAGE);
     expect(page.status).toBe(502);
     expect(page.headers.get("refresh")).toBe("1");
-    expect(await page.text()).toContain("The program on this port has ended, or this preview has too many");
+    expect(await page.text()).toContain("The program on this port has ended or does not respond");
   });
 });
 

@@ -6,7 +6,7 @@ import { tooManyWait } from "../shared/request-turns.ts";
 import { readBody, STALL_MS } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 import { CALL_MS, pause } from "../shared/timers.ts";
-import { Turns } from "../shared/turns.ts";
+import { Turns, TurnsByID } from "../shared/turns.ts";
 import * as texts from "./texts.ts";
 
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
@@ -31,7 +31,7 @@ const BOUNDS = { values: 2000, depth: 100, name: MAX_BODY_BYTES };
  * such bodies: a call of another principal took up to 0.8 s without this, and 0.2 s with it.
  */
 const LONG_BODY_BYTES = 1024 * 1024;
-const longBodies = new Turns(1);
+const longBodies = new TurnsByID(() => new Turns(1));
 
 /** The most messages in a batch: the same limit as in MCP's own handler. */
 const MAX_BATCH = 100;
@@ -48,7 +48,7 @@ export async function readJSON(
   // A slow body may have outlasted the turn.
   if (!(await turns.begin())) return { problem: request.signal.aborted ? "broken" : "no_turn" };
   if (read.bytes.length < LONG_BODY_BYTES) return parse(read.bytes);
-  const end = await longBodies.take(CALL_MS, request.signal);
+  const end = await longBodies.take("", CALL_MS, request.signal);
   try {
     return parse(read.bytes);
   } finally {

@@ -58,7 +58,7 @@ export class RequestTurns {
 
   /**
    * @param client aborts when the client disconnects. The runtime may then end the request without running its `catch` and
-   * `finally` blocks
+   * `finally` blocks. Undefined in a Durable Object
    */
   constructor(principalID: string, client?: AbortSignal) {
     this.#principalID = principalID;

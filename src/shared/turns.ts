@@ -33,27 +33,31 @@ export class Turns {
   async take(ms: number, client?: AbortSignal): Promise<(() => void) | undefined> {
     if (client?.aborted) return undefined;
     const { promise, resolve } = Promise.withResolvers<true>();
-    const getTurn = () => resolve(true);
+    // The turn is listed before the waiting request continues, because that request may have ended without a sign.
+    const getTurn = () => {
+      this.#begun.set(end, Date.now());
+      resolve(true);
+    };
     let isOver = false;
     const end = () => {
       if (isOver) return;
       isOver = true;
       this.#begun.delete(end);
       client?.removeEventListener("abort", end);
-      if (this.#waiting.delete(getTurn)) getTurn();
+      if (this.#waiting.delete(getTurn)) resolve(true);
       else this.#end();
     };
     client?.addEventListener("abort", end);
-    if (this.#taken < this.#count) this.#taken += 1;
-    else {
+    if (this.#taken < this.#count) {
+      this.#taken += 1;
+      getTurn();
+    } else {
       this.#waiting.add(getTurn);
       await waitAtMost(ms, promise);
       // A turn that arrived just when the time was over is used.
       if (this.#waiting.has(getTurn)) end();
     }
-    if (isOver) return undefined;
-    this.#begun.set(end, Date.now());
-    return end;
+    return isOver ? undefined : end;
   }
 
   /** Ends the turns that have lasted for at least this time. */

@@ -277,6 +277,17 @@ it("calls that never end make only one later call wait in vain", async () => {
   expect(await take()).toBeTypeOf("function");
 });
 
+it("a turn can be ended although the call that got it has not continued", async () => {
+  const turns = new Turns(1);
+  const endFirst = await turns.take(1000);
+  const second = turns.take(1000);
+  endFirst?.();
+  // Nothing has run since then. If the platform has ended the second call, it never continues.
+  turns.endOlderThan(0);
+  expect(turns.isUnused).toBe(true);
+  expect(await second).toBeUndefined();
+});
+
 describe.each(["/mcp", "/execute"])("a body for %s", (path) => {
   /** `calls` starts more calls of a principal than it has turns. `send` sends a body for it. `begun` counts the calls that have begun. */
   async function flood() {

@@ -62,7 +62,7 @@ export async function authenticate(
  */
 const TOKEN_CHECK_MS = 60_000;
 
-/** Returns a function that tells whether the token of a long request is still valid. It looks the token up once a minute. */
+/** Returns a function that tells whether the token of a long request is still valid. It looks the token up once a minute at most. */
 export function tokenCheck({ isSignedIn }: Pick<CallerContext, "isSignedIn">): () => Promise<boolean> {
   let checkedAt = Date.now();
   return async () => {

@@ -6,7 +6,6 @@
 import * as z from "zod";
 import { tokenCheck } from "../auth/bearer.ts";
 import { canSignIn } from "../auth/methods/index.ts";
-import { CALLER_TEXTS } from "../auth/texts.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -109,7 +108,8 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     });
     if (eventMemory) return events(context, run, eventMemory);
     const { latest, isTokenValid } = await waitForEnd(context, run, wait);
-    if (!isTokenValid) return json({ error: CALLER_TEXTS.invalidToken, ...statusOf(latest) }, 401);
+    // Not 401: a client that then signs in and repeats the request would start a second run.
+    if (!isTokenValid) return json(statusOf(latest), 202);
     return respondWith(isStrict, await responseOf(context, latest));
   });
 }

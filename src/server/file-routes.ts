@@ -22,7 +22,7 @@ import { logError } from "../shared/log.ts";
 import { principalOf, SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
-import { RequestTurns, tooManyWait } from "../shared/request-turns.ts";
+import { RequestTurns } from "../shared/request-turns.ts";
 import { json } from "../shared/responses.ts";
 import { shownName } from "../shared/shown.ts";
 import { recordCall } from "../tools/define.ts";
@@ -47,9 +47,9 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   if (!named) return refuse(request, 403, texts.LINK_TEXTS.invalid);
   const turns = new RequestTurns(`links of ${principalOf(named.actor)}`, request.signal);
   try {
-    return (await turns.begin())
-      ? await serveNamed(request, context, named)
-      : fileErrorResponse(tooManyWait());
+    if (await turns.begin()) return await serveNamed(request, context, named);
+    await drainBody(request);
+    return refuse(request, 429, texts.LINK_TEXTS.tooMany);
   } finally {
     turns.end();
   }

@@ -141,7 +141,7 @@ it("many large images at once", async () => {
     content: `${LARGE_IMAGE}open("image.png", "wb").write(image)`,
   });
   await tool(url, "run_command", { command: "python3 image.py" });
-  // The server works on eight calls of a principal at once.
+  // More calls than the server works on at once.
   const attack = Array.from({ length: 8 }, () => tool(url, "read_file", { path: "image.png" }));
   expect(await peakDuring(Promise.all(attack))).toBeLessThan(MAX_MIB);
 });

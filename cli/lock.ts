@@ -1,8 +1,10 @@
 /** Ensures that only one server uses a state directory, and finds a port for it. */
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { connect, createServer, type Server } from "node:net";
 import { realpathSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
+import { withShortPath } from "../local/engine/host-files.ts";
 import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
 
 /** How long the engine of a killed server may take to end its sandboxes, in milliseconds. */
@@ -24,16 +26,15 @@ export async function lockDirectory(directory: string, socket: string): Promise<
     if (Date.now() >= deadline) throw stateDirectoryInUse(directory);
 }
 
-/** Whether a process accepts connections at this path. */
+/** Whether a process accepts connections at this path, which may be longer than a socket's address may be. */
 function accepts(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(path);
-    probe.once("error", () => resolve(false));
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(true);
-    });
-  });
+  const connects = async (short: string) => {
+    const probe = connect(short);
+    await once(probe, "connect");
+    probe.destroy();
+    return true;
+  };
+  return withShortPath(path, connects).catch(() => false);
 }
 
 /** A free port on 127.0.0.1: the requested one, or any for 0. @throws {UserError} if it is taken or not allowed */

@@ -3,11 +3,13 @@
  * use.
  */
 import { once } from "node:events";
+import { mkdirSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { lockDirectory } from "../../cli/lock.ts";
 import { readOptions } from "../../cli/options.ts";
+import { withShortPath } from "../../local/engine/host-files.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 it.each([
@@ -57,10 +59,12 @@ it.each([
 });
 
 it("a state directory is in use as long as an engine listens there, also in another network namespace", async () => {
-  const directory = temporaryDirectory();
+  // Longer than a socket's address may be.
+  const directory = join(temporaryDirectory(), "x".repeat(110));
+  mkdirSync(directory);
   const socket = join(directory, "engine.sock");
-  const engine = createServer().listen(socket);
-  await once(engine, "listening");
+  const engine = createServer();
+  await withShortPath(socket, async (path) => void (await once(engine.listen(path), "listening")));
   await expect(lockDirectory(directory, socket)).rejects.toThrow("Another server is using");
   engine.close();
   const other = temporaryDirectory();

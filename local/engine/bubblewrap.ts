@@ -13,7 +13,7 @@ import type { Readable, Writable } from "node:stream";
 import { agentDirectory, fetchedAgentsDirectory } from "./rootfs-files.ts";
 import { CHANNEL_FD, initCapability } from "./init.ts";
 import type { Sizes } from "./limits.ts";
-import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
+import { environmentLinks, pythonPaths, sandboxPackagesDirectory } from "./python.ts";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { START_PROBLEMS } from "./texts.ts";
@@ -146,8 +146,7 @@ export function readOnlyMounts(view: View): Mount[] {
   if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });
   if (existsSync(view.container)) mounts.push({ from: view.container, to: "/opt/sandbox-mcp" });
   if (toolchain.python !== undefined) {
-    for (const directory of pythonDirectories(toolchain.python))
-      mounts.push({ from: directory, to: directory });
+    for (const path of pythonPaths(toolchain.python)) mounts.push({ from: path, to: path });
     if (view.pythonPackages !== undefined)
       mounts.push({ from: view.pythonPackages, to: sandboxPackagesDirectory });
   }

@@ -6,7 +6,7 @@
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { constants } from "node:fs";
+import { constants, existsSync } from "node:fs";
 import { access, realpath, stat } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -133,13 +133,17 @@ export function environmentLinks({ base, version }: Python): Record<string, stri
   };
 }
 
-/** The host directories that an interpreter needs besides /usr; the rest of a home directory stays hidden. */
-export function pythonDirectories({ prefix, environment, base }: Python): string[] {
-  const directories = [...new Set([prefix, environment])].filter(
-    (path) => !/^\/(usr|bin|lib)(\/|$)/.test(path),
-  );
-  const isShown = ["/usr", ...directories].some((path) => base.startsWith(`${path}/`));
-  return isShown ? directories : [...directories, dirname(base)];
+/** The parts of an installation that an interpreter reads. OpenSSL of conda has its certificates in `ssl`. */
+const PARTS = ["lib", "lib64", "include", "ssl"];
+
+/**
+ * The files and directories of the host that an interpreter needs besides /usr. Not a whole prefix or environment: somebody may have
+ * installed Python into a home directory, or made an environment in a project, and these contain secrets.
+ */
+export function pythonPaths({ prefix, base, sitePackages }: Python): string[] {
+  const parts = PARTS.map((name) => join(prefix, name)).filter((path) => existsSync(path));
+  const paths = new Set([base, ...parts, ...sitePackages.filter((path) => existsSync(path))]);
+  return [...paths].filter((path) => !/^\/(usr|bin|lib)(\/|$)/.test(path));
 }
 
 export async function findOnPath(name: string): Promise<string[]> {

@@ -290,6 +290,10 @@ describe.concurrent("--python", () => {
     const server = await start(index.url, { flags: ["--python", python] });
     const code = "import pandas; pandas.origin, pandas.__file__";
     expect(await callTool(server.url, "run_code", { code })).toContain(join(directory, "venv/lib"));
+    // Somebody may have made the environment in a project.
+    writeFileSync(join(directory, "venv/secret"), "of the project");
+    const command = `cat ${join(directory, "venv/secret")}; ls ${join(directory, "venv")}`;
+    expect(await callTool(server.url, "run_command", { command })).toMatch(/No such file[^]*\nlib\n/);
     const file = join(directory, "numpy-1.0-py3-none-any.whl");
     const content = readFileSync(file).toString("base64");
     await callTool(server.url, "write_file", {

@@ -99,8 +99,13 @@ export async function connectUpstream(
   let last: unknown;
   for (const address of firstOfEachFamily(addresses)) {
     try {
-      return await open(address, port, aborted);
+      const socket = await open(address, port, aborted);
+      // Node does not list every address of this machine. But to these, Linux connects from the address itself.
+      if (!isChecked || socket.localAddress !== socket.remoteAddress) return socket;
+      socket.destroy();
+      throw new Refusal(`${host} (${address}) is an address of this machine`);
     } catch (error) {
+      if (error instanceof Refusal) throw error;
       if (aborted?.aborted) break;
       last = error;
     }

@@ -1,13 +1,16 @@
 /** The addresses that the engine never connects to, also when this machine uses a proxy. These tests need no sandbox. */
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { attachedNetworksOf } from "../../local/engine/attached.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, hostProxy, startTLS } from "../../local/engine/upstream.ts";
 import { connectTo, listen } from "../setup/listen.ts";
+import { repository } from "../setup/server.ts";
 
 describe("the engine refuses connections", () => {
   it("to private, link-local, metadata and other special addresses", () => {
@@ -124,6 +127,25 @@ describe("the engine refuses connections", () => {
       // The message does not contain the proxy's address.
       /proxy could not be reached \(ECONNREFUSED\)$/,
     );
+  });
+
+  it("to an address of this machine that Node does not list", () => {
+    const program = `
+      import { createServer } from "node:net";
+      import { connectUpstream } from ${JSON.stringify(join(repository, "local/engine/upstream.ts"))};
+      const server = createServer((socket) => socket.destroy()).listen(0, "0.0.0.0", async () => {
+        const options = { allowAddresses: new Map(), env: {}, resolve: async () => ["11.22.33.44"] };
+        const connecting = connectUpstream("own.test", server.address().port, options);
+        console.log(await connecting.then(() => "connected", (error) => error.message));
+        process.exit();
+      });
+    `;
+    // The new network namespace has the loopback device only, and such a route as load balancers need on their hosts.
+    const script =
+      'ip link set lo up && ip route add local 11.22.33.44/32 dev lo && exec "$0" --input-type=module --eval "$1"';
+    const words = ["--user", "--map-root-user", "--net", "sh", "-c", script, process.execPath, program];
+    const printed = execFileSync("unshare", words, { encoding: "utf8" });
+    expect(printed).toBe("own.test (11.22.33.44) is an address of this machine\n");
   });
 
   it("to a name that has a refused address, and looks the name up only once", async () => {

@@ -20,6 +20,7 @@ const PROGRAMS: Record<string, string> = {
   bwrap: "bubblewrap",
   curl: "curl",
   git: "git",
+  ip: "iproute2",
   // For setpriv, setsid, nsenter and unshare.
   setpriv: "util-linux",
 };

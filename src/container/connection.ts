@@ -21,10 +21,13 @@ import { pieceWeight } from "../../container/sandboxd/pace.ts";
 import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import { SandboxPace } from "../shared/sandbox-pace.ts";
 import type { Size } from "../shared/terminal/size.ts";
-import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
+import { ToolError, isGone, sandboxUnresponsive, withTimeout } from "../shared/errors.ts";
 import { pause } from "../shared/timers.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./sandboxd.ts";
+
+/** How long sandboxd may take to respond to a ping or input, in milliseconds. It responds at once unless it hangs. */
+export const RESPONSE_MS = 10_000;
 
 export interface Follower {
   onEvent(event: Event): void;
@@ -167,7 +170,8 @@ export class Connection {
     typing.promise.catch(() => undefined);
     try {
       await this.send({ type: "input", id, key, text, size });
-      return await typing.promise;
+      // A program in sandboxd's place may never confirm the input, while its runs keep the connection open.
+      return await withTimeout(RESPONSE_MS, typing.promise);
     } finally {
       this.#typing.delete(key);
     }

@@ -7,7 +7,7 @@ import {
   type Variables,
 } from "../../container/sandboxd/protocol.ts";
 import { isUnresponsive, sandboxUnresponsive } from "../shared/errors.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, RESPONSE_MS } from "./connection.ts";
 import type { ContainerLifecycle } from "./sandboxd.ts";
 import { containerGone } from "./texts.ts";
 
@@ -41,8 +41,6 @@ export interface ContainerLink {
   variables: { readonly current: Variables | undefined };
 }
 
-/** How long sandboxd may take to respond to a ping, in milliseconds. It responds at once unless it hangs. */
-export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 /** How often to check `isOver` while nothing is reported: a run can also end at its time limit. */

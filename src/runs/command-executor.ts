@@ -1,7 +1,8 @@
 /** Runs shell commands with sandboxd, from the start call to the end. */
 import * as z from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
-import { RESPONSE_MS, type ContainerLink, type FinalEvent, RunFollower } from "../container/follower.ts";
+import { RESPONSE_MS } from "../container/connection.ts";
+import { type ContainerLink, type FinalEvent, RunFollower } from "../container/follower.ts";
 import { withTimeout, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
@@ -178,9 +179,10 @@ class RunningCommand extends RunFollower {
 
   /** Resolves with the number of accepted bytes. @throws {ToolError} as `Connection.type` */
   type(input: TerminalInput): Promise<number> {
-    const { id, settled } = this.sink;
+    const { id } = this.sink;
     const typed = this.#requested.promise.then(() => this.link.connection.type(id, input));
-    return withTimeout(RESPONSE_MS, Promise.race([typed, settled.then(() => 0)]));
+    const ended = this.sink.waitUntilEnded(2 * RESPONSE_MS).then(() => 0);
+    return withTimeout(RESPONSE_MS, Promise.race([typed, ended]));
   }
 
   async #timeout(): Promise<void> {

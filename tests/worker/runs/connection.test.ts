@@ -61,6 +61,14 @@ describe.concurrent("the connection to sandboxd", () => {
     expect(got).toEqual({ events: 1, breaks: 1 });
   });
 
+  it("does not wait for ever for a confirmation of typed text", async ({ expect }) => {
+    const { connection, got, server } = await connect();
+    const typing = connection.type("run1", { text: "x" });
+    await expect(typing).rejects.toMatchObject({ code: "no_answer" });
+    server.send(EVENT);
+    await expect.poll(() => got).toEqual({ events: 1, breaks: 0 });
+  });
+
   it("is aborted if its other end does not confirm its end", async ({ expect }) => {
     const methods = { accept() {}, send() {}, close() {} };
     const unconfirmed = Object.assign(new EventTarget(), methods, { readyState: WebSocket.CLOSING });

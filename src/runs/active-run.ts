@@ -64,7 +64,10 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #log: LogWriter;
   readonly #stored: Record<Stream, number>;
   readonly #settled = Promise.withResolvers<void>();
-  #wakers: (() => void)[] = [];
+  /** Called at the next output, and at the end. */
+  readonly #wakers = new Set<() => void>();
+  /** Called at the end. A reaction to `#settled` would stay until the end, even if the call that waits has returned long ago. */
+  readonly #endWakers = new Set<() => void>();
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
   #hasChanges = true;
@@ -167,6 +170,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
+    for (const wake of this.#endWakers) wake();
     this.#wake();
   }
 
@@ -269,7 +273,15 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   waitUntilEnded(ms: number): Promise<void> {
-    return waitAtMost(ms, this.#settled.promise);
+    return this.#waitIn(this.#endWakers, ms);
+  }
+
+  /** Leaves nothing in memory after `ms`. */
+  async #waitIn(wakers: Set<() => void>, ms: number): Promise<void> {
+    if (this.isEnded) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    wakers.add(resolve);
+    await waitAtMost(ms, promise).finally(() => wakers.delete(resolve));
   }
 
   /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */
@@ -333,15 +345,12 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   get isWatched(): boolean {
-    return this.#wakers.length > 0;
+    return this.#wakers.size > 0;
   }
 
   /** Resolves at the next output, at the end, or after `ms`. */
-  async waitForChange(ms: number): Promise<void> {
-    if (this.isEnded) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wakers.push(resolve);
-    await waitAtMost(ms, promise);
+  waitForChange(ms: number): Promise<void> {
+    return this.#waitIn(this.#wakers, ms);
   }
 
   #outputChanged(): void {
@@ -353,8 +362,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   #wake(): void {
-    const wakers = this.#wakers;
-    this.#wakers = [];
+    const wakers = [...this.#wakers];
+    this.#wakers.clear();
     for (const wake of wakers) wake();
   }
 

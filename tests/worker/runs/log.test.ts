@@ -255,6 +255,20 @@ describe("the record of a run that ends while its caller waits", () => {
   });
 });
 
+it("a call that waits for a run leaves nothing in memory when it returns", () =>
+  withRuns("waits", async (runs) => {
+    const { id, execution } = await start(runs);
+    const { run } = execution;
+    // A reaction to this promise stays until the run ends.
+    const reactions = vi.spyOn(run.settled, "then");
+    for (let count = 0; count < 100; count++) await runs.result(id, count % 2);
+    await run.watch(5, () => undefined);
+    expect(reactions).not.toHaveBeenCalled();
+    expect(run.isWatched).toBe(false);
+    execution.end({ state: "succeeded" });
+    expect(await runs.result(id, 1000)).toMatchObject({ state: "succeeded" });
+  }));
+
 describe("a log in R2", () => {
   /** All pieces of a stream, read page by page. */
   async function readAll(runs: Runs, id: string, stream: Stream): Promise<Uint8Array> {

@@ -211,7 +211,8 @@ export class SDKInterpreter implements Interpreter {
     }
   }
 
-  async run(code: string, id: string): Promise<CellResponse> {
+  /** Not `async`: otherwise a call that never settles would keep its code in memory. */
+  run(code: string, id: string): Promise<CellResponse> {
     const response: CellResponse = { logs: { stdout: [], stderr: [] } };
     let printed = 0;
     const keepIn =
@@ -221,19 +222,20 @@ export class SDKInterpreter implements Interpreter {
         if (printed <= MAX_PRINTED) texts.push(text);
         else texts.length = 0;
       };
-    try {
-      await this.#sandbox.client.interpreter.runCodeStream(id, code, undefined, {
-        onStdout: keepIn(response.logs.stdout),
-        onStderr: keepIn(response.logs.stderr),
-        onResult: () => undefined,
-        onError: (error) => {
-          response.error = error;
-        },
-      });
-      return response;
-    } catch (error) {
-      throw translateRunError(error);
-    }
+    const running = this.#sandbox.client.interpreter.runCodeStream(id, code, undefined, {
+      onStdout: keepIn(response.logs.stdout),
+      onStderr: keepIn(response.logs.stderr),
+      onResult: () => undefined,
+      onError: (error) => {
+        response.error = error;
+      },
+    });
+    return running.then(
+      () => response,
+      (error: unknown) => {
+        throw translateRunError(error);
+      },
+    );
   }
 
   /** Takes as long as the start of a kernel, because the SDK starts a spare one before it confirms the deletion. */

@@ -8,8 +8,8 @@ import { until } from "../setup/until.ts";
 import { endLater } from "../setup/end-later.ts";
 import { TestSandbox, startTestEngine } from "../setup/engine-client.ts";
 
-/** The path of a sandbox's directory on this machine. */
-function outsideOf(marker: string, path: string): string {
+/** The path of a sandbox's directory on this machine. Waits for the sandbox's process `sleep <marker>`. */
+async function outsideOf(marker: string, path: string): Promise<string> {
   const isOf = (pid: string) => {
     try {
       return readFileSync(`/proc/${pid}/cmdline`, "latin1") === `sleep\0${marker}\0`;
@@ -17,7 +17,7 @@ function outsideOf(marker: string, path: string): string {
       return false;
     }
   };
-  const pid = readdirSync("/proc").find((name) => /^\d+$/.test(name) && isOf(name));
+  const pid = await until(() => readdirSync("/proc").find((name) => /^\d+$/.test(name) && isOf(name)));
   return `/proc/${pid}/root${path}`;
 }
 
@@ -25,7 +25,7 @@ it("sandboxd scans for changes only after a process has used the processor", asy
   const sandbox = await TestSandbox.start(endLater(await startTestEngine()));
   const marker = `1${randomBytes(4).readUInt32BE()}`;
   await sandbox.run(`mkdir -p /workspace/seen; sleep ${marker} >/dev/null 2>&1 &`);
-  const directory = outsideOf(marker, "/workspace/seen");
+  const directory = await outsideOf(marker, "/workspace/seen");
   const steps = async (id: string, base?: string, isAtRest = true): Promise<Plan["state"]> => {
     const call: PlanCall = { id, base, max: 1e9, repack: [], isAtRest };
     const plan: Plan = JSON.parse(await sandbox.ask("POST", "/snapshot", JSON.stringify(call)));

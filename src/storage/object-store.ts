@@ -45,8 +45,8 @@ export interface Bucket {
 const R2_DELETE_BATCH = 1000;
 
 /**
- * The pause before a failed read is repeated, once. R2 sometimes fails for a moment (error 10001), and a restore makes thousands of
- * reads, all of which must succeed.
+ * The pause before a failed read is repeated, once. R2 sometimes fails for a moment (error 10001), and a restore fails if one of its
+ * thousands of reads fails.
  */
 const REPEAT_MS = 200;
 

@@ -91,11 +91,12 @@ export class WorkspaceTransfer {
   ): Promise<NamedFiles | undefined> {
     const { bucket, snapshots } = this.#host;
     const prefix = this.#host.prefix();
+    const one = { id: state.id, attempt: crypto.randomUUID() };
     const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
     const { reads, dropped } = await streamBody(
       state.manifestBytes,
       (...into) => readObjects(bucket, manifest, ...into),
-      (body) => snapshots.call("restore", { id: state.id, ...target, body }, signal),
+      (body) => snapshots.call("restore", { ...one, ...target, body }, signal),
     );
     const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
     let total = 0;
@@ -112,7 +113,7 @@ export class WorkspaceTransfer {
     await streamBody(
       total,
       (...into) => readObjects(bucket, ranges, ...into),
-      (body) => snapshots.call("data", { id: state.id, body }, signal),
+      (body) => snapshots.call("data", { ...one, body }, signal),
     );
     return dropped;
   }

@@ -17,6 +17,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { request } from "node:http";
+import { connect } from "node:net";
 import { join, relative } from "node:path";
 import { beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
@@ -140,6 +141,14 @@ class Place {
       call.once("error", reject);
       call.end(body);
     });
+  }
+
+  /** Sends a PUT request whose connection ends before its body. Resolves when sandboxd has closed the connection too. */
+  async giveUp(path: string): Promise<void> {
+    const connection = connect(this.socket);
+    connection.end(`PUT ${path} HTTP/1.1\r\nhost: sandboxd\r\ncontent-length: 100\r\n\r\n`);
+    connection.resume();
+    await once(connection, "close");
   }
 
   async close(): Promise<void> {
@@ -560,6 +569,20 @@ it("a complete workspace stays unchanged when a restore of an earlier actor arri
     expect(await place.request("PUT", "/snapshot/data?id=a", "")).toMatchObject({ status: 200 });
     const refused = await place.request("PUT", "/snapshot/restore?id=b", manifest);
     expect([refused.status, JSON.parse(refused.body)]).toEqual([FAILED, { problem: "missing" }]);
+    expect(treeOf(place.workspace)).toEqual(tree);
+    expect(await markOf(place)).toEqual({ snapshot: "a", isRestoring: false });
+  });
+});
+
+it.each([
+  ["restore", "/snapshot/restore?id=a&attempt=1"],
+  ["content", "/snapshot/data?id=a&attempt=1"],
+])("a restore goes on if the %s of a request that was given up arrives meanwhile", async (_what, late) => {
+  const { manifest, pack, tree } = await savedWorkspace();
+  await inPlace(0, async (place) => {
+    await place.request("PUT", "/snapshot/restore?id=a&attempt=2", manifest);
+    await place.giveUp(late);
+    expect(await place.request("PUT", "/snapshot/data?id=a&attempt=2", pack)).toMatchObject({ status: 200 });
     expect(treeOf(place.workspace)).toEqual(tree);
     expect(await markOf(place)).toEqual({ snapshot: "a", isRestoring: false });
   });

@@ -13,6 +13,8 @@ const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 export const count = () => z.number().check(z.int(), z.gte(0), z.lte(MAX_SIZE));
 
 const emptyCall = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as const;
+/** Tells an attempt to restore a state from earlier attempts, whose requests may arrive late. Earlier servers do not send it. */
+const attemptID = () => z.optional(snapshotID());
 const ofSnapshot = { ...emptyCall, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
 export type Mark = z.infer<typeof markSchema>;
@@ -105,11 +107,17 @@ export const snapshotRequests = {
   restore: row({
     ...emptyCall,
     route: "PUT /snapshot/restore",
-    input: z.object({ id: snapshotID(), task: z.optional(idSchema()) }),
+    input: z.object({ id: snapshotID(), attempt: attemptID(), task: z.optional(idSchema()) }),
     up: "stream",
     result: readsSchema,
   }),
-  data: row({ ...ofSnapshot, route: "PUT /snapshot/data", up: "stream" }),
+  data: row({
+    ...emptyCall,
+    route: "PUT /snapshot/data",
+    input: z.object({ id: snapshotID(), attempt: attemptID() }),
+    up: "stream",
+    result: z.object({}),
+  }),
 };
 
 export type SnapshotRequests = typeof snapshotRequests;

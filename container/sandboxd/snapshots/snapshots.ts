@@ -6,6 +6,7 @@ import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../serve-operation.ts";
+import type { Call } from "../operations.ts";
 import { attempt, FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
 import { ownProcesses } from "../run-processes.ts";
@@ -42,8 +43,8 @@ export class Snapshots {
   #save: Save | undefined;
   /** Whether the save is a task's archive. No later save is compared with an archive. */
   #isArchive = false;
-  #restore: Restore | undefined;
-  #isOfState = true;
+  /** The restore whose content is next. */
+  #begun: { restore: Restore; call: Call<SnapshotRequests["restore"]> } | undefined;
   #restoring: Promise<unknown> = Promise.resolve();
   /** Aborted when the next save or restore begins, because the actor that requested the earlier one may be gone. */
   #current = new AbortController();
@@ -71,8 +72,8 @@ export class Snapshots {
       this.#save = undefined;
       return {};
     },
-    "PUT /snapshot/restore": ({ id, task }, { request }) => this.#begin(id, task, request),
-    "PUT /snapshot/data": ({ id }, { request }) => this.#receive(id, request),
+    "PUT /snapshot/restore": (call, { request }) => this.#begin(call, request),
+    "PUT /snapshot/data": (call, { request }) => this.#receive(call, request),
   };
 
   /** Call it before any user program runs. */
@@ -94,20 +95,17 @@ export class Snapshots {
     this.#current.abort();
     const current = (this.#current = new AbortController());
     this.#save = undefined;
-    this.#restore?.abandon();
-    this.#restore = undefined;
+    this.#begun?.restore.abandon();
+    this.#begun = undefined;
     await this.#restoring;
     current.signal.throwIfAborted();
     return current.signal;
   }
 
-  /** The next save or restore cancels the step, and waits for its end. @param request closed if the step is cancelled */
-  #runRestoreStep<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    const cut = () => request.destroy();
-    signal.addEventListener("abort", cut);
-    const done = work().finally(() => signal.removeEventListener("abort", cut));
-    this.#restoring = done.catch(() => undefined);
-    return done;
+  /** The next save or restore waits for the end of this step, which it cancels. */
+  #runRestoreStep<T>(work: Promise<T>): Promise<T> {
+    this.#restoring = work.catch(() => undefined);
+    return work;
   }
 
   async #plan(call: PlanCall): Promise<Plan> {
@@ -142,20 +140,18 @@ export class Snapshots {
     return new Save(id, ROOT, before, options, changes, header(), mappings);
   }
 
-  /** @param task the task of the conversation; undefined for the sandbox's state */
-  async #begin(id: string, task: string | undefined, request: IncomingMessage) {
+  async #begin(call: Call<SnapshotRequests["restore"]>, request: IncomingMessage) {
+    const { id, task } = call;
+    // A request that its actor has given up can arrive after the actor's next one, and must not cancel it. Its body is incomplete.
+    const read = () => bytesOfBody(request, MANIFEST_BYTES);
+    const manifest = await closeOnAbort(request, this.#current.signal, read);
     if (task === undefined && this.#isRestored(id)) return { reads: [] };
     const signal = await this.#cancelEarlier();
-    return await this.#runRestoreStep(request, signal, async () => {
-      const manifest = await bytesOfBody(request, MANIFEST_BYTES);
-      signal.throwIfAborted();
-      const restore = await this.#restoreOf(id, task, manifest);
-      if (signal.aborted) restore.abandon();
-      signal.throwIfAborted();
-      this.#restore = restore;
-      this.#isOfState = task === undefined;
-      return { reads: restore.reads, dropped: firstNames(restore.dropped, String) };
-    });
+    const restore = await this.#runRestoreStep(this.#restoreOf(id, task, manifest));
+    if (signal.aborted) restore.abandon();
+    signal.throwIfAborted();
+    this.#begun = { restore, call };
+    return { reads: restore.reads, dropped: firstNames(restore.dropped, String) };
   }
 
   /**
@@ -179,28 +175,38 @@ export class Snapshots {
     return Restore.begin(id, place, manifest, () => this.#state.setMark({ isRestoring: true }));
   }
 
-  async #receive(id: string, request: IncomingMessage): Promise<{}> {
-    const restore = this.#restore;
-    if (restore?.id !== id) {
+  async #receive({ id, attempt }: Call<SnapshotRequests["data"]>, request: IncomingMessage): Promise<{}> {
+    const begun = this.#begun;
+    if (begun?.call.id !== id || begun.call.attempt !== attempt) {
       if (this.#isRestored(id)) return {};
       throw new FileError({ problem: "missing" });
     }
+    const { restore, call } = begun;
     const { signal } = this.#current;
     // An interrupted restore starts again.
-    this.#restore = undefined;
-    return await this.#runRestoreStep(request, signal, async () => {
-      await restore.receive(bodyOf(request));
-      if (signal.aborted) restore.abandon();
-      signal.throwIfAborted();
-      const index = await restore.finish();
-      signal.throwIfAborted();
-      if (this.#isOfState) {
-        this.#state.keep(id, index);
-        this.#state.commit(id);
-      }
-      return {};
-    });
+    this.#begun = undefined;
+    return await this.#runRestoreStep(
+      closeOnAbort(request, signal, async () => {
+        await restore.receive(bodyOf(request));
+        if (signal.aborted) restore.abandon();
+        signal.throwIfAborted();
+        const index = await restore.finish();
+        signal.throwIfAborted();
+        if (call.task === undefined) {
+          this.#state.keep(id, index);
+          this.#state.commit(id);
+        }
+        return {};
+      }),
+    );
   }
+}
+
+/** Does work with a request, which is closed if the signal aborts meanwhile. */
+function closeOnAbort<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const close = () => request.destroy();
+  signal.addEventListener("abort", close);
+  return work().finally(() => signal.removeEventListener("abort", close));
 }
 
 const header = () => (SYSTEM === undefined ? {} : { image: baseOfContainer().id, node: NODE });

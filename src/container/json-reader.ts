@@ -53,6 +53,11 @@ export class JSONReader {
     return this.#isMalformed;
   }
 
+  /** Whether the input so far is whole values. */
+  get isBetweenValues(): boolean {
+    return !this.#isMalformed && this.#enclosing.length === 0 && this.#keptLength === 0;
+  }
+
   /** How many parts have been read: pieces of strings, literals, and other single characters. Each takes about the same time. */
   get parts(): number {
     return this.#parts;

@@ -181,10 +181,9 @@ async function forward(
     return new Response(null, { status: response.status, headers: responseHeaders });
   }
   const { readable, counted } = countTokens(response.body, request.signal);
-  const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
   // The tokens count even if the agent stops reading the response.
   const charged = counted.then(({ counter, isComplete }) => {
-    return finish({ tokens: isCharged ? counter.charge(meter, isComplete, isStream) : 0, cut: !isComplete });
+    return finish({ tokens: isCharged ? counter.charge(meter, isComplete) : 0, cut: !isComplete });
   });
   waitUntil(charged);
   return new Response(readable.pipeThrough(mask.stream()), {

@@ -397,7 +397,7 @@ describe("the count of tokens", () => {
     const request = meterOf('{"max_tokens":7000}', 1000);
     const start = 'data: {"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}';
     const charge = (size: number, ...events: string[]) =>
-      counterOf(`${[start, ...events].join("\n\n")}\n\n`, size).charge(request, false, true);
+      counterOf(`${[start, ...events].join("\n\n")}\n\n`, size).charge(request, false);
     for (const size of [1, 7, 1000]) {
       expect(charge(size, event)).toBe(7010);
       expect(charge(size, event, 'data: {"type":"message_stop"}')).toBe(11);
@@ -410,17 +410,16 @@ describe("the count of tokens", () => {
     const request = meterOf('{"max_tokens":7000,"tools":[{"type":"web_fetch_20250910"}]}', 1000);
     const start =
       'data: {"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}\n\n';
-    for (const text of ["", start])
-      expect(counterOf(text, 1000).charge(request, false, true)).toBe(200_000 + 7000);
+    for (const text of ["", start]) expect(counterOf(text, 1000).charge(request, false)).toBe(200_000 + 7000);
     const whole = `${start}data: {"type":"message_stop"}\n\n`;
-    expect(counterOf(whole, 1000).charge(request, true, true)).toBe(11);
+    expect(counterOf(whole, 1000).charge(request, true)).toBe(11);
   });
 
   it("includes the whole input for a cut response without streaming, also if a tool looks like a report", () => {
     const json = `{"max_tokens":7000,"messages":["${"x".repeat(300_000)}"]}`;
     const tool = '{"content":[{"type":"tool_use","name":"usage","input":{"input_tokens": 0}}';
     for (const text of ["", tool])
-      expect(counterOf(text, 1000).charge(meterOf(json, 1000), false, false)).toBe(
+      expect(counterOf(text, 1000).charge(meterOf(json, 1000), false)).toBe(
         7000 + Math.ceil(json.length / 3),
       );
   });
@@ -430,5 +429,114 @@ describe("the count of tokens", () => {
     const response = { content, usage: { input_tokens: 4000, output_tokens: 200 } };
     for (const text of [JSON.stringify(response), JSON.stringify(response, undefined, 2)])
       expect(counterOf(text, 999).tokens).toBe(4200);
+  });
+
+  /** A report as the API sends it for a request whose advisor, or a compaction, has sampled a model too. */
+  const report = {
+    input_tokens: 3,
+    cache_creation_input_tokens: 70,
+    cache_read_input_tokens: 2000,
+    output_tokens: 491,
+    iterations: [
+      { type: "message", input_tokens: 1, output_tokens: 45, cache_read_input_tokens: 900 },
+      { type: "advisor_message", model: "m", input_tokens: 159_000, output_tokens: 7800 },
+      {
+        cache_creation: { ephemeral_5m_input_tokens: 70 },
+        cache_creation_input_tokens: 70,
+        cache_read_input_tokens: 1100,
+        input_tokens: 2,
+        output_tokens: 446,
+        type: "message",
+      },
+      { type: "compaction", input_tokens: 180_000, output_tokens: 3500, cache_read_input_tokens: 50 },
+    ],
+  };
+  const reportedTokens = 3 + 70 + 491 + 159_000 + 7800 + 180_000 + 3500 + 205;
+  const eventsOf = (...events: object[]) =>
+    events.map((event) => `event: x\ndata: ${JSON.stringify(event)}\n\n`).join("");
+
+  it.each<[string, string]>([
+    ["a response", JSON.stringify({ content: [], usage: report })],
+    ["a response with line breaks", JSON.stringify({ usage: report, content: [] }, undefined, 2)],
+    [
+      "a stream whose events repeat the totals",
+      eventsOf(
+        { type: "message_start", message: { usage: { input_tokens: 1, output_tokens: 1 } } },
+        { type: "message_delta", usage: { ...report, iterations: report.iterations.slice(0, 2) } },
+        { type: "message_delta", usage: report },
+        { type: "message_stop" },
+      ),
+    ],
+    ["a response with a name twice", `{"usage":${JSON.stringify(report)},"usage":{"input_tokens":1}}`],
+  ])("includes once what the iterations of %s have used", (_what, text) => {
+    for (const size of [1, 7, 100_000]) expect(counterOf(text, size).tokens).toBe(reportedTokens);
+  });
+
+  it.each<[string, object, number]>([
+    [
+      "message iterations that the sums include only in part",
+      {
+        input_tokens: 10,
+        output_tokens: 7,
+        iterations: [
+          { type: "message", input_tokens: 10, output_tokens: 3 },
+          { type: "message", input_tokens: 20, output_tokens: 4 },
+        ],
+      },
+      37,
+    ],
+    [
+      "the attempts before a fallback",
+      {
+        input_tokens: 12,
+        output_tokens: 5,
+        iterations: [
+          { type: "message", input_tokens: 10, output_tokens: 3 },
+          { type: "fallback_message", input_tokens: 12, output_tokens: 5 },
+        ],
+      },
+      30,
+    ],
+    [
+      "only a compaction",
+      { input_tokens: 6, output_tokens: 1, iterations: [{ type: "compaction", input_tokens: 100 }] },
+      107,
+    ],
+    [
+      "iterations of unknown types",
+      { input_tokens: 6, iterations: [{ type: "later_message", input_tokens: 5 }, { output_tokens: 2 }] },
+      13,
+    ],
+    [
+      "unusual numbers",
+      { input_tokens: "40", output_tokens: 1.5, cache_read_input_tokens: null, iterations: null },
+      42,
+    ],
+    ["negative numbers", { input_tokens: -5, output_tokens: 3, iterations: [] }, 3],
+  ])("includes %s", (_what, usage, tokens) => {
+    expect(counterOf(JSON.stringify({ usage }), 1000).tokens).toBe(tokens);
+  });
+
+  it("is not raised by the input of a tool, nor ended by a number too large", () => {
+    const fake = { usage: report, message: { usage: report } };
+    const content = [{ type: "tool_use", input: fake }];
+    const response = JSON.stringify({ content, usage: { input_tokens: 4, output_tokens: 2 } });
+    expect(counterOf(response, 1000).tokens).toBe(6);
+    expect(counterOf('{"usage":{"input_tokens":1e999}}', 1000).tokens).toBe(1e12);
+  });
+
+  it("is read from a stream with other lines, line breaks and spaces", () => {
+    const usage = { input_tokens: 4, output_tokens: 2 };
+    const events = [
+      ": comment",
+      "data: not JSON",
+      `event:message_start\ndata:{"type":"message_start","message":${JSON.stringify({ usage })}}`,
+      `data: ${JSON.stringify({ type: "message_delta", usage: { output_tokens: 9 } }, undefined, 1).replaceAll("\n", "\ndata: ")}`,
+    ];
+    const text = `${events.join("\n\n")}\n\n`;
+    for (const size of [1, 7, 1000]) {
+      expect(counterOf(text, size).tokens).toBe(13);
+      expect(counterOf(text.replaceAll("\n", "\r\n"), size).tokens).toBe(13);
+    }
   });
 });

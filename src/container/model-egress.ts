@@ -167,8 +167,10 @@ async function forward(
     }
     const message = MODEL_API_TEXTS.unreachable;
     if (!request.signal.aborted) await finish({ tokens: 0, error: { status: 502, message } });
-    else
-      await finish({ tokens: isCharged && wasSent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
+    else {
+      const tokens = isCharged && wasSent() ? new UsageCounter().charge(meter, false) : 0;
+      await finish({ tokens, cut: true });
+    }
     return refusal(502, "api_error", message);
   }
   const mask = new Mask([credential]);

@@ -14,8 +14,8 @@ type Counts = Partial<Record<Field, number>>;
 /** The iterations whose tokens the sums of a report include, at least in part. */
 const INCLUDED = new Set(["message", "fallback_message"]);
 
-/** In tokens, without the beta features of the API. */
-const LONGEST_CONTEXT = 200_000;
+/** Blocks of the model that sampled. Other blocks, such as a server tool's result or a fallback, may lead to another sampling. */
+const MODEL_BLOCKS = new Set(["text", "thinking", "redacted_thinking", "tool_use"]);
 /** No count is larger, so that a sum of counts is exact. */
 const MAX_COUNT = 1e12;
 const DATA = "data:";
@@ -34,6 +34,8 @@ export class UsageCounter {
   /** The beginning of the current line of a stream, which tells whether the rest is data. */
   #prefix = "";
   #hasReport = false;
+  /** The blocks of a stream after which the API may have sampled a model again. */
+  #handovers = 0;
   /** Whether the last event of a stream has arrived. Before that, the report is incomplete. */
   #isEnded = false;
 
@@ -59,17 +61,18 @@ export class UsageCounter {
   }
 
   /**
-   * The tokens to charge. An incomplete response costs the request's input and `max_tokens`, because its tokens are unknown. If the
-   * API connects to hosts for the request, the input costs at least the longest context window.
+   * The tokens to charge. The tokens of an incomplete response are unknown, so it costs the most that the request may use.
    * @param isWhole whether the response was read to its end
    */
   charge(request: RequestMeter, isWhole: boolean): number {
     if (this.#hasReport && (this.#isStream ? this.#isEnded : isWhole)) return this.tokens;
-    // A response without streaming reports its tokens at its end, a stream those of its input at the start.
-    const isKnown = this.#hasReport && this.#isStream === true;
-    const known = isKnown ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
-    const input = request.reachedHost === undefined ? known : Math.max(known, LONGEST_CONTEXT);
-    return input + Math.max(request.maxTokens, this.#countOf("output_tokens"));
+    // A response without streaming reports its tokens at its end, a stream those of its first input at the start.
+    const known = this.#isStream ? this.tokens - this.#countOf("output_tokens") : 0;
+    const isKnown = known > 0 && !request.hasServerLoop;
+    const input = isKnown ? known : Math.max(known, request.inputTokens);
+    // Only a stream shows how often the API has sampled a model.
+    const samplings = this.#isStream ? Math.min(this.#handovers + 1, request.samplings) : request.samplings;
+    return samplings * (input + Math.max(request.maxTokens, this.#countOf("output_tokens")));
   }
 
   /**
@@ -102,14 +105,12 @@ export class UsageCounter {
     return new JSONReader({
       open: (path) => this.#open(usagePath(path)),
       value: (path, read) => {
-        if (path.length === 1 && path[0] === "type") this.#readType(read());
-        else this.#value(usagePath(path), read);
+        if (path.length === 1 && path[0] === "type") this.#isEnded ||= read() === "message_stop";
+        else if (path.length === 2 && path[0] === "content_block" && path[1] === "type") {
+          if (!MODEL_BLOCKS.has(read() ?? "")) this.#handovers++;
+        } else this.#value(usagePath(path), read);
       },
     });
-  }
-
-  #readType(type: string | undefined): void {
-    if (type === "message_stop") this.#isEnded = true;
   }
 
   #open(path: Path | undefined): void {

@@ -266,6 +266,17 @@ it("a restore follows no link, and replaces nothing before everything has arrive
   expect(readdirSync(join(place, "outside"))).toEqual([]);
 });
 
+it("a restore brings back files whose names look like its own temporary ones", async () => {
+  const [from, to] = [system("from"), system("to")];
+  const base = baseOf(to);
+  const { manifest, pack } = await changesOf(from, () => {
+    write(from, "etc/conf", "changed");
+    for (let number = 10; number < 30; number++) write(from, `etc/.sandbox-mcp-${number}`);
+  });
+  await restore(to, manifest, pack, base);
+  expect(listTree(to)).toBe(listTree(from));
+});
+
 it("a saved state of version 1 contains only the workspace, owned by root", async () => {
   const [from, to] = [system("from"), system("to")];
   write(from, "workspace/src/main", "x".repeat(5000));

@@ -25,6 +25,7 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
+import { unfinishedName } from "../directories.ts";
 import { attempt, FileError, codeOf } from "../file-error.ts";
 import { type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.ts";
 import { decompress } from "./codec.ts";
@@ -162,7 +163,7 @@ export class Restore {
         restoredEntries.push(entry);
         if (type === "directory") await makeDirectory(root, path, dev);
         if (type !== "file") continue;
-        const temporaryPath = stats ? pathIn(parentPath(path), `.sandbox-mcp-${number}`) : path;
+        const temporaryPath = stats ? pathIn(parentPath(path), temporaryName(number)) : path;
         written.set(path, temporaryPath);
         const at = bytesOf(root, temporaryPath);
         // An interrupted attempt may have left a file here.
@@ -290,6 +291,12 @@ export class Restore {
     return index;
   }
 }
+
+/**
+ * The name of the new content of the entry with this number. Saves leave files with such names out: with a name that a saved file
+ * could have, the two had one content, and each restore failed.
+ */
+const temporaryName = (number: number) => unfinishedName(`00000000-0-0-0-${number}`);
 
 function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
   for (const path of written.values()) {

@@ -18,6 +18,11 @@ export class SnapshotGarbage {
     this.#rows.write("INSERT OR IGNORE INTO garbage VALUES (?, ?)", `${id}/`, dueAt);
   }
 
+  /** Deletes discarded objects at `dueAt` if they would be deleted later. */
+  advance(id: string, dueAt: number): void {
+    this.#rows.write("UPDATE garbage SET due_at = ?1 WHERE prefix = ?2 AND due_at > ?1", dueAt, `${id}/`);
+  }
+
   collect(now: number): void {
     const snapshots = this.#rows.all<{ id: string }>(
       `DELETE FROM snapshots WHERE id NOT IN (SELECT snapshot FROM workspaces)

@@ -273,7 +273,9 @@ export class SnapshotRegistry {
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       const rowsWritten = this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
-      if (rowsWritten > 0) this.#garbage.discard(id, isWriting ? now + WRITING_MS : now);
+      const dueAt = isWriting ? now + WRITING_MS : now;
+      if (rowsWritten > 0) this.#garbage.discard(id, dueAt);
+      else this.#garbage.advance(id, dueAt);
     });
   }
 

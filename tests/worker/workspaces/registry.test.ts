@@ -117,6 +117,17 @@ describe("the registry of saved states", () => {
       expect(bench.bucket).toEqual(new Set());
     }));
 
+  it("deletes the objects of a destroyed sandbox's save as soon as the save has ended", () =>
+    withBench(async (bench) => {
+      const started = bench.begin("a");
+      bench.registry.forget("a", bench.now);
+      await bench.sweep();
+      expect(bench.bucket.size).toBe(2);
+      bench.registry.abandonSave("a", started.id, false, bench.now);
+      await bench.sweep();
+      expect(bench.bucket).toEqual(new Set());
+    }));
+
   it("begins no deletion of objects after the time for them, and deletes the others later", () =>
     withBench(async (bench) => {
       for (const sandbox of ["a", "b"]) bench.save(sandbox);

@@ -31,29 +31,42 @@ export async function runningActors(env: LocalEnv): Promise<string[]> {
 }
 
 /**
+ * How long a round waits for its saves. Those that take longer go on. Without this limit, a sandbox whose save never ended prevented
+ * the saves of what calls changed in others meanwhile.
+ */
+const ROUND_MS = 1000;
+
+/**
  * Saves until no running sandbox has unsaved changes. Calls that began before the stop continue meanwhile: they may change files, and
  * start sandboxes.
  * @param listRunning the ids of the actors of the running sandboxes
+ * @param ms how long to try
  */
 export async function saveAll(
   env: SandboxNamespaces,
   listRunning: () => Promise<Iterable<string>>,
+  ms = STOP_MS,
 ): Promise<Response> {
-  const leftMs = countdown(STOP_MS);
+  const leftMs = countdown(ms);
   const saved = new Map<string, boolean>();
-  const ask = async (question: Promise<boolean>) =>
-    (await waitAtMost(Math.max(0, leftMs()), question).catch(() => false)) === true;
-  const save = async (id: string) => saved.set(id, await ask(actorOf<Sandbox>(env, id).saveToStop()));
+  const saving = new Map<string, Promise<void>>();
+  const ask = async (waitMs: number, question: Promise<boolean>) =>
+    (await waitAtMost(waitMs, question).catch(() => false)) === true;
+  const save = async (id: string) => {
+    saved.set(id, await ask(Math.max(0, leftMs()), actorOf<Sandbox>(env, id).saveToStop()));
+    saving.delete(id);
+  };
   /** A save that failed is not repeated. */
   const isDone = async (id: string) =>
-    saved.get(id) === false || (await ask(actorOf<Sandbox>(env, id).isSaved()));
-  let unsaved = [...(await listRunning())];
-  while (unsaved.length > 0 && leftMs() > 0) {
-    await Promise.all(unsaved.map(save));
+    saved.get(id) === false || (await ask(ROUND_MS, actorOf<Sandbox>(env, id).isSaved()));
+  let unsaved: string[];
+  do {
     const running = [...(await listRunning())];
     const areDone = await Promise.all(running.map((id) => saved.has(id) && isDone(id)));
     unsaved = running.filter((_, index) => !areDone[index]);
-    for (const id of unsaved) saved.set(id, false);
-  }
+    for (const id of unsaved) if (!saving.has(id)) saving.set(id, save(id));
+    await waitAtMost(Math.min(ROUND_MS, Math.max(0, leftMs())), Promise.all(saving.values()));
+  } while (unsaved.length > 0 && leftMs() > 0);
+  for (const id of unsaved) saved.set(id, false);
   return Response.json({ unsaved: [...saved.values()].filter((isSaved) => !isSaved).length });
 }

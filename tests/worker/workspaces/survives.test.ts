@@ -4,6 +4,7 @@ import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { saveAll } from "../../../local/platform/stop.ts";
 import type { Account, Sandbox } from "../../../src/index.ts";
+import type { SandboxNamespaces } from "../../../src/shared/config.ts";
 import { workspacesPrefix } from "../../../src/actors/saved-states.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
@@ -128,6 +129,33 @@ describe.concurrent("a workspace", () => {
       await killContainer(sandbox);
       expect(await sh(sandbox, "cat file")).toBe("late\n");
     }
+  });
+
+  it("is saved again before the server stops although the save of another sandbox never ends", async () => {
+    let [saves, isChanged] = [0, false];
+    const actors: Record<string, { saveToStop(): Promise<boolean>; isSaved(): Promise<boolean> }> = {
+      hostile: { saveToStop: () => new Promise(() => {}), isSaved: async () => false },
+      changed: {
+        saveToStop: async () => {
+          saves += 1;
+          isChanged = false;
+          return true;
+        },
+        isSaved: async () => !isChanged,
+      },
+    };
+    const Sandbox = { idFromString: (id: string) => id, get: (id: string) => actors[id] };
+    let lists = 0;
+    const response = await saveAll(
+      { Sandbox } as unknown as SandboxNamespaces,
+      async () => {
+        if (++lists === 2) isChanged = true;
+        return Object.keys(actors);
+      },
+      3000,
+    );
+    expect(saves).toBe(2);
+    expect(await response.json()).toEqual({ unsaved: 1 });
   });
 
   it("may lack the last changes of a run that continued while the server stopped, and the notice names this possible loss", async () => {

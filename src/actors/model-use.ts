@@ -36,7 +36,11 @@ export class ModelUse implements BudgetKeeper {
     if ("refused" in check) return check;
     const { call, trace } = check;
     if (!runs.isRunning(call.run)) return { refused: MODEL_CALL_TEXTS.ended };
-    const { used, allowed } = await this.#reportTokens();
+    const { used, allowed } = await this.#reportTokens().catch((error: unknown) => {
+      // Nothing sends this request, so it must not count as one in progress.
+      budgets.finishRequest(call, { tokens: 0, cut: true });
+      throw error;
+    });
     if (used < allowed) return { call, trace, isConfined: network.policy.internet !== "full" };
     budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };

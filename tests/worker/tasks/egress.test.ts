@@ -1,7 +1,8 @@
 /** Requests from inside a sandbox to anthropic.internal, which only this server serves. */
 import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { IN_FLIGHT_MS, MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";
+import { ModelUse } from "../../../src/actors/model-use.ts";
+import { IN_FLIGHT_MS, MAX_IN_FLIGHT, TaskBudgets } from "../../../src/tasks/budget.ts";
 import { OUTBOUND } from "../../../src/container/model-egress.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { actorOf, encode, runInActor, owner, sh, until, sleep } from "../support.ts";
@@ -140,6 +141,23 @@ describe("anthropic.internal", () => {
     await until(async () => (await ask(sandbox, "/v1/messages", real))[0] === "200");
     const { text } = await owner.call("get_result", { id });
     expect(text).toContain("state: succeeded");
+  });
+});
+
+it("requests that fail because the account does not respond do not count as requests under way", async () => {
+  await runInActor("egress-alone", async (_actor, { storage }) => {
+    const budgets = new TaskBudgets(storage.sql);
+    const key = await budgets.open("a", 1000);
+    const spendModelTokens = async () => Promise.reject(new Error("the account is not there"));
+    const host = {
+      budgets,
+      runs: { isRunning: () => true },
+      account: { account: () => ({ spendModelTokens }) },
+    };
+    const modelUse = new ModelUse(host as unknown as ConstructorParameters<typeof ModelUse>[0]);
+    for (let count = 0; count <= MAX_IN_FLIGHT; count++)
+      await expect(modelUse.admitModelCall(key)).rejects.toThrow("the account is not there");
+    expect(budgets.spending("a")).toMatchObject({ tokens: 0, upstream: undefined });
   });
 });
 

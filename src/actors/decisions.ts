@@ -3,7 +3,8 @@ import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { base64url, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { countdown, waitAtMost } from "../shared/timers.ts";
+import { countdown } from "../shared/timers.ts";
+import { Waiters } from "../shared/waiters.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { EndReason } from "./lifecycle-state.ts";
@@ -47,7 +48,7 @@ interface DecisionsHost {
 
 export class NetworkDecisions {
   readonly #host: DecisionsHost;
-  #nextDecision = Promise.withResolvers<void>();
+  readonly #waiters = new Waiters();
 
   constructor(host: DecisionsHost) {
     this.#host = host;
@@ -87,8 +88,7 @@ export class NetworkDecisions {
       await this.#host.settings.configure(owner, { network: stored.change });
       this.#host.kv.delete(`${PREFIX}${id}`);
     } else this.#host.kv.put<StoredDecision>(`${PREFIX}${id}`, { ...stored, isRefused: true });
-    this.#nextDecision.resolve();
-    this.#nextDecision = Promise.withResolvers();
+    this.#waiters.wakeAll();
     return true;
   }
 
@@ -125,8 +125,7 @@ export class NetworkDecisions {
 
   async #waitForDecision(id: string, ms: number): Promise<void> {
     const leftMs = countdown(ms);
-    while (leftMs() > 0 && this.#find(id)?.isRefused === false)
-      await waitAtMost(leftMs(), this.#nextDecision.promise);
+    while (leftMs() > 0 && this.#find(id)?.isRefused === false) await this.#waiters.wait(leftMs());
   }
 }
 

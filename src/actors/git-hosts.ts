@@ -1,7 +1,8 @@
 /** The git hosts that a principal has signed in to, and their tokens. Only the egress gets a token. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
-import { countdown, waitAtMost } from "../shared/timers.ts";
+import { countdown } from "../shared/timers.ts";
+import { Waiters } from "../shared/waiters.ts";
 
 /** The most hosts. A further sign-in drops the host with the oldest sign-in. */
 const MAX_HOSTS = 20;
@@ -14,7 +15,7 @@ export type GitHost = {
 
 export class GitHosts {
   readonly #rows: Rows;
-  #changed = Promise.withResolvers<void>();
+  readonly #waiters = new Waiters();
 
   constructor(sql: SqlStorage) {
     this.#rows = new Rows(sql);
@@ -42,8 +43,7 @@ export class GitHosts {
       "DELETE FROM git_hosts WHERE host NOT IN (SELECT host FROM git_hosts ORDER BY signed_in_at DESC, host LIMIT ?)",
       MAX_HOSTS,
     );
-    this.#changed.resolve();
-    this.#changed = Promise.withResolvers();
+    this.#waiters.wakeAll();
   }
 
   remove(host: string): void {
@@ -55,7 +55,7 @@ export class GitHosts {
     for (;;) {
       if (this.list().some((signIn) => signIn.host === host && signIn.signedInAt >= since)) return true;
       if (leftMs() <= 0) return false;
-      await waitAtMost(leftMs(), this.#changed.promise);
+      await this.#waiters.wait(leftMs());
     }
   }
 }

@@ -1,6 +1,7 @@
 /** A run under way: collects its output, stores its record, and wakes waiting callers. */
 import { type ErrorCode, ToolError, internalError } from "../shared/errors.ts";
-import { countdown, elapsedMs, waitAtMost } from "../shared/timers.ts";
+import { countdown, elapsedMs } from "../shared/timers.ts";
+import { Waiters } from "../shared/waiters.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
 import { localID } from "./id.ts";
 import type { LogWriter } from "./run-log.ts";
@@ -64,10 +65,10 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #log: LogWriter;
   readonly #stored: Record<Stream, number>;
   readonly #settled = Promise.withResolvers<void>();
-  /** Called at the next output, and at the end. */
-  readonly #wakers = new Set<() => void>();
-  /** Called at the end. A reaction to `#settled` would stay until the end, even if the call that waits has returned long ago. */
-  readonly #endWakers = new Set<() => void>();
+  /** Wait for output, or for the end. */
+  readonly #watchers = new Waiters();
+  /** Wait for the end. */
+  readonly #waiters = new Waiters();
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
   #hasChanges = true;
@@ -170,8 +171,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
-    for (const wake of this.#endWakers) wake();
-    this.#wake();
+    this.#waiters.wakeAll();
+    this.#watchers.wakeAll();
   }
 
   cancel(): Promise<void> {
@@ -272,16 +273,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#settled.promise;
   }
 
-  waitUntilEnded(ms: number): Promise<void> {
-    return this.#waitIn(this.#endWakers, ms);
-  }
-
-  /** Leaves nothing in memory after `ms`. */
-  async #waitIn(wakers: Set<() => void>, ms: number): Promise<void> {
-    if (this.isEnded) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    wakers.add(resolve);
-    await waitAtMost(ms, promise).finally(() => wakers.delete(resolve));
+  async waitUntilEnded(ms: number): Promise<void> {
+    if (!this.isEnded) await this.#waiters.wait(ms);
   }
 
   /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */
@@ -345,12 +338,12 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   get isWatched(): boolean {
-    return this.#wakers.size > 0;
+    return !this.#watchers.isEmpty;
   }
 
   /** Resolves at the next output, at the end, or after `ms`. */
-  waitForChange(ms: number): Promise<void> {
-    return this.#waitIn(this.#wakers, ms);
+  async waitForChange(ms: number): Promise<void> {
+    if (!this.isEnded) await this.#watchers.wait(ms);
   }
 
   #outputChanged(): void {
@@ -358,13 +351,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#outputAt = Date.now();
     // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
-    this.#wake();
-  }
-
-  #wake(): void {
-    const wakers = [...this.#wakers];
-    this.#wakers.clear();
-    for (const wake of wakers) wake();
+    this.#watchers.wakeAll();
   }
 
   /** Moves part of the log to R2, or waits for the move under way. Resolves even if the move fails. */

@@ -10,7 +10,8 @@ import type { Allowance, End, Execution } from "../runs/run-types.ts";
 import type { QuestionDetail } from "../runs/task-detail.ts";
 import { MODEL_HOST } from "../shared/secrets.ts";
 import type { TraceContext } from "../shared/trace.ts";
-import { countdown, pause, waitAtMost } from "../shared/timers.ts";
+import { countdown, pause } from "../shared/timers.ts";
+import { Waiters } from "../shared/waiters.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { upstreamAdvice } from "./end.ts";
 import type { Program, ProgramOrder, ProgramProblem } from "./program.ts";
@@ -78,7 +79,7 @@ class Question {
   readonly #spec: QuestionSpec;
   readonly #stopped = new AbortController();
   readonly #detail: QuestionDetail;
-  #codeChanged = Promise.withResolvers<void>();
+  readonly #waiters = new Waiters();
   #execution: Execution | undefined;
 
   constructor(host: QuestionsHost, run: ActiveRun, spec: QuestionSpec) {
@@ -101,7 +102,7 @@ class Question {
   async waitForCode(seen: number, ms: number): Promise<void> {
     const leftMs = countdown(ms);
     while (this.isWriting && this.#detail.code.length <= seen && leftMs() > 0)
-      await waitAtMost(leftMs(), this.#codeChanged.promise);
+      await this.#waiters.wait(leftMs());
   }
 
   async answer(): Promise<End> {
@@ -115,7 +116,7 @@ class Question {
     const program = await this.#obtainProgram(deadline).finally(() => {
       this.isWriting = false;
       this.#host.budgets.close(run.id);
-      this.#codeChanged.resolve();
+      this.#waiters.wakeAll();
     });
     if ("state" in program) return { ...program, detail: this.#detail };
     if (this.#stopped.signal.aborted) return { ...CANCELLED_END, detail: this.#detail };
@@ -210,8 +211,7 @@ class Question {
       this.#host.lifecycle.waitUntilReadyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;
     this.#describe();
-    this.#codeChanged.resolve();
-    this.#codeChanged = Promise.withResolvers();
+    this.#waiters.wakeAll();
   }
 
   async #describeRefusal({ status, headers, body }: Response) {

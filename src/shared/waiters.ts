@@ -1,0 +1,25 @@
+import { waitAtMost } from "./timers.ts";
+
+/**
+ * Calls that wait for an event, any number of times. Not a promise for the next event: each wait would leave about 300 bytes at it
+ * until the event, even if the call has returned long ago.
+ */
+export class Waiters {
+  readonly #wakers = new Set<() => void>();
+
+  get isEmpty(): boolean {
+    return this.#wakers.size === 0;
+  }
+
+  /** Resolves at the next event, or after `ms` milliseconds. */
+  async wait(ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wakers.add(resolve);
+    await waitAtMost(ms, promise).finally(() => this.#wakers.delete(resolve));
+  }
+
+  wakeAll(): void {
+    for (const wake of this.#wakers) wake();
+    this.#wakers.clear();
+  }
+}

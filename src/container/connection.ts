@@ -22,7 +22,7 @@ import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import { SandboxPace } from "../shared/sandbox-pace.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive, withTimeout } from "../shared/errors.ts";
-import { pause } from "../shared/timers.ts";
+import { pause, waitAtMost } from "../shared/timers.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./sandboxd.ts";
 
@@ -160,7 +160,7 @@ export class Connection {
 
   /**
    * Types into a run's terminal. Returns the number of accepted bytes.
-   * @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if the number is unknown
+   * @throws {ToolError} `no_answer`, `sandbox_restarted` if nothing was typed; `connection_lost` if the number is unknown
    */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
@@ -169,9 +169,13 @@ export class Connection {
     // The promise may be rejected before anything awaits it.
     typing.promise.catch(() => undefined);
     try {
-      await this.send({ type: "input", id, key, text, size });
+      // A late connection sends nothing, because the caller may have typed the text again.
+      const socket = this.#socket ?? (await withTimeout(RESPONSE_MS, this.#openConnection()));
+      this.#send(socket, [{ type: "input", id, key, text, size }]);
       // A program in sandboxd's place may never confirm the input, while its runs keep the connection open.
-      return await withTimeout(RESPONSE_MS, typing.promise);
+      const typed = await waitAtMost(RESPONSE_MS, typing.promise);
+      if (typed === undefined) throw inputUnconfirmed();
+      return typed;
     } finally {
       this.#typing.delete(key);
     }

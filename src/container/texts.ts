@@ -49,7 +49,7 @@ export const BROKE_CONTROL = {
 export const inputUnconfirmed = () =>
   new ToolError(
     "connection_lost",
-    "The connection to the sandbox broke, so the server does not know whether the text was typed.",
+    "The sandbox did not confirm the text, so the server does not know whether it was typed.",
     "Look at the output with get_result, then type what is missing.",
   );
 export const foreignListCursor = () =>

@@ -180,9 +180,11 @@ class RunningCommand extends RunFollower {
   /** Resolves with the number of accepted bytes. @throws {ToolError} as `Connection.type` */
   type(input: TerminalInput): Promise<number> {
     const { id } = this.sink;
-    const typed = this.#requested.promise.then(() => this.link.connection.type(id, input));
-    const ended = this.sink.waitUntilEnded(2 * RESPONSE_MS).then(() => 0);
-    return withTimeout(RESPONSE_MS, Promise.race([typed, ended]));
+    const requested = withTimeout(RESPONSE_MS, this.#requested.promise);
+    const typed = requested.then(() => this.link.connection.type(id, input));
+    // `typed` has three steps of at most RESPONSE_MS.
+    const ended = this.sink.waitUntilEnded(4 * RESPONSE_MS).then(() => 0);
+    return Promise.race([typed, ended]);
   }
 
   async #timeout(): Promise<void> {

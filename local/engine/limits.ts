@@ -1,5 +1,5 @@
 /** A sandbox's resource limits, and the control groups that enforce some of them. */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { access, constants, mkdir, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
@@ -307,7 +307,8 @@ async function diskOf(path: string): Promise<string[]> {
 }
 
 async function isUsable(parent: GroupParent): Promise<boolean> {
-  const trial = join(parent.path, `${groupPrefix}trial-${process.pid}-${parent.controllers.join("-")}`);
+  // A new name: an engine that was killed may have left its group, and another engine may have the same process id.
+  const trial = join(parent.path, `${groupPrefix}trial-${randomUUID()}`);
   try {
     // Moving a process requires write access to this file of the common ancestor.
     await access(join(parent.path, "cgroup.procs"), constants.W_OK);

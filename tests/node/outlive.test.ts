@@ -229,6 +229,11 @@ it.runIf(groupParents.length > 0)(
   },
 );
 
+it("an engine that looks for control groups finds the same ones as another that looks at the same time", async () => {
+  const found = await Promise.all(Array.from({ length: 5 }, findGroupParents));
+  expect(found).toEqual(found.map(() => groupParents));
+});
+
 /** Limits the open files of a process to those of now and some more. */
 function limiterOf(pid: number) {
   const openFiles = readdirSync(`/proc/${pid}/fd`).length;

@@ -6,7 +6,7 @@
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { constants, existsSync } from "node:fs";
+import { constants, existsSync, realpathSync } from "node:fs";
 import { access, realpath, stat } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -133,15 +133,22 @@ export function environmentLinks({ base, version }: Python): Record<string, stri
   };
 }
 
-/** The parts of an installation that an interpreter reads. OpenSSL of conda has its certificates in `ssl`. */
-const PARTS = ["lib", "lib64", "include", "ssl"];
+/**
+ * The parts of an installation that an interpreter reads. In conda, OpenSSL has its certificates in `ssl`, and Python and ncurses
+ * have no other time zones and terminals than those in `share`.
+ */
+const PARTS = ["lib", "lib64", "include", "ssl", "share/zoneinfo", "share/terminfo"];
 
 /**
  * The files and directories of the host that an interpreter needs besides /usr. Not a whole prefix or environment: somebody may have
  * installed Python into a home directory, or made an environment in a project, and these contain secrets.
  */
 export function pythonPaths({ prefix, base, sitePackages }: Python): string[] {
-  const parts = PARTS.map((name) => join(prefix, name)).filter((path) => existsSync(path));
+  // `base` is a resolved path, from which the interpreter finds its library. Paths in the installation have links, for example uv's.
+  const prefixes = existsSync(prefix) ? [prefix, realpathSync(prefix)] : [];
+  const parts = prefixes
+    .flatMap((path) => PARTS.map((name) => join(path, name)))
+    .filter((path) => existsSync(path));
   const paths = new Set([base, ...parts, ...sitePackages.filter((path) => existsSync(path))]);
   return [...paths].filter((path) => !/^\/(usr|bin|lib)(\/|$)/.test(path));
 }

@@ -29,6 +29,7 @@ export class RequestMeter {
   #bytes = 0;
   #maxTokens: number | undefined;
   #reachedHost: string | undefined;
+  #isStreamed: boolean | undefined;
   #hasServerLoop = false;
   #hasFallbacks = false;
   #images = 0;
@@ -61,6 +62,11 @@ export class RequestMeter {
     return this.#hasUnknownInput || this.hasServerLoop ? Math.max(tokens, LONGEST_CONTEXT) : tokens;
   }
 
+  /** Whether the response is a stream, which shows how often the API samples the model. */
+  get isStreamed(): boolean {
+    return this.#isStreamed === true && !this.#reader.isMalformed;
+  }
+
   /** Whether the API may sample the model again with results that it adds to the input. */
   get hasServerLoop(): boolean {
     return this.#reader.isMalformed || this.#hasServerLoop;
@@ -90,6 +96,8 @@ export class RequestMeter {
     if (path.at(-1) === "max_tokens" && (path.length === 1 || first === "fallbacks")) {
       const value = Number(read() || Number.NaN);
       if (value >= 0) this.#maxTokens = Math.max(value, this.#maxTokens ?? 0);
+    } else if (path.length === 1 && first === "stream") {
+      this.#isStreamed = this.#isStreamed !== false && read() === "true";
     } else if (first === "tools") {
       const type = path.length === 3 && third === "type" ? read() : "custom";
       if (type !== undefined && AGENT_TOOLS.test(type)) return;

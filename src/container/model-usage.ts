@@ -71,7 +71,8 @@ export class UsageCounter {
     const isKnown = known > 0 && !request.hasServerLoop;
     const input = isKnown ? known : Math.max(known, request.inputTokens);
     // Only a stream shows how often the API has sampled a model.
-    const samplings = this.#isStream ? Math.min(this.#handovers + 1, request.samplings) : request.samplings;
+    const isStream = this.#isStream ?? request.isStreamed;
+    const samplings = isStream ? Math.min(this.#handovers + 1, request.samplings) : request.samplings;
     return samplings * (input + Math.max(request.maxTokens, this.#countOf("output_tokens")));
   }
 

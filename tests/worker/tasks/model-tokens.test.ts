@@ -165,6 +165,9 @@ describe("the count of tokens", () => {
     ])("includes the longest context for each time that %s may use it", (_what, request) => {
       // Without streaming, nothing shows how often.
       for (const text of ["", '{"content":[']) expect(charge(request, text)).toBe(10 * (context + 7000));
+      for (const streams of ["false", 'true,"stream":false', 'false,"stream":true'])
+        expect(charge(`${request},"stream":${streams}`, "")).toBe(10 * (context + 7000));
+      expect(charge(`${request},"stream":true`, "")).toBe(context + 7000);
       expect(charge(request, start)).toBe(context + 7000);
       const own = block("thinking") + block("text") + block("tool_use");
       expect(charge(request, start + own)).toBe(context + 7000);

@@ -12,7 +12,8 @@ import { localID } from "../runs/id.ts";
 import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor } from "../runs/run-types.ts";
 import type { Gate, Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
-import { CALL_MS, waitAtMost } from "../shared/timers.ts";
+import { CALL_MS, countdown, waitAtMost } from "../shared/timers.ts";
+import { Waiters } from "../shared/waiters.ts";
 import type { CheckpointSettings } from "./account-calls.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
@@ -79,6 +80,7 @@ export class SetUp {
   readonly #stored: StoredValue<State>;
   #starting: Promise<void> | undefined;
   #underWay: Promise<void> | undefined;
+  readonly #waiters = new Waiters();
   #notice: string | undefined;
   #containersGone = 0;
   /** Where runs wait for a set-up under way. */
@@ -230,6 +232,7 @@ export class SetUp {
   #follow(id: string): void {
     const end = this.#end(id).finally(() => {
       if (this.#underWay === end) this.#underWay = undefined;
+      this.#waiters.wakeAll();
     });
     this.#underWay = end;
     this.#host.background(end);
@@ -306,11 +309,16 @@ export class SetUp {
    */
   async waitUntilDone({ ms = CALL_MS, mayBegin = true }): Promise<void> {
     if (mayBegin) await this.begin();
+    const leftMs = countdown(ms);
+    // Not by the set-up's promise: a call that has waited for it would stay in memory until the set-up ends.
+    for (let left = leftMs(); this.#underWay && left > 0; left = leftMs()) await this.#waiters.wait(left);
     let mayRepeat = mayBegin;
-    const done = this.#untilDone(() => mayRepeat).then(() => true);
-    if (await waitAtMost(ms, done)) return;
-    mayRepeat = false;
-    this.#host.background(done.catch(() => undefined));
+    if (!this.#underWay) {
+      const done = this.#untilDone(() => mayRepeat).then(() => true);
+      if (await waitAtMost(leftMs(), done)) return;
+      mayRepeat = false;
+      this.#host.background(done.catch(() => undefined));
+    }
     throw texts.stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 

@@ -63,7 +63,9 @@ export class Turns {
   /** Ends the turns that have lasted for at least this time. */
   endOlderThan(ms: number): void {
     const latest = Date.now() - ms;
-    for (const [end, begunAt] of this.#begun) if (begunAt <= latest) end();
+    // Collected first: the end of a turn begins another.
+    const old = [...this.#begun].filter(([, begunAt]) => begunAt <= latest);
+    for (const [end] of old) end();
   }
 
   #end(): void {

@@ -278,6 +278,15 @@ it("calls that never end make only one later call wait in vain", async () => {
   expect(await take()).toBeTypeOf("function");
 });
 
+it("the end of old turns gives them to the next calls, and ends no others", async () => {
+  const turns = new Turns(2);
+  await Promise.all([turns.take(1000), turns.take(1000)]);
+  const waiting = Array.from({ length: 5 }, () => turns.take(1000));
+  turns.endOlderThan(0);
+  expect(turns.waiting).toBe(3);
+  expect(await Promise.all(waiting.slice(0, 2))).toEqual([expect.any(Function), expect.any(Function)]);
+});
+
 it("a turn can be ended although the call that got it has not continued", async () => {
   const turns = new Turns(1);
   const endFirst = await turns.take(1000);

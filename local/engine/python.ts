@@ -134,10 +134,15 @@ export function environmentLinks({ base, version }: Python): Record<string, stri
 }
 
 /**
- * The parts of an installation that an interpreter reads. In conda, OpenSSL has its certificates in `ssl`, and Python and ncurses
- * have no other time zones and terminals than those in `share`.
+ * The parts of an installation that an interpreter reads. In conda, OpenSSL finds its certificates in `ssl`, and Python and ncurses
+ * have no other time zones and terminals than those in `share`. Not the whole directories: with a Python in a home directory these
+ * are the user's.
  */
-const PARTS = ["lib", "lib64", "include", "ssl", "share/zoneinfo", "share/terminfo"];
+const PARTS = [
+  ...["lib", "lib64", "include"],
+  ...["ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf"],
+  ...["share/zoneinfo", "share/terminfo"],
+];
 
 /**
  * The files and directories of the host that an interpreter needs besides /usr. Not a whole prefix or environment: somebody may have

@@ -8,7 +8,15 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 function install(): { prefix: string; link: string; describe(prefix: string): Python } {
   const directory = temporaryDirectory();
   const [prefix, link] = [join(directory, "python-3.12"), join(directory, "python")];
-  for (const part of ["bin", "lib", "share/zoneinfo", "share/terminfo", "share/keyrings"])
+  for (const part of [
+    "bin",
+    "lib",
+    "share/zoneinfo",
+    "share/terminfo",
+    "share/keyrings",
+    "ssl/certs",
+    "ssl/private",
+  ])
     mkdirSync(join(prefix, part), { recursive: true });
   const base = join(prefix, "bin/python3.12");
   writeFileSync(base, "");
@@ -21,9 +29,9 @@ function install(): { prefix: string; link: string; describe(prefix: string): Py
   };
 }
 
-it("a sandbox sees the time zones and terminals of an installation, but nothing else in `share`", () => {
+it("a sandbox sees the time zones, terminals and certificates of an installation, but nothing else in `share` and `ssl`", () => {
   const { prefix, describe } = install();
-  const seen = ["bin/python3.12", "lib", "share/zoneinfo", "share/terminfo"];
+  const seen = ["bin/python3.12", "lib", "ssl/certs", "share/zoneinfo", "share/terminfo"];
   expect(pythonPaths(describe(prefix))).toEqual(seen.map((path) => join(prefix, path)));
 });
 

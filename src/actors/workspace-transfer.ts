@@ -95,6 +95,7 @@ export class WorkspaceTransfer {
     const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
     const { reads, dropped } = await streamBody(
       state.manifestBytes,
+      signal,
       (...into) => readObjects(bucket, manifest, ...into),
       (body) => snapshots.call("restore", { ...one, ...target, body }, signal),
     );
@@ -112,6 +113,7 @@ export class WorkspaceTransfer {
     }));
     await streamBody(
       total,
+      signal,
       (...into) => readObjects(bucket, ranges, ...into),
       (body) => snapshots.call("data", { ...one, body }, signal),
     );
@@ -213,15 +215,23 @@ function namedFiles(files: NamedFiles | undefined): NamedFiles | undefined {
   return files && { count: files.count, names: firstNames(files.names) };
 }
 
-/** Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2. */
+/**
+ * Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2.
+ * @param signal also ends `write`: a program in sandboxd's place can respond, and never read the rest
+ */
 async function streamBody<T>(
   length: number,
+  signal: AbortSignal,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,
   send: (body: ReadableStream<Uint8Array>) => Promise<T>,
 ): Promise<T> {
   const { readable, writable } = new FixedLengthStream(length);
   const stop = new AbortController();
-  const written = write(writable, stop.signal).catch((error: unknown) => ({ error }));
+  const abort = () => stop.abort(signal.reason);
+  signal.addEventListener("abort", abort);
+  const written = write(writable, stop.signal)
+    .catch((error: unknown) => ({ error }))
+    .finally(() => signal.removeEventListener("abort", abort));
   const sent = await send(readable).then(
     (value) => ({ value }),
     (error: unknown) => {

@@ -248,6 +248,11 @@ it.each<[string, ManifestEntry[]]>([
   expect(listTree(root)).toBe(before);
 });
 
+it("a save with more entries than a restore accepts fails", async () => {
+  const entries = Array.from({ length: 200_001 }, (_, number) => file(`f${number}`));
+  await expect(writeManifest(entries)).rejects.toThrow();
+});
+
 it("a restore follows no link, and replaces nothing before everything has arrived", async () => {
   const [from, to] = [system("from"), system("to")];
   const { manifest, pack } = await changesOf(from, () => {

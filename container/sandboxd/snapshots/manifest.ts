@@ -78,12 +78,16 @@ export const entrySchema = z.discriminatedUnion("type", [
 export type ManifestEntry = z.infer<typeof entrySchema>;
 export type FileEntry = Extract<ManifestEntry, { type: "file" }>;
 
-/** @throws {FileError} if the manifest is larger than `readManifest` accepts, for example because of long links */
+/**
+ * @throws {FileError} if the manifest is larger than `readManifest` accepts, for example because of long links. It can have more
+ * entries than a scan while packages are installed, because then files of the last save count too
+ */
 export async function writeManifest(
   entries: readonly ManifestEntry[],
   header: Header = {},
   maxBytes = MAX_MANIFEST_BYTES,
 ): Promise<Buffer> {
+  if (entries.length > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
   const lines = [JSON.stringify({ version: VERSION, ...header })];
   const turn = yieldBetweenSteps();
   let bytes = Buffer.byteLength(lines.join());

@@ -175,9 +175,10 @@ export class Snapshots {
     return Restore.begin(id, place, manifest, () => this.#state.setMark({ isRestoring: true }));
   }
 
-  async #receive({ id, attempt }: Call<SnapshotRequests["data"]>, request: IncomingMessage): Promise<{}> {
+  async #receive(data: Call<SnapshotRequests["data"]>, request: IncomingMessage): Promise<{}> {
+    const { id } = data;
     const begun = this.#begun;
-    if (begun?.call.id !== id || begun.call.attempt !== attempt) {
+    if (begun?.call.id !== id || begun.call.attempt !== data.attempt) {
       if (this.#isRestored(id)) return {};
       throw new FileError({ problem: "missing" });
     }

@@ -23,6 +23,8 @@ const MAX_BODY_BYTES = 16 * 1024;
  * 64 KB took the thread 0.6 s, without a token.
  */
 const MAX_PARAMETERS = 100;
+/** The most redirect URIs of a client: the provider compares each of them with the one of a request. Clients register a few. */
+const MAX_REDIRECT_URIS = 50;
 /** The most short strings of digits in a registration, which could make the parser slow. */
 const MAX_DIGITS = 10;
 
@@ -79,6 +81,9 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   )
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
   const registration = route === REGISTRATION_PATH ? parseJSON(body ?? "") : undefined;
+  const redirectURIs = isRecord(registration) ? registration.redirect_uris : undefined;
+  if (Array.isArray(redirectURIs) && redirectURIs.length > MAX_REDIRECT_URIS)
+    return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.manyRedirects }, 400);
   if (countDigits(body ?? "") > MAX_DIGITS)
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.manyParameters }, 400);
   if ([...form.values(), ...textsOf(registration)].some(hasLongHost))

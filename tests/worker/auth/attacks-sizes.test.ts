@@ -166,6 +166,32 @@ describe("the limits of sizes", () => {
     expect(await refused.json()).toMatchObject({ error: "invalid_request" });
   });
 
+  it("a redirect URI with a long or not encoded host is refused before it is parsed, once for each registered one", async () => {
+    const redirect_uris = [CALLBACK, ...Array.from({ length: 49 }, () => "a:")];
+    const client = await Client.register(app, { redirect_uris });
+    for (const host of ["字".repeat(280), "a.".repeat(200), encodeURIComponent("字".repeat(100))]) {
+      const url = await client.authorizationURL({ redirect_uri: `https://${host}.example/` });
+      let page: Awaited<ReturnType<Browser["open"]>> | undefined;
+      const parsed = await urlsParsedBy(async () => (page = await new Browser(app).open(url)));
+      expect(page?.isErrorPage).toBe(true);
+      expect(page?.text).toContain("redirect_uri");
+      expect(parsed.filter((each) => each.startsWith(`https://${host.slice(0, 20)}`))).toEqual([]);
+    }
+  });
+
+  it("a client may register 50 redirect URIs", async () => {
+    const register = (count: number) =>
+      app("/oauth/register", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ redirect_uris: Array.from({ length: count }, (_, n) => `${CALLBACK}/${n}`) }),
+      });
+    expect((await register(50)).status).toBe(201);
+    const refused = await register(51);
+    expect(refused.status).toBe(400);
+    expect(await errorOf(refused)).toBe("invalid_redirect_uri");
+  });
+
   it("client ids with a long host are refused before they are parsed, in a header and in an assertion", async () => {
     const id = `https://${"字".repeat(3000)}.example/`;
     const base64 = (text: string) => new TextEncoder().encode(text).toBase64({ alphabet: "base64url" });

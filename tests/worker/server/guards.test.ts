@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
 import { resourceScopes } from "../../../src/resources/read.ts";
+import { refusedByHost } from "../../../src/shared/git-credential.ts";
 import { hasLongHost } from "../../../src/shared/long-host.ts";
 import { allowReading } from "../../../src/shared/origin.ts";
 import {
@@ -109,6 +110,17 @@ describe("a host name of a thousand characters", () => {
     const parsed = await urlsParsedBy(() => allowReading(request, config, headers));
     expect(headers.has("access-control-allow-origin")).toBe(false);
     expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
+  });
+
+  it("is not parsed to find out which host refused git, because any program can print git's message", async () => {
+    const printed = (url: string) => `fatal: could not read Username for '${url}': terminal prompts disabled`;
+    const hosts: (string | undefined)[] = [];
+    const parsed = await urlsParsedBy(() => {
+      for (const url of [`https://${"字".repeat(900)}.example`, "https://github.com"])
+        hosts.push(refusedByHost(printed(url)));
+    });
+    expect(hosts).toEqual([undefined, "github.com"]);
+    expect(parsed.filter((url) => url.length > 500)).toEqual([]);
   });
 
   it.each(["http:\t//", "http:\n//", "http:/\r/", "http:/\t\\", " http:\t\t", "file:\t//"])(

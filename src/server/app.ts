@@ -14,7 +14,7 @@ import { type Config, ConfigError, type Env, parseConfig } from "../shared/confi
 import { decisionPage } from "./decision-page.ts";
 import { mcpEndpoint, type MCPParts } from "./mcp-endpoint.ts";
 import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
-import { serveFiles, serveLink } from "./file-routes.ts";
+import { FILES_PATH, serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
 import { noTurn, RequestTurns } from "../shared/request-turns.ts";
 import { ICON } from "./icon.ts";
@@ -136,7 +136,7 @@ export function createApp(parts: MCPParts): App {
     { path: "/tasks/:taskId/result", methods: `${READ}, DELETE`, serve: { ...tasks, handle: taskResult } },
     { path: "/files/:token", methods: `${READ}, PUT, POST`, serve: { open: serveLink } },
     {
-      path: "/sandboxes/:name/files/*",
+      path: FILES_PATH,
       methods: `${READ}, PUT, DELETE`,
       serve: { authenticate: authenticateFor("/mcp", "/"), handle: serveFiles },
     },

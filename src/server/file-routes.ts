@@ -23,7 +23,7 @@ import { principalOf, SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { RequestTurns } from "../shared/request-turns.ts";
-import { json } from "../shared/responses.ts";
+import { json, refuse as refuseCaller } from "../shared/responses.ts";
 import { shownName } from "../shared/shown.ts";
 import { recordCall } from "../tools/define.ts";
 import {
@@ -182,6 +182,8 @@ function refuse(request: Request, status: number, words: string): Promise<Respon
     : json({ error: words }, status);
 }
 
+export const FILES_PATH = "/sandboxes/:name/files/*";
+
 const SCOPES_BY_METHOD: Record<string, readonly Scope[]> = {
   GET: ["sandbox:read"],
   HEAD: ["sandbox:read"],
@@ -193,7 +195,7 @@ const SCOPES_BY_METHOD: Record<string, readonly Scope[]> = {
 export async function serveFiles(request: Request, caller: CallerContext): Promise<Response> {
   const scopes = SCOPES_BY_METHOD[request.method] ?? [];
   const refusal = insufficientScope(caller, scopes);
-  if (refusal) return refusal.response;
+  if (refusal) return refuseCaller(caller, refusal, FILES_PATH);
   const { pathname, searchParams } = new URL(request.url);
   const [, , sandbox = "", , ...parts] = pathname.split("/");
   const memory = RequestMemory.forCall(caller.principal.id, request.signal);

@@ -274,6 +274,23 @@ describe("scopes", () => {
     expect(logs.text()).not.toContain("secret text");
   });
 
+  it("refuse a request for a file beyond them, which leaves a line in the log", async () => {
+    const init = { method: "PUT", headers: reader, body: "x" };
+    const response = await appWith({ AUTH_TOKENS: authTokens })("/sandboxes/s/files/secret.txt", init);
+    expect(response.status).toBe(403);
+    expect(logs.entries()).toMatchObject([
+      {
+        event: "refusal",
+        status: 403,
+        reason: "insufficient_scope",
+        principal: "token:reader",
+        scope: "sandbox:write",
+        route: "/sandboxes/:name/files/*",
+      },
+    ]);
+    expect(logs.text()).not.toContain("secret.txt");
+  });
+
   it("refuse a whole batch once, with the scopes of every call in it", async () => {
     const createMCPServer = vi.fn<MCPParts["createMCPServer"]>();
     const app = appWith({ AUTH_TOKENS: authTokens }, { createMCPServer });

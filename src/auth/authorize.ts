@@ -258,9 +258,9 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
       texts.REQUEST_PROBLEMS.tooLong) ||
     ((!ASCII.test(redirectURI) || hasLongHost(redirectURI)) && texts.REQUEST_PROBLEMS.badRedirect) ||
     (new Set(names).size < names.length && texts.REQUEST_PROBLEMS.repeated) ||
-    (bytesOf(client) > MAX_CLIENT_ID_BYTES &&
-      !client.startsWith("https://") &&
-      texts.REQUEST_PROBLEMS.unknownClient);
+    ((client.startsWith("https://") ? hasLongHost(client) : bytesOf(client) > MAX_CLIENT_ID_BYTES) &&
+      texts.REQUEST_PROBLEMS.unknownClient) ||
+    (parameters.getAll("resource").some(hasLongHost) && texts.REQUEST_PROBLEMS.badResource);
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 

@@ -179,6 +179,18 @@ describe("the limits of sizes", () => {
     }
   });
 
+  it("a client id or resource with a long host is refused before it is parsed", async () => {
+    const client = await Client.register(app);
+    const long = `https://${"字".repeat(301)}.example/`;
+    for (const parameters of [{ client_id: long }, { resource: long }]) {
+      const url = await client.authorizationURL(parameters);
+      let page: Awaited<ReturnType<Browser["open"]>> | undefined;
+      const parsed = await urlsParsedBy(async () => (page = await new Browser(app).open(url)));
+      expect(page?.isErrorPage).toBe(true);
+      expect(parsed).not.toContain(long);
+    }
+  });
+
   it("a client may register 50 redirect URIs", async () => {
     const register = (count: number) =>
       app("/oauth/register", {

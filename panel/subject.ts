@@ -1,4 +1,5 @@
 /** Chooses the page's content in a chat: the sandbox of the called tool, and the run that the call started. */
+import { sandboxOf } from "../src/runs/id.ts";
 import { RUN_META } from "../src/shared/apps.ts";
 import { isRecord } from "../src/shared/is-record.ts";
 import { titleOf } from "../src/shared/text.ts";
@@ -82,8 +83,7 @@ export class Subject {
   }
 
   #show(id: string): void {
-    // A run's id begins with its sandbox's name.
-    this.#place.set(hrefOf(id.split(".", 1)[0] ?? "", "runs", id));
+    this.#place.set(hrefOf(sandboxOf(id) ?? "", "runs", id));
   }
 }
 

@@ -60,7 +60,7 @@ describe.each([
   ["that passes on the whole call", false],
   ["that passes on only a call's tool and arguments", true],
 ])("the app in a client %s", (_words, isNarrow) => {
-  const sandbox = isNarrow ? "app-narrow" : "app-whole";
+  const sandbox = isNarrow ? "app-narrow" : "app.whole";
 
   it("shows the output of a run while the call still waits for it, and can cancel the run", async () => {
     const command = "mkfifo go; echo first; cat go; echo last; sleep 1000";
@@ -89,15 +89,15 @@ describe.each([
 describe("the app in a client's chat", () => {
   it("opens the page that fits the tool: the list, or the tool's sandbox", async () => {
     await open("list_sandboxes", {});
-    await app.locator("nav.sandboxes >> text=app-whole").waitFor();
-    await call("write_file", { sandbox: "app-whole", path: "kept.txt", content: "kept" });
-    await open("checkpoint_sandbox", { sandbox: "app-whole", label: "a state" });
+    await app.locator("nav.sandboxes >> text=app.whole").waitFor();
+    await call("write_file", { sandbox: "app.whole", path: "kept.txt", content: "kept" });
+    await open("checkpoint_sandbox", { sandbox: "app.whole", label: "a state" });
     await app.locator("bdi:text-is('a state')").waitFor();
-    expect(await app.locator("h1").innerText()).toBe("app-whole");
+    expect(await app.locator("h1").innerText()).toBe("app.whole");
   });
 
   it("never navigates by itself, and lets the client open links", async () => {
-    await open("expose_port", { sandbox: "app-whole", port: 8000 });
+    await open("expose_port", { sandbox: "app.whole", port: 8000 });
     const link = app.locator("a:text-is('Open port 8000')");
     const url = await link.getAttribute("href");
     await link.click();
@@ -117,8 +117,8 @@ describe("the app in a client's chat", () => {
 
   it("asks for confirmation in its own page, and shows a preview", async () => {
     const content = `require("http").createServer((_, response) => response.setHeader("content-type", "text/html").end("<h1>the app</h1>")).listen(8000, () => console.log("listening"));`;
-    await call("write_file", { sandbox: "app-whole", path: "app.js", content });
-    await open("run_command", { sandbox: "app-whole", command: "node app.js" });
+    await call("write_file", { sandbox: "app.whole", path: "app.js", content });
+    await open("run_command", { sandbox: "app.whole", command: "node app.js" });
     await until(async () => (await rows()).includes("listening"));
     await app.locator("button:text-is('Open port 8000')").click();
     await app.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();

@@ -255,8 +255,7 @@ export class Runs {
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
-      await deleteLog(this.#host.sql, record.id, this.#host.objects);
-      this.#store.delete(record.id);
+      await this.#remove(record.id).catch((error: unknown) => this.#host.logError(record.id, error));
     }
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();

@@ -8,6 +8,7 @@ import { LogWriter, type RunObjects, deleteLog, readLog } from "../../../src/run
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
+import { exhausted } from "../../../src/shared/errors.ts";
 import { queriesOf } from "../queries.ts";
 import { actorOf, bucket } from "../support.ts";
 
@@ -86,14 +87,17 @@ class Conducted implements Execution {
   }
 }
 
-async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> {
+async function start(runs: Runs, waitMs = 0) {
   const execution = new Conducted();
   const executor = executorOf((run) => {
     execution.run = run;
     return execution;
   });
-  const { id } = await runs.start(executor, "title", ALLOWANCE, { waitUntil: 0, namesID: true });
-  return { id, execution };
+  const options = { waitUntil: Date.now() + waitMs, namesID: true };
+  const ended = runs.start(executor, "title", ALLOWANCE, options);
+  if (waitMs > 0) await vi.waitUntil(() => execution.run as ActiveRun | undefined);
+  else await ended;
+  return { id: execution.run.record.id, execution, ended };
 }
 
 /** Compares without printing the difference, because that takes minutes for megabytes. */
@@ -539,29 +543,34 @@ it("a list of runs writes only runs that are not stored yet, and shows the curre
   });
 });
 
-it("a run that is removed while its log is on the way to R2 leaves nothing behind", async () => {
-  const arrive = Promise.withResolvers<void>();
-  const put = async (key: string, content: Uint8Array) => {
-    await arrive.promise;
-    await bucket.put(key, content);
-  };
-  const objects = { bucket: { ...bucket, put }, prefix: (id: string) => `hash/${id}/` };
-  const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
-    const { id, execution } = await start(runs);
-    execution.print("stdout", pattern(3 * MiB, 3));
-    execution.end({ state: "succeeded" });
-    await runs.result(id, 20_000);
-    const removed = runs.remove(id);
-    arrive.resolve();
-    await removed;
-    await expect.poll(() => runs.hasActive).toBe(false);
-    expect(rowsOf(sql, id).count).toBe(0);
-    expect(await objectsOf(id)).toEqual([]);
-    await expect(runs.result(id, 0)).rejects.toThrow(`There is no run ${id}.`);
-    expect(runs.measureStored()).toEqual({ bytes: 0 });
-  };
-  await withRuns("removed-under-way", work, { objects });
-});
+it.each(["is removed", "could not start"])(
+  "a run that %s leaves nothing of its log on the way to R2",
+  async (how) => {
+    const arrive = Promise.withResolvers<void>();
+    const put = async (key: string, content: Uint8Array) => {
+      await arrive.promise;
+      await bucket.put(key, content);
+    };
+    const objects = { bucket: { ...bucket, put }, prefix: (id: string) => `hash/${id}/` };
+    const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
+      const { id, execution, ended } = await start(runs, 20_000);
+      execution.print("stdout", pattern(3 * MiB, 3));
+      if (how === "is removed") execution.end({ state: "succeeded" });
+      // A program in sandboxd's place sends output, then an event that says that the run could not start.
+      else execution.fail(exhausted());
+      const removed = how === "is removed" ? ended.then(() => runs.remove(id)) : ended.catch(() => undefined);
+      await runs.result(id, 20_000);
+      arrive.resolve();
+      await removed;
+      await expect.poll(() => runs.hasActive).toBe(false);
+      expect(rowsOf(sql, id).count).toBe(0);
+      expect(await objectsOf(id)).toEqual([]);
+      await expect(runs.result(id, 0)).rejects.toThrow(`There is no run ${id}.`);
+      expect(runs.measureStored()).toEqual({ bytes: 0 });
+    };
+    await withRuns(`left-${how.length}`, work, { objects });
+  },
+);
 
 it("a run whose actor ended before it recorded an object in R2 leaves nothing behind when it is removed", async () => {
   const put = async (key: string, content: Uint8Array) => {

@@ -53,6 +53,14 @@ const MESSAGE_PACE = { burst: 5000, perSecond: 2000 };
 const EVENT_UNIT_CHARS = 1000;
 /** How long sandboxd has to confirm the end of a connection, in milliseconds. Then the connection is aborted. */
 const CLOSE_MS = 1000;
+/**
+ * The most characters of calls that sandboxd has not confirmed. Further starts and inputs wait for a confirmation. What a program in
+ * sandboxd's place does not read stays in the server's memory, also when the runs have ended. Measured without this limit: 60 commands
+ * with the longest input, which had ended, took 360 MB.
+ */
+const MAX_UNREAD_CHARS = 1024 * 1024;
+/** The id of no run. */
+const NO_RUN = "0";
 /** The most containers to which one start call is sent, one after the other. */
 const MAX_STARTS = 3;
 
@@ -77,6 +85,9 @@ export class Connection {
   #pongs: (() => void)[] = [];
   /** Calls that wait for the number of accepted bytes, by key. */
   readonly #typing = new Map<string, PromiseWithResolvers<number>>();
+  /** The characters of calls over `#socket` that sandboxd has not confirmed. */
+  #unreadChars = 0;
+  #confirming: Promise<void> | undefined;
   #closeTimer: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
   /** Bytes of output that arrived and that the logs of runs have not accepted yet. */
@@ -127,7 +138,12 @@ export class Connection {
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<void> {
-    const socket = this.#socket ?? (await this.#openConnection());
+    let socket = this.#socket ?? (await this.#openConnection());
+    // There is no await between the last check and the call. Otherwise many calls could be sent after one check.
+    while (this.#unreadChars > MAX_UNREAD_CHARS) {
+      await this.#confirmRead();
+      socket = this.#socket ?? (await this.#openConnection());
+    }
     // Another call may have opened the connection during the restore, and the run may have ended.
     if (!this.#lifecycle.container || isOver()) throw containerGone();
     onSend?.();
@@ -139,7 +155,7 @@ export class Connection {
    * connection.
    */
   sendIfOpen(call: RunCall): void {
-    this.#socket?.send(JSON.stringify(call));
+    if (this.#socket) this.#sendCall(this.#socket, call);
   }
 
   /** @throws {ToolError} `no_answer` if sandboxd has not read the calls after `ms` */
@@ -162,15 +178,23 @@ export class Connection {
    * Types into a run's terminal. Returns the number of accepted bytes.
    * @throws {ToolError} `no_answer`, `sandbox_restarted` if nothing was typed; `connection_lost` if the number is unknown
    */
-  async type(id: string, { text, size }: TerminalInput): Promise<number> {
+  async type(id: string, input: TerminalInput): Promise<number> {
+    // A late connection sends nothing, because the caller may have typed the text again.
+    let socket = this.#socket ?? (await withTimeout(RESPONSE_MS, this.#openConnection()));
+    while (this.#unreadChars > MAX_UNREAD_CHARS) {
+      await this.#confirmRead();
+      socket = this.#socket ?? (await withTimeout(RESPONSE_MS, this.#openConnection()));
+    }
+    return await this.#type(socket, id, input);
+  }
+
+  async #type(socket: WebSocket, id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();
     this.#typing.set(key, typing);
     // The promise may be rejected before anything awaits it.
     typing.promise.catch(() => undefined);
     try {
-      // A late connection sends nothing, because the caller may have typed the text again.
-      const socket = this.#socket ?? (await withTimeout(RESPONSE_MS, this.#openConnection()));
       this.#send(socket, [{ type: "input", id, key, text, size }]);
       // A program in sandboxd's place may never confirm the input, while its runs keep the connection open.
       const typed = await waitAtMost(RESPONSE_MS, typing.promise);
@@ -179,6 +203,26 @@ export class Connection {
     } finally {
       this.#typing.delete(key);
     }
+  }
+
+  /** Waits until sandboxd has read all calls. @throws {ToolError} `no_answer`, and the connection is closed */
+  #confirmRead(): Promise<void> {
+    this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
+    return this.#confirming;
+  }
+
+  async #confirm(): Promise<void> {
+    const socket = this.#socket;
+    if (!socket) return;
+    const chars = this.#unreadChars;
+    try {
+      // A program that has not read this cannot know its key. A pong has no key.
+      await this.#type(socket, NO_RUN, { text: "" });
+    } catch {
+      this.#abortConnection(socket);
+      throw sandboxUnresponsive(RESPONSE_MS);
+    }
+    if (this.#socket === socket) this.#unreadChars -= chars;
   }
 
   /** Counts output that has arrived. @returns false, and closes the connection, if too much output waits */
@@ -205,8 +249,14 @@ export class Connection {
 
   #send(socket: WebSocket, calls: readonly Call[]): void {
     this.#sandboxd.noteUse();
-    for (const call of calls) socket.send(JSON.stringify(call));
+    for (const call of calls) this.#sendCall(socket, call);
     this.#scheduleClose();
+  }
+
+  #sendCall(socket: WebSocket, call: Call): void {
+    const text = JSON.stringify(call);
+    this.#unreadChars += text.length;
+    socket.send(text);
   }
 
   #openConnection(): Promise<WebSocket> {
@@ -254,6 +304,7 @@ export class Connection {
     socket.binaryType = "arraybuffer";
     socket.accept();
     this.#socket = socket;
+    this.#unreadChars = 0;
     socket.addEventListener("message", ({ data }) => this.#message(socket, data));
     socket.addEventListener("close", () => this.#dropConnection(socket));
     socket.addEventListener("error", () => this.#dropConnection(socket));
@@ -278,9 +329,14 @@ export class Connection {
       else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
       else this.#followers.get(event.id)?.onEvent(event);
     } catch {
-      this.#abort.abort();
-      this.#dropConnection(socket);
+      this.#abortConnection(socket);
     }
+  }
+
+  #abortConnection(socket: WebSocket): void {
+    if (this.#socket !== socket) return;
+    this.#abort.abort();
+    this.#dropConnection(socket);
   }
 
   #dropConnection(socket: WebSocket | undefined): void {

@@ -71,6 +71,35 @@ describe.concurrent("the connection to sandboxd", () => {
     await expect.poll(() => got).toEqual({ events: 1, breaks: 0 });
   });
 
+  it.for([
+    ["confirms that it has read them", true],
+    ["only sends pongs", false],
+  ] as const)("sends few long calls ahead to an end that %s", async ([, confirms], { expect }) => {
+    const { connection, signal, server } = await connect();
+    const command = "x".repeat(200_000);
+    let [starts, ahead, most] = [0, 0, 0];
+    server.addEventListener("message", ({ data }) => {
+      const call = JSON.parse(String(data));
+      if (call.type === "start") starts++;
+      ahead += String(data).length;
+      most = Math.max(most, ahead);
+      if (call.type !== "input") return server.send('{"type":"pong"}');
+      if (!confirms) return;
+      ahead = 0;
+      server.send(JSON.stringify({ type: "typed", id: call.id, key: call.key, bytes: 0 }));
+    });
+    const call = { type: "start", id: "run1", session: "main", command, timeoutMs: 1000 } as const;
+    const begin = () => connection.beginAgain(call, () => signal.aborted);
+    const begun = await Promise.allSettled(Array.from({ length: 20 }, begin));
+    const sent = begun.filter(({ status }) => status === "fulfilled").length;
+    expect({ isAborted: signal.aborted, hasAll: sent === 20 }).toEqual({
+      isAborted: !confirms,
+      hasAll: confirms,
+    });
+    await expect.poll(() => starts).toBe(sent);
+    expect(most).toBeLessThan(1_500_000);
+  });
+
   it("is aborted if its other end does not confirm its end", async ({ expect }) => {
     const methods = { accept() {}, send() {}, close() {} };
     const unconfirmed = Object.assign(new EventTarget(), methods, { readyState: WebSocket.CLOSING });

@@ -10,7 +10,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { addressOf, registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, oauthAPI, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
-import { hasForbiddenHost } from "./redirects.ts";
+import { hasForbiddenHost, isShortRedirect } from "./redirects.ts";
 import { watchRevocations } from "./revocation.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
@@ -77,7 +77,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const credentials = [...form.getAll("client_assertion"), basicCredentials(request)];
   if (
     KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value))) ||
-    credentials.some(({ length }) => length > MAX_CREDENTIAL_CHARACTERS)
+    credentials.some(({ length }) => length > MAX_CREDENTIAL_CHARACTERS) ||
+    !form.getAll("redirect_uri").every(isShortRedirect)
   )
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
   const registration = route === REGISTRATION_PATH ? parseJSON(body ?? "") : undefined;

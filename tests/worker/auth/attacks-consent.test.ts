@@ -222,7 +222,7 @@ describe("the consent form", () => {
     }
     for (const redirect_uri of [
       "http://[::1]:3000/cb",
-      "https://bücher.example:8443/cb",
+      "https://xn--bcher-kva.example:8443/cb",
       "http://127.0.0.1/a;b",
     ]) {
       const client = await Client.register(app, { redirect_uris: [redirect_uri] });

@@ -21,8 +21,8 @@ import { pieceWeight } from "../../container/sandboxd/pace.ts";
 import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import { SandboxPace } from "../shared/sandbox-pace.ts";
 import type { Size } from "../shared/terminal/size.ts";
-import { ToolError, isGone, sandboxUnresponsive, withTimeout } from "../shared/errors.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
+import { countdown, pause, waitAtMost } from "../shared/timers.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./sandboxd.ts";
 
@@ -138,16 +138,12 @@ export class Connection {
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<void> {
-    let socket = this.#socket ?? (await this.#openConnection());
-    // There is no await between the last check and the call. Otherwise many calls could be sent after one check.
-    while (this.#unreadChars > MAX_UNREAD_CHARS) {
-      await this.#confirmRead();
-      socket = this.#socket ?? (await this.#openConnection());
-    }
-    // Another call may have opened the connection during the restore, and the run may have ended.
-    if (!this.#lifecycle.container || isOver()) throw containerGone();
-    onSend?.();
-    this.#send(socket, [call]);
+    await this.#whenFewUnread((socket) => {
+      // Another call may have opened the connection during the restore, and the run may have ended.
+      if (!this.#lifecycle.container || isOver()) throw containerGone();
+      onSend?.();
+      this.#send(socket, [call]);
+    });
   }
 
   /**
@@ -179,13 +175,12 @@ export class Connection {
    * @throws {ToolError} `no_answer`, `sandbox_restarted` if nothing was typed; `connection_lost` if the number is unknown
    */
   async type(id: string, input: TerminalInput): Promise<number> {
-    // A late connection sends nothing, because the caller may have typed the text again.
-    let socket = this.#socket ?? (await withTimeout(RESPONSE_MS, this.#openConnection()));
-    while (this.#unreadChars > MAX_UNREAD_CHARS) {
-      await this.#confirmRead();
-      socket = this.#socket ?? (await withTimeout(RESPONSE_MS, this.#openConnection()));
-    }
-    return await this.#type(socket, id, input);
+    const leftMs = countdown(RESPONSE_MS);
+    return await this.#whenFewUnread((socket) => {
+      // The caller may have typed the text again.
+      if (leftMs() <= 0) throw sandboxUnresponsive(RESPONSE_MS);
+      return this.#type(socket, id, input);
+    });
   }
 
   async #type(socket: WebSocket, id: string, { text, size }: TerminalInput): Promise<number> {
@@ -205,7 +200,22 @@ export class Connection {
     }
   }
 
-  /** Waits until sandboxd has read all calls. @throws {ToolError} `no_answer`, and the connection is closed */
+  /**
+   * Calls `send` when sandboxd has read most earlier calls. There is no await between the last check and `send`. Otherwise many calls
+   * could be sent after one check.
+   */
+  async #whenFewUnread<T>(send: (socket: WebSocket) => T | Promise<T>): Promise<T> {
+    for (;;) {
+      const socket = this.#socket ?? (await this.#openConnection());
+      if (this.#unreadChars <= MAX_UNREAD_CHARS) return await send(socket);
+      await this.#confirmRead();
+    }
+  }
+
+  /**
+   * Waits until sandboxd has read all calls, or the connection has ended. @throws {ToolError} `no_answer`, and the connection is
+   * closed
+   */
   #confirmRead(): Promise<void> {
     this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
     return this.#confirming;
@@ -215,14 +225,15 @@ export class Connection {
     const socket = this.#socket;
     if (!socket) return;
     const chars = this.#unreadChars;
-    try {
-      // A program that has not read this cannot know its key. A pong has no key.
-      await this.#type(socket, NO_RUN, { text: "" });
-    } catch {
+    // A program that has not read this cannot know its key. A pong has no key.
+    const read = await this.#type(socket, NO_RUN, { text: "" }).catch(() => undefined);
+    // The next connection has no unread calls.
+    if (this.#socket !== socket) return;
+    if (read === undefined) {
       this.#abortConnection(socket);
       throw sandboxUnresponsive(RESPONSE_MS);
     }
-    if (this.#socket === socket) this.#unreadChars -= chars;
+    this.#unreadChars -= chars;
   }
 
   /** Counts output that has arrived. @returns false, and closes the connection, if too much output waits */

@@ -182,8 +182,8 @@ class RunningCommand extends RunFollower {
     const { id } = this.sink;
     const requested = withTimeout(RESPONSE_MS, this.#requested.promise);
     const typed = requested.then(() => this.link.connection.type(id, input));
-    // `typed` has four steps of at most RESPONSE_MS.
-    const ended = this.sink.waitUntilEnded(5 * RESPONSE_MS).then(() => 0);
+    // After 2 * RESPONSE_MS, `typed` sends nothing. After one more, it has the number of what it has sent.
+    const ended = this.sink.waitUntilEnded(4 * RESPONSE_MS).then(() => 0);
     return Promise.race([typed, ended]);
   }
 

@@ -100,6 +100,18 @@ describe.concurrent("the connection to sandboxd", () => {
     expect(most).toBeLessThan(1_500_000);
   });
 
+  it("is opened again for calls that wait for its confirmation while it ends", async ({ expect }) => {
+    const { connection, opened, server } = await connect();
+    server.addEventListener("message", ({ data }) => {
+      if (JSON.parse(String(data)).type === "input") server.close();
+    });
+    const command = "x".repeat(200_000);
+    const call = { type: "start", id: "run1", session: "main", command, timeoutMs: 1000 } as const;
+    const begin = () => connection.beginAgain(call, () => false);
+    await Promise.all(Array.from({ length: 8 }, begin));
+    expect(opened.length).toBe(2);
+  });
+
   it("is aborted if its other end does not confirm its end", async ({ expect }) => {
     const methods = { accept() {}, send() {}, close() {} };
     const unconfirmed = Object.assign(new EventTarget(), methods, { readyState: WebSocket.CLOSING });

@@ -138,9 +138,16 @@ export function environmentLinks({ base, version }: Python): Record<string, stri
  * have no other time zones and terminals than those in `share`. Not the whole directories: with a Python in a home directory these
  * are the user's.
  */
-const PARTS = "lib lib64 include ssl/cert.pem ssl/certs ssl/openssl.cnf share/zoneinfo share/terminfo".split(
-  " ",
-);
+const PARTS = [
+  "lib",
+  "lib64",
+  "include",
+  "ssl/cert.pem",
+  "ssl/certs",
+  "ssl/openssl.cnf",
+  "share/zoneinfo",
+  "share/terminfo",
+];
 
 /**
  * The files and directories of the host that an interpreter needs besides /usr. Not a whole prefix or environment: somebody may have

@@ -51,7 +51,7 @@ export const RUN_WAITING_BYTES = STREAMS.length * (LEAST_WINDOW_BYTES + PIECE_BY
 const MESSAGE_PACE = { burst: 5000, perSecond: 2000 };
 /** The length for which an event counts once more, in characters. One of 16 KiB takes 0.15 ms, a usual one of 100 characters 0.01 ms. */
 const EVENT_UNIT_CHARS = 1000;
-/** How long sandboxd has to confirm the end of a connection, in milliseconds. Then the connection is aborted. */
+/** How long sandboxd has to read the last calls and confirm the end of a connection, in milliseconds. Then the connection is aborted. */
 const CLOSE_MS = 1000;
 /**
  * The most characters of calls that sandboxd has not confirmed. Further starts and inputs wait for a confirmation. What a program in
@@ -363,7 +363,8 @@ export class Connection {
       // Already closed.
     }
     const abort = this.#abort;
-    setTimeout(() => socket.readyState === WebSocket.CLOSED || abort.abort(), CLOSE_MS);
+    // Also if both ends have closed: calls that a program in sandboxd's place has not read would stay in memory.
+    setTimeout(() => abort.abort(), CLOSE_MS);
   }
 
   #scheduleClose(): void {

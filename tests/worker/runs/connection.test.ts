@@ -112,10 +112,13 @@ describe.concurrent("the connection to sandboxd", () => {
     expect(opened.length).toBe(2);
   });
 
-  it("is aborted if its other end does not confirm its end", async ({ expect }) => {
+  it.for([
+    ["does not confirm its end", WebSocket.CLOSING],
+    ["has closed it too, and may have read nothing", WebSocket.CLOSED],
+  ] as const)("is aborted if its other end %s", async ([, readyState], { expect }) => {
     const methods = { accept() {}, send() {}, close() {} };
-    const unconfirmed = Object.assign(new EventTarget(), methods, { readyState: WebSocket.CLOSING });
-    const { connection, signal } = await connect(unconfirmed as unknown as WebSocket);
+    const closed = Object.assign(new EventTarget(), methods, { readyState });
+    const { connection, signal } = await connect(closed as unknown as WebSocket);
     connection.close();
     expect(signal.aborted).toBe(false);
     await expect.poll(() => signal.aborted, { timeout: 3000 }).toBe(true);

@@ -59,14 +59,14 @@ export async function saveAll(
   /** A save that failed is not repeated. */
   const isDone = async (id: string) =>
     saved.get(id) === false || (await ask(ROUND_MS, actorOf<Sandbox>(env, id).isSaved()));
-  let unsaved: string[];
-  do {
+  let unsaved = [...(await listRunning())];
+  while (unsaved.length > 0 && leftMs() > 0) {
+    for (const id of unsaved) if (!saving.has(id)) saving.set(id, save(id));
+    await waitAtMost(Math.min(ROUND_MS, leftMs()), Promise.all(saving.values()));
     const running = [...(await listRunning())];
     const areDone = await Promise.all(running.map((id) => saved.has(id) && isDone(id)));
     unsaved = running.filter((_, index) => !areDone[index]);
-    for (const id of unsaved) if (!saving.has(id)) saving.set(id, save(id));
-    await waitAtMost(Math.min(ROUND_MS, Math.max(0, leftMs())), Promise.all(saving.values()));
-  } while (unsaved.length > 0 && leftMs() > 0);
+  }
   for (const id of unsaved) saved.set(id, false);
   return Response.json({ unsaved: [...saved.values()].filter((isSaved) => !isSaved).length });
 }

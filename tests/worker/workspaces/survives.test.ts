@@ -152,7 +152,7 @@ describe.concurrent("a workspace", () => {
         if (++lists === 2) isChanged = true;
         return Object.keys(actors);
       },
-      3000,
+      6000,
     );
     expect(saves).toBe(2);
     expect(await response.json()).toEqual({ unsaved: 1 });

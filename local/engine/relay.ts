@@ -25,6 +25,16 @@ const messageOverhead = 1024;
  * each could take 1.3 GB of the engine's memory.
  */
 const maxBuffered = 128 * 1024 * 1024;
+/**
+ * The same for our servers in one sandbox. A connection that the Worker has ended stays if its program reads nothing. Each could keep a
+ * message, and a sandbox may have 256.
+ */
+const maxOwnBuffered = 64 * 1024 * 1024;
+/**
+ * How long a connection may stay full, in milliseconds: of our servers, and of previews. The engine reads no more from the other end then,
+ * so it would never notice that the other end has closed.
+ */
+const stallMs = { ours: 30_000, preview: 5 * 60_000 };
 
 /** The bytes of waiting or incomplete messages. */
 interface Buffered {
@@ -220,10 +230,11 @@ class BufferedBytes {
   #unfinished = 0;
   #waiting = 0;
   #isDropped = false;
+  #stalled: NodeJS.Timeout | undefined;
 
   /**
    * @param longest the bytes of the longest message. One that is incomplete may take twice as much memory, with its reads and
-   * fragments. Previews have undefined, and share `maxBuffered`
+   * fragments. Previews have undefined, and share `maxBuffered` @param close called for too many bytes, or after `stallMs`
    */
   constructor({ buffered }: RelayPace, longest: number | undefined, close: () => void) {
     this.#all = buffered;
@@ -240,7 +251,9 @@ class BufferedBytes {
     this.#unfinished += memory;
     this.#all.bytes += memory;
     const isTooMuch =
-      this.#longest === undefined ? this.#all.bytes > maxBuffered : this.#unfinished > 2 * this.#longest;
+      this.#longest === undefined
+        ? this.#all.bytes > maxBuffered
+        : this.#unfinished > 2 * this.#longest || this.#all.bytes > maxOwnBuffered;
     if (isTooMuch) this.#close();
   }
 
@@ -248,12 +261,15 @@ class BufferedBytes {
     this.#waiting += bytes;
     this.#all.bytes += bytes - this.#unfinished;
     this.#unfinished = 0;
+    const ms = this.#longest === undefined ? stallMs.preview : stallMs.ours;
+    if (this.isFull) this.#stalled ??= setTimeout(this.#close, ms).unref();
   }
 
   remove(bytes: number): void {
     if (this.#isDropped) return;
     this.#waiting -= bytes;
     this.#all.bytes -= bytes;
+    if (!this.isFull) this.#endStall();
   }
 
   /** Call it when no message is incomplete, or the sender has disconnected. */
@@ -267,6 +283,12 @@ class BufferedBytes {
     this.#isDropped = true;
     this.#all.bytes -= this.#waiting;
     this.#waiting = 0;
+    this.#endStall();
+  }
+
+  #endStall(): void {
+    clearTimeout(this.#stalled);
+    this.#stalled = undefined;
   }
 }
 

@@ -1,7 +1,7 @@
-/** The memory of the engine for WebSocket messages that programs in sandboxes do not complete. */
+/** The memory of the engine for WebSocket messages that programs in sandboxes do not complete or do not read. */
 import { connect, createServer as createTCPServer, type Socket } from "node:net";
 import { Duplex } from "node:stream";
-import { afterAll, expect, it } from "vitest";
+import { afterAll, afterEach, expect, it, vi } from "vitest";
 import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { forwardTo } from "../setup/forwarder.ts";
 import { acceptOf } from "../setup/handshake.ts";
@@ -29,6 +29,7 @@ const handshake = [
 
 const closers: (() => void)[] = [];
 afterAll(() => closers.forEach((close) => close()));
+afterEach(() => void vi.useRealTimers());
 
 /** A program that completes the handshake of each visitor and then calls `send`. Returns its port. */
 async function startProgram(send = sendAlmostAll): Promise<number> {
@@ -179,4 +180,57 @@ it("previews read no further messages for visitors who read nothing, also while 
   expect(readBytes()).toBeGreaterThan(count * MIB);
   expect(readBytes()).toBeLessThan(1.4 * count * MIB);
   for (const visitor of visitors) visitor.destroy();
+});
+
+/** A message of the actor, binary and masked with zeros, and the beginning of another one. */
+function actorMessages(): Buffer {
+  const frame = Buffer.alloc(14 + MESSAGE_BYTES);
+  frame.set([0x82, 0xff]);
+  frame.writeBigUInt64BE(BigInt(MESSAGE_BYTES), 2);
+  return Buffer.concat([frame, frame.subarray(0, MIB)]);
+}
+
+/** sandboxd's place in a sandbox, taken by a program that reads nothing. */
+async function startDeaf() {
+  const program = await startProgram((socket) => socket.pause());
+  const { dialed: sent, engine } = forwardTo(() => connectTo(program));
+  const port = await listen(engine);
+  closers.push(() => engine.close());
+  /** Sends messages over a new connection. The engine does not read the second one while the first one waits. */
+  const send = (): Socket => {
+    const actor = connect(port, "127.0.0.1").on("error", () => undefined);
+    actor.once("data", () => actor.write(actorMessages()));
+    actor.resume().write(handshake.replace(`${PREVIEW_PORT}: 8080\r\n`, ""));
+    return actor;
+  };
+  /** Waits until the engine has the message of each connection, or has closed it. */
+  const hasSent = (count: number) =>
+    until(() => sent.length === count && sent.every((s) => s.destroyed || s.bytesWritten > MESSAGE_BYTES));
+  return { sent, send, hasSent };
+}
+
+it("the engine ends a connection whose program reads nothing, also if the actor has ended it before", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"], shouldAdvanceTime: true });
+  const { sent, send, hasSent } = await startDeaf();
+  const actors = [send(), send()];
+  await hasSent(2);
+  actors[0]?.resetAndDestroy();
+  vi.advanceTimersByTime(10_000);
+  await sleep(100);
+  expect(sent.filter(isOpen).length).toBe(2);
+  vi.advanceTimersByTime(20_000);
+  await until(() => !sent.some(isOpen));
+  for (const actor of actors) actor.destroy();
+});
+
+it("the connections of a sandbox to our servers share a limit of memory", async () => {
+  const { sent, send, hasSent } = await startDeaf();
+  const actors: Socket[] = [];
+  for (let n = 1; n <= 8; n++) {
+    actors.push(send());
+    await hasSent(n);
+  }
+  // Four messages have 60 MiB, and the limit is 64 MiB.
+  expect(sent.filter(isOpen).length).toBe(4);
+  for (const socket of [...actors, ...sent]) socket.destroy();
 });

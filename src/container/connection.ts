@@ -52,13 +52,13 @@ const MESSAGE_PACE = { burst: 5000, perSecond: 2000 };
 /** The length for which an event counts once more, in characters. One of 16 KiB takes 0.15 ms, a usual one of 100 characters 0.01 ms. */
 const EVENT_UNIT_CHARS = 1000;
 /** How long sandboxd has to read the last calls and confirm the end of a connection, in milliseconds. Then the connection is aborted. */
-const CLOSE_MS = 1000;
+export const CLOSE_MS = 1000;
 /**
  * The most characters of calls that sandboxd has not confirmed. Further starts and inputs wait for a confirmation. What a program in
  * sandboxd's place does not read stays in the server's memory, also when the runs have ended. Measured without this limit: 60 commands
  * with the longest input, which had ended, took 450 MB.
  */
-const MAX_UNREAD_CHARS = 1024 * 1024;
+export const MAX_UNREAD_CHARS = 1024 * 1024;
 /** The id of no run. */
 const NO_RUN = "0";
 /** The most containers to which one start call is sent, one after the other. */

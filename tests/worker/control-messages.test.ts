@@ -1,5 +1,5 @@
 /** What the SDK gets if code has replaced a sandbox's control server. On Cloudflare, no engine limits the messages before. */
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { CONTROL_PACE, limitMessages, limitRefusal } from "../../src/actors/platform/control-messages.ts";
 import { SandboxPace } from "../../src/shared/sandbox-pace.ts";
@@ -132,6 +132,24 @@ it("a closed connection occupies nothing, although its control server goes on se
   receive(output(MIB));
   expect(received).toBe(2);
   other.server.close();
+});
+
+it.each([
+  ["aborted if its control server does not confirm the close", WebSocket.CLOSING, 1],
+  ["not aborted if its control server confirms the close", WebSocket.CLOSED, 0],
+])("a closed connection is %s", (_what, readyState, aborts) => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const state = { send() {}, close() {}, readyState: WebSocket.OPEN };
+  const socket = Object.assign(new EventTarget(), state);
+  const abort = vi.fn<() => void>();
+  const pace = new Pace(CONTROL_PACE);
+  limitMessages(socket as unknown as WebSocket, { principalID: "unconfirmed", pace, abort });
+  socket.close();
+  socket.readyState = readyState;
+  expect(abort).not.toHaveBeenCalled();
+  vi.advanceTimersByTime(1000);
+  expect(abort).toHaveBeenCalledTimes(aborts);
 });
 
 it("a list may begin with a control character", async () => {

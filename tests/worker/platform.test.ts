@@ -1,7 +1,7 @@
 /** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. Also our use of the SDK's client. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { expect, it, vi } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
 import { SDKInterpreter } from "../../src/actors/platform/sdk-platform.ts";
 import type { Sandbox } from "@cloudflare/sandbox";
 import { EngineClient } from "../../local/platform/engine-client.ts";
@@ -66,4 +66,37 @@ it.each([
   };
   const interpreter = new SDKInterpreter({ client: { interpreter: { runCodeStream } } } as never);
   expect(await interpreter.run("", "id")).toEqual({ logs: { stdout: [], stderr: [] } });
+});
+
+/** An interpreter whose control server never ends a cell, after it got the longest code. @param ping the response to a ping */
+function busyInterpreter(ping: Promise<string>) {
+  const runCodeStream = vi.fn<Client["interpreter"]["runCodeStream"]>(() => new Promise(() => undefined));
+  const disconnect = vi.fn<() => void>();
+  const client = { interpreter: { runCodeStream }, utils: { ping: () => ping }, disconnect };
+  const interpreter = new SDKInterpreter({ client } as never);
+  void interpreter.run("x".repeat(1_100_000), "id");
+  return { interpreter, runCodeStream, disconnect };
+}
+
+it("code waits until the control server has read the code before", async () => {
+  const { promise: ping, resolve } = Promise.withResolvers<string>();
+  const { interpreter, runCodeStream } = busyInterpreter(ping);
+  void interpreter.run("next", "id");
+  void interpreter.run("last", "id");
+  await Promise.resolve();
+  expect(runCodeStream).toHaveBeenCalledTimes(1);
+  resolve("healthy");
+  await until(() => runCodeStream.mock.calls.length === 3);
+  expect(runCodeStream.mock.calls.map(([, code]) => code).slice(1)).toEqual(["next", "last"]);
+});
+
+it("the connection ends if the control server does not read the code", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const { interpreter, runCodeStream, disconnect } = busyInterpreter(new Promise(() => undefined));
+  const error = interpreter.run("next", "id").catch(String);
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(await error).toContain("has not responded for 10 s");
+  expect(disconnect).toHaveBeenCalledOnce();
+  expect(runCodeStream).toHaveBeenCalledTimes(1);
 });

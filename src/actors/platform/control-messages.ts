@@ -1,5 +1,6 @@
 /** Limits the messages of a sandbox's control server. The SDK has no limits, and code in a sandbox can replace its control server. */
 import type { Pace } from "../../../container/sandboxd/pace.ts";
+import { CLOSE_MS } from "../../container/connection.ts";
 import { ControlGuard, RepliesInFlight } from "../../container/control-guard.ts";
 import { BROKE_CONTROL } from "../../container/texts.ts";
 import { countDigits } from "../../shared/bounded.ts";
@@ -60,11 +61,12 @@ export function limitMessages(socket: WebSocket, { principalID, pace, abort }: M
     isOver = true;
     ofPrincipal.delete(ref);
   };
-  // The control server may never confirm the close, and go on sending.
+  // The control server may never confirm the close, and go on sending. What it does not read would stay in this isolate's memory.
   const close = socket.close.bind(socket);
   socket.close = (...args) => {
     end();
     close(...args);
+    setTimeout(() => socket.readyState === WebSocket.CLOSED || abort(), CLOSE_MS);
   };
   socket.addEventListener("close", end);
   socket.addEventListener("error", end);
@@ -75,7 +77,7 @@ export function limitMessages(socket: WebSocket, { principalID, pace, abort }: M
     event.stopImmediatePropagation();
     // The SDK's calls fail now, without the control server's confirmation.
     socket.dispatchEvent(new CloseEvent("close", { code: POLICY_VIOLATION, reason }));
-    socket.close(POLICY_VIOLATION);
+    close(POLICY_VIOLATION);
     abort();
   });
 

@@ -3,8 +3,10 @@
  * starts. It starts a container for any call. This file hides these three behaviours from the rest of the server.
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
+import { MAX_UNREAD_CHARS, RESPONSE_MS } from "../../container/connection.ts";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
 import type { CellResponse } from "../../container/kernels/kernel-protocol.ts";
+import { withTimeout } from "../../shared/errors.ts";
 import type { Language } from "../../shared/languages.ts";
 import { pause, waitAtMost } from "../../shared/timers.ts";
 import { MAY_NOT_START } from "../texts.ts";
@@ -198,6 +200,9 @@ const MAX_PRINTED = 6_000_000;
  */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;
+  /** The characters of code that the control server has not confirmed: see MAX_UNREAD_CHARS. */
+  #unreadChars = 0;
+  #confirming: Promise<void> | undefined;
 
   constructor(sandbox: SDKSandbox) {
     this.#sandbox = sandbox;
@@ -213,6 +218,8 @@ export class SDKInterpreter implements Interpreter {
 
   /** Not `async`: otherwise a call that never settles would keep its code in memory. */
   run(code: string, id: string): Promise<CellResponse> {
+    if (this.#unreadChars > MAX_UNREAD_CHARS) return this.#confirmRead().then(() => this.run(code, id));
+    this.#unreadChars += code.length;
     const response: CellResponse = { logs: { stdout: [], stderr: [] } };
     let printed = 0;
     const keepIn =
@@ -236,6 +243,27 @@ export class SDKInterpreter implements Interpreter {
         throw translateRunError(error);
       },
     );
+  }
+
+  /**
+   * Waits until the control server has read all code. Code that it never reads would stay in the Worker's memory, also when its run has
+   * ended. @throws {ToolError} `no_answer`, and the connection is closed
+   */
+  #confirmRead(): Promise<void> {
+    this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
+    return this.#confirming;
+  }
+
+  async #confirm(): Promise<void> {
+    const chars = this.#unreadChars;
+    try {
+      // A program in the control server's place could respond before it reads. The engine refuses such responses.
+      await withTimeout(RESPONSE_MS, this.#sandbox.client.utils.ping());
+    } catch (error) {
+      this.settleAbandoned();
+      throw translateError(error);
+    }
+    this.#unreadChars -= chars;
   }
 
   /** Takes as long as the start of a kernel, because the SDK starts a spare one before it confirms the deletion. */

@@ -119,8 +119,8 @@ export class Connection {
     this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
 
-  /** @param onSend called immediately before the call is sent */
-  async begin(call: StartCall, isOver: () => boolean, onSend: () => void): Promise<void> {
+  /** @param onSend called immediately before the call is sent @returns as `beginAgain` */
+  async begin(call: StartCall, isOver: () => boolean, onSend: () => void): Promise<number> {
     for (let attempt = 1; ; attempt++) {
       await this.#lifecycle.waitUntilReadyForRun(isOver);
       try {
@@ -134,15 +134,15 @@ export class Connection {
   }
 
   /**
-   * Sends a start call, which may be a repetition: sandboxd starts a command only once.
+   * Sends a start call, which may be a repetition: sandboxd starts a command only once. Returns the number of sent characters.
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
-  async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<void> {
-    await this.#whenFewUnread((socket) => {
+  async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<number> {
+    return await this.#whenFewUnread((socket) => {
       // Another call may have opened the connection during the restore, and the run may have ended.
       if (!this.#lifecycle.container || isOver()) throw containerGone();
       onSend?.();
-      this.#send(socket, [call]);
+      return this.#send(socket, [call]);
     });
   }
 
@@ -258,16 +258,19 @@ export class Connection {
     this.close();
   }
 
-  #send(socket: WebSocket, calls: readonly Call[]): void {
+  /** Returns the number of sent characters. */
+  #send(socket: WebSocket, calls: readonly Call[]): number {
     this.#sandboxd.noteUse();
-    for (const call of calls) this.#sendCall(socket, call);
+    const chars = calls.reduce((sum, call) => sum + this.#sendCall(socket, call), 0);
     this.#scheduleClose();
+    return chars;
   }
 
-  #sendCall(socket: WebSocket, call: Call): void {
+  #sendCall(socket: WebSocket, call: Call): number {
     const text = JSON.stringify(call);
     this.#unreadChars += text.length;
     socket.send(text);
+    return text.length;
   }
 
   #openConnection(): Promise<WebSocket> {

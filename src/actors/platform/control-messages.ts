@@ -66,7 +66,8 @@ export function limitMessages(socket: WebSocket, { principalID, pace, abort }: M
   socket.close = (...args) => {
     end();
     close(...args);
-    setTimeout(() => socket.readyState === WebSocket.CLOSED || abort(), CLOSE_MS);
+    // Also if it has closed the connection too, because it may have read nothing.
+    setTimeout(abort, CLOSE_MS);
   };
   socket.addEventListener("close", end);
   socket.addEventListener("error", end);

@@ -103,7 +103,7 @@ describe.concurrent("a run that outlasts its call", () => {
     const first = await command(
       "echo begun; until [ -e /tmp/go-1 ]; do sleep 0.05; done; echo ended; exit 3",
       {
-        wait_seconds: 5,
+        wait_seconds: 10,
       },
     );
     expect(first).toMatchObject({ isError: false, structured: { state: "running", stdout: "begun\n" } });

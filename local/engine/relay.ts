@@ -234,7 +234,8 @@ class BufferedBytes {
 
   /**
    * @param longest the bytes of the longest message. One that is incomplete may take twice as much memory, with its reads and
-   * fragments. Previews have undefined, and share `maxBuffered` @param close called for too many bytes, or after `stallMs`
+   * fragments. Previews have undefined, and share `maxBuffered`
+   * @param close called for too many bytes, or after `stallMs`
    */
   constructor({ buffered }: RelayPace, longest: number | undefined, close: () => void) {
     this.#all = buffered;

@@ -191,12 +191,15 @@ describe("the count of tokens", () => {
       ["a file", '{"type":"file","file_id":"f"}', context],
       ["a URL", '{"type":"url","url":"https://a.test/"}', context],
       ["an image", '{"type":"base64","media_type":"image/png","data":"eA=="}', 5000],
-    ])("includes the tokens of %s, of which the request's size says nothing", (_what, source, tokens) => {
-      const request = `"messages":[{"content":[{"source":${source}}]}]`;
-      const input = Math.ceil(`{"max_tokens":7000,${request}}`.length / 3);
-      expect(charge(request, "")).toBe(7000 + (tokens === context ? context : input + tokens));
-      expect(charge(request, start)).toBe(7010);
-    });
+    ])(
+      "includes the tokens of %s, although the request's size says nothing about them",
+      (_what, source, tokens) => {
+        const request = `"messages":[{"content":[{"source":${source}}]}]`;
+        const input = Math.ceil(`{"max_tokens":7000,${request}}`.length / 3);
+        expect(charge(request, "")).toBe(7000 + (tokens === context ? context : input + tokens));
+        expect(charge(request, start)).toBe(7010);
+      },
+    );
 
     it("includes no more than the input and the requested tokens of other requests", () => {
       const request = JSON.stringify({

@@ -29,6 +29,11 @@ const maxValues = SANDBOX_JSON.values;
 const maxDigits = 100;
 /** The longest message with an error, in characters. The SDK parses the text of an error as JSON, so other limits do not apply to it. */
 const maxErrorLength = 64 * 1024;
+/**
+ * The text of an error that only the Worker's end of a connection makes. The SDK reads the number after it with a regular expression:
+ * 64,000 digits and a line feed took it 5 seconds.
+ */
+const closedText = "Peer closed WebSocket";
 /** How many values take the Worker as long as a short message. A run of code has about eight short messages, with 60 values together. */
 const VALUES_OF_A_MESSAGE = 10;
 /** How many bytes each value adds to a message's size. The Worker takes up to 0.1 s for a hundred thousand values. */
@@ -90,6 +95,7 @@ export class ControlGuard {
     const first = headOf(message);
     const isError = first.kind === "reject" || first.kind === "abort";
     if (isError && message.length > maxErrorLength) return BROKE_CONTROL.longError(maxErrorLength);
+    if (isError && message.includes(closedText)) return BROKE_CONTROL.closedText;
     this.#digits += scanned.digits;
     // The quotes of JSON in a text are escaped.
     if (isError) this.#digits += countDigits(message.replaceAll("\\", ""));

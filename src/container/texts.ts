@@ -43,6 +43,7 @@ export const BROKE_CONTROL = {
   binary: "sent a binary message",
   flood: "sent too many messages",
   long: (most: number) => `sent a message of more than ${most} characters`,
+  closedText: "sent an error that only the Worker's end of a connection can have",
   longError: (most: number) => `sent an error of more than ${most} characters`,
 };
 

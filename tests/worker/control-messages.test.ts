@@ -49,6 +49,11 @@ it.each([
     "texts of digits",
     () => errorMessage(kind, JSON.stringify(Array.from({ length: 101 }, () => "12345678"))),
   ]),
+  ...["reject", "abort"].map((kind): [string, string, () => string] => [
+    `a text that slows the SDK's regular expression down, in ${kind}`,
+    "only the Worker's end",
+    () => errorMessage(kind, `Peer closed WebSocket: ${"0".repeat(30_000)}\nx`),
+  ]),
   ["a long error", "an error of more than", () => errorMessage("reject", `[${"[],".repeat(30_000)}[]]`)],
   ["an escaped type", "never uses", () => String.raw`["resolve",1,["\u0062\u0069\u0067int","1"]]`],
 ])("a connection ends with the first message over a limit: %s", async (name, reason, message) => {

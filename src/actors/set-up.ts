@@ -29,6 +29,9 @@ const MAX_SETUP_MS = 1_800_000;
 /** If this many containers in a row ended during the set-up, the set-up is skipped, so that the sandbox stays usable. */
 const MAX_LOST_CONTAINERS = 3;
 
+/** How often a run that waits for the set-up checks whether it was cancelled, in milliseconds. */
+const CHECK_MS = 1000;
+
 /** How many times one call waits for the set-up if the container ends each time. */
 const MAX_ATTEMPTS = 3;
 
@@ -312,21 +315,22 @@ export class SetUp {
     const leftMs = countdown(ms);
     // Not by the set-up's promise: a call that has waited for it would stay in memory until the set-up ends.
     for (let left = leftMs(); this.#underWay && left > 0; left = leftMs()) await this.#waiters.wait(left);
-    let mayRepeat = mayBegin;
+    let mayWait = mayBegin;
     if (!this.#underWay) {
-      const done = this.#untilDone(() => mayRepeat).then(() => true);
+      const done = this.#untilDone(() => mayWait).then(() => true);
       if (await waitAtMost(leftMs(), done)) return;
-      mayRepeat = false;
+      mayWait = false;
       this.#host.background(done.catch(() => undefined));
     }
     throw texts.stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
-  /** Waits for the set-up. If its container ended, repeats it while `mayRepeat` allows. */
-  async #untilDone(mayRepeat: () => boolean): Promise<void> {
+  /** Waits for the set-up while `mayWait` allows. If its container ended, repeats it. */
+  async #untilDone(mayWait: () => boolean): Promise<void> {
     for (let begun = 1; ; begun++) {
-      while (this.#underWay) await this.#underWay;
-      if (!this.#isDue || begun === MAX_ATTEMPTS || !mayRepeat()) return;
+      // Not for the set-up's promise, which would keep the input of a cancelled run until the set-up ends.
+      while (this.#underWay && mayWait()) await this.#waiters.wait(CHECK_MS);
+      if (!this.#isDue || begun === MAX_ATTEMPTS || !mayWait()) return;
       await this.begin();
     }
   }

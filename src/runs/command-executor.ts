@@ -72,8 +72,9 @@ export class CommandExecutor implements Executor<CommandSpec> {
   /** Runs a command after earlier ones of its session. */
   start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
     const run = new RunningCommand(this.#link, sink);
-    const turn = this.#queue.run(spec.session, sink.id, async () => {
-      if (run.stop || sink.isEnded) return CANCELLED_BEFORE_START;
+    const cancelled = () => CANCELLED_BEFORE_START;
+    const begin = async () => {
+      if (run.stop || sink.isEnded) return cancelled();
       sink.markStarted();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.setDeadline(deadline, spec.timeoutMs);
@@ -91,10 +92,14 @@ export class CommandExecutor implements Executor<CommandSpec> {
         if (!run.mayHaveStarted) sink.keepState(undefined);
         throw error;
       });
-    });
+    };
+    const turn = this.#queue.run(spec.session, sink.id, begin, cancelled);
     return {
       done: run.limit.enforce(Promise.race([turn, run.withdrawn])),
-      cancel: () => run.end("cancelled"),
+      cancel: () => {
+        this.#queue.withdraw(spec.session, sink.id);
+        return run.end("cancelled");
+      },
       type: spec.interactive ? (input) => run.type(input) : undefined,
       waiting: () => waitingFor(this.#queue.waitingFor(spec.session, sink.id), "session", spec.session),
     };

@@ -8,24 +8,59 @@ export class SerialQueue {
   }
 }
 
-export class KeyedQueue {
-  readonly #queues = new Map<string, { queue: SerialQueue; ids: string[] }>();
+interface Item {
+  id: string;
+  begin: () => void;
+  withdraw: () => void;
+}
 
-  async run<T>(key: string, id: string, work: () => Promise<T>): Promise<T> {
-    const { queue, ids } = this.#queues.get(key) ?? { queue: new SerialQueue(), ids: [] };
-    this.#queues.set(key, { queue, ids });
-    ids.push(id);
+/** A queue for each key. Work that waits can be withdrawn, so that nothing keeps its input. */
+export class KeyedQueue {
+  /** The items of each queue; the running one is first. */
+  readonly #queues = new Map<string, Item[]>();
+
+  /**
+   * Does the work after earlier work of the key.
+   * @param ifWithdrawn what to return if the work is withdrawn; without it, the work cannot be withdrawn
+   */
+  async run<T>(key: string, id: string, work: () => Promise<T>, ifWithdrawn?: () => T): Promise<T> {
+    const items = this.#queues.get(key) ?? [];
+    this.#queues.set(key, items);
+    const { promise: turn, resolve } = Promise.withResolvers<() => T | Promise<T>>();
+    const item = {
+      id,
+      begin: () => resolve(work),
+      withdraw: () => {
+        if (!ifWithdrawn) return;
+        items.splice(items.indexOf(item), 1);
+        resolve(ifWithdrawn);
+      },
+    };
+    items.push(item);
+    if (items.length === 1) item.begin();
     try {
-      return await queue.run(work);
+      return await (
+        await turn
+      )();
     } finally {
-      ids.splice(ids.indexOf(id), 1);
-      if (ids.length === 0) this.#queues.delete(key);
+      // Withdrawn work has left the queue.
+      if (items[0] === item) {
+        items.shift();
+        if (items.length === 0) this.#queues.delete(key);
+        items[0]?.begin();
+      }
     }
+  }
+
+  /** Withdraws work that still waits. Work that has begun continues. */
+  withdraw(key: string, id: string): void {
+    const [, ...waiting] = this.#queues.get(key) ?? [];
+    waiting.find((item) => item.id === id)?.withdraw();
   }
 
   /** The ids of the work before `id`; the running work is first. */
   waitingFor(key: string, id: string): string[] {
-    const ids = this.#queues.get(key)?.ids ?? [];
+    const ids = (this.#queues.get(key) ?? []).map((item) => item.id);
     return ids.slice(0, Math.max(0, ids.indexOf(id)));
   }
 }

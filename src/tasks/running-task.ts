@@ -33,11 +33,9 @@ export class RunningTask {
   readonly #state: TaskState;
   readonly #events: EventReader;
   readonly #output: TaskOutput;
-  readonly #cancelledInQueue = Promise.withResolvers<End>();
   readonly #cancelRequested = Promise.withResolvers<void>();
   #command: Execution | undefined;
   #storedOffset = 0;
-  #hasBegun = false;
   #isCancelled = false;
 
   constructor(host: TasksHost, run: ActiveRun, state: TaskState) {
@@ -73,16 +71,14 @@ export class RunningTask {
     this.#output.addLine(line);
   }
 
-  /** Resolves with the end if the task is cancelled while it waits for another task. */
-  get cancelledInQueue(): Promise<End> {
-    return this.#cancelledInQueue.promise;
+  /** The end of a task that is cancelled before its agent starts. */
+  cancelledEnd(): End {
+    return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
   }
 
   async cancel(): Promise<void> {
     this.#isCancelled = true;
     this.#cancelRequested.resolve();
-    if (!this.#hasBegun)
-      this.#cancelledInQueue.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() });
     await this.#command?.cancel();
   }
 
@@ -94,9 +90,8 @@ export class RunningTask {
     trace?: TraceContext,
   ): Promise<End> {
     const { spec } = this.#state;
-    this.#hasBegun = true;
+    if (this.#isCancelled) return this.cancelledEnd();
     this.#run.markStarted();
-    if (this.#isCancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
     const agent = AGENTS[spec.agent];
     const problem = await this.#prepareAgent();
     if (problem !== undefined) return { state: "failed", note: problem, detail: this.#detailOfUnstarted() };
@@ -109,7 +104,7 @@ export class RunningTask {
       const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
       await this.#host.files.call("write", { path, body: new TextEncoder().encode(text) });
     }
-    if (this.#isCancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
+    if (this.#isCancelled) return this.cancelledEnd();
     this.#command = this.#host.commands.start(this.#output, {
       command: taskCommand(this.id, spec, agent.command(spec), spec.components?.wanted),
       env: agent.env(key, this.#conversation, spec),
@@ -137,7 +132,6 @@ export class RunningTask {
 
   async resumeTask(): Promise<End> {
     const { command, end } = this.#state;
-    this.#hasBegun = true;
     if (end) return this.#finish(end);
     if (!command) return { state: "lost", note: texts.AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);

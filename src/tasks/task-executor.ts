@@ -64,13 +64,18 @@ export class TaskExecutor implements Executor<TaskSpec> {
   #follow(working: RunningTask, work: () => Promise<End>): Execution {
     const { id } = working;
     this.#working.set(id, working);
-    const turn = this.#queue.run("task", id, work).finally(() => {
-      this.#working.delete(id);
-      this.#host.budgets.close(id);
-    });
+    const done = this.#queue
+      .run("task", id, work, () => working.cancelledEnd())
+      .finally(() => {
+        this.#working.delete(id);
+        this.#host.budgets.close(id);
+      });
     return {
-      done: Promise.race([turn, working.cancelledInQueue]),
-      cancel: () => working.cancel(),
+      done,
+      cancel: () => {
+        this.#queue.withdraw("task", id);
+        return working.cancel();
+      },
       waiting: () => waitingFor(this.#queue.waitingFor("task", id), "workspace", ""),
     };
   }

@@ -100,22 +100,24 @@ export class Kernels {
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     if (this.#isEnding) throw ending(NOT_RUN);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
-    const { promise: withdrawn, resolve: withdraw, reject } = Promise.withResolvers<CodeOutcome>();
-    let isWaiting = true;
+    const key = keyOf(spec);
+    let whyStopped: StopReason | undefined;
     this.#stops.set(sink.id, (why) => {
+      whyStopped ??= why;
       stop(why);
-      if (!isWaiting) return;
-      if (why === "ending") reject(ending(NOT_RUN));
-      else withdraw(KERNEL_NOT_STARTED);
+      this.#queue.withdraw(key, sink.id);
     });
-    const outcome = this.#queue.run(keyOf(spec), sink.id, async () => {
-      if (!this.#stops.has(sink.id)) return KERNEL_NOT_STARTED;
-      isWaiting = false;
+    const withdrawn = () => {
+      if (whyStopped === "ending") throw ending(NOT_RUN);
+      return KERNEL_NOT_STARTED;
+    };
+    const begin = async () => {
+      if (whyStopped !== undefined) return withdrawn();
       start.markStarted();
       return this.#run(sink, spec, start, stopped);
-    });
+    };
     try {
-      return await Promise.race([outcome, withdrawn]);
+      return await this.#queue.run(key, sink.id, begin, withdrawn);
     } finally {
       this.#stops.delete(sink.id);
     }

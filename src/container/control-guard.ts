@@ -18,6 +18,14 @@ const maxReplies = 32 * 1024 * 1024;
 const head = /^\["(push|pull|resolve|reject|release|abort)",(?:(-?\d{1,9})(?=[,\]])(?:,(\d{1,9})\])?)?/;
 /** The start of a call of a callback, which has a negative number. */
 const callbackCall = /^\["push",\["pipeline",(-\d{1,9}),/;
+/**
+ * The start of a result, or of a call of a callback, up to its value or its arguments. Only these messages may be longer than
+ * maxErrorLength.
+ */
+const longStart = /^\["(?:resolve",\d{1,9},|push",\["pipeline",-\d{1,9},\[(?:"\w{1,64}")?\],\[)/;
+const callEnd = "]]]";
+/** A value that is not JSON. capnweb writes it as an array that begins with a word. */
+const notJSON = /\["(?:undefined|-?inf|nan|date|export|promise)"(?:,(?:null|-?[\d.e+]{1,24}))?\]/y;
 const exported = /\["export",(-\d+)\]/g;
 
 /**
@@ -95,6 +103,7 @@ export class ControlGuard {
     const first = headOf(message);
     const isError = first.kind === "reject" || first.kind === "abort";
     if (isError && message.length > maxErrorLength) return BROKE_CONTROL.longError(maxErrorLength);
+    if (message.length > maxErrorLength && !isUsual(message)) return BROKE_CONTROL.notMessage;
     if (isError && message.includes(closedText)) return BROKE_CONTROL.closedText;
     this.#digits += scanned.digits;
     // The quotes of JSON in a text are escaped.
@@ -203,7 +212,42 @@ const letterU = 0x75;
 const digitOne = 0x31;
 const bracket = 0x5b;
 const brace = 0x7b;
+const closingBracket = 0x5d;
+const closingBrace = 0x7d;
 const comma = 0x2c;
+
+/**
+ * Whether capnweb can read a long message without an error. The text of such an error repeats the message several times: one message
+ * of 12 MiB took up to two seconds and 300 MB.
+ */
+function isUsual(message: string): boolean {
+  const [start] = longStart.exec(message.slice(0, 128)) ?? [];
+  if (start === undefined) return false;
+  const end = start.endsWith("[") ? callEnd : "]";
+  /** The objects and arrays around `at`. capnweb writes each array inside another one: `[[1,2]]`. */
+  const open: number[] = [];
+  for (let at = start.length; at < message.length; at++) {
+    const code = message.charCodeAt(at);
+    if (code === quote) {
+      while (++at < message.length && message.charCodeAt(at) !== quote)
+        if (message.charCodeAt(at) === backslash) at++;
+    } else if (code === bracket && message.charCodeAt(at + 1) === bracket) {
+      open.push(bracket);
+      at++;
+    } else if (code === bracket) {
+      notJSON.lastIndex = at;
+      if (!notJSON.test(message)) return false;
+      at = notJSON.lastIndex - 1;
+    } else if (code === brace) open.push(brace);
+    else if (code === closingBrace) {
+      if (open.pop() !== brace) return false;
+    } else if (code === closingBracket) {
+      if (open.length === 0) return message.slice(at) === end;
+      if (open.pop() !== bracket || message.charCodeAt(++at) !== closingBracket) return false;
+    }
+  }
+  return false;
+}
 
 /** Scans a message in the form of `JSON.stringify` without parsing it, and refuses any other form. */
 function scan(

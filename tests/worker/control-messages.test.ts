@@ -55,6 +55,20 @@ it.each([
     () => errorMessage(kind, `Peer closed WebSocket: ${"0".repeat(30_000)}\nx`),
   ]),
   ["a long error", "an error of more than", () => errorMessage("reject", `[${"[],".repeat(30_000)}[]]`)],
+  ...Object.entries({
+    "another kind": (text: string) => `["release","${text}"]`,
+    "an unknown word": (text: string) => `["resolve",1,["zzz","${text}"]]`,
+    "a word with another value": (text: string) => `["resolve",1,{"a":["date","${text}"]}]`,
+    "an array that is not in another one": (text: string) => `["resolve",1,[["a"],"${text}"]]`,
+    "arguments that are no array": (text: string) => `["push",["pipeline",-1,[],"${text}"]]`,
+    "a value after the arguments": (text: string) => `["push",["pipeline",-1,[],[],"${text}"]]`,
+    "a long path": (text: string) => `["push",["pipeline",-1,["${text}"],[]]]`,
+    "an error in a result": (text: string) => `["resolve",1,["error","Error","${text}"]]`,
+  }).map(([name, make]): [string, string, () => string] => [
+    `a long message whose error would repeat it: ${name}`,
+    "not a message of the control protocol",
+    () => make("x".repeat(100_000)),
+  ]),
   ["an escaped type", "never uses", () => String.raw`["resolve",1,["\u0062\u0069\u0067int","1"]]`],
 ])("a connection ends with the first message over a limit: %s", async (name, reason, message) => {
   const { worker, server, received } = connect(name);
@@ -68,6 +82,22 @@ it.each([
   server.close();
   await expect.poll(() => received.closes.length).toBeGreaterThan(0);
   expect(received.characters).toBe(output(1000).length);
+});
+
+it("a long message with arrays, objects and values that are not JSON arrives", async () => {
+  const { worker, server, received } = connect("long");
+  begin(worker);
+  const value = `{"a":[[1,[[]],{"b":["undefined"]},["date",1.5e12]]],"c":"[\\"]","d":{"e":${JSON.stringify("x".repeat(100_000))}}}`;
+  const messages = [
+    `["push",["pipeline",-1,[],[${value},${value}]]]`,
+    `["push",["pipeline",-1,["onEvent"],[${value}]]]`,
+    `["resolve",1,${value}]`,
+  ];
+  for (const message of messages) server.send(message);
+  const length = messages.reduce((sum, message) => sum + message.length, 0);
+  await expect.poll(() => received.characters + received.closes.length).toBe(length);
+  expect(received.closes).toEqual([]);
+  server.close();
 });
 
 it("the sandboxes of a principal have one limit, and those of others have their own", async () => {

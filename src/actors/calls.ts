@@ -18,6 +18,7 @@ import type { Allowance, RunView } from "../runs/run-types.ts";
 import type { OnProgress, Runs } from "../runs/runs.ts";
 import { type Outcome, ToolError, correctExhaustedHint } from "../shared/errors.ts";
 import type { Scope } from "../shared/principal.ts";
+import { whileHolding } from "../shared/held-input.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";
@@ -43,6 +44,8 @@ export interface CallPlan {
   setUpMs?: number;
   /** Repeats the work in the next container if the current one is gone. */
   isRepeated?: boolean;
+  /** What the call brings. The actor keeps it until the call ends. */
+  input?: unknown;
   /** Exempts the work from the time limit once it has begun, because it reads a stream. */
   readsStream?: boolean;
 }
@@ -98,10 +101,12 @@ export class Calls {
     await account.setOwner(owner);
     const isLimited = plan.isLimited || plan.usesContainer;
     const called = activity.call(() =>
-      this.#outcome(async () => {
-        if (plan.isRefusedDuringTask) await plans.code.check(owner);
-        return isLimited ? await this.#doWithinLimit(owner, work, plan) : await work();
-      }),
+      this.#outcome(() =>
+        whileHolding(owner.principalID, plan.input, async () => {
+          if (plan.isRefusedDuringTask) await plans.code.check(owner);
+          return isLimited ? await this.#doWithinLimit(owner, work, plan) : await work();
+        }),
+      ),
     );
     const outcome = await called.finally(() => lifecycle.release());
     if (owner.takesNotice === false) return outcome;
@@ -125,11 +130,12 @@ export class Calls {
       await setUp.begin();
     };
     const waiting = { waitUntil: now + waitMs, replyBy: now + this.#waitMs(owner), namesID, onProgress };
-    return this.perform(owner, async () => {
+    const start = async () => {
       const run = await runs.start(executor, sourceOf(spec), spec, { ...waiting, prepare, gate: setUp.gate });
       await onStart?.(owner, run);
       return run;
-    });
+    };
+    return this.perform(owner, start, { input: spec });
   }
 
   operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
@@ -144,6 +150,7 @@ export class Calls {
       usesContainer: start !== "none",
       isRepeated: retry !== "never",
       readsStream: up === "stream",
+      input,
     });
   }
 
@@ -178,17 +185,18 @@ export class Calls {
     const { activity, lifecycle, background } = this.#parts;
     const ms = this.#waitMs(owner);
     let hasBegun = false;
-    let isLate = false;
+    // Undefined when it is too late to begin, so that nothing keeps the call's input.
+    let mayBegin: typeof work | undefined = work;
     const begin = async () => {
-      if (isLate) throw actorUnreachable(owner.sandbox, ms, false);
+      if (!mayBegin) throw actorUnreachable(owner.sandbox, ms, false);
       hasBegun = true;
-      return await work();
+      return await mayBegin();
     };
     const working = activity.call(async () => ({ value: await this.#prepareAndDo(owner, begin, plan) }));
     const done =
       (await waitAtMost(ms, working)) ?? (plan.readsStream && hasBegun ? await working : undefined);
     if (done) return done.value;
-    isLate = true;
+    mayBegin = undefined;
     background(working.catch(() => undefined).finally(() => lifecycle.release()));
     throw actorUnreachable(owner.sandbox, ms, hasBegun);
   }

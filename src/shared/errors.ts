@@ -243,6 +243,14 @@ export function unwritable(detail: string): ToolError {
 }
 
 /** @param max in bytes */
+export const tooMuchInput = (max: number) =>
+  new ToolError(
+    "quota_exceeded",
+    `Your calls that have not ended, also those whose client has disconnected, have more than ${max / 1024 / 1024} MiB of input.`,
+    "Wait until some of them have ended, then repeat this call.",
+    true,
+  );
+
 export const tooMuchUnread = (max: number) =>
   new ToolError(
     "quota_exceeded",

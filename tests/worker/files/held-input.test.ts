@@ -1,0 +1,31 @@
+/** Calls whose clients have disconnected. The Worker counts their input no more, but the actor goes on with them. */
+import { expect, it } from "vitest";
+import { actorOf, principal } from "../support.ts";
+
+const MIB = 1024 * 1024;
+const sandbox = "held-input";
+/** Longer than the server lets a client wait. */
+const SETUP = "sleep 90";
+
+it("an actor refuses calls while others of their principal hold much input, and releases input that is too late to use", async () => {
+  // Other tests use the owner's calls at the same time.
+  const caller = await principal("held-input");
+  await caller.call("configure_sandbox", { sandbox, setup: SETUP });
+  const actor = await actorOf(sandbox, caller);
+  const { principalID } = caller;
+  const scopes = ["sandbox:read", "sandbox:write", "sandbox:exec"] as const;
+  const write = (callerWaitMs: number, n = 0) =>
+    actor.operate({ principalID, sandbox, scopes, callerWaitMs }, "write", {
+      path: `/workspace/${n}`,
+      id: crypto.randomUUID(),
+      body: new Uint8Array(4 * MIB),
+    });
+  const outcomes = await Promise.all(Array.from({ length: 12 }, (_, n) => write(3000, n)));
+  const codes = outcomes.map((outcome) => (outcome.ok ? "ok" : outcome.failure.code));
+  expect(codes.filter((code) => code === "quota_exceeded")).toHaveLength(5);
+  expect(codes.filter((code) => code === "no_answer")).toHaveLength(7);
+  // The calls above have ended, though the set-up still runs.
+  const later = await write(1000);
+  expect(later.ok || later.failure.code).toBe("no_answer");
+  await caller.call("destroy_sandbox", { sandbox });
+});

@@ -60,6 +60,48 @@ it("few requests are open at once, the others wait for their turn, and all get a
   expect(most).toBeLessThan(100);
 });
 
+it("a long body is not sent again and again to a program that breaks each connection", async () => {
+  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
+  let sent = 0;
+  const port = {
+    isRunning: true,
+    noteUse: () => undefined,
+    fetch: async (_port: number, request: Request) => {
+      if (request.method === "GET") return new Response("sandboxd");
+      sent += (await request.arrayBuffer()).byteLength;
+      throw new Error("connection reset");
+    },
+  };
+  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
+  const request = sandboxd.withWorkspace(lifecycle);
+  const body = new Uint8Array(1024 * 1024);
+  const { signal } = new AbortController();
+  const failed = request("/files", { method: "PUT", body }, signal, (response) => response.text());
+  await expect(failed).rejects.toMatchObject({ code: "no_answer" });
+  expect(sent).toBeLessThanOrEqual(5 * body.length);
+});
+
+it("a long body is sent again when sandboxd responds again", async () => {
+  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
+  const startedAt = Date.now();
+  const calls: string[] = [];
+  const port = {
+    isRunning: true,
+    noteUse: () => undefined,
+    fetch: async (_port: number, { method }: Request) => {
+      if (calls.at(-1) !== method) calls.push(method);
+      if (Date.now() - startedAt < 1000) throw new Error("connection refused");
+      return new Response("done");
+    },
+  };
+  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
+  const request = sandboxd.withWorkspace(lifecycle);
+  const { signal } = new AbortController();
+  const init = { method: "PUT", body: "x".repeat(1024 * 1024) };
+  expect(await request("/files", init, signal, (response) => response.text())).toBe("done");
+  expect(calls).toEqual(["PUT", "GET", "PUT"]);
+});
+
 it("an upload to which sandboxd does not respond fails after a day, and its request is aborted", async () => {
   const read = Promise.withResolvers<string>();
   let given: AbortSignal | undefined;

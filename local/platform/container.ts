@@ -63,6 +63,17 @@ interface Instance {
   isEnded: boolean;
 }
 
+/** More hosts than one container has. Those of earlier containers are forgotten. */
+const MAX_HOSTS = 1000;
+
+function intercept(bindings: Map<string, Fetcher>, address: string, binding: Fetcher): void {
+  const host = address.toLowerCase();
+  // The newest one is last.
+  bindings.delete(host);
+  bindings.set(host, binding);
+  for (const [oldest] of bindings) if (bindings.size > MAX_HOSTS) bindings.delete(oldest);
+}
+
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
 class LocalContainer implements ContainerAPI, NetworkPlatform {
@@ -181,12 +192,12 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   async interceptOutboundHttp(address: string, binding: Fetcher): Promise<void> {
-    this.#http.set(address.toLowerCase(), binding);
+    intercept(this.#http, address, binding);
     await this.#sendIntercepts();
   }
 
   async interceptOutboundHttps(address: string, binding: Fetcher): Promise<void> {
-    this.#https.set(address.toLowerCase(), binding);
+    intercept(this.#https, address, binding);
     await this.#sendIntercepts();
   }
 

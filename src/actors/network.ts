@@ -35,6 +35,12 @@ export interface NetworkHost {
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
+/**
+ * With this many hosts, the running container gets no further ones from sign-ins to git hosts: a person can sign in to any number of
+ * invented hosts. They get a token in the next container. An account keeps the last 20 sign-ins.
+ */
+const MAX_INTERCEPTED = 200;
+
 export class SandboxNetwork {
   readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
@@ -42,7 +48,8 @@ export class SandboxNetwork {
   /** The hosts to which requests of the running container are intercepted. */
   readonly #intercepted: StoredValue<string[]>;
   #isStarting = false;
-  #enforced = "";
+  /** What the platform enforces in the running container; undefined before the first time. */
+  #enforced: { policy: string; hosts: ReadonlySet<string> } | undefined;
 
   constructor(host: NetworkHost) {
     this.#host = host;
@@ -94,7 +101,7 @@ export class SandboxNetwork {
 
   /** Called when a container is about to start: the next `enforce` must send the policy again. */
   prepareStart(): void {
-    this.#enforced = "";
+    this.#enforced = undefined;
     this.#isStarting = true;
     this.#intercepted.value = undefined;
     this.#host.platform.prepareStart();
@@ -106,13 +113,19 @@ export class SandboxNetwork {
     const before = this.#intercepted.value ?? [];
     // The platform intercepts a host until the container ends, even if the host's secret was removed. Such a host gets the new
     // policy too, because its handler would keep the earlier one.
-    const hosts = [...new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)])];
-    const sent = JSON.stringify([policy, hosts]);
-    if (sent === this.#enforced) return true;
+    const known = new Set([...before, ...this.#host.secretHosts()]);
+    const room = Math.max(0, MAX_INTERCEPTED - known.size);
+    const signedIn = this.#gitHosts(before).filter((host) => !known.has(host));
+    const hosts = known.union(new Set(signedIn.slice(0, room)));
+    const sent = { policy: JSON.stringify(policy), hosts };
+    const isSamePolicy = this.#enforced?.policy === sent.policy;
+    const isEnforcedHost = (host: string) => isSamePolicy && this.#enforced?.hosts.has(host) === true;
+    const changed = [...hosts].filter((host) => !isEnforcedHost(host));
+    if (isSamePolicy && changed.length === 0) return true;
     this.#isStarting = false;
     const isEnforced = await this.#host.platform.enforce(policy);
-    if (hosts.length > before.length) this.#intercepted.value = hosts;
-    if (hosts.length > 0) await this.#host.intercept(hosts, policy);
+    if (hosts.size > before.length) this.#intercepted.value = [...hosts];
+    if (changed.length > 0) await this.#host.intercept(changed, policy);
     // If the policy is not enforced, the next call tries again, until the container with the forbidden connections has ended.
     if (isEnforced) this.#enforced = sent;
     return isEnforced;

@@ -240,6 +240,24 @@ function network(
 const noLimits = { initial: undefined, max: "full", allowHosts: [] } as const;
 
 describe("a sandbox's network", () => {
+  it("intercepts a new git host without sending all others again, and a limited number of them", async () => {
+    let gitHosts = ["first.example"];
+    const intercepted: number[] = [];
+    const intercept = async (hosts: readonly string[]) => void intercepted.push(hosts.length);
+    const hosts = { gitHosts: () => gitHosts, intercept };
+    const config = { network: noLimits, authTokens: [] };
+    const { network: ownNetwork } = network(config, undefined, undefined, hosts);
+    ownNetwork.prepareStart();
+    await ownNetwork.enforce();
+    for (let n = 0; n < 500; n++) {
+      // An account keeps 20 sign-ins.
+      gitHosts = [...gitHosts.slice(-19), `invented-${n}.example`];
+      await ownNetwork.enforce();
+    }
+    expect(new Set(intercepted)).toEqual(new Set([1]));
+    expect(intercepted).toHaveLength(200);
+  });
+
   it("is limited by MAX_INTERNET and ALLOW_HOSTS, even if an earlier setting was wider", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: ownNetwork, refused } = network({ network: listed, authTokens: [] });

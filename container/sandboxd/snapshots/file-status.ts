@@ -46,8 +46,10 @@ export function isGoneError(error: unknown): boolean {
 
 export function namesIn(root: string, directory: string): string[] | undefined {
   try {
+    // The system may return a name twice if the directory changes meanwhile.
+    const names = new Set(readdirSync(bytesOf(root, directory), { encoding: "latin1" }));
     // Sorted, because the entries are part of the directory's state and the system's order varies.
-    return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
+    return [...names].sort();
   } catch (error) {
     return isGoneError(error) ? [] : undefined;
   }

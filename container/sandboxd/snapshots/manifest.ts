@@ -108,12 +108,27 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   const header = headerSchema.parse(JSON.parse(first));
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
-  const typesByPath = new Map<string, ManifestEntry["type"]>();
+  const check = entryCheck();
   const entries: ManifestEntry[] = [];
   const turn = yieldBetweenSteps();
   for (const line of lines) {
     await turn();
     const entry = entrySchema.parse(JSON.parse(line));
+    check(entry);
+    entries.push(entry);
+  }
+  return { ...header, entries };
+}
+
+/** @throws Error if `readManifest` would refuse the entries. Then the save must fail, and not the restore. */
+export function requireReadable(entries: readonly ManifestEntry[]): void {
+  entries.forEach(entryCheck());
+}
+
+/** Returns a function that checks the entries of a manifest, one after the other. It throws an Error. */
+function entryCheck(): (entry: ManifestEntry) => void {
+  const typesByPath = new Map<string, ManifestEntry["type"]>();
+  return (entry) => {
     const parent = parentPath(entry.path);
     if (typesByPath.has(entry.path)) throw new Error("a path occurs twice");
     if (parent !== "" && typesByPath.get(parent) !== "directory")
@@ -123,9 +138,7 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
       throw new Error("a file's size does not match its blobs");
     typesByPath.set(entry.path, entry.type);
-    entries.push(entry);
-  }
-  return { ...header, entries };
+  };
 }
 
 export function stateEntries({ version, entries }: Manifest): ManifestEntry[] {

@@ -17,6 +17,7 @@ import {
   type FileEntry,
   type Header,
   bytesOf,
+  requireReadable,
   writeManifest,
 } from "./manifest.ts";
 import { FileRead, hashOf, isZero } from "./file-read.ts";
@@ -198,7 +199,10 @@ export class Save {
   async manifest(): Promise<Buffer> {
     const reading = this.#reading;
     omitLostLinks(reading);
-    reading.manifest ??= await writeManifest(reading.entries, this.#header);
+    if (!reading.manifest) {
+      requireReadable(reading.entries);
+      reading.manifest = await writeManifest(reading.entries, this.#header);
+    }
     return reading.manifest;
   }
 

@@ -190,10 +190,14 @@ export function addressOf(request: Request): string {
   // Without a proxy, callers choose the header. The limiters keep each address in memory for a minute.
   if (address.length > MAX_ADDRESS) return "invalid";
   if (!address.includes(":")) return address;
-  const [head = "", tail] = address.toLowerCase().split("::");
-  const groups = head.split(":").filter(Boolean);
-  if (tail !== undefined) while (groups.length < 4) groups.push("0");
-  return `${groups
+  const [, mapped] = /^::ffff:([\d.]+)$/i.exec(address) ?? [];
+  if (mapped !== undefined) return mapped;
+  const [head = [], tail] = address
+    .toLowerCase()
+    .split("::")
+    .map((part) => part.split(":").filter(Boolean));
+  const zeros = tail ? Math.max(0, 8 - head.length - tail.length) : 0;
+  return `${[...head, ...Array<string>(zeros).fill("0"), ...(tail ?? [])]
     .slice(0, 4)
     .map((group) => group.replace(/^0+(?=.)/, ""))
     .join(":")}::/64`;

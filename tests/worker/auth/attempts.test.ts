@@ -147,6 +147,8 @@ describe("the address of a request", () => {
     ["2001:0DB8:0001:0002::1", "2001:db8:1:2::/64"],
     ["2001:db8::1", "2001:db8:0:0::/64"],
     ["::1", "0:0:0:0::/64"],
+    ["2001:db8::b:c:d:e:f", "2001:db8:0:b::/64"],
+    ["::ffff:203.0.113.9", "203.0.113.9"],
     [undefined, "local"],
     // The limiters keep addresses in memory, so long ones count as one.
     ["1".repeat(46), "invalid"],

@@ -379,8 +379,11 @@ export class Lifecycle {
     const position = this.#position;
     if (!("life" in position)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    position.life.signal.addEventListener("abort", () => resolve());
+    const { signal } = position.life;
+    const end = () => resolve();
+    signal.addEventListener("abort", end);
     await waitAtMost(END_REPORT_MS, promise);
+    signal.removeEventListener("abort", end);
   }
 
   /** The error for an interrupted call: its container may be gone, or only the connection broke. */

@@ -49,6 +49,7 @@ interface MessageLimits {
 export function limitMessages(socket: WebSocket, { principalID, pace, abort }: MessageLimits): void {
   const guard = new ControlGuard(new RepliesInFlight(), pace);
   const ofPrincipal = guards.of(principalID);
+  for (const other of ofPrincipal) if (other.deref() === undefined) ofPrincipal.delete(other);
   const ref = new WeakRef(guard);
   ofPrincipal.add(ref);
   const send = socket.send.bind(socket);

@@ -18,7 +18,7 @@ import type { Allowance, RunView } from "../runs/run-types.ts";
 import type { OnProgress, Runs } from "../runs/runs.ts";
 import { type Outcome, ToolError, correctExhaustedHint } from "../shared/errors.ts";
 import type { Scope } from "../shared/principal.ts";
-import { whileHolding } from "../shared/held-input.ts";
+import { sizeOf, whileHolding } from "../shared/held-input.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";
@@ -44,8 +44,8 @@ export interface CallPlan {
   setUpMs?: number;
   /** Repeats the work in the next container if the current one is gone. */
   isRepeated?: boolean;
-  /** What the call brings. The actor keeps it until the call ends. */
-  input?: unknown;
+  /** The characters and bytes that the call brings. The actor keeps them until the call ends. */
+  inputSize?: number;
   /** Exempts the work from the time limit once it has begun, because it reads a stream. */
   readsStream?: boolean;
 }
@@ -102,7 +102,7 @@ export class Calls {
     const isLimited = plan.isLimited || plan.usesContainer;
     const called = activity.call(() =>
       this.#outcome(() =>
-        whileHolding(owner.principalID, plan.input, async () => {
+        whileHolding(owner.principalID, plan.inputSize ?? 0, async () => {
           if (plan.isRefusedDuringTask) await plans.code.check(owner);
           return isLimited ? await this.#doWithinLimit(owner, work, plan) : await work();
         }),
@@ -135,7 +135,7 @@ export class Calls {
       await onStart?.(owner, run);
       return run;
     };
-    return this.perform(owner, start, { input: spec });
+    return this.perform(owner, start, { inputSize: sizeOf(spec) });
   }
 
   operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
@@ -150,7 +150,7 @@ export class Calls {
       usesContainer: start !== "none",
       isRepeated: retry !== "never",
       readsStream: up === "stream",
-      input,
+      inputSize: sizeOf(input),
     });
   }
 

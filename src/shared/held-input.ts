@@ -5,10 +5,12 @@
  */
 import { tooMuchInput } from "./errors.ts";
 import { PerPrincipal } from "./per-principal.ts";
-import { CALL_BYTES } from "./request-memory.ts";
 
 /** The most characters and bytes. The Worker lets a principal's connected clients send half as many. */
 const MAX_HELD = 32 * 1024 * 1024;
+
+/** Shorter input does not count. Otherwise short requests by link, which need no token, could use up the limit of their principal. */
+const SHORT = 16 * 1024;
 
 /** After this time in milliseconds, a call counts as ended. The platform can reset an actor, and then no call of it ends. */
 const LONGEST_MS = 300_000;
@@ -23,20 +25,21 @@ const heldByPrincipals = new PerPrincipal<Set<Held>>(
   (held) => held.size === 0,
 );
 
-/** Does the work of a call with this input. @throws {ToolError} `quota_exceeded`, before the work */
-export async function whileHolding<T>(
-  principalID: string,
-  input: unknown,
-  work: () => Promise<T>,
-): Promise<T> {
+/**
+ * Does the work of a call whose input has this size.
+ * @param size as `sizeOf` returns it. Not the input, which must not stay in memory if the call is too late to use it
+ * @throws {ToolError} `quota_exceeded`, before the work
+ */
+export async function whileHolding<T>(principalID: string, size: number, work: () => Promise<T>): Promise<T> {
+  if (size < SHORT) return await work();
   const held = heldByPrincipals.of(principalID);
   const now = Date.now();
   let sum = 0;
   for (const call of held)
     if (now - call.begunAt < LONGEST_MS) sum += call.size;
     else held.delete(call);
-  const mine = { size: CALL_BYTES + sizeOf(input), begunAt: now };
-  if (sum + mine.size > MAX_HELD) throw tooMuchInput(MAX_HELD);
+  const mine = { size, begunAt: now };
+  if (sum + size > MAX_HELD) throw tooMuchInput(MAX_HELD);
   held.add(mine);
   try {
     return await work();
@@ -46,7 +49,7 @@ export async function whileHolding<T>(
 }
 
 /** The characters and bytes in a value. */
-function sizeOf(value: unknown): number {
+export function sizeOf(value: unknown): number {
   if (typeof value === "string" || value instanceof Uint8Array) return value.length;
   if (typeof value !== "object" || value === null) return 0;
   return Object.values(value).reduce<number>((sum, part) => sum + sizeOf(part), 0);

@@ -272,10 +272,12 @@ export class SnapshotRegistry {
   /** Ends a save that was not committed. @param isWriting whether writes of its objects may still be under way */
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
-      const rowsWritten = this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
+      this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
       const dueAt = isWriting ? now + WRITING_MS : now;
-      if (rowsWritten > 0) this.#garbage.discard(id, dueAt);
-      else this.#garbage.advance(id, dueAt);
+      const committed = "SELECT id FROM snapshots WHERE id = ?1 UNION SELECT id FROM packs WHERE id = ?1";
+      // Even if the save has expired, and its garbage was deleted: it may have written since then, for example after the machine slept.
+      if (this.#rows.all(committed, id).length === 0) this.#garbage.discard(id, dueAt);
+      this.#garbage.advance(id, dueAt);
     });
   }
 

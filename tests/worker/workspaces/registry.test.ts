@@ -128,6 +128,29 @@ describe("the registry of saved states", () => {
       expect(bench.bucket).toEqual(new Set());
     }));
 
+  it("deletes what a save writes after it has expired, because the machine slept meanwhile", () =>
+    withBench(async (bench) => {
+      const started = bench.begin("a");
+      bench.now += 2 * HOUR_MS;
+      bench.registry.expire(bench.now);
+      await bench.sweep();
+      expect(bench.bucket).toEqual(new Set());
+      bench.bucket.add(packPrefix(started.id));
+      expect(() => bench.commit("a", started)).toThrow();
+      bench.registry.abandonSave("a", started.id, false, bench.now);
+      await bench.sweep();
+      expect(bench.bucket).toEqual(new Set());
+    }));
+
+  it("keeps the objects of a save that was committed before it is abandoned", () =>
+    withBench(async (bench) => {
+      const id = bench.save("a");
+      bench.registry.abandonSave("a", id, false, bench.now);
+      await bench.sweep();
+      expect(bench.bucket.size).toBe(2);
+      expect(bench.registry.current("a")?.id).toBe(id);
+    }));
+
   it("begins no deletion of objects after the time for them, and deletes the others later", () =>
     withBench(async (bench) => {
       for (const sandbox of ["a", "b"]) bench.save(sandbox);

@@ -11,7 +11,7 @@ import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pause } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID } from "../shared/turns.ts";
-import { containerEnded, containerGone } from "./texts.ts";
+import { containerEnded, containerGone, tooManyUploads } from "./texts.ts";
 
 /** The platform's connection to the container. */
 interface ContainerPort {
@@ -71,9 +71,9 @@ const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL), READ_
 const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL), LONGEST_READ_MS);
 
 /**
- * How many requests of an actor are open at once, except those that send a stream. The others wait, which costs almost nothing.
+ * How many requests of an actor are open at once, and how many uploads. The others wait, which costs almost nothing.
  * Measured without a limit: 3,000 requests to a sandboxd that did not respond, each repeated every RETRY_MS, delayed the calls of
- * other principals by 25 seconds.
+ * other principals by 25 seconds. 256 uploads, whose clients sent nothing, occupied all connections to sandboxd.
  */
 const OPEN_AT_ONCE = 64;
 
@@ -91,6 +91,7 @@ export class Sandboxd {
   readonly #port: ContainerPort;
   readonly #kv: Pick<SandboxKV, "get" | "put">;
   readonly #requests = new Turns(OPEN_AT_ONCE);
+  readonly #uploads = new Turns(OPEN_AT_ONCE);
   readonly #ownLargeResponses = new Turns(READ_AT_ONCE);
   readonly #principalID: () => string | undefined;
 
@@ -199,15 +200,13 @@ export class Sandboxd {
     read: Reading<T>,
     isThere: () => boolean = () => this.isRunning,
   ): Promise<T> {
-    if (init.body instanceof ReadableStream) {
-      // sandboxd must respond before a stream is sent, because a stream cannot be repeated.
-      await this.request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
-      return await this.#send(path, init, signal, read, isThere);
-    }
-    const endTurn = await this.#requests.take(CALL_MS);
-    if (!endTurn) throw sandboxUnresponsive(CALL_MS);
+    const isStream = init.body instanceof ReadableStream;
+    const endTurn = await (isStream ? this.#uploads : this.#requests).take(CALL_MS);
+    if (!endTurn) throw isStream ? tooManyUploads(OPEN_AT_ONCE) : sandboxUnresponsive(CALL_MS);
     try {
       signal.throwIfAborted();
+      // sandboxd must respond before a stream is sent, because a stream cannot be repeated.
+      if (isStream) await this.request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
       return await this.#send(path, init, signal, read, isThere);
     } finally {
       endTurn();

@@ -47,6 +47,14 @@ export const BROKE_CONTROL = {
   longError: (most: number) => `sent an error of more than ${most} characters`,
 };
 
+export const tooManyUploads = (most: number) =>
+  new ToolError(
+    "quota_exceeded",
+    `${most} uploads to this sandbox are in progress.`,
+    "Wait until some of them have ended, then repeat this one.",
+    true,
+  );
+
 export const inputUnconfirmed = () =>
   new ToolError(
     "connection_lost",

@@ -60,6 +60,36 @@ it("few requests are open at once, the others wait for their turn, and all get a
   expect(most).toBeLessThan(100);
 });
 
+it("few uploads are open at once, and leave places for other requests", async () => {
+  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
+  const uploading = Promise.withResolvers<void>();
+  let [open, most] = [0, 0];
+  const port = {
+    isRunning: true,
+    noteUse: () => undefined,
+    fetch: async (_port: number, { method }: Request) => {
+      if (method === "GET") return new Response("sandboxd");
+      most = Math.max(most, ++open);
+      await uploading.promise;
+      open -= 1;
+      return new Response("stored");
+    },
+  };
+  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
+  const request = sandboxd.withWorkspace(lifecycle);
+  const { signal } = new AbortController();
+  const upload = () =>
+    request("/store", { method: "PUT", body: new IdentityTransformStream().readable }, signal, (response) =>
+      response.text(),
+    );
+  const uploads = Array.from({ length: 100 }, upload);
+  await until(() => most === 64);
+  expect(await request("/list", {}, signal, (response) => response.text())).toBe("sandboxd");
+  uploading.resolve();
+  expect(new Set(await Promise.all(uploads))).toEqual(new Set(["stored"]));
+  expect(most).toBe(64);
+});
+
 it("a long body is not sent again and again to a program that breaks each connection", async () => {
   const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   let sent = 0;

@@ -202,7 +202,8 @@ class PanelStream {
     headers.set("accept", "application/json, text/event-stream");
     headers.delete("content-length");
     const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
-    const { signal } = this.#request;
+    // When the server ends the stream, the platform ends its polls without their `finally`. Then only a signal releases their memory.
+    const { signal } = this.#ended;
     const call = new Request(url, { method: "POST", headers, body: JSON.stringify(message), signal });
     const waits = "wait_seconds" in args && args.wait_seconds !== 0;
     const endTurn = waits ? undefined : await polls.take(principal.id, CALL_MS, this.#ended.signal);

@@ -8,6 +8,7 @@ import { z } from "zod";
 import worker from "../../../src/index.ts";
 import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import type { Env } from "../../../src/shared/config.ts";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { idIn, owner, sleep, until } from "../support.ts";
 import { appWith, ORIGIN, TOKEN, type Variables, recordEachLog } from "./support.ts";
@@ -85,6 +86,14 @@ async function open(browser: Browser, body: unknown, { headers = {}, through = a
     body: typeof body === "string" ? body : JSON.stringify(body),
   });
   return new Stream(response);
+}
+
+/** How many bytes the requests of a principal use, rounded up to KiB. */
+function usedMemory(principal: string): number {
+  const memory = new RequestMemory(principal, new AbortController().signal);
+  let free = 0;
+  while (memory.hasRoomFor(free + 1024)) free += 1024;
+  return MAX_MEMORY_BYTES - free;
 }
 
 const watchRequest = (watch: unknown[], name = "a-page-of-a-test") => ({ page: name, watch });
@@ -399,6 +408,20 @@ it("a principal's streams count until their calls have ended, even if other stre
   await Promise.all(streams.map((stream) => stream.cancel()));
   await until(async () => (await openNext()) === 200);
   await streams.at(-1)?.cancel();
+});
+
+it("a stream that the server ends releases the memory of its calls in progress", async () => {
+  const ended = Promise.withResolvers<object>();
+  answers.log = () => ended.promise;
+  const before = usedMemory("owner");
+  const first = await open(signedIn, watchRequest([log()]));
+  await until(() => calls.length === 1);
+  expect(usedMemory("owner")).toBeGreaterThan(before);
+  const second = await open(signedIn, watchRequest([SANDBOXES]));
+  expect(await first.text()).toContain('{"reason":"replaced"}');
+  await second.cancel();
+  await until(() => usedMemory("owner") <= before, 5000);
+  ended.resolve(page("", 0, { state: "succeeded" }));
 });
 
 // This test comes last, because it is the only one with a sandbox. Its actor would use the fake timers of a later test, and their

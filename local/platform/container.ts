@@ -64,7 +64,7 @@ interface Instance {
 }
 
 /** More hosts than one container has. Those of earlier containers are forgotten. */
-const MAX_HOSTS = 1000;
+const MAX_HOSTS = 5000;
 
 function intercept(bindings: Map<string, Fetcher>, address: string, binding: Fetcher): void {
   const host = address.toLowerCase();

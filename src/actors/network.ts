@@ -36,10 +36,10 @@ export interface NetworkHost {
 }
 
 /**
- * With this many hosts, the running container gets no further ones from sign-ins to git hosts: a person can sign in to any number of
- * invented hosts. They get a token in the next container. An account keeps the last 20 sign-ins.
+ * The most git hosts of one container, because a person can sign in to any number of invented hosts. Git gets a token for further hosts
+ * in the next container. An account keeps the last 20 sign-ins.
  */
-const MAX_INTERCEPTED = 200;
+const MAX_GIT_HOSTS = 200;
 
 export class SandboxNetwork {
   readonly connections: ConnectionHistory;
@@ -113,21 +113,24 @@ export class SandboxNetwork {
     const before = this.#intercepted.value ?? [];
     // The platform intercepts a host until the container ends, even if the host's secret was removed. Such a host gets the new
     // policy too, because its handler would keep the earlier one.
-    const known = new Set([...before, ...this.#host.secretHosts()]);
-    const room = Math.max(0, MAX_INTERCEPTED - known.size);
+    const secretHosts = new Set(this.#host.secretHosts());
+    const known = new Set([...before, ...secretHosts]);
     const signedIn = this.#gitHosts(before).filter((host) => !known.has(host));
+    const room = Math.max(0, MAX_GIT_HOSTS - known.difference(secretHosts).size);
     const hosts = known.union(new Set(signedIn.slice(0, room)));
-    const sent = { policy: JSON.stringify(policy), hosts };
-    const isSamePolicy = this.#enforced?.policy === sent.policy;
+    const wanted = { policy: JSON.stringify(policy), hosts };
+    const isSamePolicy = this.#enforced?.policy === wanted.policy;
     const isEnforcedHost = (host: string) => isSamePolicy && this.#enforced?.hosts.has(host) === true;
     const changed = [...hosts].filter((host) => !isEnforcedHost(host));
     if (isSamePolicy && changed.length === 0) return true;
     this.#isStarting = false;
+    // If this fails, the next call must send everything again, also the earlier policy.
+    this.#enforced = undefined;
     const isEnforced = await this.#host.platform.enforce(policy);
     if (hosts.size > before.length) this.#intercepted.value = [...hosts];
     if (changed.length > 0) await this.#host.intercept(changed, policy);
     // If the policy is not enforced, the next call tries again, until the container with the forbidden connections has ended.
-    if (isEnforced) this.#enforced = sent;
+    if (isEnforced) this.#enforced = wanted;
     return isEnforced;
   }
 

@@ -103,7 +103,7 @@ export class ControlGuard {
     const first = headOf(message);
     const isError = first.kind === "reject" || first.kind === "abort";
     if (isError && message.length > maxErrorLength) return BROKE_CONTROL.longError(maxErrorLength);
-    if (message.length > maxErrorLength && !isUsual(message)) return BROKE_CONTROL.notMessage;
+    if (message.length > maxErrorLength && !isReadable(message)) return BROKE_CONTROL.notMessage;
     if (isError && message.includes(closedText)) return BROKE_CONTROL.closedText;
     this.#digits += scanned.digits;
     // The quotes of JSON in a text are escaped.
@@ -220,7 +220,7 @@ const comma = 0x2c;
  * Whether capnweb can read a long message without an error. The text of such an error repeats the message several times: one message
  * of 12 MiB took up to two seconds and 300 MB.
  */
-function isUsual(message: string): boolean {
+function isReadable(message: string): boolean {
   const [start] = longStart.exec(message.slice(0, 128)) ?? [];
   if (start === undefined) return false;
   const end = start.endsWith("[") ? callEnd : "]";

@@ -11,7 +11,7 @@ import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pause } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID } from "../shared/turns.ts";
-import { containerEnded, containerGone, tooManyUploads } from "./texts.ts";
+import { connectionsBreak, containerEnded, containerGone, tooManyUploads } from "./texts.ts";
 
 /** The platform's connection to the container. */
 interface ContainerPort {
@@ -241,8 +241,8 @@ export class Sandboxd {
         if (isStream || !isThere()) throw containerGone();
         // sandboxd worked on the request for a while and was then restarted, so the time to connect starts again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
-        if (Date.now() >= deadline || (isLarge && ++sends === MAX_LARGE_SENDS))
-          throw sandboxUnresponsive(Date.now() - startedAt);
+        if (isLarge && ++sends === MAX_LARGE_SENDS) throw connectionsBreak(sends);
+        if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
         await pause(RETRY_MS);
         if (isLarge) await this.#send("/", {}, signal, async (answer) => answer.body?.cancel(), isThere);
       }

@@ -47,6 +47,14 @@ export const BROKE_CONTROL = {
   longError: (most: number) => `sent an error of more than ${most} characters`,
 };
 
+export const connectionsBreak = (times: number) =>
+  new ToolError(
+    "no_answer",
+    `The connection to the sandbox broke ${times} times while the server sent the data of this call.`,
+    "Make the same call again in a minute. If that fails too, use destroy_sandbox and start again.",
+    true,
+  );
+
 export const tooManyUploads = (most: number) =>
   new ToolError(
     "quota_exceeded",

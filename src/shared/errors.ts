@@ -251,6 +251,7 @@ export const tooMuchInput = (max: number) =>
     true,
   );
 
+/** @param max in bytes */
 export const tooMuchUnread = (max: number) =>
   new ToolError(
     "quota_exceeded",

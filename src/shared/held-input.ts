@@ -5,6 +5,7 @@
  */
 import { tooMuchInput } from "./errors.ts";
 import { PerPrincipal } from "./per-principal.ts";
+import { elapsedMs } from "./timers.ts";
 
 /** The most characters and bytes. The Worker lets a principal's connected clients send half as many. */
 const MAX_HELD = 32 * 1024 * 1024;
@@ -12,8 +13,11 @@ const MAX_HELD = 32 * 1024 * 1024;
 /** Shorter input does not count. Otherwise short requests by link, which need no token, could use up the limit of their principal. */
 const SHORT = 16 * 1024;
 
-/** After this time in milliseconds, a call counts as ended. The platform can reset an actor, and then no call of it ends. */
-const LONGEST_MS = 300_000;
+/**
+ * After this time in milliseconds, a call counts as ended. The platform can reset an actor, and then no call of it ends. Clients may
+ * wait for ten minutes (MAX_WAIT_SECONDS).
+ */
+const LONGEST_MS = 900_000;
 
 interface Held {
   size: number;
@@ -33,12 +37,11 @@ const heldByPrincipals = new PerPrincipal<Set<Held>>(
 export async function whileHolding<T>(principalID: string, size: number, work: () => Promise<T>): Promise<T> {
   if (size < SHORT) return await work();
   const held = heldByPrincipals.of(principalID);
-  const now = Date.now();
   let sum = 0;
   for (const call of held)
-    if (now - call.begunAt < LONGEST_MS) sum += call.size;
+    if (elapsedMs(call.begunAt) < LONGEST_MS) sum += call.size;
     else held.delete(call);
-  const mine = { size, begunAt: now };
+  const mine = { size, begunAt: Date.now() };
   if (sum + size > MAX_HELD) throw tooMuchInput(MAX_HELD);
   held.add(mine);
   try {

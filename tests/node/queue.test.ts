@@ -9,7 +9,7 @@ const collectGarbage = runInNewContext("gc") as () => void;
 
 const endless = () => new Promise<string>(() => undefined);
 
-it("does withdrawn work never, and the work after it in order", async () => {
+it("never does withdrawn work, and does the work after it in order", async () => {
   const queue = new KeyedQueue();
   const begun: string[] = [];
   const first = Promise.withResolvers<string>();

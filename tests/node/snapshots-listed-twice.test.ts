@@ -22,7 +22,7 @@ it("a name that a directory lists twice is saved once", () => {
   expect(namesIn(root, "")).toEqual(["a", "b"]);
 });
 
-it("entries that no restore could read make the save fail", () => {
+it("entries that no restore could read make the save fail", async () => {
   const directory = (path: string) => ({
     path,
     type: "directory" as const,
@@ -32,7 +32,7 @@ it("entries that no restore could read make the save fail", () => {
     gid: 0,
   });
   const valid = [directory("workspace"), directory("workspace/a")];
-  expect(() => requireReadable(valid)).not.toThrow();
-  expect(() => requireReadable([...valid, directory("workspace/a")])).toThrow("twice");
-  expect(() => requireReadable([directory("workspace/a/b")])).toThrow("missing");
+  await requireReadable(valid);
+  await expect(requireReadable([...valid, directory("workspace/a")])).rejects.toThrow("twice");
+  await expect(requireReadable([directory("workspace/a/b")])).rejects.toThrow("missing");
 });

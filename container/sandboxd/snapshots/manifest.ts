@@ -120,9 +120,14 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   return { ...header, entries };
 }
 
-/** @throws Error if `readManifest` would refuse the entries. Then the save must fail, and not the restore. */
-export function requireReadable(entries: readonly ManifestEntry[]): void {
-  entries.forEach(entryCheck());
+/** @throws Error if entries do not belong together, so that `readManifest` would refuse them. The save must fail, not the restore */
+export async function requireReadable(entries: readonly ManifestEntry[]): Promise<void> {
+  const turn = yieldBetweenSteps();
+  const check = entryCheck();
+  for (const entry of entries) {
+    await turn();
+    check(entry);
+  }
 }
 
 /** Returns a function that checks the entries of a manifest, one after the other. It throws an Error. */

@@ -200,7 +200,7 @@ export class Save {
     const reading = this.#reading;
     omitLostLinks(reading);
     if (!reading.manifest) {
-      requireReadable(reading.entries);
+      await requireReadable(reading.entries);
       reading.manifest = await writeManifest(reading.entries, this.#header);
     }
     return reading.manifest;

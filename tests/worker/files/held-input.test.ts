@@ -1,4 +1,4 @@
-/** Calls whose clients have disconnected. The Worker counts their input no more, but the actor goes on with them. */
+/** Calls whose clients have disconnected. The Worker no longer counts their input, but the actor continues them. */
 import { expect, it } from "vitest";
 import { actorOf, principal } from "../support.ts";
 

@@ -258,6 +258,25 @@ describe("a sandbox's network", () => {
     expect(intercepted).toHaveLength(200);
   });
 
+  it("gets its earlier policy again if a change has failed", async () => {
+    let fails = false;
+    const intercept = async () => {
+      if (fails) throw new Error("the platform does not respond");
+    };
+    const hosts = { secretHosts: () => ["secret.example"], intercept };
+    const config = { network: noLimits, authTokens: [] };
+    const { network: ownNetwork, enforced } = network(config, undefined, undefined, hosts);
+    ownNetwork.put({ internet: "none" });
+    await ownNetwork.enforce();
+    fails = true;
+    ownNetwork.put({ internet: "full" });
+    await expect(ownNetwork.enforce()).rejects.toThrow("does not respond");
+    fails = false;
+    ownNetwork.put({ internet: "none" });
+    await ownNetwork.enforce();
+    expect(enforced.map(({ internet }) => internet)).toEqual(["none", "full", "none"]);
+  });
+
   it("is limited by MAX_INTERNET and ALLOW_HOSTS, even if an earlier setting was wider", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: ownNetwork, refused } = network({ network: listed, authTokens: [] });

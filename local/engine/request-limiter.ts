@@ -77,7 +77,10 @@ export class RequestPaces {
   readonly #requests: Pace;
   /** The rate of intercepted requests. They cost much more, in the Worker's thread, which all sandboxes share. */
   readonly #intercepted: Pace;
-  /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
+  /**
+   * The rate of TLS handshakes of the engine. A certificate and its signature take three to five milliseconds. With bursts of 100, four
+   * sandboxes of a principal made a neighbour's call take 1.1 s.
+   */
   readonly #handshakes: Pace;
 
   /** @param sandboxes how many sandboxes may use their whole rates at the same time */
@@ -87,7 +90,7 @@ export class RequestPaces {
     this.#connections = pace(1000, 200);
     this.#requests = pace(1000, 200);
     this.#intercepted = pace(100, 50);
-    this.#handshakes = pace(100, 30);
+    this.#handshakes = pace(20, 30);
   }
 
   of(kind: RequestKind): Pace[] {

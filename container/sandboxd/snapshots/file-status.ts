@@ -1,6 +1,6 @@
 /** The status of one file, as the file system reports it. Reads no content. */
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
-import { codeOf } from "../file-error.ts";
+import { attempt, codeOf } from "../file-error.ts";
 import { bytesOf } from "./manifest.ts";
 
 export interface FoundFile {
@@ -35,7 +35,7 @@ export function isFound(entry: ScannedEntry): entry is FoundFile {
  * The device of the scanned file system. `hasOneDevice`: whether its files report this device, and not only its directories: see
  * `hasOneDevice` in scan.ts.
  */
-interface Devices {
+export interface Devices {
   dev: bigint;
   hasOneDevice: boolean;
 }
@@ -86,6 +86,15 @@ export function scanEntry(
   }
 }
 
+/** Returns the status of a path; undefined if nothing is there, or if it cannot be read. */
+export function statusAt(root: string, path: string): string | undefined {
+  const stats = attempt(
+    () => lstatSync(bytesOf(root, path), { bigint: true, throwIfNoEntry: false }),
+    undefined,
+  );
+  return stats && statusOf(stats);
+}
+
 /** Rounded down, like the system's own times. Division alone would round times before 1970 up. */
 function microseconds(nanoseconds: bigint): number {
   const truncated = nanoseconds / 1000n;
@@ -94,6 +103,12 @@ function microseconds(nanoseconds: bigint): number {
 
 export function inodeOf(status: string): string {
   return status.slice(status.lastIndexOf(" ") + 1);
+}
+
+/** What stays the same if a file is renamed: its status without the status change time. */
+export function contentOf(status: string): string {
+  const [size, mtime, , inode] = status.split(" ");
+  return [size, mtime, inode].join(" ");
 }
 
 export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {

@@ -21,13 +21,35 @@ import {
   writeManifest,
 } from "./manifest.ts";
 import { FileRead, hashOf, isZero } from "./file-read.ts";
-import { type FoundFile, type ScannedEntry, isGoneError } from "./file-status.ts";
+import {
+  type FoundFile,
+  type ScannedEntry,
+  contentOf,
+  inodeOf,
+  isGoneError,
+  statusOf,
+} from "./file-status.ts";
 import { Mappings } from "./mappings.ts";
 import { chooseFiles, firstNames } from "./scan.ts";
-import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
+import { PACKAGE_LOCKS, kindOf, parentPath } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
 const OPENED_AHEAD = 8;
+
+/**
+ * How often a save scans again because files were renamed before it had read them. A file that a program renames all the time may
+ * need several scans. Each takes some ten milliseconds, and then the save reads only the renamed files.
+ */
+const MAX_SCANS = 8;
+
+/** A scan that can be repeated. */
+interface Rescan {
+  /** Whether no directory had changed at the last check. */
+  readonly isSettled: boolean;
+  /** The inodes of files that were found, and gone later; unless the scan is settled. */
+  readonly gone?: ReadonlySet<string>;
+  again(signal: AbortSignal): Promise<readonly ScannedEntry[]>;
+}
 
 /** What one reading of the new contents has found so far. */
 class Reading {
@@ -36,10 +58,58 @@ class Reading {
   readonly unreadable = new Set<string>();
   packBytes = 0;
   manifest: Buffer | undefined;
+  /** The files that were read or are stored, by inode, with their status at that time. */
+  readonly #contents = new Map<string, { known: Known; status: string }>();
+  readonly #missed = new Set<string>();
 
-  add(known: Known): void {
-    this.entries.push(known.entry);
-    this.index.set(known.entry.path, known);
+  /** @param status the file's status when it was read. "" if the file is not read, because packages are being installed */
+  add(known: Known, status: string): void {
+    const { entry } = known;
+    this.entries.push(entry);
+    this.index.set(entry.path, known);
+    if (entry.type === "file" && status !== "") this.#contents.set(inodeOf(status), { known, status });
+  }
+
+  /** Returns the content of a file that was read before, perhaps under another path. */
+  contentOf({ path, status }: FoundFile): Known | undefined {
+    const read = this.#contents.get(inodeOf(status));
+    if (read === undefined) return undefined;
+    // If the file was deleted, another one may have its inode. If it has the same path, the next save reads it.
+    return read.known.entry.path === path || contentOf(read.status) === contentOf(status)
+      ? read.known
+      : undefined;
+  }
+
+  /** Notes that a file was gone before it was read. */
+  miss({ status }: FoundFile): void {
+    if (status !== "") this.#missed.add(inodeOf(status));
+  }
+
+  has(inode: string): boolean {
+    return this.#contents.has(inode);
+  }
+
+  get isMissing(): boolean {
+    for (const inode of this.#missed) if (!this.has(inode)) return true;
+    return false;
+  }
+
+  /** Begins again with the entries of another scan. What was read stays. */
+  beginAgain(): void {
+    this.entries = [];
+    this.index.clear();
+    this.unreadable.clear();
+    this.#missed.clear();
+  }
+
+  /** Adds the files that were read, and that a scan has not found under any path. */
+  addLost(found: readonly FoundFile[]): void {
+    const inodes = new Set(found.map(({ status }) => inodeOf(status)));
+    for (const [inode, { known, status }] of this.#contents) {
+      const { path } = known.entry;
+      if (inodes.has(inode) || this.index.has(path)) continue;
+      if (this.index.get(parentPath(path))?.entry.type === "directory") this.add(known, status);
+    }
   }
 }
 
@@ -52,10 +122,16 @@ export class Save {
   readonly #repacked: ReadonlySet<string>;
   readonly #header: Header;
   readonly #mappings: Mappings;
+  readonly #max: number;
+  readonly #scan: Rescan | undefined;
   /** The latest reading, whose contents the server stores. */
   #reading = new Reading();
 
-  /** @param before the index of the last save or restore @param mappings read before the scan */
+  /**
+   * @param before the index of the last save or restore
+   * @param mappings read before the scan
+   * @param scan repeats the scan
+   */
   constructor(
     id: string,
     root: string,
@@ -64,18 +140,21 @@ export class Save {
     seen: readonly ScannedEntry[],
     header: Header = {},
     mappings = new Mappings(),
+    scan?: Rescan,
   ) {
-    const { chosen, left } = chooseFiles(isInstalling(root) ? restoreSystemEntries(seen, before) : seen, max);
+    this.#root = root;
+    this.#before = before;
+    this.#max = max;
+    const { chosen, left } = this.#choose(seen);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
       chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));
     this.id = id;
-    this.#root = root;
     this.#found = chosen;
-    this.#before = before;
     this.#repacked = new Set(repack);
     this.#header = header;
     this.#mappings = mappings;
+    this.#scan = scan;
     this.summary = {
       state: isSame ? "unchanged" : "changed",
       files: files.length,
@@ -84,20 +163,69 @@ export class Save {
     };
   }
 
+  #choose(seen: readonly ScannedEntry[]): ReturnType<typeof chooseFiles> {
+    const entries = isInstalling(this.#root) ? restoreSystemEntries(seen, this.#before) : seen;
+    return chooseFiles(entries, this.#max);
+  }
+
   get index(): Index {
     return this.#reading.index;
   }
 
   /**
-   * Yields the new contents. Each call starts from the beginning, because the server repeats a request whose connection broke. The
-   * earlier call may still run.
+   * Yields the new contents. If files were renamed before they were read, it finds them again. Each call starts from the beginning,
+   * because the server repeats a request whose connection broke. The earlier call may still run.
    */
   async *pack(signal: AbortSignal): AsyncGenerator<Buffer> {
     const reading = (this.#reading = new Reading());
     const stored = this.#storedBlobs();
+    yield* this.#read(this.#found, stored, reading, signal);
+    let found = this.#found;
+    if (!this.#scan || this.#isComplete(reading, found)) return;
+    for (let scans = 0; scans < MAX_SCANS && !this.#isComplete(reading, found); scans++) {
+      found = this.#choose(await this.#scan.again(signal)).chosen;
+      reading.beginAgain();
+      // What was not read yet comes first, before it is renamed again.
+      const unread = found.filter(({ type, status }) => type === "file" && !reading.has(inodeOf(status)));
+      yield* this.#read(unread, stored, reading, signal);
+    }
+    reading.beginAgain();
+    yield* this.#read(found, stored, reading, signal);
+    // The files may be deleted, or renamed so often that the scan has missed them.
+    if (!this.#scan.isSettled) reading.addLost(found);
+  }
+
+  /** Whether each file that existed during the whole save was read, as far as the save can know. */
+  #isComplete(reading: Reading, found: readonly FoundFile[]): boolean {
+    if (reading.isMissing) return false;
+    if (!this.#scan || this.#scan.isSettled) return true;
+    for (const inode of this.#scan.gone ?? []) if (!reading.has(inode)) return false;
+    const paths = new Set(found.map(({ path }) => path));
+    return !this.#missesEarlier(reading, (path) => paths.has(path));
+  }
+
+  /** Whether a file of the last save is missing. Its program may have deleted it, or renamed it during the scan. */
+  #missesEarlier(reading: Reading, hasPath: (path: string) => boolean): boolean {
+    for (const { entry, status = "", inode = inodeOf(status) } of this.#before.values())
+      if (entry.type === "file" && inode !== "" && !reading.has(inode) && !hasPath(entry.path)) return true;
+    return false;
+  }
+
+  /** Whether a file of the last save may be missing after all scans. */
+  #isIncomplete(): boolean {
+    if (!this.#scan || this.#scan.isSettled) return false;
+    return this.#missesEarlier(this.#reading, (path) => this.index.has(path));
+  }
+
+  async *#read(
+    files: readonly FoundFile[],
+    stored: Map<string, Blob>,
+    reading: Reading,
+    signal: AbortSignal,
+  ): AsyncGenerator<Buffer> {
     const links = new Map<string, string>();
     const ahead: { found: FoundFile; opened: Promise<Known | FileRead | undefined> }[] = [];
-    const rest = this.#found.values();
+    const rest = files.values();
     const turn = yieldBetweenSteps();
     try {
       for (;;) {
@@ -109,7 +237,7 @@ export class Save {
         signal.throwIfAborted();
         const opened = await next.opened;
         if (opened instanceof FileRead) yield* this.#saveFile(next.found, opened, stored, reading);
-        else if (opened) reading.add(opened);
+        else if (opened) reading.add(opened, next.found.status);
         ahead.shift();
       }
     } finally {
@@ -134,6 +262,8 @@ export class Save {
     reading: Reading,
   ): AsyncGenerator<Buffer> {
     const { path } = file;
+    const statusAtOpen = statusOf(opened.stats);
+    if (inodeOf(statusAtOpen) !== inodeOf(file.status)) reading.miss(file);
     const blobs: FileEntry["blobs"] = [];
     let size = 0;
     for (;;) {
@@ -143,7 +273,10 @@ export class Save {
         return await opened.close();
       }
       // An open file takes up space even after the user has deleted it. So a deleted file is closed before the save ends.
-      if (await opened.isDeleted()) return await opened.close();
+      if (await opened.isDeleted()) {
+        reading.miss(file);
+        return await opened.close();
+      }
       if (bytes.length === 0) break;
       size += bytes.length;
       if (isZero(bytes)) blobs.push(null);
@@ -164,14 +297,15 @@ export class Save {
     }
     const status = await opened.end();
     const accessed = this.#mappings.lastAccess(opened.stats);
-    reading.add({ entry: { type: "file", path, ...ownerAndTime(file), size, blobs }, status, accessed });
+    const entry = { type: "file" as const, path, ...ownerAndTime(file), size, blobs };
+    reading.add({ entry, status, accessed, inode: inodeOf(statusAtOpen) }, statusAtOpen);
   }
 
   /** Returns an entry whose content is stored or empty, a file to read, or undefined if the file is gone or unreadable. */
   async #open(
     file: FoundFile,
     links: Map<string, string>,
-    { unreadable }: Reading,
+    reading: Reading,
   ): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = file;
     const common = { path, ...ownerAndTime(file) };
@@ -188,10 +322,15 @@ export class Save {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { ...before, entry: { ...before.entry, ...common }, status: file.status };
     }
+    const read = reading.contentOf(file);
+    if (read?.entry.type === "file") return { ...read, entry: { ...read.entry, ...common } };
     try {
-      return await FileRead.open(bytesOf(this.#root, path), file.size);
+      const opened = await FileRead.open(bytesOf(this.#root, path), file.size);
+      if (!opened) reading.miss(file);
+      return opened;
     } catch (error) {
-      if (!isGoneError(error)) unreadable.add(path);
+      if (isGoneError(error)) reading.miss(file);
+      else reading.unreadable.add(path);
       return undefined;
     }
   }
@@ -234,6 +373,7 @@ export class Save {
       files: files.length,
       bytes,
       unreadable: unreadable ?? this.summary.left.unreadable,
+      isIncomplete: this.#isIncomplete(),
     };
   }
 }

@@ -1,36 +1,19 @@
 /** Finds the differences from the base, and chooses which of them a save contains. */
 import { lstatSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { isUnfinished } from "../directories.ts";
-import { FileError } from "../file-error.ts";
 import { boundedSize } from "../shapes.ts";
 import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
-import { yieldBetweenSteps } from "../small-steps.ts";
 import { Base } from "./base.ts";
-import { type FoundFile, type ScannedEntry, isFound, namesIn, scanEntry } from "./file-status.ts";
-import { SYSTEM_PACKAGES, parentPath, isOfImage, isOfState, pathIn, unitOf } from "./scope.ts";
-
-/** Matches paths in directories that tools can create again. */
-const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
-
-function isRegenerable(path: string): boolean {
-  return !isOfImage(path) && unitOf(path) === undefined && REGENERABLE.test(path);
-}
-
-/** A directory may change again within this many nanoseconds without a new time. */
-const RECENT_NS = 100_000_000n;
-
-interface KnownDirectory {
-  status: string;
-  directories: string[];
-}
+import { type FoundFile, type ScannedEntry, isFound, scanEntry } from "./file-status.ts";
+import { REGENERABLE, SYSTEM_PACKAGES, isRegenerable, parentPath, unitOf } from "./scope.ts";
+import { type KnownDirectories, TreeScan } from "./tree-scan.ts";
 
 export class Scanner {
   readonly #root: string;
   readonly #base: () => Base;
   readonly #from: string;
   #hasOneDevice: boolean | undefined;
-  #known = new Map<string, KnownDirectory>();
+  #known: KnownDirectories = new Map();
 
   constructor(root: string, base: () => Base, from = "") {
     this.#root = root;
@@ -39,113 +22,28 @@ export class Scanner {
   }
 
   /**
-   * Finds all changes, parent directories first; none if the root does not exist. Regenerable directories come last. If one of them
-   * exceeds the limit, it has the type `crowded`, and its content is left out.
+   * Finds all changes. The scan has none if the root does not exist.
    * @throws {FileError} for more entries than a snapshot may have
    */
-  async changes(
+  async scan(
     signal: AbortSignal,
     { isThorough = true, maxEntries = SNAPSHOT_ENTRIES } = {},
-  ): Promise<ScannedEntry[]> {
-    const entries: ScannedEntry[] = [];
+  ): Promise<TreeScan | undefined> {
     const stats = lstatSync(join(this.#root, this.#from), { bigint: true, throwIfNoEntry: false });
-    if (stats === undefined) return entries;
+    if (stats === undefined) return undefined;
     const { dev } = stats;
     this.#hasOneDevice ??= this.#from !== "" || hasOneDevice(this.#root, dev);
     const devices = { dev, hasOneDevice: this.#hasOneDevice };
-    const base = this.#base();
-    const now = BigInt(Date.now()) * 1_000_000n;
-    const known = new Map<string, KnownDirectory>();
-    /** The scanned directories by path. `added` has the paths of the directories that are already among the changes. */
-    const directories = new Map<string, FoundFile>();
-    const added = new Set<string>();
-    const addParents = (path: string) => {
-      const directory = directories.get(parentPath(path));
-      if (!directory || added.has(directory.path)) return;
-      addParents(directory.path);
-      added.add(directory.path);
-      entries.push(directory);
-    };
-    const add = (entry: ScannedEntry) => {
-      if (entry.type === "directory" && added.has(entry.path)) return;
-      addParents(entry.path);
-      if (entry.type === "directory") added.add(entry.path);
-      entries.push(entry);
-    };
-    let toVisit: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
-    const later: typeof toVisit = [];
-    /** The regenerable directory being scanned, and the number of changes before it. */
-    let regenerable: { path: string; before: number } | undefined;
-    const turn = yieldBetweenSteps();
-    for (;;) {
-      let visit = toVisit.pop();
-      if (visit === undefined) {
-        visit = later.shift();
-        if (visit === undefined) break;
-        regenerable = { path: visit.path, before: entries.length };
-      }
-      await turn();
-      signal.throwIfAborted();
-      const { path } = visit;
-      const isInImage = path !== "" && isOfImage(path);
-      let directory: FoundFile | undefined;
-      if (path !== "") {
-        const entry = visit.found ?? scanEntry(this.#root, path, devices);
-        if (entry?.type !== "directory") continue;
-        directory = entry;
-        directories.set(path, directory);
-      }
-      const before = isInImage ? this.#known.get(path) : undefined;
-      if (before && !isThorough && before.status === directory?.status) {
-        known.set(path, before);
-        for (const name of before.directories) toVisit.push({ path: pathIn(path, name) });
-        continue;
-      }
-      const count = entries.length;
-      const states = base.statesIn(path);
-      const isKnown = (file: FoundFile, state: string | undefined) =>
-        base.isUnchanged(file, state, isInImage);
-      // If the parent was listed, this directory's state was compared then. Otherwise it is compared here.
-      if (directory && !visit.found && !isKnown(directory, base.stateAt(path))) add(directory);
-      const names = namesIn(this.#root, path);
-      if (names === undefined) add({ type: "unreadable", path });
-      const inside: string[] = [];
-      for (const name of names ?? []) {
-        await turn();
-        signal.throwIfAborted();
-        const at = pathIn(path, name);
-        const isSaved = isOfState(at) && !isUnfinished(name);
-        const entry = isSaved ? scanEntry(this.#root, at, devices) : undefined;
-        if (entry === undefined) continue;
-        if (entry.type === "directory") {
-          inside.push(name);
-          directories.set(at, entry);
-          (regenerable === undefined && isRegenerable(`${at}/`) ? later : toVisit).push({
-            path: at,
-            found: entry,
-          });
-        }
-        if (!isFound(entry) || !isKnown(entry, states?.get(name))) add(entry);
-      }
-      if (names && states) {
-        const present = new Set(names);
-        for (const name of states.keys()) {
-          const at = pathIn(path, name);
-          // If the user removes the workspace, the next container gets an empty one, because commands start in the workspace.
-          if (!present.has(name) && at !== "workspace" && isOfState(at)) add(removedEntry(at));
-        }
-      }
-      if (isInImage && states && directory && entries.length === count && !added.has(path))
-        if (now - directory.changedAt > RECENT_NS)
-          known.set(path, { status: directory.status, directories: inside });
-      if (entries.length <= maxEntries) continue;
-      if (regenerable === undefined) throw new FileError({ problem: "too_large" });
-      for (const { path: out } of entries.splice(regenerable.before)) added.delete(out);
-      add({ type: "crowded", path: regenerable.path });
-      toVisit = [];
-    }
-    this.#known = known;
-    return entries;
+    const place = { root: this.#root, from: this.#from, base: this.#base(), devices, maxEntries };
+    const scan = new TreeScan(place, isThorough ? new Map() : this.#known);
+    await scan.begin(signal);
+    this.#known = scan.known;
+    return scan;
+  }
+
+  /** The changes that a scan finds, parent directories first. */
+  async changes(signal: AbortSignal, options = {}): Promise<ScannedEntry[]> {
+    return (await this.scan(signal, options))?.entries ?? [];
   }
 }
 
@@ -183,11 +81,6 @@ function hasOneDevice(root: string, dev: bigint): boolean {
   } finally {
     rmSync(file, { force: true });
   }
-}
-
-function removedEntry(path: string): FoundFile {
-  const noAttributes = { mode: 0, mtime: 0, changedAt: 0n, uid: 0, gid: 0, size: 0, status: "" };
-  return { type: "removed", path, ...noAttributes };
 }
 
 export function firstNames(paths: readonly string[], name = nameOf): NamedFiles | undefined {

@@ -71,7 +71,8 @@ export function pathIn(directory: string, name: string): string {
   return directory === "" ? name : `${directory}/${name}`;
 }
 
-function isBelow(directories: ReadonlySet<string>, path: string): boolean {
+/** Whether a path is one of the directories, or below one. */
+export function isBelow(directories: ReadonlySet<string>, path: string): boolean {
   for (let at = path; at !== ""; at = parentPath(at)) if (directories.has(at)) return true;
   return false;
 }
@@ -106,4 +107,11 @@ export const PACKAGE_LOCKS = ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"]
 
 export function isOfImage(path: string): boolean {
   return SYSTEM.has(topDirectory(path));
+}
+
+/** Matches paths in directories that tools can create again. */
+export const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
+
+export function isRegenerable(path: string): boolean {
+  return !isOfImage(path) && unitOf(path) === undefined && REGENERABLE.test(path);
 }

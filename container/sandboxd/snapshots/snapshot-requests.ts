@@ -74,6 +74,11 @@ const doneSchema = z.object({
   files: count(),
   bytes: count(),
   unreadable: z.optional(namedSchema),
+  /**
+   * Whether the save may lack files of the last save that programs renamed all the time. sandboxd of an earlier version does not
+   * report it.
+   */
+  isIncomplete: z.optional(z.boolean()),
 });
 
 export type SavedSnapshot = z.infer<typeof doneSchema>;

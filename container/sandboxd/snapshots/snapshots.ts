@@ -119,7 +119,7 @@ export class Snapshots {
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
     const before: Index = isBase ? await this.#state.readIndex() : new Map();
     const save = conversation
-      ? new Save(id, homedir(), before, options, await conversationOf(conversation, signal))
+      ? await this.#saveOfConversation(id, conversation, options, signal)
       : await this.#saveOf({ id, isThorough, ...options }, before, signal);
     signal.throwIfAborted();
     this.#save = save;
@@ -129,15 +129,27 @@ export class Snapshots {
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
+  async #saveOfConversation(
+    id: string,
+    conversation: NonNullable<PlanCall["conversation"]>,
+    options: Pick<PlanCall, "max" | "repack">,
+    signal: AbortSignal,
+  ): Promise<Save> {
+    const seen = await conversationOf(conversation, signal);
+    const scan = { isSettled: false, again: () => conversationOf(conversation, signal) };
+    return new Save(id, homedir(), new Map(), options, seen, {}, undefined, scan);
+  }
+
   async #saveOf({ id, ...options }: PlanCall, before: Index, signal: AbortSignal): Promise<Save> {
     const isThorough = options.isThorough === true || Date.now() - this.#thoroughAt > THOROUGH_MS;
     const mappings = await Mappings.read(ownProcesses());
-    const changes = await this.#scanner.changes(signal, { isThorough });
+    const scan = await this.#scanner.scan(signal, { isThorough });
+    const changes = scan?.entries ?? [];
     if (isThorough) {
       await mappings.forgetChanged(ROOT, changes, before, signal);
       this.#thoroughAt = Date.now();
     }
-    return new Save(id, ROOT, before, options, changes, header(), mappings);
+    return new Save(id, ROOT, before, options, changes, header(), mappings, scan);
   }
 
   async #begin(call: Call<SnapshotRequests["restore"]>, request: IncomingMessage) {

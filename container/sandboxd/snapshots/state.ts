@@ -17,6 +17,8 @@ const knownSchema = z.object({
   entry: entrySchema,
   status: z.optional(z.string()),
   accessed: z.optional(z.string()),
+  /** The inode of a file that a save has read. */
+  inode: z.optional(z.string()),
 });
 export type Known = z.infer<typeof knownSchema>;
 export type Index = Map<string, Known>;

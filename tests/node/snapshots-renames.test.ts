@@ -1,0 +1,199 @@
+/** A save contains every file that exists all the time, although programs rename it while sandboxd scans and reads. */
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
+import { dirname, join } from "node:path";
+import { buffer } from "node:stream/consumers";
+import { expect, it } from "vitest";
+import { decompress } from "../../container/sandboxd/snapshots/codec.ts";
+import { plainBytes, readManifest } from "../../container/sandboxd/snapshots/manifest.ts";
+import { snapshotRequests } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import { type Place, inPlace } from "../setup/sandboxd-place.ts";
+
+/** A command that runs in the workspace before sandboxd's call with a path of the workspace: see move-at.cjs. */
+interface Move {
+  call: "readdirSync" | "openSync";
+  at: string;
+  command: string;
+  times?: number;
+}
+
+function bytesOf(place: Place, path: string): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath: place.socket, path, agent: false }, (response) => {
+      if (response.statusCode === 200) resolve(buffer(response));
+      else reject(new Error(`status ${response.statusCode}`));
+    });
+    call.once("error", reject).end();
+  });
+}
+
+/** Saves as the actor does it. Returns the contents of the saved files by path, and what sandboxd reports at the end. */
+async function save(place: Place, id: string, base?: string) {
+  const plan = JSON.stringify({ id, base, max: 1e9, repack: [], isThorough: true });
+  expect(await place.request("POST", "/snapshot", plan)).toMatchObject({ status: 200 });
+  const pack = await bytesOf(place, `/snapshot/pack?id=${id}`);
+  const { entries } = await readManifest(await bytesOf(place, `/snapshot/manifest?id=${id}`));
+  const { body } = await place.request("POST", `/snapshot/done?id=${id}`);
+  await place.request("POST", `/snapshot/commit?id=${id}`);
+  const contents: Record<string, string> = {};
+  for (const entry of entries) {
+    if (entry.type !== "file") continue;
+    const pieces = entry.blobs.map(async (blob, index) => {
+      if (blob === null) return "zeros";
+      if (blob.pack !== id) return "earlier";
+      const packed = pack.subarray(blob.offset, blob.offset + blob.length);
+      return (await decompress(packed, blob.codec, plainBytes(entry.size, index))).toString("latin1");
+    });
+    contents[entry.path.slice("workspace/".length)] = (await Promise.all(pieces)).join("");
+  }
+  return { contents, done: snapshotRequests.done.result.parse(JSON.parse(body)) };
+}
+
+/** Runs `work` with a sandboxd that has these files, and runs these commands at its calls. */
+async function withMoves(
+  files: Record<string, string>,
+  moves: Move[],
+  work: (place: Place) => Promise<unknown>,
+): Promise<void> {
+  const begin = async (place: Place) => {
+    for (const [path, content] of Object.entries(files)) {
+      mkdirSync(dirname(join(place.workspace, path)), { recursive: true });
+      writeFileSync(join(place.workspace, path), content);
+    }
+    await work(place);
+  };
+  const variables = { MOVES: JSON.stringify(moves.map((move) => ({ times: 1, ...move }))) };
+  await inPlace(0, begin, { preloaded: "move-at.cjs", variables });
+}
+
+/** Names with their own names as content, in order. */
+const named = (...names: string[]) => Object.fromEntries(names.map((name) => [name, name]));
+
+it.each<[string, Record<string, string>, Move[], Record<string, string>]>([
+  [
+    "a file moves from a directory that is not listed yet to one that is",
+    named("a/file", "b/other"),
+    [{ call: "readdirSync", at: "a", command: "mv a/file b" }],
+    { "b/other": "b/other", "b/file": "a/file" },
+  ],
+  [
+    "a directory moves from a directory that is not listed yet to one that is",
+    named("a/files/1", "a/files/deep/2", "b/other"),
+    [{ call: "readdirSync", at: "a", command: "mv a/files b" }],
+    { "b/other": "b/other", "b/files/1": "a/files/1", "b/files/deep/2": "a/files/deep/2" },
+  ],
+  [
+    "a directory is replaced by another one during the scan",
+    named("a/new", "b/old", "b/deep/old"),
+    [{ call: "readdirSync", at: "a", command: "mv b c; mv a b; mkdir a" }],
+    { "b/new": "a/new", "c/old": "b/old", "c/deep/old": "b/deep/old" },
+  ],
+  [
+    "a file is renamed between the scan and its reading",
+    named("a", "b", "c", "d"),
+    [{ call: "openSync", at: "b", command: "mv c e; mkdir f; mv d f" }],
+    { a: "a", b: "b", e: "c", "f/d": "d" },
+  ],
+  [
+    "a large file is renamed between the scan and its reading",
+    { a: "a", large: "l".repeat(5_000_000) },
+    [{ call: "openSync", at: "a", command: "mv large elsewhere" }],
+    { a: "a", elsewhere: "l".repeat(5_000_000) },
+  ],
+  [
+    "a directory is renamed while its files are read",
+    named("dir/1", "dir/2", "dir/deep/3", "dir/deep/4"),
+    [{ call: "openSync", at: "dir/2", command: "mv dir other" }],
+    { "other/1": "dir/1", "other/2": "dir/2", "other/deep/3": "dir/deep/3", "other/deep/4": "dir/deep/4" },
+  ],
+  [
+    "a log is rotated before it is read",
+    { log: "newer", "log.1": "older", "log.2": "oldest" },
+    [
+      {
+        call: "openSync",
+        at: "log",
+        command: "mv log.2 log.3; mv log.1 log.2; mv log log.1; echo -n new >log",
+      },
+    ],
+    { log: "new", "log.1": "newer", "log.2": "older", "log.3": "oldest" },
+  ],
+  [
+    "a log is rotated after it is read",
+    { log: "newer", "log.1": "older", "log.2": "oldest" },
+    [
+      {
+        call: "openSync",
+        at: "log.1",
+        command: "mv log.2 log.3; mv log.1 log.2; mv log log.1; echo -n new >log",
+      },
+    ],
+    { log: "new", "log.1": "newer", "log.2": "older", "log.3": "oldest" },
+  ],
+  [
+    "a file is replaced, and another one deleted, before they are read",
+    named("a", "b", "c", "d"),
+    [{ call: "openSync", at: "a", command: "rm b; echo -n new >e; mv e c" }],
+    { a: "a", c: "new", d: "d" },
+  ],
+  [
+    "a file is renamed again during the second scan",
+    named("a/file", "b/other"),
+    [
+      { call: "openSync", at: "b/other", command: "mv a/file b/file" },
+      { call: "openSync", at: "b/file", command: "mv b/file a/again" },
+    ],
+    { "b/other": "b/other", "a/again": "a/file" },
+  ],
+])("a save has all files if %s", async (_what, files, moves, expected) => {
+  await withMoves(files, moves, async (place) => {
+    const { contents } = await save(place, "a");
+    expect(contents).toEqual(expected);
+    // Nothing moves any more, and the next save has the same files.
+    expect(Object.keys((await save(place, "b", "a")).contents).sort()).toEqual(Object.keys(expected).sort());
+  });
+});
+
+/** Moves a file before each listing of a directory, so that no listing has it. Begins when the file `go` exists. */
+const EVADING: Move[] = ["a", "b"].map((at, index) => ({
+  call: "readdirSync",
+  at,
+  command: `if [ -e go ]; then mv ${at}/file ${["b", "a"][index]}; fi`,
+  times: 1000,
+}));
+
+it("a save ends and is reported as incomplete if a program always hides a saved file, and the file is saved when it rests", async () => {
+  await withMoves(named("a/file", "b/other"), EVADING, async (place) => {
+    const before = await save(place, "a");
+    expect(before.contents).toEqual(named("a/file", "b/other"));
+    expect(before.done.isIncomplete).toBe(false);
+    writeFileSync(join(place.workspace, "go"), "");
+    const during = await save(place, "b", "a");
+    expect(during.contents).toEqual({ go: "", "b/other": "earlier" });
+    expect(during.done.isIncomplete).toBe(true);
+    rmSync(join(place.workspace, "go"));
+    const after = await save(place, "c", "b");
+    expect(Object.values(after.contents)).toEqual(["a/file", "earlier"]);
+    expect(after.done.isIncomplete).toBe(false);
+  });
+});
+
+it("a save of a directory in which a program creates and deletes files all the time has the other files, and is complete", async () => {
+  const churn = {
+    at: "a",
+    command: "rm -f a/temporary-*; echo >a/temporary-$$; mv a/one a/two || mv a/two a/one",
+  };
+  const moves: Move[] = [
+    { ...churn, call: "readdirSync", times: 1000 },
+    { ...churn, call: "openSync", at: "b/other", times: 1000 },
+  ];
+  await withMoves(named("a/one", "a/still", "b/other"), moves, async (place) => {
+    const { contents, done } = await save(place, "a");
+    expect(
+      Object.values(contents)
+        .filter((content) => content !== "\n")
+        .sort(),
+    ).toEqual(["a/one", "a/still", "b/other"]);
+    expect(done.isIncomplete).toBe(false);
+  });
+});

@@ -1,5 +1,5 @@
 /** Failed and partial saves of a workspace, and the notices about them: each problem is reported once. */
-import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import type { Plan, SavedSnapshot } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { ToolError } from "../shared/errors.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { LeftOut } from "./saved-states.ts";
@@ -13,6 +13,8 @@ const MAX_RETRY_MS = 300_000;
 /** A notice reports failing saves after this time. */
 const NOTICE_AFTER_MS = 180_000;
 
+type Incomplete = Pick<SavedSnapshot, "isIncomplete">;
+
 export class SaveTroubles {
   #failures = 0;
   /** Since when saves fail (milliseconds since the epoch), and the last reason. */
@@ -20,6 +22,8 @@ export class SaveTroubles {
   #isFailureReported = false;
   #leftOut: LeftOut | undefined;
   #isLeftOutReported = false;
+  /** Whether the last save may lack renamed files: see `isIncomplete` of sandboxd's response. The next save probably has them. */
+  isIncomplete = false;
 
   get leftOut(): LeftOut | undefined {
     return this.#leftOut;
@@ -52,7 +56,8 @@ export class SaveTroubles {
   }
 
   /** @param isRead whether the save has read every file; if not, files that were unreadable before still count */
-  noteLeftOut(left: Plan["left"], isRead: boolean): void {
+  noteLeftOut({ isIncomplete = false, ...left }: Plan["left"] & Incomplete, isRead: boolean): void {
+    this.isIncomplete = isIncomplete;
     const unreadable = left.unreadable ?? (isRead ? undefined : this.#leftOut?.unreadable);
     this.#leftOut = leftOut({ ...left, unreadable });
     if (!this.#hasReportableLoss) this.#isLeftOutReported = false;
@@ -64,6 +69,7 @@ export class SaveTroubles {
    */
   noteContainerEnd(): void {
     this.#leftOut = undefined;
+    this.isIncomplete = false;
     this.noteSave();
   }
 

@@ -169,7 +169,7 @@ export class WorkspaceTransfer {
     const manifestKey = `${prefix}${manifestPrefix(id)}`;
     const manifest = await snapshots.call("manifest", { id }, signal);
     const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, maxManifestBytes);
-    const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
+    const { files, bytes, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
     const ownPack = needed.find((pack) => pack.id === id);
     // The sandbox does not know the size of older packs; it reports which parts it needs.
     const sizes = new Map(origin.packs.map(({ id: pack, bytes: size }) => [pack, size]));
@@ -181,7 +181,8 @@ export class WorkspaceTransfer {
     const isDistinct = areFew && new Set(needed.map((pack) => pack.id)).size === needed.length;
     if (!isComplete || !isKnown || !isDistinct) throw malformedResponse();
     const packs = needed.map(({ id: pack, live }) => ({ id: pack, bytes: sizes.get(pack) ?? 0, live }));
-    return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
+    const left = { ...plan.left, unreadable: done.unreadable, isIncomplete: done.isIncomplete };
+    return { files, bytes, manifestBytes, packs, packBytes, left };
   }
 
   /**

@@ -259,11 +259,13 @@ export class Workspace {
    */
   save({ isThorough = false } = {}): Promise<void> {
     this.#isNextThorough ||= isThorough;
-    this.#next ??= this.#queue.run(() => {
+    this.#next ??= this.#queue.run(async () => {
       const isNextThorough = this.#isNextThorough;
       this.#next = undefined;
       this.#isNextThorough = false;
-      return this.#saveOnce(isNextThorough);
+      await this.#saveOnce(isNextThorough);
+      // Programs have renamed files during the save. Another one probably finds them.
+      if (isNextThorough && this.#troubles.isIncomplete) await this.#saveOnce(isNextThorough);
     });
     return this.#next;
   }
@@ -271,9 +273,8 @@ export class Workspace {
   async #saveOnce(isThorough: boolean): Promise<void> {
     if (!this.#isWhole || !this.#host.isSaved || this.isHeld) return;
     const container = this.#container;
-    const since = this.#dirtySince;
+    const since = (this.#savingSince = this.#dirtySince);
     this.#dirtySince = undefined;
-    this.#savingSince = since;
     const begunAt = Date.now();
     try {
       const isAtRest = since === undefined && !isThorough;
@@ -282,8 +283,8 @@ export class Workspace {
       );
       this.#troubles.noteSave();
       this.#lastSave = { endedAt: Date.now(), pauseMs: Math.min(elapsedMs(begunAt), SAVE_MAX_PAUSE_MS) };
-      if (!container.aborted)
-        this.#plan(this.#dirtySince === undefined ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
+      const isDone = this.#dirtySince === undefined && !this.#troubles.isIncomplete;
+      if (!container.aborted) this.#plan(isDone ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
     } catch (error) {
       if (container.aborted || !this.#host.platform.isRunning) throw containerEnded();
       this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
@@ -301,9 +302,8 @@ export class Workspace {
     await this.#resolveUnconfirmed(signal);
     const origin = this.#origin.value ?? EMPTY_ORIGIN;
     const id = crypto.randomUUID();
-    const repack = packsToRepack(origin.packs);
     const { snapshot: base } = origin;
-    const body = { id, base, max: maxBytes, repack, ...options };
+    const body = { id, base, max: maxBytes, repack: packsToRepack(origin.packs), ...options };
     let plan = await snapshots.call("plan", { body }, signal);
     if (plan.state === "conflict" && base !== undefined) {
       // sandboxd has lost its record of the last save: everything counts as new.

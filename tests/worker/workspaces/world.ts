@@ -53,6 +53,8 @@ export class FakeContainer {
   left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
   /** The files that could not be read during a save. */
   unreadable: SavedSnapshot["unreadable"];
+  /** The file that a program renames during the next save, so that the save misses it. */
+  missed: string | undefined;
   /** The files of the last save or restore, and of uncommitted saves. */
   #index = new Map<string, FakeEntry & { content: string }>();
   readonly #saves = new Map<string, { entries: (FakeEntry & { content: string })[]; pack: string }>();
@@ -62,10 +64,11 @@ export class FakeContainer {
   };
 
   plan({ id, base, repack, isArchive = false, conversation }: PlanCall): Plan {
-    const files = conversation ? this.conversation : this.files;
+    const files = conversation ? this.conversation : new Map(this.files);
+    if (!conversation && this.missed !== undefined) files.delete(this.missed);
     const bytes = [...files.values()].join("").length;
     const counts = { files: files.size, bytes, left: this.left };
-    const isBase = files === this.files && base === this.snapshot;
+    const isBase = !conversation && base === this.snapshot;
     if (!isBase && !isArchive) return { state: "conflict", ...counts };
     let pack = "";
     const entries = [...files].map(([path, content]) => {
@@ -93,6 +96,8 @@ export class FakeContainer {
   }
 
   done(id: string) {
+    const isIncomplete = this.missed !== undefined;
+    this.missed = undefined;
     const { entries } = this.#save(id);
     // Empty files have no content in a pack.
     const stored = entries.filter(({ from, to }) => from < to);
@@ -107,6 +112,7 @@ export class FakeContainer {
       files: entries.length,
       bytes: entries.reduce((sum, { content }) => sum + content.length, 0),
       unreadable: this.unreadable,
+      isIncomplete,
     };
   }
 

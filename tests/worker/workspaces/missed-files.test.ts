@@ -1,0 +1,49 @@
+/** Saves that miss a file, because a program renames it all the time. */
+import { describe, expect, it, vi } from "vitest";
+import type { World } from "./world.ts";
+import { withWorld } from "./world.ts";
+
+const SETTINGS = { forCheckpoint: undefined };
+
+async function prepare(world: World): Promise<void> {
+  await world.ready();
+  world.write("kept", "first");
+  await world.workspace.save();
+}
+
+async function afterCrash(world: World): Promise<Record<string, string>> {
+  world.kill();
+  await world.ready();
+  return Object.fromEntries(world.files);
+}
+
+describe("a workspace", () => {
+  it("is saved again a second after a save that has missed a file, although nothing else changes", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      const commits = vi.fn<(name: string) => void>();
+      world.onStep = ({ name, when }) =>
+        void (name === "sandboxd commit" && when === "after" && commits(name));
+      Object.assign(world.container ?? {}, { missed: "kept" });
+      world.write("late", "x");
+      await vi.waitFor(() => expect(commits).toHaveBeenCalledTimes(2), 20_000);
+      expect(await afterCrash(world)).toEqual({ kept: "first", late: "x" });
+    }));
+
+  it("has all files in a checkpoint, and after a stop, although the first save before them misses one", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      Object.assign(world.container ?? {}, { missed: "kept" });
+      world.write("late", "x");
+      const { id } = await world.workspace.checkpoint("good", SETTINGS);
+      expect(await afterCrash(world)).toEqual({ kept: "first", late: "x" });
+      Object.assign(world.container ?? {}, { missed: "late" });
+      world.write("later", "y");
+      await world.workspace.saveToStop();
+      expect(world.workspace.mayStop).toBe(true);
+      expect(await afterCrash(world)).toEqual({ kept: "first", late: "x", later: "y" });
+      await world.lifecycle.restoreCheckpoint(id, SETTINGS);
+      await world.ready();
+      expect(Object.fromEntries(world.files)).toEqual({ kept: "first", late: "x" });
+    }));
+});

@@ -17,8 +17,8 @@ export function markSandboxRequest(request: Request, env: LocalEnv, actor: strin
 
 /** Makes the engine send sandboxes' requests to the internet. Call it once, before any request. */
 export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
-  setInternet((request, { env, containerID, secret }) =>
-    sendByEngine(request, localEnv(env), containerID, secret),
+  setInternet((request, { env, containerID, secret, signal }) =>
+    sendByEngine(request, localEnv(env), containerID, { secret, signal }),
   );
   const plain = globalThis.fetch;
   globalThis.fetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
@@ -32,9 +32,9 @@ async function sendByEngine(
   request: Request,
   env: LocalEnv,
   actor: string,
-  secret?: string,
+  { secret, signal = request.signal }: { secret?: string | undefined; signal?: AbortSignal } = {},
 ): Promise<Response> {
-  const { method, body, signal } = request;
+  const { method, body } = request;
   const headers = new Headers(request.headers);
   headers.set(URL_HEADER, request.url);
   headers.delete(SENT_SECRET_HEADER);

@@ -1,12 +1,19 @@
 /** `SECRETS`: keys that code in a sandbox uses and never sees, from the tool call to the API and back. */
-import { env } from "cloudflare:workers";
-import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { env, exports } from "cloudflare:workers";
+import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { Sandbox } from "../../src/index.ts";
+import type { Connection } from "../../src/shared/connection-log.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { type Arrived, PRIVATE_VALUE as VALUE } from "../setup/private-secrets.ts";
 import { type Caller, actorOf, evictActor, owner, principal, connectionsOf } from "./support.ts";
 
 const BEARER = `Bearer ${VALUE}`;
 const MASKED = "*".repeat(VALUE.length);
+
+/** The SDK's entrypoint for requests of containers. */
+interface ProxyExports {
+  ContainerProxy(options: { props: object }): Fetcher;
+}
 
 const sandbox = "vault";
 let caller: Caller;
@@ -182,6 +189,56 @@ describe("an unusual request", () => {
     await expect
       .poll(async () => urls.push(...(await takeArrived()).map(({ url }) => url)) && urls)
       .toEqual(["/silent", "/silent closed"]);
+  });
+
+  it.each([
+    ["with a secret", "token:secrets"],
+    ["without one", "token:without-secrets"],
+  ])("is in the log when the program disconnects before the response: %s", async (_kind, principalID) => {
+    await sh("true");
+    const logged: Connection[] = [];
+    const made = vi.spyOn(Sandbox.prototype, "connectionMade");
+    made.mockImplementation((connection) => void logged.push(connection));
+    const urls: string[] = [];
+    try {
+      const containerId = (await actorOf(sandbox, caller)).id.toString();
+      const handler = { method: "policy", params: { internet: "full", principalID } };
+      const props = {
+        containerId,
+        className: "Sandbox",
+        outboundByHostOverrides: { "api.private.test": handler },
+      };
+      const proxy = (exports as unknown as ProxyExports).ContainerProxy({ props });
+      // On a busy machine, the first requests may not have been sent before their programs disconnect.
+      for (let ms = 250; ms <= 8000 && !urls.includes("/silent"); ms *= 2) {
+        const signal = AbortSignal.timeout(ms);
+        const request = new Request("https://api.private.test/silent", {
+          method: "POST",
+          body: "sent",
+          signal,
+        });
+        await expect(proxy.fetch(request)).rejects.toThrow();
+        urls.push(...(await takeArrived()).map(({ url }) => url));
+      }
+      expect(urls).toContain("/silent");
+      await expect.poll(() => logged).not.toEqual([]);
+      const secret = principalID === caller.principalID ? { secret: "api" } : {};
+      const expected = {
+        host: "api.private.test",
+        port: 443,
+        method: "POST",
+        status: 499,
+        bytes: 0,
+        ...secret,
+      };
+      for (const { at: _at, ...connection } of logged) expect(connection).toEqual(expected);
+    } finally {
+      made.mockRestore();
+    }
+    // Later tests do not get the end of the connection.
+    await expect
+      .poll(async () => urls.push(...(await takeArrived()).map(({ url }) => url)) && urls)
+      .toContain("/silent closed");
   });
 
   const sendToProxy = (text: string) =>

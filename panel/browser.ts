@@ -28,7 +28,8 @@ export function browserHost(): Host {
     },
     endpoint: `${location.origin}/mcp`,
     async signOut() {
-      const { ok } = await post("/panel/sign-out", "");
+      // The person may close the tab at once.
+      const { ok } = await post("/panel/sign-out", "", { keepalive: true });
       if (!ok) throw new Unreachable(STILL_SIGNED_IN);
     },
     canReachServer: true,
@@ -48,7 +49,7 @@ export function browserHost(): Host {
 
 async function callServer(method: string, params: object, signal?: AbortSignal, form: Form = "structured") {
   const message = { jsonrpc: "2.0", id: 1, method, params };
-  const { status, text } = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), signal);
+  const { status, text } = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), { signal });
   if (status === 401) throw new SignedOut();
   if (status === 429 || status === 503) throw new Unreachable(BUSY);
   const reply = replyIn(text);
@@ -56,13 +57,14 @@ async function callServer(method: string, params: object, signal?: AbortSignal, 
   return reply.result;
 }
 
-async function post(path: string, body: string, signal?: AbortSignal) {
+async function post(path: string, body: string, options: Pick<RequestInit, "signal" | "keepalive">) {
   const headers = { "content-type": "application/json", accept: "application/json, text/event-stream" };
   try {
-    const response = await fetch(path, { method: "POST", headers, body, signal, credentials: "same-origin" });
+    const request = { method: "POST", headers, body, credentials: "same-origin" } as const;
+    const response = await fetch(path, { ...request, ...options });
     return { ok: response.ok, status: response.status, text: await response.text() };
   } catch (error) {
-    throw signal?.aborted ? error : new Unreachable(UNREACHABLE);
+    throw options.signal?.aborted ? error : new Unreachable(UNREACHABLE);
   }
 }
 

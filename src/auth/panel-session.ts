@@ -112,7 +112,14 @@ export async function panelSession(
   return unauthorized("invalid_token", texts.CALLER_TEXTS.panelSessionEnded);
 }
 
-export async function signOutOfPanel(request: Request, oauth: OAuth, context: RequestContext) {
+export function signOutOfPanel(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
+  const response = signOut(request, oauth, context);
+  // If the browser disconnects, for example because its tab is closed, the platform would end the request before the session ends.
+  context.ctx.waitUntil(response.catch(() => undefined));
+  return response;
+}
+
+async function signOut(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
   const caller = await panelCaller(request, context);
   if ("response" in caller && caller.response.status !== 401) return caller.response;
   const headers = new Headers();

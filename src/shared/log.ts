@@ -28,12 +28,12 @@ interface RequestFields {
 }
 
 interface Events {
-  /** One tool call, logged at its end. It also records the token's use. */
+  /** One tool call, logged at its end, or when its client disconnects. It also records the token's use. */
   call: RequestFields & {
     tool: string;
     sandbox?: string;
     duration_ms: number;
-    outcome: "ok" | "error";
+    outcome: "ok" | "error" | "disconnected";
     error_code?: string;
   };
   refusal: RequestFields & {
@@ -59,6 +59,8 @@ interface Events {
 type EventOf<Name extends keyof Events> = { event: Name } & Events[Name];
 
 export type LogEvent = { [Name in keyof Events]: EventOf<Name> }[keyof Events];
+
+export type CallEvent = EventOf<"call">;
 
 export type SandboxEvent = EventOf<"sandbox">;
 

@@ -50,7 +50,7 @@ const principals = new TurnsByID(() => new PrincipalTurns(AT_ONCE));
 /** The turns of one request's calls. */
 export class RequestTurns {
   readonly #principalID: string;
-  readonly #client: AbortSignal | undefined;
+  readonly client: AbortSignal | undefined;
   /** The turn in which the server reads the request. The request's first call uses it too. */
   #first: Turn | undefined;
   /** How many further calls of the request are already counted in the principal's pace. */
@@ -62,7 +62,7 @@ export class RequestTurns {
    */
   constructor(principalID: string, client?: AbortSignal) {
     this.#principalID = principalID;
-    this.#client = client;
+    this.client = client;
   }
 
   /** Waits until the server may read the request. @returns false if that takes too long or the client disconnects */
@@ -102,7 +102,7 @@ export class RequestTurns {
   }
 
   async #take(): Promise<Turn | undefined> {
-    const [id, client] = [this.#principalID, this.#client];
+    const [id, client] = [this.#principalID, this.client];
     const turns = principals.of(id);
     // About as many calls wait for the pace as for a turn. Refusals do not use the pace of open requests: a principal could delay the
     // open requests of everybody.

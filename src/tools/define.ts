@@ -17,7 +17,7 @@ import {
 import { type Config, MAX_WAIT_SECONDS } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { putInFence, isLine } from "../shared/shown.ts";
-import { callerFields, log, logError } from "../shared/log.ts";
+import { type CallEvent, callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
@@ -159,8 +159,8 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
 }
 
 /**
- * Runs one call, from MCP or REST, when it is its turn, and logs its outcome. Returns errors. The answer for an unexpected error has
- * only the request id. The error's line in the log has the same id.
+ * Runs one call, from MCP or REST, when it is its turn, and logs its outcome once. Returns errors. The answer for an unexpected error
+ * has only the request id. The error's line in the log has the same id.
  */
 export async function recordCall<T>(
   caller: CallerContext,
@@ -168,6 +168,20 @@ export async function recordCall<T>(
   work: () => Promise<T>,
 ): Promise<T | ToolError> {
   const startedAt = Date.now();
+  const { client } = caller.turns;
+  let isLogged = false;
+  const logEnd = (ended: Pick<CallEvent, "outcome" | "error_code">) => {
+    client?.removeEventListener("abort", onDisconnect);
+    if (isLogged) return;
+    isLogged = true;
+    const call = { scope: scopes.join(" "), tool, sandbox, duration_ms: Date.now() - startedAt };
+    log(caller.config, { event: "call", ...callerFields(caller), ...call, ...ended });
+  };
+  // When the client disconnects, the runtime may end this function without a sign. Measured: 8 of 8 such calls ran their command, and
+  // none was in the log.
+  const onDisconnect = () => logEnd({ outcome: "disconnected" });
+  client?.addEventListener("abort", onDisconnect);
+  if (client?.aborted) onDisconnect();
   let result: T | ToolError;
   try {
     result = await caller.turns.run(work);
@@ -175,12 +189,7 @@ export async function recordCall<T>(
     if (!(error instanceof ToolError)) logError(caller, tool, error);
     result = toolErrorOf(error, caller.requestID);
   }
-  const ended =
-    result instanceof ToolError
-      ? ({ outcome: "error", error_code: result.code } as const)
-      : ({ outcome: "ok" } as const);
-  const call = { scope: scopes.join(" "), tool, sandbox, duration_ms: Date.now() - startedAt };
-  log(caller.config, { event: "call", ...callerFields(caller), ...call, ...ended });
+  logEnd(result instanceof ToolError ? { outcome: "error", error_code: result.code } : { outcome: "ok" });
   return result;
 }
 

@@ -166,6 +166,7 @@ async function callHandler(
   handle: (args: unknown, context: ToolContext) => Promise<ToolOutput>,
   isStructured = false,
   mcpReq: object = {},
+  client = new AbortController().signal,
 ) {
   const tool = defineTool({
     name: "list_files",
@@ -187,12 +188,12 @@ async function callHandler(
     origin: undefined,
     arrivedAt: Date.now(),
     requestID: "request-1",
-    turns: new RequestTurns("owner", new AbortController().signal),
+    turns: new RequestTurns("owner", client),
     isStructured,
   };
   const server = { mcpReq: { requestState: () => undefined, ...mcpReq } } as unknown as ServerContext;
   const result = await tool.call({}, caller, server);
-  return { result, log: lines.join("\n") };
+  return { result, lines, log: lines.join("\n") };
 }
 
 describe("an error of a tool", () => {
@@ -219,5 +220,39 @@ describe("an error of a tool", () => {
     ]);
     expect(log).toContain("RangeError");
     expect(log).toContain("request-1");
+  });
+});
+
+describe("a call's line in the log", () => {
+  const answer = async (): Promise<ToolOutput> => ({ content: [text("done")] });
+  const outcomesOf = (log: string) => log.split("\n").map((line) => JSON.parse(line).outcome);
+
+  it("comes when the client disconnects, and only then", async () => {
+    const client = new AbortController();
+    const disconnect = () => {
+      client.abort();
+      return answer();
+    };
+    const { log } = await callHandler(disconnect, false, {}, client.signal);
+    expect(outcomesOf(log)).toEqual(["disconnected"]);
+  });
+
+  it("comes for a client that has disconnected before the call", async () => {
+    const { log } = await callHandler(answer, false, {}, AbortSignal.abort());
+    expect(outcomesOf(log)).toEqual(["disconnected"]);
+  });
+
+  it("comes once if the client disconnects after the call, and no listener stays at its signal", async () => {
+    const client = new AbortController();
+    const added = vi.spyOn(client.signal, "addEventListener");
+    const removed = vi.spyOn(client.signal, "removeEventListener");
+    const { log, lines } = await callHandler(answer, false, {}, client.signal);
+    client.abort();
+    expect(outcomesOf(log)).toEqual(["ok"]);
+    expect(lines).toHaveLength(1);
+    const listenersOf = ({ mock }: typeof added | typeof removed) =>
+      new Set(mock.calls.map(([, listener]) => listener));
+    expect(listenersOf(added).size).toBeGreaterThan(0);
+    expect(listenersOf(removed)).toEqual(listenersOf(added));
   });
 });

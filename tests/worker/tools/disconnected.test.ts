@@ -1,0 +1,49 @@
+/** Clients that disconnect during a call. */
+import { env, exports } from "cloudflare:workers";
+import { expect, it, vi } from "vitest";
+import { mcpHeaders } from "../../setup/mcp-client.ts";
+import { owner, sh, until } from "../support.ts";
+
+const sandbox = "disconnected";
+
+/** Calls the Worker from outside, so that the runtime ends its request when the client disconnects after `ms` milliseconds. */
+async function callFor(ms: number, args: object): Promise<string> {
+  const params = { name: "run_command", arguments: { sandbox, wait_seconds: 50, ...args } };
+  const request = new Request("http://localhost/mcp", {
+    method: "POST",
+    headers: mcpHeaders(env.SERVER_AUTH_TOKEN ?? ""),
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params }),
+    signal: AbortSignal.timeout(ms),
+  });
+  const response = await (exports as { default: Fetcher }).default.fetch(request).catch(() => undefined);
+  return (await response?.text().catch(() => "")) ?? "";
+}
+
+it("each call whose client disconnects has one line in the log", async () => {
+  await sh(sandbox, "true");
+  const countBegun = async () => Number(await sh(sandbox, "ls begun-* 2>/dev/null | wc -l"));
+  const spy = vi.spyOn(console, "log").mockImplementation(() => {});
+  const outcomes = () =>
+    spy.mock.calls
+      .map(([line]): Record<string, unknown> => JSON.parse(String(line)))
+      .filter((line) => line.event === "call" && line.sandbox === sandbox)
+      .map(({ outcome }) => outcome);
+  try {
+    let sent = 0;
+    // After a second, the response has begun. On a busy machine, calls that are cut early may not have begun.
+    for (const ms of [500, 3000, 6000, 12_000]) {
+      const args = { session: `session-${ms}`, command: `touch begun-${ms}; sleep 100` };
+      expect(await callFor(ms, args)).not.toContain("result");
+      sent++;
+      if ((await countBegun()) >= 2) break;
+    }
+    const begun = await countBegun();
+    expect(begun).toBeGreaterThan(0);
+    await until(() => outcomes().length >= begun, 10_000);
+    expect(new Set(outcomes())).toEqual(new Set(["disconnected"]));
+    expect(outcomes().length).toBeLessThanOrEqual(sent);
+  } finally {
+    spy.mockRestore();
+    await owner.call("destroy_sandbox", { sandbox });
+  }
+});

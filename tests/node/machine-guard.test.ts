@@ -100,7 +100,7 @@ it.runIf(existsSync("/proc/2/task/2/children")).each([
 /** Programs that add hundreds of thousands of objects to the kernel, and the objects' name in /sys/kernel/slab. */
 const MANY_OBJECTS = {
   epoll: {
-    limit: { epollWatchesOfMachine: 150_000 },
+    limit: { epollWatchesOfMachine: 50_000 },
     kind: "eventpoll_epi",
     program: [
       "import os, select, time",

@@ -389,7 +389,7 @@ function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, por
 
 /** Terminates TLS in place of the tunnel's host, and sends the requests inside the tunnel to the Worker. */
 async function terminateTLS(
-  { connections, authority, reads }: Egress,
+  { connections, authority, pieces, reads }: Egress,
   server: Server,
   socket: Duplex,
   head: Buffer,
@@ -406,7 +406,7 @@ async function terminateTLS(
   const secureContext = await authority.contextFor(host);
   if (socket.destroyed) return;
   const options = { isServer: true, secureContext, ALPNProtocols: ["http/1.1", "http/1.0"] };
-  const secure = startTLSOver(socket, reads, (records) => new TLSSocket(records, options));
+  const secure = startTLSOver(socket, reads, (records) => new TLSSocket(records, options), pieces);
   tunnelTargets.set(secure, `${host}:${port}`);
   server.emit("connection", secure);
 }

@@ -128,19 +128,20 @@ async function respond(
   response: ServerResponse,
 ): Promise<void> {
   const url = target(request);
+  const mismatch = url === undefined ? undefined : tunnelMismatch(request, url);
+  const pattern = url === undefined ? undefined : interceptFor(egress.intercepts, url);
+  const kind = pattern === undefined || mismatch !== undefined ? "direct" : "intercepted";
+  // Refused requests wait too, because Node has read their header fields, and the program may repeat them without end.
+  if (!(await limiter.waitForRate(request.socket, kind, request.rawHeaders.length / 2))) return;
   if (url === undefined) return refuseRequest(response, 400, REFUSALS.noHost);
   // Node decodes only the coding chunked. Any other coding would be lost, because a transfer coding applies to one connection.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuseRequest(response, 501, REFUSALS.coding);
   const host = hostOf(url);
-  const other = tunnelMismatch(request, url);
-  if (other !== undefined) {
+  if (mismatch !== undefined) {
     egress.connections.refuse(track(egress, request, response, url), "mismatch");
-    return refuseRequest(response, 403, other);
+    return refuseRequest(response, 403, mismatch);
   }
-  const pattern = interceptFor(egress.intercepts, url);
-  const kind = pattern === undefined ? "direct" : "intercepted";
-  if (!(await limiter.waitForRate(request.socket, kind, request.rawHeaders.length / 2))) return;
   if (pattern !== undefined) {
     // If the Worker forwards this request to the internet, the request comes back to `sendWithinPolicy`, which logs it.
     const isForwarded = isIntercepted(egress.intercepts.https, host);

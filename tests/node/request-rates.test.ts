@@ -1,9 +1,9 @@
 /** The rates of a sandbox's requests, and what responses with many header fields cost. */
 import { once } from "node:events";
-import { createServer as createHTTPServer } from "node:http";
+import { createServer as createHTTPServer, type ServerResponse } from "node:http";
 import { connect, createServer } from "node:net";
 import { PassThrough } from "node:stream";
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { serveListeners } from "../../local/engine/proxy-listeners.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
@@ -205,6 +205,54 @@ it.each([
   await until(() => isPaused() || (!isCounted && client.bytesRead > 0));
   expect(isPaused()).toBe(isCounted);
 });
+
+it.each([
+  ["without a host", "GET / HTTP/1.1\r\n", 400],
+  ["with another coding", "GET http://host.test/ HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n", 501],
+  ["to another host in a tunnel", "GET http://other.test/ HTTP/1.1\r\n", 403],
+])(
+  "refused requests %s wait for the same rate as others, and their header fields count",
+  async (what, head, status) => {
+    const requests = new RequestPaces();
+    const [rate] = requests.of("direct");
+    const proxy = endLater(
+      testEgress({
+        https: [],
+        reads: shortReads(),
+        upstream: { allowAddresses: new Map(), env: {} },
+        authority: undefined,
+        policy: { internet: "allowlist", allowHosts: ["host.test"] },
+        requests,
+      }),
+    );
+    const responses: ServerResponse[] = [];
+    proxy.on("request", (_request, response) => responses.push(response));
+    const port = await listen(proxy);
+    const open = async () => {
+      const client = await connectTo(port);
+      doLater(() => client.destroy());
+      if (!what.includes("tunnel")) return client;
+      client.write("CONNECT host.test:80 HTTP/1.1\r\n\r\n");
+      await once(client, "data");
+      return client;
+    };
+    const clients = await Promise.all(Array.from({ length: 6 }, open));
+    // No token comes back while the clock stands still.
+    vi.useFakeTimers({ toFake: ["performance"] });
+    doLater(() => void vi.useRealTimers());
+    const [first, ...others] = clients;
+    first?.write(`${head}${fields(900)}\r\n`);
+    await until(() => responses[0]?.writableFinished);
+    expect(responses[0]?.statusCode).toBe(status);
+    // The first request took 18 of 1,000 tokens, and each tunnel one.
+    expect(rate?.tryTake(1000 - 17)).toBe(false);
+    rate?.take(1e6);
+    for (const client of others) client.write(`${head}\r\n`);
+    await until(() => responses.length === clients.length);
+    // A response without a wait has been sent before this event.
+    expect(responses.slice(1).filter(({ headersSent }) => headersSent)).toEqual([]);
+  },
+);
 
 it.each(["header fields", "trailers"])(
   "responses of a preview with hundreds of %s are passed on at a limited rate",

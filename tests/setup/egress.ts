@@ -5,7 +5,7 @@ import { ConnectionLog } from "../../src/shared/connection-log.ts";
 
 type Egress = Parameters<typeof createEgress>[0];
 type Given = Pick<Egress, "reads" | "authority" | "upstream"> &
-  Partial<Pick<Egress, "pieces" | "policy">> & { https: string[] };
+  Partial<Pick<Egress, "pieces" | "policy" | "requests">> & { https: string[] };
 
 /** A sandbox's proxy that intercepts only the hosts in `https`, and by default allows the whole internet. */
 export function testEgress({ https, ...given }: Given) {

@@ -13,8 +13,6 @@ const MAX_RETRY_MS = 300_000;
 /** A notice reports failing saves after this time. */
 const NOTICE_AFTER_MS = 180_000;
 
-type Incomplete = Pick<SavedSnapshot, "isIncomplete">;
-
 export class SaveTroubles {
   #failures = 0;
   /** Since when saves fail (milliseconds since the epoch), and the last reason. */
@@ -24,6 +22,8 @@ export class SaveTroubles {
   #isLeftOutReported = false;
   /** Whether the last save may lack renamed files: see `isIncomplete` of sandboxd's response. The next save probably has them. */
   isIncomplete = false;
+  /** Whether another save should follow soon. Not if the save before was incomplete too: some programs make every save incomplete. */
+  needsAnother = false;
 
   get leftOut(): LeftOut | undefined {
     return this.#leftOut;
@@ -56,11 +56,20 @@ export class SaveTroubles {
   }
 
   /** @param isRead whether the save has read every file; if not, files that were unreadable before still count */
-  noteLeftOut({ isIncomplete = false, ...left }: Plan["left"] & Incomplete, isRead: boolean): void {
-    this.isIncomplete = isIncomplete;
+  noteLeftOut(left: Plan["left"], isRead: boolean): void {
     const unreadable = left.unreadable ?? (isRead ? undefined : this.#leftOut?.unreadable);
     this.#leftOut = leftOut({ ...left, unreadable });
     if (!this.#hasReportableLoss) this.#isLeftOutReported = false;
+  }
+
+  noteStored({ left, isIncomplete }: Pick<SavedSnapshot, "isIncomplete"> & Pick<Plan, "left">): void {
+    this.noteLeftOut(left, true);
+    this.noteCompleteness(isIncomplete);
+  }
+
+  noteCompleteness(isIncomplete = false): void {
+    this.needsAnother = isIncomplete && !this.isIncomplete;
+    this.isIncomplete = isIncomplete;
   }
 
   /**
@@ -70,6 +79,7 @@ export class SaveTroubles {
   noteContainerEnd(): void {
     this.#leftOut = undefined;
     this.isIncomplete = false;
+    this.needsAnother = false;
     this.noteSave();
   }
 

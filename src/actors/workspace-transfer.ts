@@ -131,13 +131,13 @@ export class WorkspaceTransfer {
     let isWriting = false;
     let isCommitted = false;
     try {
-      const { packBytes, left, ...uploaded } = await this.#upload(save, room, signal);
+      const { packBytes, left, isIncomplete, ...uploaded } = await this.#upload(save, room, signal);
       signal.throwIfAborted();
       onCommit();
       const state = { id, sandbox, base, ...uploaded, left: leftOut(left) };
       unwrap(await account.commitSave({ ...state, archive: archive && archiveOf(archive) }, packBytes));
       isCommitted = true;
-      return { packs: uploaded.packs, left };
+      return { packs: uploaded.packs, left, isIncomplete };
     } catch (error) {
       isWriting = error instanceof StorageError && error.isUnderWay;
       if (!archive && error instanceof ToolError && error.code === "quota_exceeded")
@@ -181,8 +181,8 @@ export class WorkspaceTransfer {
     const isDistinct = areFew && new Set(needed.map((pack) => pack.id)).size === needed.length;
     if (!isComplete || !isKnown || !isDistinct) throw malformedResponse();
     const packs = needed.map(({ id: pack, live }) => ({ id: pack, bytes: sizes.get(pack) ?? 0, live }));
-    const left = { ...plan.left, unreadable: done.unreadable, isIncomplete: done.isIncomplete };
-    return { files, bytes, manifestBytes, packs, packBytes, left };
+    const left = { ...plan.left, unreadable: done.unreadable };
+    return { files, bytes, manifestBytes, packs, packBytes, left, isIncomplete: done.isIncomplete };
   }
 
   /**

@@ -283,7 +283,7 @@ export class Workspace {
       );
       this.#troubles.noteSave();
       this.#lastSave = { endedAt: Date.now(), pauseMs: Math.min(elapsedMs(begunAt), SAVE_MAX_PAUSE_MS) };
-      const isDone = this.#dirtySince === undefined && !this.#troubles.isIncomplete;
+      const isDone = this.#dirtySince === undefined && !this.#troubles.needsAnother;
       if (!container.aborted) this.#plan(isDone ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
     } catch (error) {
       if (container.aborted || !this.#host.platform.isRunning) throw containerEnded();
@@ -312,14 +312,14 @@ export class Workspace {
     }
     if (plan.state === "conflict") throw malformedResponse();
     this.#troubles.noteLeftOut(plan.left, plan.state === "unchanged");
-    if (plan.state === "unchanged") return;
+    if (plan.state === "unchanged") return this.#troubles.noteCompleteness();
     const storing = this.#transfer.store({ id, origin, plan }, signal, () => {
       this.#unconfirmed.value = id;
       this.#committing = storing;
     });
-    const { packs, left } = await storing;
-    this.#troubles.noteLeftOut(left, true);
-    await this.#finishCommit(id, packs, signal);
+    const stored = await storing;
+    this.#troubles.noteStored(stored);
+    await this.#finishCommit(id, stored.packs, signal);
   }
 
   /**

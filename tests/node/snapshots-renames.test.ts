@@ -197,3 +197,34 @@ it("a save of a directory in which a program creates and deletes files all the t
     expect(done.isIncomplete).toBe(false);
   });
 });
+
+it("a save has the earlier content of a file that is changed and renamed after it was read, and renamed again", async () => {
+  const moves: Move[] = [
+    { call: "openSync", at: "m", command: "mv m n; echo -n more >>a; mv a b" },
+    { call: "openSync", at: "n", command: "mv b c" },
+  ];
+  await withMoves(named("a", "m"), moves, async (place) => {
+    const { contents } = await save(place, "a");
+    expect(
+      Object.values(contents)
+        .map((content) => content.slice(0, 1))
+        .sort(),
+    ).toEqual(["a", "m"]);
+    expect((await save(place, "b", "a")).contents).toEqual({ c: "amore", n: "earlier" });
+  });
+});
+
+it("a save reads a file that a program replaces all the time at most twice", async () => {
+  const replace = "dd if=/dev/urandom of=new bs=60000 count=1 status=none; mv new large";
+  const moves: Move[] = [
+    { call: "openSync", at: "large", command: replace, times: 1000 },
+    { call: "readdirSync", at: "", command: replace, times: 1000 },
+  ];
+  await withMoves({ ...named("a"), large: "x".repeat(60_000) }, moves, async (place) => {
+    const { contents, done } = await save(place, "a");
+    expect(contents).toMatchObject({ a: "a" });
+    const bytes = done.packs.reduce((sum, { length }) => sum + length, 0);
+    expect(bytes).toBeGreaterThan(50_000);
+    expect(bytes).toBeLessThan(150_000);
+  });
+});

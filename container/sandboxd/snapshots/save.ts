@@ -42,6 +42,12 @@ const OPENED_AHEAD = 8;
  */
 const MAX_SCANS = 8;
 
+/**
+ * How often a save reads the content of a path. A program that replaces a large file all the time must not make a save several times
+ * larger. After that, the save has the path's earlier content.
+ */
+const MAX_READS_OF_PATH = 2;
+
 /** A scan that can be repeated. */
 interface Rescan {
   /** Whether no directory had changed at the last check. */
@@ -60,14 +66,34 @@ class Reading {
   manifest: Buffer | undefined;
   /** The files that were read or are stored, by inode, with their status at that time. */
   readonly #contents = new Map<string, { known: Known; status: string }>();
+  /** The latest content of each path that was read, and how often it was read. */
+  readonly #reads = new Map<string, { known: Known; count: number }>();
   readonly #missed = new Set<string>();
+  /** The inodes of the entries. */
+  readonly #added = new Set<string>();
+  /** Whether entries were left out because their directories are missing. */
+  hasOrphans = false;
 
   /** @param status the file's status when it was read. "" if the file is not read, because packages are being installed */
   add(known: Known, status: string): void {
     const { entry } = known;
     this.entries.push(entry);
     this.index.set(entry.path, known);
-    if (entry.type === "file" && status !== "") this.#contents.set(inodeOf(status), { known, status });
+    if (entry.type !== "file" || status === "") return;
+    this.#added.add(inodeOf(status));
+    this.#contents.set(inodeOf(status), { known, status });
+  }
+
+  addRead(known: Known, status: string): void {
+    this.add(known, status);
+    const { path } = known.entry;
+    this.#reads.set(path, { known, count: (this.#reads.get(path)?.count ?? 0) + 1 });
+  }
+
+  /** Returns the content of a path that was read often enough. The path has another file now. */
+  earlierAt(path: string): Known | undefined {
+    const read = this.#reads.get(path);
+    return read && read.count >= MAX_READS_OF_PATH ? read.known : undefined;
   }
 
   /** Returns the content of a file that was read before, perhaps under another path. */
@@ -85,8 +111,14 @@ class Reading {
     if (status !== "") this.#missed.add(inodeOf(status));
   }
 
+  /** Whether the file was read, or is stored. */
   has(inode: string): boolean {
     return this.#contents.has(inode);
+  }
+
+  /** Whether the file is among the entries. */
+  contains(inode: string): boolean {
+    return this.#added.has(inode);
   }
 
   get isMissing(): boolean {
@@ -100,14 +132,18 @@ class Reading {
     this.index.clear();
     this.unreadable.clear();
     this.#missed.clear();
+    this.#added.clear();
   }
 
-  /** Adds the files that were read, and that a scan has not found under any path. */
-  addLost(found: readonly FoundFile[]): void {
+  /**
+   * Adds the files that were read before, and that are not among the entries because they were renamed again.
+   * @param isSettled whether a file that the scan has not found was deleted
+   */
+  addLost(found: readonly FoundFile[], isSettled: boolean): void {
     const inodes = new Set(found.map(({ status }) => inodeOf(status)));
     for (const [inode, { known, status }] of this.#contents) {
       const { path } = known.entry;
-      if (inodes.has(inode) || this.index.has(path)) continue;
+      if (this.#added.has(inode) || this.index.has(path) || (isSettled && !inodes.has(inode))) continue;
       if (this.index.get(parentPath(path))?.entry.type === "directory") this.add(known, status);
     }
   }
@@ -191,8 +227,7 @@ export class Save {
     }
     reading.beginAgain();
     yield* this.#read(found, stored, reading, signal);
-    // The files may be deleted, or renamed so often that the scan has missed them.
-    if (!this.#scan.isSettled) reading.addLost(found);
+    reading.addLost(found, this.#scan.isSettled);
   }
 
   /** Whether each file that existed during the whole save was read, as far as the save can know. */
@@ -201,20 +236,22 @@ export class Save {
     if (!this.#scan || this.#scan.isSettled) return true;
     for (const inode of this.#scan.gone ?? []) if (!reading.has(inode)) return false;
     const paths = new Set(found.map(({ path }) => path));
-    return !this.#missesEarlier(reading, (path) => paths.has(path));
+    const isThere = (inode: string, path: string) => reading.has(inode) || paths.has(path);
+    return !this.#missesEarlier(isThere);
   }
 
   /** Whether a file of the last save is missing. Its program may have deleted it, or renamed it during the scan. */
-  #missesEarlier(reading: Reading, hasPath: (path: string) => boolean): boolean {
+  #missesEarlier(isThere: (inode: string, path: string) => boolean): boolean {
     for (const { entry, status = "", inode = inodeOf(status) } of this.#before.values())
-      if (entry.type === "file" && inode !== "" && !reading.has(inode) && !hasPath(entry.path)) return true;
+      if (entry.type === "file" && inode !== "" && !isThere(inode, entry.path)) return true;
     return false;
   }
 
   /** Whether a file of the last save may be missing after all scans. */
   #isIncomplete(): boolean {
-    if (!this.#scan || this.#scan.isSettled) return false;
-    return this.#missesEarlier(this.#reading, (path) => this.index.has(path));
+    const reading = this.#reading;
+    if (!this.#scan || this.#scan.isSettled) return reading.hasOrphans;
+    return this.#missesEarlier((inode, path) => reading.contains(inode) || this.index.has(path));
   }
 
   async *#read(
@@ -237,7 +274,10 @@ export class Save {
         signal.throwIfAborted();
         const opened = await next.opened;
         if (opened instanceof FileRead) yield* this.#saveFile(next.found, opened, stored, reading);
-        else if (opened) reading.add(opened, next.found.status);
+        else if (opened) {
+          const isEarlier = opened === reading.earlierAt(next.found.path);
+          reading.add(opened, isEarlier ? "" : next.found.status);
+        }
         ahead.shift();
       }
     } finally {
@@ -298,7 +338,7 @@ export class Save {
     const status = await opened.end();
     const accessed = this.#mappings.lastAccess(opened.stats);
     const entry = { type: "file" as const, path, ...ownerAndTime(file), size, blobs };
-    reading.add({ entry, status, accessed, inode: inodeOf(statusAtOpen) }, statusAtOpen);
+    reading.addRead({ entry, status, accessed, inode: inodeOf(statusAtOpen) }, statusAtOpen);
   }
 
   /** Returns an entry whose content is stored or empty, a file to read, or undefined if the file is gone or unreadable. */
@@ -324,6 +364,8 @@ export class Save {
     }
     const read = reading.contentOf(file);
     if (read?.entry.type === "file") return { ...read, entry: { ...read.entry, ...common } };
+    const earlier = reading.earlierAt(path);
+    if (earlier) return earlier;
     try {
       const opened = await FileRead.open(bytesOf(this.#root, path), file.size);
       if (!opened) reading.miss(file);
@@ -337,6 +379,7 @@ export class Save {
 
   async manifest(): Promise<Buffer> {
     const reading = this.#reading;
+    omitOrphans(reading);
     omitLostLinks(reading);
     if (!reading.manifest) {
       await requireReadable(reading.entries);
@@ -376,6 +419,20 @@ export class Save {
       isIncomplete: this.#isIncomplete(),
     };
   }
+}
+
+/** Leaves out entries whose directories were renamed or deleted before the save found them there. */
+function omitOrphans(reading: Reading): void {
+  const directories = new Set([""]);
+  reading.entries = reading.entries.filter(({ type, path }) => {
+    if (!directories.has(parentPath(path))) {
+      reading.index.delete(path);
+      reading.hasOrphans = true;
+      return false;
+    }
+    if (type === "directory") directories.add(path);
+    return true;
+  });
 }
 
 /** Leaves out hard links to a file that disappeared before it was read. The next save handles them. */

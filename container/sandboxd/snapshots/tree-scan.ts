@@ -79,6 +79,8 @@ export class TreeScan {
   readonly #crowded = new Set<string>();
   readonly #directories = new Map<string, FoundFile>();
   readonly #visited = new Map<string, Visited>();
+  /** The paths in the current regenerable directory. */
+  #regenerablePaths: string[] | undefined;
   #lastCheck: Promise<unknown> = Promise.resolve();
 
   constructor(place: Place, knownBefore: Readonly<KnownDirectories>) {
@@ -152,7 +154,7 @@ export class TreeScan {
     takeOut(this.#problems, (path) => isInside(path) || again.has(path));
     const turn = yieldBetweenSteps();
     const children: Visit[] = [];
-    for (const path of paths) {
+    for (const path of [...paths].sort()) {
       await turn();
       signal.throwIfAborted();
       this.known.delete(path);
@@ -174,8 +176,10 @@ export class TreeScan {
       for (const map of [this.#problems, this.#directories, this.#visited, this.known])
         takeOut<unknown>(map, isInGone);
     }
+    // What was in a directory that is gone is found again with the directory that has its place.
+    const isOpen = (path: string) => !this.#visited.has(path) && !this.#crowded.has(path) && !isInGone(path);
     await this.#walk(
-      children.filter(({ path }) => !this.#visited.has(path) && !this.#crowded.has(path)),
+      children.filter(({ path }) => isOpen(path)),
       signal,
     );
   }
@@ -193,6 +197,7 @@ export class TreeScan {
     let toVisit: Visit[] = [];
     const later: Visit[] = [];
     let regenerable: string | undefined;
+    this.#regenerablePaths = undefined;
     const put = (visit: Visit) => {
       if (regenerable === undefined && isRegenerable(`${visit.path}/`)) later.push(visit);
       // The last one is visited next.
@@ -207,6 +212,7 @@ export class TreeScan {
         visit = later.shift();
         if (visit === undefined) return;
         regenerable = visit.path;
+        this.#regenerablePaths = [];
       }
       await turn();
       signal.throwIfAborted();
@@ -214,9 +220,8 @@ export class TreeScan {
       inside.forEach(put);
       if (this.#changes.size + this.#problems.size + this.#crowded.size <= this.#place.maxEntries) continue;
       if (regenerable === undefined) throw new FileError({ problem: "too_large" });
-      const left = new Set([regenerable]);
       for (const map of [this.#changes, this.#problems, this.#directories, this.#visited])
-        takeOut<unknown>(map, (path) => isBelow(left, parentPath(path)));
+        for (const path of this.#regenerablePaths ?? []) map.delete(path);
       this.#visited.delete(regenerable);
       this.#crowded.add(regenerable);
       toVisit = [];
@@ -268,6 +273,7 @@ export class TreeScan {
       await turn();
       signal.throwIfAborted();
       const at = pathIn(path, name);
+      this.#regenerablePaths?.push(at);
       const isSaved = isOfState(at) && !isUnfinished(name);
       const child = isSaved ? scanEntry(root, at, devices) : undefined;
       if (child === undefined) continue;
@@ -283,7 +289,9 @@ export class TreeScan {
       for (const name of states.keys()) {
         const at = pathIn(path, name);
         // If the user removes the workspace, the next container gets an empty one, because commands start in the workspace.
-        if (!present.has(name) && at !== "workspace" && isOfState(at)) add(removedEntry(at));
+        if (present.has(name) || at === "workspace" || !isOfState(at)) continue;
+        this.#regenerablePaths?.push(at);
+        add(removedEntry(at));
       }
     }
     if (isInImage && states && directory && !hasChanges && !this.#changes.has(path) && age > RECENT_NS)

@@ -80,6 +80,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   #outputAt = 0;
   #hasBegun = false;
   #isCancelled = false;
+  /** Whether the run was cancelled while it waited. Afterwards it does not wait any more. */
+  #isWithdrawn = false;
   hasFiles = true;
   /** Whether the run is a service, which does not keep the container running and is not metered. */
   isService = false;
@@ -159,7 +161,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     clearInterval(this.#timer);
     const now = Date.now();
     // The run never started, so its duration is zero.
-    if (this.waiting) this.record.startedAt = now;
+    if (this.waiting || this.#isWithdrawn) this.record.startedAt = now;
     const { detail: before } = this.record;
     // A run must not end before it began, even if the clock was set back.
     Object.assign(this.record, end, { endedAt: Math.max(now, this.record.startedAt) });
@@ -177,6 +179,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   cancel(): Promise<void> {
     this.#isCancelled = true;
+    this.#isWithdrawn ||= this.waiting !== undefined;
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 

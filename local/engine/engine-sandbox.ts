@@ -140,11 +140,12 @@ export class EngineSandbox {
     let groups: string[] = [];
     let ids: HostIDs | undefined;
     let opened: FileHandle | undefined;
-    let closeEgress: (() => void) | undefined;
+    // Ends the timer of its limits, also if the start fails.
+    let closeEgress = () => void server.close();
     let sandbox: EngineSandbox | undefined;
     const cleanUp = async (used: readonly string[]) => {
       queue.close();
-      closeEgress?.();
+      closeEgress();
       await opened?.close();
       await removeGroups(used);
       ids?.release();

@@ -23,8 +23,24 @@ export async function serveOutbound(
   find: FindFetcher,
   isActive: () => boolean,
 ): Promise<void> {
-  const poller = crypto.randomUUID();
   const handled = new Map<number, AbortController>();
+  try {
+    await serve(engine, sandbox, find, isActive, handled);
+  } finally {
+    // The sandbox is gone. Its requests would keep their turns, which requests of the next container need.
+    for (const closed of handled.values()) closed.abort();
+  }
+}
+
+/** @param handled the requests in progress by number; each ends when its controller aborts */
+async function serve(
+  engine: EngineClient,
+  sandbox: string,
+  find: FindFetcher,
+  isActive: () => boolean,
+  handled: Map<number, AbortController>,
+): Promise<void> {
+  const poller = crypto.randomUUID();
   while (isActive()) {
     let poll: Response;
     try {

@@ -67,12 +67,9 @@ export function scanEntry(
     if (stats.dev !== dev && (hasOneDevice || stats.isDirectory())) return undefined;
     const common = {
       path,
-      mode: Number(stats.mode & 0o7777n),
-      mtime: microseconds(stats.mtimeNs),
+      ...attributesOf(stats),
       changedAt: stats.ctimeNs,
       accessedAt: stats.atimeNs,
-      uid: Number(stats.uid),
-      gid: Number(stats.gid),
       size: stats.isFile() ? Number(stats.size) : 0,
       status: statusOf(stats),
     };
@@ -94,6 +91,13 @@ export function statusAt(root: string, path: string): string | undefined {
   );
   return stats && statusOf(stats);
 }
+
+export const attributesOf = ({ mode, mtimeNs, uid, gid }: BigIntStats) => ({
+  mode: Number(mode & 0o7777n),
+  mtime: microseconds(mtimeNs),
+  uid: Number(uid),
+  gid: Number(gid),
+});
 
 /** Rounded down, like the system's own times. Division alone would round times before 1970 up. */
 function microseconds(nanoseconds: bigint): number {

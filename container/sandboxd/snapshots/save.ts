@@ -24,6 +24,7 @@ import { FileRead, hashOf, isZero } from "./file-read.ts";
 import {
   type FoundFile,
   type ScannedEntry,
+  attributesOf,
   contentOf,
   inodeOf,
   isGoneError,
@@ -41,6 +42,12 @@ const OPENED_AHEAD = 8;
  * need several scans. Each takes some ten milliseconds, and then the save reads only the renamed files.
  */
 const MAX_SCANS = 8;
+
+/** After further scans have read this many bytes (compressed), the save ends. Otherwise a program could make it many times larger. */
+const MAX_RESCANNED_BYTES = 64 * 1024 * 1024;
+
+/** How often a save scans again at least if directories still change: only then it can find new files that moved during the scan. */
+const MIN_SCANS = 2;
 
 /**
  * How often a save reads the content of a path. A program that replaces a large file all the time must not make a save several times
@@ -121,6 +128,10 @@ class Reading {
     return this.#added.has(inode);
   }
 
+  misses(inode: string): boolean {
+    return this.#missed.has(inode);
+  }
+
   get isMissing(): boolean {
     for (const inode of this.#missed) if (!this.has(inode)) return true;
     return false;
@@ -138,13 +149,19 @@ class Reading {
   /**
    * Adds the files that were read before, and that are not among the entries because they were renamed again.
    * @param isSettled whether a file that the scan has not found was deleted
+   * @param max the most bytes of all files
    */
-  addLost(found: readonly FoundFile[], isSettled: boolean): void {
+  addLost(found: readonly FoundFile[], isSettled: boolean, max: number): void {
     const inodes = new Set(found.map(({ status }) => inodeOf(status)));
+    const sizeOf = (entry: ManifestEntry) => (entry.type === "file" ? entry.size : 0);
+    let bytes = this.entries.reduce((sum, entry) => sum + sizeOf(entry), 0);
     for (const [inode, { known, status }] of this.#contents) {
       const { path } = known.entry;
+      if (bytes + sizeOf(known.entry) > max) continue;
       if (this.#added.has(inode) || this.index.has(path) || (isSettled && !inodes.has(inode))) continue;
-      if (this.index.get(parentPath(path))?.entry.type === "directory") this.add(known, status);
+      if (this.index.get(parentPath(path))?.entry.type !== "directory") continue;
+      this.add(known, status);
+      bytes += sizeOf(known.entry);
     }
   }
 }
@@ -153,7 +170,7 @@ export class Save {
   readonly id: string;
   readonly summary: Plan;
   readonly #root: string;
-  readonly #found: readonly FoundFile[];
+  #found: readonly FoundFile[];
   readonly #before: Index;
   readonly #repacked: ReadonlySet<string>;
   readonly #header: Header;
@@ -215,11 +232,18 @@ export class Save {
   async *pack(signal: AbortSignal): AsyncGenerator<Buffer> {
     const reading = (this.#reading = new Reading());
     const stored = this.#storedBlobs();
-    yield* this.#read(this.#found, stored, reading, signal);
+    const scan = this.#scan;
     let found = this.#found;
-    if (!this.#scan || this.#isComplete(reading, found)) return;
-    for (let scans = 0; scans < MAX_SCANS && !this.#isComplete(reading, found); scans++) {
-      found = this.#choose(await this.#scan.again(signal)).chosen;
+    yield* this.#read(found, stored, reading, signal);
+    const { packBytes } = reading;
+    let scans = 0;
+    const mustScan = () =>
+      scans < MAX_SCANS &&
+      reading.packBytes - packBytes < MAX_RESCANNED_BYTES &&
+      (!this.#isComplete(reading, found) || (scan?.isSettled === false && scans < MIN_SCANS));
+    if (!scan || !mustScan()) return;
+    for (; mustScan(); scans++) {
+      this.#found = found = this.#choose(await scan.again(signal)).chosen;
       reading.beginAgain();
       // What was not read yet comes first, before it is renamed again.
       const unread = found.filter(({ type, status }) => type === "file" && !reading.has(inodeOf(status)));
@@ -227,7 +251,8 @@ export class Save {
     }
     reading.beginAgain();
     yield* this.#read(found, stored, reading, signal);
-    reading.addLost(found, this.#scan.isSettled);
+    omitLostLinks(reading);
+    reading.addLost(found, scan.isSettled, this.#max);
   }
 
   /** Whether each file that existed during the whole save was read, as far as the save can know. */
@@ -250,8 +275,14 @@ export class Save {
   /** Whether a file of the last save may be missing after all scans. */
   #isIncomplete(): boolean {
     const reading = this.#reading;
-    if (!this.#scan || this.#scan.isSettled) return reading.hasOrphans;
-    return this.#missesEarlier((inode, path) => reading.contains(inode) || this.index.has(path));
+    if (!this.#scan) return false;
+    const { isSettled } = this.#scan;
+    const mayBeDeleted = (inode: string, path: string) =>
+      !reading.misses(inode) && (isSettled || this.index.has(path));
+    return (
+      reading.hasOrphans ||
+      this.#missesEarlier((inode, path) => reading.contains(inode) || mayBeDeleted(inode, path))
+    );
   }
 
   async *#read(
@@ -303,7 +334,8 @@ export class Save {
   ): AsyncGenerator<Buffer> {
     const { path } = file;
     const statusAtOpen = statusOf(opened.stats);
-    if (inodeOf(statusAtOpen) !== inodeOf(file.status)) reading.miss(file);
+    const isOther = inodeOf(statusAtOpen) !== inodeOf(file.status);
+    if (isOther) reading.miss(file);
     const blobs: FileEntry["blobs"] = [];
     let size = 0;
     for (;;) {
@@ -337,7 +369,8 @@ export class Save {
     }
     const status = await opened.end();
     const accessed = this.#mappings.lastAccess(opened.stats);
-    const entry = { type: "file" as const, path, ...ownerAndTime(file), size, blobs };
+    const attributes = isOther ? attributesOf(opened.stats) : ownerAndTime(file);
+    const entry = { type: "file" as const, path, ...attributes, size, blobs };
     reading.addRead({ entry, status, accessed, inode: inodeOf(statusAtOpen) }, statusAtOpen);
   }
 

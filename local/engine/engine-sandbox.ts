@@ -141,7 +141,7 @@ export class EngineSandbox {
     let ids: HostIDs | undefined;
     let opened: FileHandle | undefined;
     // Ends the timer of its limits, also if the start fails.
-    let closeEgress = () => void server.close();
+    let closeEgress: () => void = () => void server.close();
     let sandbox: EngineSandbox | undefined;
     const cleanUp = async (used: readonly string[]) => {
       queue.close();

@@ -21,6 +21,7 @@ import type { CertificateAuthority } from "./authority.ts";
 import { connectStreams, passThrough } from "./buffered-socket.ts";
 import { problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
+import type { InternetRequests } from "./internet-requests.ts";
 import {
   declineUpgrade,
   endRefused,
@@ -65,6 +66,8 @@ export interface Egress {
   /** The rates of requests over several sandboxes. */
   requests?: RequestPaces;
   queue: OutboundQueue;
+  /** The requests that come back from the Worker. */
+  internetRequests: InternetRequests;
   upstream: UpstreamOptions;
   authority: CertificateAuthority | undefined;
 }

@@ -10,6 +10,7 @@ import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-pr
 import { type Mount, type View, keyPlace, tokenPlace } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
 import { createEgress, type Egress } from "./egress.ts";
+import { InternetRequests } from "./internet-requests.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import type { HostDirectory } from "./engine-settings.ts";
@@ -122,6 +123,7 @@ export class EngineSandbox {
   ): Promise<EngineSandbox> {
     const { directory } = place;
     const queue = new OutboundQueue();
+    const internetRequests = new InternetRequests();
     const internet = { allowed: false, reason: NOT_IN_USE } as const;
     const upstream = boundedLookups(common.upstream);
     const connections = new ConnectionLog();
@@ -133,6 +135,7 @@ export class EngineSandbox {
       pieces: new Pieces(),
       reads: shortReads(),
       queue,
+      internetRequests,
       upstream,
       authority: common.authority,
     };
@@ -145,6 +148,7 @@ export class EngineSandbox {
     let sandbox: EngineSandbox | undefined;
     const cleanUp = async (used: readonly string[]) => {
       queue.close();
+      internetRequests.close();
       closeEgress();
       await opened?.close();
       await removeGroups(used);

@@ -20,6 +20,7 @@ import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { refuseUpgrade, sendError } from "./forward.ts";
+import { MAX_INTERNET_REQUESTS } from "./internet-requests.ts";
 import { endToEndHeaders } from "./outbound-queue.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
@@ -156,6 +157,8 @@ export class Router {
       ([name]) => !ownHeaders.has(name.toLowerCase()),
     );
     const secret = request.headers[SENT_SECRET_HEADER];
+    if (!sandbox.egress.internetRequests.add(request, response))
+      return sendError(response, 503, "failed", REQUEST_PROBLEMS.tooMany(MAX_INTERNET_REQUESTS));
     const used = typeof secret === "string" ? secret : undefined;
     await sendWithinPolicy(sandbox.egress, request, response, new URL(url), headers, used);
   }

@@ -3,7 +3,10 @@ import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { expect, it } from "vitest";
+import { sendWithinPolicy } from "../../local/engine/egress.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
+import { InternetRequests, MAX_INTERNET_REQUESTS } from "../../local/engine/internet-requests.ts";
+import { shortReads } from "../../local/engine/piece-limit.ts";
 import {
   ABANDONED_HEADER,
   frame,
@@ -11,10 +14,11 @@ import {
   SECRET_HEADER,
   URL_HEADER,
 } from "../../local/platform/engine-protocol.ts";
+import { egressFor } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { connectTo, listen } from "../setup/listen.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const BODY = Buffer.alloc(4_000_000);
 
@@ -131,6 +135,65 @@ it("the engine breaks off a request's body to the Worker when the program has re
   await respond(numberIn(poll), 413);
   expect((await uploading).stdout).toBe("served");
   await expect(poll.text()).rejects.toThrow();
+});
+
+it("the engine ends a request of the Worker whose host stops reading, and waits for a host that has read everything", async () => {
+  const stallMs = 100;
+  const stalling = endLater(createServer({ pauseOnConnect: true }));
+  const slow = createHTTPServer((request, response) =>
+    request.resume().on("end", () => setTimeout(() => response.end("late"), 5 * stallMs)),
+  );
+  const ports = { "stalling.test:80": await listen(stalling), "slow.test:80": await listen(endLater(slow)) };
+  const upstream = { allowAddresses: new Map(Object.entries(ports)), env: {} };
+  const egress = egressFor({ https: [], reads: shortReads(), upstream, authority: undefined });
+  const requests = new InternetRequests(stallMs);
+  const worker = createHTTPServer((request, response) => {
+    expect(requests.add(request, response)).toBe(true);
+    void sendWithinPolicy(egress, request, response, new URL(`http:/${request.url}`), []);
+  });
+  const port = await listen(endLater(worker));
+  // Node resets the connection, because the engine has not read the whole body.
+  const stalled = await connectTo(port);
+  let isClosed = false;
+  stalled.on("error", () => undefined).on("close", () => (isClosed = true));
+  const length = 16_000_000;
+  stalled.write(`POST /stalling.test/ HTTP/1.1\r\nHost: engine\r\nContent-Length: ${length}\r\n\r\n`);
+  stalled.resume().write(Buffer.alloc(length));
+  await until(() => isClosed);
+  const late = await fetch(`http://127.0.0.1:${port}/slow.test/`, { method: "POST", body: "all of it" });
+  expect(await late.text()).toBe("late");
+});
+
+it("a sandbox has a limited number of requests of the Worker to the internet, which end with it", async () => {
+  const ending = await TestSandbox.start(engine);
+  const { host, port } = new URL(engine.url);
+  const head = [
+    `POST /actors/${ending.id}/internet HTTP/1.1`,
+    `Host: ${host}`,
+    `${SECRET_HEADER}: ${engine.secret}`,
+    `${URL_HEADER}: http://internet.test/`,
+    "Content-Length: 2",
+  ];
+  let received = 0;
+  const count = () => received++;
+  internet.on("request", count);
+  let open = 0;
+  for (let index = 0; index < MAX_INTERNET_REQUESTS; index++) {
+    open++;
+    const socket = (await connectTo(Number(port))).on("error", () => undefined).resume();
+    socket.on("close", () => open--).write(`${head.join("\r\n")}\r\n\r\nh`);
+  }
+  await until(() => received === MAX_INTERNET_REQUESTS);
+  internet.off("request", count);
+  const send = async (actor: string) => {
+    const headers = { [SECRET_HEADER]: engine.secret, [URL_HEADER]: "http://internet.test/" };
+    return (await fetch(`${engine.url}/actors/${actor}/internet`, { headers })).status;
+  };
+  expect(await send(ending.id)).toBe(503);
+  expect(await send(sandbox.id)).toBe(200);
+  expect(open).toBe(MAX_INTERNET_REQUESTS);
+  await ending.destroy();
+  await until(() => open === 0);
 });
 
 it.each(["a request", "a WebSocket"])(

@@ -23,6 +23,7 @@ import { problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import type { InternetRequests } from "./internet-requests.ts";
 import {
+  closeAtEnd,
   declineUpgrade,
   endRefused,
   endToEndHeaders,
@@ -443,9 +444,11 @@ async function upgrade(
     entry.status = 501;
     return refuseTunnel(socket, 501, REFUSALS.upgrade(protocol));
   }
+  const stayOpenAtEnd = isWebSocket ? closeAtEnd(socket) : undefined;
   const upstream = await connectFor(socket, egress, url, entry);
   if (upstream === undefined) return;
-  if (isWebSocket) return switchToWebSocket(egress, upstream, request, socket, head, url, entry);
+  if (stayOpenAtEnd !== undefined)
+    return switchToWebSocket(egress, upstream, request, socket, head, url, entry, stayOpenAtEnd);
   // The host's response is forwarded unchecked.
   entry.status = 101;
   const kept = new Set(["connection", "upgrade", "transfer-encoding"]);
@@ -467,6 +470,7 @@ function switchToWebSocket(
   head: Buffer,
   url: URL,
   entry: Connection,
+  onAgreed: () => void,
 ): void {
   const kept = endToEndHeaders(request.rawHeaders).filter(([name]) => !/^(host|content-length)$/i.test(name));
   const outgoing = httpRequest({
@@ -490,6 +494,7 @@ function switchToWebSocket(
   outgoing.on("upgrade", (agreed, switched, first) => {
     if (agreed.headers.upgrade?.toLowerCase() !== "websocket")
       return decline(HOST_PROBLEMS.otherProtocol(url.host));
+    onAgreed();
     hasResponded = true;
     entry.status = 101;
     reads.takeFields(agreed.rawHeaders);

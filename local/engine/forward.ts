@@ -15,7 +15,13 @@ import {
   SECRET_HEADER,
   type EngineErrorCode,
 } from "../platform/engine-protocol.ts";
-import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
+import {
+  closeAtEnd,
+  endToEndHeaders,
+  framingHeaders,
+  onUnexpectedResponse,
+  streamResponse,
+} from "./outbound-queue.ts";
 import type { RunningProcess } from "./launch.ts";
 import { gather, WEIGHT_OF_A_READ } from "./piece-limit.ts";
 import { maxMessageBytes } from "./frames.ts";
@@ -150,8 +156,9 @@ export class PortForwarder {
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
       return refuseUpgrade(client, "503 Service Unavailable", "failed");
+    const stayOpenAtEnd = closeAtEnd(client);
     try {
-      const upstream = await this.#dial(port);
+      const upstream = await this.#dial(port, closeSignal(client));
       if (client.destroyed) return void upstream.destroy();
       const isOfSandboxd = port === SANDBOXD_PORT && !isPreview(request);
       relay(request, client, head, {
@@ -164,6 +171,7 @@ export class PortForwarder {
         // send anything.
         acknowledgedBytes: isOfSandboxd ? 2 * WINDOW_BYTES : 0,
         maxPayload: isOfSandboxd ? maxReportBytes : maxMessageBytes,
+        onOpen: stayOpenAtEnd,
         onBroken: port === controlPort ? this.#onBroken : undefined,
       });
     } catch {
@@ -207,8 +215,13 @@ export class PortForwarder {
     socket.write(
       `GET /port/${port} HTTP/1.1\r\nHost: sandbox\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
     );
-    const closeTimer = setTimeout(() => socket.destroy(), tunnelMs);
-    const { status, rest } = await readHead(socket).finally(() => clearTimeout(closeTimer));
+    const leave = () => socket.destroy();
+    const closeTimer = setTimeout(leave, tunnelMs);
+    aborted?.addEventListener("abort", leave);
+    const { status, rest } = await readHead(socket).finally(() => {
+      clearTimeout(closeTimer);
+      aborted?.removeEventListener("abort", leave);
+    });
     if (status !== 101) {
       socket.destroy();
       throw new Error(REQUEST_PROBLEMS.noTunnel(port, status));

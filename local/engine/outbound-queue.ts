@@ -355,6 +355,17 @@ export function endRefused(socket: Duplex, last?: string | Buffer): void {
   socket.once("close", () => clearTimeout(timer));
 }
 
+/**
+ * Closes a connection at its end, until the returned function is called. WebSocket clients do not close one direction before
+ * their WebSocket begins. Without this, the connection of a disconnected client would stay open until the server writes or closes.
+ */
+export function closeAtEnd(client: Duplex): () => void {
+  const close = () => void client.destroy();
+  if (client.readableEnded) close();
+  client.once("end", close);
+  return () => void client.off("end", close);
+}
+
 export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;

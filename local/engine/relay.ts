@@ -97,12 +97,15 @@ interface RelayOptions {
   maxPayload: number;
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
   isPreview: boolean;
+  /** Called when the WebSocket begins. */
+  onOpen: () => void;
   /** Called if the control server breaks its protocol; undefined for other servers, which may send anything. */
   onBroken: ((how: string) => void) | undefined;
 }
 
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
-  const { upstream, path, headers, pace, acknowledgedBytes, maxPayload, onBroken, isPreview } = options;
+  const { upstream, path, headers, pace, acknowledgedBytes, maxPayload, onOpen, onBroken, isPreview } =
+    options;
   const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
   const protocols = offered?.split(",").map((protocol) => protocol.trim()) ?? [];
   const forwardedHeaders = headers.filter(
@@ -165,6 +168,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   inside.on("open", () => {
     hasResponse = true;
     clearTimeout(handshakeTimer);
+    onOpen();
     inside.pause();
     const server = new WebSocketServer({
       ...bounds,

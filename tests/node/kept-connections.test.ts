@@ -14,7 +14,7 @@ import {
   SECRET_HEADER,
   URL_HEADER,
 } from "../../local/platform/engine-protocol.ts";
-import { egressFor } from "../setup/egress.ts";
+import { egressFor, testEgress } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { connectTo, listen } from "../setup/listen.ts";
@@ -227,6 +227,98 @@ it.each(["a request", "a WebSocket"])(
     for (const one of [control, server]) one.close();
   },
 );
+
+const UPGRADE =
+  "Host: host.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+  `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${Buffer.alloc(16).toString("base64")}\r\n\r\n`;
+const AGREED = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const QUIET_STREAM = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
+
+/** Starts a server that sends the next of these responses after each piece that it receives. `received` counts the pieces, and `open` the connections. */
+async function startResponder(responses: string[]) {
+  const state = { port: 0, received: 0, open: 0 };
+  const server = createServer((socket) => {
+    let next = 0;
+    state.open++;
+    socket.on("close", () => state.open--);
+    socket
+      .on("error", () => undefined)
+      .on("data", () => {
+        state.received++;
+        socket.write(responses[next++] ?? "");
+      });
+  });
+  state.port = await listen(endLater(server));
+  return state;
+}
+
+it.each([
+  ["its tunnel to the port waits", [], 1],
+  ["the program does not respond", [AGREED], 2],
+  ["the program declines with a stream", [AGREED, QUIET_STREAM], 2],
+])(
+  "the engine closes the connection of a client that disconnects before its WebSocket begins: %s",
+  async (_when, responses, pieces) => {
+    const control = await startResponder(responses);
+    const forwarder = new PortForwarder(
+      () => connectTo(control.port),
+      () => undefined,
+    );
+    let isClosed = false;
+    const server = createHTTPServer().on("upgrade", (request, socket, head) => {
+      socket.on("close", () => (isClosed = true));
+      void forwarder.upgrade(8080, "/", request, socket, head);
+    });
+    const client = await connectTo(await listen(endLater(server)));
+    let received = "";
+    client.on("error", () => undefined).on("data", (data) => (received += data));
+    client.write(`GET / HTTP/1.1\r\n${UPGRADE}`);
+    await until(() => control.received === pieces);
+    if (responses.includes(QUIET_STREAM)) await until(() => received.includes("hi"));
+    expect(isClosed).toBe(false);
+    client.end();
+    await until(() => isClosed && control.open === 0, 10_000);
+  },
+);
+
+it.each([
+  ["the host does not respond", ""],
+  ["the host declines with a stream", QUIET_STREAM],
+])(
+  "the proxy closes the connection of a program that disconnects before its WebSocket begins: %s",
+  async (_when, response) => {
+    const host = await startResponder([response]);
+    const upstream = { allowAddresses: new Map([["host.test:80", host.port]]), env: {} };
+    const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined });
+    let isClosed = false;
+    proxy.on("upgrade", (_request, socket) => socket.on("close", () => (isClosed = true)));
+    const program = await connectTo(await listen(endLater(proxy)));
+    let received = "";
+    program.on("error", () => undefined).on("data", (data) => (received += data));
+    program.write(`GET http://host.test/ HTTP/1.1\r\n${UPGRADE}`);
+    await until(() => host.received === 1);
+    if (response !== "") await until(() => received.includes("hi"));
+    expect(isClosed).toBe(false);
+    program.end();
+    await until(() => isClosed && host.open === 0, 10_000);
+  },
+);
+
+it("the proxy passes on a host's data after a program has closed its direction of a WebSocket", async () => {
+  const host = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.once("data", () => socket.write(AGREED)).on("end", () => socket.end("the rest"));
+  });
+  const upstream = { allowAddresses: new Map([["host.test:80", await listen(endLater(host))]]), env: {} };
+  const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined });
+  const program = connect({ port: await listen(endLater(proxy)), host: "127.0.0.1", allowHalfOpen: true });
+  let received = "";
+  program.on("data", (data) => (received += data));
+  program.write(`GET http://host.test/ HTTP/1.1\r\n${UPGRADE}`);
+  await until(() => received.includes("101"));
+  program.end();
+  await once(program, "end");
+  expect(received).toMatch(/the rest$/);
+});
 
 it("a program that sends more to a refused tunnel can still connect, however often it does so", async () => {
   const refused = await TestSandbox.start(engine);

@@ -358,6 +358,8 @@ async function tunnel(
     endRefused(socket, unrecognizedName);
     return;
   }
+  // The host may have disconnected during the check. Then its stream emits no more events, and the client would wait without end.
+  if (upstream.destroyed) return void socket.destroy();
   if (isUnrestricted && head.length > 0) upstream.write(head);
   connectStreams(socket, upstream, egress.reads);
 }

@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
+import { connect as connectTLS } from "node:tls";
 import { expect, it } from "vitest";
 import { sendWithinPolicy } from "../../local/engine/egress.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
@@ -318,6 +319,24 @@ it("the proxy passes on a host's data after a program has closed its direction o
   program.end();
   await once(program, "end");
   expect(received).toMatch(/the rest$/);
+});
+
+it("the proxy closes a tunnel whose host has disconnected before the program's first message", async () => {
+  const accepted = Promise.withResolvers<Socket>();
+  const host = createServer((socket) => accepted.resolve(socket));
+  const upstream = { allowAddresses: new Map([["host.test:443", await listen(endLater(host))]]), env: {} };
+  const policy = { internet: "allowlist", allowHosts: ["host.test"] } as const;
+  const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined, policy });
+  const socket = await connectTo(await listen(endLater(proxy)));
+  let isClosed = false;
+  socket.on("error", () => undefined).on("close", () => (isClosed = true));
+  socket.write("CONNECT host.test:443 HTTP/1.1\r\nHost: host.test:443\r\n\r\n");
+  expect(String(await once(socket, "data"))).toContain("200");
+  (await accepted.promise).resetAndDestroy();
+  // The proxy notices this only a moment later.
+  await sleep(200);
+  connectTLS({ socket, servername: "host.test" }).on("error", () => undefined);
+  await until(() => isClosed, 10_000);
 });
 
 it("a program that sends more to a refused tunnel can still connect, however often it does so", async () => {

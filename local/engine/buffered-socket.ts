@@ -3,8 +3,9 @@
  * buffer for each 64 KiB, and its HTTP parser copies every piece of a body. These allocations and copies would take over a third
  * of the engine's processor time during a download.
  */
-import { connect, type Socket, type TcpSocketConnectOpts } from "node:net";
+import { connect, Socket, type TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
+import { TLSSocket } from "node:tls";
 import { splice } from "../../container/sandboxd/splice.ts";
 import type { Pieces } from "./piece-limit.ts";
 
@@ -84,8 +85,25 @@ export function passThrough(
   };
 }
 
-/** Connects a sandbox's tunnel to its host. @param reads limits the rate of short reads in both directions */
+/** How long a host may take to read what a program has sent before it disconnected, in milliseconds. */
+const UNREAD_MS = 60_000;
+
+/**
+ * Connects a sandbox's tunnel to its host, and resets the connection to the host if the program has disconnected early. Otherwise, the
+ * kernel would keep data that the host does not read, for minutes: 30 tunnels took 115 MB of the machine's TCP memory.
+ * @param reads limits the rate of short reads in both directions
+ */
 export function connectStreams(client: Duplex, upstream: Duplex, reads: Pieces): void {
+  const reset = () => {
+    if (upstream instanceof Socket && !(upstream instanceof TLSSocket)) upstream.resetAndDestroy();
+    else upstream.destroy();
+  };
+  // Before the listeners of `splice`, which would close the connection without a reset.
+  client.once("error", reset).once("close", () => {
+    if (!client.readableEnded) return reset();
+    const late = setTimeout(reset, UNREAD_MS).unref();
+    upstream.once("close", () => clearTimeout(late));
+  });
   splice(client, upstream);
   passThrough(upstream, client, reads);
   for (const stream of [client, upstream]) reads.count(stream);

@@ -1,5 +1,6 @@
 /** The connections of the Worker and of programs to the engine, and how they end. Requests of different principals use one connection in turn. */
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
@@ -337,6 +338,33 @@ it("the proxy closes a tunnel whose host has disconnected before the program's f
   await sleep(200);
   connectTLS({ socket, servername: "host.test" }).on("error", () => undefined);
   await until(() => isClosed, 10_000);
+});
+
+it("the proxy keeps no data for a host that does not read after the program has reset its tunnel", async () => {
+  const sockets: Socket[] = [];
+  const host = createServer((socket) => sockets.push(socket.pause().on("error", () => undefined)));
+  const port = await listen(endLater(host));
+  const upstream = { allowAddresses: new Map([["host.test:443", port]]), env: {} };
+  const proxy = await listen(
+    endLater(testEgress({ https: [], reads: shortReads(), upstream, authority: undefined })),
+  );
+  for (let count = 0; count < 5; count++) {
+    const socket = await connectTo(proxy);
+    socket.on("error", () => undefined);
+    socket.write("CONNECT host.test:443 HTTP/1.1\r\nHost: host.test:443\r\n\r\n");
+    expect(String(await once(socket, "data"))).toContain("200");
+    await new Promise((resolve) => void socket.write(Buffer.alloc(2_000_000), resolve));
+    socket.resetAndDestroy();
+  }
+  // The proxy's connections to the host, as Linux lists them: the remote port is the host's.
+  const remote = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const kept = () =>
+    readFileSync("/proc/net/tcp", "utf8")
+      .split("\n")
+      .filter((line) => line.trim().split(/\s+/)[2]?.endsWith(remote));
+  await until(() => sockets.length === 5);
+  await until(() => kept().length === 0, 20_000);
+  for (const socket of sockets) socket.destroy();
 });
 
 it("a program that sends more to a refused tunnel can still connect, however often it does so", async () => {

@@ -88,19 +88,27 @@ export function passThrough(
 /** How long a host may take to read what a program has sent before it disconnected, in milliseconds. */
 const UNREAD_MS = 60_000;
 
+/** Closes a connection to a host. If it is TCP, the kernel drops the data that the host has not read. */
+export function resetConnection(connection: Duplex): void {
+  // While the system shuts the connection down, it cannot reset it, and Node would never close the descriptor.
+  const isShuttingDown =
+    connection.writableEnded && !connection.writableFinished && connection.writableLength === 0;
+  const isTCP = connection instanceof Socket && !(connection instanceof TLSSocket);
+  if (isTCP && !connection.destroyed && !isShuttingDown) connection.resetAndDestroy();
+  else connection.destroy();
+}
+
 /**
  * Connects a sandbox's tunnel to its host, and resets the connection to the host if the program has disconnected early. Otherwise, the
  * kernel would keep data that the host does not read, for minutes: 30 tunnels took 115 MB of the machine's TCP memory.
  * @param reads limits the rate of short reads in both directions
  */
 export function connectStreams(client: Duplex, upstream: Duplex, reads: Pieces): void {
-  const reset = () => {
-    if (upstream instanceof Socket && !(upstream instanceof TLSSocket)) upstream.resetAndDestroy();
-    else upstream.destroy();
-  };
+  const reset = () => resetConnection(upstream);
   // Before the listeners of `splice`, which would close the connection without a reset.
   client.once("error", reset).once("close", () => {
-    if (!client.readableEnded) return reset();
+    if (upstream.destroyed) return;
+    if (!client.readableEnded || !client.writableFinished) return reset();
     const late = setTimeout(reset, UNREAD_MS).unref();
     upstream.once("close", () => clearTimeout(late));
   });

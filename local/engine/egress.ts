@@ -18,7 +18,7 @@ import {
 } from "../../src/shared/network-policy.ts";
 import { parseURL } from "../../src/shared/long-host.ts";
 import type { CertificateAuthority } from "./authority.ts";
-import { connectStreams, passThrough } from "./buffered-socket.ts";
+import { connectStreams, passThrough, resetConnection } from "./buffered-socket.ts";
 import { problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import type { InternetRequests } from "./internet-requests.ts";
@@ -233,7 +233,10 @@ async function sendUpstream(
       if (response.headersSent && receivedHead?.complete !== true) response.destroy();
       reject(new Unreachable(HOST_PROBLEMS.broke(url.host, error.message)));
     });
-    closed.addEventListener("abort", () => upstream.destroy());
+    closed.addEventListener("abort", () => {
+      if (!response.writableFinished && socket === plain) resetConnection(plain);
+      upstream.destroy();
+    });
     request.pipe(upstream);
   });
 }
@@ -522,7 +525,7 @@ function switchToWebSocket(
   });
   outgoing.on("error", () => decline(HOST_PROBLEMS.broke(url.host)));
   upstream.resume();
-  socket.on("close", () => upstream.destroy());
+  socket.on("close", () => (socket.writableFinished ? upstream.destroy() : resetConnection(upstream)));
   outgoing.end();
 }
 

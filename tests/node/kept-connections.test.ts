@@ -5,6 +5,7 @@ import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
 import { expect, it } from "vitest";
+import { resetConnection } from "../../local/engine/buffered-socket.ts";
 import { sendWithinPolicy } from "../../local/engine/egress.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { InternetRequests, MAX_INTERNET_REQUESTS } from "../../local/engine/internet-requests.ts";
@@ -365,6 +366,16 @@ it("the proxy keeps no data for a host that does not read after the program has 
   await until(() => sockets.length === 5);
   await until(() => kept().length === 0, 20_000);
   for (const socket of sockets) socket.destroy();
+});
+
+it("a connection to a host closes although the system is shutting it down", async () => {
+  const host = createServer((socket) => void socket.resume().on("error", () => undefined));
+  const connection = await connectTo(await listen(endLater(host)));
+  let isClosed = false;
+  connection.on("error", () => undefined).on("close", () => (isClosed = true));
+  connection.end();
+  resetConnection(connection);
+  await until(() => isClosed, 10_000);
 });
 
 it("a program that sends more to a refused tunnel can still connect, however often it does so", async () => {

@@ -375,7 +375,7 @@ it("a connection to a host closes although the system is shutting it down", asyn
   connection.on("error", () => undefined).on("close", () => (isClosed = true));
   connection.end();
   resetConnection(connection);
-  await until(() => isClosed, 10_000);
+  expect(await until(() => isClosed, 10_000)).toBe(true);
 });
 
 it("a program that sends more to a refused tunnel can still connect, however often it does so", async () => {

@@ -39,7 +39,7 @@ describe("a workspace", () => {
       world.onStep = ({ name, when }) => {
         if (name !== "sandboxd commit" || when !== "after") return;
         commits += 1;
-        // A program in the background, of which no call is known.
+        // A program in the background writes a file, without a call.
         world.files.set(`background-${commits}`, "x");
         missOne();
       };

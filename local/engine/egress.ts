@@ -69,6 +69,8 @@ export interface Egress {
   queue: OutboundQueue;
   /** The requests that come back from the Worker. */
   internetRequests: InternetRequests;
+  /** The open connections to hosts. */
+  hosts: Set<Socket>;
   upstream: UpstreamOptions;
   authority: CertificateAuthority | undefined;
 }
@@ -180,15 +182,16 @@ export async function sendWithinPolicy(
 }
 
 async function sendUpstream(
-  { upstream: options, pieces, reads }: Egress,
+  egress: Egress,
   request: IncomingMessage,
   response: ServerResponse,
   url: URL,
   headers: [string, string][],
   entry: Connection,
 ): Promise<void> {
+  const { upstream: options, pieces, reads } = egress;
   const closed = closeSignal(response);
-  const plain = await connectUpstream(hostOf(url), portOf(url), options, closed);
+  const plain = await connectToHost(egress, url, closed);
   const socket =
     url.protocol === "https:" ? await startTLS(plain, hostOf(url), options, reads, closed) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
@@ -369,7 +372,7 @@ async function tunnel(
 
 async function connectFor(
   socket: Duplex,
-  { internet, upstream: options }: Egress,
+  egress: Egress,
   url: URL,
   entry: Connection,
 ): Promise<Socket | undefined> {
@@ -379,15 +382,22 @@ async function connectFor(
     refuseTunnel(socket, status, reason);
     return undefined;
   };
+  const { internet } = egress;
   if (!internet.allowed) return refuseWith(403, REFUSALS.unreachable(url.host, internet.reason));
   try {
-    const upstream = await connectUpstream(hostOf(url), portOf(url), options, closeSignal(socket));
+    const upstream = await connectToHost(egress, url, closeSignal(socket));
     upstream.on("error", () => undefined);
     upstream.once("close", () => (entry.bytes = upstream.bytesRead));
     return upstream;
   } catch (error) {
     return refuseWith(...failure(error));
   }
+}
+
+async function connectToHost({ hosts, upstream }: Egress, url: URL, closed: AbortSignal): Promise<Socket> {
+  const socket = await connectUpstream(hostOf(url), portOf(url), upstream, closed);
+  hosts.add(socket);
+  return socket.once("close", () => hosts.delete(socket));
 }
 
 function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {

@@ -136,6 +136,7 @@ export class EngineSandbox {
       reads: shortReads(),
       queue,
       internetRequests,
+      hosts: new Set(),
       upstream,
       authority: common.authority,
     };

@@ -50,6 +50,7 @@ import {
   boundQueuedMemory,
   countLocalSockets,
   countSockets,
+  countUnreceived,
   hasNoNetlink,
 } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
@@ -176,8 +177,8 @@ export function guardMachine(
       limit: limits.tcpBytesOfMachine,
       causes: [
         {
-          usedBy: countSockets,
-          least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
+          usedBy: tcpBytesOf,
+          least: (used) => used * BLAMED_SHARE,
           why: STOPPED_BECAUSE.tcp,
         },
       ],
@@ -255,6 +256,15 @@ function objectsOfKernel(cache: string, limit: number, bytes: number, why: strin
     limit,
     causes: [{ usedBy: kernelMemoryWithoutFiles, least: (used) => used * bytes * OBJECTS_SHARE, why }],
   };
+}
+
+/** The most memory of a sandbox's TCP connections, and of data that the engine sends to hosts for it. */
+async function tcpBytesOf(sandbox: EngineSandbox): Promise<number> {
+  const [sockets, unreceived] = await Promise.all([
+    countSockets(sandbox),
+    countUnreceived(sandbox.egress.hosts),
+  ]);
+  return sockets * CONNECTION_BYTES + unreceived;
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Estimates the memory that a sandbox's sockets use, from the kernel's lists for its network namespace. */
 import { createReadStream } from "node:fs";
+import type { Socket } from "node:net";
 import { readText } from "./host-files.ts";
 
 /**
@@ -28,6 +29,8 @@ const MAX_LIST_BYTES = 1024 * 1024;
 /** A socket in a list: number, local and remote address, state, send queue and receive queue. */
 const LISTED = /^ *\d+: \w+:\w+ \w+:\w+ (\w\w) (\w+):(\w+) /gm;
 const TCP_LISTEN = "0A";
+/** A TCP socket in a list: local port and send queue. */
+const SENDING = /^ *\d+: \w+:(\w+) \w+:\w+ \w\w (\w+):/gm;
 
 /** The number of Unix sockets in a line of /proc/PID/net/protocols. */
 const LOCAL = /^UNIX\S* +\d+ +(\d+) /gm;
@@ -45,6 +48,18 @@ export async function countSockets(sandbox: Sockets): Promise<number> {
 
 export function countLocalSockets(sandbox: Sockets): number {
   return countIn(listProtocols(sandbox), LOCAL);
+}
+
+/** The bytes that this process has sent over these TCP connections, and that their hosts have not received. */
+export async function countUnreceived(connections: ReadonlySet<Socket>): Promise<number> {
+  const ports = new Set([...connections].map(({ localPort }) => localPort));
+  if (ports.size === 0) return 0;
+  const lists = await Promise.all(
+    ["tcp", "tcp6"].map(async (list) => await beginningOf(`/proc/self/net/${list}`, MAX_LIST_BYTES)),
+  );
+  return Array.from(lists.join("").matchAll(SENDING), ([, port = "", queue = ""]) =>
+    ports.has(Number.parseInt(port, 16)) ? Number.parseInt(queue, 16) : 0,
+  ).reduce((sum, bytes) => sum + bytes, 0);
 }
 
 /** Whether the kernel counts no netlink sockets. */

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { findGroupParents, type Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { findProcess, valuesInGroups } from "../setup/processes.ts";
+import { findProcess, tcpBytes, valuesInGroups } from "../setup/processes.ts";
 
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
@@ -177,10 +177,7 @@ describe("resources of the whole machine", () => {
       "    time.sleep(600)",
       "time.sleep(600)",
     ];
-    const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-    expect(await endFor("TCP", connections, { tcpBytesOfMachine: pages * 4096 + 100 * MiB })).toBe(
-      "unharmed",
-    );
+    expect(await endFor("TCP", connections, { tcpBytesOfMachine: tcpBytes() + 100 * MiB })).toBe("unharmed");
   });
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by file locks", async () => {
@@ -324,8 +321,7 @@ describe("resources of the whole machine", () => {
   });
 
   it("memory of TCP: the engine ends a sandbox that takes most of it by reset connections", async () => {
-    const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-    const tcpBytesOfMachine = pages * 4096 + 100 * MiB;
+    const tcpBytesOfMachine = tcpBytes() + 100 * MiB;
     expect(await endFor("TCP", resetConnections("bytes(20000)"), { tcpBytesOfMachine })).toBe("unharmed");
   });
 

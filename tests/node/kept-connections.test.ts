@@ -1,6 +1,5 @@
 /** The connections of the Worker and of programs to the engine, and how they end. Requests of different principals use one connection in turn. */
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
@@ -20,7 +19,7 @@ import {
 import { egressFor, testEgress } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { connectTo, listen } from "../setup/listen.ts";
+import { connectTo, countConnections, listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
 
 const BODY = Buffer.alloc(4_000_000);
@@ -357,14 +356,8 @@ it("the proxy keeps no data for a host that does not read after the program has 
     await new Promise((resolve) => void socket.write(Buffer.alloc(2_000_000), resolve));
     socket.resetAndDestroy();
   }
-  // The proxy's connections to the host, as Linux lists them: the remote port is the host's.
-  const remote = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
-  const kept = () =>
-    readFileSync("/proc/net/tcp", "utf8")
-      .split("\n")
-      .filter((line) => line.trim().split(/\s+/)[2]?.endsWith(remote));
   await until(() => sockets.length === 5);
-  await until(() => kept().length === 0, 20_000);
+  await until(() => countConnections(port) === 0, 20_000);
   for (const socket of sockets) socket.destroy();
 });
 

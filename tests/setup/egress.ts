@@ -23,6 +23,7 @@ export function egressFor({ https, ...given }: Given): Egress {
     pieces: new Pieces(),
     queue: new OutboundQueue(),
     internetRequests: new InternetRequests(),
+    hosts: new Set(),
     ...given,
   };
 }

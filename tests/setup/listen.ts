@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect, type AddressInfo, type Server, type Socket } from "node:net";
 
 /** Makes a server listen on a free port of loopback, and returns the port. */
@@ -12,4 +13,11 @@ export async function connectTo(port: number): Promise<Socket> {
   const socket = connect(port, "127.0.0.1");
   await once(socket, "connect");
   return socket;
+}
+
+/** Counts the connections to a port of loopback that Linux keeps, also of those that their program has closed. */
+export function countConnections(port: number): number {
+  const remote = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const lines = readFileSync("/proc/net/tcp", "utf8").split("\n");
+  return lines.filter((line) => line.trim().split(/\s+/)[2]?.endsWith(remote)).length;
 }

@@ -126,3 +126,8 @@ export function valuesInGroups(
   );
   return files.filter((file) => existsSync(file)).map((file) => parseInt(readFileSync(file, "utf8")));
 }
+
+/** The machine's memory for TCP, in bytes. */
+export function tcpBytes(): number {
+  return Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]) * 4096;
+}

@@ -15,7 +15,7 @@ export abstract class FollowedRun {
   readonly id: string;
   readonly streams: Record<Stream, OutputStream>;
   #listener: Listener | undefined;
-  #timers: NodeJS.Timeout[] = [];
+  readonly #timers = new Set<NodeJS.Timeout>();
   #isSettled = false;
   #isClosed = false;
   protected ports: number[] = [];
@@ -103,13 +103,18 @@ export abstract class FollowedRun {
 
   protected after(ms: number, work: () => void): void {
     if (this.#isClosed) return;
+    const fire = () => {
+      this.#timers.delete(timer);
+      work();
+    };
     // Node fires a timer of more than 2^31 - 1 milliseconds immediately.
-    this.#timers.push(setTimeout(work, Math.min(ms, 2 ** 31 - 1)));
+    const timer = setTimeout(fire, Math.min(ms, 2 ** 31 - 1));
+    this.#timers.add(timer);
   }
 
   protected clearTimers(): void {
     for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers = [];
+    this.#timers.clear();
   }
 
   close(): void {

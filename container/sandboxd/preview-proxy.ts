@@ -110,6 +110,7 @@ export async function passUpgrade(
     return void client.end(
       `HTTP/1.1 502 Bad Gateway\r\n${PREVIEW_ERROR}: refused\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`,
     );
+  if (client.destroyed) return void socket.destroy();
   const headers = [...forwardedHeaders(request.rawHeaders, PLATFORM_HEADERS), "connection", "Upgrade"];
   const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
   socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");

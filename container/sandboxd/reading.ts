@@ -134,13 +134,15 @@ export async function readLines(
   let breaks = 0;
   let endsWithoutBreak = false;
   let isDone = false;
+  let isComplete = false;
   // The wanted lines are between these numbers of line breaks.
   const breaksBefore = offset - 1;
   const breaksThrough = breaksBefore + limit;
   const buffer = Buffer.allocUnsafe(size > 0 ? Math.min(size, CHUNK_BYTES) : CHUNK_BYTES);
   for (let position = 0; isWanted();) {
     const bytesRead = await readAt(opened, buffer, buffer.length, position);
-    if (bytesRead === 0) break;
+    isComplete = bytesRead === 0;
+    if (isComplete) break;
     position += bytesRead;
     const chunk = buffer.subarray(0, bytesRead);
     let from = breaks >= breaksBefore ? 0 : bytesRead;
@@ -160,7 +162,8 @@ export async function readLines(
     if (isDone && known !== undefined) return { bytes: Buffer.concat(parts), lines: known };
   }
   const lines = breaks + (endsWithoutBreak ? 1 : 0);
-  if (key !== undefined) remember(key, lines);
+  // If the client has disconnected, some lines were not counted.
+  if (key !== undefined && isComplete) remember(key, lines);
   return { bytes: Buffer.concat(parts), lines };
 }
 
@@ -184,6 +187,8 @@ export async function listDirectory(
   const after = nameOf(cursor);
   // File names are bytes. Latin-1 keeps each byte, and sorts like bytes.
   let names: string[] = [];
+  /** The last name before those that were dropped. */
+  let cutAfter: string | undefined;
   const directories = [{ prefix: "", depth }];
   for (let next = directories.pop(); next && isWanted(); next = directories.pop()) {
     const { prefix } = next;
@@ -202,14 +207,16 @@ export async function listDirectory(
       if (next.depth > 1 && entry.isDirectory() && !isDone)
         directories.push({ prefix: below, depth: next.depth - 1 });
     }
-    // Keeps one entry more than the limit, because it shows that there is a next page.
-    if (names.length > limit + KEPT_ENTRIES) names = sortByBytes(names).slice(0, limit + 1);
+    if (names.length > limit + KEPT_ENTRIES) {
+      names = sortByBytes(names).slice(0, limit);
+      cutAfter = names.at(-1);
+    }
   }
   const entries: ListedEntry[] = [];
   let bytes = 0;
   let last = "";
   for (const name of sortByBytes(names)) {
-    if (!isWanted()) break;
+    if (!isWanted() || (cutAfter !== undefined && name > cutAfter)) break;
     if (entries.length >= limit || bytes > RESPONSE_BYTES / 2) return { entries, next: cursorOf(last) };
     last = name;
     const stats = await lstat(textAsBytes(`${root}/${name}`)).catch(() => undefined);
@@ -223,7 +230,7 @@ export async function listDirectory(
     bytes += JSON.stringify(entry).length;
     entries.push(entry);
   }
-  return { entries };
+  return cutAfter === undefined ? { entries } : { entries, next: cursorOf(cutAfter) };
 }
 
 /** Encodes bytes, because a name can be invalid UTF-8. */

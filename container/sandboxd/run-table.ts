@@ -87,8 +87,9 @@ export class RunTable implements RunHost {
         return await this.#start(call, listener);
       case "follow": {
         const run = this.#runs.get(call.id);
-        if (run === undefined && !this.#requested.has(call.id))
-          listener.onEvent({ type: "unknown", id: call.id });
+        const requested = this.#requested.get(call.id);
+        if (requested !== undefined) requested.listener = listener;
+        else if (run === undefined) listener.onEvent({ type: "unknown", id: call.id });
         return run?.follow(listener, call.stdout, call.stderr);
       }
       case "code": {

@@ -4,6 +4,7 @@
  * describes it. After a crash, the next sandboxd reads the note. It removes incomplete content, and puts complete content in
  * place.
  */
+import { isUtf8 } from "node:buffer";
 import { type Hash, createHash } from "node:crypto";
 import {
   type Stats,
@@ -138,8 +139,14 @@ export class Writes {
   /** Does the work of a call once. A repeated call gets the first one's result, unless that failed. */
   async once<T>(id: string | undefined, work: () => Promise<T>): Promise<T> {
     if (id === undefined) return await work();
-    const before = await this.#results.get(id)?.catch(() => undefined);
-    if (before !== undefined) return before as T;
+    for (let first = this.#results.get(id); first !== undefined;) {
+      const before = await first.catch(() => undefined);
+      if (before !== undefined) return before as T;
+      const latest = this.#results.get(id);
+      if (latest === first) break;
+      // Another repetition has begun the work meanwhile.
+      first = latest;
+    }
     this.#inProgress.add(id);
     const result = work().finally(() => this.#inProgress.delete(id));
     this.#results.set(id, result);
@@ -194,6 +201,8 @@ export class Writes {
       if (found) refuseOthers(found);
       const note = { temporary: join(dirname(entry.target), name), target: entry.target };
       writeNote(id, note);
+      // An earlier sandboxd could have begun this call, and its note may be lost.
+      await rm(temporary, { force: true });
       return await make(entry, temporary, note);
     } catch (error) {
       await rm(temporary, { force: true }).catch(() => undefined);
@@ -236,9 +245,17 @@ async function targetOf(
       return await realpath(parent);
     });
     const entry = await GuardedPath.open(real, basename(at), isConfined);
-    const found = entry.stats;
-    if (!found?.isSymbolicLink()) return { entry, found };
-    at = resolve(real, await readlink(entry.path));
+    try {
+      const found = entry.stats;
+      if (!found?.isSymbolicLink()) return { entry, found };
+      const to = await readlink(entry.path, { encoding: "buffer" });
+      // As a string, it would be the name of another file.
+      if (!isUtf8(to)) throw new FileError({ problem: "system", code: "EILSEQ" });
+      at = resolve(real, to.toString());
+    } catch (error) {
+      await entry.close();
+      throw error;
+    }
     await entry.close();
   }
   throw new FileError({ problem: "system", code: "ELOOP" });
@@ -342,7 +359,12 @@ async function makeDirectory(path: string): Promise<void> {
 
 /** Writes the note. If this fails (full disk, or user code has replaced the directory), the write continues without a note. */
 function writeNote(id: string, note: Note): void {
-  const write = () => writeFileSync(join(WRITES, id), JSON.stringify(note));
+  const path = join(WRITES, id);
+  const write = () => {
+    // A crash leaves the earlier note or the new one.
+    writeFileSync(`${path}.new`, JSON.stringify(note));
+    renameSync(`${path}.new`, path);
+  };
   try {
     write();
   } catch (error) {

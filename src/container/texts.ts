@@ -206,6 +206,11 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
     "invalid_argument",
     "Links on the path lead to each other: use list_files to see which.",
   ],
+  EILSEQ: [
+    "The name of the file that the link names is not valid UTF-8",
+    "invalid_argument",
+    "Use run_command to rename that file, or to replace the link.",
+  ],
   ENOENT: ["No such file or directory", "file_system", ""],
   EBUSY: ["Device or resource busy", "file_system", ""],
   EIO: ["Input/output error", "file_system", ""],

@@ -59,6 +59,18 @@ it("a repeated call does not repeat a change that is still in progress, although
   expect(made).toBe(1);
 });
 
+it("repeated calls that wait for a failing one do the work once", async () => {
+  const writes = new Writes();
+  const failing = Promise.withResolvers<string>();
+  let made = 0;
+  const again = () => writes.once("again", async () => `made ${++made}`);
+  const first = writes.once("again", () => failing.promise);
+  const repeated = [again(), again()];
+  failing.reject(new Error("a full disk"));
+  await expect(first).rejects.toThrow("a full disk");
+  expect(await Promise.all(repeated)).toEqual(["made 1", "made 1"]);
+});
+
 it("no operation moves or removes /workspace or the root", async () => {
   const [a, root, workspace] = await Promise.all([
     guarded("a"),

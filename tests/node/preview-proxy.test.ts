@@ -1,5 +1,7 @@
 import { once } from "node:events";
-import { createServer, type IncomingMessage, request, type Server } from "node:http";
+import { createServer, IncomingMessage, request, type Server } from "node:http";
+import { Socket } from "node:net";
+import { PassThrough } from "node:stream";
 import { afterEach, expect, it, vi } from "vitest";
 import {
   countOpenPreviews,
@@ -104,4 +106,17 @@ it("a program that does not answer upgrades occupies connections only as long as
   expect(answered.destroyed).toBe(false);
   answered.destroy();
   await until(() => countOpenPreviews() === 0);
+});
+
+it("a visitor that disconnects before the program accepts its upgrade occupies no connection", async () => {
+  const program = await serve(() => undefined);
+  servers.at(-1)?.on("upgrade", (_request, socket) => {
+    socket.on("error", () => undefined).write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
+  });
+  const incoming = new IncomingMessage(new Socket());
+  const client = new PassThrough();
+  const passing = passUpgrade(program, incoming, client, Buffer.alloc(0));
+  client.destroy();
+  await passing;
+  expect(await until(() => countOpenPreviews() === 0, 10_000)).toBe(true);
 });

@@ -1,13 +1,24 @@
 /** A save contains every file that exists all the time, although programs rename it while sandboxd scans and reads. */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { dirname, join } from "node:path";
 import { buffer } from "node:stream/consumers";
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { decompress } from "../../container/sandboxd/snapshots/codec.ts";
+import { Base } from "../../container/sandboxd/snapshots/base.ts";
+import { type ScannedEntry, scanEntry } from "../../container/sandboxd/snapshots/file-status.ts";
 import { plainBytes, readManifest } from "../../container/sandboxd/snapshots/manifest.ts";
-import { snapshotRequests } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import { Save } from "../../container/sandboxd/snapshots/save.ts";
+import { Scanner } from "../../container/sandboxd/snapshots/scan.ts";
+import { SNAPSHOT_ENTRIES, snapshotRequests } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { type Place, inPlace } from "../setup/sandboxd-place.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
+
+// A save with as many entries as SNAPSHOT_ENTRIES is slow.
+vi.mock("../../container/sandboxd/snapshots/snapshot-requests.ts", async (original) => ({
+  ...(await original<object>()),
+  SNAPSHOT_ENTRIES: 100,
+}));
 
 /** A command that runs in the workspace before sandboxd's call with a path of the workspace: see move-at.cjs. */
 interface Move {
@@ -226,4 +237,61 @@ it("a save reads a file that a program replaces all the time at most twice", asy
     expect(bytes).toBeGreaterThan(50_000);
     expect(bytes).toBeLessThan(150_000);
   });
+});
+
+const { signal } = new AbortController();
+
+it.each([
+  ["and a directory is created elsewhere", ["src/new"]],
+  ["and a directory is created in it", ["node_modules/a/new"]],
+  ["and no directory is created", []],
+])(
+  "a repeated scan leaves out a regenerable directory that has too many entries now, %s",
+  async (_what, created) => {
+    const root = temporaryDirectory();
+    const workspace = join(root, "workspace");
+    for (const path of ["node_modules/a", "src"]) mkdirSync(join(workspace, path), { recursive: true });
+    writeFileSync(join(workspace, "src/main.js"), "");
+    writeFileSync(join(workspace, "node_modules/a/before"), "");
+    const scan = await new Scanner(root, () => new Base(""), "workspace").scan(signal, { maxEntries: 50 });
+    for (let n = 0; n < 100; n++) writeFileSync(join(workspace, "node_modules/a", String(n)), "");
+    for (const path of created) mkdirSync(join(workspace, path));
+    for (const _call of ["the scan that lists again", "a later scan"]) {
+      const entries = (await scan?.again(signal)) ?? [];
+      const pathsOf = (isCrowded: boolean) =>
+        entries.filter(({ type }) => (type === "crowded") === isCrowded).map(({ path }) => path);
+      expect(pathsOf(true)).toEqual(["workspace/node_modules"]);
+      const outside = created.filter((path) => path.startsWith("src")).map((path) => `workspace/${path}`);
+      const kept = ["workspace", "workspace/node_modules", "workspace/src", "workspace/src/main.js"];
+      expect(pathsOf(false).sort()).toEqual([...kept, ...outside].sort());
+      // A file that is left out is not gone.
+      expect([...(scan?.gone ?? [])]).toEqual([]);
+    }
+  },
+);
+
+it("a save with as many entries as a restore accepts leaves out a file that was renamed again", async () => {
+  const root = temporaryDirectory();
+  const workspace = join(root, "workspace");
+  mkdirSync(workspace);
+  writeFileSync(join(workspace, "file"), "");
+  const devices = { dev: statSync(root, { bigint: true }).dev, hasOneDevice: true };
+  const entryOf = (path: string) => scanEntry(root, path, devices) ?? [];
+  const removed = {
+    type: "removed",
+    mode: 0,
+    mtime: 0,
+    changedAt: 0n,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    status: "",
+  } as const;
+  const found: ScannedEntry[] = [entryOf("workspace")].flat();
+  for (let n = 1; n < SNAPSHOT_ENTRIES; n++) found.push({ ...removed, path: `workspace/${n}` });
+  const scan = { isSettled: false, again: async () => found };
+  const first = [entryOf("workspace"), entryOf("workspace/file")].flat();
+  const save = new Save("a", root, new Map(), { max: 1e9, repack: [] }, first, {}, undefined, scan);
+  for await (const _part of save.pack(signal));
+  expect((await readManifest(await save.manifest())).entries).toHaveLength(SNAPSHOT_ENTRIES);
 });

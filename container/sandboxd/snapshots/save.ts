@@ -3,6 +3,7 @@ import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import {
   type SavedSnapshot,
+  SNAPSHOT_ENTRIES,
   MAX_LEFT,
   type Plan,
   type PlanCall,
@@ -147,7 +148,8 @@ class Reading {
   }
 
   /**
-   * Adds the files that were read before, and that are not among the entries because they were renamed again.
+   * Adds the files that were read before, and that are not among the entries because they were renamed again. If there are too many
+   * entries or bytes, leaves out the rest.
    * @param isSettled whether a file that the scan has not found was deleted
    * @param max the most bytes of all files
    */
@@ -156,6 +158,7 @@ class Reading {
     const sizeOf = (entry: ManifestEntry) => (entry.type === "file" ? entry.size : 0);
     let bytes = this.entries.reduce((sum, entry) => sum + sizeOf(entry), 0);
     for (const [inode, { known, status }] of this.#contents) {
+      if (this.entries.length >= SNAPSHOT_ENTRIES) return;
       const { path } = known.entry;
       if (bytes + sizeOf(known.entry) > max) continue;
       if (this.#added.has(inode) || this.index.has(path) || (isSettled && !inodes.has(inode))) continue;

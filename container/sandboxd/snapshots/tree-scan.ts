@@ -79,7 +79,7 @@ export class TreeScan {
   readonly #crowded = new Set<string>();
   readonly #directories = new Map<string, FoundFile>();
   readonly #visited = new Map<string, Visited>();
-  /** The paths in the current regenerable directory. */
+  /** The paths in the regenerable directory that `#listAll` lists now. */
   #regenerablePaths: string[] | undefined;
   #lastCheck: Promise<unknown> = Promise.resolve();
 
@@ -99,7 +99,7 @@ export class TreeScan {
 
   /** @throws {FileError} for more entries than allowed */
   async begin(signal: AbortSignal): Promise<void> {
-    await this.#walk([{ path: this.#place.from }], signal);
+    await this.#listAll(signal);
     // The image's directories are visited last, so a file that came to an unchanged one was found where it came from.
     const isListed = ({ isListed: listed }: Visited) => listed;
     if ((await this.#changed(signal, isListed)).length === 0) this.isSettled = true;
@@ -182,49 +182,73 @@ export class TreeScan {
       children.filter(({ path }) => isOpen(path)),
       signal,
     );
+    if (this.#hasTooMany) await this.#listAll(signal);
   }
 
   #noteGone(former: ReadonlyMap<string, FoundFile>): void {
     for (const [path, { type, status }] of former) {
       const now = this.#changes.get(path);
       const isSame = now !== undefined && inodeOf(now.status) === inodeOf(status);
-      if (type === "file" && !isSame) this.gone.add(inodeOf(status));
+      if (type === "file" && !isSame && !isBelow(this.#crowded, path)) this.gone.add(inodeOf(status));
     }
   }
 
-  /** Lists directories and everything in them. Regenerable directories come last, because they may have to be left out. */
-  async #walk(visits: readonly Visit[], signal: AbortSignal): Promise<void> {
-    let toVisit: Visit[] = [];
-    const later: Visit[] = [];
-    let regenerable: string | undefined;
+  get #hasTooMany(): boolean {
+    return this.#changes.size + this.#problems.size > this.#place.maxEntries;
+  }
+
+  /**
+   * Lists everything from the beginning, and leaves out each regenerable directory with which there would be too many entries.
+   * Regenerable directories come last, because no other directory may be left out.
+   */
+  async #listAll(signal: AbortSignal): Promise<void> {
+    const former = new Map(this.#changes);
+    for (const all of [
+      this.#changes,
+      this.#problems,
+      this.#directories,
+      this.#visited,
+      this.#crowded,
+      this.known,
+    ])
+      all.clear();
+    const regenerable: Visit[] = [];
+    await this.#walk([{ path: this.#place.from }], signal, regenerable);
+    if (this.#hasTooMany) throw new FileError({ problem: "too_large" });
+    for (const visit of regenerable) {
+      const paths: string[] = (this.#regenerablePaths = []);
+      await this.#walk([visit], signal);
+      if (this.#hasTooMany) this.#leaveOut(visit.path, paths);
+    }
     this.#regenerablePaths = undefined;
+    this.#noteGone(former);
+  }
+
+  #leaveOut(directory: string, paths: readonly string[]): void {
+    for (const map of [this.#changes, this.#problems, this.#directories, this.#visited])
+      for (const path of paths) map.delete(path);
+    this.#visited.delete(directory);
+    this.#crowded.add(directory);
+  }
+
+  /**
+   * Lists directories and everything in them. Stops if there are too many entries.
+   * @param regenerable gets the outermost regenerable directories, which are then not listed
+   */
+  async #walk(visits: readonly Visit[], signal: AbortSignal, regenerable?: Visit[]): Promise<void> {
+    const toVisit: Visit[] = [];
     const put = (visit: Visit) => {
-      if (regenerable === undefined && isRegenerable(`${visit.path}/`)) later.push(visit);
+      if (regenerable && isRegenerable(`${visit.path}/`)) regenerable.push(visit);
       // The last one is visited next.
       else if (parentPath(visit.path) === "" && isOfImage(visit.path)) toVisit.unshift(visit);
       else toVisit.push(visit);
     };
     visits.forEach(put);
     const turn = yieldBetweenSteps();
-    for (;;) {
-      let visit = toVisit.pop();
-      if (visit === undefined) {
-        visit = later.shift();
-        if (visit === undefined) return;
-        regenerable = visit.path;
-        this.#regenerablePaths = [];
-      }
+    for (let visit = toVisit.pop(); visit && !this.#hasTooMany; visit = toVisit.pop()) {
       await turn();
       signal.throwIfAborted();
-      const inside = await this.#visit(visit, turn, signal);
-      inside.forEach(put);
-      if (this.#changes.size + this.#problems.size + this.#crowded.size <= this.#place.maxEntries) continue;
-      if (regenerable === undefined) throw new FileError({ problem: "too_large" });
-      for (const map of [this.#changes, this.#problems, this.#directories, this.#visited])
-        for (const path of this.#regenerablePaths ?? []) map.delete(path);
-      this.#visited.delete(regenerable);
-      this.#crowded.add(regenerable);
-      toVisit = [];
+      (await this.#visit(visit, turn, signal)).forEach(put);
     }
   }
 

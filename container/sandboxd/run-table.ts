@@ -295,7 +295,12 @@ export class RunTable implements RunHost {
       ready.hasEnded = true;
       void slot.waitForEnd().then(() => ready.run ?? slot.remove());
     };
-    slot.begin(env, isTerminal, onKeeperExit);
+    try {
+      slot.begin(env, isTerminal, onKeeperExit);
+    } catch (error) {
+      slot.remove();
+      throw error;
+    }
     return ready;
   }
 

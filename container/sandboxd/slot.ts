@@ -57,15 +57,30 @@ export class Slot {
   constructor(directory: string, mark = `\u0001${randomBytes(24).toString("base64url")}`) {
     this.directory = directory;
     this.mark = Buffer.from(mark);
-    this.#startPipe = openSync(join(directory, "go"), O_RDWR | O_NONBLOCK);
-    this.#inputPipe = openSync(join(directory, "in"), O_RDWR | O_NONBLOCK);
-    this.#pipes = {
-      stdout: openSync(pipeOf(directory, "stdout"), O_RDONLY | O_NONBLOCK),
-      stderr: openSync(pipeOf(directory, "stderr"), O_RDONLY | O_NONBLOCK),
+    const opened: number[] = [];
+    const open = (path: string, flags: number) => {
+      const fd = openSync(path, flags | O_NONBLOCK);
+      opened.push(fd);
+      return fd;
     };
+    try {
+      this.#startPipe = open(join(directory, "go"), O_RDWR);
+      this.#inputPipe = open(join(directory, "in"), O_RDWR);
+      this.#pipes = {
+        stdout: open(pipeOf(directory, "stdout"), O_RDONLY),
+        stderr: open(pipeOf(directory, "stderr"), O_RDONLY),
+      };
+    } catch (error) {
+      for (const fd of opened) closeSync(fd);
+      throw error;
+    }
   }
 
-  /** Starts the keeper, which starts the shell. @param onStatus gets the exit status; undefined if the keeper ended without one */
+  /**
+   * Starts the keeper, which starts the shell. If it fails, no keeper is left.
+   * @param onStatus gets the exit status; undefined if the keeper ended without one
+   * @throws if a file of the slot cannot be written
+   */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();
@@ -78,15 +93,21 @@ export class Slot {
       argv0: basename(KEEPER),
     });
     this.#keeper = keeper;
-    if (keeper.pid !== undefined) writeFileSync(join(this.directory, "keeper"), String(keeper.pid));
+    keeper.once("error", () => onStatus(undefined));
+    if (keeper.pid === undefined) return;
     let words = "";
     keeper.stdout.on("data", (chunk: Buffer) => {
       words += chunk.toString();
       if (words.endsWith("\n")) onStatus(Number(words));
     });
     keeper.stdout.on("error", () => undefined);
-    keeper.once("error", () => onStatus(undefined));
     keeper.once("close", () => words.endsWith("\n") || onStatus(undefined));
+    try {
+      writeFileSync(join(this.directory, "keeper"), String(keeper.pid));
+    } catch (error) {
+      attempt(() => process.kill(-(keeper.pid ?? NaN), "SIGKILL"), false);
+      throw error;
+    }
   }
 
   /** Sends a path to the shell. The first call sends the path of the session's state, the second the path of the run's directory. */
@@ -106,7 +127,7 @@ export class Slot {
 
   async waitForEnd(): Promise<void> {
     const keeper = this.#keeper;
-    if (keeper === undefined || keeper.exitCode !== null || keeper.signalCode !== null) return;
+    if (keeper?.pid === undefined || keeper.exitCode !== null || keeper.signalCode !== null) return;
     await new Promise((resolve) => keeper.once("exit", resolve).once("error", resolve));
   }
 
@@ -191,9 +212,14 @@ async function makeBatch(): Promise<string[]> {
     join(directory, "in"),
     ...STREAMS.flatMap((stream) => [pipeOf(directory, stream), brakePipeOf(directory, stream)]),
   ]);
-  for (const directory of directories) mkdirSync(directory, { recursive: true });
-  await promisify(execFile)("/usr/bin/mkfifo", ["-m", "600", ...paths]);
-  return directories;
+  try {
+    for (const directory of directories) mkdirSync(directory, { recursive: true });
+    await promisify(execFile)("/usr/bin/mkfifo", ["-m", "600", ...paths]);
+    return directories;
+  } catch (error) {
+    for (const directory of directories) rmSync(directory, { recursive: true, force: true });
+    throw error;
+  }
 }
 
 function openIfThere(directory: string): Slot | undefined {

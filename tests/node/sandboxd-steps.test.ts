@@ -44,7 +44,7 @@ interface Outcome {
 }
 
 /** Runs a command as the actor does: after a broken connection it connects again and continues where its output ends. */
-async function run(place: Place, id: string, command: string): Promise<Outcome> {
+async function run(place: Place, id: string, command: string, session = "main"): Promise<Outcome> {
   const output = { stdout: "", stderr: "" };
   let isKnown = false;
   for (;;) {
@@ -56,7 +56,7 @@ async function run(place: Place, id: string, command: string): Promise<Outcome> 
         send(
           isKnown
             ? { type: "follow", id, stdout: output.stdout.length, stderr: output.stderr.length }
-            : { type: "start", id, session: "main", command, timeoutMs: 60_000 },
+            : { type: "start", id, session, command, timeoutMs: 60_000 },
         ),
       );
       socket.on("message", (data: ArrayBuffer, isBinary) => {
@@ -214,6 +214,32 @@ it.each([
       expect(end).toMatchObject({ status: 0, cut: true, noSpace: true });
       expect(`first\n${numbersTo(100_000)}`.startsWith(stdout)).toBe(true);
       expect(await run(place, "r2", "echo next")).toMatchObject({ end: { status: 0 }, stdout: "next\n" });
+    },
+    { ownDisk: 4 * 1024 * 1024 },
+  );
+});
+
+it("commands that are refused because the disk is full leave no open file and no directory", async () => {
+  const count = async (place: Place, id: string) => {
+    const command = `ls -l /proc/*/fd 2>/dev/null | grep -c ${place.root}/slots/; ls ${place.root}/slots | wc -l`;
+    return (await run(place, id, command)).stdout.trim().split("\n").map(Number) as [number, number];
+  };
+  await inPlace(
+    0,
+    async (place) => {
+      const [files, slots] = await count(place, "before");
+      const [full, free] = ["full", "free"].map((name) => join(place.workspace, name)) as [string, string];
+      const fill = `head -c 10000000 /dev/zero >${place.root}/fill; touch ${full}; until [ -e ${free} ]; do sleep 0.05; done; rm ${place.root}/fill; rm ${full}`;
+      await run(place, "fill", `(${fill}) >/dev/null 2>&1 &`);
+      await until(() => existsSync(full));
+      for (let n = 0; n < 20; n++)
+        expect((await run(place, `r${n}`, "echo", `s${n}`)).end).toMatchObject({ type: "refused" });
+      writeFileSync(free, "");
+      await until(() => !existsSync(full));
+      const [filesAfter, slotsAfter] = await count(place, "after");
+      // The shells and slots that are kept ready vary.
+      expect(filesAfter - files).toBeLessThan(40);
+      expect(slotsAfter - slots).toBeLessThan(10);
     },
     { ownDisk: 4 * 1024 * 1024 },
   );

@@ -3,12 +3,12 @@ const TURN_MS = 20;
 
 /** Await the returned function before each step of a loop, so that other events can run. */
 export function yieldBetweenSteps(): () => Promise<void> | undefined {
-  let until = Date.now() + TURN_MS;
+  let until = performance.now() + TURN_MS;
   return () => {
-    if (Date.now() <= until) return undefined;
+    if (performance.now() <= until) return undefined;
     return new Promise((resolve) =>
       setImmediate(() => {
-        until = Date.now() + TURN_MS;
+        until = performance.now() + TURN_MS;
         resolve();
       }),
     );

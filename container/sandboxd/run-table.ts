@@ -169,7 +169,7 @@ export class RunTable implements RunHost {
     run.discard();
     rmSync(run.directory, { recursive: true, force: true });
     if (requested === undefined) return;
-    if (++requested.starts < MAX_STARTS) return void this.#start(requested.call, requested.listener);
+    if (++requested.starts < MAX_STARTS) return void this.#tryToStart(requested);
     this.#refuse(run.id, requested.listener, "exhausted", "no shell could start");
   }
 
@@ -181,11 +181,16 @@ export class RunTable implements RunHost {
   async #start(call: StartCall, listener: Listener): Promise<void> {
     const known = this.#runs.get(call.id);
     if (known) return known.follow(listener, 0, 0);
+    const earlier = this.#requested.get(call.id);
+    // Its shell is being started.
+    if (earlier) return void (earlier.listener = listener);
+    return await this.#tryToStart({ call, listener, starts: 0 });
+  }
+
+  async #tryToStart(requested: RequestedCommand): Promise<void> {
+    const { call, listener } = requested;
     if (this.#isEnding)
       return this.#refuse(call.id, listener, "ending", "the platform is replacing the container");
-    const requested: RequestedCommand = this.#requested.get(call.id) ?? { call, listener, starts: 0 };
-    requested.listener = listener;
-    if (this.#requested.has(call.id) && requested.starts === 0) return;
     if (!SCRIPT_FILES.every((file) => isThere(join(SCRIPTS, file))))
       return this.#refuse(call.id, listener, "damaged", `files are missing or empty in ${SCRIPTS}`);
     if (call.interactive && !isThere(SCRIPT_PROGRAM))

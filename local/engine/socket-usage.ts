@@ -34,6 +34,8 @@ const SENDING = /^ *\d+: \w+:(\w+) \w+:\w+ \w\w (\w+):/gm;
 
 /** The number of Unix sockets in a line of /proc/PID/net/protocols. */
 const LOCAL = /^UNIX\S* +\d+ +(\d+) /gm;
+/** The numbers of the UDP sockets that have a port, in lines of /proc/PID/net/protocols. */
+const UDP = /^UDP\S* +\d+ +(\d+) /gm;
 
 export interface Sockets {
   pid?: number;
@@ -48,6 +50,11 @@ export async function countSockets(sandbox: Sockets): Promise<number> {
 
 export function countLocalSockets(sandbox: Sockets): number {
   return countIn(listProtocols(sandbox), LOCAL);
+}
+
+/** Counts UDP sockets that have a port. Only these receive packets. */
+export function countUDPSockets(sandbox: Sockets): number {
+  return countIn(listProtocols(sandbox), UDP);
 }
 
 /** The bytes that this process has sent over these TCP connections, and that their hosts have not received. */

@@ -29,6 +29,8 @@ export const limitsSchema = z.strictObject({
   tcpBytesOfMachine: z.number(),
   /** At this many closed TCP connections with unsent data on the machine, a sandbox with many connections is ended. */
   tcpOrphansOfMachine: z.number(),
+  /** At this many bytes in UDP sockets on the machine, a sandbox with many sockets is ended. */
+  udpBytesOfMachine: z.number(),
   /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks or sockets explain the growth. */
   kernelGrowthOfMachine: z.number(),
   /** When this many watches of epoll have been added on the machine, a sandbox is ended if its kernel memory explains them. */
@@ -89,6 +91,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     // Half of the kernel's limit, which is in pages.
     tcpBytesOfMachine: (readSetting("net/ipv4/tcp_mem") / 2) * 4096,
     tcpOrphansOfMachine: readSetting("net/ipv4/tcp_max_orphans") / 2,
+    // Half of the first number: beyond it, the kernel drops most packets.
+    udpBytesOfMachine: (readSetting("net/ipv4/udp_mem", 0) / 2) * 4096,
     kernelGrowthOfMachine: totalmem() / 16,
     // An event of a file with this many watches takes about 20 ms. With 180,000 watches of a connection to the engine, the engine's
     // writes to it made a neighbour's call take 138 instead of 11 ms. A server watches each of its connections once.
@@ -135,9 +139,10 @@ export function kernelMemory(): number | undefined {
   return (of("MemTotal") - named - kept) * 1024;
 }
 
-function readSetting(setting: string): number {
+/** @param index which of the setting's numbers; without it, the last */
+function readSetting(setting: string, index = -1): number {
   const text = readText(`/proc/sys/${setting}`);
-  return text === "" ? Infinity : Number(text.trim().split(/\s+/).at(-1));
+  return text === "" ? Infinity : Number(text.trim().split(/\s+/).at(index));
 }
 
 /** All sandboxes together leave a quarter of the processors to the server, but at most one processor. */

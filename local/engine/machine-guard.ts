@@ -3,6 +3,7 @@
  * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small processes.
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
+ * - Memory of UDP: the kernel counts the whole packet for each socket that receives a broadcast, and then drops packets of others.
  * - UDP sockets: the kernel delivers a broadcast or multicast to all sockets of its port, and cuts it into segments (UDP_SEGMENT) for
  *   each of them anew, 41 us. No other program runs on the processor meanwhile. With 16,000 sockets, other calls took 2 s.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
@@ -50,6 +51,7 @@ import type { SandboxRegistry } from "./running-sandboxes.ts";
 import {
   beginningOf,
   boundQueuedMemory,
+  countDatagramSockets,
   countLocalSockets,
   countSockets,
   countUDPSockets,
@@ -107,6 +109,8 @@ const FILE_BYTES = 192;
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
+/** The memory that the kernel counts at most for the unread data of a UDP socket: net.core.rmem_default and the last packet. */
+const UDP_SOCKET_BYTES = 256 * 1024;
 /**
  * The most UDP sockets of a principal. Measured with four senders: with 512, a neighbour's call took 48 instead of 19 ms, and 70
  * if three principals had 512 each. Programs have tens: a server has one for each processor, a video call a few.
@@ -193,6 +197,17 @@ export function guardMachine(
           usedBy: tcpBytesOf,
           least: (used) => used * BLAMED_SHARE,
           why: STOPPED_BECAUSE.tcp,
+        },
+      ],
+    },
+    {
+      used: { measure: async () => numberIn("/proc/net/sockstat", /^UDP:.* mem (\d+)$/m) * 4096 },
+      limit: limits.udpBytesOfMachine,
+      causes: [
+        {
+          usedBy: async (sandbox) => (await countDatagramSockets(sandbox)) * UDP_SOCKET_BYTES,
+          least: (used) => used * BLAMED_SHARE,
+          why: STOPPED_BECAUSE.udp,
         },
       ],
     },

@@ -57,6 +57,15 @@ export function countUDPSockets(sandbox: Sockets): number {
   return countIn(listProtocols(sandbox), UDP);
 }
 
+/**
+ * Counts UDP sockets, and all sockets without a port: a UDP socket that gives up its port (`connect` with AF_UNSPEC) keeps its
+ * unread data.
+ */
+export async function countDatagramSockets(sandbox: Sockets): Promise<number> {
+  const { all, withPort } = await readCounts(sandbox);
+  return Math.max(0, all - withPort) + countUDPSockets(sandbox);
+}
+
 /** The bytes that this process has sent over these TCP connections, and that their hosts have not received. */
 export async function countUnreceived(connections: ReadonlySet<Socket>): Promise<number> {
   const ports = new Set([...connections].map(({ localPort }) => localPort));

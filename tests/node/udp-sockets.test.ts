@@ -1,7 +1,10 @@
-/** A sandbox opens many UDP sockets: a packet to all of them delays the machine. */
+/** A sandbox opens many UDP sockets: a packet to all of them delays the machine, and their data fills the machine's memory for UDP. */
 import { expect, it } from "vitest";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { udpBytes } from "../setup/processes.ts";
+
+const MiB = 1024 * 1024;
 
 /** A Python program that binds this many sockets to one port, and then creates the file /workspace/bound. */
 const bindAll = (sockets: number) => [
@@ -32,4 +35,33 @@ it("the engine ends the sandbox with most UDP sockets of a principal that has to
     reason: expect.stringContaining("UDP sockets"),
   });
   for (const sandbox of [modest, small]) expect((await sandbox.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
+it("the engine ends a sandbox that fills the memory of UDP with sockets that have no port, and not one with more connections", async () => {
+  const one = endLater(await startTestEngine({ limits: { udpBytesOfMachine: udpBytes() + 40 * MiB } }));
+  const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
+  await hold(modest, [
+    "import socket, time",
+    "listener = socket.create_server(('127.0.0.1', 5000), backlog=4096)",
+    "held = [(socket.create_connection(('127.0.0.1', 5000)), listener.accept()) for _ in range(400)]",
+    "open('/workspace/bound', 'w').close(); time.sleep(600)",
+  ]);
+  void taker
+    .python([
+      "import ctypes, socket, time",
+      "sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sender.bind(('127.0.0.1', 7777)); held = []",
+      "for _ in range(350):",
+      "  end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); held.append(end)",
+      "  end.connect(('127.0.0.1', 7777))",
+      "  for _ in range(4): sender.sendto(bytes(60000), end.getsockname())",
+      // An address of the family AF_UNSPEC (0) takes the port from the socket, and its data stays.
+      "  ctypes.CDLL(None).connect(end.fileno(), bytes(16), 16)",
+      "time.sleep(600)",
+    ])
+    .catch(() => undefined);
+  expect(await taker.waitForEnd()).toMatchObject({
+    exitCode: 137,
+    reason: expect.stringContaining("memory for UDP"),
+  });
+  expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
 });

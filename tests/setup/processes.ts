@@ -131,3 +131,8 @@ export function valuesInGroups(
 export function tcpBytes(): number {
   return Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]) * 4096;
 }
+
+/** The machine's memory for UDP, in bytes. */
+export function udpBytes(): number {
+  return Number(/^UDP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]) * 4096;
+}

@@ -202,4 +202,14 @@ describe("a JavaScript kernel's output", () => {
     expect(child.stdout).toMatchObject({ bytes: 50_000_000, dropped: 50_000_000 - MB });
     expect(fresh.peakBytes).toBeLessThan(300 * MB);
   });
+
+  it("is cut at its limit in bounded memory if code prints 300 MB as bytes", async () => {
+    const fresh = await lab.kernel("javascript");
+    const { stdout } = await fresh.run(
+      `const bytes = Buffer.alloc(${MB}, 'x'); for (let i = 0; i < 300; i++) require('fs').writeSync(1, bytes)`,
+      { cap: MB },
+    );
+    expect(stdout).toMatchObject({ bytes: 300 * MB, dropped: 299 * MB });
+    expect(fresh.peakBytes).toBeLessThan(300 * MB);
+  });
 });

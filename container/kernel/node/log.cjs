@@ -23,12 +23,18 @@ class Log {
   /** Writes immediately. Code that never yields can only be killed, and its output must not be lost then. */
   add(data) {
     const room = Math.max(0, this.cap - this.kept);
-    const keep = data.subarray(0, room);
-    this.kept += keep.length;
-    const isInFile = keep.length > 0 && this.open();
-    if (!isInFile || this.kept <= MEMORY_BYTES) this.head.push(keep);
-    if (isInFile) this.put(keep);
-    if (data.length > room) this.drop(data.subarray(room), data.length - room);
+    const isCut = data.length > room;
+    // A part is copied, because a view keeps its whole buffer in memory.
+    if (room > 0) this.keep(isCut ? Buffer.from(data.subarray(0, room)) : data);
+    if (isCut) this.drop(data.subarray(room), data.length - room);
+  }
+
+  keep(data) {
+    if (data.length === 0) return;
+    this.kept += data.length;
+    const isInFile = this.open();
+    if (!isInFile || this.kept <= MEMORY_BYTES) this.head.push(data);
+    if (isInFile) this.put(data);
   }
 
   drop(last, count) {

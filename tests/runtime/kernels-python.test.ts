@@ -97,6 +97,38 @@ describe("an error in a Python kernel", () => {
     expect((await kernel.run("input()")).error?.name).toBe("EOFError");
     expect(await kernel.value("x")).toBe("1");
   });
+
+  it.each([
+    ["exit(True)", "SystemExit", "True", 1],
+    ["exit(False)", undefined, undefined, 0],
+    ["exit(10 ** 5000)", "SystemExit", "<message not printable>", 2 ** 53 - 1],
+    [
+      "exit('m' * 7_000_000)",
+      "SystemExit",
+      expect.stringMatching(/^m+\n.* of 7000000 characters omitted/),
+      1,
+    ],
+    [
+      "exit(type('Silent', (), {'__str__': lambda self: 1 / 0})())",
+      "SystemExit",
+      "<message not printable>",
+      1,
+    ],
+    [
+      "raise type('Bad', (SystemExit,), {'code': property(lambda self: 1 / 0)})('why')",
+      "SystemExit",
+      "why",
+      1,
+    ],
+  ])("keeps the output of a cell that ends with %s", async (code, name, message, exit) => {
+    const { error, stdout, ...ended } = await kernel.run(`print('printed')\n${code}`);
+    expect([stdout.text, ended.exit, error?.name, error?.message]).toEqual([
+      "printed\n",
+      exit,
+      name,
+      message,
+    ]);
+  });
 });
 
 describe("a Python kernel's output", () => {
@@ -125,10 +157,20 @@ describe("a Python kernel's output", () => {
     expect((await kernel.run("print('back')")).stdout.text).toBe("back\n");
   });
 
+  it("and values arrive after code replaced functions of json", async () => {
+    const fresh = await lab.kernel("python");
+    await fresh.run("import json\njson.dumps = json.loads = lambda *_, **__: 'mine'");
+    const { stdout, results } = await fresh.run("print('printed')\njson.dumps(1)");
+    expect([stdout.text, results]).toEqual(["printed\n", [{ text: "'mine'" }]]);
+  });
+
   it("includes the output of forked children, which do not act as a second kernel", async () => {
     const forked =
       "pid = os.fork()\n_ = pid and os.waitpid(pid, 0)\nprint('child' if pid == 0 else 'parent')";
     expect((await kernel.run(forked)).stdout.text).toBe("child\nparent\n");
+    const exits =
+      "pid = os.fork()\nif pid == 0: exit(2 ** 70 + 3)\nos.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])";
+    expect(await kernel.value(exits)).toBe("255");
     const pool =
       "import multiprocessing\ndef work(i):\n    print('w', i)\n    return i * i\nwith multiprocessing.get_context('fork').Pool(2) as p:\n    r = p.map(work, [1, 2])\nr";
     expect(await kernel.value(pool)).toBe("[1, 4]");

@@ -17,7 +17,6 @@ import contextlib
 import functools
 import inspect
 import io
-import json
 import linecache
 import os
 import platform
@@ -30,6 +29,9 @@ import threading
 import time
 import warnings
 
+# User code may replace functions of `json`.
+from json import dumps, loads
+
 from . import libraries, preload, present, streams, terminal
 from .loop import Loop
 from .notebook import Notebook
@@ -39,6 +41,8 @@ KEPT_SOURCES = 500
 VALUE = "__sandbox_mcp_value__"
 MARK = "SANDBOX_MCP_RUN"
 RLIMIT_LOCKS = 10
+# The largest number that JavaScript reads exactly.
+MAX_EXIT_CODE = 2**53 - 1
 
 
 class Kernel:
@@ -70,7 +74,7 @@ class Kernel:
     # One run
 
     def run(self, text):
-        spec = json.loads(text)
+        spec = loads(text)
         signal.signal(signal.SIGINT, self.on_interrupt)
         _mark(spec["run"], spec["mark"])
         if "variables" in spec:
@@ -111,7 +115,7 @@ class Kernel:
         if isinstance(error, SystemExit):
             document["exit"] = _exit_code(error)
             if document["exit"] != 0:
-                document["error"] = {"name": "SystemExit", "message": str(error), "traceback": []}
+                document["error"] = {**present.describe(error), "name": "SystemExit", "traceback": []}
         elif error is not None:
             document["error"] = present.describe(error)
         io.StringIO.write(capture, _dump(document))
@@ -202,7 +206,8 @@ class Kernel:
         """Ends a child that the cell has forked. It must not continue as a second kernel after the cell."""
         if error is not None and not isinstance(error, SystemExit):
             self.output.err.write("\n".join(present.describe(error)["traceback"]) + "\n")
-        self.real_exit(_exit_code(error) if isinstance(error, SystemExit) else int(error is not None))
+        # The system keeps these bits of a status. Without the mask, os._exit refuses a large one.
+        self.real_exit(_exit_code(error) & 0xFF if isinstance(error, SystemExit) else int(error is not None))
 
     # Signals and exits
 
@@ -340,12 +345,20 @@ def _has_children():
 
 
 def _dump(document):
-    return json.dumps(document, allow_nan=False)
+    return dumps(document, allow_nan=False)
 
 
 def _exit_code(error):
-    code = error.code
-    return 0 if code is None else code if isinstance(code, int) else 1
+    """The argument of exit() as a number. A message is 1, as for Python itself."""
+    code, problem = present.attempt(_number_of, error)
+    return 1 if problem else code
+
+
+def _number_of(error):
+    if error.code is None:
+        return 0
+    # int() also converts True, because the server does not accept it as a number.
+    return max(-MAX_EXIT_CODE, min(int(error.code), MAX_EXIT_CODE)) if isinstance(error.code, int) else 1
 
 
 def _leave(code=None):
@@ -370,4 +383,4 @@ def start():
         # IPython adds get_ipython to the builtins only while it runs a cell, as now.
         Kernel(builtins.get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}
-    print(json.dumps({**hello, "version": platform.python_version()}))
+    print(dumps({**hello, "version": platform.python_version()}))

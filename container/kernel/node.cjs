@@ -30,6 +30,8 @@ class ExitRequest extends Error {
 const streams = new Streams();
 const evaluator = new Evaluator();
 const exit = process.exit.bind(process);
+/** Saved here, because user code may replace it. */
+const { stringify } = JSON;
 let results = new Results();
 let exitCode = null;
 let variablesVersion = 0;
@@ -58,7 +60,7 @@ async function run(spec) {
     error,
     exit: exitCode,
   };
-  streams.writeDocument(ascii(JSON.stringify(document)));
+  streams.writeDocument(ascii(stringify(document)));
 }
 
 function setVariables({ version, entries }) {

@@ -157,6 +157,27 @@ describe("a JavaScript kernel's output", () => {
     expect([results[0]?.text, stdout.text]).toEqual(["'in\\n'", ""]);
   });
 
+  it.each([
+    ["console.log = () => {}", "typeof console.log(1)", "'undefined'"],
+    ["let mine; console.log = (line) => (mine = line)", "console.log('line'); mine", "'line'"],
+    ["console = { log: () => 'mine' }", "console.log(1)", "'mine'"],
+    ["const console = { log: () => 'mine' }", "console.log(1)", "'mine'"],
+    ["delete console.log", "typeof console.log", "'undefined'"],
+    ["JSON.stringify = () => 'mine'", "JSON.stringify(1)", "'mine'"],
+  ])(
+    "and values arrive after code ran %s",
+    async (replace, use, value) => {
+      const fresh = await lab.kernel("javascript");
+      await fresh.run(`const kept = 'kept'; ${replace}`);
+      for (let index = 0; index < 2; index++) {
+        const { stdout, results } = await fresh.run(`process.stdout.write('out'); display(kept); ${use}`);
+        expect(stdout.text).toBe("out");
+        expect(results.map(({ text }) => text)).toEqual(["'kept'", value]);
+      }
+    },
+    30_000,
+  );
+
   it("of a timer after its run belongs to the next run", async () => {
     await kernel.run("setTimeout(() => console.log('late'), 20)");
     expect((await kernel.run("await new Promise((r) => setTimeout(r, 60))")).stdout.text).toBe("late\n");

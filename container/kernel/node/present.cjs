@@ -1,8 +1,9 @@
 "use strict";
 /** Turns values and exceptions into text and images for a model. */
-// User code may replace properties of `fs`.
+// User code may replace properties of `fs` and `JSON`.
 const { mkdirSync, rm, writeFileSync } = require("node:fs");
 const util = require("node:util");
+const { stringify } = JSON;
 const { mapPlaces } = require("./typescript.cjs");
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
@@ -170,7 +171,7 @@ function messageOf(error) {
 
 /** The bytes of an output in the document. The document is JSON in ASCII, where a UTF-16 unit takes up to six bytes. */
 function sizeOf(found) {
-  return JSON.stringify(found).replace(/[^\x20-\x7e]/g, "\\u0000").length;
+  return stringify(found).replace(/[^\x20-\x7e]/g, "\\u0000").length;
 }
 
 /** {name, message, traceback: lines}. The traceback has the user's frames, and the line of the cell where the error happened. */

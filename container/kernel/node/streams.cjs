@@ -6,7 +6,7 @@
  * output. Then the executor restores `write` and sends its reply by console.log. We replace process.stdout with a proxy, whose
  * `write` is an accessor. The setter keeps the function that the executor sets, because node.cjs writes the run's document with
  * it. The getter returns our function, or the function that the cell has set. After the executor has restored `write`, its
- * console.log goes to the real stream.
+ * console.log goes to the real stream. Until it has replied, the properties that it replies with have their original values.
  *
  * A run's output goes to `<files>.out` and `<files>.err`, which sandboxd follows. At the end, short output goes into the document.
  */
@@ -16,6 +16,12 @@ const { patchFiles } = require("./files.cjs");
 const { Log } = require("./log.cjs");
 const { StdioProxy } = require("./stdio-proxy.cjs");
 const LATE_BYTES = 16 * 1024;
+/** The properties with which the executor sends its reply. User code may replace them. */
+const REPLY_PROPERTIES = [
+  [globalThis, "console"],
+  [console, "log"],
+  [JSON, "stringify"],
+].map(([owner, name]) => ({ owner, name, original: Object.getOwnPropertyDescriptor(owner, name) }));
 
 class Streams {
   constructor() {
@@ -24,6 +30,7 @@ class Streams {
     this.captures = {};
     this.overrides = {};
     this.isReplying = false;
+    this.replaced = [];
     this.shared = new Set();
   }
 
@@ -77,6 +84,24 @@ class Streams {
     return log;
   }
 
+  beginReply() {
+    this.isReplying = true;
+    this.replaced = REPLY_PROPERTIES.map(({ owner, name, original }) => {
+      const value = Object.getOwnPropertyDescriptor(owner, name);
+      Reflect.defineProperty(owner, name, original);
+      return { owner, name, value };
+    });
+  }
+
+  /** Gives the user's code its own properties again. */
+  endReply() {
+    this.isReplying = false;
+    for (const { owner, name, value } of this.replaced) {
+      if (value) Reflect.defineProperty(owner, name, value);
+      else Reflect.deleteProperty(owner, name);
+    }
+  }
+
   writeDocument(text) {
     this.captures.stdout?.(text);
   }
@@ -113,13 +138,13 @@ class Streams {
         }
         // Between runs only the executor sets `write`: to its capture before a cell, and back after it.
         if (value !== ours && value !== original) this.captures[name] = value;
-        else if (name === "stderr") this.isReplying = true;
+        else if (name === "stderr") this.beginReply();
       },
     });
     // The console writes to the real stream, because the executor used the console before the prelude was loaded.
     real.write = (...args) => {
       if (name !== "stdout" || !this.isReplying) return proxy.write(...args);
-      this.isReplying = false;
+      this.endReply();
       return Reflect.apply(original, real, args);
     };
     Object.defineProperty(process, name, { get: () => proxy, configurable: true, enumerable: true });

@@ -109,7 +109,8 @@ lines.on("line", async (line) => {
     const stderr = `Error processing request: ${error.message}`;
     reply = { stdout: "", stderr, success: false };
   }
-  console.log(JSON.stringify(reply));
+  // The global property, because user code may declare a variable `console`. The prelude restores the property.
+  globalThis.console.log(JSON.stringify(reply));
 });
 // Saves process.exit now, because code may replace it.
 const exit = process.exit.bind(process);

@@ -84,7 +84,12 @@ let boundTo;
 
 /** Makes `require`, `import` and `module` work as in a file of the current directory. */
 function bindModules() {
-  const cwd = process.cwd();
+  let cwd = boundTo ?? "/workspace";
+  try {
+    cwd = process.cwd();
+  } catch {
+    // The current directory was removed. Cells must still run, for example to change to another directory.
+  }
   if (cwd === boundTo) return;
   boundTo = cwd;
   const filename = `${cwd === "/" ? "" : cwd}/cell.js`;

@@ -29,6 +29,18 @@ describe.each(["javascript", "typescript"] as const)("modules in %s", (language)
     await kernel.run(`process.chdir(${JSON.stringify(directory)})`);
   });
 
+  it("work after the current directory was removed", async () => {
+    const fresh = await lab.kernel(language);
+    await fresh.run(
+      "const fs = require('fs'); const gone = fs.mkdtempSync('/tmp/gone-'); process.chdir(gone); fs.rmdirSync(gone)",
+    );
+    expect(await fresh.value("[typeof require('os').cpus, typeof (await import('os')).cpus]")).toBe(
+      "[ 'function', 'function' ]",
+    );
+    await fresh.run(`process.chdir(${JSON.stringify(directory)})`);
+    expect(await fresh.value("require('./data.json').n")).toBe("7");
+  });
+
   it("are imported with their attributes", async () => {
     const code = "import data from './data.json' with { type: 'json' }\ndata.n";
     expect(await kernel.value(code)).toBe("7");

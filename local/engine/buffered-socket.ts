@@ -3,10 +3,10 @@
  * buffer for each 64 KiB, and its HTTP parser copies every piece of a body. These allocations and copies would take over a third
  * of the engine's processor time during a download.
  */
-import { connect, Socket, type TcpSocketConnectOpts } from "node:net";
+import type { Socket, TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
-import { TLSSocket } from "node:tls";
 import { splice } from "../../container/sandboxd/splice.ts";
+import { HostSocket, UNREAD_MS } from "./host-socket.ts";
 import type { Pieces } from "./piece-limit.ts";
 
 /** The size of buffers in Node's streams. */
@@ -27,11 +27,12 @@ const spare: Buffer[] = [];
 const maxSpare = 256;
 
 /** Connects like `connect` of node:net. The socket's stream gets copies of the data until `passThrough` is called. */
-export function connectBuffered(options: TcpSocketConnectOpts): Socket {
+export function connectBuffered(options: TcpSocketConnectOpts): HostSocket {
   const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(bufferBytes);
   const reading: Reading = { read: (bytes) => pushPieces(socket, bytes), unwritten: 0 };
   const callback = (length: number): boolean => reading.read(buffer.subarray(0, length));
-  const socket = connect({ ...options, onread: { buffer, callback } });
+  const all = { ...options, onread: { buffer, callback } };
+  const socket = new HostSocket(all).connect(all);
   readings.set(socket, reading);
   socket.once("close", () => {
     // The next connection must not use a buffer from which data is still being written.
@@ -85,16 +86,9 @@ export function passThrough(
   };
 }
 
-/** How long a host may take to read what a program has sent before it disconnected, in milliseconds. */
-const UNREAD_MS = 60_000;
-
-/** Closes a connection to a host. If it is TCP, the kernel drops the data that the host has not read. */
+/** Closes a connection to a host. If it is TCP, the kernel drops the data that the host has not received. */
 export function resetConnection(connection: Duplex): void {
-  // While the system shuts the connection down, it cannot reset it, and Node would never close the descriptor.
-  const isShuttingDown =
-    connection.writableEnded && !connection.writableFinished && connection.writableLength === 0;
-  const isTCP = connection instanceof Socket && !(connection instanceof TLSSocket);
-  if (isTCP && !connection.destroyed && !isShuttingDown) connection.resetAndDestroy();
+  if (connection instanceof HostSocket) connection.reset();
   else connection.destroy();
 }
 
@@ -107,6 +101,7 @@ export function connectStreams(client: Duplex, upstream: Duplex, reads: Pieces):
   const reset = () => resetConnection(upstream);
   // Before the listeners of `splice`, which would close the connection without a reset.
   client.once("error", reset).once("close", () => {
+    // The connection closes when the host has received the data.
     if (upstream.destroyed) return;
     if (!client.readableEnded || !client.writableFinished) return reset();
     const late = setTimeout(reset, UNREAD_MS).unref();

@@ -20,6 +20,7 @@ import { parseURL } from "../../src/shared/long-host.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import { connectStreams, passThrough, resetConnection } from "./buffered-socket.ts";
 import { problemWithTLS } from "./client-hello.ts";
+import { trackHost } from "./host-socket.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import type { InternetRequests } from "./internet-requests.ts";
 import {
@@ -69,7 +70,7 @@ export interface Egress {
   queue: OutboundQueue;
   /** The requests that come back from the Worker. */
   internetRequests: InternetRequests;
-  /** The open connections to hosts. */
+  /** The connections to hosts, also those that are closing. */
   hosts: Set<Socket>;
   upstream: UpstreamOptions;
   authority: CertificateAuthority | undefined;
@@ -237,7 +238,7 @@ async function sendUpstream(
       reject(new Unreachable(HOST_PROBLEMS.broke(url.host, error.message)));
     });
     closed.addEventListener("abort", () => {
-      if (!response.writableFinished && socket === plain) resetConnection(plain);
+      if (!response.writableFinished) resetConnection(plain);
       upstream.destroy();
     });
     request.pipe(upstream);
@@ -387,7 +388,7 @@ async function connectFor(
   try {
     const upstream = await connectToHost(egress, url, closeSignal(socket));
     upstream.on("error", () => undefined);
-    upstream.once("close", () => (entry.bytes = upstream.bytesRead));
+    for (const event of ["end", "close"]) upstream.once(event, () => (entry.bytes = upstream.bytesRead));
     return upstream;
   } catch (error) {
     return refuseWith(...failure(error));
@@ -395,9 +396,7 @@ async function connectFor(
 }
 
 async function connectToHost({ hosts, upstream }: Egress, url: URL, closed: AbortSignal): Promise<Socket> {
-  const socket = await connectUpstream(hostOf(url), portOf(url), upstream, closed);
-  hosts.add(socket);
-  return socket.once("close", () => hosts.delete(socket));
+  return trackHost(hosts, await connectUpstream(hostOf(url), portOf(url), upstream, closed));
 }
 
 function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {

@@ -9,6 +9,7 @@ import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-protocol.ts";
 import { type Mount, type View, keyPlace, tokenPlace } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
+import { resetConnection } from "./buffered-socket.ts";
 import { createEgress, type Egress } from "./egress.ts";
 import { InternetRequests } from "./internet-requests.ts";
 import { PortForwarder } from "./forward.ts";
@@ -151,6 +152,8 @@ export class EngineSandbox {
       queue.close();
       internetRequests.close();
       closeEgress();
+      // Nothing counts what an ended sandbox has sent.
+      egress.hosts.forEach(resetConnection);
       await opened?.close();
       await removeGroups(used);
       ids?.release();

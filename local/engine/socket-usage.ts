@@ -29,8 +29,8 @@ const MAX_LIST_BYTES = 1024 * 1024;
 /** A socket in a list: number, local and remote address, state, send queue and receive queue. */
 const LISTED = /^ *\d+: \w+:\w+ \w+:\w+ (\w\w) (\w+):(\w+) /gm;
 const TCP_LISTEN = "0A";
-/** A TCP socket in a list: local port and send queue. */
-const SENDING = /^ *\d+: \w+:(\w+) \w+:\w+ \w\w (\w+):/gm;
+/** A TCP socket in a list: local port, send queue and receive queue. */
+const QUEUES = /^ *\d+: \w+:(\w+) \w+:\w+ \w\w (\w+):(\w+) /gm;
 
 /** The number of Unix sockets in a line of /proc/PID/net/protocols. */
 const LOCAL = /^UNIX\S* +\d+ +(\d+) /gm;
@@ -66,16 +66,34 @@ export async function countDatagramSockets(sandbox: Sockets): Promise<number> {
   return Math.max(0, all - withPort) + countUDPSockets(sandbox);
 }
 
-/** The bytes that this process has sent over these TCP connections, and that their hosts have not received. */
-export async function countUnreceived(connections: ReadonlySet<Socket>): Promise<number> {
-  const ports = new Set([...connections].map(({ localPort }) => localPort));
-  if (ports.size === 0) return 0;
+/** The bytes of TCP connections that their hosts have not received, and that this machine's program has not read. */
+export interface Queues {
+  unsent: number;
+  unread: number;
+}
+
+/** The queues of this machine's TCP connections, by local port. */
+export async function tcpQueues(): Promise<ReadonlyMap<number, Queues>> {
   const lists = await Promise.all(
     ["tcp", "tcp6"].map(async (list) => await beginningOf(`/proc/self/net/${list}`, MAX_LIST_BYTES)),
   );
-  return Array.from(lists.join("").matchAll(SENDING), ([, port = "", queue = ""]) =>
-    ports.has(Number.parseInt(port, 16)) ? Number.parseInt(queue, 16) : 0,
-  ).reduce((sum, bytes) => sum + bytes, 0);
+  const queues = new Map<number, Queues>();
+  for (const [, port = "", unsent = "", unread = ""] of lists.join("").matchAll(QUEUES)) {
+    const before = queues.get(Number.parseInt(port, 16)) ?? { unsent: 0, unread: 0 };
+    queues.set(Number.parseInt(port, 16), {
+      unsent: before.unsent + Number.parseInt(unsent, 16),
+      unread: before.unread + Number.parseInt(unread, 16),
+    });
+  }
+  return queues;
+}
+
+/** The bytes that this process has sent over these TCP connections, and that their hosts have not received. */
+export async function countUnreceived(connections: ReadonlySet<Socket>): Promise<number> {
+  if (connections.size === 0) return 0;
+  const queues = await tcpQueues();
+  const ports = new Set([...connections].map(({ localPort = 0 }) => localPort));
+  return [...ports].reduce((sum, port) => sum + (queues.get(port)?.unsent ?? 0), 0);
 }
 
 /** Whether the kernel counts no netlink sockets. */

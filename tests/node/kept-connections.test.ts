@@ -4,7 +4,7 @@ import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
 import { expect, it } from "vitest";
-import { resetConnection } from "../../local/engine/buffered-socket.ts";
+import { connectBuffered, resetConnection } from "../../local/engine/buffered-socket.ts";
 import { sendWithinPolicy } from "../../local/engine/egress.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { InternetRequests, MAX_INTERNET_REQUESTS } from "../../local/engine/internet-requests.ts";
@@ -363,7 +363,9 @@ it("the proxy keeps no data for a host that does not read after the program has 
 
 it("a connection to a host closes although the system is shutting it down", async () => {
   const host = createServer((socket) => void socket.resume().on("error", () => undefined));
-  const connection = await connectTo(await listen(endLater(host)));
+  const connection = connectBuffered({ port: await listen(endLater(host)), host: "127.0.0.1" });
+  await once(connection, "connect");
+  connection.write("sent");
   let isClosed = false;
   connection.on("error", () => undefined).on("close", () => (isClosed = true));
   connection.end();

@@ -71,6 +71,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #waiters = new Waiters();
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
+  #shippingAll: Promise<void> | undefined;
   #hasChanges = true;
   #onStateStored: (() => void) | undefined;
   #savedAt = 0;
@@ -134,6 +135,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#hasChanges = true;
   }
 
+  /** Collects the output of the execution until the run's end is recorded. */
   async follow(execution: Execution, done = execution.done): Promise<void> {
     this.#execution = execution;
     this.#timer = setInterval(() => this.save(), FLUSH_MS);
@@ -145,14 +147,13 @@ export class ActiveRun implements RunSink, WaitingLog {
       // A platform error may be the first sign that the container is stopping. The caller may call again at once, and that call
       // must not reach the stopping container.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(CONTAINER_END_WAIT_MS);
-      if (this.isEnded) return void (await this.shipAll());
+      if (this.isEnded) return;
       const { id, detail, resumeState } = this.record;
       const isAgent = detail !== undefined && "agent" in detail;
       this.failure = failureOf(error, id, !isAgent && resumeState !== undefined);
       end = this.failure.end;
     }
     this.finish(end);
-    await this.shipAll();
   }
 
   /** Ends the record even if the execution continues. */
@@ -376,8 +377,12 @@ export class ActiveRun implements RunSink, WaitingLog {
     await this.#log.moveToStore(storeRecord).catch(() => undefined);
   }
 
-  /** Moves the log to R2, or what is left of it if R2 refuses a part. After the run's end nothing follows. */
-  async shipAll(): Promise<void> {
+  /** Moves the log of the ended run to R2, or what is left of it if R2 refuses a part. Nothing follows, so this happens once. */
+  shipAll(): Promise<void> {
+    return (this.#shippingAll ??= this.#shipRest());
+  }
+
+  async #shipRest(): Promise<void> {
     await this.#shipping;
     // The first move also counts what an earlier actor left.
     await this.moveLog();

@@ -6,7 +6,7 @@
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
-import { pause } from "../shared/timers.ts";
+import { pause, waitAtMost } from "../shared/timers.ts";
 import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
 import { type LogPiece } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
@@ -52,6 +52,12 @@ let deletedRows = 0;
  * for everything, and holds two objects: one being filled and one being sent.
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
+
+/** How long a write to R2 may take. After that, the output is written again under another number. */
+const PUT_MS = 60_000;
+
+/** A log with this many writes that R2 has not confirmed in time begins no other, because each keeps its object in memory. */
+const MAX_LATE = 2;
 
 /** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
@@ -124,6 +130,8 @@ export class LogWriter {
   /** Whether the next two fields include the rows of an earlier actor. */
   #isCounted: boolean;
   #objects = 0;
+  /** The numbers of objects that R2 may still store, although their writes took too long. Their output is elsewhere. */
+  readonly #late = new Set<number>();
   /** Bytes that are in rows, but in no object yet. */
   #unshipped = 0;
 
@@ -256,7 +264,7 @@ export class LogWriter {
    * @throws errors of R2
    */
   async moveToStore(onShipped: (isNew: boolean) => void): Promise<void> {
-    if (!this.exceedsSQLite) return;
+    if (!this.exceedsSQLite || this.#late.size >= MAX_LATE) return;
     if (!this.#isCounted) this.#count();
     if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(onShipped);
     else if (this.#pendingBytes > 0) await this.#shipPending(onShipped);
@@ -327,10 +335,33 @@ export class LogWriter {
       buffer.set(part, at);
       at += part.length;
     }
-    const key = objectKey(this.#store, this.#runID, this.#objects);
-    await this.#store.bucket.put(key, buffer.subarray(0, size));
+    let object = this.#objects;
+    while (this.#late.has(object)) object++;
+    const key = objectKey(this.#store, this.#runID, object);
+    const written = this.#store.bucket.put(key, buffer.subarray(0, size));
+    const isWritten = await waitAtMost(
+      PUT_MS,
+      written.then(() => true),
+    );
+    if (!isWritten) {
+      void this.#deleteLate(object, key, written);
+      throw new Error(`R2 did not store object ${object} of the log of ${this.#runID} within ${PUT_MS} ms`);
+    }
     if (spare.length < MAX_SPARE) spare.push(buffer);
-    return this.#objects++;
+    this.#objects = object + 1;
+    return object;
+  }
+
+  /** Deletes an object when R2 has stored it too late. `deleteLog` deletes it too if this actor ends before. */
+  async #deleteLate(object: number, key: string, written: Promise<void>): Promise<void> {
+    this.#late.add(object);
+    try {
+      await written;
+      await this.#store.bucket.delete([key]);
+    } catch {
+      // R2 has not stored the object, or the next object with this number replaces it.
+    }
+    this.#late.delete(object);
   }
 }
 
@@ -420,11 +451,12 @@ function lastRowBefore(sql: SqlStorage, runID: string, offset: number): number {
 
 /** Deletes the log of a run that is about to be deleted. Now and then, lets the thread serve others. */
 export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {
-  // An actor may have ended before it recorded the last object of a long log.
+  // An actor may have ended before it recorded the last object of a long log, or deleted objects that R2 stored too late.
   const { objects } = sql
     .exec<{ objects: number }>(
-      "SELECT coalesce(max(object) + 1, 0) + (coalesce(sum(length), 0) > ?) AS objects FROM log WHERE run = ?",
+      "SELECT coalesce(max(object) + 1, 0) + iif(coalesce(sum(length), 0) > ?, ?, 0) AS objects FROM log WHERE run = ?",
       SQLITE_LOG_BYTES,
+      1 + MAX_LATE,
       runID,
     )
     .one();

@@ -197,7 +197,7 @@ export class Runs {
 
   /** Whether there are runs that prevent an idle stop of the container. */
   get isBusy(): boolean {
-    return this.#active.values().some(({ isService }) => !isService);
+    return this.#active.values().some(({ isService, isEnded }) => !isService && !isEnded);
   }
 
   get hasActive(): boolean {
@@ -508,11 +508,12 @@ export class Runs {
   #watch(run: ActiveRun, execution: Execution): void {
     const { record } = run;
     const completed = execution.done.then((end) => this.#host.completeEnd(end, record.startedAt));
-    const done = run.follow(execution, completed).finally(() => {
-      this.#active.delete(record.id);
+    const ended = run.follow(execution, completed).finally(() => {
       if (run.failure?.cause !== undefined) this.#host.logError(record.id, run.failure.cause);
       this.#notifyEnd(record, run.hasFiles);
     });
+    // The rest of the log needs no container, so the parts that react to the end do not wait for R2.
+    const done = ended.finally(() => run.shipAll()).finally(() => this.#active.delete(record.id));
     this.#host.background(done);
   }
 

@@ -118,6 +118,7 @@ export function createParts(actor: ActorPlatform) {
     decisions,
   };
   lifecycle.subscribe(...Object.values(onContainers));
+  taskRecords.resume();
   actor.platform.onIdle(parts.idle);
   // Enforced now, because programs in the sandbox may act before the next call. If this fails, the next call enforces
   // the policy again.

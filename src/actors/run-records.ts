@@ -9,11 +9,12 @@ import type { RunRecord, Stored } from "../runs/run-store.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { RunView } from "../runs/run-types.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
-import { taskEntry } from "../tasks/task-list.ts";
+import { type TaskEntry, taskEntry } from "../tasks/task-list.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
+import { type KV, StoredValue } from "./stored-value.ts";
 
 /**
  * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, or after a run with more
@@ -84,6 +85,7 @@ export class RunRecords {
 }
 
 interface TaskRecordsHost {
+  kv: KV;
   account: AccountLink;
   platform: Pick<ContainerPlatform, "isRunning">;
   lifecycle: Pick<Lifecycle, "destroy">;
@@ -94,9 +96,19 @@ interface TaskRecordsHost {
 /** Reports tasks to the account. Destroys a sandbox made for a task once the task's results are stored elsewhere. */
 export class TaskRecords {
   readonly #host: TaskRecordsHost;
+  /** The ended task whose sandbox is being destroyed. */
+  readonly #ending: StoredValue<TaskEntry>;
+  readonly #interrupted: TaskEntry | undefined;
 
   constructor(host: TaskRecordsHost) {
     this.#host = host;
+    this.#ending = new StoredValue(host.kv, "ended_task");
+    this.#interrupted = this.#ending.value;
+  }
+
+  /** Destroys a sandbox that an earlier actor did not destroy any more. Call it before calls can use the sandbox. */
+  resume(): void {
+    if (this.#interrupted) this.#destroySandbox(this.#interrupted);
   }
 
   async recordStart(owner: Owner, run: RunView): Promise<void> {
@@ -106,15 +118,33 @@ export class TaskRecords {
   onRunEnd(run: RunRecord): void {
     const { id, kind, state, detail } = run;
     if (kind !== "task") return;
-    const { account, platform, lifecycle, budgets, background } = this.#host;
-    const { owner } = account;
+    const { platform, budgets, background } = this.#host;
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
-    const recording = account.account(owner).recordTask(taskEntry(run));
     // Also if the container is gone: a call may be starting the next one, and the account would not count it.
     const isContainerGone = state === "lost" && !platform.isRunning;
-    const destruction =
-      task?.ownSandbox && (task.safe || isContainerGone) ? lifecycle.destroy(owner, "workspace") : undefined;
-    background(Promise.all([recording, destruction]));
+    if (task?.ownSandbox && (task.safe || isContainerGone)) this.#destroySandbox(taskEntry(run));
+    else background(this.#recordEnd(taskEntry(run)));
+  }
+
+  async #recordEnd(entry: TaskEntry): Promise<void> {
+    const { account } = this.#host;
+    await account.account(account.owner).recordTask(entry);
+  }
+
+  #destroySandbox(entry: TaskEntry): void {
+    // Written together with the task's end, because the actor may end before the sandbox is destroyed.
+    this.#ending.value = entry;
+    this.#host.background(Promise.all([this.#recordEnd(entry), this.#destroy()]));
+  }
+
+  async #destroy(): Promise<void> {
+    const { account, lifecycle } = this.#host;
+    try {
+      await lifecycle.destroy(account.owner, "workspace");
+    } finally {
+      // Not repeated after a failure either, because calls may use the sandbox from now on.
+      this.#ending.value = undefined;
+    }
   }
 }

@@ -161,6 +161,10 @@ export const SANDBOX_CONTENT = {
       holds: "when the sandbox last reported its run time to the account",
       kept: "forever",
     },
+    ended_task: {
+      holds: "the ended task whose sandbox is being destroyed: its id, state, title and times",
+      kept: "until the sandbox is destroyed",
+    },
     used: {
       holds: "when the sandbox was last used, to the minute",
       kept: "forever",

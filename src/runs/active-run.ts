@@ -10,7 +10,7 @@ import { HeadAndTail } from "./head-and-tail.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import type { Stream } from "../../container/sandboxd/protocol.ts";
 import type { End, Execution, RunDetail, RunSink, RunSummary, RunView, WaitState } from "./run-types.ts";
-import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
+import { type RunRecord, type RunStore, hasNeverStarted, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import {
   RESULTS_NOT_STORED,
@@ -79,7 +79,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
   #outputAt = 0;
-  #hasBegun = false;
+  #hasBegun: boolean;
   #isCancelled = false;
   /** Whether the run was cancelled while it waited. Afterwards it does not wait any more. */
   #isWithdrawn = false;
@@ -95,6 +95,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#host = host;
     this.#log = log;
     this.seenBytes = record.logBytes;
+    this.#hasBegun = !hasNeverStarted(record);
     this.#stored = { stdout: record.output.stdout.bytes, stderr: record.output.stderr.bytes };
   }
 
@@ -125,6 +126,18 @@ export class ActiveRun implements RunSink, WaitingLog {
     const { id } = this.record;
     const sandbox = id.slice(0, -this.id.length);
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
+  }
+
+  /** Whether nothing of the run was ever executed, so that its duration is zero. */
+  get #neverBegan(): boolean {
+    return !this.#hasBegun || this.waiting !== undefined || this.#isWithdrawn;
+  }
+
+  /** For how many seconds the run was executed: from its start to its end, or until now. */
+  get executedSeconds(): number {
+    if (this.#neverBegan) return 0;
+    const { startedAt, endedAt = Date.now() } = this.record;
+    return Math.max(0, endedAt - startedAt) / 1000;
   }
 
   /** Only the first call has an effect. A question calls this when its model request starts, and when its program starts. */
@@ -161,8 +174,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.isEnded) return;
     clearInterval(this.#timer);
     const now = Date.now();
-    // The run never started, so its duration is zero.
-    if (this.waiting || this.#isWithdrawn) this.record.startedAt = now;
+    if (this.#neverBegan) this.record.startedAt = now;
     const { detail: before } = this.record;
     // A run must not end before it began, even if the clock was set back.
     Object.assign(this.record, end, { endedAt: Math.max(now, this.record.startedAt) });

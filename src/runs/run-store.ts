@@ -222,6 +222,11 @@ function bytesOutside({ logBytes, detail }: RunRecord): number {
   return artifacts.reduce((sum, { size }) => sum + size, longLog);
 }
 
+/** Whether a run was never started. Such a run has neither a resume state nor output. */
+export function hasNeverStarted({ resumeState, output }: RunRecord): boolean {
+  return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
+}
+
 const SOURCE_CHARACTERS = 16_384;
 
 /** The part of the source that is stored; undefined if the title contains the whole source. */

@@ -23,7 +23,15 @@ import {
   type WaitState,
 } from "./run-types.ts";
 import type { RunKind } from "../shared/run-listing.ts";
-import { sourceToStore, type NewRun, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
+import {
+  type NewRun,
+  type RunRecord,
+  RunStore,
+  type Stored,
+  hasNeverStarted,
+  sourceToStore,
+  viewOf,
+} from "./run-store.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { countdown, pause, waitAtMost } from "../shared/timers.ts";
 import { deleteBelow } from "../storage/object-store.ts";
@@ -247,7 +255,7 @@ export class Runs {
       const passed = async () => (await gate.pass(run)) ?? start;
       return startAfter(run, passed, { isInteractive, waiting: () => gate.waiting?.() });
     };
-    if (reservation) this.#watch(run, meter(execute(reservation), quota, reservation, record.startedAt));
+    if (reservation) this.#watch(run, meter(execute(reservation), quota, reservation, run));
     else this.#followLate(run, execute, isInteractive, reserving);
     const waitMs = Math.max(0, Math.min(waitUntil, replyBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.waitUntilQuiet(waitMs);
@@ -295,10 +303,9 @@ export class Runs {
       this.#host.logError(record.id, error);
       return this.#markLost(record, texts.OTHER_VERSION);
     }
-    const { startedAt } = record;
-    const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
+    const seconds = Math.ceil(((execution.deadline ?? 0) - record.startedAt) / 1000);
     const quota = run.isService ? UNMETERED : this.#host.quota;
-    this.#watch(run, meter(execution, quota, quota.takeUnchecked(Math.max(1, seconds)), startedAt));
+    this.#watch(run, meter(execution, quota, quota.takeUnchecked(Math.max(1, seconds)), run));
   }
 
   #markLost(record: RunRecord, note: string): void {
@@ -495,8 +502,7 @@ export class Runs {
     const { quota, lifecycle, background } = this.#host;
     const start = async () => {
       const reservation = await reserving;
-      const startedAt = Date.now();
-      if (!run.isEnded) return () => meter(execute(reservation), quota, reservation, startedAt);
+      if (!run.isEnded) return () => meter(execute(reservation), quota, reservation, run);
       quota.giveBack(reservation, 0);
       lifecycle.release();
       return CANCELLED_BEFORE_START;
@@ -553,14 +559,9 @@ export class Runs {
   }
 }
 
-/** Gives the reservation back to the quota when the execution ends. @param startedAt in milliseconds since the epoch */
-function meter(
-  execution: Execution,
-  quota: RunQuota,
-  reservation: Reservation,
-  startedAt: number,
-): Execution {
-  const giveBack = () => quota.giveBack(reservation, (Date.now() - startedAt) / 1000);
+/** Gives the reservation back to the quota when the execution ends. The run's wait before its start does not count. */
+function meter(execution: Execution, quota: RunQuota, reservation: Reservation, run: ActiveRun): Execution {
+  const giveBack = () => quota.giveBack(reservation, run.executedSeconds);
   execution.done.then(giveBack, giveBack);
   return execution;
 }
@@ -568,9 +569,4 @@ function meter(
 /** The specification with the time that the quota allows. */
 function applyCut<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
   return cut === undefined ? spec : { ...spec, timeoutMs: seconds * 1000, cut };
-}
-
-/** Whether a run was never started. Such a run has neither a resume state nor output. */
-function hasNeverStarted({ resumeState, output }: RunRecord): boolean {
-  return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }

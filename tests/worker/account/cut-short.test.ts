@@ -9,6 +9,8 @@ import {
   type Result,
   evictActor,
   principal,
+  sleep,
+  until,
   untilText,
 } from "../support.ts";
 
@@ -69,4 +71,35 @@ describe.concurrent("the result of a run that ended early", () => {
     expect(mismatches(result, 10), result.text).toEqual([]);
     expect(result.text).toContain("all its known processes");
   });
+});
+
+test("a run costs the seconds from its start to its end, and not its wait for earlier runs of its session", async () => {
+  const caller = await withSeconds("cut-waiting", 200);
+  const sandbox = "default";
+  const run = (command: string) =>
+    caller.call("run_command", { sandbox, command, timeout_seconds: 20, wait_seconds: 40 });
+  const startedAt = Date.now();
+  const first = run("sleep 6");
+  await until(async () => (await caller.call("list_runs", { sandbox })).text.includes("sleep 6"));
+  const waiting = ["1", "2", "3"].map((number) => run(`echo ${number}`));
+  const withdrawn = await caller.call("run_command", {
+    sandbox,
+    command: "echo no",
+    timeout_seconds: 20,
+    wait_seconds: 0,
+  });
+  await sleep(2000);
+  expect((await caller.call("cancel_run", { id: withdrawn.structured.id })).text).toContain("Cancelled");
+  for (const result of [await first, ...(await Promise.all(waiting))])
+    expect(result.structured.state).toBe("succeeded");
+  const passed = Math.ceil((Date.now() - startedAt) / 1000);
+  // The sandbox then reports all seconds that it has used.
+  await caller.call("destroy_sandbox", { sandbox });
+  const used = await runInDurableObject(accountOf(caller), (_account, { storage }) => {
+    const query = "SELECT max(run_seconds) AS most FROM usage";
+    return storage.sql.exec<{ most: number }>(query).one().most - (86_400 - 200);
+  });
+  expect(used).toBeGreaterThanOrEqual(6);
+  // Each of the three short runs costs one second at least.
+  expect(used).toBeLessThanOrEqual(passed + 3);
 });

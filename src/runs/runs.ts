@@ -309,7 +309,9 @@ export class Runs {
   }
 
   #markLost(record: RunRecord, note: string): void {
-    const lost: RunRecord = { ...record, state: "lost", note, endedAt: Date.now() };
+    const endedAt = Date.now();
+    const startedAt = hasNeverStarted(record) ? endedAt : record.startedAt;
+    const lost: RunRecord = { ...record, state: "lost", note, startedAt, endedAt };
     this.#store.put(lost);
     this.#notifyEnd(lost, true);
   }

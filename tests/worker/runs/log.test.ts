@@ -2,7 +2,13 @@ import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
-import type { Allowance, End, Execution, LogPiece } from "../../../src/runs/run-types.ts";
+import {
+  type Allowance,
+  type End,
+  type Execution,
+  type LogPiece,
+  durationMs,
+} from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
 import { LogWriter, type RunObjects, deleteLog, readLog } from "../../../src/runs/run-log.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
@@ -10,7 +16,7 @@ import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { exhausted } from "../../../src/shared/errors.ts";
 import { queriesOf } from "../queries.ts";
-import { actorOf, bucket, until } from "../support.ts";
+import { actorOf, bucket, sleep, until } from "../support.ts";
 
 const MiB = 1024 * 1024;
 
@@ -178,9 +184,13 @@ it("a run of an earlier actor is lost if its executor cannot resume it, and so a
     const { execution } = await start(runs);
     execution.run.keepState({ of: "another version" });
     execution.run.save();
+    // The time until the restart is no duration of a run that never started.
+    await sleep(20);
     const next = new Runs(host);
     next.resume({ code: nothing, command: nothing, task: nothing }, true);
-    expect((await next.list(10)).map(({ state }) => state)).toEqual(["lost", "lost"]);
+    const listed = await next.list(10);
+    expect(listed.map(({ state }) => state)).toEqual(["lost", "lost"]);
+    expect(listed.map((lost) => durationMs(lost) > 0)).toEqual([true, false]);
     expect((await next.result(execution.run.record.id, 0)).note).toMatch(/with another version/);
     expect((await next.result(id, 0)).note).toMatch(/never started/);
     expect(failed).toHaveLength(1);

@@ -80,6 +80,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   #lastStream: Stream = "stdout";
   #outputAt = 0;
   #hasBegun: boolean;
+  /** When the run's code had ended, in milliseconds since the epoch. The delivery of its output may follow. */
+  #executedAt: number | undefined;
   #isCancelled = false;
   /** Whether the run was cancelled while it waited. Afterwards it does not wait any more. */
   #isWithdrawn = false;
@@ -133,10 +135,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     return !this.#hasBegun || this.waiting !== undefined || this.#isWithdrawn;
   }
 
-  /** For how many seconds the run was executed: from its start to its end, or until now. */
+  /** For how many seconds the run was executed: from its start to the end of its code, or until now. */
   get executedSeconds(): number {
     if (this.#neverBegan) return 0;
-    const { startedAt, endedAt = Date.now() } = this.record;
+    const { startedAt, endedAt = this.#executedAt ?? Date.now() } = this.record;
     return Math.max(0, endedAt - startedAt) / 1000;
   }
 
@@ -146,6 +148,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#hasBegun = true;
     this.record.startedAt = Date.now();
     this.#hasChanges = true;
+  }
+
+  markExecuted(): void {
+    this.#executedAt ??= Date.now();
   }
 
   /** Collects the output of the execution until the run's end is recorded. */
@@ -177,7 +183,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.#neverBegan) this.record.startedAt = now;
     const { detail: before } = this.record;
     // A run must not end before it began, even if the clock was set back.
-    Object.assign(this.record, end, { endedAt: Math.max(now, this.record.startedAt) });
+    Object.assign(this.record, end, { endedAt: Math.max(this.#executedAt ?? now, this.record.startedAt) });
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];

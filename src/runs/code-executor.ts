@@ -37,6 +37,12 @@ import * as texts from "./texts.ts";
 /** How long it may take to end an earlier actor's code and read its output. */
 const TAKE_OVER_MS = 60_000;
 
+/**
+ * How long the output and the images of ended code may take. A sandbox prints 4 MB/s after a burst (backlog.ts), so ten runs that fill
+ * logs of the default size at once take five minutes.
+ */
+const DELIVERY_MS = 600_000;
+
 /** Characters kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
@@ -104,6 +110,10 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
         onKernelAssigned: (kernel) => {
           sink.keepState(kernel);
           if (kernel) limit.setDeadline(Date.now() + spec.timeoutMs, spec.timeoutMs);
+        },
+        onResponse: (ended) => {
+          sink.markExecuted?.();
+          limit.setDeliveryDeadline(DELIVERY_MS, () => incompleteEnd(ended, spec));
         },
       },
     );
@@ -216,6 +226,16 @@ function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End
     note: outcome.end === "error" ? hint : texts.codeEndText(outcome, spec),
     detail,
   };
+}
+
+/** The end of code whose output or images the sandbox did not deliver in time. */
+function incompleteEnd(outcome: CodeOutcome, spec: CodeRunSpec): End {
+  const shown = outcome.results.flatMap((result) => {
+    const hasImage = imageOf(result) !== undefined;
+    return [...(hasImage ? [leftOut(texts.IMAGE_NOT_DELIVERED)] : []), ...textsOf(result, hasImage)];
+  });
+  const end = endOf(outcome, fitResults(shown, outcome.error), spec);
+  return { ...end, note: [end.note, texts.NOT_DELIVERED].filter(Boolean).join(" ") };
 }
 
 /** A line replaces each result that does not fit into a run's record. */

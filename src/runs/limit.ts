@@ -15,6 +15,10 @@ export class Limit {
   readonly #reached = Promise.withResolvers<End>();
   #timer: ReturnType<typeof setTimeout> | null = null;
   #at = Number.POSITIVE_INFINITY;
+  #cancelAt = Number.POSITIVE_INFINITY;
+  #isOver = false;
+  /** The end of a run of which only output is missing. */
+  #knownEnd: (() => End) | undefined;
   /** Whether the limit ended the run; later reports of its execution are ignored. */
   isReached = false;
 
@@ -23,7 +27,7 @@ export class Limit {
     try {
       return await Promise.race([done, this.#reached.promise]);
     } finally {
-      this.#at = 0;
+      this.#isOver = true;
       clearTimeout(this.#timer);
     }
   }
@@ -34,21 +38,34 @@ export class Limit {
    * @param timeoutMs the run's time limit; undefined if unknown
    */
   setDeadline(at: number, timeoutMs: number | undefined): void {
-    this.#setLimit({ state: "timed_out", note: timeoutUnconfirmed(timeoutMs, GRACE_MS) }, at + GRACE_MS);
+    const note = timeoutUnconfirmed(timeoutMs, GRACE_MS);
+    this.#setLimit(() => ({ state: "timed_out", note, unconfirmed: true }), at + GRACE_MS);
   }
 
   setCancelDeadline(): void {
-    this.#setLimit({ state: "cancelled", note: cancelUnconfirmed(CANCEL_MS) }, Date.now() + CANCEL_MS);
+    this.#cancelAt = Math.min(this.#cancelAt, Date.now() + CANCEL_MS);
+    const note = cancelUnconfirmed(CANCEL_MS);
+    this.#setLimit(() => ({ state: "cancelled", note, unconfirmed: true }), this.#cancelAt);
+  }
+
+  /**
+   * Replaces the limit when the end is known and only output is missing. A cancel still shortens the wait for the output.
+   * @param end called when the limit is reached
+   */
+  setDeliveryDeadline(ms: number, end: () => End): void {
+    this.#knownEnd = end;
+    this.#at = Number.POSITIVE_INFINITY;
+    this.#setLimit(end, Math.min(Date.now() + ms, this.#cancelAt));
   }
 
   /** The earlier of two limits counts. */
-  #setLimit(end: Pick<End, "state" | "note">, at: number): void {
-    if (at >= this.#at) return;
+  #setLimit(end: () => End, at: number): void {
+    if (this.#isOver || at >= this.#at) return;
     this.#at = at;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.isReached = true;
-      this.#reached.resolve({ ...end, unconfirmed: true });
+      this.#reached.resolve((this.#knownEnd ?? end)());
     }, at - Date.now());
   }
 }

@@ -95,6 +95,8 @@ export interface LogPiece {
 export interface RunSink<State = unknown> extends OutputSink {
   /** Called when the run starts, after its wait for earlier runs. */
   markStarted(): void;
+  /** Called if the code of the run has ended before all output was received. The run's duration ends now. */
+  markExecuted?(): void;
   /** Stores the state for resuming the run; undefined if nothing was started after all. */
   keepState(state: State | undefined): void;
   /** Whether the sandbox may have files of the run; true unless the executor changes it. */

@@ -114,6 +114,9 @@ export function codeEndText(
   }
 }
 
+export const NOT_DELIVERED =
+  "Some of its output or images may be missing: the code has ended, but the sandbox did not deliver them in time.";
+
 export const resultLeftOut = (bytes: number) =>
   `[a result of ${bytes} bytes is left out: the results before it use all the space]`;
 export const RESULTS_NOT_STORED =
@@ -126,6 +129,11 @@ export const imageFileAt = (path: string, remedy: string) => `${remedy} Its file
 export const NOT_MADE_SMALLER = {
   problem: "is too large to be shown as it is, and the sandbox did not make it smaller.",
   remedy: "Show it with fewer pixels: a lower dpi, or PIL's image.thumbnail((1000, 1000)).",
+};
+
+export const IMAGE_NOT_DELIVERED = {
+  problem: "was not delivered in time.",
+  remedy: "Show it again in another call.",
 };
 
 export const charactersOmitted = (omitted: number, all: number) =>

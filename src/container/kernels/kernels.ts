@@ -52,6 +52,8 @@ interface CodeStart {
   markStarted(): void;
   /** Called with the kernel that gets the code; with undefined if the kernel was gone and the code did not run. */
   onKernelAssigned(kernel: Kernel | undefined): void;
+  /** Called when the code has ended by itself and the kernel has responded. Its output in files is still to be read. */
+  onResponse(outcome: CodeOutcome): void;
 }
 
 /** How an earlier actor's code was ended in its kernel. */
@@ -216,7 +218,7 @@ export class Kernels {
     if (known) {
       start.onKernelAssigned(known);
       try {
-        return await this.#attempt(known, sink, spec, stopped);
+        return await this.#attempt(known, sink, spec, start, stopped);
       } catch (error) {
         // After any other error the code may have run, so it is not run again.
         const didNotRun = error instanceof InterpreterError && error.kind === "context_gone";
@@ -234,7 +236,7 @@ export class Kernels {
     }
     start.onKernelAssigned(kernel);
     try {
-      return await this.#attempt(kernel, sink, spec, stopped);
+      return await this.#attempt(kernel, sink, spec, start, stopped);
     } catch (error) {
       throw this.#discard(sink.id, kernel, error);
     }
@@ -296,6 +298,7 @@ export class Kernels {
     kernel: Kernel,
     sink: OutputSink,
     spec: CodeSpec,
+    start: CodeStart,
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
     const code = new RunningCode(this.#link, sink, kernel);
@@ -311,6 +314,7 @@ export class Kernels {
       if (typeof first === "object") {
         if (areVariablesNew) this.#versions.set(kernel, variables.version);
         const outcome = codeOutcomeOf(first, sink.id);
+        start.onResponse(outcome);
         await code.finish(outcome.hasFiles, outcome.serves);
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }

@@ -1,6 +1,7 @@
 /** Runs end in time, although user code can hide its end or report a false one. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { callsIn, idIn, owner, sh, until, result, waitForText } from "../support.ts";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { ActiveRun } from "../../../src/runs/active-run.ts";
+import { callsIn, idIn, owner, sh, sleep, until, result, waitForText } from "../support.ts";
 
 const sandbox = "deadline";
 const runs = "/var/lib/sandbox-mcp/runs";
@@ -99,4 +100,64 @@ describe("user programs in place of the system's programs", () => {
     const slow = await command("echo begun; sleep 1000", { session, timeout_seconds: 1 });
     expect(slow.structured).toMatchObject({ state: "timed_out" });
   });
+});
+
+describe("output that arrives long after its code has ended", () => {
+  const slow = "deadline-slow";
+  const code = "print('x' * 3_000_000)\n{'answer': 42}";
+  beforeAll(() => owner.call("run_code", { sandbox: slow, code: "1" }));
+  afterAll(() => owner.call("destroy_sandbox", { sandbox: slow }));
+  afterEach(() => void vi.restoreAllMocks());
+
+  /** Holds the output of the sandbox's runs until the promise resolves. */
+  function hold(until: Promise<unknown>) {
+    const take = ActiveRun.prototype.take;
+    vi.spyOn(ActiveRun.prototype, "take").mockImplementation(async function (this: ActiveRun, bytes, output) {
+      if (this.record.id.startsWith(slow)) await until;
+      await take.call(this, bytes, output);
+    });
+  }
+
+  it("does not count in the time limit and the duration of the code", async () => {
+    hold(sleep(24_000));
+    const { structured, text } = await owner.call("run_code", {
+      sandbox: slow,
+      code,
+      timeout_seconds: 5,
+      wait_seconds: 40,
+    });
+    expect(text).toContain("{'answer': 42}");
+    expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: 3_000_001 });
+    expect(structured.note).toBeUndefined();
+    const { structured: listed } = await owner.call("list_runs", { sandbox: slow, limit: 1 });
+    const [run] = listed.runs as { duration_ms: number }[];
+    expect(run?.duration_ms).toBeLessThan(10_000);
+  });
+
+  it.each(["the limit of the delivery", "a cancel"])(
+    "does not change the run's result, and %s ends the wait for it",
+    async (what) => {
+      const held = Promise.withResolvers<void>();
+      hold(held.promise);
+      if (what !== "a cancel") {
+        const setTimer = globalThis.setTimeout;
+        vi.spyOn(globalThis, "setTimeout").mockImplementation(((work: () => void, ms: number) =>
+          setTimer(work, Math.abs(ms - 600_000) < 1000 ? 100 : ms)) as never);
+      }
+      const started = await owner.call("run_code", {
+        sandbox: slow,
+        code,
+        timeout_seconds: 30,
+        wait_seconds: 3,
+      });
+      if (what === "a cancel") await owner.call("cancel_run", { id: idIn(started) });
+      const { structured, text } = await owner.call("get_result", { id: idIn(started), wait_seconds: 40 });
+      expect(structured).toMatchObject({ state: "succeeded" });
+      expect(text).toContain("{'answer': 42}");
+      expect(text).toContain("the sandbox did not deliver them in time");
+      vi.restoreAllMocks();
+      held.resolve();
+      expect((await owner.call("run_code", { sandbox: slow, code: "6 * 7" })).text).toContain("42");
+    },
+  );
 });

@@ -110,10 +110,10 @@ describe("output that arrives long after its code has ended", () => {
   afterEach(() => void vi.restoreAllMocks());
 
   /** Holds the output of the sandbox's runs until the promise resolves. */
-  function hold(until: Promise<unknown>) {
+  function hold(released: Promise<unknown>) {
     const take = ActiveRun.prototype.take;
     vi.spyOn(ActiveRun.prototype, "take").mockImplementation(async function (this: ActiveRun, bytes, output) {
-      if (this.record.id.startsWith(slow)) await until;
+      if (this.record.id.startsWith(slow)) await released;
       await take.call(this, bytes, output);
     });
   }

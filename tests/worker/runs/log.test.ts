@@ -1,133 +1,28 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
-import {
-  type Allowance,
-  type End,
-  type Execution,
-  type LogPiece,
-  durationMs,
-} from "../../../src/runs/run-types.ts";
+import { type LogPiece, durationMs } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
 import { LogWriter, type RunObjects, deleteLog, readLog } from "../../../src/runs/run-log.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
-import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { exhausted } from "../../../src/shared/errors.ts";
 import { queriesOf } from "../queries.ts";
-import { actorOf, bucket, sleep, until } from "../support.ts";
-
-const MiB = 1024 * 1024;
-
-/** Fails to resume any run. */
-const nothing: Resumer = {
-  resume: () => {
-    throw new Error("no run can be resumed here");
-  },
-};
-
-function executorOf(work: (run: ActiveRun) => Execution): Executor<Allowance> {
-  return { kind: "command", start: work, ...nothing };
-}
-
-const ALLOWANCE = { timeoutMs: 60_000 };
-
-/** The runs of a new actor with SQLite, a real bucket, and executions that the test controls. */
-async function withRuns(
-  name: string,
-  work: (runs: Runs, host: RunsHost, sql: SqlStorage) => Promise<void>,
-  changes: Partial<RunsHost> = {},
-): Promise<void> {
-  await runInDurableObject(await actorOf(name), async (_sandbox, { storage }) => {
-    const host: RunsHost = {
-      quota: {
-        take: async (seconds) => ({ seconds }),
-        takeUnchecked: (seconds) => ({ seconds }),
-        giveBack: () => undefined,
-      },
-      lifecycle: {
-        admitRun: async () => undefined,
-        release: () => undefined,
-        explainError: async (error) => error,
-      },
-      completeEnd: (end) => end,
-      sql: storage.sql,
-      growth: { count: () => undefined, isExceeded: false },
-      sandbox: () => name,
-      objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },
-      logCapBytes: 16 * MiB,
-      background: (done) => void done.catch(() => undefined),
-      logError: () => undefined,
-      removeTaskFiles: async () => undefined,
-      ...changes,
-    };
-    await work(new Runs(host), host, storage.sql);
-  });
-}
-
-/** An execution that the test controls. */
-class Conducted implements Execution {
-  readonly #end = Promise.withResolvers<End>();
-  run!: ActiveRun;
-  cancels = 0;
-
-  get done(): Promise<End> {
-    return this.#end.promise;
-  }
-
-  async cancel(): Promise<void> {
-    this.cancels++;
-  }
-
-  print(stream: Stream, content: string | Uint8Array): void {
-    this.run.output(stream, typeof content === "string" ? new TextEncoder().encode(content) : content);
-  }
-
-  end(end: End): void {
-    this.#end.resolve(end);
-  }
-
-  fail(error: unknown): void {
-    this.#end.reject(error);
-  }
-}
-
-async function start(runs: Runs, waitMs = 0) {
-  const execution = new Conducted();
-  const executor = executorOf((run) => {
-    execution.run = run;
-    return execution;
-  });
-  const options = { waitUntil: Date.now() + waitMs, namesID: true };
-  const ended = runs.start(executor, "title", ALLOWANCE, options);
-  if (waitMs > 0) await vi.waitUntil(() => execution.run as ActiveRun | undefined);
-  else await ended;
-  return { id: execution.run.record.id, execution, ended };
-}
-
-/** Compares without printing the difference, because that takes minutes for megabytes. */
-function isSame(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, at) => byte === b[at]);
-}
-
-/** Bytes that encode their position. */
-function pattern(length: number, seed: number): Uint8Array {
-  const words = new Uint32Array(Math.ceil(length / 4));
-  for (let at = 0; at < words.length; at++) words[at] = Math.imul(at + 1, 2654435761) ^ seed;
-  return new Uint8Array(words.buffer, 0, length);
-}
+import { actorOf, bucket, sleep } from "../support.ts";
+import {
+  MiB,
+  nothing,
+  executorOf,
+  ALLOWANCE,
+  withRuns,
+  start,
+  isSame,
+  pattern,
+  objectsOf,
+  rowsOf,
+} from "./conducted-runs.ts";
 
 afterEach(() => void vi.useRealTimers());
-
-const objectsOf = async (id: string) => (await bucket.list(`hash/${id}/`)).keys;
-const rowsOf = (sql: SqlStorage, id: string) =>
-  sql
-    .exec<{ count: number; bytes: number }>(
-      "SELECT count(*) AS count, coalesce(sum(length(data)), 0) AS bytes FROM log WHERE run = ?",
-      id,
-    )
-    .one();
 
 describe("a run", () => {
   it("that an unexpected error ended is lost, and only the log has the error", async () => {
@@ -600,115 +495,4 @@ it("a run whose actor ended before it recorded an object in R2 leaves nothing be
     expect(await objectsOf(id)).toEqual([]);
   };
   await withRuns("unrecorded-object", work, { objects });
-});
-
-describe("a write to R2 that is never confirmed", () => {
-  afterEach(() => void vi.restoreAllMocks());
-
-  /** A bucket that holds the first writes until the test lets them arrive. */
-  function withHeldWrites(count: number) {
-    const arrive = Promise.withResolvers<void>();
-    const held: Promise<void>[] = [];
-    const put = async (key: string, content: Uint8Array) => {
-      if (held.length === count) return await bucket.put(key, content);
-      const written = arrive.promise.then(() => bucket.put(key, content.slice()));
-      held.push(written);
-      await written;
-    };
-    return {
-      held,
-      arrive: arrive.resolve,
-      objects: { bucket: { ...bucket, put }, prefix: (id: string) => `hash/${id}/` },
-    };
-  }
-
-  /** Shortens the time limit of a write from a minute to 0.1 s. */
-  function withShortLimit() {
-    const setTimer = globalThis.setTimeout;
-    const spy = vi.spyOn(globalThis, "setTimeout");
-    spy.mockImplementation(((work: () => void, ms: number) =>
-      setTimer(work, ms === 60_000 ? 100 : ms)) as never);
-    return spy;
-  }
-
-  it("does not keep the container of an ended run, and the parts that react to the end do not wait for it", async () => {
-    const { arrive, objects } = withHeldWrites(1);
-    const work = async (runs: Runs) => {
-      const onRunEnd = vi.fn<() => void>();
-      runs.subscribe({ onRunEnd });
-      const { id, execution } = await start(runs);
-      expect(runs.isBusy).toBe(true);
-      execution.print("stdout", pattern(3 * MiB, 6));
-      execution.end({ state: "succeeded" });
-      expect(await runs.result(id, 20_000)).toMatchObject({ state: "succeeded" });
-      await until(() => onRunEnd.mock.calls.length > 0, 5000);
-      expect({ isBusy: runs.isBusy, hasActive: runs.hasActive }).toEqual({ isBusy: false, hasActive: true });
-      arrive();
-      await until(() => !runs.hasActive);
-      expect(onRunEnd).toHaveBeenCalledOnce();
-      expect(await objectsOf(id)).toHaveLength(1);
-    };
-    await withRuns("held-write", work, { objects });
-  });
-
-  it.each([
-    [1, 0],
-    [5, 3 * MiB],
-  ])(
-    "does not keep the log of a run in memory: after a minute it is written again, or stays in the database (%d writes)",
-    async (count, left) => {
-      const { held, arrive, objects } = withHeldWrites(count);
-      const timers = withShortLimit();
-      const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
-        const { id, execution } = await start(runs);
-        const printed = pattern(3 * MiB, 7);
-        execution.print("stdout", printed);
-        execution.end({ state: "succeeded" });
-        await runs.result(id, 20_000);
-        await until(() => !runs.hasActive, 20_000);
-        timers.mockRestore();
-        expect(rowsOf(sql, id).bytes).toBe(left);
-        expect(held.length).toBeLessThanOrEqual(2);
-        const read = async () =>
-          joinBytes((await runs.wholeLog(id, 0, 4 * MiB)).pieces.map(({ bytes }) => bytes));
-        expect(isSame(await read(), printed)).toBe(true);
-        const before = await objectsOf(id);
-        arrive();
-        await Promise.all(held);
-        await until(async () => (await objectsOf(id)).length === before.length);
-        expect(isSame(await read(), printed)).toBe(true);
-        await runs.remove(id);
-        expect(await objectsOf(id)).toEqual([]);
-        expect(rowsOf(sql, id).count).toBe(0);
-      };
-      await withRuns(`held-${count}`, work, { objects });
-    },
-  );
-
-  it("leaves no object of a removed run, even if its actor ended before it could delete the object", async () => {
-    const timers = withShortLimit();
-    let hasEnded = false;
-    const { held, arrive, objects } = withHeldWrites(2);
-    const remove = objects.bucket.delete;
-    objects.bucket.delete = async (keys) => {
-      if (hasEnded) throw new Error("the actor has ended");
-      await remove(keys);
-    };
-    const work = async (runs: Runs) => {
-      const { id, execution } = await start(runs);
-      execution.print("stdout", pattern(3 * MiB, 8));
-      execution.end({ state: "succeeded" });
-      await until(() => !runs.hasActive, 20_000);
-      timers.mockRestore();
-      expect(held).toHaveLength(2);
-      hasEnded = true;
-      arrive();
-      await Promise.all(held);
-      expect(await objectsOf(id)).toHaveLength(2);
-      hasEnded = false;
-      await runs.remove(id);
-      expect(await objectsOf(id)).toEqual([]);
-    };
-    await withRuns("held-ended", work, { objects });
-  });
 });

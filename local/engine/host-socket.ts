@@ -38,12 +38,12 @@ export class HostSocket extends Socket {
   }
 
   override destroy(error?: Error): this {
-    // The kernel, and not the engine, would otherwise read what the host still sends: see `closeIfReceived`.
+    // Node would read on while the descriptor is open, and drop the data. No limit counts these reads.
     if (!this.destroyed) this.pause();
     return super.destroy(error);
   }
 
-  // Node would read from a destroyed connection that has a descriptor.
+  // Both would make Node read again.
   override resume(): this {
     return this.destroyed ? this : super.resume();
   }

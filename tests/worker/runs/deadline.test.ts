@@ -150,8 +150,9 @@ describe("output that arrives long after its code has ended", () => {
         timeout_seconds: 30,
         wait_seconds: 3,
       });
-      if (what === "a cancel") await owner.call("cancel_run", { id: idIn(started) });
-      const { structured, text } = await owner.call("get_result", { id: idIn(started), wait_seconds: 40 });
+      const id = String(started.structured.id);
+      if (what === "a cancel") await owner.call("cancel_run", { id });
+      const { structured, text } = await owner.call("get_result", { id, wait_seconds: 40 });
       expect(structured).toMatchObject({ state: "succeeded" });
       expect(text).toContain("{'answer': 42}");
       expect(text).toContain("the sandbox did not deliver them in time");

@@ -25,12 +25,12 @@ describe("a write to R2 that is never confirmed", () => {
     };
   }
 
-  /** Shortens the time limit of a write from a minute to 0.1 s. */
+  /** Shortens the time limit of a write from a minute to a second. */
   function withShortLimit() {
     const setTimer = globalThis.setTimeout;
     const spy = vi.spyOn(globalThis, "setTimeout");
     spy.mockImplementation(((work: () => void, ms: number) =>
-      setTimer(work, ms === 60_000 ? 100 : ms)) as never);
+      setTimer(work, ms === 60_000 ? 1000 : ms)) as never);
     return spy;
   }
 

@@ -164,6 +164,7 @@ describe("a JavaScript kernel's output", () => {
     ["const console = { log: () => 'mine' }", "console.log(1)", "'mine'"],
     ["delete console.log", "typeof console.log", "'undefined'"],
     ["JSON.stringify = () => 'mine'", "JSON.stringify(1)", "'mine'"],
+    ["globalThis.JSON = { parse: () => 1, stringify: () => 'mine' }", "JSON.stringify(1)", "'mine'"],
   ])(
     "and values arrive after code ran %s",
     async (replace, use, value) => {
@@ -177,6 +178,16 @@ describe("a JavaScript kernel's output", () => {
     },
     30_000,
   );
+
+  it("of code that goes on after its cell does not take the place of the cell's values", async () => {
+    const fresh = await lab.kernel("javascript");
+    const print =
+      "(async () => { for (let n = 0; n < 300; n++) { await null; if (n > 2) console.log(n) } })()";
+    expect((await fresh.run(`${print}; 'value'`)).results[0]?.text).toBe("'value'");
+    const { results, stdout } = await fresh.run("'next'");
+    expect(results[0]?.text).toBe("'next'");
+    expect(stdout.text).toMatch(/^(\d+\n)*$/);
+  });
 
   it("of a timer after its run belongs to the next run", async () => {
     await kernel.run("setTimeout(() => console.log('late'), 20)");

@@ -15,11 +15,14 @@ const { patchChildren } = require("./children.cjs");
 const { patchFiles } = require("./files.cjs");
 const { Log } = require("./log.cjs");
 const { StdioProxy } = require("./stdio-proxy.cjs");
+/** Saved here, because user code may replace it. */
+const { stringify } = JSON;
 const LATE_BYTES = 16 * 1024;
 /** The properties with which the executor sends its reply. User code may replace them. */
 const REPLY_PROPERTIES = [
   [globalThis, "console"],
   [console, "log"],
+  [globalThis, "JSON"],
   [JSON, "stringify"],
 ].map(([owner, name]) => ({ owner, name, original: Object.getOwnPropertyDescriptor(owner, name) }));
 
@@ -31,6 +34,8 @@ class Streams {
     this.overrides = {};
     this.isReplying = false;
     this.replaced = [];
+    /** The run's document as the executor's reply contains it. */
+    this.document = "";
     this.shared = new Set();
   }
 
@@ -40,6 +45,8 @@ class Streams {
   }
 
   begin(files, cap, tailBytes) {
+    // Code that replaces and restores process.stderr.write between two runs looks like a reply.
+    if (this.isReplying) this.endReply();
     const earlierLogs = this.logs;
     this.logs = {
       stdout: new Log(cap, tailBytes, `${files}.out`),
@@ -102,7 +109,13 @@ class Streams {
     }
   }
 
+  /** Jobs of the user's code may print between the cell's end and the reply. */
+  isReply(text) {
+    return typeof text === "string" && text.startsWith("{") && text.includes(this.document);
+  }
+
   writeDocument(text) {
+    this.document = stringify(text).slice(1, -1);
     this.captures.stdout?.(text);
   }
 
@@ -137,13 +150,15 @@ class Streams {
           return;
         }
         // Between runs only the executor sets `write`: to its capture before a cell, and back after it.
-        if (value !== ours && value !== original) this.captures[name] = value;
-        else if (name === "stderr") this.beginReply();
+        if (value !== ours && value !== original) {
+          this.captures[name] = value;
+          this.document = "";
+        } else if (name === "stderr") this.beginReply();
       },
     });
     // The console writes to the real stream, because the executor used the console before the prelude was loaded.
     real.write = (...args) => {
-      if (name !== "stdout" || !this.isReplying) return proxy.write(...args);
+      if (name !== "stdout" || !this.isReplying || !this.isReply(args[0])) return proxy.write(...args);
       this.endReply();
       return Reflect.apply(original, real, args);
     };

@@ -106,7 +106,7 @@ function embeddedIPv4(groups: string[]): string | undefined {
 }
 
 /** The eight groups of an IPv6 address. */
-function expand(address: string): string[] {
+export function expand(address: string): string[] {
   const hostname = new URL(`http://[${address}]`).hostname.slice(1, -1);
   const [left = "", right] = hostname.split("::");
   const head = left === "" ? [] : left.split(":");

@@ -4,14 +4,17 @@
  * So the engine closes a connection only when the host has received the data, and resets it after `UNREAD_MS`.
  */
 import { Socket } from "node:net";
-import { tcpQueues, type Queues } from "./socket-usage.ts";
+import { listedName, tcpQueues, type QueueList } from "./socket-usage.ts";
 
-/** How long a host may take to receive what a program has sent before it disconnected, in milliseconds. */
+/** How long a host may receive nothing of what a program has sent before it disconnected, in milliseconds. */
 export const UNREAD_MS = 60_000;
 /** The most connections of a sandbox to hosts, with those that are closing. As many connections to its proxy may be open. */
 const MAX_HOSTS = 256;
 /** How often the engine looks whether hosts have received the data, in milliseconds. Each time, it reads the list of all connections. */
 const CHECK_MS = 250;
+/** The reading of a long list may take this part of the time. */
+const CHECK_SHARE = 1 / 10;
+const MAX_CHECK_MS = 2000;
 /** In the kernel's list, the end of the data counts as one byte. */
 const END_BYTES = 1;
 
@@ -23,7 +26,19 @@ export class HostSocket extends Socket {
   #isReset = false;
   #isShuttingDown = false;
   #deadline = 0;
+  #unsent: number | undefined;
+  #name: string | undefined;
   #close: ((isReset: boolean) => void) | undefined;
+
+  /** The connection's name in the kernel's list; undefined before it is open. */
+  get name(): string | undefined {
+    return this.#name;
+  }
+
+  noteName(): void {
+    // A connection that is reset at once has no address any more.
+    if (this.remoteAddress !== undefined) this.#name = listedName(this);
+  }
 
   /** Whether the connection is destroyed, and its descriptor still open. */
   get isClosing(): boolean {
@@ -76,9 +91,13 @@ export class HostSocket extends Socket {
   }
 
   /** Closes the descriptor if the host has received all data. Resets the connection if it is late, or has sent more: nobody reads that. */
-  closeIfReceived(queues: ReadonlyMap<number, Queues>): void {
-    const { unsent = 0, unread = 0 } = queues.get(this.localPort ?? 0) ?? {};
+  closeIfReceived({ of, isComplete }: QueueList): void {
+    const listed = of.get(this.#name ?? "");
+    const { unsent, unread } = listed ?? { unsent: isComplete ? 0 : Infinity, unread: 0 };
     const isReceived = unsent <= END_BYTES;
+    const isReading = this.#unsent !== undefined && unsent < this.#unsent;
+    if (isReading && !this.#isReset) this.#deadline = performance.now() + UNREAD_MS;
+    this.#unsent = unsent;
     const mustReset = this.#isReset || performance.now() >= this.#deadline || unread > END_BYTES;
     this.#closeIf(isReceived || mustReset, !isReceived && mustReset);
   }
@@ -105,17 +124,29 @@ export function trackHost(hosts: Set<Socket>, socket: Socket): Socket {
   return socket.once("close", () => hosts.delete(socket));
 }
 
-function checkLater(): void {
+function checkLater(ms = CHECK_MS): void {
   if (isChecking) return;
   isChecking = true;
-  setTimeout(() => void checkAll(), CHECK_MS).unref();
+  setTimeout(() => void checkAll(), ms).unref();
 }
 
 async function checkAll(): Promise<void> {
   // The list may lack data of connections that are closed while it is read.
   const sockets = [...closing];
+  const begun = Date.now();
   const queues = await tcpQueues();
+  const pauseMs = Math.min((Date.now() - begun) / CHECK_SHARE, MAX_CHECK_MS);
   for (const socket of sockets) socket.closeIfReceived(queues);
   isChecking = false;
-  if (closing.size > 0) checkLater();
+  if (closing.size > 0) checkLater(Math.max(CHECK_MS, pauseMs));
+}
+
+/** The bytes that the engine has sent over these connections, and that their hosts have not received. */
+export async function countUnreceived(connections: ReadonlySet<Socket>): Promise<number> {
+  if (connections.size === 0) return 0;
+  const { of } = await tcpQueues();
+  return [...connections].reduce(
+    (sum, socket) => sum + ((socket instanceof HostSocket && of.get(socket.name ?? "")?.unsent) || 0),
+    0,
+  );
 }

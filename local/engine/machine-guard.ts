@@ -33,6 +33,7 @@ import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
+import { countUnreceived } from "./host-socket.ts";
 import { runHost } from "./host-programs.ts";
 import {
   countOf,
@@ -55,7 +56,6 @@ import {
   countLocalSockets,
   countSockets,
   countUDPSockets,
-  countUnreceived,
   hasNoNetlink,
 } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";

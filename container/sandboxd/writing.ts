@@ -59,6 +59,7 @@ const MAX_LINKS = 40;
 const MAX_RESULTS = 64;
 /** When sandboxd starts, it drops notes of finished changes that are older than this, in milliseconds. */
 const NOTE_MS = 600_000;
+const UNFINISHED_NOTE = ".new";
 
 const writeSchema = z.object({
   temporary: z.string(),
@@ -80,6 +81,7 @@ export class Writes {
 
   recover(): void {
     for (const { name: id } of entriesOf(WRITES)) {
+      if (id.endsWith(UNFINISHED_NOTE)) forget(id);
       if (!/^[0-9a-f-]{1,64}$/.test(id)) continue;
       const note = fileAs(noteSchema, join(WRITES, id));
       try {
@@ -362,12 +364,13 @@ function writeNote(id: string, note: Note): void {
   const path = join(WRITES, id);
   const write = () => {
     // A crash leaves the earlier note or the new one.
-    writeFileSync(`${path}.new`, JSON.stringify(note));
-    renameSync(`${path}.new`, path);
+    writeFileSync(path + UNFINISHED_NOTE, JSON.stringify(note));
+    renameSync(path + UNFINISHED_NOTE, path);
   };
   try {
     write();
   } catch (error) {
+    forget(id + UNFINISHED_NOTE);
     if (codeOf(error) !== "ENOENT") return;
     try {
       mkdirSync(WRITES, { recursive: true });

@@ -57,7 +57,7 @@ async function sendToUnreading() {
   }
   const closed = programs.map(async (program) => await once(program, "close"));
   // The proxy has passed on everything.
-  await until(() => [...host.egress.hosts].every((socket) => socket.writableFinished), 10_000);
+  await until(() => [...host.egress.hosts].every((socket) => socket.writableFinished));
   host.sockets.forEach((socket) => socket.end());
   await Promise.all(closed);
   return host;

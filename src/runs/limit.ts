@@ -17,7 +17,7 @@ export class Limit {
   #at = Number.POSITIVE_INFINITY;
   #cancelAt = Number.POSITIVE_INFINITY;
   #isOver = false;
-  /** The end of a run of which only output is missing. */
+  /** The end of the run, if only its output is missing. */
   #knownEnd: (() => End) | undefined;
   /** Whether the limit ended the run; later reports of its execution are ignored. */
   isReached = false;

@@ -232,8 +232,11 @@ it("commands that are refused because the disk is full leave no open file and no
       const fill = `head -c 10000000 /dev/zero >${place.root}/fill; touch ${full}; until [ -e ${free} ]; do sleep 0.05; done; rm ${place.root}/fill; rm ${full}`;
       await run(place, "fill", `(${fill}) >/dev/null 2>&1 &`);
       await until(() => existsSync(full));
-      for (let n = 0; n < 20; n++)
-        expect((await run(place, `r${n}`, "echo", `s${n}`)).end).toMatchObject({ type: "refused" });
+      // Shells and slots that were ready before can still run a command.
+      let refused = 0;
+      for (let n = 0; n < 60 && refused < 20; n++)
+        if ((await run(place, `r${n}`, "echo", `s${n}`)).end.type === "refused") refused++;
+      expect(refused).toBe(20);
       writeFileSync(free, "");
       await until(() => !existsSync(full));
       const [filesAfter, slotsAfter] = await count(place, "after");

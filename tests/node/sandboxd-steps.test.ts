@@ -229,10 +229,11 @@ it("commands that are refused because the disk is full leave no open file and no
     async (place) => {
       const [files, slots] = await count(place, "before");
       const [full, free] = ["full", "free"].map((name) => join(place.workspace, name)) as [string, string];
-      const fill = `head -c 10000000 /dev/zero >${place.root}/fill; touch ${full}; until [ -e ${free} ]; do sleep 0.05; done; rm ${place.root}/fill; rm ${full}`;
+      const more = `head -c 10000000 /dev/zero >>${place.root}/fill; touch ${full}`;
+      const fill = `until [ -e ${free} ]; do ${more}; sleep 0.01; done; rm ${place.root}/fill; rm ${full}`;
       await run(place, "fill", `(${fill}) >/dev/null 2>&1 &`);
       await until(() => existsSync(full));
-      // Shells and slots that were ready before can still run a command.
+      // A command can start in the space of one that has just been forgotten.
       let refused = 0;
       for (let n = 0; n < 60 && refused < 20; n++)
         if ((await run(place, `r${n}`, "echo", `s${n}`)).end.type === "refused") refused++;

@@ -122,7 +122,7 @@ export class Writes {
   }
 
   async remove({ id, path, recursive, confined }: RemoveCall): Promise<QueuedResult<{}, "path">> {
-    const parent = await withFileErrors(realpath(dirname(path)));
+    const parent = await withFileErrors(realDirectory(dirname(path)));
     const entry = await GuardedPath.open(parent, basename(path), confined === true);
     try {
       return await this.#changes.run({ path: entry }, async (reached) => {
@@ -240,20 +240,17 @@ async function targetOf(
   let at = path;
   for (let links = 0; links <= MAX_LINKS; links++) {
     const parent = dirname(at);
-    const real = await realpath(parent).catch(async (error: unknown) => {
+    const real = await realDirectory(parent).catch(async (error: unknown) => {
       if (links > 0 || codeOf(error) !== "ENOENT") throw error;
       if (parents === "refuse") throw toFileError(error);
       await makeDirectory(parent);
-      return await realpath(parent);
+      return await realDirectory(parent);
     });
     const entry = await GuardedPath.open(real, basename(at), isConfined);
     try {
       const found = entry.stats;
       if (!found?.isSymbolicLink()) return { entry, found };
-      const to = await readlink(entry.path, { encoding: "buffer" });
-      // As a string, it would be the name of another file.
-      if (!isUtf8(to)) throw new FileError({ problem: "system", code: "EILSEQ" });
-      at = resolve(real, to.toString());
+      at = resolve(real, nameOf(await readlink(entry.path, { encoding: "buffer" })));
     } catch (error) {
       await entry.close();
       throw error;
@@ -261,6 +258,16 @@ async function targetOf(
     await entry.close();
   }
   throw new FileError({ problem: "system", code: "ELOOP" });
+}
+
+async function realDirectory(path: string): Promise<string> {
+  return nameOf(await realpath(path, { encoding: "buffer" }));
+}
+
+/** @throws FileError if the name is not UTF-8. As a string, it would be the name of another file. */
+function nameOf(name: Buffer): string {
+  if (!isUtf8(name)) throw new FileError({ problem: "system", code: "EILSEQ" });
+  return name.toString();
 }
 
 async function fill(

@@ -1,5 +1,5 @@
 /** sandboxd's file operations while files change, clients disconnect, or names are not UTF-8. */
-import { readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { unfinishedName } from "../../container/sandboxd/directories.ts";
@@ -47,19 +47,29 @@ it("a page of a large directory leads to the next one although files vanish mean
   expect(listed.length).toBeGreaterThanOrEqual(1000);
 });
 
-it("a write through a link to a file whose name is not UTF-8 is refused, and makes no other file", async () => {
-  const directory = temporaryDirectory();
-  const target = Buffer.concat([Buffer.from(`${directory}/caf`), Buffer.from([0xe9])]);
-  writeFileSync(target, "old");
-  symlinkSync(target, join(directory, "link"));
-  const call = { id: "a", path: join(directory, "link"), length: 3 };
-  const body = (async function* () {
-    yield Buffer.from("new");
-  })();
-  await expect(new Writes().write(call, body)).rejects.toMatchObject({ failure: { code: "EILSEQ" } });
-  expect(readFileSync(target, "utf8")).toBe("old");
-  expect(readdirSync(directory)).toHaveLength(2);
-});
+it.each(["file", "directory"])(
+  "a change through a link to a %s whose name is not UTF-8 is refused, and affects no other file",
+  async (kind) => {
+    const directory = temporaryDirectory();
+    const target = Buffer.concat([Buffer.from(`${directory}/caf`), Buffer.from([0xe9])]);
+    // Its name is what the name of the target becomes as a string.
+    const other = join(directory, "caf\ufffd");
+    for (const path of [target, other])
+      if (kind === "file") writeFileSync(path, "old");
+      else mkdirSync(path);
+    if (kind === "directory") writeFileSync(join(other, "file"), "old");
+    symlinkSync(target, join(directory, "link"));
+    const path = join(directory, kind === "file" ? "link" : "link/file");
+    const body = (async function* () {
+      yield Buffer.from("new");
+    })();
+    const refusal = { failure: { code: "EILSEQ" } };
+    await expect(new Writes().write({ id: "a", path, length: 3 }, body)).rejects.toMatchObject(refusal);
+    if (kind === "directory")
+      await expect(new Writes().remove({ id: "b", path })).rejects.toMatchObject(refusal);
+    expect(readFileSync(kind === "file" ? other : join(other, "file"), "utf8")).toBe("old");
+  },
+);
 
 it("a repeated edit does not add to the content that a killed sandboxd has left", async () => {
   const directory = temporaryDirectory();

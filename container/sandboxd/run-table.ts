@@ -179,11 +179,12 @@ export class RunTable implements RunHost {
   }
 
   async #start(call: StartCall, listener: Listener): Promise<void> {
+    const earlier = this.#requested.get(call.id);
+    // Its shell may still be starting, or end without having read the command.
+    if (earlier) earlier.listener = listener;
     const known = this.#runs.get(call.id);
     if (known) return known.follow(listener, 0, 0);
-    const earlier = this.#requested.get(call.id);
-    // Its shell is being started.
-    if (earlier) return void (earlier.listener = listener);
+    if (earlier) return;
     return await this.#tryToStart({ call, listener, starts: 0 });
   }
 

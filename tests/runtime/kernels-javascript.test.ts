@@ -163,6 +163,7 @@ describe("a JavaScript kernel's output", () => {
     ["console = { log: () => 'mine' }", "console.log(1)", "'mine'"],
     ["const console = { log: () => 'mine' }", "console.log(1)", "'mine'"],
     ["delete console.log", "typeof console.log", "'undefined'"],
+    ["console.group()", "7", "7"],
     ["JSON.stringify = () => 'mine'", "JSON.stringify(1)", "'mine'"],
     ["globalThis.JSON = { parse: () => 1, stringify: () => 'mine' }", "JSON.stringify(1)", "'mine'"],
   ])(

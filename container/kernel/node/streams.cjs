@@ -109,9 +109,9 @@ class Streams {
     }
   }
 
-  /** Jobs of the user's code may print between the cell's end and the reply. */
+  /** Jobs of the user's code may print between the cell's end and the reply. `console.group` indents the reply. */
   isReply(text) {
-    return typeof text === "string" && text.startsWith("{") && text.includes(this.document);
+    return typeof text === "string" && text.trimStart().startsWith("{") && text.includes(this.document);
   }
 
   writeDocument(text) {

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { expect, it, vi } from "vitest";
 import { decompress } from "../../container/sandboxd/snapshots/codec.ts";
-import { Base } from "../../container/sandboxd/snapshots/base.ts";
+import { Base, listBase } from "../../container/sandboxd/snapshots/base.ts";
 import { type ScannedEntry, scanEntry } from "../../container/sandboxd/snapshots/file-status.ts";
 import { plainBytes, readManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
@@ -270,6 +270,21 @@ it.each([
     }
   },
 );
+
+it("a scan has at most as many entries as allowed if it leaves out a directory that the last save had", async () => {
+  const root = temporaryDirectory();
+  const workspace = join(root, "workspace");
+  const file = join(workspace, "a/b/app/node_modules/x/file");
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, "");
+  const base = new Base(listBase(root));
+  writeFileSync(file, "changed");
+  for (let n = 0; n < 10; n++) writeFileSync(join(workspace, String(n)), "");
+  const scan = await new Scanner(root, () => base, "workspace").scan(signal, { maxEntries: 12 });
+  const paths = (await scan?.again(signal))?.map(({ type, path }) => `${type} ${path}`);
+  expect(paths).toHaveLength(12);
+  expect(paths).toContain("crowded workspace/a/b/app/node_modules");
+});
 
 it("a save with as many entries as a restore accepts leaves out a file that was renamed again", async () => {
   const root = temporaryDirectory();

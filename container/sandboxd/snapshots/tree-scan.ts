@@ -61,6 +61,13 @@ interface Visited {
   isCertain: boolean;
 }
 
+/** What the listing of a regenerable directory has added. */
+interface ListedInside {
+  paths: string[];
+  /** The directories that became changes because something in the directory has changed. */
+  parents: string[];
+}
+
 type Turn = () => Promise<void> | undefined;
 
 export class TreeScan {
@@ -79,8 +86,7 @@ export class TreeScan {
   readonly #crowded = new Set<string>();
   readonly #directories = new Map<string, FoundFile>();
   readonly #visited = new Map<string, Visited>();
-  /** The paths in the regenerable directory that `#listAll` lists now. */
-  #regenerablePaths: string[] | undefined;
+  #listed: ListedInside | undefined;
   #lastCheck: Promise<unknown> = Promise.resolve();
 
   constructor(place: Place, knownBefore: Readonly<KnownDirectories>) {
@@ -216,17 +222,18 @@ export class TreeScan {
     await this.#walk([{ path: this.#place.from }], signal, regenerable);
     if (this.#hasTooMany) throw new FileError({ problem: "too_large" });
     for (const visit of regenerable) {
-      const paths: string[] = (this.#regenerablePaths = []);
+      const listed = (this.#listed = { paths: [], parents: [] });
       await this.#walk([visit], signal);
-      if (this.#hasTooMany) this.#leaveOut(visit.path, paths);
+      if (this.#hasTooMany) this.#leaveOut(visit.path, listed);
     }
-    this.#regenerablePaths = undefined;
+    this.#listed = undefined;
     this.#noteGone(former);
   }
 
-  #leaveOut(directory: string, paths: readonly string[]): void {
+  #leaveOut(directory: string, { paths, parents }: Readonly<ListedInside>): void {
     for (const map of [this.#changes, this.#problems, this.#directories, this.#visited])
       for (const path of paths) map.delete(path);
+    for (const path of parents) this.#changes.delete(path);
     this.#visited.delete(directory);
     this.#crowded.add(directory);
   }
@@ -297,7 +304,7 @@ export class TreeScan {
       await turn();
       signal.throwIfAborted();
       const at = pathIn(path, name);
-      this.#regenerablePaths?.push(at);
+      this.#listed?.paths.push(at);
       const isSaved = isOfState(at) && !isUnfinished(name);
       const child = isSaved ? scanEntry(root, at, devices) : undefined;
       if (child === undefined) continue;
@@ -314,7 +321,7 @@ export class TreeScan {
         const at = pathIn(path, name);
         // If the user removes the workspace, the next container gets an empty one, because commands start in the workspace.
         if (present.has(name) || at === "workspace" || !isOfState(at)) continue;
-        this.#regenerablePaths?.push(at);
+        this.#listed?.paths.push(at);
         add(removedEntry(at));
       }
     }
@@ -333,6 +340,7 @@ export class TreeScan {
     const directory = this.#directories.get(parentPath(path));
     if (!directory || this.#changes.has(directory.path)) return;
     this.#addParents(directory.path);
+    this.#listed?.parents.push(directory.path);
     this.#changes.set(directory.path, directory);
   }
 }

@@ -4,8 +4,6 @@
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Memory of UDP: the kernel counts the whole packet for each socket that receives a broadcast, and then drops packets of others.
- * - UDP sockets: the kernel delivers a broadcast or multicast to all sockets of its port, and cuts it into segments (UDP_SEGMENT) for
- *   each of them anew, 41 us. No other program runs on the processor meanwhile. With 16,000 sockets, other calls took 2 s.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
  * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them. All descriptors of
  *   epoll, eventfd and timerfd on the machine have one inode. Whoever closes such a descriptor goes through the locks of this inode:
@@ -21,6 +19,8 @@
  *   file, 22 events took 15 s, and commands of other sandboxes took 5 s.
  * - Mappings of memory: to truncate a file, the kernel visits all mappings of this file, and no other program runs on the processor
  *   meanwhile. With 20 million mappings, which 300 processes made in 43 s, other calls took 3 s.
+ *
+ * UDP sockets have their own check (udp-guard.ts).
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
@@ -55,10 +55,11 @@ import {
   countDatagramSockets,
   countLocalSockets,
   countSockets,
-  countUDPSockets,
   hasNoNetlink,
 } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
+import { guardUDP, UDP_INTERVAL_MS } from "./udp-guard.ts";
+import { largestPrincipal, measureUses, sumOf } from "./uses.ts";
 
 const CHECK_INTERVAL_MS = 250;
 /**
@@ -67,11 +68,6 @@ const CHECK_INTERVAL_MS = 250;
  */
 const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
-/**
- * How often UDP sockets are counted. In this time a program can bind about 4,000, and a packet to them takes 0.2 s. A program that
- * binds, sends and closes between two checks has time for about 900. Both numbers are calculated from 12 us to bind and 41 us to send.
- */
-const UDP_INTERVAL_MS = 50;
 /** How long a sandbox may take to end, before the guard ends another one for the same memory or other resource. */
 const END_TIMEOUT_MS = 5000;
 
@@ -111,11 +107,6 @@ const IDLE_BYTES = 8 * 1024 * 1024;
 const CONNECTION_BYTES = 256 * 1024;
 /** The memory that the kernel counts at most for the unread data of a UDP socket: net.core.rmem_default and the last packet. */
 const UDP_SOCKET_BYTES = 256 * 1024;
-/**
- * The most UDP sockets of a principal. Measured with four senders: with 512, a neighbour's call took 48 instead of 19 ms, and 70
- * if three principals had 512 each. Programs have tens: a server has one for each processor, a video call a few.
- */
-const MAX_UDP_SOCKETS = 400;
 /** The most unread bytes in netlink sockets. A program that lists interfaces reads the reply, a few KiB, immediately. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
@@ -264,17 +255,18 @@ export function guardMachine(
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
     shareProcessors(engineGroups, registry),
   ];
-  const timers = checks.map((check) => {
+  const repeat = (check: () => Promise<void>, intervalMs: number) => {
     let isChecking = false;
     const timer = setInterval(() => {
       if (registry.list().length === 0) for (const { used } of pools) used.restart?.();
       if (isChecking || registry.count === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
-    }, CHECK_INTERVAL_MS);
+    }, intervalMs);
     return timer.unref();
-  });
-  timers.push(setInterval(() => endUDPUsers(listRunning()), UDP_INTERVAL_MS).unref());
+  };
+  const timers = checks.map((check) => repeat(check, CHECK_INTERVAL_MS));
+  timers.push(repeat(guardUDP(listRunning), UDP_INTERVAL_MS));
   return () => timers.forEach((timer) => clearInterval(timer));
 }
 
@@ -377,29 +369,6 @@ async function endLargestUser(
     return;
   }
   used.restart?.();
-}
-
-interface Use {
-  sandbox: EngineSandbox;
-  use: number;
-}
-
-async function measureUses(sandboxes: EngineSandbox[], usedBy: Cause["usedBy"]): Promise<Use[]> {
-  return await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
-}
-
-const sumOf = (uses: Use[]) => uses.reduce((sum, { use }) => sum + use, 0);
-
-/** The sandboxes of each principal, the largest first. A sandbox without a known principal counts alone. */
-function byPrincipal(uses: Use[]): Use[][] {
-  const groups = Map.groupBy(uses, ({ sandbox }) => sandbox.principal ?? sandbox);
-  return [...groups.values()].map((group) => group.toSorted((a, b) => b.use - a.use));
-}
-
-/** The sandboxes of the principal that uses most, the largest first. */
-function largestPrincipal(uses: Use[]): Use[] {
-  const [largest = []] = byPrincipal(uses).toSorted((a, b) => sumOf(b) - sumOf(a));
-  return largest;
 }
 
 /**
@@ -539,19 +508,6 @@ async function countTerminals({ pid, hasEnded }: EngineSandbox): Promise<number>
 
 async function endIfNetlinkUnread(sandbox: EngineSandbox): Promise<void> {
   if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES) sandbox.end(STOPPED_BECAUSE.netlink);
-}
-
-/** Ends the largest sandboxes of each principal with too many UDP sockets, until the others have few enough. */
-function endUDPUsers(sandboxes: EngineSandbox[]): void {
-  const uses = sandboxes.map((sandbox) => ({ sandbox, use: countUDPSockets(sandbox) }));
-  for (const ofPrincipal of byPrincipal(uses)) {
-    let left = sumOf(ofPrincipal);
-    for (const { sandbox, use } of ofPrincipal) {
-      if (left <= MAX_UDP_SOCKETS) break;
-      sandbox.end(STOPPED_BECAUSE.udpSockets(MAX_UDP_SOCKETS));
-      left -= use;
-    }
-  }
 }
 
 async function unreadNetlink(sandbox: EngineSandbox): Promise<number> {

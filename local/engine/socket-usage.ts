@@ -1,6 +1,7 @@
 /** Estimates the memory that a sandbox's sockets use, from the kernel's lists for its network namespace. */
-import { createReadStream } from "node:fs";
+import { closeSync, createReadStream, openSync, readSync } from "node:fs";
 import { isIPv4, type Socket } from "node:net";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { expand } from "./addresses.ts";
 import { readText } from "./host-files.ts";
 
@@ -44,6 +45,11 @@ const LOCAL = /^UNIX\S* +\d+ +(\d+) /gm;
 /** The numbers of the UDP sockets that have a port, in lines of /proc/PID/net/protocols. */
 const UDP = /^UDP\S* +\d+ +(\d+) /gm;
 
+/** A socket in a list: its local port. */
+const BOUND = /^ *\d+: \w+:(\w+) /gm;
+/** The received multicasts and broadcasts in /proc/PID/net/netstat: the third and the fifth number of this line. */
+const BROADCASTS = /^IpExt: \d+ \d+ (\d+) \d+ (\d+) /m;
+
 export interface Sockets {
   pid?: number;
   hasEnded: boolean;
@@ -62,6 +68,26 @@ export function countLocalSockets(sandbox: Sockets): number {
 /** Counts UDP sockets that have a port. Only these receive packets. */
 export function countUDPSockets(sandbox: Sockets): number {
   return countIn(listProtocols(sandbox), UDP);
+}
+
+/**
+ * The largest number of a sandbox's UDP sockets that share a port. Reads synchronously: the kernel returns 4 KiB at a time, and each
+ * asynchronous read would wait for a processor, which broadcasts can keep busy.
+ */
+export function countUDPSocketsOfPort({ pid, hasEnded }: Sockets): number {
+  if (pid === undefined || hasEnded) return 0;
+  const lists = ["udp", "udp6"].map((list) => readBeginning(`/proc/${pid}/net/${list}`, MAX_LIST_BYTES));
+  if (lists.some(({ length }) => length === MAX_LIST_BYTES)) return Infinity;
+  const ofPorts = new Map<string, number>();
+  for (const [, port = ""] of lists.join("").matchAll(BOUND)) ofPorts.set(port, (ofPorts.get(port) ?? 0) + 1);
+  return Math.max(0, ...ofPorts.values());
+}
+
+/** The numbers of broadcasts and multicasts that a sandbox has received, as a text; undefined if the kernel does not tell. */
+export function groupPackets({ pid }: Sockets): string | undefined {
+  const ofIPv4 = BROADCASTS.exec(readText(`/proc/${pid}/net/netstat`));
+  const ofIPv6 = /^Ip6InMcastPkts\s+(\d+)$/m.exec(readText(`/proc/${pid}/net/snmp6`));
+  return ofIPv4 === null ? undefined : [ofIPv4[1], ofIPv4[2], ofIPv6?.[1]].join(" ");
 }
 
 /**
@@ -202,4 +228,20 @@ export async function beginningOf(file: string, bytes: number): Promise<string> 
     return "";
   }
   return text;
+}
+
+/** Like `beginningOf`, but synchronously. */
+function readBeginning(file: string, bytes: number): string {
+  return attempt(() => {
+    const descriptor = openSync(file, "r");
+    try {
+      const buffer = Buffer.allocUnsafe(bytes);
+      let length = 0;
+      for (let read = -1; read !== 0 && length < bytes; length += read)
+        read = readSync(descriptor, buffer, length, bytes - length, null);
+      return buffer.toString("latin1", 0, length);
+    } finally {
+      closeSync(descriptor);
+    }
+  }, "");
 }

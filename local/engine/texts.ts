@@ -146,8 +146,8 @@ export const STOPPED_BECAUSE = {
   files: "had most of the machine's open files, and few more could be opened",
   tcp: "used most of the machine's memory for TCP connections, and little was left",
   udp: "used most of the machine's memory for UDP sockets, and little was left",
-  udpSockets: (most: number) =>
-    `opened many UDP sockets, and a packet to all of them delays the machine (the sandboxes of a user may have ${most} together)`,
+  udpSockets: (mostOfPort: number, most: number) =>
+    `opened many UDP sockets, and a packet to all of them delays the machine (the sandboxes of a user may have ${most} together, and ${mostOfPort} of one port that gets broadcasts or multicasts)`,
   orphans: "left too many closed TCP connections with unsent data",
   memory: "used most of the memory of all sandboxes, and little was left",
   locks: "had most of the machine's file locks, which slow all programs",

@@ -6,16 +6,22 @@ import { udpBytes } from "../setup/processes.ts";
 
 const MiB = 1024 * 1024;
 
-/** A Python program that binds this many sockets to one port, and then creates the file /workspace/bound. */
-const bindAll = (sockets: number) => [
+/**
+ * A Python program that binds this many sockets to one port, or each to its own port, then creates the file /workspace/bound, and sends
+ * multicasts to the port 7777.
+ */
+const bindAll = (sockets: number, port: "one port" | "own ports" = "one port") => [
   "import socket, time",
   "held = []",
   `for one in range(${sockets}):`,
   "  end = socket.socket(socket.AF_INET6 if one % 2 else socket.AF_INET, socket.SOCK_DGRAM); held.append(end)",
   "  if one % 2: end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)",
   "  end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)",
-  "  end.bind(('', 7777))",
-  "open('/workspace/bound', 'w').close(); time.sleep(600)",
+  `  end.bind(('', ${port === "one port" ? "7777" : "7777 + one"}))`,
+  "open('/workspace/bound', 'w').close()",
+  "sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sender.bind(('127.0.0.1', 0))",
+  "sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton('127.0.0.1'))",
+  "while True: sender.sendto(b'hello', ('224.0.0.1', 7777)); time.sleep(0.01)",
 ];
 
 async function hold(sandbox: TestSandbox, program: readonly string[]): Promise<void> {
@@ -23,18 +29,34 @@ async function hold(sandbox: TestSandbox, program: readonly string[]): Promise<v
   await expect.poll(async () => (await sandbox.run("ls /workspace")).stdout).toBe("bound");
 }
 
-it("the engine ends the sandbox with most UDP sockets of a principal that has too many, and no other", async () => {
+const endedForSockets = { exitCode: 137, reason: expect.stringContaining("UDP sockets") };
+
+it("the engine ends the sandbox with most UDP sockets of one port, if its principal has too many, and no other", async () => {
   const one = endLater(await startTestEngine());
   const start = async (principal: string) => await TestSandbox.start(one, { principal });
   const [modest, small, large] = [await start("modest"), await start("greedy"), await start("greedy")];
-  await hold(modest, bindAll(300));
-  await hold(small, bindAll(190));
-  void large.python(bindAll(220)).catch(() => undefined);
-  expect(await large.waitForEnd()).toMatchObject({
-    exitCode: 137,
-    reason: expect.stringContaining("UDP sockets"),
-  });
+  await hold(modest, bindAll(150));
+  await hold(small, bindAll(90));
+  void large.python(bindAll(120)).catch(() => undefined);
+  expect(await large.waitForEnd()).toMatchObject(endedForSockets);
   for (const sandbox of [modest, small]) expect((await sandbox.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
+it("a sandbox may have many UDP sockets of different ports while one gets multicasts, but not thousands", async () => {
+  const one = endLater(await startTestEngine());
+  const sandbox = await TestSandbox.start(one);
+  await hold(sandbox, bindAll(900, "own ports"));
+  expect((await sandbox.run("sleep 0.5; echo unharmed")).stdout).toBe("unharmed");
+  for (const first of [10_000, 20_000])
+    void sandbox
+      .python([
+        "import socket, time",
+        "held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(700)]",
+        `for at, end in enumerate(held): end.bind(('127.0.0.1', ${first} + at))`,
+        "time.sleep(600)",
+      ])
+      .catch(() => undefined);
+  expect(await sandbox.waitForEnd()).toMatchObject(endedForSockets);
 });
 
 it("the engine ends a sandbox that fills the memory of UDP with sockets that have no port, and not one with more connections", async () => {

@@ -1,0 +1,28 @@
+/** How much of a resource each sandbox uses, and each principal with its sandboxes. */
+import type { EngineSandbox } from "./engine-sandbox.ts";
+
+export interface Use {
+  sandbox: EngineSandbox;
+  use: number;
+}
+
+export async function measureUses(
+  sandboxes: EngineSandbox[],
+  usedBy: (sandbox: EngineSandbox) => Promise<number>,
+): Promise<Use[]> {
+  return await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
+}
+
+export const sumOf = (uses: Use[]) => uses.reduce((sum, { use }) => sum + use, 0);
+
+/** The sandboxes of each principal, the largest first. A sandbox without a known principal counts alone. */
+export function byPrincipal(uses: Use[]): Use[][] {
+  const groups = Map.groupBy(uses, ({ sandbox }) => sandbox.principal ?? sandbox);
+  return [...groups.values()].map((group) => group.toSorted((a, b) => b.use - a.use));
+}
+
+/** The sandboxes of the principal that uses most, the largest first. */
+export function largestPrincipal(uses: Use[]): Use[] {
+  const [largest = []] = byPrincipal(uses).toSorted((a, b) => sumOf(b) - sumOf(a));
+  return largest;
+}

@@ -10,6 +10,7 @@ import { withShortPath } from "./host-files.ts";
 import { printable } from "./printable.ts";
 import { claimIDsFor } from "./host-directories.ts";
 import { bundleControlServer, bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
+import { processesWithin } from "./process-limits.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { hostCertificates, trustedFiles } from "./certificates.ts";
@@ -104,11 +105,12 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const privatePath = dropsRoot ? firstPrivatePath(view) : undefined;
   if (privatePath !== undefined) throw new Error(MACHINE.closed(privatePath));
   const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
+  const limits = defaultLimits(options.limits);
   const common: SharedSettings = {
     view,
     mounts: () => [...readOnlyMounts(common.view), ...(common.cache === undefined ? [] : [common.cache])],
     directories: options.directories ?? [],
-    limits: defaultLimits(options.limits),
+    limits: { ...limits, allProcesses: await processesWithin(groupParents, limits.allProcesses) },
     groupParents,
     network: options.network,
     upstream: {

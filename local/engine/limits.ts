@@ -11,6 +11,7 @@ import { waitAtMost } from "../../src/shared/timers.ts";
 import { loadText, readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
 import { identify, kill } from "./identity.ts";
+import { processesOfAll } from "./process-limits.ts";
 
 export const limitsSchema = z.strictObject({
   /** Bytes of the sandbox's files. They are in memory. */
@@ -22,6 +23,8 @@ export const limitsSchema = z.strictObject({
   /** How many bytes per second a sandbox may read from the machine's disks. Needs a control group. */
   diskReadBytes: z.int(),
   processes: z.int(),
+  /** Processes and threads of all sandboxes together. Needs a control group. */
+  allProcesses: z.number(),
   openFiles: z.int(),
   /** At this many open files on the machine, a sandbox with many open files is ended. Needs a control group. */
   openFilesOfMachine: z.number(),
@@ -86,6 +89,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     allMemoryBytes: Math.max(Math.floor(totalmem() / 2), totalmem() - share(8, 1024 * MiB, Infinity)),
     diskReadBytes: 128 * MiB,
     processes,
+    allProcesses: processesOfAll(readSetting("kernel/pid_max"), readSetting("kernel/threads-max")),
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: openFilesBeforeEnd(maxOpenFiles),
     // Half of the kernel's limit, which is in pages.
@@ -190,7 +194,8 @@ export const memoryMargin = (allMemoryBytes: number) =>
  * would end the largest program, which may be a neighbour's. So programs wait until the guard has ended sandboxes. In version 1, they
  * wait when they use a new page, and system calls get ENOMEM (`oom_control`). In version 2, they wait before the limit (`high`).
  */
-const engineLimits = ({ allMemoryBytes }: Limits): FileValues => [
+const engineLimits = ({ allMemoryBytes, allProcesses }: Limits): FileValues => [
+  ["pids.max", allProcesses],
   ["memory.limit_in_bytes", allMemoryBytes],
   ["memory.max", allMemoryBytes],
   ["memory.oom_control", 1],
@@ -476,6 +481,9 @@ export async function kernelMemoryOf(group: string): Promise<number> {
 export async function dropCaches(group: string): Promise<void> {
   await setFiles(group, [["memory.force_empty", 0]]);
 }
+
+/** The number of a group's processes and threads, including those in groups inside it; 0 if the group does not count them. */
+export const processesOf = async (group: string) => Number(await loadText(join(group, "pids.current")));
 
 /** The processor time that a group has used; 0 if the group does not count it. */
 export async function processorSecondsOf(group: string): Promise<number> {

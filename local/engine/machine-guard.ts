@@ -1,6 +1,7 @@
 /**
  * Ends a sandbox that exhausts a resource of the machine for which the kernel has no limit per sandbox:
  * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small processes.
+ * - Processes of all sandboxes: at their limit, no sandbox could start a program.
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Memory of UDP: the kernel counts the whole packet for each socket that receives a broadcast, and then drops packets of others.
@@ -45,6 +46,7 @@ import {
   memoryMargin,
   memoryOfAll,
   memoryWithCacheOf,
+  processesOf,
   type Limits,
 } from "./limits.ts";
 import { shareProcessors } from "./processor-shares.ts";
@@ -99,6 +101,8 @@ interface Cause {
 
 /** A principal's sandboxes must use at least this share of a resource before one of them is ended. */
 const BLAMED_SHARE = 1 / 20;
+/** From this part of their limit, the guard ends sandboxes. The rest is for programs that start until these sandboxes have ended. */
+const PROCESSES_BEFORE_END = 7 / 8;
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
 /** Kernel memory that a sandbox uses for purposes other than open files. */
@@ -168,7 +172,20 @@ export function guardMachine(
     const counted = await countOf(sandbox.groups, kernelMemoryOf);
     return await boundQueuedMemory(sandbox, counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined);
   };
+  const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
+    {
+      used: { measure: async () => await countOf(engineGroups, processesOf) },
+      limit: limits.allProcesses * PROCESSES_BEFORE_END,
+      causes: [
+        {
+          usedBy: countProcesses,
+          least: (used) => used * BLAMED_SHARE,
+          why: STOPPED_BECAUSE.processes,
+          endsOthers: true,
+        },
+      ],
+    },
     {
       used: { measure: async () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/) },
       limit: limits.openFilesOfMachine,

@@ -143,6 +143,7 @@ export const BUBBLEWRAP = {
 
 /** Why the engine stopped a sandbox, as words that follow "it". */
 export const STOPPED_BECAUSE = {
+  processes: "had most of the processes of all sandboxes, and few more could be started",
   files: "had most of the machine's open files, and few more could be opened",
   tcp: "used most of the machine's memory for TCP connections, and little was left",
   udp: "used most of the machine's memory for UDP sockets, and little was left",

@@ -90,6 +90,7 @@ export class CommandRun extends FollowedRun {
   readonly #isAdopted: boolean;
   #end: End | undefined;
   #status: number | undefined;
+  #lastInput: Promise<unknown> = Promise.resolve();
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
   #hasTimedOut: boolean | undefined;
@@ -191,12 +192,25 @@ export class CommandRun extends FollowedRun {
     return this.#end && { type: "ended", id: this.id, ...this.#end };
   }
 
-  type(text: string): number {
+  /**
+   * Sets the size of the terminal, if given, and then types the text. Calls take effect in their order.
+   * @returns the number of bytes that were typed
+   */
+  input(text: string, size: TerminalSize | undefined): Promise<number> {
+    const typed = this.#lastInput.then(async () => {
+      if (size) await this.#resize(size);
+      return this.#type(text);
+    });
+    this.#lastInput = typed.catch(() => undefined);
+    return typed;
+  }
+
+  #type(text: string): number {
     const isOpen = this.#isInteractive && this.#status === undefined;
     return isOpen ? (this.#slot?.type(Buffer.from(text)) ?? 0) : 0;
   }
 
-  async resize({ rows, columns }: TerminalSize): Promise<void> {
+  async #resize({ rows, columns }: TerminalSize): Promise<void> {
     const leader = this.#isInteractive && this.#status === undefined ? this.#slot?.leader : undefined;
     const terminal = leader === undefined ? undefined : findTerminal(leader);
     if (terminal === undefined) return;

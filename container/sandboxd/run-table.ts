@@ -115,12 +115,11 @@ export class RunTable implements RunHost {
         return;
       case "input":
         await this.#requested.get(call.id)?.started;
-        if (call.size) await this.#runs.get(call.id)?.resize(call.size);
         return listener.onEvent({
           type: "typed",
           id: call.id,
           key: call.key,
-          bytes: this.#runs.get(call.id)?.type(call.text) ?? 0,
+          bytes: (await this.#runs.get(call.id)?.input(call.text, call.size)) ?? 0,
         });
     }
   }

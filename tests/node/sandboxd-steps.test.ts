@@ -249,6 +249,22 @@ it("commands that are refused because the disk is full leave no open file and no
   );
 });
 
+it("texts are typed in the order of their calls, even if the first call resizes the terminal", async () => {
+  await inPlace(0, async (place) => {
+    const got = join(place.workspace, "got");
+    const socket = new WebSocket(`ws+unix:${place.socket}:/`);
+    await once(socket, "open");
+    const send = (call: Call) => socket.send(JSON.stringify(call));
+    const command = `head -n 2 >${got}`;
+    send({ type: "start", id: "r1", session: "main", command, interactive: true, timeoutMs: 60_000 });
+    await until(() => existsSync(got));
+    send({ type: "input", id: "r1", key: "1", text: "first\n", size: { rows: 40, columns: 100 } });
+    send({ type: "input", id: "r1", key: "2", text: "second\n" });
+    expect(await until(() => readFileSync(got, "utf8"))).toBe("first\nsecond\n");
+    socket.close();
+  });
+});
+
 it("a command that removes sandboxd's own files runs once, and this command and later commands keep their output", async () => {
   await inPlace(0, async (place) => {
     const log = join(place.workspace, "ran");

@@ -197,6 +197,7 @@ export const memoryMargin = (allMemoryBytes: number) =>
 const engineLimits = ({ allMemoryBytes, allProcesses }: Limits): FileValues => [
   ["pids.max", allProcesses],
   ["memory.limit_in_bytes", allMemoryBytes],
+  ["memory.memsw.limit_in_bytes", allMemoryBytes],
   ["memory.max", allMemoryBytes],
   ["memory.oom_control", 1],
   ["memory.high", Math.floor(allMemoryBytes - memoryMargin(allMemoryBytes) / 2)],
@@ -214,6 +215,8 @@ async function sandboxLimits(limits: Limits): Promise<FileValues> {
   return [
     ["pids.max", limits.processes],
     ["memory.limit_in_bytes", memory],
+    // With swap, as `memory.swap.max` for version 2. Otherwise, one sandbox could fill the machine's.
+    ["memory.memsw.limit_in_bytes", memory],
     // Version 2 counts socket buffers as memory.
     ["memory.kmem.tcp.limit_in_bytes", socketBytes],
     ["memory.max", memory],

@@ -60,7 +60,8 @@ export function withoutInitCapability(command: string[]): string[] {
 }
 
 export function userLimits({ processes }: Pick<Limits, "processes">): string {
-  const limits = [`-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`];
+  // No real-time priority (-r) and no higher one (-e), which the user who starts the server may have.
+  const limits = [`-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`, "-r 0", "-e 0"];
   return limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ");
 }
 

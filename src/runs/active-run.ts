@@ -384,15 +384,17 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** Output that R2 refuses stays in memory or SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
-    const { stdout, stderr } = this.record.output;
     // Output that arrives during the upload is not in the object, so the record written with it must not count that output.
-    const recordAtStart = {
-      output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
-      droppedBytes: this.record.droppedBytes,
-      logBytes: this.#log.bytes,
+    const copyRecord = () => {
+      const { stdout, stderr } = this.record.output;
+      const recordAtStart = {
+        output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
+        droppedBytes: this.record.droppedBytes,
+        logBytes: this.#log.bytes,
+      };
+      return (isNew: boolean) => isNew && this.#put({ ...this.record, ...recordAtStart });
     };
-    const storeRecord = (isNew: boolean) => isNew && this.#put({ ...this.record, ...recordAtStart });
-    await this.#log.moveToStore(storeRecord).catch(() => undefined);
+    await this.#log.moveToStore(copyRecord).catch(() => undefined);
   }
 
   /** Moves the log of the ended run to R2, or what is left of it if R2 refuses a part. Nothing follows, so this happens once. */

@@ -7,6 +7,7 @@
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
+import { Turns } from "../shared/turns.ts";
 import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
 import { type LogPiece } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
@@ -56,8 +57,15 @@ const OBJECT_BYTES = 2 * 1024 * 1024;
 /** How long a write to R2 may take. After that, the output is written again under another number. */
 const PUT_MS = 60_000;
 
-/** A log with this many writes that R2 has not confirmed in time begins no other, because each keeps its object in memory. */
-const MAX_LATE = 2;
+/**
+ * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins.
+ * Each keeps 2.5 MiB in memory: while R2 hung, 20 logs with two late writes each held 100 MiB of the 128 MB of their actor.
+ */
+const WRITES_AT_ONCE = 4;
+const MAX_LATE = 4;
+
+/** The longest wait for a write of other logs. If R2 hangs, their writes are late after PUT_MS. */
+const TURN_MS = 10 * PUT_MS;
 
 /** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
@@ -111,10 +119,37 @@ type Row = {
   data: ArrayBuffer | null;
 };
 
+/** The writes of all logs of an actor to R2. */
+export class LogWrites {
+  readonly #turns = new Turns(WRITES_AT_ONCE);
+  #late = 0;
+
+  /** Does work that writes an object; nothing if too many writes are late. */
+  async run(work: () => Promise<void>): Promise<void> {
+    const end = await this.#turns.take(TURN_MS);
+    try {
+      if (end && this.#late < MAX_LATE) await work();
+    } finally {
+      end?.();
+    }
+  }
+
+  /** Counts a late write until it settles. */
+  async countLate(written: Promise<void>): Promise<void> {
+    this.#late++;
+    try {
+      await written;
+    } finally {
+      this.#late--;
+    }
+  }
+}
+
 /** Writes a run's log. Each running run has one, in its actor. */
 export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #store: RunObjects;
+  readonly #writes: LogWrites;
   readonly #runID: string;
   /** The log's limit in bytes. Once it is 0, nothing more is added. */
   readonly #cap: () => number;
@@ -136,9 +171,16 @@ export class LogWriter {
   #unshipped = 0;
 
   /** Continues after the rows of an earlier actor. */
-  constructor(sql: SqlStorage, store: RunObjects, { id, logBytes, output }: LoggedRun, cap: () => number) {
+  constructor(
+    sql: SqlStorage,
+    store: RunObjects,
+    writes: LogWrites,
+    { id, logBytes, output }: LoggedRun,
+    cap: () => number,
+  ) {
     this.#sql = sql;
     this.#store = store;
+    this.#writes = writes;
     this.#runID = id;
     this.#cap = cap;
     this.#bytes = logBytes;
@@ -260,14 +302,17 @@ export class LogWriter {
 
   /**
    * Moves at most one object of a long log to R2. If R2 refuses it, the next call tries again. Calls must not overlap.
-   * @param onShipped called in the transaction that records the object. Its argument says whether the pieces are new to SQLite
+   * @param onBegin called when the object's content is fixed. Returns a function to call in the transaction that records the object.
+   * Its argument says whether the pieces are new to SQLite
    * @throws errors of R2
    */
-  async moveToStore(onShipped: (isNew: boolean) => void): Promise<void> {
-    if (!this.exceedsSQLite || this.#late.size >= MAX_LATE) return;
-    if (!this.#isCounted) this.#count();
-    if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(onShipped);
-    else if (this.#pendingBytes > 0) await this.#shipPending(onShipped);
+  async moveToStore(onBegin: () => (isNew: boolean) => void): Promise<void> {
+    if (!this.exceedsSQLite) return;
+    await this.#writes.run(async () => {
+      if (!this.#isCounted) this.#count();
+      if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(onBegin());
+      else if (this.#pendingBytes > 0) await this.#shipPending(onBegin());
+    });
   }
 
   async #shipRows(onShipped: (isNew: boolean) => void): Promise<void> {
@@ -356,7 +401,7 @@ export class LogWriter {
   async #deleteLate(object: number, key: string, written: Promise<void>): Promise<void> {
     this.#late.add(object);
     try {
-      await written;
+      await this.#writes.countLate(written);
       await this.#store.bucket.delete([key]);
     } catch {
       // R2 has not stored the object, or the next object with this number replaces it.

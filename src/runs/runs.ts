@@ -10,7 +10,7 @@ import { Backlog } from "./backlog.ts";
 import { startAfter } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { firstIDAt, isTaskID, newRunID } from "./id.ts";
-import { LogWriter, type RunObjects, deleteLog, readLog } from "./run-log.ts";
+import { LogWriter, LogWrites, type RunObjects, deleteLog, readLog } from "./run-log.ts";
 import type { Executor, Resumer } from "./executor.ts";
 import {
   type Allowance,
@@ -177,6 +177,7 @@ export class Runs {
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
   readonly #backlog = new Backlog(() => this.#active.values());
+  readonly #logWrites = new LogWrites();
   /** Ended runs that are not on disk yet. They are written before the store is read. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
@@ -482,7 +483,7 @@ export class Runs {
   #begin(record: RunRecord): ActiveRun {
     const { sql, objects, logCapBytes, lifecycle, growth } = this.#host;
     const isFull = () => this.isFull || growth.isExceeded;
-    const log = new LogWriter(sql, objects, record, () => (isFull() ? 0 : logCapBytes));
+    const log = new LogWriter(sql, objects, this.#logWrites, record, () => (isFull() ? 0 : logCapBytes));
     const run = new ActiveRun(record, log, {
       store: this.#store,
       growth,

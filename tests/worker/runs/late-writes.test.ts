@@ -71,7 +71,7 @@ describe("a write to R2 that is never confirmed", () => {
         await until(() => !runs.hasActive, 20_000);
         timers.mockRestore();
         expect(rowsOf(sql, id).bytes).toBe(left);
-        expect(held.length).toBeLessThanOrEqual(2);
+        expect(held.length).toBeLessThanOrEqual(4);
         const read = async () =>
           joinBytes((await runs.wholeLog(id, 0, 4 * MiB)).pieces.map(({ bytes }) => bytes));
         expect(isSame(await read(), printed)).toBe(true);
@@ -88,10 +88,36 @@ describe("a write to R2 that is never confirmed", () => {
     },
   );
 
+  it("does not keep the logs of many runs in memory, and begins further writes when those have settled", async () => {
+    const { held, arrive, objects } = withHeldWrites(100);
+    const timers = withShortLimit();
+    const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
+      const ids: string[] = [];
+      for (let count = 0; count < 20; count++) {
+        const { id, execution } = await start(runs);
+        execution.print("stdout", pattern(MiB / 4, count));
+        execution.end({ state: "succeeded" });
+        ids.push(id);
+      }
+      await until(() => !runs.hasActive, 20_000);
+      timers.mockRestore();
+      expect(held.length).toBeLessThanOrEqual(8);
+      for (const id of ids) expect(rowsOf(sql, id).bytes).toBe(MiB / 4);
+      arrive();
+      await Promise.all(held);
+      const { id, execution } = await start(runs);
+      execution.print("stdout", pattern(MiB / 4, 21));
+      execution.end({ state: "succeeded" });
+      await until(() => !runs.hasActive);
+      expect(rowsOf(sql, id).bytes).toBe(0);
+    };
+    await withRuns("held-many", work, { objects });
+  });
+
   it("leaves no object of a removed run, even if its actor ended before it could delete the object", async () => {
     const timers = withShortLimit();
     let hasEnded = false;
-    const { held, arrive, objects } = withHeldWrites(2);
+    const { held, arrive, objects } = withHeldWrites(5);
     const remove = objects.bucket.delete;
     objects.bucket.delete = async (keys) => {
       if (hasEnded) throw new Error("the actor has ended");
@@ -103,15 +129,44 @@ describe("a write to R2 that is never confirmed", () => {
       execution.end({ state: "succeeded" });
       await until(() => !runs.hasActive, 20_000);
       timers.mockRestore();
-      expect(held).toHaveLength(2);
+      expect(held.length).toBeGreaterThan(1);
       hasEnded = true;
       arrive();
       await Promise.all(held);
-      expect(await objectsOf(id)).toHaveLength(2);
+      expect(await objectsOf(id)).toHaveLength(held.length);
       hasEnded = false;
       await runs.remove(id);
       expect(await objectsOf(id)).toEqual([]);
     };
     await withRuns("held-ended", work, { objects });
   });
+});
+
+it("many logs that end at once all move to R2, a few at a time", async () => {
+  let writing = 0;
+  let most = 0;
+  const put = async (key: string, content: Uint8Array) => {
+    most = Math.max(most, ++writing);
+    await bucket.put(key, content);
+    writing--;
+  };
+  const objects = { bucket: { ...bucket, put }, prefix: (id: string) => `hash/${id}/` };
+  const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
+    const printed = pattern(MiB / 4, 9);
+    const ids: string[] = [];
+    for (let count = 0; count < 20; count++) {
+      const { id, execution } = await start(runs);
+      execution.print("stdout", printed);
+      execution.end({ state: "succeeded" });
+      ids.push(id);
+    }
+    await until(() => !runs.hasActive);
+    expect(most).toBeLessThanOrEqual(4);
+    for (const id of ids) {
+      expect(rowsOf(sql, id).bytes).toBe(0);
+      const { pieces } = await runs.wholeLog(id, 0, MiB);
+      expect(isSame(joinBytes(pieces.map(({ bytes }) => bytes)), printed)).toBe(true);
+    }
+  };
+  await withRuns("ended-at-once", work, { objects });
 });

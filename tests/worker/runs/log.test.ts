@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import { type LogPiece, durationMs } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
-import { LogWriter, type RunObjects, deleteLog, readLog } from "../../../src/runs/run-log.ts";
+import { LogWriter, LogWrites, type RunObjects, deleteLog, readLog } from "../../../src/runs/run-log.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { exhausted } from "../../../src/shared/errors.ts";
@@ -282,14 +282,15 @@ async function allPieces(sql: SqlStorage, id: string, store: RunObjects): Promis
 it("a log continues after a restart, which reads few of its rows", async () => {
   await runInDurableObject(await actorOf("log-restart"), async (_sandbox, { storage: { sql } }) => {
     const store = { bucket, prefix: () => "log-restart/" };
-    const begin = (run = loggedRun("restarted")) => new LogWriter(sql, store, run, () => 16 * MiB);
+    const begin = (run = loggedRun("restarted")) =>
+      new LogWriter(sql, store, new LogWrites(), run, () => 16 * MiB);
     const content = pattern(6 * MiB, 4);
     let printed = 0;
     const print = (log: LogWriter, bytes: number) =>
       log.append("stdout", content.subarray(printed, (printed += bytes)));
     const first = begin();
     print(first, 3 * MiB);
-    await first.moveToStore(() => undefined);
+    await first.moveToStore(() => () => undefined);
     print(first, 100_000);
     first.flush();
     const stored = first.bytes;
@@ -307,9 +308,9 @@ it("a log continues after a restart, which reads few of its rows", async () => {
     for (const bytes of [50_000, 2.5 * MiB]) {
       print(second, bytes);
       second.flush();
-      await second.moveToStore(() => undefined);
+      await second.moveToStore(() => () => undefined);
     }
-    await second.moveToStore(() => undefined);
+    await second.moveToStore(() => () => undefined);
     expect(second.waitingBytes).toBe(0);
     const pieces = await allPieces(sql, "restarted", store);
     expect(isSame(joinBytes(pieces.map(({ bytes }) => bytes)), content.slice(0, printed))).toBe(true);
@@ -319,7 +320,7 @@ it("a log continues after a restart, which reads few of its rows", async () => {
 it("a flush and a page have few rows, however often the program switches between its streams", async () => {
   await runInDurableObject(await actorOf("log-bursts"), async (_sandbox, { storage: { sql } }) => {
     const store = { bucket, prefix: () => "log-bursts/" };
-    const log = new LogWriter(sql, store, loggedRun("bursts"), () => 16 * MiB);
+    const log = new LogWriter(sql, store, new LogWrites(), loggedRun("bursts"), () => 16 * MiB);
     log.append("stdout", pattern(MiB, 1));
     log.flush();
     const bursts = 8;
@@ -357,13 +358,13 @@ it("a page of a log is short if its bytes are in many rows, and the whole log ha
 it("a log has few rows, however often the program switches between its streams, and loses no byte", async () => {
   await runInDurableObject(await actorOf("log-switches"), async (_sandbox, { storage: { sql } }) => {
     const store = { bucket, prefix: () => "log-switches/" };
-    const log = new LogWriter(sql, store, loggedRun("switching"), () => 16 * MiB);
+    const log = new LogWriter(sql, store, new LogWrites(), loggedRun("switching"), () => 16 * MiB);
     const pieces = 100_000;
     const lineOf = (at: number) => `${at}`.padStart(39).concat("\n");
     const streamOf = (at: number): Stream => (at % 2 === 0 ? "stdout" : "stderr");
     for (let at = 0; at < pieces; at++) {
       log.append(streamOf(at), new TextEncoder().encode(lineOf(at)));
-      if (log.hasFullObject) await log.moveToStore(() => undefined);
+      if (log.hasFullObject) await log.moveToStore(() => () => undefined);
     }
     log.flush();
     expect(rowsOf(sql, "switching").count).toBeLessThan(50_500);

@@ -30,6 +30,9 @@ const WRITE_MS = 60_000;
 /** The storage key of the time until which run seconds were reported to the account. */
 const SETTLED = "told";
 
+/** The storage key of the ended task whose sandbox is being destroyed. */
+export const ENDED_TASK = "ended_task";
+
 export class AccountLink {
   readonly #ctx: DurableObjectState;
   readonly #kv: KV;
@@ -117,7 +120,9 @@ export class AccountLink {
     const endCount = this.#endCount;
     const result = this.#reports.run(async () => {
       const registered = unwrap(await this.account(owner).registerSandbox(owner));
-      this.isAccepted = true;
+      // A report of earlier use says nothing about use after a destruction.
+      if (wasRegistered) this.isAccepted = true;
+      else this.#accept();
       this.gitHosts = registered.gitHosts;
       return registered;
     });
@@ -143,9 +148,15 @@ export class AccountLink {
     this.#recordUse(Date.now());
     return this.#reports.run(async () => {
       const before = unwrap(await this.account(owner).sandboxConfigured(owner, settings));
-      this.isAccepted = true;
+      this.#accept();
       return before;
     });
+  }
+
+  /** A call uses the sandbox from now on. If the destruction of an ended task's sandbox has failed, it must not be repeated. */
+  #accept(): void {
+    this.isAccepted = true;
+    this.#kv.delete(ENDED_TASK);
   }
 
   /**

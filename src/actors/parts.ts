@@ -116,6 +116,7 @@ export function createParts(actor: ActorPlatform) {
     service,
     settings,
     decisions,
+    taskRecords,
   };
   lifecycle.subscribe(...Object.values(onContainers));
   taskRecords.resume();

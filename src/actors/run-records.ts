@@ -11,10 +11,11 @@ import type { RunView } from "../runs/run-types.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
 import { type TaskEntry, taskEntry } from "../tasks/task-list.ts";
 import type { Owner } from "./account-calls.ts";
-import type { AccountLink } from "./account-link.ts";
+import { type AccountLink, ENDED_TASK } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
-import { type KV, StoredValue } from "./stored-value.ts";
+import { pause } from "../shared/timers.ts";
+import type { KV } from "./stored-value.ts";
 
 /**
  * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, or after a run with more
@@ -25,6 +26,10 @@ const CLEAN_BYTES = 1024 * 1024;
 
 /** The delay of a report to the account after a change, and its interval during runs. */
 const REPORT_MS = 5000;
+
+/** How often an actor tries to destroy a task's sandbox, and the pause between two attempts. The next actor tries again. */
+const DESTROY_ATTEMPTS = 3;
+const DESTROY_RETRY_MS = 5000;
 
 interface RunRecordsHost {
   connection: Pick<Connection, "send">;
@@ -96,14 +101,11 @@ interface TaskRecordsHost {
 /** Reports tasks to the account. Destroys a sandbox made for a task once the task's results are stored elsewhere. */
 export class TaskRecords {
   readonly #host: TaskRecordsHost;
-  /** The ended task whose sandbox is being destroyed. */
-  readonly #ending: StoredValue<TaskEntry>;
   readonly #interrupted: TaskEntry | undefined;
 
   constructor(host: TaskRecordsHost) {
     this.#host = host;
-    this.#ending = new StoredValue(host.kv, "ended_task");
-    this.#interrupted = this.#ending.value;
+    this.#interrupted = host.kv.get<TaskEntry>(ENDED_TASK);
   }
 
   /** Destroys a sandbox that an earlier actor did not destroy any more. Call it before calls can use the sandbox. */
@@ -134,17 +136,26 @@ export class TaskRecords {
 
   #destroySandbox(entry: TaskEntry): void {
     // Written together with the task's end, because the actor may end before the sandbox is destroyed.
-    this.#ending.value = entry;
+    this.#host.kv.put(ENDED_TASK, entry);
     this.#host.background(Promise.all([this.#recordEnd(entry), this.#destroy()]));
   }
 
   async #destroy(): Promise<void> {
-    const { account, lifecycle } = this.#host;
-    try {
-      await lifecycle.destroy(account.owner, "workspace");
-    } finally {
-      // Not repeated after a failure either, because calls may use the sandbox from now on.
-      this.#ending.value = undefined;
+    const { kv, account, lifecycle } = this.#host;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await lifecycle.destroy(account.owner, "workspace");
+        return void kv.delete(ENDED_TASK);
+      } catch (error) {
+        if (attempt === DESTROY_ATTEMPTS) throw error;
+      }
+      await pause(DESTROY_RETRY_MS);
+      if (kv.get(ENDED_TASK) === undefined) return;
     }
+  }
+
+  /** The user has chosen this saved state, so the sandbox stays. */
+  onRestore(): void {
+    this.#host.kv.delete(ENDED_TASK);
   }
 }

@@ -163,7 +163,7 @@ export const SANDBOX_CONTENT = {
     },
     ended_task: {
       holds: "the ended task whose sandbox is being destroyed: its id, state, title and times",
-      kept: "until the sandbox is destroyed",
+      kept: "until the sandbox is destroyed or used again",
     },
     used: {
       holds: "when the sandbox was last used, to the minute",

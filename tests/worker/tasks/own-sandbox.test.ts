@@ -1,6 +1,9 @@
 /** The sandbox that is made for one task. */
-import { expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { AccountLink } from "../../../src/actors/account-link.ts";
 import { evict, owner, result, runInActor, sandboxesOf, sh, until } from "../support.ts";
+
+const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
 
 it("if a task's actor is evicted right after the task's end, the next actor destroys the task's own sandbox once, and then it can be used again", async () => {
   const { id } = (await owner.call("execute_task", { task: "[[work]] x", wait_seconds: 0 })).structured as {
@@ -20,14 +23,51 @@ it("if a task's actor is evicted right after the task's end, the next actor dest
     }, 1);
   });
   await sh(sandbox, "touch /workspace/go-on");
-  const isListed = async () => (await sandboxesOf()).some(({ name }) => name === sandbox);
   // Something starts the next actor, for example the alarm of its container.
   await until(async () => (await result(id)).text.includes("state: succeeded"));
-  await until(async () => !(await isListed()), 30_000);
+  await until(async () => !(await isListed(sandbox)), 30_000);
   await sh(sandbox, "echo kept > /workspace/later");
   await evict(sandbox);
   expect(await sh(sandbox, "cat /workspace/later")).toBe("kept\n");
   expect((await result(id)).text).toContain("state: succeeded");
   expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task succeeded`);
   await owner.call("destroy_sandbox", { sandbox });
+});
+
+describe("if the account fails when the sandbox of an ended task is destroyed", () => {
+  afterEach(() => void vi.restoreAllMocks());
+
+  function failingAccount() {
+    const error = new Error("the account was reset by a test");
+    return vi.spyOn(AccountLink.prototype, "reportDestruction").mockRejectedValue(error);
+  }
+
+  async function endedTask(report: ReturnType<typeof failingAccount>) {
+    const args = { task: "[[write]] x", wait_seconds: 0 };
+    const { id } = (await owner.call("execute_task", args)).structured as { id: string };
+    const sandbox = id.split(".")[0] ?? "";
+    await until(() => report.mock.calls.length > 0, 30_000);
+    return { id, sandbox };
+  }
+
+  it("the same actor destroys it later", async () => {
+    const report = failingAccount();
+    const { id, sandbox } = await endedTask(report);
+    expect(await isListed(sandbox)).toBe(true);
+    report.mockRestore();
+    await until(async () => !(await isListed(sandbox)), 15_000);
+    expect((await result(id)).text).toContain("state: succeeded");
+  });
+
+  it("the next actor destroys it, unless a call has used the sandbox again", async () => {
+    const report = failingAccount();
+    const [unused, used] = [await endedTask(report), await endedTask(report.mockClear())];
+    await sh(used.sandbox, "echo kept > /workspace/later");
+    for (const { sandbox } of [unused, used]) await evict(sandbox);
+    report.mockRestore();
+    expect((await result(unused.id)).text).toContain("state: succeeded");
+    await until(async () => !(await isListed(unused.sandbox)), 15_000);
+    expect(await sh(used.sandbox, "cat /workspace/later")).toBe("kept\n");
+    await owner.call("destroy_sandbox", { sandbox: used.sandbox });
+  });
 });

@@ -113,18 +113,15 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
         },
         onResponse: (ended) => {
           sink.markExecuted?.();
-          limit.setDeliveryDeadline(DELIVERY_MS, () => incompleteEnd(ended, spec));
+          limit.setDeliveryDeadline(DELIVERY_MS, () => {
+            passOutput(ended, sink);
+            return incompleteEnd(ended, spec);
+          });
         },
       },
     );
     sink.hasFiles = outcome.hasFiles;
-    for (const stream of STREAMS) {
-      const { output, bytes, last } = outcome[stream];
-      // The sink may have the beginning already: sandboxd reads the run's files while the code runs.
-      if (output) sink.output(stream, output.subarray(sink.position(stream)));
-      const missing = bytes - sink.position(stream);
-      if (missing > 0) sink.recordSkipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
-    }
+    passOutput(outcome, sink);
     const shown = await this.#prepareResults(sink.id, outcome.results);
     return endOf(outcome, fitResults(shown, outcome.error), spec);
   }
@@ -217,6 +214,17 @@ const STATES: Record<CodeOutcome["end"], EndState> = {
   cancelled: "cancelled",
   died: "failed",
 };
+
+/** Passes on the output that the kernel's response has, and counts output that nobody has. */
+function passOutput(outcome: CodeOutcome, sink: RunSink): void {
+  for (const stream of STREAMS) {
+    const { output, bytes, last } = outcome[stream];
+    // The sink may have the beginning already: sandboxd reads the run's files while the code runs.
+    if (output) sink.output(stream, output.subarray(sink.position(stream)));
+    const missing = bytes - sink.position(stream);
+    if (missing > 0) sink.recordSkipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
+  }
+}
 
 function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End {
   const hint = outcome.error && TRAITS[spec.language].installHint(outcome.error);

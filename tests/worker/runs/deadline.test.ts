@@ -104,7 +104,7 @@ describe("user programs in place of the system's programs", () => {
 
 describe("output that arrives long after its code has ended", () => {
   const slow = "deadline-slow";
-  const code = "print('x' * 3_000_000)\n{'answer': 42}";
+  const code = "import sys\nprint('a warning', file=sys.stderr)\nprint('x' * 3_000_000)\n{'answer': 42}";
   beforeAll(() => owner.call("run_code", { sandbox: slow, code: "1" }));
   afterAll(() => owner.call("destroy_sandbox", { sandbox: slow }));
   afterEach(() => void vi.restoreAllMocks());
@@ -153,8 +153,9 @@ describe("output that arrives long after its code has ended", () => {
       const id = String(started.structured.id);
       if (what === "a cancel") await owner.call("cancel_run", { id });
       const { structured, text } = await owner.call("get_result", { id, wait_seconds: 40 });
-      expect(structured).toMatchObject({ state: "succeeded" });
+      expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: 3_000_001, stderr_bytes: 10 });
       expect(text).toContain("{'answer': 42}");
+      expect(text).toContain("a warning");
       expect(text).toContain("the sandbox did not deliver them in time");
       vi.restoreAllMocks();
       held.resolve();

@@ -153,9 +153,13 @@ export class AccountLink {
     });
   }
 
-  /** A call uses the sandbox from now on. If the destruction of an ended task's sandbox has failed, it must not be repeated. */
   #accept(): void {
     this.isAccepted = true;
+    this.keepSandbox();
+  }
+
+  /** The sandbox is used from now on. If the destruction of an ended task's sandbox has failed, it must not be repeated. */
+  keepSandbox(): void {
     this.#kv.delete(ENDED_TASK);
   }
 

@@ -154,8 +154,7 @@ export class TaskRecords {
     }
   }
 
-  /** The user has chosen this saved state, so the sandbox stays. */
   onRestore(): void {
-    this.#host.kv.delete(ENDED_TASK);
+    this.#host.account.keepSandbox();
   }
 }

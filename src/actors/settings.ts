@@ -53,7 +53,7 @@ interface SettingsHost {
   idle: IdleStop;
   service: Service;
   lifecycle: Pick<Lifecycle, "unlessDestroyed" | "enforceNetwork">;
-  account: Pick<AccountLink, "recordSettings" | "isAccepted" | "owner">;
+  account: Pick<AccountLink, "recordSettings" | "isAccepted" | "owner" | "keepSandbox">;
   growth: Pick<DatabaseGrowth, "check" | "count">;
 }
 
@@ -152,6 +152,7 @@ export class SandboxSettings {
     const { variables, setUp, idle, service, lifecycle, account } = this.#host;
     const replace = () => {
       if (account.isAccepted) throw sandboxExists(account.owner.sandbox);
+      account.keepSandbox();
       variables.put(undefined);
       variables.put(variables.applyChanges(env));
       this.#host.network.put(network);

@@ -90,6 +90,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   isService = false;
   /** How much of the log the results of `Runs.start` and `Runs.type` have shown so far. */
   seenBytes: number;
+  /** Called when the run's code has ended and its output is still to be delivered. */
+  onExecuted: (() => void) | undefined;
   failure: RunFailure | undefined;
 
   constructor(record: RunRecord, log: LogWriter, host: ActiveRunHost) {
@@ -151,7 +153,9 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   markExecuted(): void {
-    this.#executedAt ??= Date.now();
+    if (this.#executedAt !== undefined) return;
+    this.#executedAt = Date.now();
+    this.onExecuted?.();
   }
 
   /** Collects the output of the execution until the run's end is recorded. */

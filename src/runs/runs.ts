@@ -50,7 +50,7 @@ export interface RunQuota {
   take(seconds: number): Promise<Reservation>;
   /** Reserves for a run that continues after its actor was replaced. */
   takeUnchecked(seconds: number): Reservation;
-  /** @param spent the seconds that the run took */
+  /** @param spent the seconds that the run took. More than the reservation has do not count */
   giveBack(reservation: Reservation, spent: number): void;
 }
 
@@ -562,9 +562,18 @@ export class Runs {
   }
 }
 
-/** Gives the reservation back to the quota when the execution ends. The run's wait before its start does not count. */
+/**
+ * Gives the reservation back to the quota when the execution ends. The run's wait before its start does not count. If the delivery of
+ * output follows, the run keeps only its place among the concurrent runs: `secondsSince` expects that the seconds of a run were counted
+ * at its end, which is the end of its code.
+ */
 function meter(execution: Execution, quota: RunQuota, reservation: Reservation, run: ActiveRun): Execution {
-  const giveBack = () => quota.giveBack(reservation, run.executedSeconds);
+  let held = reservation;
+  const giveBack = () => quota.giveBack(held, run.executedSeconds);
+  run.onExecuted = () => {
+    giveBack();
+    held = quota.takeUnchecked(0);
+  };
   execution.done.then(giveBack, giveBack);
   return execution;
 }

@@ -1,0 +1,35 @@
+/** What runs use of their principal's quota. */
+import { afterEach, expect, it, vi } from "vitest";
+import { Lease } from "../../../src/actors/lease.ts";
+import { parseConfig } from "../../../src/shared/config.ts";
+import { dayOf } from "../../../src/shared/days.ts";
+import type { Runs } from "../../../src/runs/runs.ts";
+import { sleep, until } from "../support.ts";
+import { start, withRuns } from "./conducted-runs.ts";
+
+afterEach(() => void vi.restoreAllMocks());
+
+it("the seconds of code count when it has ended, and its place when its output was delivered", async () => {
+  const quota = new Lease({
+    limits: parseConfig({} as never).limits,
+    request: async () => ({ slots: 10, seconds: 10_000, until: Date.now() + 300_000 }),
+    background: (work) => void work.catch(() => undefined),
+    onSettled: () => undefined,
+  });
+  const work = async (runs: Runs) => {
+    const { id, execution } = await start(runs);
+    execution.run.markStarted();
+    await sleep(1100);
+    execution.run.markExecuted();
+    const settled = quota.settle();
+    // The next actor counts runs that ended after a settlement. The end of this run is before it.
+    expect([...settled.spent]).toEqual([[dayOf(Date.now()), 2]]);
+    expect(settled.inUse).toEqual({ slots: 1, seconds: 0 });
+    await sleep(1100);
+    execution.end({ state: "succeeded" });
+    await runs.result(id, 5000);
+    await until(() => quota.settle().inUse.slots === 0);
+    expect(quota.settle()).toMatchObject({ spent: new Map(), inUse: { slots: 0, seconds: 0 } });
+  };
+  await withRuns("metering", work, { quota });
+});

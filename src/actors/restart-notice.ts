@@ -5,7 +5,7 @@
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshot } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
-import { ENDINGS, lostText, restoredText } from "./texts.ts";
+import { ENDINGS, LATER, lostText, restoredText } from "./texts.ts";
 
 /**
  * The ends of a container after which part of the workspace may be missing. Either calls and runs continued after the save, or
@@ -19,19 +19,32 @@ const NOT_ALL_SAVED = new Set([
   "platform",
 ]);
 
+/**
+ * How many notices of losses are kept besides the last notice, until a result shows them. Each has a few hundred characters, and names
+ * of files.
+ */
+const MAX_LOSSES = 3;
+
+interface Notice {
+  text: string;
+  /** Whether files are missing. Otherwise the next notice says the same again. */
+  isLoss: boolean;
+}
+
 export class RestartNotice {
   readonly #count: StoredValue<number>;
   /** Why the container is being stopped; unset if its end is unplanned. */
   readonly #ending: StoredValue<string>;
   /** How the previous container ended. Kept until the restore is done and the notice is written. */
   readonly #ended: StoredValue<string>;
-  readonly #notice: StoredValue<string>;
+  /** The notices that no result has shown. A text if an earlier version stored it. */
+  readonly #notices: StoredValue<Notice[] | string>;
 
   constructor(kv: KV) {
     this.#count = new StoredValue(kv, "boots:count");
     this.#ending = new StoredValue(kv, "boots:ending");
     this.#ended = new StoredValue(kv, "boots:ended");
-    this.#notice = new StoredValue(kv, "boots:notice");
+    this.#notices = new StoredValue(kv, "boots:notice");
   }
 
   get count(): number {
@@ -64,14 +77,28 @@ export class RestartNotice {
   noteRestore(state: Snapshot | undefined, dropped?: NamedFiles): void {
     const ending = this.#ended.value;
     this.#ended.value = undefined;
-    if (state) this.#notice.value = restoredText({ ...state, dropped }, ending, isAllSaved(ending));
-    else if (ending !== undefined) this.#notice.value = lostText(ending);
+    const isSaved = ending === undefined || isAllSaved(ending);
+    if (state) {
+      const isLoss = !isSaved || state.left !== undefined || dropped !== undefined;
+      this.#add({ text: restoredText({ ...state, dropped }, ending, isAllSaved(ending)), isLoss });
+    } else if (ending !== undefined) this.#add({ text: lostText(ending), isLoss: true });
+  }
+
+  #add(notice: Notice): void {
+    const isKept = ({ text, isLoss }: Notice) => isLoss && text !== notice.text;
+    this.#notices.value = [...this.#unshown.filter(isKept).slice(0, MAX_LOSSES), notice];
+  }
+
+  get #unshown(): readonly Notice[] {
+    const { value = [] } = this.#notices;
+    return typeof value === "string" ? [{ text: value, isLoss: true }] : value;
   }
 
   /** The saved state became a checkpoint while no container ran. The last container may have had changes that are not in it. */
   noteCheckpoint(state: Pick<Snapshot, "savedAt" | "files" | "bytes">): void {
     const ending = this.#ended.value ?? this.#ending.value ?? "";
-    if (this.count > 0 && !isAllSaved(ending)) this.#notice.value = restoredText(state, ending, false);
+    if (this.count > 0 && !isAllSaved(ending))
+      this.#add({ text: restoredText(state, ending, false), isLoss: true });
   }
 
   noteEnding(how: keyof typeof ENDINGS): void {
@@ -80,13 +107,14 @@ export class RestartNotice {
 
   /** The next start of a destroyed sandbox counts as the first. */
   onDestroy(): void {
-    for (const stored of [this.#count, this.#ending, this.#ended, this.#notice]) stored.value = undefined;
+    for (const stored of [this.#count, this.#ending, this.#ended, this.#notices]) stored.value = undefined;
   }
 
   takeNotice(): string | undefined {
-    const notice = this.#notice.value;
-    if (notice !== undefined) this.#notice.value = undefined;
-    return notice;
+    const unshown = this.#unshown.map(({ text }) => text);
+    if (unshown.length === 0) return undefined;
+    this.#notices.value = undefined;
+    return unshown.join(LATER);
   }
 }
 

@@ -351,6 +351,9 @@ const endingText = (ending: string) => ENDINGS[ending as keyof typeof ENDINGS] ?
 export const lostText = (ending: string) =>
   `${endingText(ending)}: its files, processes and variables are gone.`;
 
+/** Between two notices of restarts. */
+export const LATER = " Later: ";
+
 /**
  * @param ending how the previous container ended; undefined if there was none
  * @param isAllSaved whether all files were saved before that end

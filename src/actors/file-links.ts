@@ -37,7 +37,8 @@ export class FileLinks {
   readonly #kv: SandboxKV;
   readonly #files: Pick<FileOperations, "call">;
   readonly #growth: Pick<DatabaseGrowth, "check" | "count">;
-  readonly #claimed = new Set<string>();
+  /** The links whose uploads are in progress, and when the links expire. */
+  readonly #claimed = new Map<string, number>();
 
   constructor(
     kv: SandboxKV,
@@ -91,9 +92,11 @@ export class FileLinks {
   }
 
   claim(link: UploadLink): "claimed" | "busy" | "used" {
+    // The platform may end an upload's request before it releases the link.
+    for (const [id, expires] of this.#claimed) if (expires < Date.now()) this.#claimed.delete(id);
     if (this.#claimed.has(link.id)) return "busy";
     if (this.isUsedUp(link)) return "used";
-    this.#claimed.add(link.id);
+    this.#claimed.set(link.id, link.expires);
     return "claimed";
   }
 

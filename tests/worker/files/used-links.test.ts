@@ -25,6 +25,18 @@ it("a used-up link takes no further space, and stays used up after a restart of 
   });
 });
 
+it("a claim that was never released ends with its link", async () => {
+  await runInActor("claimed", async (_sandbox, { storage: { kv } }) => {
+    const links = new FileLinks(kv as SandboxKV, { call: unused }, growth);
+    vi.useFakeTimers({ toFake: ["Date"] });
+    const link = { id: "claimed", expires: Date.now() + 60_000 };
+    expect(links.claim(link)).toBe("claimed");
+    expect(links.claim(link)).toBe("busy");
+    vi.setSystemTime(Date.now() + 61_000);
+    expect(links.claim(link)).toBe("claimed");
+  });
+});
+
 it("the first link after a restart of the actor reads few of the stored links", async () => {
   await runInActor("counted-links", async (_sandbox, { storage: { kv } }) => {
     const link = (name: string) => ({

@@ -73,7 +73,7 @@ export class Router {
     socket.on("error", () => undefined);
     if (!this.#isAuthorized(request)) return refuseUpgrade(socket, "401 Unauthorized", "unauthorized");
     const { id, part, rest } = parse(request.url ?? "");
-    const sandbox = this.#registry.get(id);
+    const sandbox = await this.#registry.find(id);
     if (sandbox === undefined || part !== "ports") return refuseUpgrade(socket, "404 Not Found", "gone");
     const { port, path } = parsePort(rest);
     await sandbox.forward.upgrade(port, path, request, socket, head);
@@ -115,12 +115,11 @@ export class Router {
       await this.#registry.destroy(id);
       return json(response, {});
     }
+    const sandbox = await this.#registry.find(id);
     if (route === "GET exit") {
-      const running = this.#registry.get(id);
       const report = await this.#registry.waitForEnd(id);
-      if (report !== undefined) return json(response, { ...report, seen: running && connectionsOf(running) });
+      if (report !== undefined) return json(response, { ...report, seen: sandbox && connectionsOf(sandbox) });
     }
-    const sandbox = this.#registry.get(id);
     if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
     if (part === "ports") {
       const { port, path } = parsePort(rest);

@@ -39,10 +39,6 @@ export class SandboxRegistry {
     if (!this.#isClosed) this.#prepared.start();
   }
 
-  get(id: string): EngineSandbox | undefined {
-    return this.#alive.get(id);
-  }
-
   list(): EngineSandbox[] {
     return [...this.#alive.values()];
   }
@@ -59,10 +55,15 @@ export class SandboxRegistry {
     return this.list().flatMap(({ actor }) => actor ?? []);
   }
 
+  /** Waits for the start of a sandbox that is starting: a restarted Worker does not know whether its sandbox has started. */
+  async find(id: string): Promise<EngineSandbox | undefined> {
+    await this.#starting.get(id)?.started.catch(() => undefined);
+    return this.#alive.get(id);
+  }
+
   /** Resolves when the sandbox has ended; undefined for an unknown id. */
   async waitForEnd(id: string): Promise<ExitReport | undefined> {
-    await this.#starting.get(id)?.started.catch(() => undefined);
-    return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
+    return (await (await this.find(id))?.ended) ?? this.#ended.get(id);
   }
 
   /** Starts a sandbox; repeated calls for the same one share a result. @throws Error with a message for the user */
@@ -128,8 +129,7 @@ export class SandboxRegistry {
   }
 
   async destroy(id: string): Promise<void> {
-    await this.#starting.get(id)?.started.catch(() => undefined);
-    await this.#alive.get(id)?.destroy();
+    await (await this.find(id))?.destroy();
   }
 
   async close(): Promise<void> {

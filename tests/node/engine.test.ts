@@ -69,6 +69,31 @@ it("many starts of one principal do not delay the start of another", async () =>
   await Promise.all(sandboxes.map((sandbox) => sandbox.destroy()));
 });
 
+it("requests for a sandbox wait for its start, because a restarted Worker does not know whether it has started", async () => {
+  const call = async (method: string, path: string, body?: unknown) =>
+    await fetch(`${engine.url}/sandboxes/${path}`, {
+      method,
+      headers: { [SECRET_HEADER]: engine.secret },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  const intercepts = { http: [], https: [], all: true };
+  const settings = { env: {}, enableInternet: true, intercepts, principal: "restarted" };
+  const ids = Array.from({ length: availableParallelism() + 1 }, (_, at) => `restarted-${at}`);
+  const starts = ids.map((id) => call("PUT", id, { ...settings, actor: id }));
+  // The last sandbox waits for its turn.
+  await Promise.race(starts);
+  const id = ids.at(-1) ?? "";
+  const poll = call("GET", `${id}/outbound/poller`);
+  const policy = call("PUT", `${id}/policy`, { internet: "none", allowHosts: [] });
+  const exit = call("GET", `${id}/exit`);
+  expect((await policy).status).toBe(200);
+  // Another poll ends the first one.
+  const [next] = await Promise.all([call("GET", `${id}/outbound/another`), call("DELETE", id)]);
+  expect({ first: (await poll).status, next: next.status }).toEqual({ first: 204, next: 404 });
+  expect(JSON.parse(await (await exit).text())).toMatchObject({ exitCode: 0, seen: { connections: [] } });
+  await Promise.all(ids.map(async (one, at) => [await starts[at], await call("DELETE", one)]));
+});
+
 it("an engine writes an object, and its names, to the disk when the Worker asks for it", async () => {
   const objects = temporaryDirectory();
   const { url, secret, close } = await startTestEngine({ objects });

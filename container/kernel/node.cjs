@@ -4,8 +4,10 @@
  *
  * The executor is the program that the SDK starts as a kernel. We do not change it: each cell that we send is one call,
  * `__sandbox_mcp__({run, mark, files, cap_bytes, tail_bytes, language, code, variables?})`. The call runs the user's code and
- * writes one JSON document to stdout, which the executor captures. sandbox_mcp_kernel/__init__.py describes the document. The
- * document is pure ASCII: the executor decodes each chunk of its pipe separately, and a chunk may end in the middle of a character.
+ * returns one JSON document, the stdout of our reply. sandbox_mcp_kernel/__init__.py describes the document. The document is
+ * pure ASCII: the SDK decodes each chunk of the executor's pipe separately, and a chunk may end in the middle of a character.
+ *
+ * Cells run in the realm of the prelude, and can declare or replace every global. So the prelude's files keep those that they use.
  */
 const modules = require("node:module");
 const { pathToFileURL } = require("node:url");
@@ -16,6 +18,8 @@ const { Evaluator } = require("./node/evaluate.cjs");
 const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
 const { Results, describe, trimStacks } = require("./node/present.cjs");
+const { serveRequests } = require("./node/requests.cjs");
+const { Error, JSON, Number, Object, String, process } = globalThis;
 
 /** Thrown by process.exit in user code, so that it ends only the cell and not the kernel. */
 class ExitRequest extends Error {
@@ -60,7 +64,7 @@ async function run(spec) {
     error,
     exit: exitCode,
   };
-  streams.writeDocument(ascii(stringify(document)));
+  return ascii(stringify(document));
 }
 
 function setVariables({ version, entries }) {
@@ -136,6 +140,9 @@ function defineHidden(target, name, value) {
 
 /** @param target the global object of the executor's context */
 function start(target, language) {
+  // The capture of the executor, which runs the cell that loads the prelude.
+  const { stdin } = process;
+  const print = process.stdout.write;
   defineHidden(target, "__sandbox_mcp__", run);
   defineHidden(globalThis, "__sandbox_mcp_import__", importForCell);
   defineHidden(globalThis, "display", (value) => results.display(value));
@@ -164,7 +171,8 @@ function start(target, language) {
     language,
     version: process.version,
   };
-  streams.writeDocument(`${JSON.stringify(hello)}\n`);
+  serveRequests(stdin, target.eval, streams.writeReal.stdout);
+  print(`${stringify(hello)}\n`);
 }
 
 /** The process's start in clock ticks since boot. It distinguishes the process from a later one with the same pid. */

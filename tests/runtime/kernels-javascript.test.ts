@@ -166,13 +166,22 @@ describe("a JavaScript kernel's output", () => {
     ["console.group()", "7", "7"],
     ["JSON.stringify = () => 'mine'", "JSON.stringify(1)", "'mine'"],
     ["globalThis.JSON = { parse: () => 1, stringify: () => 'mine' }", "JSON.stringify(1)", "'mine'"],
+    ["let JSON = { stringify: () => 'mine' }", "JSON.stringify(1)", "'mine'"],
+    ["function process() { return 'mine' }", "process()", "'mine'"],
+    ["const process = { stdout: 'mine' }", "process.stdout", "'mine'"],
+    [
+      "class Array {}; class Error {}; class Map {}; class Set {}; class Promise {}; const Buffer = 'mine'",
+      "Buffer",
+      "'mine'",
+    ],
+    ["function Object() { return 'mine' }; let String, Number, Reflect, Symbol", "Object()", "'mine'"],
   ])(
     "and values arrive after code ran %s",
     async (replace, use, value) => {
       const fresh = await lab.kernel("javascript");
-      await fresh.run(`const kept = 'kept'; ${replace}`);
+      await fresh.run(`const kept = 'kept', { writeSync } = require('fs'); ${replace}`);
       for (let index = 0; index < 2; index++) {
-        const { stdout, results } = await fresh.run(`process.stdout.write('out'); display(kept); ${use}`);
+        const { stdout, results } = await fresh.run(`writeSync(1, 'out'); display(kept); ${use}`);
         expect(stdout.text).toBe("out");
         expect(results.map(({ text }) => text)).toEqual(["'kept'", value]);
       }

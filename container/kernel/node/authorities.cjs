@@ -1,6 +1,7 @@
 "use strict";
 const { readFileSync } = require("node:fs");
 const tls = require("node:tls");
+const { process } = globalThis;
 /** The certificate of Cloudflare's TLS interception. SANDBOX_CA_CERT overrides its path. */
 const PLATFORM = process.env.SANDBOX_CA_CERT || "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
 

@@ -6,6 +6,7 @@
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
+const { Array, Map, Reflect, Set, String, process } = globalThis;
 const { spawnSync } = childProcess;
 /** The mark of the current run; undefined once this process has the mark. */
 let unsetMark;

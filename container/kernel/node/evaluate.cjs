@@ -10,6 +10,7 @@ const inspector = require("node:inspector");
 const vm = require("node:vm");
 const { locateInModule } = require("./modules.cjs");
 const { explain, forget, placeInCell, toJavaScript } = require("./typescript.cjs");
+const { Map, Math, Number, Object, Promise, String, SyntaxError } = globalThis;
 const DYNAMIC = /(?<![.\w$#])import(?=\s*\()/g;
 const STATIC =
   /import\s*(?:(?<name>[\w$]+)?\s*,?\s*(?:\*\s*as\s+(?<all>[\w$]+)|\{(?<named>[^}]*)\})?\s*from\s*)?(?<from>"[^"\n]*"|'[^'\n]*')(?:\s*with\s*(?<attributes>\{[^}]*\}))?/y;

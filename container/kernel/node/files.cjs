@@ -5,6 +5,7 @@
  */
 const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
+const { ArrayBuffer, Buffer, Number, Object, RegExp, String, URL, process } = globalThis;
 const NAMES = { 1: "stdout", 2: "stderr" };
 const NUMBERS = { stdin: 0, stdout: 1, stderr: 2 };
 const PATH = new RegExp(

@@ -2,6 +2,7 @@
 /** The output of one stream of one run: in a file, which sandboxd follows, and in memory while it is short. */
 const { isUtf8 } = require("node:buffer");
 const fs = require("node:fs");
+const { Buffer, Math } = globalThis;
 const MEMORY_BYTES = 32 * 1024;
 /** Saved here, because files.cjs replaces `fs.writeSync` later. */
 const writeSync = fs.writeSync;

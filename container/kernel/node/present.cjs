@@ -5,6 +5,7 @@ const { mkdirSync, rm, writeFileSync } = require("node:fs");
 const util = require("node:util");
 const { stringify } = JSON;
 const { mapPlaces } = require("./typescript.cjs");
+const { Array, Buffer, Error, Math, Number, Object, String, Symbol } = globalThis;
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
 const MARKUP_CHARS = 256 * 1024;

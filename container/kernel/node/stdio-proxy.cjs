@@ -1,6 +1,7 @@
 "use strict";
 /** process.stdout and process.stderr as user code sees them. Only the executor uses the real streams. */
 const { Writable } = require("node:stream");
+const { process } = globalThis;
 
 /** Stays open after `end` and `destroy`, so that later code can still print. `takeOver` in streams.cjs sets `write`. */
 class StdioProxy extends Writable {

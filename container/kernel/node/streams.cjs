@@ -2,11 +2,8 @@
 /**
  * Where a JavaScript kernel's output goes.
  *
- * The real process.stdout is the executor's protocol channel. While a cell runs, the executor replaces its `write` to capture the
- * output. Then the executor restores `write` and sends its reply by console.log. We replace process.stdout with a proxy, whose
- * `write` is an accessor. The setter keeps the function that the executor sets, because node.cjs writes the run's document with
- * it. The getter returns our function, or the function that the cell has set. After the executor has restored `write`, its
- * console.log goes to the real stream. Until it has replied, the properties that it replies with have their original values.
+ * The real process.stdout is the executor's channel. We replace process.stdout with a proxy, whose `write` is an accessor: the getter
+ * returns our function, or the function that the cell has set. The console writes to the real stream, whose `write` we also replace.
  *
  * A run's output goes to `<files>.out` and `<files>.err`, which sandboxd follows. At the end, short output goes into the document.
  */
@@ -15,27 +12,16 @@ const { patchChildren } = require("./children.cjs");
 const { patchFiles } = require("./files.cjs");
 const { Log } = require("./log.cjs");
 const { StdioProxy } = require("./stdio-proxy.cjs");
-/** Saved here, because user code may replace it. */
-const { stringify } = JSON;
+const { Buffer, Object, Reflect, Set, process } = globalThis;
 const LATE_BYTES = 16 * 1024;
-/** The properties with which the executor sends its reply. User code may replace them. */
-const REPLY_PROPERTIES = [
-  [globalThis, "console"],
-  [console, "log"],
-  [globalThis, "JSON"],
-  [JSON, "stringify"],
-].map(([owner, name]) => ({ owner, name, original: Object.getOwnPropertyDescriptor(owner, name) }));
-
 class Streams {
   constructor() {
     this.isActive = false;
     this.logs = this.logsBetweenRuns();
-    this.captures = {};
     this.overrides = {};
-    this.isReplying = false;
-    this.replaced = [];
-    /** The run's document as the executor's reply contains it. */
-    this.document = "";
+    /** The functions of the real streams. */
+    this.writeReal = {};
+    this.hasRun = false;
     this.shared = new Set();
   }
 
@@ -45,8 +31,6 @@ class Streams {
   }
 
   begin(files, cap, tailBytes) {
-    // Code that replaces and restores process.stderr.write between two runs looks like a reply.
-    if (this.isReplying) this.endReply();
     const earlierLogs = this.logs;
     this.logs = {
       stdout: new Log(cap, tailBytes, `${files}.out`),
@@ -60,7 +44,7 @@ class Streams {
       this.logs[name].add(Buffer.from(note));
     }
     this.overrides = {};
-    this.isActive = true;
+    this.isActive = this.hasRun = true;
   }
 
   end() {
@@ -91,34 +75,6 @@ class Streams {
     return log;
   }
 
-  beginReply() {
-    this.isReplying = true;
-    this.replaced = REPLY_PROPERTIES.map(({ owner, name, original }) => {
-      const value = Object.getOwnPropertyDescriptor(owner, name);
-      Reflect.defineProperty(owner, name, original);
-      return { owner, name, value };
-    });
-  }
-
-  /** Gives the user's code its own properties again. */
-  endReply() {
-    this.isReplying = false;
-    for (const { owner, name, value } of this.replaced) {
-      if (value) Reflect.defineProperty(owner, name, value);
-      else Reflect.deleteProperty(owner, name);
-    }
-  }
-
-  /** Jobs of the user's code may print between the cell's end and the reply. `console.group` indents the reply. */
-  isReply(text) {
-    return typeof text === "string" && text.trimStart().startsWith("{") && text.includes(this.document);
-  }
-
-  writeDocument(text) {
-    this.document = stringify(text).slice(1, -1);
-    this.captures.stdout?.(text);
-  }
-
   install() {
     for (const name of ["stdout", "stderr"]) this.takeOver(name);
     const empty = Readable.from([]);
@@ -131,7 +87,6 @@ class Streams {
   takeOver(name) {
     const real = process[name];
     // The prelude is loaded inside a cell, so `write` is the executor's capture now. The prototype has the real function.
-    this.captures[name] = real.write;
     const original = Object.getPrototypeOf(real).write;
     const proxy = new StdioProxy(name === "stdout" ? 1 : 2);
     const ours = (chunk, encoding, callback) => {
@@ -144,24 +99,13 @@ class Streams {
     Object.defineProperty(proxy, "write", {
       configurable: true,
       get: () => this.overrides[name] ?? ours,
-      set: (value) => {
-        if (this.isActive) {
-          this.overrides[name] = value === ours ? undefined : value;
-          return;
-        }
-        // Between runs only the executor sets `write`: to its capture before a cell, and back after it.
-        if (value !== ours && value !== original) {
-          this.captures[name] = value;
-          this.document = "";
-        } else if (name === "stderr") this.beginReply();
-      },
+      // The executor restores `write` at the end of the cell that loads the prelude.
+      set: (value) => (this.overrides[name] = [ours, original].includes(value) ? undefined : value),
     });
-    // The console writes to the real stream, because the executor used the console before the prelude was loaded.
-    real.write = (...args) => {
-      if (name !== "stdout" || !this.isReplying || !this.isReply(args[0])) return proxy.write(...args);
-      this.endReply();
-      return Reflect.apply(original, real, args);
-    };
+    this.writeReal[name] = (...args) => Reflect.apply(original, real, args);
+    // The console writes to the real stream, because the executor used the console before the prelude was loaded. Until the first
+    // run, only the executor writes.
+    real.write = (...args) => (this.hasRun ? proxy.write(...args) : this.writeReal[name](...args));
     Object.defineProperty(process, name, { get: () => proxy, configurable: true, enumerable: true });
   }
 }

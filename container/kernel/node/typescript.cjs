@@ -1,6 +1,7 @@
 "use strict";
 /** Compiles the TypeScript of cells to JavaScript, either with the same lines or with a map to the original lines. */
 const modules = require("node:module");
+const { Buffer, JSON, Map, Number, Set, String, SyntaxError } = globalThis;
 const MAP = "//# sourceMappingURL=data:application/json;base64,";
 const maps = new Map();
 

@@ -100,19 +100,16 @@ async function execute({ code }) {
   return { ...captured, success };
 }
 
-/** Saved here, because code may replace them. */
-const { parse, stringify } = JSON;
 const lines = readline.createInterface({ input: process.stdin, output: process.stdout, terminal: false });
 lines.on("line", async (line) => {
   let reply;
   try {
-    reply = await execute(parse(line));
+    reply = await execute(JSON.parse(line));
   } catch (error) {
     const stderr = `Error processing request: ${error.message}`;
     reply = { stdout: "", stderr, success: false };
   }
-  // The global property, because user code may declare a variable `console`. The prelude restores the property.
-  globalThis.console.log(stringify(reply));
+  console.log(JSON.stringify(reply));
 });
 // Saves process.exit now, because code may replace it.
 const exit = process.exit.bind(process);

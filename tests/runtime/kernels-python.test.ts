@@ -157,11 +157,40 @@ describe("a Python kernel's output", () => {
     expect((await kernel.run("print('back')")).stdout.text).toBe("back\n");
   });
 
-  it("and values arrive after code replaced functions of json", async () => {
+  it.each([
+    "json.dumps, json.loads, json._default_encoder, json._default_decoder, json.JSONEncoder",
+    "json.encoder.JSONEncoder, json.encoder.c_make_encoder, json.encoder.encode_basestring_ascii, sys.modules['json']",
+    "time.time, time.monotonic, time.sleep, signal.signal, signal.SIGINT, threading.get_ident, select.poll",
+    "os.environ, os.write, os.read, os.open, resource.setrlimit",
+    "contextlib.suppress, contextlib.redirect_stdout, io.StringIO, base64.b64encode, traceback.TracebackException",
+  ])("and values and errors arrive after code replaced %s", async (replaced) => {
     const fresh = await lab.kernel("python");
-    await fresh.run("import json\njson.dumps = json.loads = lambda *_, **__: 'mine'");
-    const { stdout, results } = await fresh.run("print('printed')\njson.dumps(1)");
-    expect([stdout.text, results]).toEqual(["printed\n", [{ text: "'mine'" }]]);
+    const modules =
+      "base64, contextlib, io, json, os, resource, select, signal, sys, threading, time, traceback";
+    const { error } = await fresh.run(
+      `import ${modules}\nfrom unittest.mock import Mock\n` +
+        `(${replaced}) = [Mock(return_value=1) for _ in range(${replaced.split(",").length})]`,
+    );
+    expect(error).toBeNull();
+    for (let index = 0; index < 2; index++) {
+      const { stdout, results, error: thrown } = await fresh.run("print('printed')\ndisplay(7)\n1 / 0");
+      expect([stdout.text, results[0]?.text]).toEqual(["printed\n", "7"]);
+      expect(thrown?.traceback).toContain(
+        '  File "<cell 2>", line 3, in <module>'.replace("2", `${index + 2}`),
+      );
+    }
+  });
+
+  it("does not use the clock that code replaces", async () => {
+    const code = [
+      "import time, unittest.mock as mock",
+      "sleep = time.sleep",
+      "with mock.patch('time.monotonic', side_effect=[1, 2]):",
+      "    first = time.monotonic()",
+      "    sleep(0.3)",
+      "    print(time.monotonic() - first)",
+    ];
+    expect((await kernel.run(code.join("\n"))).stdout.text).toBe("1\n");
   });
 
   it("includes the output of forked children, which do not act as a second kernel", async () => {

@@ -13,28 +13,21 @@ chunk of its pipe separately, and a chunk may end in the middle of a character.
 import __future__
 import ast
 import builtins
-import contextlib
 import functools
 import inspect
-import io
 import linecache
-import os
+import os as shared_os
 import platform
-import resource
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import warnings
-
-# User code may replace functions of `json`.
-from json import dumps, loads
 
 from . import libraries, preload, present, streams, terminal
 from .loop import Loop
 from .notebook import Notebook
+from .own import contextlib, io, json, os, resource, signal, time
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 KEPT_SOURCES = 500
@@ -74,7 +67,7 @@ class Kernel:
     # One run
 
     def run(self, text):
-        spec = loads(text)
+        spec = json.loads(text)
         signal.signal(signal.SIGINT, self.on_interrupt)
         _mark(spec["run"], spec["mark"])
         if "variables" in spec:
@@ -237,7 +230,7 @@ class Kernel:
         # Python 3.12 warns of every fork in a process with threads. Our thread only reads pipes, so a child without it works.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         signal.signal(signal.SIGINT, self.on_interrupt)
-        os.system = _system
+        shared_os.system = _system
         wait = os.waitpid
 
         def waitpid(pid, options):
@@ -248,14 +241,14 @@ class Kernel:
                     self.output.drain()
             return found
 
-        os.waitpid = waitpid
+        shared_os.waitpid = waitpid
 
         def leave(status):
             if os.getpid() == self.pid:
                 self.output.flush_now()
             self.real_exit(status)
 
-        os._exit = leave
+        shared_os._exit = leave
         self.watch(subprocess.Popen, "_execute_child", "has_started")
         self.watch(socket.socket, "listen", "has_listened")
         builtins.exit = builtins.quit = _leave
@@ -345,7 +338,7 @@ def _has_children():
 
 
 def _dump(document):
-    return dumps(document, allow_nan=False)
+    return json.dumps(document, allow_nan=False)
 
 
 def _exit_code(error):
@@ -383,4 +376,4 @@ def start():
         # IPython adds get_ipython to the builtins only while it runs a cell, as now.
         Kernel(builtins.get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}
-    print(dumps({**hello, "version": platform.python_version()}))
+    print(json.dumps({**hello, "version": platform.python_version()}))

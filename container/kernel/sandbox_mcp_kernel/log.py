@@ -1,9 +1,8 @@
 """The output of one stream of a run: in memory, and also in a file if the output or the run is long."""
 
-import base64
-import contextlib
-import os
 import re
+
+from .own import base64, contextlib, os
 
 MEMORY_BYTES = 32 * 1024
 BLOCK_CHARS = 8 * 1024

@@ -1,7 +1,8 @@
 """The kernel's only event loop, so that a cell can await a task of an earlier cell."""
 
 import asyncio
-import threading
+
+from .own import threading
 
 
 class Loop:

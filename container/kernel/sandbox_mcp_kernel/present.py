@@ -1,17 +1,11 @@
 """Turns values and exceptions into text and images for a model."""
 
-import base64
-import contextlib
-import io
-import os
 import re
 import sys
 import tempfile
-import traceback
 import weakref
 
-# User code may replace functions of `json`.
-from json import dumps
+from .own import base64, contextlib, io, json, os, traceback
 
 TEXT_CHARS = 32 * 1024
 NOTE_CHARS = 128
@@ -356,7 +350,7 @@ def _to_file(found, form, path, or_inline):
 
 def _size(found):
     """The bytes of an output in the document. The document is JSON in ASCII, where a character takes up to twelve bytes."""
-    return len(dumps(found, default=str))
+    return len(json.dumps(found, default=str))
 
 
 def _message(error):

@@ -11,16 +11,11 @@ follows during the run. At the end of the run, short output goes into the run's 
 
 import errno
 import fcntl
-import json
-import os
-import select
 import sys
-import threading
-import time
-from types import SimpleNamespace
 
 from .files import NoInput, Stream
 from .log import Log, encode
+from .own import json, os, select, threading, time
 
 LATE_BYTES = 16 * 1024
 LIVE_AFTER_S = 0.05
@@ -249,7 +244,6 @@ def give_protocol(output, requests, replies):
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
-    # The copy of `json` keeps its functions if user code replaces them in the module.
-    frame.f_globals.update(print=reply, sys=_Sys(requests), json=SimpleNamespace(**vars(json)))
+    frame.f_globals.update(print=reply, sys=_Sys(requests), json=json)
     sys.stdin = sys.__stdin__ = output.no_input
     sys.__stdout__, sys.__stderr__ = output.out, output.err

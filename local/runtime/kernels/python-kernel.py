@@ -5,15 +5,15 @@ output is captured in memory and delivered with the reply, SIGINT outside a cell
 executor does. If IPython is missing, it uses `plain_shell.py` beside this file.
 """
 
-import contextlib
 import importlib.util
-import io
 import json
 import os
 import site
 import sys
 import traceback
 import types
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 PRELUDE = "/opt/sandbox-mcp/kernel"
 
@@ -70,10 +70,10 @@ finally:
 
 def execute(shell, code):
     """Each cell prints a document and returns nothing, so displays and values are not collected."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = StringIO(), StringIO()
     reply = {"stdout": "", "stderr": "", "error": None}
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with redirect_stdout(out), redirect_stderr(err):
             error = shell.run_cell(code, store_history=False, silent=False).error_in_exec
         reply["stdout"], reply["stderr"] = out.getvalue(), err.getvalue()
         if error is not None:

@@ -33,7 +33,6 @@ export function connectBuffered(options: TcpSocketConnectOpts): HostSocket {
   const callback = (length: number): boolean => reading.read(buffer.subarray(0, length));
   const all = { ...options, onread: { buffer, callback } };
   const socket = new HostSocket(all).connect(all);
-  socket.once("connect", () => socket.noteName());
   readings.set(socket, reading);
   socket.once("close", () => {
     // The next connection must not use a buffer from which data is still being written.

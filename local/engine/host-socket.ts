@@ -3,7 +3,7 @@
  * when the engine closed them at once: 100 tunnels kept 380 MB of the machine's memory for TCP, and no sandbox was charged for it.
  * So the engine closes a connection only when the host has received the data, and resets it after `UNREAD_MS`.
  */
-import { Socket } from "node:net";
+import { Socket, type SocketConstructorOpts } from "node:net";
 import { listedName, tcpQueues, type QueueList } from "./socket-usage.ts";
 
 /** How long a host may receive nothing of what a program has sent before it disconnected, in milliseconds. */
@@ -30,19 +30,22 @@ export class HostSocket extends Socket {
   #name: string | undefined;
   #close: ((isReset: boolean) => void) | undefined;
 
+  constructor(options: SocketConstructorOpts) {
+    super(options);
+    this.once("connect", () => {
+      // A connection that is reset at once has no address any more.
+      if (this.remoteAddress !== undefined) this.#name = listedName(this);
+    });
+  }
+
   /** The connection's name in the kernel's list; undefined before it is open. */
   get name(): string | undefined {
     return this.#name;
   }
 
-  noteName(): void {
-    // A connection that is reset at once has no address any more.
-    if (this.remoteAddress !== undefined) this.#name = listedName(this);
-  }
-
-  /** Whether the connection is destroyed, and its descriptor still open. */
-  get isClosing(): boolean {
-    return this.#close !== undefined;
+  /** When the connection is reset if its host receives nothing until then; undefined if it is not closing. */
+  get deadline(): number | undefined {
+    return this.#close && this.#deadline;
   }
 
   /** Closes the connection. The kernel drops the data that the host has not received. */
@@ -112,16 +115,20 @@ export class HostSocket extends Socket {
   }
 }
 
-/** Keeps a connection in the set until its descriptor is closed. If the set is full, the oldest closing connection is reset. */
+/** Keeps a connection in the set until its descriptor is closed. If the set is full, a closing connection is reset. */
 export function trackHost(hosts: Set<Socket>, socket: Socket): Socket {
-  if (hosts.size >= MAX_HOSTS)
-    for (const oldest of hosts)
-      if (oldest instanceof HostSocket && oldest.isClosing) {
-        oldest.reset();
-        break;
-      }
+  if (hosts.size >= MAX_HOSTS) latestIn(hosts)?.reset();
   hosts.add(socket);
   return socket.once("close", () => hosts.delete(socket));
+}
+
+/** The closing connection whose host has received nothing for the longest time. */
+function latestIn(hosts: Set<Socket>): HostSocket | undefined {
+  let latest: HostSocket | undefined;
+  for (const socket of hosts)
+    if (socket instanceof HostSocket && (socket.deadline ?? Infinity) < (latest?.deadline ?? Infinity))
+      latest = socket;
+  return latest;
 }
 
 function checkLater(ms = CHECK_MS): void {

@@ -2,11 +2,12 @@
 import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { createServer as createHTTPSServer } from "node:https";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, Socket } from "node:net";
 import { callbackify } from "node:util";
 import { expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { createEgress, type Egress, sendWithinPolicy } from "../../local/engine/egress.ts";
+import { trackHost } from "../../local/engine/host-socket.ts";
 import { InternetRequests } from "../../local/engine/internet-requests.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
 import { egressFor } from "../setup/egress.ts";
@@ -93,6 +94,21 @@ it("the proxy counts a closed tunnel until its host has read, and resets it afte
   expect(egress.hosts.size).toBe(COUNT);
   await untilClosed(egress);
   expect(countConnections(port)).toBe(0);
+});
+
+it("of too many connections, the engine resets the one whose host has received nothing for the longest time", async () => {
+  const { egress, sockets } = await sendToUnreading();
+  const [oldest] = egress.hosts;
+  let bytes = 0;
+  // The engine looks four times a second.
+  await sleep(600);
+  sockets[0]?.on("data", (data) => (bytes += data.length) > SENT.length / 2 && sockets[0]?.pause()).resume();
+  await until(() => bytes > SENT.length / 2);
+  await sleep(600);
+  while (egress.hosts.size < 256) trackHost(egress.hosts, new Socket());
+  trackHost(egress.hosts, new Socket());
+  await until(() => egress.hosts.size === 256);
+  expect(oldest && egress.hosts.has(oldest)).toBe(true);
 });
 
 it.each([

@@ -185,7 +185,8 @@ export class Slots {
     let slot: Slot | undefined;
     while (slot === undefined) {
       while (this.#free.length === 0) await this.#make();
-      slot = openIfThere(this.#free.pop() ?? "");
+      slot = openIfThere(this.#free.at(-1) ?? "");
+      this.#free.pop();
     }
     if (this.#free.length === 0) void this.#make().catch(() => undefined);
     return slot;

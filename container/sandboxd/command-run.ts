@@ -193,12 +193,12 @@ export class CommandRun extends FollowedRun {
   }
 
   /**
-   * Sets the size of the terminal, if given, and then types the text. Calls take effect in their order.
+   * Gives the terminal another size, if any, and then types the text. Calls take effect in their order.
    * @returns the number of bytes that were typed
    */
-  input(text: string, size: TerminalSize | undefined): Promise<number> {
+  input(text: string, newSize: TerminalSize | undefined): Promise<number> {
     const typed = this.#lastInput.then(async () => {
-      if (size) await this.#resize(size);
+      if (newSize) await this.#resize(newSize);
       return this.#type(text);
     });
     this.#lastInput = typed.catch(() => undefined);

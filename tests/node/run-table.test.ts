@@ -1,6 +1,7 @@
 /** How sandboxd handles calls for a command whose shell is still being started. */
 import { beforeEach, expect, it, vi } from "vitest";
 import { CommandRun } from "../../container/sandboxd/command-run.ts";
+import type { Listener } from "../../container/sandboxd/followed-run.ts";
 import { RunTable } from "../../container/sandboxd/run-table.ts";
 import { type Slot, Slots } from "../../container/sandboxd/slot.ts";
 
@@ -19,7 +20,7 @@ const run: Pick<CommandRun, "id" | "directory" | "discard" | "listen" | "follow"
   follow: () => undefined,
 };
 const neverBegun = (table: RunTable) => table.onNeverBegun(run as CommandRun);
-const listenerOf = () => ({ onEvent: vi.fn(), onPiece: vi.fn() });
+const listenerOf = () => ({ onEvent: vi.fn<Listener["onEvent"]>(), onPiece: vi.fn<Listener["onPiece"]>() });
 
 beforeEach(() => void vi.restoreAllMocks());
 

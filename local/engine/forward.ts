@@ -26,10 +26,12 @@ import type { RunningProcess } from "./launch.ts";
 import { gather, WEIGHT_OF_A_READ } from "./piece-limit.ts";
 import { maxMessageBytes } from "./frames.ts";
 import { relay, RelayPace } from "./relay.ts";
-import { closeSignal, readHead } from "./upstream.ts";
+import { closeSignal } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
 
 const controlPort = 3000;
+/** The ports that the Worker can reach. sandboxd passes requests to previews on to other ports. */
+const PORTS = [controlPort, SANDBOXD_PORT];
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the file descriptors that all sandboxes share. */
 const maxOpen = 256;
@@ -43,7 +45,6 @@ const WEIGHT_OF_A_FIELD = 10;
 /** The longest message of sandboxd: a piece of output with its head. A longer one would only take memory, and the actor refuses it. */
 const maxReportBytes = 2 * PIECE_BYTES;
 const headMs = 500;
-const tunnelMs = 30_000;
 
 export class PortForwarder {
   readonly #connect: RunningProcess["connect"];
@@ -59,7 +60,7 @@ export class PortForwarder {
   constructor(connect: RunningProcess["connect"], onBroken: (how: string) => void) {
     this.#connect = connect;
     this.#onBroken = onBroken;
-    for (const port of [controlPort, SANDBOXD_PORT]) {
+    for (const port of PORTS) {
       const agent = new Agent({ keepAlive: true });
       // The agent passes on all options of the request except `signal`.
       agent.createConnection = ({ aborted }: RequestOptions & { aborted?: AbortSignal }, settle) => {
@@ -94,30 +95,21 @@ export class PortForwarder {
     gather(request, pieces);
     pieces.join(request.socket);
     request.once("close", () => pieces.leave(request.socket));
-    let socket: Socket | undefined;
-    const aborted = closeSignal(response);
-    const agent = this.#agents.get(port);
-    try {
+    if (response.destroyed) return;
+    const options: RequestOptions & { aborted: AbortSignal } = {
       // The control server and sandboxd are called often, so their connections are kept.
-      if (!agent) socket = await this.#dial(port, aborted);
-    } catch {
-      return fail();
-    }
-    if (response.destroyed) return void socket?.destroy();
-    const connection = socket;
-    const upstream = httpRequest({
-      ...(connection === undefined ? { agent, aborted } : { createConnection: () => connection }),
+      agent: this.#agents.get(port),
+      aborted: closeSignal(response),
       method: request.method,
       path,
       headers: [...forwardedHeaders(request), ...framingHeaders(request)].flat(),
-    });
+    };
+    const upstream = httpRequest(options);
     const refuseResponse = () => {
       upstream.destroy();
       fail();
     };
     upstream.on("socket", (connected) => {
-      // `readHead` has paused the socket of a tunnel.
-      connected.resume();
       connected.off("data", endUnasked);
       pieces.count(connected, WEIGHT_OF_A_READ);
       upstream.once("close", () => {
@@ -207,28 +199,14 @@ export class PortForwarder {
     return true;
   }
 
-  /** Opens a raw connection to a sandbox's port. The control server tunnels to every port except its own and sandboxd's. */
   async #dial(port: number, aborted?: AbortSignal): Promise<Socket> {
     const socket = await this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control", aborted);
-    socket.on("error", () => undefined);
-    if (port === controlPort || port === SANDBOXD_PORT) return socket;
-    socket.write(
-      `GET /port/${port} HTTP/1.1\r\nHost: sandbox\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
-    );
-    const leave = () => socket.destroy();
-    const closeTimer = setTimeout(leave, tunnelMs);
-    aborted?.addEventListener("abort", leave);
-    const { status, rest } = await readHead(socket).finally(() => {
-      clearTimeout(closeTimer);
-      aborted?.removeEventListener("abort", leave);
-    });
-    if (status !== 101) {
-      socket.destroy();
-      throw new Error(REQUEST_PROBLEMS.noTunnel(port, status));
-    }
-    if (rest.length > 0) socket.unshift(rest);
-    return socket;
+    return socket.on("error", () => undefined);
   }
+}
+
+export function isReachable(port: number): boolean {
+  return PORTS.includes(port);
 }
 
 /** Ends a kept connection that sends bytes without a request. Node would read and drop any number of them. */

@@ -19,7 +19,7 @@ import {
 import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { refuseUpgrade, sendError } from "./forward.ts";
+import { isReachable, refuseUpgrade, sendError } from "./forward.ts";
 import { MAX_INTERNET_REQUESTS } from "./internet-requests.ts";
 import { endToEndHeaders } from "./outbound-queue.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
@@ -76,6 +76,7 @@ export class Router {
     const sandbox = await this.#registry.find(id);
     if (sandbox === undefined || part !== "ports") return refuseUpgrade(socket, "404 Not Found", "gone");
     const { port, path } = parsePort(rest);
+    if (!isReachable(port)) return refuseUpgrade(socket, "404 Not Found", "bad-request");
     await sandbox.forward.upgrade(port, path, request, socket, head);
   }
 
@@ -123,6 +124,8 @@ export class Router {
     if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
     if (part === "ports") {
       const { port, path } = parsePort(rest);
+      if (!isReachable(port))
+        return sendError(response, 404, "bad-request", REQUEST_PROBLEMS.unreachable(port));
       return await sandbox.forward.request(port, path, request, response);
     }
     if (route === "POST signal") {

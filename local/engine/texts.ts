@@ -53,8 +53,8 @@ export const CLIENT_GONE = "the client has disconnected";
 export const REQUEST_PROBLEMS = {
   tooMany: (most: number) => `this sandbox has ${most} open requests, and no more are allowed`,
   notListening: (port: number) => `nothing accepts connections on port ${port}`,
-  noTunnel: (port: number, status: number | undefined) =>
-    `the control server responded with ${status} for a tunnel to port ${port}`,
+  unreachable: (port: number) =>
+    `port ${port} is not reachable: ask sandboxd, which passes requests to previews on to other ports`,
   noSandbox: "no such sandbox",
   noRoute: "no such route",
   noURL: "the URL must begin with http:// or https://",

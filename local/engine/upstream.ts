@@ -65,10 +65,7 @@ const maxTried = 2;
 const ciphers = `${DEFAULT_CIPHERS}:!DHE`;
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
-/**
- * The most reads of a head. Code in a sandbox can take the place of the control server and send a head byte by byte: each read takes
- * the engine's thread 15 µs.
- */
+/** The most reads of a head. A proxy may send a head byte by byte, and each read takes the engine's thread 15 µs. */
 const maxHeadReads = 64;
 
 /** A signal that is aborted when the client has disconnected. */

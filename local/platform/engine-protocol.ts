@@ -12,7 +12,7 @@
  *   GET    /sandboxes/<id>/refusals/<time>    the hosts that the policy refused from a time on
  *   GET    /sandboxes/<id>/outbound/<poller>  waits for the next intercepted request, and returns it with its body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
- *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
+ *   *      /sandboxes/<id>/ports/<port>/...   forwarded to sandboxd or to the control server, WebSocket upgrades too
  *   *      /actors/<actor>/internet           a request to the URL in `URL_HEADER`, sent under the rules of the actor's sandbox
  *   PUT    /agents/<name>                     installs this coding agent for sandboxes, if it comes from npm
  *   GET    /boot                              {boot}: an id that is new at each start of the engine

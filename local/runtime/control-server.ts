@@ -6,7 +6,6 @@ import { messageOf } from "../../src/shared/text.ts";
 import worker from "../../src/package.json" with { type: "json" };
 import type { InterpreterAPI } from "./interpreter.ts";
 import { log } from "./stderr-log.ts";
-import { connectToPort, splice } from "../../container/sandboxd/splice.ts";
 
 /** This runtime imitates the container of this SDK version. The SDK warns about any other version. */
 const SANDBOX_VERSION = worker.dependencies["@cloudflare/sandbox"];
@@ -17,7 +16,6 @@ const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
  * The runtime's HTTP server:
  * - `/`: responds as soon as the server is ready
  * - `/rpc`: a WebSocket with the control API
- * - `GET /port/<n>` with `Upgrade: tcp`: becomes a raw connection to that port inside the sandbox, or fails with 502
  * - `POST /kernel`: prepares a kernel
  */
 export function createControlServer(interpreter: InterpreterAPI): Server {
@@ -44,11 +42,8 @@ export function createControlServer(interpreter: InterpreterAPI): Server {
     socket.on("error", () => socket.destroy());
     const protocol = request.headers.upgrade?.toLowerCase();
     const path = request.url?.split("?", 1)[0] ?? "";
-    const port = /^\/port\/(\d{1,5})$/.exec(path)?.[1];
     if (protocol === "websocket" && path === "/rpc") {
       webSockets.handleUpgrade(request, socket, head, (webSocket) => serveRPC(webSocket, api));
-    } else if (protocol === "tcp" && port !== undefined) {
-      void tunnel(Number(port), socket, head);
     } else {
       refuse(socket, "404 Not Found", `${path} does not accept an upgrade to ${protocol}`);
     }
@@ -95,15 +90,6 @@ function serveRPC(socket: ServerSocket, api: RpcTarget): void {
 
 function respond(response: ServerResponse, status: number, body: object): void {
   response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
-}
-
-async function tunnel(port: number, socket: Duplex, head: Buffer): Promise<void> {
-  const target = await connectToPort(port);
-  if (!target) return refuse(socket, "502 Bad Gateway", `nothing listens on port ${port}`);
-  if (socket.destroyed) return void target.destroy();
-  socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
-  if (head.length > 0) target.write(head);
-  splice(socket, target);
 }
 
 function refuse(socket: Duplex, status: string, reason: string): void {

@@ -264,19 +264,33 @@ describe("a sandbox", () => {
   });
 });
 
-describe("a port", () => {
+it("the Worker reaches no port of a sandbox but those of its two servers", async () => {
+  const sandbox = await TestSandbox.start(engine);
+  await sandbox.run(
+    "python3 -m http.server 8000 >/dev/null 2>&1 & until (: >/dev/tcp/127.0.0.1/8000); do sleep 0.1; done",
+  );
+  const response = await sandbox.call("GET", "/ports/8000/");
+  expect(response.status).toBe(404);
+  expect(await response.text()).toContain("port 8000 is not reachable");
+  const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/8000/`;
+  const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
+  const [error] = (await once(socket, "error")) as [Error];
+  expect(error.message).toContain("404");
+  await sandbox.destroy();
+});
+
+describe("a server in the place of sandboxd", () => {
+  const PLACE = `/ports/${SANDBOXD_PORT}/`;
   let sandbox: TestSandbox;
   beforeAll(async () => {
     sandbox = await TestSandbox.start(engine);
     const server = [
-      "import { createServer } from 'node:http'; import { WebSocketServer } from '/opt/sandbox-runtime/node_modules/ws/wrapper.mjs';",
+      TAKE_PLACE,
+      "const { createServer } = require('node:http'); const { WebSocketServer } = require('/opt/sandbox-runtime/node_modules/ws');",
       "const server = createServer((request, response) => {",
-      "  if (request.url === '/slow') { response.write('one'); server.once('go', () => response.end('two')); return; }",
-      "  if (request.url === '/go') server.emit('go');",
       "  if (request.url === '/switched') return void request.socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: upgrade\\r\\nUpgrade: other\\r\\n\\r\\n');",
       "  if (request.url === '/interim') return void request.socket.write('HTTP/1.1 103 Early Hints\\r\\n\\r\\n'.repeat(1000));",
       "  if (request.url === '/body') return void request.pipe(response);",
-      "  if (request.url === '/head') return void response.end(String(request.complete));",
       "  response.end(request.method + ' ' + request.url + ' ' + request.headers.host + ' ' + ('x-local-engine-secret' in request.headers));",
       "});",
       "const sockets = new WebSocketServer({ noServer: true }).on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })));",
@@ -284,19 +298,19 @@ describe("a port", () => {
       "  if (request.url === '/interim') socket.write('HTTP/1.1 103 Early Hints\\r\\n\\r\\n'.repeat(1000));",
       "  sockets.handleUpgrade(request, socket, head, (peer) => sockets.emit('connection', peer));",
       "});",
-      "server.listen(8000, '127.0.0.1');",
+      "takePlace(server);",
+      "sendBeats();",
     ];
-    await sandbox.run(
-      `cat > /tmp/server.mjs <<'JS'\n${server.join("\n")}\nJS\nnode /tmp/server.mjs >/tmp/log 2>&1 &`,
-    );
-    await until(async () => (await sandbox.call("GET", "/ports/8000/")).status === 200);
+    void sandbox.run(`node - <<'JS'\n${server.join("\n")}\nJS`).catch(() => undefined);
+    const ask = async () => await (await sandbox.call("GET", PLACE)).text();
+    await until(async () => (await ask()).startsWith("GET / "));
   });
   afterAll(async () => {
     await sandbox.destroy();
   });
 
   it("receives a request's path, query, host and body, but not the engine's secret", async () => {
-    const response = await fetch(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/a%20b?c=%2F`, {
+    const response = await fetch(`${engine.url}/sandboxes/${sandbox.id}${PLACE}a%20b?c=%2F`, {
       method: "PUT",
       body: "body",
       headers: { [SECRET_HEADER]: engine.secret, "x-local-engine-host": "8000-box.example" },
@@ -307,7 +321,7 @@ describe("a port", () => {
   it.each(["GET", "DELETE"])(
     "receives the body of a chunked %s request as a body, not as a second request",
     async (method) => {
-      const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/body`, {
+      const call = request(`${engine.url}/sandboxes/${sandbox.id}${PLACE}body`, {
         method,
         headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
       });
@@ -320,13 +334,13 @@ describe("a port", () => {
   it.each(["switched", "interim"])(
     "responds with 502 if its program never sends a complete response: %s",
     async (path) => {
-      const response = await sandbox.call("GET", `/ports/8000/${path}`);
+      const response = await sandbox.call("GET", PLACE + path);
       expect(response.status).toBe(502);
     },
   );
 
   it("opens no WebSocket after a thousand interim responses", async () => {
-    const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/8000/interim`;
+    const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}${PLACE}interim`;
     const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
     const outcome = new Promise((resolve) =>
       socket.on("open", () => resolve("open")).on("error", () => resolve("refused")),
@@ -355,7 +369,7 @@ sendBeats();`;
       expect(await ask(path)).toBe(path);
     }
     // Each sandbox has its own connections.
-    expect(await sandbox.run("echo own")).toMatchObject({ stdout: "own" });
+    expect(await (await sandbox.call("GET", PLACE)).text()).toMatch(/^GET/);
     await hostile.destroy();
   });
 });

@@ -4,9 +4,9 @@ import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
 import { expect, it } from "vitest";
+import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { connectBuffered, resetConnection } from "../../local/engine/buffered-socket.ts";
 import { sendWithinPolicy } from "../../local/engine/egress.ts";
-import { PortForwarder } from "../../local/engine/forward.ts";
 import { InternetRequests, MAX_INTERNET_REQUESTS } from "../../local/engine/internet-requests.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
 import {
@@ -19,6 +19,7 @@ import {
 import { egressFor, testEgress } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { forwardTo } from "../setup/forwarder.ts";
 import { connectTo, countConnections, listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
 
@@ -198,37 +199,23 @@ it("a sandbox has a limited number of requests of the Worker to the internet, wh
   await until(() => open === 0);
 });
 
-it.each(["a request", "a WebSocket"])(
-  "the engine closes its connection to a sandbox's port if the client of %s has disconnected",
-  async (kind) => {
-    const tunnel = Promise.withResolvers<Socket>();
-    const control = createServer((socket) => socket.once("data", () => tunnel.resolve(socket)));
-    const controlPort = await listen(control);
-    const forwarder = new PortForwarder(
-      () => connectTo(controlPort),
-      () => undefined,
-    );
-    const left = Promise.withResolvers<void>();
-    const server = createHTTPServer((request, response) => {
-      response.on("close", () => left.resolve());
-      void forwarder.request(8080, "/", request, response);
-    }).on("upgrade", (request, socket, head) => {
-      socket.on("close", () => left.resolve());
-      void forwarder.upgrade(8080, "/", request, socket, head);
-    });
-    const client = connect(await listen(server), "127.0.0.1");
-    const upgrade = kind === "a request" ? "" : "Connection: Upgrade\r\nUpgrade: websocket\r\n";
-    client.write(`GET / HTTP/1.1\r\nHost: engine\r\n${upgrade}\r\n`);
-    const opened = await tunnel.promise;
-    client.resetAndDestroy();
+it("the engine closes a connection that sandboxd opens after the WebSocket's client has disconnected", async () => {
+  const sandboxd = await startResponder("");
+  const left = Promise.withResolvers<void>();
+  const isAwaited = Promise.withResolvers<void>();
+  const { engine: server } = forwardTo(async () => {
+    isAwaited.resolve();
     await left.promise;
-    const closed = once(opened.resume(), "end");
-    opened.write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
-    await closed;
-    expect(opened.readableEnded).toBe(true);
-    for (const one of [control, server]) one.close();
-  },
-);
+    return connectTo(sandboxd.port);
+  });
+  server.on("upgrade", (_request, socket) => socket.on("close", () => left.resolve()));
+  const client = await connectTo(await listen(endLater(server)));
+  client.write(`GET / HTTP/1.1\r\n${UPGRADE}`);
+  await isAwaited.promise;
+  client.resetAndDestroy();
+  await until(() => sandboxd.opened === 1 && sandboxd.open === 0);
+  expect(sandboxd.received).toBe(0);
+});
 
 const UPGRADE =
   "Host: host.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
@@ -236,18 +223,18 @@ const UPGRADE =
 const AGREED = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 const QUIET_STREAM = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
 
-/** Starts a server that sends the next of these responses after each piece that it receives. `received` counts the pieces, and `open` the connections. */
-async function startResponder(responses: string[]) {
-  const state = { port: 0, received: 0, open: 0 };
+/** Starts a server that responds so to each piece that it receives. `received` counts the pieces, and `open` the connections. */
+async function startResponder(response: string) {
+  const state = { port: 0, received: 0, opened: 0, open: 0 };
   const server = createServer((socket) => {
-    let next = 0;
+    state.opened++;
     state.open++;
     socket.on("close", () => state.open--);
     socket
       .on("error", () => undefined)
       .on("data", () => {
         state.received++;
-        socket.write(responses[next++] ?? "");
+        socket.write(response);
       });
   });
   state.port = await listen(endLater(server));
@@ -255,31 +242,24 @@ async function startResponder(responses: string[]) {
 }
 
 it.each([
-  ["its tunnel to the port waits", [], 1],
-  ["the program does not respond", [AGREED], 2],
-  ["the program declines with a stream", [AGREED, QUIET_STREAM], 2],
+  ["the program does not respond", ""],
+  ["the program declines with a stream", QUIET_STREAM],
 ])(
   "the engine closes the connection of a client that disconnects before its WebSocket begins: %s",
-  async (_when, responses, pieces) => {
-    const control = await startResponder(responses);
-    const forwarder = new PortForwarder(
-      () => connectTo(control.port),
-      () => undefined,
-    );
+  async (_when, response) => {
+    const sandboxd = await startResponder(response);
+    const { engine: server } = forwardTo(() => connectTo(sandboxd.port));
     let isClosed = false;
-    const server = createHTTPServer().on("upgrade", (request, socket, head) => {
-      socket.on("close", () => (isClosed = true));
-      void forwarder.upgrade(8080, "/", request, socket, head);
-    });
+    server.on("upgrade", (_request, socket) => socket.on("close", () => (isClosed = true)));
     const client = await connectTo(await listen(endLater(server)));
     let received = "";
     client.on("error", () => undefined).on("data", (data) => (received += data));
-    client.write(`GET / HTTP/1.1\r\n${UPGRADE}`);
-    await until(() => control.received === pieces);
-    if (responses.includes(QUIET_STREAM)) await until(() => received.includes("hi"));
+    client.write(`GET / HTTP/1.1\r\n${PREVIEW_PORT}: 8080\r\n${UPGRADE}`);
+    await until(() => sandboxd.received === 1);
+    if (response !== "") await until(() => received.includes("hi"));
     expect(isClosed).toBe(false);
     client.end();
-    await until(() => isClosed && control.open === 0, 10_000);
+    await until(() => isClosed && sandboxd.open === 0, 10_000);
   },
 );
 
@@ -289,7 +269,7 @@ it.each([
 ])(
   "the proxy closes the connection of a program that disconnects before its WebSocket begins: %s",
   async (_when, response) => {
-    const host = await startResponder([response]);
+    const host = await startResponder(response);
     const upstream = { allowAddresses: new Map([["host.test:80", host.port]]), env: {} };
     const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined });
     let isClosed = false;

@@ -91,7 +91,7 @@ it("the previews of all sandboxes of a principal share a limit of pieces, and do
   }
 });
 
-it("a head of a tunnel that a sandbox sends byte by byte is refused", async () => {
+it("a head of a tunnel that a proxy sends byte by byte is refused", async () => {
   const socket = new PassThrough();
   let read = 0;
   socket.on("data", () => read++);

@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
+import { PREVIEW_PORT, SANDBOXD_PORT, TOKEN_HEADER } from "../../../container/sandboxd/protocol.ts";
 import { SECRET_HEADER } from "../../../local/platform/engine-protocol.ts";
 import {
   actorOf,
@@ -175,12 +176,17 @@ describe.concurrent("the next actor after an eviction", () => {
     ];
     const id = idIn(await code(sandbox, lines.join("\n"), more));
     await waitForText(id, "begun");
-    // Without an alarm, the next actor begins with the next call. It interrupts code that continues for a second.
-    await runInActor(sandbox, (_sandbox, { storage }) => storage.deleteAlarm());
+    const token = await runInActor(sandbox, async (_sandbox, { storage }) => {
+      // Without an alarm, the next actor begins with the next call. It interrupts code that continues for a second.
+      await storage.deleteAlarm();
+      return storage.kv.get<string>("sandboxd:token") ?? "";
+    });
     const container = await evictActor(await actorOf(sandbox));
-    const headers = { [SECRET_HEADER]: env.LOCAL_ENGINE_SECRET };
+    const secret = env.LOCAL_ENGINE_SECRET;
+    const headers = { [SECRET_HEADER]: secret, [TOKEN_HEADER]: token, [PREVIEW_PORT]: "9000" };
+    const sandboxd = `${env.LOCAL_ENGINE_URL}/sandboxes/${container}/ports/${SANDBOXD_PORT}/`;
     const visit = async () => {
-      const response = await fetch(`${env.LOCAL_ENGINE_URL}/sandboxes/${container}/ports/9000/`, { headers });
+      const response = await fetch(sandboxd, { headers });
       await response.body?.cancel();
       return response.status;
     };

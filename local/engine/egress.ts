@@ -562,15 +562,12 @@ function portOf(url: URL): number {
   return url.protocol === "https:" || url.protocol === "wss:" ? 443 : 80;
 }
 
-/**
- * Returns the pattern that intercepts a URL, null for the catch-all, or undefined if nothing intercepts it. Internet hosts are
- * intercepted only at standard ports.
- */
-function interceptFor({ http, https, all }: Intercepts, url: URL): string | null | undefined {
+/** The pattern that intercepts a URL; undefined if none does. Internet hosts are intercepted only at standard ports. */
+function interceptFor({ http, https }: Intercepts, url: URL): string | undefined {
   const host = hostOf(url);
   if (url.port !== "" && isIntercepted(https, host)) return undefined;
   const exact = http.find((pattern) => pattern === host);
-  return exact ?? http.find((pattern) => matchesHost(pattern, host)) ?? (all ? null : undefined);
+  return exact ?? http.find((pattern) => matchesHost(pattern, host));
 }
 
 function isIntercepted(patterns: readonly string[], host: string): boolean {

@@ -61,7 +61,7 @@ const START_KERNEL =
   "POST /kernel HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const UNRESTRICTED: NetworkPolicy = { internet: "full", allowHosts: [] };
-const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
+const NO_INTERCEPTS: Intercepts = { http: [], https: [] };
 const HOSTS_FILE = "hosts";
 const TOKEN_FILE = "token";
 /** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */

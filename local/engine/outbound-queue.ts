@@ -58,7 +58,7 @@ export class OutboundQueue {
   #next = 1;
   #isClosed = false;
 
-  forward(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
+  forward(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string): void {
     // Workers cannot send a GET body, and some clients announce an empty one.
     const hasBody =
       Number(request.headers["content-length"] ?? 0) > 0 ||

@@ -84,7 +84,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly #name: string | undefined;
   readonly #http = new Map<string, Fetcher>();
   readonly #https = new Map<string, Fetcher>();
-  #all: Fetcher | undefined;
   #policy: NetworkPolicy | undefined;
   #seen: SeenConnections | undefined;
   #instance: Instance | undefined;
@@ -201,9 +200,8 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await this.#sendIntercepts();
   }
 
-  async interceptAllOutboundHttp(binding: Fetcher): Promise<void> {
-    this.#all = binding;
-    await this.#sendIntercepts();
+  async interceptAllOutboundHttp(): Promise<void> {
+    throw new Error("The local platform intercepts requests to named hosts, not all requests.");
   }
 
   prepareStart(): void {
@@ -240,7 +238,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   #intercepts(): Intercepts {
-    return { http: [...this.#http.keys()], https: [...this.#https.keys()], all: this.#all !== undefined };
+    return { http: [...this.#http.keys()], https: [...this.#https.keys()] };
   }
 
   async #sendIntercepts(): Promise<void> {
@@ -260,8 +258,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     }
   }
 
-  #find(pattern: string | null): Fetcher | undefined {
-    if (pattern === null) return this.#all;
+  #find(pattern: string): Fetcher | undefined {
     const exact = this.#http.get(pattern) ?? this.#https.get(pattern);
     if (exact !== undefined) return exact;
     return [...this.#http].find(([registered]) => matchesHost(registered, pattern))?.[1];
@@ -281,7 +278,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     } catch {
       return;
     }
-    const find = (pattern: string | null) => this.#find(pattern);
+    const find = (pattern: string) => this.#find(pattern);
     await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.isEnded);
   }
 

@@ -70,7 +70,6 @@ export const interceptsSchema = z.object({
    * Worker itself serves all other hosts.
    */
   https: z.array(z.string()),
-  all: z.boolean(),
 });
 
 export type Intercepts = z.infer<typeof interceptsSchema>;
@@ -112,7 +111,7 @@ export interface OutboundRequest {
   url: string;
   headers: [string, string][];
   hasBody: boolean;
-  pattern: string | null;
+  pattern: string;
 }
 
 /**

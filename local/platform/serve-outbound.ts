@@ -13,8 +13,8 @@ import type { EngineClient } from "./engine-client.ts";
 
 const RETRY_MS = 100;
 
-/** Finds the Fetcher for a pattern of host names. The pattern null matches all hosts. */
-type FindFetcher = (pattern: string | null) => Fetcher | undefined;
+/** Finds the Fetcher for a pattern of host names. */
+type FindFetcher = (pattern: string) => Fetcher | undefined;
 
 /** Runs until the sandbox is gone or `isActive` returns false. The actor polls, because only the actor can call its Fetchers. */
 export async function serveOutbound(

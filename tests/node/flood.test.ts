@@ -88,7 +88,7 @@ const engine = endLater(
   }),
 );
 const startIntercepted = () =>
-  TestSandbox.start(engine, { intercepts: { http: ["anthropic.internal"], https: [], all: false } });
+  TestSandbox.start(engine, { intercepts: { http: ["anthropic.internal"], https: [] } });
 const [attacker, neighbour] = await Promise.all([startIntercepted(), startIntercepted()]);
 
 it("requests without a response take little memory, and other sandboxes get their responses", async () => {
@@ -533,7 +533,7 @@ it("a response of known length is passed on unchanged while its rate is limited"
 });
 
 it("the engine begins a limited number of simultaneous TLS handshakes, and further ones wait", async () => {
-  const intercepts = { http: [], https: ["secret.test"], all: false };
+  const intercepts = { http: [], https: ["secret.test"] };
   const sandbox = await TestSandbox.start(engine, { intercepts });
   const code = `
 import select, socket

@@ -38,7 +38,7 @@ const allowAddresses = [
   `internet.test:80=${await listen(endLater(internet))}`,
 ];
 const engine = endLater(await startTestEngine({ allowAddresses }));
-const intercepts = { http: ["api.internal"], https: [], all: false };
+const intercepts = { http: ["api.internal"], https: [] };
 const sandbox = await TestSandbox.start(engine, { intercepts });
 
 /** Sends a request, the pieces of its body, and then another principal's request. Returns everything that the engine sends. */

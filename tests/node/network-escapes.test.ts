@@ -46,7 +46,7 @@ const allowAddresses = [
 ];
 const engine = endLater(await startTestEngine({ allowAddresses }));
 const keyed = ["key.wild.test", "key.test"];
-const intercepts = { http: keyed, https: keyed, all: false };
+const intercepts = { http: keyed, https: keyed };
 const sandbox = await TestSandbox.start(engine, { policy: listed, intercepts });
 beforeAll(() => sandbox.run(`cat > /tmp/tries.py <<'END'\n${TRIES}\nEND`));
 

@@ -103,7 +103,7 @@ const allowAddresses = [
 ];
 const engine = endLater(await startTestEngine({ allowAddresses }));
 const closed = endLater(await startTestEngine({ network: "none", allowAddresses }));
-const intercepted = { http: ["api.internal", "*.wild.test"], https: ["secure.test"], all: false };
+const intercepted = { http: ["api.internal", "*.wild.test"], https: ["secure.test"] };
 const [sandbox, offline] = await Promise.all([
   TestSandbox.start(engine, { intercepts: intercepted }),
   TestSandbox.start(closed, { intercepts: intercepted }),
@@ -528,7 +528,6 @@ describe("hosts that the Worker serves", () => {
     const intercepts = {
       http: ["api.internal", "*.wild.test", "later.internal"],
       https: ["secure.test"],
-      all: false,
     };
     await sandbox.call("PUT", "/intercepts", intercepts);
     const [{ stdout }] = await Promise.all([

@@ -66,7 +66,7 @@ it("a sandbox with a mounted directory does not use the prepared sandbox, which 
 it("a prepared sandbox gets the network and the host names of its actor", async () => {
   const engine = await start({ network: "none" });
   const { which } = await nextPrepared(directoryOf(engine));
-  const intercepts = { http: ["models.example"], https: [], all: false };
+  const intercepts = { http: ["models.example"], https: [] };
   const sandbox = await TestSandbox.start(engine, { enableInternet: false, intercepts });
   expect(await markerOf(sandbox)).toBe(which);
   expect((await sandbox.run("getent hosts models.example")).stdout).toContain("models.example");

@@ -16,7 +16,7 @@ export function testEgress(given: Given) {
 /** The settings of `testEgress`. */
 export function egressFor({ https, ...given }: Given): Egress {
   return {
-    intercepts: { http: [], https, all: false },
+    intercepts: { http: [], https },
     internet: { allowed: true },
     policy: { internet: "full", allowHosts: [] },
     connections: new ConnectionLog(),

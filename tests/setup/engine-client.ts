@@ -119,7 +119,7 @@ export class TestSandbox {
 
   static async start(engine: EngineAddress, request: Partial<StartRequest> = {}): Promise<TestSandbox> {
     const sandbox = new TestSandbox(engine, randomBytes(8).toString("hex"));
-    const intercepts = { http: [], https: [], all: false };
+    const intercepts = { http: [], https: [] };
     const defaults = { actor: sandbox.id, env: {}, enableInternet: true, intercepts, token: sandbox.#token };
     const body = { ...defaults, ...request };
     const response = await sandbox.call("PUT", "", body);

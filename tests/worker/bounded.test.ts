@@ -81,7 +81,13 @@ it("strings of digits are counted", () => {
 it("requests of a sandbox with headers that collide take no longer than others", async () => {
   const serve = async (values: string[]) => {
     const headers = values.map((value): [string, string] => ["a", value]);
-    const about = { number: 1, method: "GET", url: "http://a.example/", hasBody: false, pattern: null };
+    const about = {
+      number: 1,
+      method: "GET",
+      url: "http://a.example/",
+      hasBody: false,
+      pattern: "api.internal",
+    };
     const request: OutboundRequest = { ...about, headers };
     const polls = [new TextEncoder().encode(JSON.stringify(request)).toBase64()];
     const engine: Pick<EngineClient, "fetch"> = {

@@ -8,9 +8,6 @@ const MIB = 1024 * 1024;
 /** A call of the Worker's first callback. */
 const call = (args: string) => `["push",["pipeline",-1,[],[${args}]]]`;
 
-const escapeLetters = (word: string) =>
-  word.replace(/./g, (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`);
-
 /** Each function makes a message. The attack sends that message again and again. */
 const attacks: Record<string, () => string | Buffer> = {
   /** Values that the Worker would keep in memory. */
@@ -19,30 +16,18 @@ const attacks: Record<string, () => string | Buffer> = {
   calls: () => call(JSON.stringify("x".repeat(10 * MIB))),
   /** Output that the SDK would keep in memory, although each call is released. */
   output: () => call(`{"text":${JSON.stringify("x".repeat(MIB))},"timestamp":0}`),
-  stream: () => `["stream",["pipeline",0,["write"],[${JSON.stringify("x".repeat(MIB))}]]]`,
   /** One frame of 64 MiB. */
   frame: () => Buffer.alloc(64 * MIB, 0x20),
   /** A few megabytes that contain many objects. */
   nested: () => call(`[[${"[],".repeat(2 * MIB)}[]]]`),
-  /** Expensive responses to requests of the Worker. */
-  keys: () => `{${Array.from({ length: 1_000_000 }, (_, n) => `"k${n}":1`).join(",")}}`,
+  /** An expensive response to each request of the Worker. */
   numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
-  bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
-  /** The same with other spellings of its letters. */
-  escaped: () => attacks.bigint?.().toString().replace("bigint", escapeLetters) ?? "",
   /** An error whose text the SDK parses as JSON. V8 looks for these strings at the same place of a table. */
   errors: () => {
     const digits = Array.from({ length: 64_000 }, (_, n) => String(((n + 400) << 15) + 1));
     return JSON.stringify(["error", "Error", JSON.stringify(digits)]);
   },
-  writable: () => call('[["writable",-1]]'),
-  unrequested: () => '["resolve",123456,1]',
-  references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
-  blanks: () => '[ "push", 1 ]',
   binary: () => Buffer.alloc(1000),
-  main: () => '["push",["pipeline",0,["x"],[]]]',
-  /** Calls that remain, because a release with the count 0 has no effect. */
-  unreleased: () => call("1"),
   /** Breaks no rule: it cancels each call at once. */
   churn: () => call("1"),
 };
@@ -98,18 +83,15 @@ function readAttack(): string | undefined {
   }
 }
 
-/** The counts with which attacks release their calls. */
-const releases: Record<string, number> = { output: 1, churn: 1, unreleased: 0 };
-
-/** Attacks in responses to the Worker's requests. */
-const expensiveReplies = new Set(["keys", "numbers"]);
+/** Attacks that release their calls. */
+const releasing = new Set(["output", "churn"]);
 
 /** An attack with this name responds with the JSON after it. */
 const REPLY = "reply ";
 
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
-  if (expensiveReplies.has(name)) return reply(peer, () => message as string);
+  if (name === "numbers") return reply(peer, () => message as string);
   if (name === "errors") return reply(peer, () => "1", /./, message as string);
   // Contexts that the SDK would keep in memory because their deletion fails, and code without output.
   if (name === "contexts") {
@@ -135,7 +117,7 @@ function send(peer: WebSocket, name: string): void {
     ) {
       peer.send(message, { binary }, noteSent);
       count += 1;
-      if (name in releases) peer.send(`["release",${count},${releases[name]}]`);
+      if (releasing.has(name)) peer.send(`["release",${count},1]`);
     }
     if (count < most && peer.readyState === WebSocket.OPEN) setImmediate(sendMore);
   };

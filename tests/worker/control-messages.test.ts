@@ -27,8 +27,8 @@ function begin(worker: WebSocket, number = 1) {
 }
 
 /** A call of the callback. */
-const output = (length: number) =>
-  `["push",["pipeline",-1,[],[{"text":"${"x".repeat(length)}","timestamp":0}]]]`;
+const call = (value: string) => `["push",["pipeline",-1,[],[${value}]]]`;
+const output = (length: number) => call(`{"text":"${"x".repeat(length)}","timestamp":0}`);
 
 /** The SDK parses this text as JSON. */
 const errorMessage = (kind: string, text: string) =>
@@ -39,6 +39,12 @@ it.each([
   ["many values", "values", () => `["push",["pipeline",-1,[],[[${"[],".repeat(MIB)}[]]]]]`],
   ["binary", "binary", () => new Uint8Array(10)],
   ["unrequested", "without a request", () => '["resolve",7,1]'],
+  ["a call to something other", "made a call to something other", () => '["push",["pipeline",0,["x"],[]]]'],
+  ["a stream", "not a message of the control protocol", () => '["stream",["pipeline",0,["write"],["x"]]]'],
+  ["many references", "references", () => call(`[${Array(300).fill('["export",-1]').join(",")}]`)],
+  ["a bigint", "sent a bigint", () => call('[["bigint","9"]]')],
+  ["a writable", "sent a writable", () => call('[["writable",-1]]')],
+  ["blanks", "never uses", () => '[ "push", 1 ]'],
   [
     "strings that slow the parser down",
     "texts of digits",
@@ -82,6 +88,17 @@ it.each([
   server.close();
   await expect.poll(() => received.closes.length).toBeGreaterThan(0);
   expect(received.characters).toBe(output(1000).length);
+});
+
+it("a connection ends with too many calls that the sandbox does not release", async () => {
+  const { worker, server, received } = connect("unreleased");
+  begin(worker);
+  server.send(call("1"));
+  // A release with the count 0 has no effect in the Worker.
+  server.send('["release",1,0]');
+  for (let count = 1; count <= 4096; count++) server.send(call("1"));
+  await expect.poll(() => received.closes).toContainEqual(expect.stringContaining("did not release them"));
+  server.close();
 });
 
 it("a long message with arrays, objects and values that are not JSON arrives", async () => {

@@ -74,16 +74,21 @@ it("a preview's body is passed on at full speed up to a page's size, then at a l
   await until(() => file.bytes === ENDLESS_MiB * MiB);
 });
 
-it("the previews of all sandboxes of a principal share a limit of bytes, and those of other principals do not", () => {
-  const previewsOf = (principal: string) => {
-    const pace = new RelayPace(true);
-    pace.joinPrincipal(principal);
-    return pace.pieces;
-  };
-  const previews = Array.from({ length: 10 }, () => previewsOf("one"));
-  for (const pieces of previews) pieces.take(16 * MiB);
-  expect(previews.filter(({ isPaused }) => isPaused)).toHaveLength(2);
-  const other = previewsOf("other");
-  other.take(16 * MiB);
-  expect(other.isPaused).toBe(false);
-});
+it.each([
+  { what: "bytes", bytes: 16 * MiB, weight: 1, paused: 2 },
+  { what: "pieces", bytes: 0, weight: 10_000, paused: 6 },
+])(
+  "the previews of all sandboxes of a principal share a limit, and do not delay calls or others: $what",
+  ({ what, bytes, weight, paused }) => {
+    const take = (principal: string, isOfPreviews: boolean) => {
+      const pace = new RelayPace(isOfPreviews);
+      pace.joinPrincipal(`${principal} of ${what}`);
+      pace.pieces.take(bytes, weight);
+      return pace.pieces;
+    };
+    const previews = Array.from({ length: 10 }, () => take("attacker", true));
+    expect(previews.filter(({ isPaused }) => isPaused)).toHaveLength(paused);
+    for (const pieces of [take("attacker", false), take("neighbour", true)])
+      expect(pieces.isPaused).toBe(false);
+  },
+);

@@ -10,7 +10,6 @@ import { Pace } from "../../container/sandboxd/pace.ts";
 import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { problemWithTLS } from "../../local/engine/client-hello.ts";
 import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
-import { RelayPace } from "../../local/engine/relay.ts";
 import { ACCEPTED, serveListeners } from "../../local/engine/proxy-listeners.ts";
 import { startTLSOver } from "../../local/engine/tls-records.ts";
 import { readHead } from "../../local/engine/upstream.ts";
@@ -74,21 +73,6 @@ it.each([
   await until(() => inside.length === CONNECTIONS);
   const read = () => outside.reduce((sum, { bytesRead }) => sum + bytesRead, 0);
   expect(await drip(inside, byte, read)).toBeLessThan(DRIPPED / 2);
-});
-
-it("the previews of all sandboxes of a principal share a limit of pieces, and do not delay calls or others", () => {
-  const paceOf = (principal: string, isOfPreviews: boolean) => {
-    const pace = new RelayPace(isOfPreviews);
-    pace.joinPrincipal(principal);
-    return pace.pieces;
-  };
-  const previews = Array.from({ length: 10 }, () => paceOf("attacker", true));
-  for (const pieces of previews) pieces.take(0, 10_000);
-  expect(previews.filter(({ isPaused }) => isPaused)).toHaveLength(6);
-  for (const pieces of [paceOf("attacker", false), paceOf("neighbour", true)]) {
-    pieces.take(0, 10_000);
-    expect(pieces.isPaused).toBe(false);
-  }
 });
 
 it("a head of a tunnel that a proxy sends byte by byte is refused", async () => {

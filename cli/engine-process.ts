@@ -14,6 +14,8 @@ import { engineEnded } from "./texts.ts";
  * shrinks it.
  */
 const YOUNG_MIB = 8;
+/** How long the engine may take to end its sandboxes, in milliseconds. Measured on a very busy machine: more than 3 s. */
+const CLOSE_MS = 10_000;
 
 export interface RunningEngine {
   url: string;
@@ -75,7 +77,7 @@ export async function startEngineProcess(
     async close() {
       isClosing = true;
       child.stdin.end();
-      if ((await waitAtMost(3000, exited)) === undefined) child.kill("SIGKILL");
+      if ((await waitAtMost(CLOSE_MS, exited)) === undefined) child.kill("SIGKILL");
       await exited;
     },
   };

@@ -283,7 +283,9 @@ export const noComponents = (path: string) =>
     `COMPONENTS: ${path} has neither agents/ nor commands/. Put the definitions into these folders, as in the .claude directory of a repository.`,
   );
 export const notPython = (given: string) =>
-  new UserError(`--python ${given} does not run as Python 3. Give the path of a Python 3 interpreter.`);
+  new UserError(
+    `--python ${given} does not run as Python 3. Give the path of a Python 3 interpreter that starts within 30 seconds.`,
+  );
 export const NO_PYTHON = `python3 is not installed, so sandboxes run only ${titlesWithout("python").join(", ")} and commands.`;
 const keepsPython = (executable: string) =>
   `--python ${executable} makes sandboxes use your Python without these libraries.`;

@@ -104,8 +104,13 @@ export function connectStreams(client: Duplex, upstream: Duplex, reads: Pieces):
     // The connection closes when the host has received the data.
     if (upstream.destroyed) return;
     if (!client.readableEnded || !client.writableFinished) return reset();
-    const late = setTimeout(reset, UNREAD_MS).unref();
-    upstream.once("close", () => clearTimeout(late));
+    let unsent = upstream.writableLength;
+    const check = () => {
+      if (upstream.writableLength >= unsent) return reset();
+      unsent = upstream.writableLength;
+    };
+    const late = setInterval(check, UNREAD_MS).unref();
+    upstream.once("close", () => clearInterval(late));
   });
   splice(client, upstream);
   passThrough(upstream, client, reads);

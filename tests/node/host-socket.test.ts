@@ -3,9 +3,11 @@ import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { createServer as createHTTPSServer } from "node:https";
 import { connect, createServer, Socket } from "node:net";
+import { Duplex } from "node:stream";
 import { callbackify } from "node:util";
 import { expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
+import { connectStreams } from "../../local/engine/buffered-socket.ts";
 import { createEgress, type Egress, sendWithinPolicy } from "../../local/engine/egress.ts";
 import { trackHost } from "../../local/engine/host-socket.ts";
 import { InternetRequests } from "../../local/engine/internet-requests.ts";
@@ -94,6 +96,26 @@ it("the proxy counts a closed tunnel until its host has read, and resets it afte
   expect(egress.hosts.size).toBe(COUNT);
   await untilClosed(egress);
   expect(countConnections(port)).toBe(0);
+});
+
+it("a tunnel whose host receives nothing for a minute is reset, and not one whose host is slow", async () => {
+  vi.useFakeTimers({ toFake: ["setInterval", "setTimeout"] });
+  doLater(() => void vi.useRealTimers());
+  const received: (() => void)[] = [];
+  const write = (_data: Buffer, _encoding: string, done: () => void) => void received.push(done);
+  const upstream = new Duplex({ write, read: () => undefined });
+  const program = new Duplex({ write: (_data, _encoding, done) => done(), read: () => undefined });
+  connectStreams(program, upstream, shortReads());
+  upstream.push(null);
+  for (const data of ["one", "two", "three", null]) program.push(data);
+  await new Promise((resolve) => void program.once("close", resolve));
+  for (let minutes = 0; minutes < 2; minutes++) {
+    received.shift()?.();
+    await vi.advanceTimersByTimeAsync(LATE_MS);
+    expect(upstream.destroyed).toBe(false);
+  }
+  await vi.advanceTimersByTimeAsync(LATE_MS);
+  expect(upstream.destroyed).toBe(true);
 });
 
 it("of too many connections, the engine resets the one whose host has received nothing for the longest time", async () => {

@@ -253,7 +253,6 @@ export class Account extends DurableObject<Env> {
     const isKept = extent === "container" && this.#isKept(name);
     if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);
-    if (isKept) this.#sandboxes.limitSettings();
     const wasSaved = extent !== "container" && this.#snapshots.forget(name);
     const checkpoints =
       extent === "checkpoints" ? this.#snapshots.removeCheckpoints(name) : this.#checkpointsOf(name);

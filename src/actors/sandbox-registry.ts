@@ -25,12 +25,6 @@ export interface ListedSettings {
  */
 const LISTED_CHARS = 256 * 1024;
 
-/**
- * The most sandboxes that exist only as settings: each has up to 90 KB here. A principal may have 100 sandboxes at once by default, and
- * the server removes those that are unused.
- */
-const MAX_KEPT_SETTINGS = 1000;
-
 /** The row of a sandbox that nobody has configured. */
 const NO_SETTINGS = { variables: "[]", network: "{}" };
 
@@ -109,16 +103,6 @@ export class SandboxRegistry {
 
   hasSettings(sandbox: string): boolean {
     return this.#rows.all("SELECT sandbox FROM settings WHERE sandbox = ?", sandbox).length > 0;
-  }
-
-  /** Deletes the settings of sandboxes that exist only as settings, beyond MAX_KEPT_SETTINGS. Their actors delete theirs at the next use. */
-  limitSettings(): void {
-    this.#rows.write(
-      `DELETE FROM settings WHERE sandbox IN (
-         SELECT sandbox FROM settings WHERE sandbox NOT IN (SELECT name FROM sandboxes)
-           AND sandbox NOT IN (SELECT sandbox FROM workspaces) ORDER BY sandbox LIMIT -1 OFFSET ?)`,
-      MAX_KEPT_SETTINGS,
-    );
   }
 
   removeSettings(sandbox: string): void {

@@ -223,33 +223,3 @@ test("a fork has no settings of an earlier sandbox of its name whose files have 
   });
   expect(await sh(name, "cat file; echo $WORD")).toBe("here\n\n");
 });
-
-test("the reaper deletes the settings of a sandbox without saved files if the principal has settings of very many sandboxes", async () => {
-  const hasSettings = () =>
-    runInDurableObject(
-      accountOf(owner),
-      (_account, { storage }) =>
-        storage.sql.exec("SELECT 1 FROM settings WHERE sandbox = 'forgotten'").toArray().length > 0,
-    );
-  const forget = async () => {
-    await age("forgotten", 169);
-    await runDurableObjectAlarm(accountOf(owner));
-    return await hasSettings();
-  };
-  const configure = () => owner.call("configure_sandbox", { sandbox: "forgotten", env: { A: "b" } });
-  await configure();
-  expect(await forget()).toBe(true);
-  await configure();
-  await runInDurableObject(accountOf(owner), (_account, { storage }) => {
-    for (let n = 0; n < 1000; n++)
-      storage.sql.exec("INSERT INTO settings VALUES (?, '[]', '{}')", `also-forgotten-${n}`);
-  });
-  try {
-    expect(await forget()).toBe(false);
-  } finally {
-    await runInDurableObject(accountOf(owner), (_account, { storage }) => {
-      storage.sql.exec("DELETE FROM settings WHERE sandbox LIKE 'also-forgotten-%'");
-    });
-  }
-  expect(await sh("forgotten", "echo ${A:-none}")).toBe("none\n");
-});

@@ -10,7 +10,7 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 import { byPrincipal, sumOf, type Use } from "./uses.ts";
 
 /**
- * How often UDP sockets are counted. In this time a program can bind about 4,000, and a packet to them takes 0.2 s. A program that
+ * How often UDP sockets are counted. In this time a program can bind about 4,000, and a packet to them takes up to a second. A program that
  * binds, sends and closes between two checks has time for about 900. Both numbers are calculated from 12 us to bind and 41 us to send.
  */
 export const UDP_INTERVAL_MS = 50;
@@ -20,8 +20,8 @@ export const UDP_INTERVAL_MS = 50;
  */
 const MAX_UDP_SOCKETS_OF_PORT = 200;
 /**
- * The most UDP sockets of a principal on all ports together. If they share a port, a packet to all of them takes 0.2 s before the
- * guard sees it. Their list takes 3 ms to read, and longer if others have many too: the kernel goes through the sockets of all sandboxes
+ * The most UDP sockets of a principal on all ports together. If they share a port, a packet to all of them takes up to 0.5 s before
+ * the guard sees it. Their list takes 3 ms to read, and longer if others have many too: the kernel goes through the sockets of all sandboxes
  * for each 4 KiB.
  */
 const MAX_UDP_SOCKETS = 2000;
@@ -37,10 +37,12 @@ const MAX_PAUSE_MS = 200;
 export function guardUDP(sandboxes: () => EngineSandbox[]): () => Promise<void> {
   const packetsBefore = new WeakMap<EngineSandbox, string | undefined>();
   const countOfPort = (sandbox: EngineSandbox) => {
+    const isFirst = !packetsBefore.has(sandbox);
     const before = packetsBefore.get(sandbox);
     const packets = groupPackets(sandbox);
     packetsBefore.set(sandbox, packets);
-    return packets !== undefined && packets === before ? 0 : countUDPSocketsOfPort(sandbox);
+    const hasNone = isFirst || (packets !== undefined && packets === before);
+    return hasNone ? 0 : countUDPSocketsOfPort(sandbox);
   };
   return async () => {
     const uses = sandboxes().map((sandbox) => ({ sandbox, use: countUDPSockets(sandbox) }));

@@ -46,6 +46,10 @@ it("a sandbox may have many UDP sockets of different ports while one gets multic
   const one = endLater(await startTestEngine());
   const sandbox = await TestSandbox.start(one);
   await hold(sandbox, bindAll(900, "own ports"));
+  const quiet = await TestSandbox.start(one, { principal: "quiet" });
+  // Nobody sends to this port.
+  await hold(quiet, bindAll(700).slice(0, -1).concat("time.sleep(600)"));
+  expect((await quiet.run("sleep 0.5; echo unharmed")).stdout).toBe("unharmed");
   expect((await sandbox.run("sleep 0.5; echo unharmed")).stdout).toBe("unharmed");
   for (const first of [10_000, 20_000])
     void sandbox

@@ -174,7 +174,11 @@ describe("a JavaScript kernel's output", () => {
       "Buffer",
       "'mine'",
     ],
-    ["function Object() { return 'mine' }; let String, Number, Reflect, Symbol", "Object()", "'mine'"],
+    [
+      "function Object() { return 'mine' }; let String, Number, Boolean, Reflect, Symbol",
+      "Object()",
+      "'mine'",
+    ],
   ])(
     "and values arrive after code ran %s",
     async (replace, use, value) => {

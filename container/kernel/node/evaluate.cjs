@@ -157,7 +157,7 @@ function staticImports(code) {
     const call = `await __sandbox_mcp_import__(${from}${attributes ? `, {with: ${attributes}}` : ""})`;
     const kept = `${rest ?? ""}${attributes ?? ""}`;
     const lines = "\n".repeat(match[0].split("\n").length - kept.split("\n").length);
-    const parts = [name && `default: ${name}`, rest].filter(Boolean).join(", ");
+    const parts = [name && `default: ${name}`, rest].filter((part) => part).join(", ");
     let statement = call;
     if (all) statement = `const ${all} = ${call}${name ? `, {default: ${name}} = ${all}` : ""}`;
     else if (parts) statement = `const {${parts}} = ${call}`;

@@ -107,7 +107,7 @@ class Results {
       } else
         output[form] = shorten(String(value), form === "html" || form === "svg" ? MARKUP_CHARS : TEXT_CHARS);
     }
-    if (!Object.values(output).some(Boolean)) return;
+    if (!Object.values(output).some((value) => value)) return;
     const size = sizeOf(output);
     if (this.items.length >= RESULTS || this.size + size > TOTAL_BYTES) {
       this.omitted += 1;

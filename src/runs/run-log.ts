@@ -59,13 +59,12 @@ const PUT_MS = 60_000;
 
 /**
  * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins.
- * Each keeps 2.5 MiB in memory: while R2 hung, 20 logs with two late writes each held 100 MiB of the 128 MB of their actor.
+ * Each keeps up to 4 MiB in memory: while R2 hung, 20 logs with two late writes each held 100 MiB of the 128 MB of their actor.
  */
 const WRITES_AT_ONCE = 4;
 const MAX_LATE = 4;
-
-/** The longest wait for a write of other logs. If R2 hangs, their writes are late after PUT_MS. */
-const TURN_MS = 10 * PUT_MS;
+/** How long a late write counts, in milliseconds. R2 may never settle it. */
+const LATE_MS = 10 * PUT_MS;
 
 /** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
@@ -126,7 +125,7 @@ export class LogWrites {
 
   /** Does work that writes an object; nothing if too many writes are late. */
   async run(work: () => Promise<void>): Promise<void> {
-    const end = await this.#turns.take(TURN_MS);
+    const end = await this.#turns.take(PUT_MS);
     try {
       if (end && this.#late < MAX_LATE) await work();
     } finally {
@@ -134,14 +133,10 @@ export class LogWrites {
     }
   }
 
-  /** Counts a late write until it settles. */
-  async countLate(written: Promise<void>): Promise<void> {
+  countLate(written: Promise<void>): void {
+    const settled = written.catch(() => undefined);
     this.#late++;
-    try {
-      await written;
-    } finally {
-      this.#late--;
-    }
+    void waitAtMost(LATE_MS, settled).then(() => this.#late--);
   }
 }
 
@@ -400,8 +395,9 @@ export class LogWriter {
   /** Deletes an object when R2 has stored it too late. `deleteLog` deletes it too if this actor ends before. */
   async #deleteLate(object: number, key: string, written: Promise<void>): Promise<void> {
     this.#late.add(object);
+    this.#writes.countLate(written);
     try {
-      await this.#writes.countLate(written);
+      await written;
       await this.#store.bucket.delete([key]);
     } catch {
       // R2 has not stored the object, or the next object with this number replaces it.

@@ -25,12 +25,15 @@ describe("a write to R2 that is never confirmed", () => {
     };
   }
 
-  /** Shortens the time limit of a write from a minute to a second. */
-  function withShortLimit() {
+  /** Shortens the time limit of a write from a minute to a second, and the time for which late writes count. */
+  function withShortLimit(lateMs = 600_000) {
     const setTimer = globalThis.setTimeout;
     const spy = vi.spyOn(globalThis, "setTimeout");
-    spy.mockImplementation(((work: () => void, ms: number) =>
-      setTimer(work, ms === 60_000 ? 1000 : ms)) as never);
+    const times = new Map([
+      [60_000, 1000],
+      [600_000, lateMs],
+    ]);
+    spy.mockImplementation(((work: () => void, ms: number) => setTimer(work, times.get(ms) ?? ms)) as never);
     return spy;
   }
 
@@ -112,6 +115,29 @@ describe("a write to R2 that is never confirmed", () => {
       expect(rowsOf(sql, id).bytes).toBe(0);
     };
     await withRuns("held-many", work, { objects });
+  });
+
+  it("does not keep later logs from R2 for ever", async () => {
+    const { arrive, objects } = withHeldWrites(4);
+    withShortLimit(1000);
+    const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
+      const end = async () => {
+        const { id, execution } = await start(runs);
+        execution.print("stdout", pattern(MiB / 4, 9));
+        execution.end({ state: "succeeded" });
+        return id;
+      };
+      for (let count = 0; count < 4; count++) await end();
+      await until(() => !runs.hasActive, 20_000);
+      await until(async () => {
+        const id = await end();
+        await until(() => !runs.hasActive, 20_000);
+        return rowsOf(sql, id).bytes === 0;
+      }, 20_000);
+      arrive();
+      expect(runs.hasActive).toBe(false);
+    };
+    await withRuns("held-for-ever", work, { objects });
   });
 
   it("leaves no object of a removed run, even if its actor ended before it could delete the object", async () => {

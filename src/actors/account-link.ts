@@ -225,12 +225,14 @@ export class AccountLink {
 
   async reportDestruction(owner: Owner, extent: DestroyExtent): Promise<Destroyed> {
     const settlement = this.lease.release();
-    const destroyed = await this.#reports.run(async () => {
-      this.isAccepted = false;
-      return this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, extent);
-    });
-    this.#endRegistration();
-    return destroyed;
+    try {
+      return await this.#reports.run(async () => {
+        this.isAccepted = false;
+        return this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, extent);
+      });
+    } finally {
+      this.#endRegistration();
+    }
   }
 
   #endRegistration(): void {

@@ -186,7 +186,8 @@ export class PortForwarder {
   }
 
   #reserve(request: IncomingMessage, client: ServerResponse | Duplex): boolean {
-    if (this.#open >= maxOpen) return false;
+    // It may have disconnected while the sandbox was starting. Then it is not closed again.
+    if (client.destroyed || this.#open >= maxOpen) return false;
     if (isPreview(request)) {
       if (this.#previews.size >= maxPreviews || this.#arePreviewsEnded) return false;
       this.#previews.add(client);

@@ -22,7 +22,7 @@ import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { processes, waitForEnd, tree, type Process } from "../setup/processes.ts";
-import { until } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import TAKE_PLACE from "../setup/take-place.cjs?raw";
 
@@ -31,12 +31,12 @@ const engine = endLater(await startTestEngine());
 /** Starts processes that try to outlive their sandbox. The host finds them by their argument. */
 async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
   const mark = `86400.${Number.parseInt(randomBytes(3).toString("hex"), 16)}`;
-  const sleep = `sleep ${mark}`;
+  const asleep = `sleep ${mark}`;
   await sandbox.run(
-    `nohup ${sleep} >/dev/null 2>&1 & setsid ${sleep} >/dev/null 2>&1 & ((trap '' HUP TERM INT; ${sleep}) >/dev/null 2>&1 &) ; ` +
+    `nohup ${asleep} >/dev/null 2>&1 & setsid ${asleep} >/dev/null 2>&1 & ((trap '' HUP TERM INT; ${asleep}) >/dev/null 2>&1 &) ; ` +
       `python3 -c 'import os,sys\nif os.fork(): sys.exit()\nos.setsid()\nif os.fork(): sys.exit()\nfor fd in range(3): os.close(fd)\nos.environ.clear(); os.execv("/usr/bin/sleep", ["sleep", "${mark}"])'`,
   );
-  const findSleepers = () => processes().filter(({ command }) => command === sleep);
+  const findSleepers = () => processes().filter(({ command }) => command === asleep);
   await expect.poll(() => findSleepers().length).toBe(4);
   return findSleepers();
 }
@@ -70,23 +70,38 @@ it("many starts of one principal do not delay the start of another", async () =>
 });
 
 it("requests for a sandbox wait for its start, because a restarted Worker does not know whether it has started", async () => {
-  const call = async (method: string, path: string, body?: unknown) =>
+  const call = async (method: string, path: string, more: RequestInit = {}) =>
     await fetch(`${engine.url}/sandboxes/${path}`, {
       method,
       headers: { [SECRET_HEADER]: engine.secret },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...more,
     });
-  const intercepts = { http: [], https: [], all: true };
-  const settings = { env: {}, enableInternet: true, intercepts, principal: "restarted" };
+  const settings = {
+    env: {},
+    enableInternet: true,
+    intercepts: { http: ["host.test"], https: [] },
+    principal: "restarted",
+  };
   const ids = Array.from({ length: availableParallelism() + 1 }, (_, at) => `restarted-${at}`);
-  const starts = ids.map((id) => call("PUT", id, { ...settings, actor: id }));
+  const starts = ids.map((id) => call("PUT", id, { body: JSON.stringify({ ...settings, actor: id }) }));
   // The last sandbox waits for its turn.
   await Promise.race(starts);
   const id = ids.at(-1) ?? "";
   const poll = call("GET", `${id}/outbound/poller`);
-  const policy = call("PUT", `${id}/policy`, { internet: "none", allowHosts: [] });
+  const policy = call("PUT", `${id}/policy`, { body: JSON.stringify({ internet: "none", allowHosts: [] }) });
   const exit = call("GET", `${id}/exit`);
+  const leaving = new AbortController();
+  const asked = Array.from(
+    { length: 256 },
+    async () => await call("GET", `${id}/ports/3000/`, { signal: leaving.signal }),
+  );
+  const left = Promise.allSettled(asked);
+  await sleep(200);
+  leaving.abort();
+  await left;
   expect((await policy).status).toBe(200);
+  // Those that have disconnected meanwhile occupy no connection.
+  expect((await call("GET", `${id}/ports/3000/`)).status).not.toBe(503);
   // Another poll ends the first one.
   const [next] = await Promise.all([call("GET", `${id}/outbound/another`), call("DELETE", id)]);
   expect({ first: (await poll).status, next: next.status }).toEqual({ first: 204, next: 404 });

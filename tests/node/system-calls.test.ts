@@ -291,6 +291,15 @@ it("a program waits for at most 1,024 files with poll and select, because no lim
   expect(await python(lines)).toEqual(["done", "done", "EINVAL", "EINVAL"]);
 });
 
+it("a call changes at most 32 semaphores, because the kernel repeats it for each thread that waits", async () => {
+  const lines = [
+    "made = libc.semget(0, 1, 0o600)",
+    "for count in (32, 33): print(resultOf(lambda: call(65, 193, made, bytes(6 * count), count)))",
+    "libc.semctl(made, 0, 0)",
+  ];
+  expect(await python(lines)).toEqual(["done", "E2BIG"]);
+});
+
 it.each([
   ["queues of messages", "libc.msgget(0, 0o600)", 64],
   ["semaphores", "libc.semget(0, 32000, 0o600)", 32],
@@ -299,7 +308,8 @@ it.each([
   async (_, call, most) => {
     const lines = ["made = 0", `while made < 100 and ${call} >= 0: made += 1`];
     const count = "print(made, errno.errorcode[ctypes.get_errno()])";
-    expect(await python([...lines, count])).toEqual([`${most} ENOSPC`]);
+    // Other tests add watches of epoll. Without a better explanation, the engine would blame the memory of semaphores.
+    expect(await python([...lines, count, "os.system('ipcrm --all')"])).toEqual([`${most} ENOSPC`]);
   },
 );
 

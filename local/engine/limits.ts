@@ -36,9 +36,9 @@ export const limitsSchema = z.strictObject({
   udpBytesOfMachine: z.number(),
   /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks or sockets explain the growth. */
   kernelGrowthOfMachine: z.number(),
-  /** When this many watches of epoll have been added on the machine, a sandbox is ended if its kernel memory explains them. */
+  /** When this many watches of epoll have been added on the machine, a sandbox is ended if it holds at least half of them. */
   epollWatchesOfMachine: z.number(),
-  /** When this many mappings of memory have been added on the machine, a sandbox is ended if its kernel memory explains them. */
+  /** When this many mappings of memory have been added on the machine, a sandbox is ended if it holds at least half of them. */
   mappingsOfMachine: z.number(),
   /** When this many file locks have been added on the machine, a sandbox is ended if most of the latest locks are its own. */
   fileLocksOfMachine: z.number(),

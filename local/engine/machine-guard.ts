@@ -26,19 +26,17 @@
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
-import { existsSync } from "node:fs";
-import { readdir, statfs } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
-import { join } from "node:path";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import { runHost } from "./host-programs.ts";
+import { countHeld, IDLE_BYTES, kernelObjects, remainingKernelMemory } from "./kernel-objects.ts";
 import {
   countOf,
-  dropCaches,
   kernelMemory,
   kernelMemoryOf,
   lacksMemory,
@@ -105,8 +103,6 @@ const BLAMED_SHARE = 1 / 20;
 const PROCESSES_BEFORE_END = 7 / 8;
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
-/** Kernel memory that a sandbox uses for purposes other than open files. */
-const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
 /** The memory that the kernel counts at most for the unread data of a UDP socket: net.core.rmem_default and the last packet. */
@@ -152,7 +148,7 @@ const THREADS_MS = 400;
 const WATCH_BYTES = 192;
 /** The kernel's memory for a mapping: `vm_area_struct` in /proc/slabinfo. */
 const MAPPING_BYTES = 192;
-/** The memory of a principal's sandboxes must explain at least this part of the new objects before one of them is ended. */
+/** A principal's sandboxes must hold at least this part of the new objects before one of them is ended. */
 const OBJECTS_SHARE = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
@@ -232,8 +228,8 @@ export function guardMachine(
         { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
     },
-    objectsOfKernel("eventpoll_epi", limits.epollWatchesOfMachine, WATCH_BYTES, STOPPED_BECAUSE.watches),
-    objectsOfKernel("vm_area_struct", limits.mappingsOfMachine, MAPPING_BYTES, STOPPED_BECAUSE.mappings),
+    objectsOfKernel("eventpoll_epi", limits.epollWatchesOfMachine, "watches", WATCH_BYTES),
+    objectsOfKernel("vm_area_struct", limits.mappingsOfMachine, "mappings", MAPPING_BYTES),
     {
       used: new Growth(() => kernelObjects("file_lock_cache")),
       limit: limits.fileLocksOfMachine,
@@ -287,12 +283,21 @@ export function guardMachine(
   return () => timers.forEach((timer) => clearInterval(timer));
 }
 
-/** A kind of kernel objects that count as kernel memory of a sandbox. @param bytes the memory of one object */
-function objectsOfKernel(cache: string, limit: number, bytes: number, why: string): Pool {
+/** A kind of kernel objects. @param bytes the kernel memory of one object, which counts as the sandbox's */
+function objectsOfKernel(cache: string, limit: number, kind: "watches" | "mappings", bytes: number): Pool {
+  const why = STOPPED_BECAUSE[kind];
   return {
     used: new Growth(() => kernelObjects(cache)),
     limit,
-    causes: [{ usedBy: kernelMemoryWithoutFiles, least: (used) => used * bytes * OBJECTS_SHARE, why }],
+    causes: [
+      {
+        usedBy: async (sandbox) => await countHeld(sandbox, kind),
+        least: (used) => used * OBJECTS_SHARE,
+        why,
+      },
+      // For objects that no count finds.
+      { usedBy: remainingKernelMemory, least: (used) => used * bytes * OBJECTS_SHARE, why },
+    ],
   };
 }
 
@@ -440,40 +445,6 @@ async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number)
   const script = `{ ${grep}; [ $? != 124 ] || yes; } | head -n ${most} | wc -l`;
   const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);
   return Number(await runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0));
-}
-
-/**
- * The number of the machine's kernel objects of a kind. Some kernels count other small objects with them.
- * @param cache the name of their cache in /proc/slabinfo
- * @returns undefined if only root may know it
- */
-function kernelObjects(cache: string): number | undefined {
-  const text = readText(`/sys/kernel/slab/${cache}/total_objects`);
-  return text === "" ? undefined : Number.parseInt(text, 10);
-}
-
-/** The kernel's memory for a file on a sandbox's disk. Version 2 of control groups counts its directory entry as reclaimable. */
-function fileBytes(groups: readonly string[]): number {
-  const isVersion1 = groups.some((group) => existsSync(join(group, "memory.force_empty")));
-  const caches = isVersion1 ? ["shmem_inode_cache", "dentry"] : ["shmem_inode_cache"];
-  return caches.reduce((sum, cache) => sum + Number(readText(`/sys/kernel/slab/${cache}/slab_size`)), 0);
-}
-
-/**
- * A sandbox's kernel memory beyond that of an idle sandbox, without its files. Otherwise, a sandbox that made or read many files
- * would seem to have many watches.
- */
-async function kernelMemoryWithoutFiles({ pid, groups }: EngineSandbox): Promise<number> {
-  const measure = async () => {
-    const [bytes, disk] = await Promise.all([
-      countOf(groups, kernelMemoryOf),
-      statfs(`/proc/${pid}/root`).catch(() => ({ files: 0, ffree: 0 })),
-    ]);
-    return Math.max(0, bytes - IDLE_BYTES - (disk.files - disk.ffree) * fileBytes(groups));
-  };
-  if ((await measure()) === 0) return 0;
-  await Promise.all(groups.map(dropCaches));
-  return await measure();
 }
 
 /**

@@ -34,7 +34,7 @@ import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import { runHost } from "./host-programs.ts";
-import { countHeld, IDLE_BYTES, kernelObjects, remainingKernelMemory } from "./kernel-objects.ts";
+import { countHeld, kernelObjects } from "./kernel-objects.ts";
 import {
   countOf,
   kernelMemory,
@@ -101,6 +101,8 @@ interface Cause {
 const BLAMED_SHARE = 1 / 20;
 /** From this part of their limit, the guard ends sandboxes. The rest is for programs that start until these sandboxes have ended. */
 const PROCESSES_BEFORE_END = 7 / 8;
+/** Kernel memory that a sandbox uses for purposes other than open files. */
+const IDLE_BYTES = 8 * 1024 * 1024;
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
@@ -144,10 +146,6 @@ const MIN_LOCAL_SOCKETS = 5000;
 /** How long the processor time of the kernel's threads is measured, in milliseconds. */
 const THREADS_MS = 400;
 
-/** The kernel's memory for a watch of epoll: `eventpoll_epi` and `eventpoll_pwq` in /proc/slabinfo. */
-const WATCH_BYTES = 192;
-/** The kernel's memory for a mapping: `vm_area_struct` in /proc/slabinfo. */
-const MAPPING_BYTES = 192;
 /** A principal's sandboxes must hold at least this part of the new objects before one of them is ended. */
 const OBJECTS_SHARE = 0.5;
 
@@ -228,8 +226,8 @@ export function guardMachine(
         { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
     },
-    objectsOfKernel("eventpoll_epi", limits.epollWatchesOfMachine, "watches", WATCH_BYTES),
-    objectsOfKernel("vm_area_struct", limits.mappingsOfMachine, "mappings", MAPPING_BYTES),
+    objectsOfKernel("eventpoll_epi", limits.epollWatchesOfMachine, "watches"),
+    objectsOfKernel("vm_area_struct", limits.mappingsOfMachine, "mappings"),
     {
       used: new Growth(() => kernelObjects("file_lock_cache")),
       limit: limits.fileLocksOfMachine,
@@ -283,22 +281,11 @@ export function guardMachine(
   return () => timers.forEach((timer) => clearInterval(timer));
 }
 
-/** A kind of kernel objects. @param bytes the kernel memory of one object, which counts as the sandbox's */
-function objectsOfKernel(cache: string, limit: number, kind: "watches" | "mappings", bytes: number): Pool {
-  const why = STOPPED_BECAUSE[kind];
-  return {
-    used: new Growth(() => kernelObjects(cache)),
-    limit,
-    causes: [
-      {
-        usedBy: async (sandbox) => await countHeld(sandbox, kind),
-        least: (used) => used * OBJECTS_SHARE,
-        why,
-      },
-      // For objects that no count finds.
-      { usedBy: remainingKernelMemory, least: (used) => used * bytes * OBJECTS_SHARE, why },
-    ],
-  };
+/** A kind of kernel objects, and what to count of each sandbox. Some kernels keep other small objects in the same cache. */
+function objectsOfKernel(cache: string, limit: number, kind: "watches" | "mappings"): Pool {
+  const usedBy = async (sandbox: EngineSandbox) => await countHeld(sandbox, kind);
+  const cause = { usedBy, least: (used: number) => used * OBJECTS_SHARE, why: STOPPED_BECAUSE[kind] };
+  return { used: new Growth(() => kernelObjects(cache)), limit, causes: [cause] };
 }
 
 /** The most memory of a sandbox's TCP connections, and of data that the engine sends to hosts for it. */

@@ -9,7 +9,7 @@ import { sleep } from "../setup/until.ts";
 
 /** Watches of one file, whose number exceeds the limit. */
 const WATCHES = [
-  "import array, os, select, socket, threading, time",
+  "import os, select, threading, time",
   "file = os.eventfd(0); held = [os.dup(file) for _ in range(500)]",
   "def watch():",
   "  polls = [select.epoll() for _ in range(130)]",
@@ -28,16 +28,6 @@ const WAYS = {
     "  for _ in range(5): kept += watch(); time.sleep(2)",
     "  time.sleep(600)",
     "threading.Thread(target=run).start(); ctypes.CDLL(None).pthread_exit(None)",
-  ],
-  "watches whose descriptors are in transit": [
-    "ends = []",
-    "for _ in range(5):",
-    "  for poll in watch():",
-    "    ends.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))",
-    "    rights = array.array('i', [poll.fileno()])",
-    "    ends[-1][0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
-    "    poll.close()",
-    "  time.sleep(2)",
   ],
 };
 

@@ -106,6 +106,8 @@ export function connectStreams(client: Duplex, upstream: Duplex, reads: Pieces):
     if (!client.readableEnded || !client.writableFinished) return reset();
     let unsent = upstream.writableLength;
     const check = () => {
+      // Now it closes when its host has received everything.
+      if (upstream.destroyed) return;
       if (upstream.writableLength >= unsent) return reset();
       unsent = upstream.writableLength;
     };

@@ -95,7 +95,6 @@ export class PortForwarder {
     gather(request, pieces);
     pieces.join(request.socket);
     request.once("close", () => pieces.leave(request.socket));
-    if (response.destroyed) return;
     const options: RequestOptions & { aborted: AbortSignal } = {
       // The control server and sandboxd are called often, so their connections are kept.
       agent: this.#agents.get(port),

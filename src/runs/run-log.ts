@@ -63,8 +63,12 @@ const PUT_MS = 60_000;
  */
 const WRITES_AT_ONCE = 4;
 const MAX_LATE = 4;
-/** How long a late write counts, in milliseconds. R2 may never settle it. */
+/** How long a late write counts as one of these, in milliseconds, because R2 may never settle it. It keeps its memory. */
 const LATE_MS = 10 * PUT_MS;
+const MAX_UNSETTLED = 8;
+
+/** The longest wait for writes of other logs, in milliseconds. */
+const TURN_MS = 5 * PUT_MS;
 
 /** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
@@ -122,20 +126,22 @@ type Row = {
 export class LogWrites {
   readonly #turns = new Turns(WRITES_AT_ONCE);
   #late = 0;
+  #unsettled = 0;
 
   /** Does work that writes an object; nothing if too many writes are late. */
   async run(work: () => Promise<void>): Promise<void> {
-    const end = await this.#turns.take(PUT_MS);
+    const end = await this.#turns.take(TURN_MS);
     try {
-      if (end && this.#late < MAX_LATE) await work();
+      if (end && this.#late < MAX_LATE && this.#unsettled < MAX_UNSETTLED) await work();
     } finally {
       end?.();
     }
   }
 
   countLate(written: Promise<void>): void {
-    const settled = written.catch(() => undefined);
     this.#late++;
+    this.#unsettled++;
+    const settled = written.catch(() => undefined).then(() => this.#unsettled--);
     void waitAtMost(LATE_MS, settled).then(() => this.#late--);
   }
 }

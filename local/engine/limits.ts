@@ -477,14 +477,6 @@ export async function kernelMemoryOf(group: string): Promise<number> {
   return Number(ofVersion2 ?? (await loadText(join(group, "memory.kmem.usage_in_bytes"))));
 }
 
-/**
- * Frees what the kernel can reclaim of a group's memory. Only for version 1, where `kernelMemoryOf` counts cached files too: after a
- * sandbox had read all of /usr, 310 MB. This took 0.9 s.
- */
-export async function dropCaches(group: string): Promise<void> {
-  await setFiles(group, [["memory.force_empty", 0]]);
-}
-
 /** The number of a group's processes and threads, including those in groups inside it; 0 if the group does not count them. */
 export const processesOf = async (group: string) => Number(await loadText(join(group, "pids.current")));
 

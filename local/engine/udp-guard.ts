@@ -10,8 +10,8 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 import { byPrincipal, sumOf, type Use } from "./uses.ts";
 
 /**
- * How often UDP sockets are counted. In this time a program can bind about 4,000, and a packet to them takes up to a second. A program that
- * binds, sends and closes between two checks has time for about 900. Both numbers are calculated from 12 us to bind and 41 us to send.
+ * How often UDP sockets are counted. In this time a program can bind about 4,000, and a packet to them takes up to a second. A program
+ * that binds, sends and closes between two checks has time for about 900. Both numbers are calculated from 12 us to bind and 41 us to send.
  */
 export const UDP_INTERVAL_MS = 50;
 /**
@@ -21,8 +21,8 @@ export const UDP_INTERVAL_MS = 50;
 const MAX_UDP_SOCKETS_OF_PORT = 200;
 /**
  * The most UDP sockets of a principal on all ports together. If they share a port, a packet to all of them takes up to 0.5 s before
- * the guard sees it. Their list takes 3 ms to read, and longer if others have many too: the kernel goes through the sockets of all sandboxes
- * for each 4 KiB.
+ * the guard sees it. Their list takes 3 ms to read, and longer if others have many too: the kernel goes through the sockets of all
+ * sandboxes for each 4 KiB.
  */
 const MAX_UDP_SOCKETS = 2000;
 /** After reading lists, the guard pauses for this many times as long as that took, so that it uses at most a fifth of a processor. */

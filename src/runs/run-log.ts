@@ -63,8 +63,9 @@ const PUT_MS = 60_000;
  */
 const WRITES_AT_ONCE = 4;
 const MAX_LATE = 4;
-/** How long a late write counts as one of these, in milliseconds, because R2 may never settle it. It keeps its memory. */
+/** How long a late write counts as one of these, in milliseconds, because R2 may never settle it. */
 const LATE_MS = 10 * PUT_MS;
+/** The most late writes that R2 has not settled, however long ago they began. They keep their memory. */
 const MAX_UNSETTLED = 8;
 
 /** The longest wait for writes of other logs, in milliseconds. */

@@ -36,8 +36,6 @@ export const limitsSchema = z.strictObject({
   udpBytesOfMachine: z.number(),
   /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks or sockets explain the growth. */
   kernelGrowthOfMachine: z.number(),
-  /** When this many watches of epoll have been added on the machine, a sandbox is ended if it holds at least half of them. */
-  epollWatchesOfMachine: z.number(),
   /** When this many mappings of memory have been added on the machine, a sandbox is ended if it holds at least half of them. */
   mappingsOfMachine: z.number(),
   /** When this many file locks have been added on the machine, a sandbox is ended if most of the latest locks are its own. */
@@ -98,9 +96,6 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     // Half of the first number: beyond it, the kernel drops most packets.
     udpBytesOfMachine: (readSetting("net/ipv4/udp_mem", 0) / 2) * 4096,
     kernelGrowthOfMachine: totalmem() / 16,
-    // An event of a file with this many watches takes about 20 ms. With 180,000 watches of a connection to the engine, the engine's
-    // writes to it made a neighbour's call take 138 instead of 11 ms. A server watches each of its connections once.
-    epollWatchesOfMachine: 50_000,
     // To truncate a file with this many mappings then takes about 0.2 s. A browser has about 15,000.
     mappingsOfMachine: 500_000,
     // To close a descriptor of epoll then takes about 1 ms.

@@ -16,8 +16,6 @@
  * - Unix sockets in transit (SCM_RIGHTS): whenever a socket is closed, a thread of the kernel looks for cycles among all of them.
  *   288,000 of them kept this thread busy: a command of another sandbox took 91 ms instead of 20.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
- * - Watches of epoll: an event of a file visits all watches of this file, with interrupts disabled. With 1.5 million watches of one
- *   file, 22 events took 15 s, and commands of other sandboxes took 5 s.
  * - Mappings of memory: to truncate a file, the kernel visits all mappings of this file, and no other program runs on the processor
  *   meanwhile. With 20 million mappings, which 300 processes made in 43 s, other calls took 3 s.
  *
@@ -34,7 +32,7 @@ import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import { runHost } from "./host-programs.ts";
-import { countHeld, kernelObjects } from "./kernel-objects.ts";
+import { countMappings, kernelObjects } from "./kernel-objects.ts";
 import {
   countOf,
   kernelMemory,
@@ -146,8 +144,8 @@ const MIN_LOCAL_SOCKETS = 5000;
 /** How long the processor time of the kernel's threads is measured, in milliseconds. */
 const THREADS_MS = 400;
 
-/** A principal's sandboxes must hold at least this part of the new objects before one of them is ended. */
-const OBJECTS_SHARE = 0.5;
+/** A principal must have at least this part of the new mappings before one of its sandboxes is ended. */
+const MAPPINGS_SHARE = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
 export function guardMachine(
@@ -176,7 +174,6 @@ export function guardMachine(
           usedBy: countProcesses,
           least: (used) => used * BLAMED_SHARE,
           why: STOPPED_BECAUSE.processes,
-          endsOthers: true,
         },
       ],
     },
@@ -226,8 +223,17 @@ export function guardMachine(
         { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
     },
-    objectsOfKernel("eventpoll_epi", limits.epollWatchesOfMachine, "watches"),
-    objectsOfKernel("vm_area_struct", limits.mappingsOfMachine, "mappings"),
+    {
+      used: new Growth(() => kernelObjects("vm_area_struct")),
+      limit: limits.mappingsOfMachine,
+      causes: [
+        {
+          usedBy: countMappings,
+          least: (used) => used * MAPPINGS_SHARE,
+          why: STOPPED_BECAUSE.mappings,
+        },
+      ],
+    },
     {
       used: new Growth(() => kernelObjects("file_lock_cache")),
       limit: limits.fileLocksOfMachine,
@@ -279,13 +285,6 @@ export function guardMachine(
   const timers = checks.map((check) => repeat(check, CHECK_INTERVAL_MS));
   timers.push(repeat(guardUDP(listRunning), UDP_INTERVAL_MS));
   return () => timers.forEach((timer) => clearInterval(timer));
-}
-
-/** A kind of kernel objects, and what to count of each sandbox. Some kernels keep other small objects in the same cache. */
-function objectsOfKernel(cache: string, limit: number, kind: "watches" | "mappings"): Pool {
-  const usedBy = async (sandbox: EngineSandbox) => await countHeld(sandbox, kind);
-  const cause = { usedBy, least: (used: number) => used * OBJECTS_SHARE, why: STOPPED_BECAUSE[kind] };
-  return { used: new Growth(() => kernelObjects(cache)), limit, causes: [cause] };
 }
 
 /** The most memory of a sandbox's TCP connections, and of data that the engine sends to hosts for it. */
@@ -428,7 +427,7 @@ async function lockHolders(): Promise<number[]> {
 async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
   const processes = await membersOf(group);
   if (processes.length === 0) return 0;
-  const grep = `timeout ${COUNT_LOCKS_SECONDS} grep -rhs ^lock: "$@"`;
+  const grep = `nice timeout ${COUNT_LOCKS_SECONDS} grep -rhs ^lock: "$@"`;
   const script = `{ ${grep}; [ $? != 124 ] || yes; } | head -n ${most} | wc -l`;
   const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);
   return Number(await runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0));

@@ -155,7 +155,6 @@ export const STOPPED_BECAUSE = {
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   terminals: "used most of the kernel's threads for pseudo terminals",
   localSockets: "kept a thread of the kernel busy with many Unix sockets",
-  watches: "watched files with epoll so often that each event delayed the machine",
   mappings: "mapped files into memory so often that each change of such a file delayed the machine",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   connections: "opened many connections to the port of the server's own programs (8671)",

@@ -308,7 +308,6 @@ it.each([
   async (_, call, most) => {
     const lines = ["made = 0", `while made < 100 and ${call} >= 0: made += 1`];
     const count = "print(made, errno.errorcode[ctypes.get_errno()])";
-    // Other tests add watches of epoll. Without a better explanation, the engine would blame the memory of semaphores.
     expect(await python([...lines, count, "os.system('ipcrm --all')"])).toEqual([`${most} ENOSPC`]);
   },
 );

@@ -86,6 +86,8 @@ export class OutboundQueue {
 
   /** The Worker polls for the next request. @param poller different for each actor; a new poller replaces the previous one */
   poll(poller: string, response: ServerResponse): void {
+    // The actor may have disconnected while the sandbox was starting.
+    if (response.destroyed) return;
     if (this.#isClosed) {
       response.writeHead(404).end();
       return;

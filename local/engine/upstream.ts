@@ -65,8 +65,6 @@ const maxTried = 2;
 const ciphers = `${DEFAULT_CIPHERS}:!DHE`;
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
-/** The most reads of a head. A proxy may send a head byte by byte, and each read takes the engine's thread 15 µs. */
-const maxHeadReads = 64;
 
 /** A signal that is aborted when the client has disconnected. */
 export function closeSignal(client: Writable): AbortSignal {
@@ -328,15 +326,14 @@ async function openThroughProxy(
   return socket;
 }
 
-export async function readHead(socket: Socket): Promise<{ status: number; rest: Buffer }> {
+async function readHead(socket: Socket): Promise<{ status: number; rest: Buffer }> {
   let received = Buffer.alloc(0);
-  let reads = 0;
   return await new Promise((resolve, reject) => {
     const fail = () => reject(new Unreachable(HOST_PROBLEMS.closed));
     const onData = (chunk: Buffer) => {
       received = Buffer.concat([received, chunk]);
       const end = received.indexOf("\r\n\r\n");
-      if (end < 0 && received.length < maxHeadBytes && ++reads < maxHeadReads) return;
+      if (end < 0 && received.length < maxHeadBytes) return;
       socket.off("data", onData).off("close", fail).off("error", fail).pause();
       if (end < 0) return (void socket.destroy(), fail());
       const status = /^HTTP\/1\.[01] (\d{3})/.exec(received.subarray(0, 64).toString("latin1"))?.[1];

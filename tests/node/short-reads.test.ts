@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { get } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
-import { Duplex, PassThrough } from "node:stream";
+import { Duplex } from "node:stream";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { connect as connectTLS } from "node:tls";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -12,7 +12,6 @@ import { problemWithTLS } from "../../local/engine/client-hello.ts";
 import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { ACCEPTED, serveListeners } from "../../local/engine/proxy-listeners.ts";
 import { startTLSOver } from "../../local/engine/tls-records.ts";
-import { readHead } from "../../local/engine/upstream.ts";
 import { testEgress } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { forwardTo } from "../setup/forwarder.ts";
@@ -73,16 +72,6 @@ it.each([
   await until(() => inside.length === CONNECTIONS);
   const read = () => outside.reduce((sum, { bytesRead }) => sum + bytesRead, 0);
   expect(await drip(inside, byte, read)).toBeLessThan(DRIPPED / 2);
-});
-
-it("a head of a tunnel that a proxy sends byte by byte is refused", async () => {
-  const socket = new PassThrough();
-  let read = 0;
-  socket.on("data", () => read++);
-  const head = readHead(socket as Duplex as Socket);
-  for (let bytes = 0; bytes < 1000; bytes++) socket.write("x");
-  await expect(head).rejects.toThrow();
-  expect(read).toBeLessThan(100);
 });
 
 it("a kept connection that sends bytes without a request is closed", async () => {

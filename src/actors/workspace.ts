@@ -230,11 +230,11 @@ export class Workspace {
   /** Schedules a save in `ms` milliseconds, unless one begins earlier. */
   #plan(ms: number): void {
     const now = Date.now();
-    const at = now + ms;
-    // If the clock was set forward, a timer's time can be over long before the timer fires.
-    if (this.#timer !== null && this.#timerAt >= now && this.#timerAt <= at) return;
+    if (this.#timer !== null && this.#timerAt >= now && this.#timerAt <= now + ms) return;
     clearTimeout(this.#timer);
-    this.#timerAt = at;
+    // The timer is late, because the machine is busy or the clock was set forward. With a new one, frequent changes would delay the save.
+    if (this.#timer !== null && this.#timerAt < now) return this.#saveIfDue();
+    this.#timerAt = now + ms;
     this.#timer = setTimeout(() => this.#saveIfDue(), ms);
   }
 

@@ -340,25 +340,6 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "first", late: "x" });
     }));
 
-  it("is saved two seconds after its first unsaved change at the latest, whenever further changes follow", () =>
-    withWorld(async (world) => {
-      vi.useFakeTimers();
-      try {
-        await prepare(world);
-        await vi.advanceTimersByTimeAsync(10_000);
-        const saved = vi.fn<(name: string) => void>();
-        world.onStep = ({ name, when }) =>
-          void (name === "sandboxd plan" && when === "before" && saved(name));
-        for (const text of ["0.00 s", "0.95 s", "1.90 s"]) {
-          world.write("busy", text);
-          await vi.advanceTimersByTimeAsync(950);
-        }
-        expect(saved).toHaveBeenCalledOnce();
-      } finally {
-        vi.useRealTimers();
-      }
-    }));
-
   it("is not rolled back if its current state cannot be saved", () =>
     withWorld(async (world) => {
       await prepare(world);

@@ -1,4 +1,4 @@
-/** Saves that miss a file, because a program renames it all the time. */
+/** When saves begin if something delays them, or if they miss a file, because a program renames it all the time. */
 import { describe, expect, it, vi } from "vitest";
 import { sleep } from "../support.ts";
 import type { World } from "./world.ts";
@@ -65,5 +65,45 @@ describe("a workspace", () => {
       await world.lifecycle.restoreCheckpoint(id, SETTINGS);
       await world.ready();
       expect(Object.fromEntries(world.files)).toEqual({ kept: "first", late: "x" });
+    }));
+
+  it("is saved two seconds after its first unsaved change at the latest, whenever further changes follow", () =>
+    withWorld(async (world) => {
+      vi.useFakeTimers();
+      try {
+        await prepare(world);
+        await vi.advanceTimersByTimeAsync(10_000);
+        const saved = vi.fn<(name: string) => void>();
+        world.onStep = ({ name, when }) =>
+          void (name === "sandboxd plan" && when === "before" && saved(name));
+        for (const text of ["0.00 s", "0.95 s", "1.90 s"]) {
+          world.write("busy", text);
+          await vi.advanceTimersByTimeAsync(950);
+        }
+        expect(saved).toHaveBeenCalledOnce();
+      } finally {
+        vi.useRealTimers();
+      }
+    }));
+
+  it("is saved two seconds after its first unsaved change although the thread is so busy that changes come before the timer", () =>
+    withWorld(async (world) => {
+      vi.useFakeTimers();
+      try {
+        await prepare(world);
+        await vi.advanceTimersByTimeAsync(10_000);
+        const saved = vi.fn<(name: string) => void>();
+        world.onStep = ({ name, when }) =>
+          void (name === "sandboxd plan" && when === "before" && saved(name));
+        for (const text of ["0.0 s", "1.1 s", "2.2 s", "3.3 s"]) {
+          world.write("busy", text);
+          await vi.advanceTimersByTimeAsync(900);
+          // The time goes on, and no timer fires meanwhile.
+          vi.setSystemTime(Date.now() + 200);
+        }
+        expect(saved).toHaveBeenCalledOnce();
+      } finally {
+        vi.useRealTimers();
+      }
     }));
 });

@@ -120,9 +120,7 @@ export class AccountLink {
     const endCount = this.#endCount;
     const result = this.#reports.run(async () => {
       const registered = unwrap(await this.account(owner).registerSandbox(owner));
-      // A report of earlier use says nothing about use after a destruction.
-      if (wasRegistered) this.isAccepted = true;
-      else this.#accept();
+      this.isAccepted = true;
       this.gitHosts = registered.gitHosts;
       return registered;
     });
@@ -148,14 +146,10 @@ export class AccountLink {
     this.#recordUse(Date.now());
     return this.#reports.run(async () => {
       const before = unwrap(await this.account(owner).sandboxConfigured(owner, settings));
-      this.#accept();
+      this.isAccepted = true;
+      this.keepSandbox();
       return before;
     });
-  }
-
-  #accept(): void {
-    this.isAccepted = true;
-    this.keepSandbox();
   }
 
   /** The sandbox is used from now on. If the destruction of an ended task's sandbox has failed, it must not be repeated. */

@@ -83,6 +83,7 @@ export interface LifecycleParts {
     | "owner"
     | "isKnown"
     | "register"
+    | "keepSandbox"
     | "withdraw"
     | "reportStop"
     | "reportDestruction"

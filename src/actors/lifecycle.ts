@@ -194,6 +194,7 @@ export class Lifecycle {
       refuseStart();
       if (state.is === "absent") this.#states.step(state, { is: "registered" });
       else if ("life" in state) state.isRegistered = true;
+      account.keepSandbox();
       return;
     }
   }

@@ -357,6 +357,7 @@ export class Actor {
           return before;
         });
       },
+      keepSandbox: () => undefined,
       withdraw: async (before) => {
         world.check(!world.container, "a withdrawal of a container that runs");
         world.check(

@@ -1,6 +1,7 @@
 /** The sandbox that is made for one task. */
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { AccountLink } from "../../../src/actors/account-link.ts";
+import { SDKPlatform } from "../../../src/actors/platform/sdk-platform.ts";
 import { evict, owner, result, runInActor, sandboxesOf, sh, until } from "../support.ts";
 
 const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
@@ -34,20 +35,30 @@ it("if a task's actor is evicted right after the task's end, the next actor dest
   await owner.call("destroy_sandbox", { sandbox });
 });
 
-describe("if the account fails when the sandbox of an ended task is destroyed", () => {
-  afterEach(() => void vi.restoreAllMocks());
+afterEach(() => void vi.restoreAllMocks());
 
+/** Returns when the destruction of the task's sandbox has called `step`. */
+async function endedTask(step: { mock: { calls: unknown[] } }) {
+  const args = { task: "[[write]] x", wait_seconds: 0 };
+  const { id } = (await owner.call("execute_task", args)).structured as { id: string };
+  const sandbox = id.split(".")[0] ?? "";
+  await until(() => step.mock.calls.length > 0, 30_000);
+  return { id, sandbox };
+}
+
+it("if the container of an ended task's sandbox cannot be ended, and a call uses the sandbox again, the next actor does not destroy it", async () => {
+  const end = vi.spyOn(SDKPlatform.prototype, "end").mockRejectedValueOnce(new Error("failed by a test"));
+  const { sandbox } = await endedTask(end);
+  await sh(sandbox, "echo kept > /workspace/later");
+  await evict(sandbox);
+  expect(await sh(sandbox, "cat /workspace/later")).toBe("kept\n");
+  await owner.call("destroy_sandbox", { sandbox });
+});
+
+describe("if the account fails when the sandbox of an ended task is destroyed", () => {
   function failingAccount() {
     const error = new Error("the account was reset by a test");
     return vi.spyOn(AccountLink.prototype, "reportDestruction").mockRejectedValue(error);
-  }
-
-  async function endedTask(report: ReturnType<typeof failingAccount>) {
-    const args = { task: "[[write]] x", wait_seconds: 0 };
-    const { id } = (await owner.call("execute_task", args)).structured as { id: string };
-    const sandbox = id.split(".")[0] ?? "";
-    await until(() => report.mock.calls.length > 0, 30_000);
-    return { id, sandbox };
   }
 
   it("the same actor destroys it later", async () => {

@@ -210,6 +210,7 @@ export class World {
         owner,
         isKnown: async () => true,
         register: async () => "stopped",
+        keepSandbox: () => undefined,
         withdraw: async () => undefined,
         reportStop: () => undefined,
         reportDestruction: async () => ({ wasKnown: true, wasSaved: true, isKept: false, checkpoints: 0 }),

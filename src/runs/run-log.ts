@@ -62,11 +62,7 @@ const PUT_MS = 60_000;
  * Each keeps up to 4 MiB in memory: while R2 hung, 20 logs with two late writes each held 100 MiB of the 128 MB of their actor.
  */
 const WRITES_AT_ONCE = 4;
-const MAX_LATE = 4;
-/** How long a late write counts as one of these, in milliseconds, because R2 may never settle it. */
-const LATE_MS = 10 * PUT_MS;
-/** The most late writes that R2 has not settled, however long ago they began. They keep their memory. */
-const MAX_UNSETTLED = 8;
+const MAX_LATE = 8;
 
 /** The longest wait for writes of other logs, in milliseconds. */
 const TURN_MS = 5 * PUT_MS;
@@ -127,13 +123,12 @@ type Row = {
 export class LogWrites {
   readonly #turns = new Turns(WRITES_AT_ONCE);
   #late = 0;
-  #unsettled = 0;
 
   /** Does work that writes an object; nothing if too many writes are late. */
   async run(work: () => Promise<void>): Promise<void> {
     const end = await this.#turns.take(TURN_MS);
     try {
-      if (end && this.#late < MAX_LATE && this.#unsettled < MAX_UNSETTLED) await work();
+      if (end && this.#late < MAX_LATE) await work();
     } finally {
       end?.();
     }
@@ -141,9 +136,7 @@ export class LogWrites {
 
   countLate(written: Promise<void>): void {
     this.#late++;
-    this.#unsettled++;
-    const settled = written.catch(() => undefined).then(() => this.#unsettled--);
-    void waitAtMost(LATE_MS, settled).then(() => this.#late--);
+    void written.catch(() => undefined).then(() => this.#late--);
   }
 }
 

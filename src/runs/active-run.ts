@@ -153,7 +153,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   markExecuted(): void {
-    if (this.#executedAt !== undefined) return;
+    if (this.isEnded || this.#executedAt !== undefined) return;
     this.#executedAt = Date.now();
     this.onExecuted?.();
   }

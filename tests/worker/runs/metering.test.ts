@@ -9,13 +9,16 @@ import { start, withRuns } from "./conducted-runs.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 
-it("the seconds of code count when it has ended, and its place when its output was delivered", async () => {
-  const quota = new Lease({
+const quotaOf = () =>
+  new Lease({
     limits: parseConfig({} as never).limits,
     request: async () => ({ slots: 10, seconds: 10_000, until: Date.now() + 300_000 }),
     background: (work) => void work.catch(() => undefined),
     onSettled: () => undefined,
   });
+
+it("the seconds of code count when it has ended, and its place when its output was delivered", async () => {
+  const quota = quotaOf();
   const work = async (runs: Runs) => {
     const { id, execution } = await start(runs);
     execution.run.markStarted();
@@ -32,4 +35,18 @@ it("the seconds of code count when it has ended, and its place when its output w
     expect(quota.settle()).toMatchObject({ spent: new Map(), inUse: { slots: 0, seconds: 0 } });
   };
   await withRuns("metering", work, { quota });
+});
+
+it("a run whose code ends after the run's time limit returns its reservation once", async () => {
+  const quota = quotaOf();
+  const work = async (runs: Runs) => {
+    const { id, execution } = await start(runs);
+    execution.run.markStarted();
+    execution.end({ state: "timed_out" });
+    await runs.result(id, 5000);
+    await until(() => !runs.hasActive);
+    execution.run.markExecuted();
+    expect(quota.settle().inUse).toEqual({ slots: 0, seconds: 0 });
+  };
+  await withRuns("metering-late", work, { quota });
 });

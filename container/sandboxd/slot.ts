@@ -23,6 +23,8 @@ import { attempt, codeOf } from "./file-error.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
 const BATCH = 4;
+/** The errors if too many files are open, or too little memory is free. */
+const SHORTAGES = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
 const PIPES = { stdout: "out", stderr: "err" } as const;
 const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
 
@@ -185,8 +187,7 @@ export class Slots {
     let slot: Slot | undefined;
     while (slot === undefined) {
       while (this.#free.length === 0) await this.#make();
-      slot = openIfThere(this.#free.at(-1) ?? "");
-      this.#free.pop();
+      slot = this.#open(this.#free.pop() ?? "");
     }
     if (this.#free.length === 0) void this.#make().catch(() => undefined);
     return slot;
@@ -196,6 +197,18 @@ export class Slots {
     slot.close();
     for (const name of ["keeper", "pid", "exit", "mark"]) rmSync(join(slot.directory, name), { force: true });
     this.#free.push(slot.directory);
+  }
+
+  /** Returns undefined if the slot was deleted. Other slots that cannot be opened are dropped, unless they can be opened later. */
+  #open(directory: string): Slot | undefined {
+    try {
+      return new Slot(directory);
+    } catch (error) {
+      const code = codeOf(error) ?? "";
+      if (code === "ENOENT") return undefined;
+      if (SHORTAGES.has(code)) this.#free.push(directory);
+      throw error;
+    }
   }
 
   #make(): Promise<void> {
@@ -219,15 +232,6 @@ async function makeBatch(): Promise<string[]> {
     return directories;
   } catch (error) {
     for (const directory of directories) rmSync(directory, { recursive: true, force: true });
-    throw error;
-  }
-}
-
-function openIfThere(directory: string): Slot | undefined {
-  try {
-    return new Slot(directory);
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return undefined;
     throw error;
   }
 }

@@ -73,6 +73,14 @@ describe("code in a kernel, when sandboxd is killed", () => {
 });
 
 describe("a sandboxd", () => {
+  it("starts commands again after user code has made its free slots unusable", async () => {
+    const own = "unusable-slots";
+    await sh(own, "for go in /var/lib/sandbox-mcp/slots/*/go; do rm $go; mkdir $go; done");
+    for (let n = 0; n < 10; n++) await run("true", { sandbox: own });
+    expect(await sh(own, "echo works")).toBe("works\n");
+    await owner.call("destroy_sandbox", { sandbox: own });
+  });
+
   it("gets no requests of programs in its sandbox, also after its actor's eviction", async () => {
     const ask = "curl -s http://127.0.0.1:8671/; echo $?";
     const noResponse = "52\n";

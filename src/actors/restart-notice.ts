@@ -80,7 +80,7 @@ export class RestartNotice {
     const isSaved = ending === undefined || isAllSaved(ending);
     if (state) {
       const isLoss = !isSaved || state.left !== undefined || dropped !== undefined;
-      this.#add({ text: restoredText({ ...state, dropped }, ending, isAllSaved(ending)), isLoss });
+      this.#add({ text: restoredText({ ...state, dropped }, ending, isSaved), isLoss });
     } else if (ending !== undefined) this.#add({ text: lostText(ending), isLoss: true });
   }
 
@@ -118,6 +118,6 @@ export class RestartNotice {
   }
 }
 
-function isAllSaved(ending: string | undefined): boolean {
-  return ending !== undefined && ending in ENDINGS && !NOT_ALL_SAVED.has(ending);
+function isAllSaved(ending: string): boolean {
+  return ending in ENDINGS && !NOT_ALL_SAVED.has(ending);
 }

@@ -65,7 +65,7 @@ const NO_RUN = { run: undefined, hasBegun: undefined, keeping: undefined, restor
 
 interface SetUpHost {
   kv: KV;
-  lifecycle: Pick<Lifecycle, "isRunning">;
+  lifecycle: Pick<Lifecycle, "isAlive">;
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
   workspace: Pick<Workspace, "save" | "noteChange" | "isHeld">;
@@ -132,7 +132,7 @@ export class SetUp {
   put(script: string): void {
     const run = this.#state?.run;
     this.#put(
-      script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.lifecycle.isRunning },
+      script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.lifecycle.isAlive },
     );
     this.#notice = undefined;
     if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));

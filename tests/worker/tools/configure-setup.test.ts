@@ -185,3 +185,14 @@ it("a set-up that fails stops at its first error, is reported by each result, an
   const { text } = await callsIn(sandbox).command("echo again");
   expect(text).toMatch(/The set-up of this sandbox ran first \([^)]*\)\.\n/);
 });
+
+it("files of a call that began before the set-up was set are in no other sandbox", async () => {
+  const [sandbox, other] = ["setup-late", "setup-other"];
+  const began = callsIn(sandbox).command("sleep 2; echo mine >own", { session: "before" });
+  await until(() => runInActor(sandbox, async (actor) => (await actor.condition()).isAlive));
+  await configure(sandbox, "sleep 4; echo built >from");
+  await callsIn(sandbox).command("true");
+  expect((await began).structured.state).toBe("succeeded");
+  await configure(other, "sleep 4; echo built >from");
+  expect(await sh(other, "ls")).toBe("from\n");
+});

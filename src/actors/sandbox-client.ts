@@ -83,17 +83,25 @@ export type SandboxCalls = ReturnType<typeof sandboxCallsOf>;
 export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt }: CallerContext) {
   const { id: principalID, scopes, region } = principal;
   const mayStart = canStartWith(scopes);
+  const notices: string[] = [];
+  const note = async <T>(called: Promise<WithNotice<T>>): Promise<WithNotice<T>> => {
+    const { value, notice } = await called;
+    if (notice !== undefined) notices.push(notice);
+    return { value, notice };
+  };
   const owner = (sandbox: string): Owner => {
     const callerWaitMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
     return { principalID, sandbox, region, scopes, mayStart, takesNotice, callerWaitMs };
   };
   return {
-    sandbox: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call),
+    /** The notices of these calls. No sandbox repeats them, so the answer must show each of them. */
+    notices,
+    sandbox: <T>(name: string, call: SandboxCall<T>) => note(callSandbox(env, owner(name), call)),
     /** Calls a method that only reads. Retries if the actor was reset. */
     reading: <T>(name: string, call: SandboxCall<T>) =>
-      callSandbox(env, owner(name), call, { isRepeatable: true }),
+      note(callSandbox(env, owner(name), call, { isRepeatable: true })),
     operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
-      operate(env, owner(sandbox), name, input),
+      note(operate(env, owner(sandbox), name, input)),
   };
 }
 

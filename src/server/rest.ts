@@ -109,7 +109,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     if (eventMemory) return events(context, run, eventMemory);
     const { latest, isTokenValid } = await waitForEnd(context, run, wait);
     // Not 401: a client that then signs in and repeats the request would start a second run.
-    if (!isTokenValid) return json(statusOf(latest), 202);
+    if (!isTokenValid) return json(statusOf(context, latest), 202);
     return respondWith(isStrict, await responseOf(context, latest));
   });
 }
@@ -175,11 +175,12 @@ export function taskResult(request: Request, caller: CallerContext): Promise<Res
 }
 
 function removeResult(request: Request, caller: CallerContext): Promise<Response> {
-  return respond("task_result", caller, async (context) => {
+  // The response has no place for a notice.
+  return respond("task_result", { ...caller, takesNotice: false }, async (context) => {
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknownTask();
-    if (run.state === "running") return json({ error: REST_TEXTS.running, ...statusOf(run) }, 409);
+    if (run.state === "running") return json({ error: REST_TEXTS.running, ...statusOf(context, run) }, 409);
     await context.sandbox(requireSandboxOf(id), (actor, owner) => actor.removeRun(owner, id));
     return new Response(null, { status: 204 });
   });
@@ -214,7 +215,7 @@ function memoryForEvents({ headers, signal }: Request, context: ToolContext): Re
 function events(context: ToolContext, run: RunView, memory: RequestMemory): Response {
   return runEvents(context, {
     id: run.id,
-    summary: statusOf(run),
+    summary: () => statusOf(context, run),
     resultOf: async (at) => (await responseOf(context, at))[0],
     memory,
   });
@@ -238,17 +239,22 @@ async function respond(
 }
 
 async function responseOf(context: ToolContext, view: RunView): Promise<[body: object, status: 200 | 202]> {
-  if (view.state === "running") return [statusOf(view), 202];
+  if (view.state === "running") return [statusOf(context, view), 202];
   const note = [view.note, await gitHint(context, view)].filter(Boolean).join(" ") || undefined;
   const run = { ...view, note };
   const { id, state } = run;
   // A run that ended before it started has only a note.
   const result = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
-  return [{ taskId: id, ...result, status: state, note, duration_ms: durationMs(run) }, 200];
+  const notice = noticeOf(context);
+  return [{ taskId: id, ...result, status: state, note, notice, duration_ms: durationMs(run) }, 200];
 }
 
-function statusOf({ id, state }: RunView): { taskId: string; status: string; result: string } {
-  return { taskId: id, status: state, result: `/tasks/${id}/result` };
+function statusOf(context: ToolContext, { id, state }: RunView) {
+  return { taskId: id, status: state, result: `/tasks/${id}/result`, notice: noticeOf(context) };
+}
+
+function noticeOf({ notices }: ToolContext): string | undefined {
+  return [...new Set(notices)].join(" ") || undefined;
 }
 
 function unknownTask(): Response {

@@ -46,7 +46,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
 async function describeTask(caller: CallerContext, run: RunView): Promise<object> {
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;
-  const answer = await runAnswer(contextOf(caller), run, anyRunFields);
+  const answer = await runAnswer(contextOf({ ...caller, takesNotice: false }), run, anyRunFields);
   countAnswer(answer, caller, true);
   const structuredContent = caller.isStructured ? answer.structured : undefined;
   return { ...task, result: { content: answer.content, structuredContent, isError: false } };

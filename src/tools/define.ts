@@ -104,21 +104,34 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         scopes: scopesOf(definition, args),
         sandbox: typeof args.sandbox === "string" ? args.sandbox : undefined,
       };
+      const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
       const output = await recordCall(caller, record, async () => {
         requireOffered(definition.name, caller);
-        const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
-        const answer = await handle(args as z.output<Input>, context);
+        const answer = showNotices(await handle(args as z.output<Input>, context), context);
         // Only the answer of a read-only call may be withheld, because its caller can repeat the call.
         countAnswer(answer, caller, definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
-      if (output instanceof ToolError) return errorResult(output, caller);
+      if (output instanceof ToolError) return showNotices(errorResult(output, caller), context);
       if (output.question) return questionResult(output.question, caller);
       // The SDK's schema requires content, which a task does not have.
       if (output.task) return { content: [], resultType: "task", ...output.task };
       return { content: output.content, structuredContent: output.structured };
     },
   };
+}
+
+/** Adds the notices that the answer does not show, because the tool has no place for them or called several sandboxes. */
+function showNotices<Answer extends Pick<ToolOutput<unknown>, "content" | "question">>(
+  answer: Answer,
+  { notices }: Pick<ToolContext, "notices">,
+): Answer {
+  const { content, question } = answer;
+  const isShown = (notice: string) => content.some((block) => "text" in block && block.text.includes(notice));
+  const missing = [...new Set(notices.filter((notice) => !isShown(notice)))].join(" ");
+  if (missing === "") return answer;
+  if (question) return { ...answer, question: { ...question, message: `${missing} ${question.message}` } };
+  return { ...answer, content: [text(addNotice(missing)), ...content] };
 }
 
 /**

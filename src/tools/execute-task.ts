@@ -77,7 +77,7 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
       continueFrom,
       timeoutMs: timeout_seconds * 1000,
     });
-    const mcpTask = taskOf(started, notice);
+    const mcpTask = taskOf(started);
     if (mcpTask) return { content: [], task: mcpTask };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
     // A question means that the clone failed before the task began. So a repeated call does no work twice.

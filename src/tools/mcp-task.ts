@@ -2,6 +2,7 @@
  * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares the extension, a call becomes a task when its run
  * takes longer than `TASK_AFTER_MS`. Then the client polls `tasks/get` with the run's id, and the model need not call get_result.
  */
+import type { SandboxCalls } from "../actors/sandbox-client.ts";
 import { createdAt } from "../runs/id.ts";
 import { lastLine } from "../runs/shown-output.ts";
 import type { RunView } from "../runs/run-types.ts";
@@ -35,7 +36,7 @@ const TASK_AFTER_MS = 500;
 interface CallWait {
   waitMs: number;
   /** The task that the run becomes; undefined if it stays a plain call. */
-  taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
+  taskOf(run: RunView): MCPTask | undefined;
 }
 
 /**
@@ -44,7 +45,7 @@ interface CallWait {
  * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(
-  { takesTasks = false, config, principal }: CallerContext,
+  { takesTasks = false, config, principal, notices }: CallerContext & Pick<SandboxCalls, "notices">,
   waitSeconds: number,
   pollScope: Scope | undefined,
 ): CallWait {
@@ -52,8 +53,8 @@ export function callWait(
   const mayBecomeTask = takesTasks && mayPoll && isDefaultWait(waitSeconds, config.maxWaitSeconds);
   return {
     waitMs: mayBecomeTask ? TASK_AFTER_MS : waitSeconds * 1000,
-    taskOf: (run, notice) => {
-      const isRunning = run.state === "running" && notice === undefined;
+    taskOf: (run) => {
+      const isRunning = run.state === "running" && notices.length === 0;
       return mayBecomeTask && isRunning ? taskOf(run, config) : undefined;
     },
   };

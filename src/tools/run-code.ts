@@ -37,7 +37,7 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCode(owner, spec, waitMs, context.isStructured === true, context.progress),
     );
-    const task = taskOf(run, notice);
+    const task = taskOf(run);
     if (task) return { content: [], task };
     return runAnswer(context, run, anyRunFields, notice);
   },

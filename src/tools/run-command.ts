@@ -74,7 +74,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCommand(owner, spec, waitMs, isLive, context.progress),
     );
-    const task = taskOf(run, notice);
+    const task = taskOf(run);
     if (task) return { content: [], task };
     const question = gitQuestion(context, run, { isRepeatable: false });
     if (question) return { content: [], question };

@@ -1,0 +1,44 @@
+/** Notices of lost files reach every caller, also one whose tool or route does not expect them. */
+import { describe, expect, it } from "vitest";
+import { killContainer, owner } from "../support.ts";
+
+const LOST = "The sandbox was restarted";
+
+/** The container is killed, and a request that shows no notice starts the next one. */
+async function loseFiles(sandbox: string): Promise<void> {
+  await owner.call("write_file", { sandbox, path: "acknowledged", content: "x" });
+  await killContainer(sandbox);
+  const started = await owner.http(`/sandboxes/${sandbox}/files/new`, { method: "PUT", body: "x" });
+  expect(started.status).toBe(200);
+}
+
+const execute = (fields: object, headers = {}) =>
+  owner.http("/execute", { method: "POST", body: JSON.stringify(fields), headers });
+
+describe("a notice of lost files", () => {
+  it.each([
+    ["question", { question: "[[product]] x" }, {}],
+    ["task", { task: "[[write]] x" }, {}],
+    ["question with events", { question: "[[product]] x" }, { accept: "text/event-stream" }],
+  ])("is in the response of REST to a %s", async (name, fields, headers) => {
+    const sandbox = `notice-${name.replaceAll(" ", "-")}`;
+    await loseFiles(sandbox);
+    expect(await (await execute({ ...fields, sandbox }, headers)).text()).toContain(LOST);
+  });
+
+  it("is in the answer with an artifact, in REST's response with a result, and not lost by a response without text", async () => {
+    const sandbox = "notice-later";
+    const ids = await Promise.all(
+      ["task", "again"].map(async () => {
+        const response = await execute({ task: "[[write]] x", sandbox });
+        return (await response.json<{ taskId: string }>()).taskId;
+      }),
+    );
+    const [id = "", other = ""] = ids;
+    await loseFiles(sandbox);
+    expect((await owner.http(`/tasks/${other}/result`, { method: "DELETE" })).status).toBe(204);
+    expect((await owner.call("get_result", { id, artifact: "a.txt" })).text).toContain(LOST);
+    await loseFiles(sandbox);
+    expect(await (await owner.http(`/tasks/${id}/result`)).text()).toContain(LOST);
+  });
+});

@@ -12,12 +12,12 @@ const VERY_MANY = 1e12;
 const counts = new Turns(2);
 const TURN_MS = 60_000;
 
-/**
- * Prints a line `<process>/task/<thread>/maps:<number>` for each thread, or `more` if that takes too long. A process whose first thread
- * has ended seems to have no mappings.
- */
+/** How long the count may take. After that, the lists that were read count. */
+const COUNT_TIMEOUT_SECONDS = 8;
+
+/** Prints a line `<process>/<path>:<number>` for each list, or `more` if that takes too much processor time. */
 const script = [
-  `cd /proc && (ulimit -S -t ${COUNT_SECONDS}; exec nice grep -cHs "" $(printf "%s/task/*/maps " "$@"))`,
+  `cd /proc && (ulimit -S -t ${COUNT_SECONDS}; exec nice timeout ${COUNT_TIMEOUT_SECONDS} grep --line-buffered -cHs "" $*)`,
   "[ $? -lt 128 ] || echo more",
 ].join("\n");
 
@@ -29,16 +29,24 @@ export async function countMappings({ groups }: Pick<EngineSandbox, "groups">): 
   const endTurn = await counts.take(TURN_MS);
   try {
     const processes = endTurn === undefined ? [] : await membersOf(groups[0] ?? "");
-    if (processes.length === 0) return 0;
-    const text = await runHost("sh", ["-c", script, "sh", ...processes.map(String)]).catch(() => "");
-    if (text.endsWith("more\n")) return VERY_MANY;
-    const ofProcesses = new Map<string, number>();
-    for (const [, process = "", number] of text.matchAll(/^(\d+)\/.*:(\d+)$/gm))
-      ofProcesses.set(process, Math.max(ofProcesses.get(process) ?? 0, Number(number)));
-    return ofProcesses.values().reduce((sum, number) => sum + number, 0);
+    const ofProcesses = await countLines(processes.map((pid) => `${pid}/maps`));
+    // A process whose first thread has ended seems to have no mappings. All threads have the same.
+    const ended = processes.filter((pid) => !ofProcesses.get(String(pid)));
+    const ofThreads = await countLines(ended.map((pid) => `${pid}/task/*/maps`));
+    return [...ofProcesses.values(), ...ofThreads.values()].reduce((sum, number) => sum + number, 0);
   } finally {
     endTurn?.();
   }
+}
+
+/** The most lines of a list of each process. */
+async function countLines(lists: string[]): Promise<Map<string, number>> {
+  const text = lists.length === 0 ? "" : await runHost("sh", ["-c", script, "sh", ...lists]).catch(() => "");
+  if (text.endsWith("more\n")) return new Map([["", VERY_MANY]]);
+  const most = new Map<string, number>();
+  for (const [, process = "", number] of text.matchAll(/^(\d+)\/.*:(\d+)$/gm))
+    most.set(process, Math.max(most.get(process) ?? 0, Number(number)));
+  return most;
 }
 
 /**

@@ -427,7 +427,7 @@ async function lockHolders(): Promise<number[]> {
 async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
   const processes = await membersOf(group);
   if (processes.length === 0) return 0;
-  const grep = `nice timeout ${COUNT_LOCKS_SECONDS} grep -rhs ^lock: "$@"`;
+  const grep = `timeout ${COUNT_LOCKS_SECONDS} grep -rhs ^lock: "$@"`;
   const script = `{ ${grep}; [ $? != 124 ] || yes; } | head -n ${most} | wc -l`;
   const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);
   return Number(await runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0));

@@ -26,14 +26,15 @@ export interface WithNotice<T> {
 }
 
 /**
- * Calls the actor of the owner's sandbox. If `isRepeatable` is true and the actor was reset, calls it once more.
+ * Calls the actor of the owner's sandbox. If `isRepeatable` is true and the actor was reset, calls it once more. Adds the notice to
+ * `notices`, also if the call fails.
  * @throws {ToolError} with the notice before its message
  */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
   call: SandboxCall<T>,
-  { isRepeatable = false } = {},
+  { isRepeatable = false, notices }: { isRepeatable?: boolean; notices?: string[] } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
   admitName(name);
@@ -47,8 +48,10 @@ export async function callSandbox<T>(
     throw explainReset(error, owner.sandbox);
   });
   noteCall(name);
-  if (result.ok) return { value: result.value, notice: result.notice && makeVisible(result.notice) };
-  throw ToolError.from(withNotice(result.failure, result.notice));
+  const notice = result.notice && makeVisible(result.notice);
+  if (notice) notices?.push(notice);
+  if (result.ok) return { value: result.value, notice };
+  throw ToolError.from(withNotice(result.failure, notice));
 }
 
 /**
@@ -61,6 +64,7 @@ export function operate<Name extends OperationName>(
   owner: Owner,
   name: Name,
   input: Input<Name>,
+  notices?: string[],
 ): Promise<WithNotice<Result<Name>>> {
   const { retry } = operations[name];
   type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<ActorResult<Result<Name>>>;
@@ -68,7 +72,7 @@ export function operate<Name extends OperationName>(
     env,
     owner,
     (actor, ownerInRegion) => (actor.operate as Operate)(ownerInRegion, name, input),
-    { isRepeatable: retry === "always" },
+    { isRepeatable: retry === "always", notices },
   );
 }
 
@@ -84,11 +88,6 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
   const { id: principalID, scopes, region } = principal;
   const mayStart = canStartWith(scopes);
   const notices: string[] = [];
-  const note = async <T>(called: Promise<WithNotice<T>>): Promise<WithNotice<T>> => {
-    const { value, notice } = await called;
-    if (notice !== undefined) notices.push(notice);
-    return { value, notice };
-  };
   const owner = (sandbox: string): Owner => {
     const callerWaitMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
     return { principalID, sandbox, region, scopes, mayStart, takesNotice, callerWaitMs };
@@ -96,12 +95,12 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
   return {
     /** The notices of these calls. No sandbox repeats them, so the answer must show each of them. */
     notices,
-    sandbox: <T>(name: string, call: SandboxCall<T>) => note(callSandbox(env, owner(name), call)),
+    sandbox: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call, { notices }),
     /** Calls a method that only reads. Retries if the actor was reset. */
     reading: <T>(name: string, call: SandboxCall<T>) =>
-      note(callSandbox(env, owner(name), call, { isRepeatable: true })),
+      callSandbox(env, owner(name), call, { isRepeatable: true, notices }),
     operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
-      note(operate(env, owner(sandbox), name, input)),
+      operate(env, owner(sandbox), name, input, notices),
   };
 }
 

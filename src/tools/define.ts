@@ -122,15 +122,14 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
 }
 
 /** Adds the notices that the answer does not show, because the tool has no place for them or called several sandboxes. */
-function showNotices<Answer extends Pick<ToolOutput<unknown>, "content" | "question">>(
+function showNotices<Answer extends Pick<ToolOutput, "content">>(
   answer: Answer,
   { notices }: Pick<ToolContext, "notices">,
 ): Answer {
-  const { content, question } = answer;
+  const { content } = answer;
   const isShown = (notice: string) => content.some((block) => "text" in block && block.text.includes(notice));
   const missing = [...new Set(notices.filter((notice) => !isShown(notice)))].join(" ");
   if (missing === "") return answer;
-  if (question) return { ...answer, question: { ...question, message: `${missing} ${question.message}` } };
   return { ...answer, content: [text(addNotice(missing)), ...content] };
 }
 

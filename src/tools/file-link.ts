@@ -52,7 +52,6 @@ export const fileLink = defineTool({
     const actor = await actorName(sandbox, context.principal.id);
     const url = await urlOf(context, { actor, id: ids[0] ?? "" });
     if (url === undefined) throw noLinks();
-    // This check is last, because it consumes a notice about lost state without showing it.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
     const { type, sha256 } = described?.value ?? {};

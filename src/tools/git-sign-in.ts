@@ -48,7 +48,9 @@ export function gitQuestion(
   run: RunView,
   { isRepeatable }: { isRepeatable: boolean },
 ): Question | undefined {
-  const { arrivedAt, urlElicitation } = context;
+  const { arrivedAt, urlElicitation, notices } = context;
+  // Notices are for the model, and may contain text that code chose. So a question to a person has none.
+  if (notices.length > 0) return undefined;
   if (urlElicitation === undefined || (urlElicitation === "legacy" && !isRepeatable)) return undefined;
   if (run.endedAt === undefined || run.endedAt < arrivedAt) return undefined;
   const host = refusingHost(context, run);

@@ -1,3 +1,4 @@
+import { sandboxCallsOf } from "../actors/sandbox-client.ts";
 import * as z from "zod";
 import { sandboxOf } from "../runs/id.ts";
 import type { RunSummary } from "../runs/run-types.ts";
@@ -58,13 +59,13 @@ export const listRuns = defineTool({
  */
 async function tasksOf(context: ToolContext, limit: number, before: string | undefined) {
   const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
+  // The answer is about no sandbox, so their notices wait for their own results.
+  const { reading } = sandboxCallsOf({ ...context, takesNotice: false });
   const refresh = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
-    const reading = context.reading(requireSandboxOf(task.id), (actor, owner) =>
-      actor.taskOrigin(owner, task.id),
-    );
-    return (await undefinedIfFailed(reading, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
+    const read = reading(requireSandboxOf(task.id), (actor, owner) => actor.taskOrigin(owner, task.id));
+    return (await undefinedIfFailed(read, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
   };
   return { value: await Promise.all(tasks.map(refresh)), notice: undefined };
 }

@@ -21,6 +21,7 @@ const eventData = z.object({
   taskId: z.string().optional(),
   text: z.string().optional(),
   error: z.string().nullish(),
+  notice: z.string().optional(),
 });
 
 export const ask = serverCommand(
@@ -98,8 +99,9 @@ async function writeProgram(
   let events: Events | undefined;
   try {
     events = await eventsOf(server.address, body);
-    const id = (await nextEvent(events))?.taskId;
+    const { taskId: id, notice } = (await nextEvent(events)) ?? {};
     if (id === undefined) throw askDisconnected();
+    if (notice !== undefined) note(notice);
     for (;;) {
       const event = await Promise.race([interrupt.race(nextEvent(events)), waitEnd]);
       if (interrupt.signal.aborted) {

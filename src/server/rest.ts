@@ -178,8 +178,8 @@ function removeResult(request: Request, caller: CallerContext): Promise<Response
   // The response has no place for a notice.
   return respond("task_result", { ...caller, takesNotice: false }, async (context) => {
     const id = taskIDOf(request);
-    const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknownTask();
+    const { value: run } = await followTask(context, id, 0);
     if (run.state === "running") return json({ error: REST_TEXTS.running, ...statusOf(context, run) }, 409);
     await context.sandbox(requireSandboxOf(id), (actor, owner) => actor.removeRun(owner, id));
     return new Response(null, { status: 204 });
@@ -195,8 +195,8 @@ function readResult(request: Request, caller: CallerContext): Promise<Response> 
   return respond("task_result", caller, async (context) => {
     const isStrict = isStrictRequest(request);
     const id = taskIDOf(request);
-    const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknownTask();
+    const { value: run } = await followTask(context, id, 0);
     const eventMemory = memoryForEvents(request, context);
     if (eventMemory) return events(context, run, eventMemory);
     const [body, status] = await responseOf(context, run);
@@ -227,15 +227,15 @@ async function respond(
   work: (context: ToolContext) => Promise<Response>,
 ): Promise<Response> {
   const call = { tool: name, scopes: TASK_SCOPES };
-  const response = await recordCall(caller, call, () =>
-    work(contextOf({ ...caller, hasSignIn: canSignIn(caller.principal, caller) })),
-  );
+  const context = contextOf({ ...caller, hasSignIn: canSignIn(caller.principal, caller) });
+  const response = await recordCall(caller, call, () => work(context));
   if (response instanceof Response) return response;
+  const notice = noticeOf(context);
   if (response.code === "not_found")
-    return name === "task_result" ? unknownTask() : json({ error: response.text }, 404);
-  if (response.code === "invalid_argument") return json({ error: response.text }, 400);
-  if (response.code === "quota_exceeded") return json({ error: response.text }, 429);
-  return json({ error: REST_TEXTS.failed, details: response.text }, 500);
+    return name === "task_result" ? unknownTask(notice) : json({ error: response.text, notice }, 404);
+  if (response.code === "invalid_argument") return json({ error: response.text, notice }, 400);
+  if (response.code === "quota_exceeded") return json({ error: response.text, notice }, 429);
+  return json({ error: REST_TEXTS.failed, details: response.text, notice }, 500);
 }
 
 async function responseOf(context: ToolContext, view: RunView): Promise<[body: object, status: 200 | 202]> {
@@ -257,6 +257,6 @@ function noticeOf({ notices }: ToolContext): string | undefined {
   return [...new Set(notices)].join(" ") || undefined;
 }
 
-function unknownTask(): Response {
-  return json({ error: REST_TEXTS.noResult }, 404);
+function unknownTask(notice?: string): Response {
+  return json({ error: REST_TEXTS.noResult, notice }, 404);
 }

@@ -154,7 +154,7 @@ export class AccountLink {
 
   /** The sandbox is used from now on. If the destruction of an ended task's sandbox has failed, it must not be repeated. */
   keepSandbox(): void {
-    this.#kv.delete(ENDED_TASK);
+    if (this.#kv.get(ENDED_TASK) !== undefined) this.#kv.delete(ENDED_TASK);
   }
 
   /**

@@ -50,7 +50,7 @@ interface State {
   failure?: string;
   /** The failure for callers who may not read: without the script's output. */
   failureWithoutOutput?: string;
-  /** Whether other programs than the script have run in the container, and may have changed files. */
+  /** Whether other calls have used the container, or its start, and may have changed files. */
   isUsed?: boolean;
   /** The key of the outcome that the sandbox's files contain. */
   outcomeKey?: string | undefined;

@@ -113,29 +113,6 @@ describe("a write to R2 that is never confirmed", () => {
     await withRuns("held-many", work, { objects });
   });
 
-  it("does not keep later logs from R2 for ever", async () => {
-    const { arrive, objects } = withHeldWrites(4);
-    withShortLimit();
-    const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
-      const end = async () => {
-        const { id, execution } = await start(runs);
-        execution.print("stdout", pattern(MiB / 4, 9));
-        execution.end({ state: "succeeded" });
-        return id;
-      };
-      for (let count = 0; count < 4; count++) await end();
-      await until(() => !runs.hasActive, 20_000);
-      await until(async () => {
-        const id = await end();
-        await until(() => !runs.hasActive, 20_000);
-        return rowsOf(sql, id).bytes === 0;
-      }, 20_000);
-      arrive();
-      expect(runs.hasActive).toBe(false);
-    };
-    await withRuns("held-for-ever", work, { objects });
-  });
-
   it("leaves no object of a removed run, even if its actor ended before it could delete the object", async () => {
     const timers = withShortLimit();
     let hasEnded = false;

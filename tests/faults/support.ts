@@ -44,7 +44,10 @@ export function callsOf(url: () => string, log = () => ""): Calls {
   const calls: Calls = {
     call: (name, args = {}, signal) => tool(url(), name, args, { signal }),
     async sh(command, more = {}) {
-      const answer = await calls.call("run_command", { command, ...more });
+      let answer = await calls.call("run_command", { command, ...more });
+      // On a busy machine, the start of a sandbox can take longer than a call waits.
+      for (let waits = 0; waits < 2 && answer.structured.state === "running"; waits++)
+        answer = await calls.call("get_result", { id: answer.structured.id, wait_seconds: 50 });
       if (answer.structured.state !== "succeeded")
         throw new Error(`${command}: ${answer.text}\n${log().slice(-3000)}`);
       return String(answer.structured.stdout);

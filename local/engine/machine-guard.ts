@@ -134,7 +134,7 @@ const MOST_LOCKS = 0.5;
  */
 const LOCK_LIST_INTERVAL_MS = 500;
 
-/** How long the locks of a sandbox's descriptors are counted, in seconds. */
+/** How much processor time it may take to count the locks of a sandbox's descriptors, in seconds. */
 const COUNT_LOCKS_SECONDS = 5;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
@@ -422,13 +422,14 @@ async function lockHolders(): Promise<number[]> {
  * descriptors (CLONE_FILES).
  *
  * Another program reads the files, because a sandbox can have 500,000 descriptors, and the kernel goes through the locks of a file
- * for each of its descriptors. If this takes too long, the sandbox counts as one with `most` locks (`yes`).
+ * for each of its descriptors. If this takes too much time, the sandbox counts as one with `most` locks (`yes`).
  */
 async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
   const processes = await membersOf(group);
   if (processes.length === 0) return 0;
-  const grep = `timeout ${COUNT_LOCKS_SECONDS} grep -rhs ^lock: "$@"`;
-  const script = `{ ${grep}; [ $? != 124 ] || yes; } | head -n ${most} | wc -l`;
+  const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec grep -rhs ^lock: "$@")`;
+  // 128 and the number of SIGXCPU.
+  const script = `{ ${grep}; [ $? != 152 ] || yes; } | head -n ${most} | wc -l`;
   const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);
   return Number(await runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0));
 }

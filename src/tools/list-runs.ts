@@ -1,5 +1,5 @@
-import { sandboxCallsOf } from "../actors/sandbox-client.ts";
 import * as z from "zod";
+import { sandboxCallsOf } from "../actors/sandbox-client.ts";
 import { sandboxOf } from "../runs/id.ts";
 import type { RunSummary } from "../runs/run-types.ts";
 import { RUN_KINDS, runListing } from "../shared/run-listing.ts";

@@ -1,5 +1,5 @@
 /** When saves begin if something delays them, or if they miss a file, because a program renames it all the time. */
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it, type Mock, vi } from "vitest";
 import { sleep } from "../support.ts";
 import type { World } from "./world.ts";
 import { withWorld } from "./world.ts";
@@ -17,6 +17,21 @@ async function afterCrash(world: World): Promise<Record<string, string>> {
   await world.ready();
   return Object.fromEntries(world.files);
 }
+
+/** Tests with fake timers when a workspace is saved. `saved` is called at the beginning of each save. */
+const countSaves = (test: (world: World, saved: Mock<(name: string) => void>) => Promise<void>) =>
+  withWorld(async (world) => {
+    vi.useFakeTimers();
+    try {
+      await prepare(world);
+      await vi.advanceTimersByTimeAsync(10_000);
+      const saved = vi.fn<(name: string) => void>();
+      world.onStep = ({ name, when }) => void (name === "sandboxd plan" && when === "before" && saved(name));
+      await test(world, saved);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
 
 describe("a workspace", () => {
   it("is saved again a second after a save that has missed a file, although nothing else changes", () =>
@@ -68,42 +83,22 @@ describe("a workspace", () => {
     }));
 
   it("is saved two seconds after its first unsaved change at the latest, whenever further changes follow", () =>
-    withWorld(async (world) => {
-      vi.useFakeTimers();
-      try {
-        await prepare(world);
-        await vi.advanceTimersByTimeAsync(10_000);
-        const saved = vi.fn<(name: string) => void>();
-        world.onStep = ({ name, when }) =>
-          void (name === "sandboxd plan" && when === "before" && saved(name));
-        for (const text of ["0.00 s", "0.95 s", "1.90 s"]) {
-          world.write("busy", text);
-          await vi.advanceTimersByTimeAsync(950);
-        }
-        expect(saved).toHaveBeenCalledOnce();
-      } finally {
-        vi.useRealTimers();
+    countSaves(async (world, saved) => {
+      for (const text of ["0.00 s", "0.95 s", "1.90 s"]) {
+        world.write("busy", text);
+        await vi.advanceTimersByTimeAsync(950);
       }
+      expect(saved).toHaveBeenCalledOnce();
     }));
 
   it("is saved two seconds after its first unsaved change although the thread is so busy that changes come before the timer", () =>
-    withWorld(async (world) => {
-      vi.useFakeTimers();
-      try {
-        await prepare(world);
-        await vi.advanceTimersByTimeAsync(10_000);
-        const saved = vi.fn<(name: string) => void>();
-        world.onStep = ({ name, when }) =>
-          void (name === "sandboxd plan" && when === "before" && saved(name));
-        for (const text of ["0.0 s", "1.1 s", "2.2 s", "3.3 s"]) {
-          world.write("busy", text);
-          await vi.advanceTimersByTimeAsync(900);
-          // The time goes on, and no timer fires meanwhile.
-          vi.setSystemTime(Date.now() + 200);
-        }
-        expect(saved).toHaveBeenCalledOnce();
-      } finally {
-        vi.useRealTimers();
+    countSaves(async (world, saved) => {
+      for (const text of ["0.0 s", "1.1 s", "2.2 s", "3.3 s"]) {
+        world.write("busy", text);
+        await vi.advanceTimersByTimeAsync(900);
+        // The time goes on, and no timer fires meanwhile.
+        vi.setSystemTime(Date.now() + 200);
       }
+      expect(saved).toHaveBeenCalledOnce();
     }));
 });

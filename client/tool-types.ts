@@ -263,6 +263,7 @@ export interface ToolOutputs {
     max_checkpoints: number;
     max_workspace_bytes: number;
     workspace_bytes: number;
+    notice?: string;
   };
   checkpoint_sandbox: {
     checkpoint: string;
@@ -278,6 +279,7 @@ export interface ToolOutputs {
     before?: string;
     files: number;
     bytes: number;
+    notice?: string;
   };
   configure_sandbox: {
     sandbox: string;
@@ -289,8 +291,9 @@ export interface ToolOutputs {
     idle_minutes: number;
     start: "none" | "stopped" | "running";
     start_id?: string;
+    notice?: string;
   };
-  destroy_sandbox: { sandbox: string; existed: boolean; checkpoints_left: number };
+  destroy_sandbox: { sandbox: string; existed: boolean; checkpoints_left: number; notice?: string };
 }
 
 export type ToolName = keyof ToolInputs;

@@ -7,10 +7,10 @@ import {
 } from "../../container/sandboxd/operations.ts";
 import { actorNamed } from "../container/actor.ts";
 import { type Env, type SandboxNamespaces, parseConfig } from "../shared/config.ts";
-import { type Failure, PLATFORM_FAILURE, ToolError } from "../shared/errors.ts";
+import { PLATFORM_FAILURE, ToolError } from "../shared/errors.ts";
 import { type ActorName, actorName } from "../shared/names.ts";
 import { makeVisible } from "../shared/shown.ts";
-import type { Scope } from "../shared/principal.ts";
+import type { Region, Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
 import { admitName, noteCall, waitForStart } from "./actor-starts.ts";
@@ -20,22 +20,17 @@ import { actorReset, overloaded, platformFailed, serverDiskFull } from "./texts.
 
 export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>;
 
-export interface WithNotice<T> {
-  value: T;
-  notice: string | undefined;
-}
-
 /**
- * Calls the actor of the owner's sandbox. If `isRepeatable` is true and the actor was reset, calls it once more. Adds the notice to
- * `notices`, also if the call fails.
- * @throws {ToolError} with the notice before its message
+ * Calls the actor of the owner's sandbox. If `isRepeatable` is true and the actor was reset, calls it once more.
+ * @param notices gets the notice of the result, also of a failure. Without it, the notice waits for the sandbox's next call
+ * @throws {ToolError}
  */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
   call: SandboxCall<T>,
-  { isRepeatable = false, notices }: { isRepeatable?: boolean; notices?: string[] } = {},
-): Promise<WithNotice<T>> {
+  { isRepeatable = false, notices }: { isRepeatable?: boolean; notices?: Set<string> } = {},
+): Promise<T> {
   const name = await actorName(owner.sandbox, owner.principalID);
   admitName(name);
   await waitForStart(name, "token");
@@ -43,15 +38,18 @@ export async function callSandbox<T>(
   // Links and previews call only existing actors, without a location.
   const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () =>
-    call(sandboxActor(env, name, options), { ...owner, region: options.locationHint });
+    call(sandboxActor(env, name, options), {
+      ...owner,
+      region: options.locationHint,
+      takesNotice: notices !== undefined,
+    });
   const result = await (isRepeatable ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainReset(error, owner.sandbox);
   });
   noteCall(name);
-  const notice = result.notice && makeVisible(result.notice);
-  if (notice) notices?.push(notice);
-  if (result.ok) return { value: result.value, notice };
-  throw ToolError.from(withNotice(result.failure, notice));
+  if (result.notice) notices?.add(makeVisible(result.notice));
+  if (result.ok) return result.value;
+  throw ToolError.from(result.failure);
 }
 
 /**
@@ -64,8 +62,8 @@ export function operate<Name extends OperationName>(
   owner: Owner,
   name: Name,
   input: Input<Name>,
-  notices?: string[],
-): Promise<WithNotice<Result<Name>>> {
+  notices?: Set<string>,
+): Promise<Result<Name>> {
   const { retry } = operations[name];
   type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<ActorResult<Result<Name>>>;
   return callSandbox(
@@ -85,22 +83,25 @@ export function canStartWith(scopes: readonly Scope[]): boolean {
 export type SandboxCalls = ReturnType<typeof sandboxCallsOf>;
 
 export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt }: CallerContext) {
-  const { id: principalID, scopes, region } = principal;
+  const { id: principalID, scopes } = principal;
   const mayStart = canStartWith(scopes);
-  const notices: string[] = [];
-  const owner = (sandbox: string): Owner => {
+  const notices = new Set<string>();
+  const shown = takesNotice === false ? undefined : notices;
+  const owner = (sandbox: string, region = principal.region): Owner => {
     const callerWaitMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
-    return { principalID, sandbox, region, scopes, mayStart, takesNotice, callerWaitMs };
+    return { principalID, sandbox, region, scopes, mayStart, callerWaitMs };
   };
   return {
     /** The notices of these calls. No sandbox repeats them, so the answer must show each of them. */
     notices,
-    sandbox: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call, { notices }),
+    /** @param region where the call's actor is created, if it does not exist yet; the principal's region by default */
+    sandbox: <T>(name: string, call: SandboxCall<T>, region?: Region) =>
+      callSandbox(env, owner(name, region), call, { notices: shown }),
     /** Calls a method that only reads. Retries if the actor was reset. */
     reading: <T>(name: string, call: SandboxCall<T>) =>
-      callSandbox(env, owner(name), call, { isRepeatable: true, notices }),
+      callSandbox(env, owner(name), call, { isRepeatable: true, notices: shown }),
     operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
-      operate(env, owner(sandbox), name, input, notices),
+      operate(env, owner(sandbox), name, input, shown),
   };
 }
 
@@ -110,10 +111,6 @@ export function sandboxActor(
   place?: DurableObjectNamespaceGetDurableObjectOptions,
 ): DurableObjectStub<Sandbox> {
   return actorNamed<Sandbox>(env, name, place);
-}
-
-function withNotice(failure: Failure, notice: string | undefined): Failure {
-  return notice === undefined ? failure : { ...failure, message: `${notice} ${failure.message}` };
 }
 
 /** Messages of platform errors that have no property to identify them, such as broken connections. */

@@ -13,7 +13,7 @@ export async function readSandbox<T>(
   sandbox: string,
   call: SandboxCall<T>,
 ): Promise<T> {
-  return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { isRepeatable: true })).value;
+  return callSandbox(caller.env, ownerOf(caller, sandbox), call, { isRepeatable: true });
 }
 
 /** Does a file operation, and leaves notices like `readSandbox`. @param mayStart whether a container may be started */
@@ -24,11 +24,11 @@ export async function operateWithoutNotice<Name extends OperationName>(
   input: Input<Name>,
   { mayStart = false } = {},
 ): Promise<Result<Name>> {
-  return (await operate(caller.env, { ...ownerOf(caller, sandbox), mayStart }, name, input)).value;
+  return operate(caller.env, { ...ownerOf(caller, sandbox), mayStart }, name, input);
 }
 
 function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: string): Owner {
-  return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
+  return { principalID: id, sandbox, region, scopes, mayStart: false };
 }
 
 /**

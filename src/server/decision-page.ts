@@ -37,13 +37,10 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
   if (request.method !== "POST") return questionPage(question);
   const isAllowed = searchParams.get("decision") === "allow";
   const { sandbox } = question;
-  const owner = { principalID: principal.id, sandbox, scopes: principal.scopes, takesNotice: false };
-  const done = await recordCall(caller, { tool: "decision", scopes: DECISION_SCOPES, sandbox }, async () => {
-    const { value } = await callSandbox(context.env, owner, (actor, who) =>
-      actor.decideNetwork(who, link.id, isAllowed),
-    );
-    return value;
-  });
+  const owner = { principalID: principal.id, sandbox, scopes: principal.scopes };
+  const done = await recordCall(caller, { tool: "decision", scopes: DECISION_SCOPES, sandbox }, () =>
+    callSandbox(context.env, owner, (actor, who) => actor.decideNetwork(who, link.id, isAllowed)),
+  );
   if (done instanceof ToolError)
     return messagePage(DECISION_TEXTS.failed(done.text), { status: 403, link: TO_PANEL });
   if (!done) return gonePage();

@@ -41,8 +41,7 @@ export interface FileCall {
 
 /** Sends a file that reports size 0. Files in /proc always report 0, even if they have content. */
 async function sendSmall({ request, env, owner, path }: FileCall, headers: Headers): Promise<Response> {
-  const { value } = await operate(env, owner, "read", { path, offset: 0, limit: MAX_UNSIZED_BYTES });
-  const { bytes } = value;
+  const { bytes } = await operate(env, owner, "read", { path, offset: 0, limit: MAX_UNSIZED_BYTES });
   if (bytes.length === MAX_UNSIZED_BYTES) throw texts.sizeUnknown(path, MAX_UNSIZED_BYTES);
   if (bytes.length > 0) for (const name of ["etag", "repr-digest", "accept-ranges"]) headers.delete(name);
   headers.set("content-length", String(bytes.length));
@@ -67,7 +66,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   const { request, env, owner, path } = call;
   const format = archiveFormat(request);
   const wantsDigest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
-  const { value: stat } = await operate(env, owner, "stat", { path, digest: wantsDigest });
+  const stat = await operate(env, owner, "stat", { path, digest: wantsDigest });
   if (stat.type === "directory") return format === undefined ? sendDirectory() : sendArchive(call, format);
   if (format !== undefined) throw texts.fileNotArchived(path);
   const { headers, status, offset, length } = headersAndRange(request, path, stat);
@@ -75,7 +74,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   if (stat.size === 0) return sendSmall(call, headers);
   if (request.method === "HEAD") return new Response(null, { status, headers });
   const body = await countedDownload(call, length, async () => {
-    const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
+    const opened = await operate(env, owner, "open", { path, offset, limit: length });
     if (opened.length !== length) {
       await opened.body.cancel();
       if (opened.size > 0 && opened.size < offset + length) throw texts.becameShorter(path);
@@ -120,14 +119,14 @@ export async function sendRunFile(
 ): Promise<Response> {
   const { request, env, owner } = call;
   const find = (actor: DurableObjectStub<Sandbox>, known: Owner) => actor.statRunFile(known, run, name);
-  const { value: stat } = await callSandbox(env, owner, find, { isRepeatable: true });
+  const stat = await callSandbox(env, owner, find, { isRepeatable: true });
   const shown = name === LOG_NAME ? `${run}.log` : name;
   const { headers, status, offset, length } = headersAndRange(request, shown, stat);
   if (status === 416 || request.method === "HEAD" || length === 0)
     return new Response(null, { status, headers });
   const open = (actor: DurableObjectStub<Sandbox>, known: Owner) =>
     actor.openRunFile(known, run, name, offset, length);
-  const body = await countedDownload(call, length, async () => (await callSandbox(env, owner, open)).value);
+  const body = await countedDownload(call, length, () => callSandbox(env, owner, open));
   return new Response(body, { status, headers });
 }
 
@@ -168,7 +167,7 @@ export async function sendArchive(call: FileCall, format: ArchiveFormat): Promis
   const body = await countedDownload(
     call,
     undefined,
-    async () => (await operate(env, owner, "archive", { path, format })).value.body,
+    async () => (await operate(env, owner, "archive", { path, format })).body,
   );
   return new Response(body, { headers });
 }
@@ -192,8 +191,8 @@ export async function receiveFile({ request, env, owner, path }: FileCall, max: 
     throw texts.uploadTooLarge(max);
   }
   try {
-    const { value } = await operate(env, owner, "store", { path, max, ...bodyOf(request) });
-    return { size: value.size, sha256: value.sha256 };
+    const { size, sha256 } = await operate(env, owner, "store", { path, max, ...bodyOf(request) });
+    return { size, sha256 };
   } catch (error) {
     throw error instanceof ToolError && error.code === "too_large" ? texts.uploadTooLarge(max) : error;
   }

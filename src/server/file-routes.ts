@@ -206,7 +206,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     if (path.length > PATH_MAX) throw texts.pathTooLong(PATH_MAX);
     const { id: principalID, region, scopes: granted } = caller.principal;
     const mayStart = mayStartFor(request.method, granted);
-    const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
+    const owner = { principalID, sandbox, region, scopes: granted, mayStart };
     const { env, ctx } = caller;
     const call: FileCall = { request, env, ctx, owner, by: "token", path };
     const recursive = searchParams.get("recursive") === "true";
@@ -226,7 +226,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
         return sendFile(call, async () => {
           const after = requireListCursor(searchParams.get("cursor") ?? undefined);
           const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
-          const { entries, next } = (await operate(caller.env, owner, "list", listing)).value;
+          const { entries, next } = await operate(caller.env, owner, "list", listing);
           memory.addAnswer(
             entries.reduce((sum, entry) => sum + entry.path.length, 0),
             true,

@@ -14,7 +14,14 @@ import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { issueMessage } from "../shared/argument-issues.ts";
-import { contextOf, recordCall, sandboxName, type ToolContext, requireSandboxOf } from "../tools/define.ts";
+import {
+  contextOf,
+  noticeOf,
+  recordCall,
+  sandboxName,
+  type ToolContext,
+  requireSandboxOf,
+} from "../tools/define.ts";
 import { MAX_TASK, startFields, TASK_SECONDS } from "../tools/execute-task.ts";
 import { gitHint } from "../tools/git-sign-in.ts";
 import { followTask } from "../tools/follow-task.ts";
@@ -127,7 +134,7 @@ async function waitForEnd(
   const checkToken = tokenCheck(context);
   for (let latest = run; ;) {
     const stepMs = Math.min(leftMs(), WAIT_STEP_MS);
-    latest = (await followTask(context, run.id, stepMs)).value;
+    latest = await followTask(context, run.id, stepMs);
     const isTokenValid = await checkToken();
     const isOver = latest.state !== "running" || stepMs < WAIT_STEP_MS;
     if (isOver || !isTokenValid) return { latest, isTokenValid };
@@ -149,12 +156,12 @@ async function beginTask(context: ToolContext, fields: object) {
   const data = parseFields(taskBody, fields);
   const { timeout, wait, question: _, max_turns: maxTurns, continue_from: continueFrom, ...task } = data;
   const request = { ...task, maxTurns, continueFrom, timeoutMs: timeout };
-  return { run: (await startTask(context, request)).value, wait };
+  return { run: await startTask(context, request), wait };
 }
 
 async function beginQuestion(context: ToolContext, fields: object) {
   const { timeout, wait, ...question } = parseFields(questionBody, fields);
-  return { run: (await startQuestion(context, { ...question, timeoutMs: timeout })).value, wait };
+  return { run: await startQuestion(context, { ...question, timeoutMs: timeout }), wait };
 }
 
 function parseFields<T>(schema: z.ZodType<T>, fields: object): T {
@@ -179,7 +186,7 @@ function removeResult(request: Request, caller: CallerContext): Promise<Response
   return respond("task_result", { ...caller, takesNotice: false }, async (context) => {
     const id = taskIDOf(request);
     if (!isTaskID(id)) return unknownTask();
-    const { value: run } = await followTask(context, id, 0);
+    const run = await followTask(context, id, 0);
     if (run.state === "running") return json({ error: REST_TEXTS.running, ...statusOf(context, run) }, 409);
     await context.sandbox(requireSandboxOf(id), (actor, owner) => actor.removeRun(owner, id));
     return new Response(null, { status: 204 });
@@ -196,7 +203,7 @@ function readResult(request: Request, caller: CallerContext): Promise<Response> 
     const isStrict = isStrictRequest(request);
     const id = taskIDOf(request);
     if (!isTaskID(id)) return unknownTask();
-    const { value: run } = await followTask(context, id, 0);
+    const run = await followTask(context, id, 0);
     const eventMemory = memoryForEvents(request, context);
     if (eventMemory) return events(context, run, eventMemory);
     const [body, status] = await responseOf(context, run);
@@ -251,10 +258,6 @@ async function responseOf(context: ToolContext, view: RunView): Promise<[body: o
 
 function statusOf(context: ToolContext, { id, state }: RunView) {
   return { taskId: id, status: state, result: `/tasks/${id}/result`, notice: noticeOf(context) };
-}
-
-function noticeOf({ notices }: ToolContext): string | undefined {
-  return [...new Set(notices)].join(" ") || undefined;
 }
 
 function unknownTask(notice?: string): Response {

@@ -65,7 +65,7 @@ async function* eventsOf(
   try {
     yield ["task", summary()];
     for (;;) {
-      const { value } = await waitForRun(context, {
+      const { run, page } = await waitForRun(context, {
         id,
         waitMs: KEEP_ALIVE_MS,
         cursor: sent.cursor,
@@ -73,7 +73,6 @@ async function* eventsOf(
         seenCode: sent.code,
       });
       if (!(await isTokenValid())) return yield ["error", { ...summary(), error: CALLER_TEXTS.invalidToken }];
-      const { run, page } = value;
       const before = { ...sent };
       const code = questionDetailOf(run)?.code ?? "";
       if (code.length > sent.code) yield ["code", { text: code.slice(sent.code) }];

@@ -21,12 +21,10 @@ export async function artifactOutput(
   requestedCursor?: number,
 ) {
   const cursor = requestedCursor ?? 0;
-  const read = async (maxBytes: number) => {
-    const result = await context.reading(requireSandboxOf(id), (actor, owner) =>
+  const read = (maxBytes: number) =>
+    context.reading(requireSandboxOf(id), (actor, owner) =>
       actor.readArtifact(owner, id, path, cursor, maxBytes),
     );
-    return result.value;
-  };
   const linksTo = (size: number) =>
     runDownloads(context, id, [{ name: ARTIFACTS + path, size, shown: path }]);
   const { size, bytes } = await read(MAX_TEXT);

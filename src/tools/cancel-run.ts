@@ -15,10 +15,10 @@ export const cancelRun = defineTool({
   scopes: ["sandbox:exec"],
   taskScopes: ["tasks:run"],
   async handle({ id }, context) {
-    const { value: run, notice } = await context.sandbox(requireSandboxOf(id), (actor, owner) =>
+    const run = await context.sandbox(requireSandboxOf(id), (actor, owner) =>
       actor.cancelRun(owner, id, WAIT_MS),
     );
-    const { content: blocks, structured } = await runAnswer(context, run, anyRunFields, notice);
+    const { content: blocks, structured } = await runAnswer(context, run, anyRunFields);
     // Clients may ignore images of a tool with an output schema. get_result has none, so it shows the images.
     const content = blocks.filter(({ type }) => type !== "image");
     if (content.length < blocks.length)

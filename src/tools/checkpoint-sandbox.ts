@@ -25,7 +25,6 @@ export const checkpointSandbox = defineTool({
     files: z.number(),
     bytes: z.number(),
     expires_at: z.string(),
-    notice: z.string().optional(),
   }),
   isOffered: savesWorkspaces,
   showsPanel: true,
@@ -33,15 +32,13 @@ export const checkpointSandbox = defineTool({
   scopes: ["sandbox:write"],
   async handle({ sandbox, label }, context) {
     requireSavedWorkspaces(context);
-    const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.makeCheckpoint(owner, label ?? ""),
-    );
-    const { id, files, bytes, expiresAt } = value;
+    const made = await context.sandbox(sandbox, (actor, owner) => actor.makeCheckpoint(owner, label ?? ""));
+    const { id, files, bytes, expiresAt } = made;
     const expires_at = new Date(expiresAt).toISOString();
-    const summary = checkpointText(sandbox, value);
+    const summary = checkpointText(sandbox, made);
     return {
-      content: [text(notice ? `${notice}\n${summary}` : summary)],
-      structured: { checkpoint: id, sandbox, files, bytes, expires_at, notice },
+      content: [text(summary)],
+      structured: { checkpoint: id, sandbox, files, bytes, expires_at },
     };
   },
 });

@@ -2,7 +2,6 @@ import * as z from "zod";
 import { REGIONS } from "../shared/principal.ts";
 import { SETUP_STATES } from "../actors/set-up.ts";
 import { SERVICE_STATES } from "../actors/service.ts";
-import { callSandbox } from "../actors/sandbox-client.ts";
 import { allowHosts as allowHostsField, hostEntry } from "../shared/env-fields.ts";
 import { INTERNET } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
@@ -66,16 +65,11 @@ export const configureSandbox = defineTool({
     { sandbox, env, setup, region, internet, allow_hosts: allowHosts, idle_minutes: idleMinutes, start },
     context,
   ) {
-    const { id: principalID, scopes, region: principalRegion } = context.principal;
-    const owner = { principalID, sandbox, region: region ?? principalRegion, scopes };
     const isSet = internet !== undefined || allowHosts !== undefined;
     const requested = isSet ? { internet, allowHosts } : undefined;
     const decided = requested && (await decideNetwork(context, sandbox, requested));
     if (decided && "question" in decided) return { content: [], question: decided.question };
     const network = decided?.change;
-    const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>
-      actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes, start }, region),
-    );
     const {
       variables,
       setup: state,
@@ -83,10 +77,13 @@ export const configureSandbox = defineTool({
       network: policy,
       idleMinutes: minutes,
       service,
-    } = value;
+    } = await context.sandbox(
+      sandbox,
+      (actor, owner) => actor.configureSandbox(owner, { env, setup, network, idleMinutes, start }, region),
+      region,
+    );
     const hosts = policy.internet === "allowlist" ? [...policy.allowHosts] : [];
     const summary = joinSections([
-      ["notice", notice],
       ["sandbox", sandbox],
       ["variables", variables.map(shownName).join(", ") || "none"],
       ["set-up", SETUP_WORDS[state]],

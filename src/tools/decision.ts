@@ -39,20 +39,20 @@ export async function decideNetwork(
 ): Promise<{ change: NetworkChoice } | { question: Question }> {
   const { config, env, principal, urlElicitation, origin } = context;
   if (urlElicitation === undefined) return { change };
-  const owner = { principalID: principal.id, sandbox, region: principal.region, takesNotice: false };
+  const owner = { principalID: principal.id, sandbox, region: principal.region };
   const waitMs = context.isDeclined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
-  const { value } = await callSandbox(env, owner, (actor, who) => actor.askForNetwork(who, change, waitMs));
-  if (value.state === "within") return { change: value.change };
-  const shown = value.added.slice(0, SHOWN_HOSTS).join(", ");
-  const more = value.added.length > SHOWN_HOSTS ? ` and ${value.added.length - SHOWN_HOSTS} more` : "";
-  const hosts = value.added.length === 0 ? "all of the internet" : shown + more;
-  if (value.state === "refused" || context.isDeclined) throw networkDeclined(sandbox, hosts);
-  const link = { actor: await actorName(sandbox, principal.id), id: value.id };
+  const answer = await callSandbox(env, owner, (actor, who) => actor.askForNetwork(who, change, waitMs));
+  if (answer.state === "within") return { change: answer.change };
+  const shown = answer.added.slice(0, SHOWN_HOSTS).join(", ");
+  const more = answer.added.length > SHOWN_HOSTS ? ` and ${answer.added.length - SHOWN_HOSTS} more` : "";
+  const hosts = answer.added.length === 0 ? "all of the internet" : shown + more;
+  if (answer.state === "refused" || context.isDeclined) throw networkDeclined(sandbox, hosts);
+  const link = { actor: await actorName(sandbox, principal.id), id: answer.id };
   const token = await writeToken(link, await linkKeys(context));
   const at = config.publicOrigin ?? origin;
   if (token === undefined || at === undefined) return { change };
   const message = networkQuestionText(sandbox, hosts);
-  return { question: { id: value.id, url: `${at}${DECISION_PATH}/${token}`, message } };
+  return { question: { id: answer.id, url: `${at}${DECISION_PATH}/${token}`, message } };
 }
 
 export function hasDeclined({ mcpReq }: ServerContext): boolean {

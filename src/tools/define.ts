@@ -94,9 +94,11 @@ export interface Tool<Name extends ToolName = ToolName> extends Omit<
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject, Name extends ToolName>(
   definition: ToolDefinition<Input, Output, Name>,
 ): Tool<Name> {
-  const { handle, ...rest } = definition;
+  const { handle, output: answers, data, ...rest } = definition;
   return {
     ...rest,
+    output: answers?.extend(NOTICE),
+    data: data?.extend(NOTICE),
     async call(args, caller, server) {
       const pulse = heartbeat(definition.title, server);
       const record = {
@@ -112,7 +114,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         countAnswer(answer, caller, definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
-      if (output instanceof ToolError) return showNotices(errorResult(output, caller), context);
+      if (output instanceof ToolError) return errorResult(output, context);
       if (output.question) return questionResult(output.question, caller);
       // The SDK's schema requires content, which a task does not have.
       if (output.task) return { content: [], resultType: "task", ...output.task };
@@ -121,16 +123,25 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
   };
 }
 
-/** Adds the notices that the answer does not show, because the tool has no place for them or called several sandboxes. */
-function showNotices<Answer extends Pick<ToolOutput, "content">>(
-  answer: Answer,
-  { notices }: Pick<ToolContext, "notices">,
-): Answer {
-  const { content } = answer;
-  const isShown = (notice: string) => content.some((block) => "text" in block && block.text.includes(notice));
-  const missing = [...new Set(notices.filter((notice) => !isShown(notice)))].join(" ");
-  if (missing === "") return answer;
-  return { ...answer, content: [text(addNotice(missing)), ...content] };
+/** A field of every tool's data: the notices of sandboxes, and the tool's own advice. */
+const NOTICE = { notice: z.string().optional() };
+
+/** The notices of a call's sandboxes; undefined if there are none. */
+export function noticeOf({ notices }: Pick<ToolContext, "notices">): string | undefined {
+  return [...notices].join(" ") || undefined;
+}
+
+/** Adds the notices of a call's sandboxes to its answer. */
+function showNotices(answer: ToolOutput, context: ToolContext): ToolOutput {
+  const notice = noticeOf(context);
+  if (notice === undefined) return answer;
+  const { content, structured } = answer;
+  const all = [notice, structured?.notice].filter(Boolean).join(" ");
+  return {
+    ...answer,
+    content: [text(joinSections([["notice", notice]])), ...content],
+    structured: structured && { ...structured, notice: all },
+  };
 }
 
 /**
@@ -148,10 +159,12 @@ export function countAnswer(
   memory?.addAnswer(sizes.reduce((sum, size) => sum + size, 0) * (isStructured ? 2 : 1), mayWithhold);
 }
 
-function errorResult(error: ToolError, { isStructured }: CallerContext): CallToolResult {
-  const { code, message, hint } = error;
-  const _meta = isStructured ? { [ERROR_META]: { code, message, hint } } : undefined;
-  return { content: [text(error.text)], isError: true, ...(_meta && { _meta }) };
+function errorResult({ code, message, hint, text: shown }: ToolError, context: ToolContext): CallToolResult {
+  const afterNotice = (sentence: string) => [noticeOf(context), sentence].filter(Boolean).join(" ");
+  const _meta = context.isStructured
+    ? { [ERROR_META]: { code, message: afterNotice(message), hint } }
+    : undefined;
+  return { content: [text(afterNotice(shown))], isError: true, ...(_meta && { _meta }) };
 }
 
 /** Whether a caller gets a tool: the operator offers it, the client chose it, and the token's scopes allow it. */
@@ -352,11 +365,6 @@ export function joinSections(
       return isBelow ? `${label}:\n${shown}` : `${label}: ${shown}`;
     })
     .join("\n");
-}
-
-/** Joins lines of the server's own text, after the notice if there is one. */
-export function addNotice(notice: string | undefined, ...lines: string[]): string {
-  return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
 
 function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {

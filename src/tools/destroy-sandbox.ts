@@ -22,10 +22,9 @@ export const destroySandbox = defineTool({
       if (deletesAll) throw oneOrAllCheckpoints();
       return await deleteCheckpoint(context, sandbox, checkpoint);
     }
-    const { value } = await context.sandbox(sandbox, (actor, owner) =>
+    const { wasKnown, wasSaved, checkpoints } = await context.sandbox(sandbox, (actor, owner) =>
       actor.destroySandbox(owner, deletesAll ? "checkpoints" : "workspace"),
     );
-    const { wasKnown, wasSaved, checkpoints } = value;
     const existed = wasKnown || wasSaved;
     const summary = [destroyedText(sandbox, existed)];
     if (checkpoints > 0) summary.push(checkpointsLeftText(checkpoints, deletesAll));

@@ -60,10 +60,10 @@ async function storeLinks(
   store: SandboxCall<string[]>,
 ): Promise<(string | undefined)[]> {
   const { principal, env } = context;
-  const owner = { principalID: principal.id, sandbox, mayStart: false, takesNotice: false };
+  const owner = { principalID: principal.id, sandbox, mayStart: false };
   const ids = await undefinedIfFailed(callSandbox(env, owner, store));
   const actor = await actorName(sandbox, principal.id);
-  return Promise.all((ids?.value ?? []).map((id) => urlOf(context, { actor, id })));
+  return Promise.all((ids ?? []).map((id) => urlOf(context, { actor, id })));
 }
 
 /** @param files with absolute paths, in a running sandbox */

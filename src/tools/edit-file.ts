@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { putInFence } from "../shared/shown.ts";
-import { defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
+import { defineTool, pathField, sandboxField, text } from "./define.ts";
 import { editedText, sameText } from "./texts.ts";
 
 /** The scopes that may see a diff. `sandbox:exec` is one of them, because code can read files. */
@@ -33,20 +33,18 @@ export const editFile = defineTool({
     replaced: z.number(),
     size: z.number(),
     diff: z.string(),
-    notice: z.string().optional(),
   }),
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ path, edits, sandbox }, context) {
     const same = edits.findIndex(({ old_text, new_text }) => old_text === new_text);
     if (same >= 0) throw sameText(same + 1);
-    const { value, notice } = await context.operate(sandbox, "edit", { path, body: edits });
-    const { size, replaced = 0, diff = "" } = value;
-    const structured = { path: absolute(path), replaced, size, diff, notice };
+    const { size, replaced = 0, diff = "" } = await context.operate(sandbox, "edit", { path, body: edits });
+    const structured = { path: absolute(path), replaced, size, diff };
     const mayRead = MAY_READ.some((scope) => context.principal.scopes.includes(scope));
     const summary = editedText(structured.path, replaced, size, mayRead && diff === "");
     return {
-      content: [text(addNotice(notice, summary)), ...(diff ? [text(putInFence(diff))] : [])],
+      content: [text(summary), ...(diff ? [text(putInFence(diff))] : [])],
       structured,
     };
   },

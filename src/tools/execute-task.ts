@@ -68,10 +68,9 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
   ) {
     const deadline = Date.now() + wait_seconds * 1000;
     const before = await signInAnswer(context, { isTask: true });
-    if (before && !before.hasSignedIn)
-      return runAnswer(context, before.run, fieldsOf, undefined, before.hint);
+    if (before && !before.hasSignedIn) return runAnswer(context, before.run, fieldsOf, before.hint);
     const { taskOf } = callWait(context, wait_seconds, "tasks:run");
-    const { value: started, notice } = await startTask(context, {
+    const started = await startTask(context, {
       ...request,
       maxTurns,
       continueFrom,
@@ -79,15 +78,15 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     });
     const mcpTask = taskOf(started);
     if (mcpTask) return { content: [], task: mcpTask };
-    const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
+    const run = await followTask(context, started.id, deadline - Date.now());
     // A question means that the clone failed before the task began. So a repeated call does no work twice.
     const question = gitQuestion(context, run, { isRepeatable: true });
     if (question) return { content: [], question };
-    return runAnswer(context, run, fieldsOf, [notice, later].filter(Boolean).join(" "));
+    return runAnswer(context, run, fieldsOf);
   },
 });
 
-function fieldsOf(run: RunView, notice?: string) {
+function fieldsOf(run: RunView, advice?: string) {
   const task = taskDetailOf(run);
-  return task && taskFields(run, task, notice);
+  return task && taskFields(run, task, advice);
 }

@@ -4,7 +4,7 @@ import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken, readLabel, writeLabel } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
-import { defineTool, sandboxField, joinSections, text, wholeNumber, addNotice } from "./define.ts";
+import { defineTool, sandboxField, joinSections, text, wholeNumber } from "./define.ts";
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
@@ -28,19 +28,16 @@ export const exposePort = defineTool({
     exposed: z.boolean(),
     url: z.string().optional(),
     expires_at: z.string().optional(),
-    notice: z.string().optional(),
   }),
   showsPanel: true,
   annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
   scopes: ["sandbox:exec"],
   async handle({ port, expose, expires_seconds, sandbox }, context) {
     if (!expose) {
-      const { value: wasOpen, notice } = await context.sandbox(sandbox, (actor, owner) =>
-        actor.closePreview(owner, port),
-      );
+      const wasOpen = await context.sandbox(sandbox, (actor, owner) => actor.closePreview(owner, port));
       return {
-        content: [text(addNotice(notice, closedText(port, sandbox, wasOpen)))],
-        structured: { sandbox, port, exposed: false, notice },
+        content: [text(closedText(port, sandbox, wasOpen))],
+        structured: { sandbox, port, exposed: false },
       };
     }
     if (RESERVED.has(port)) throw reservedPort(port);
@@ -54,18 +51,17 @@ export const exposePort = defineTool({
       context.sandbox(sandbox, (stub, owner) =>
         stub.openPreview(owner, port, token, expires_seconds * 1000, invalid),
       );
-    let { value, notice } = await open();
+    let preview = await open();
     // An open port keeps its address, but the address is no longer valid if the key that signed it has been replaced.
-    if (!(await readLabel(writeLabel({ port, actor, token: value.token }), keys)))
-      ({ value } = await open(value.token));
-    const opened = previewURL({ port, actor, token: value.token }, context);
-    const expires_at = new Date(value.expiresAt).toISOString();
+    if (!(await readLabel(writeLabel({ port, actor, token: preview.token }), keys)))
+      preview = await open(preview.token);
+    const opened = previewURL({ port, actor, token: preview.token }, context);
+    const expires_at = new Date(preview.expiresAt).toISOString();
     const summary = joinSections([
-      ["notice", notice],
       ["url", opened],
-      ["expires", expiryText(value.expiresAt, value.before)],
+      ["expires", expiryText(preview.expiresAt, preview.before)],
     ]);
-    const structured = { sandbox, port, exposed: true, url: opened, expires_at, notice };
+    const structured = { sandbox, port, exposed: true, url: opened, expires_at };
     return { content: [text(summary)], structured };
   },
 });

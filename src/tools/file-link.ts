@@ -34,7 +34,6 @@ export const fileLink = defineTool({
     expires_at: z.string(),
     size: z.number().optional(),
     sha256: z.string().optional(),
-    notice: z.string().optional(),
   }),
   annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
   scopes: ["sandbox:read"],
@@ -46,19 +45,15 @@ export const fileLink = defineTool({
     const confined = !context.principal.scopes.includes("sandbox:exec");
     const bounds = isUpload ? { max: max_bytes ?? MAX_UPLOAD_BYTES, confined } : {};
     const link = { direction, path: absolute(path), ...bounds, expires };
-    const { value: ids, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.keepFileLinks(owner, [link]),
-    );
+    const ids = await context.sandbox(sandbox, (actor, owner) => actor.keepFileLinks(owner, [link]));
     const actor = await actorName(sandbox, context.principal.id);
     const url = await urlOf(context, { actor, id: ids[0] ?? "" });
     if (url === undefined) throw noLinks();
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
-    const { type, sha256 } = described?.value ?? {};
-    const size = type === "file" ? described?.value.size : undefined;
-    const shownNotice = described?.notice ?? notice;
+    const { type, sha256 } = described ?? {};
+    const size = type === "file" ? described?.size : undefined;
     const summary = joinSections([
-      ["notice", shownNotice],
       ["url", url],
       ["expires", expiryText(expires)],
       ["size", size],
@@ -67,7 +62,7 @@ export const fileLink = defineTool({
       ["as .zip", type === "directory" ? LINK_HINTS.zip : undefined],
       ["upload", isUpload ? LINK_HINTS.upload : undefined],
     ]);
-    const structured = { url, path: link.path, expires_at, size, sha256, notice: shownNotice };
+    const structured = { url, path: link.path, expires_at, size, sha256 };
     return { content: [text(summary)], structured };
   },
 });
@@ -79,5 +74,5 @@ async function refuseDirectory(context: ToolContext, sandbox: string, path: stri
     "not_found",
     "invalid_argument",
   ]);
-  if (existing?.value.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
+  if (existing?.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
 }

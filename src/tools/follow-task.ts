@@ -32,26 +32,20 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
   const read = (ms: number, cursor?: number) =>
     waitForRun(context, { id, waitMs: Math.max(0, ms), cursor, maxBytes: PROGRESS_BYTES });
   const { progress } = context;
-  if (!progress) {
-    const { value, notice } = await read(waitMs);
-    return { value: value.run, notice };
-  }
-  const notices: string[] = [];
-  let { value, notice } = await read(0);
-  const { source } = value.run;
+  if (!progress) return (await read(waitMs)).run;
+  let { run, page } = await read(0);
+  const { source } = run;
   const linesOf = lineDecoder();
   const report = (bytes?: Uint8Array) => {
     for (const line of linesOf(bytes).filter(Boolean)) progress(makeVisible(line));
   };
   let cursor = 0;
-  for (;;) {
-    if (notice) notices.push(notice);
-    if (value.run.state !== "running" || leftMs() <= 0) break;
-    ({ value, notice } = await read(leftMs(), cursor));
-    if (!value.page) continue;
-    cursor = value.page.next;
-    for (const { stream, bytes } of value.page.pieces) if (stream === "stdout") report(bytes);
+  while (run.state === "running" && leftMs() > 0) {
+    ({ run, page } = await read(leftMs(), cursor));
+    if (!page) continue;
+    cursor = page.next;
+    for (const { stream, bytes } of page.pieces) if (stream === "stdout") report(bytes);
   }
-  if (value.run.state !== "running" && cursor >= value.run.logBytes) report();
-  return { value: { ...value.run, source }, notice: notices.join(" ") || undefined };
+  if (run.state !== "running" && cursor >= run.logBytes) report();
+  return { ...run, source };
 }

@@ -30,17 +30,15 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
     const followsQuestion = context.questionedRun === id;
     const before = followsQuestion && (await signInAnswer(context, { isTask: isTaskID(id) }));
-    if (before) return runAnswer(context, before.run, wholeFields, undefined, before.hint);
-    const wholeAnswer = (run: RunView, notice: string | undefined) => {
+    if (before) return runAnswer(context, before.run, wholeFields, before.hint);
+    const wholeAnswer = (run: RunView) => {
       const question = gitQuestion(context, run, { isRepeatable: true });
-      return question ? { content: [], question } : runAnswer(context, run, wholeFields, notice);
+      return question ? { content: [], question } : runAnswer(context, run, wholeFields);
     };
-    if (cursor === undefined && isTaskID(id)) {
-      const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
-      return wholeAnswer(run, notice);
-    }
+    if (cursor === undefined && isTaskID(id))
+      return wholeAnswer(await followTask(context, id, wait_seconds * 1000));
     const deadline = Date.now() + wait_seconds * 1000;
-    const { value, notice } = await context.reading(requireSandboxOf(id), (actor, owner) =>
+    const { run, page } = await context.reading(requireSandboxOf(id), (actor, owner) =>
       actor.readRun(owner, {
         id,
         waitMs: Math.max(0, deadline - Date.now()),
@@ -51,11 +49,9 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
         until: context.isStructured ? "output" : "page",
       }),
     );
-    const { run, page } = value;
-    if (!page) return wholeAnswer(run, notice);
+    if (!page) return wholeAnswer(run);
     const hint = page.next < run.logBytes ? undefined : await gitHint(context, run);
-    const notes = [notice, hint].filter(Boolean).join(" ") || undefined;
-    const { content, structured } = pageOutput(run, page, notes, { isRaw: context.isRaw });
+    const { content, structured } = pageOutput(run, page, hint, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
     // The links follow the head, because all later blocks are the log itself.

@@ -50,7 +50,7 @@ export function gitQuestion(
 ): Question | undefined {
   const { arrivedAt, urlElicitation, notices } = context;
   // Notices are for the model, and may contain text that code chose. So a question to a person has none.
-  if (notices.length > 0) return undefined;
+  if (notices.size > 0) return undefined;
   if (urlElicitation === undefined || (urlElicitation === "legacy" && !isRepeatable)) return undefined;
   if (run.endedAt === undefined || run.endedAt < arrivedAt) return undefined;
   const host = refusingHost(context, run);
@@ -63,8 +63,7 @@ export async function signInAnswer(context: ToolContext, { isTask }: { isTask: b
   const { questionedRun: id, urlElicitation, config, isDeclined, env, principal } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;
   const read = { id, waitMs: 0 };
-  const { value } = await context.reading(requireSandboxOf(id), (actor, owner) => actor.readRun(owner, read));
-  const { run } = value;
+  const { run } = await context.reading(requireSandboxOf(id), (actor, owner) => actor.readRun(owner, read));
   const host = refusingHost(context, run);
   // The tools for tasks and for commands need different scopes.
   if (host === undefined || isTask !== (taskDetailOf(run) !== undefined)) return undefined;

@@ -45,7 +45,7 @@ async function readImage(context: ToolContext, file: ImageFile): Promise<ToolOut
   const image = await shownImage(bytes, async (body) => {
     const made = await undefinedIfFailed(context.operate(sandbox, "shrink", { body }), ["not_found"]);
     if (made === undefined) return "stopped";
-    return made.value.image === "made" ? made.value.bytes : made.value.image;
+    return made.image === "made" ? made.bytes : made.image;
   });
   if ("problem" in image) return refuse(image);
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;

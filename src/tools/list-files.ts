@@ -4,7 +4,7 @@ import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
 import { NOT_UTF8 } from "../container/texts.ts";
 import { requireListCursor } from "../container/file-operations.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
-import { defineTool, pathField, sandboxField, text, wholeNumber, addNotice } from "./define.ts";
+import { defineTool, pathField, sandboxField, text, wholeNumber } from "./define.ts";
 import { emptyDirectoryText, longNames, moreFilesText } from "./texts.ts";
 
 /** The longest text of a listing, in characters: enough for 5,000 names, but not for 5,000 long paths. */
@@ -33,16 +33,14 @@ export const listFiles = defineTool({
     ),
     more: z.boolean(),
     next_cursor: z.string().optional(),
-    notice: z.string().optional(),
   }),
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ path, recursive, limit, cursor, sandbox }, context) {
     const after = requireListCursor(cursor);
     const depth = recursive ? ANY_DEPTH : 1;
-    const { value, notice } = await context.operate(sandbox, "list", { path, depth, limit, after });
-    const { entries, next } = value;
-    const structured = { path: absolute(path), entries, more: next !== undefined, next_cursor: next, notice };
+    const { entries, next } = await context.operate(sandbox, "list", { path, depth, limit, after });
+    const structured = { path: absolute(path), entries, more: next !== undefined, next_cursor: next };
     let chars = 0;
     const lines = entries.map((entry) => {
       const line = `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${shownTime(entry.modified)} ${shownName(entry.path)}`;
@@ -53,6 +51,6 @@ export const listFiles = defineTool({
     if (entries.length === 0) lines.push(emptyDirectoryText(structured.path, after !== undefined));
     if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
     if (next !== undefined) lines.push(moreFilesText(next, MAX_LISTED));
-    return { content: [text(addNotice(notice, ...lines))], structured };
+    return { content: [text(lines.join("\n"))], structured };
   },
 });

@@ -14,7 +14,6 @@ import {
   sandboxField,
   text,
   wholeNumber,
-  addNotice,
   requireSandboxOf,
 } from "./define.ts";
 import { listedFields, stateText } from "./run-summary.ts";
@@ -39,17 +38,17 @@ export const listRuns = defineTool({
   async handle({ sandbox, kind, limit, cursor }, context) {
     if (cursor !== undefined && kind !== "task" && sandboxOf(cursor) !== sandbox)
       throw foreignCursor(cursor, sandbox);
-    const { value, notice } =
+    const found =
       kind === "task"
         ? await tasksOf(context, limit + 1, cursor)
         : await context.reading(sandbox, (actor, owner) => actor.listRuns(owner, limit + 1, cursor, kind));
-    const runs = value.slice(0, limit).map(listedFields);
-    const next = value.length > limit ? runs.at(-1)?.id : undefined;
-    const lines = value.slice(0, limit).map((run) => listedRunText(run, stateText(run)));
+    const runs = found.slice(0, limit).map(listedFields);
+    const next = found.length > limit ? runs.at(-1)?.id : undefined;
+    const lines = found.slice(0, limit).map((run) => listedRunText(run, stateText(run)));
     if (runs.length === 0)
       lines.push(noRunsText(kind === "task" ? undefined : sandbox, cursor !== undefined));
     if (next) lines.push(OLDER_RUNS);
-    return { content: [text(addNotice(notice, ...lines))], structured: { runs, next_cursor: next, notice } };
+    return { content: [text(lines.join("\n"))], structured: { runs, next_cursor: next } };
   },
 });
 
@@ -65,7 +64,7 @@ async function tasksOf(context: ToolContext, limit: number, before: string | und
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
     const read = reading(requireSandboxOf(task.id), (actor, owner) => actor.taskOrigin(owner, task.id));
-    return (await undefinedIfFailed(read, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
+    return (await undefinedIfFailed(read, ["not_found"]))?.run ?? { ...listed, state: "lost" };
   };
-  return { value: await Promise.all(tasks.map(refresh)), notice: undefined };
+  return Promise.all(tasks.map(refresh));
 }

@@ -35,14 +35,14 @@ export const logPage = z.object({
 export function pageOutput(
   run: RunView,
   page: LogPage,
-  notice?: string,
+  advice?: string,
   { before, isTyped = false, isRaw = false }: PageOptions = {},
 ): ToolOutput<z.input<typeof logPage>> {
   const { log, next } = pageTexts(page, run, isRaw);
   const isRunning = run.state === "running";
   const isAll = next >= run.logBytes;
   const head = joinSections([
-    ["notice", notice],
+    ["notice", advice],
     ["state", stateText(run)],
     ...endLines(run),
     ["before", before],
@@ -60,7 +60,7 @@ export function pageOutput(
     next_cursor: next,
     log_bytes: run.logBytes,
     interactive: isRunning && run.isInteractive ? true : undefined,
-    notice,
+    notice: advice,
   };
   return { content: [text(head), ...shown], structured };
 }

@@ -54,7 +54,7 @@ export function callWait(
   return {
     waitMs: mayBecomeTask ? TASK_AFTER_MS : waitSeconds * 1000,
     taskOf: (run) => {
-      const isRunning = run.state === "running" && notices.length === 0;
+      const isRunning = run.state === "running" && notices.size === 0;
       return mayBecomeTask && isRunning ? taskOf(run, config) : undefined;
     },
   };

@@ -6,7 +6,7 @@ import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { fileDownloads, addDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
-import { type ToolContext, defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
+import { type ToolContext, defineTool, pathField, sandboxField, text } from "./define.ts";
 import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./texts.ts";
 
 const DEFAULT_LINES = 2000;
@@ -38,7 +38,6 @@ export const readFile = defineTool({
     lines: z.number().optional(),
     offset: z.number(),
     content: z.string(),
-    notice: z.string().optional(),
   }),
   hasLongAnswers: true,
   annotations: { readOnlyHint: true },
@@ -50,29 +49,26 @@ export const readFile = defineTool({
     const offset = Math.max(1, request.offset ?? 1);
     const maxBytes = request.limit === undefined ? DEFAULT_TEXT : MAX_TEXT;
     const call = { path: request.path, offset, limit: request.limit ?? DEFAULT_LINES, max: maxBytes + 1 };
-    const { value, notice } = await context.operate(sandbox, "readLines", call);
-    const { size, lines, bytes } = value;
+    const { size, lines, bytes } = await context.operate(sandbox, "readLines", call);
     const links = () => fileDownloads(context, sandbox, [{ path, size }]);
     const isCut = bytes.length > maxBytes;
     const content = wholeText(bytes.subarray(0, maxBytes), isCut ? "end" : "none")?.text;
     if (content === undefined) {
       if (encoding === "utf-8") throw notText(path);
       if (offset > 1) throw notTextFrom(path, offset);
-      const before = blocks(addNotice(notice));
       if (imageType(bytes)) {
         const wholeFile = { path: request.path, offset: 0, limit: Math.min(size, IMAGE_BYTES) };
-        const read = async () => (await context.operate(sandbox, "read", wholeFile)).value.bytes;
+        const read = async () => (await context.operate(sandbox, "read", wholeFile)).bytes;
         const instead = byBytesText(BINARY_BYTES);
-        const image = await imageBlocks(context, { sandbox, path, size, read, instead, links });
-        return { content: [...before, ...image] };
+        return { content: await imageBlocks(context, { sandbox, path, size, read, instead, links }) };
       }
       const next = byBytesText(BINARY_BYTES, " (offset counts bytes)");
       const described = describeBinary(path, size, bytes, next);
-      return { content: addDownloads(context, [...before, text(described)], await links()) };
+      return { content: addDownloads(context, [text(described)], await links()) };
     }
     const summary = readOnText(path, { size, lines, offset, content, cut: isCut && maxBytes });
-    const shown = blocks(addNotice(notice, content && putInFence(content), summary));
-    const structured = { path, size, lines, offset, content, notice };
+    const shown = [text([content && putInFence(content), summary].filter(Boolean).join("\n"))];
+    const structured = { path, size, lines, offset, content };
     // A caller who asked for a part knows that the file has more.
     const isTooLong = size > maxBytes && offset === 1 && request.limit === undefined;
     return { content: isTooLong ? addDownloads(context, shown, await links()) : shown, structured };
@@ -81,16 +77,12 @@ export const readFile = defineTool({
 
 async function asBytes({ path, offset = 0, limit = BINARY_BYTES, sandbox }: Request, context: ToolContext) {
   const call = { path, offset, limit: Math.min(limit, BINARY_BYTES) };
-  const { value, notice } = await context.operate(sandbox, "read", call);
-  const end = offset + value.bytes.length;
-  const summary = readBytesText(absolute(path), offset, end, value.size);
-  const content = value.bytes.toBase64();
+  const { bytes, size } = await context.operate(sandbox, "read", call);
+  const end = offset + bytes.length;
+  const summary = readBytesText(absolute(path), offset, end, size);
+  const content = bytes.toBase64();
   return {
-    content: blocks(addNotice(notice), content, summary),
-    structured: { path: absolute(path), size: value.size, offset, content, notice },
+    content: [content, summary].filter(Boolean).map(text),
+    structured: { path: absolute(path), size, offset, content },
   };
-}
-
-function blocks(...texts: string[]) {
-  return texts.filter(Boolean).map(text);
 }

@@ -33,7 +33,7 @@ export const restoreSandbox = defineTool({
     const isFork = found.sandbox !== sandbox || !exists;
     const made: Restored = isFork
       ? await fork(context, id, sandbox)
-      : (await context.sandbox(sandbox, (actor, owner) => actor.restoreCheckpoint(owner, id))).value;
+      : await context.sandbox(sandbox, (actor, owner) => actor.restoreCheckpoint(owner, id));
     const { to } = made;
     const summary = isFork ? forkedText(sandbox, found.sandbox, made) : restoredText(sandbox, made);
     return {

@@ -34,11 +34,11 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
   async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
     const { waitMs, taskOf } = callWait(context, wait_seconds, "sandbox:read");
-    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
+    const run = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCode(owner, spec, waitMs, context.isStructured === true, context.progress),
     );
     const task = taskOf(run);
     if (task) return { content: [], task };
-    return runAnswer(context, run, anyRunFields, notice);
+    return runAnswer(context, run, anyRunFields);
   },
 });

@@ -64,20 +64,20 @@ A failing program is a result with its exit_code. A timeout stops the command an
     if (parameters.interactive && parameters.stdin !== undefined) throw oneInput();
     // After a question about a git sign-in, this call returns the earlier run: the server never repeats a command by itself.
     const before = await signInAnswer(context, { isTask: false });
-    if (before) return runAnswer(context, before.run, runFields, undefined, before.hint);
+    if (before) return runAnswer(context, before.run, runFields, before.hint);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
     // The client of an MCP task waits for the task's end, but an interactive program asks for input before its end.
     const pollScope = parameters.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, pollScope);
     const isLive = context.isStructured === true || parameters.interactive;
-    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
+    const run = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCommand(owner, spec, waitMs, isLive, context.progress),
     );
     const task = taskOf(run);
     if (task) return { content: [], task };
     const question = gitQuestion(context, run, { isRepeatable: false });
     if (question) return { content: [], question };
-    return runAnswer(context, run, runFields, notice);
+    return runAnswer(context, run, runFields);
   },
 });

@@ -21,25 +21,23 @@ type Block = ToolOutput["content"][number];
 export async function runAnswer<Fields>(
   context: ToolContext,
   run: RunView,
-  fieldsOf: (run: RunView, notice?: string) => Fields,
-  notice?: string,
+  fieldsOf: (run: RunView, advice?: string) => Fields,
   hint?: string,
 ): Promise<{ content: Block[]; structured: Fields }> {
   const advice = hint ?? (hasFailed(run) ? await gitHint(context, run) : undefined);
-  const notes = [notice, advice].filter(Boolean).join(" ") || undefined;
-  const blocks = runBlocks(run, context.takesImages !== false, notes);
+  const blocks = runBlocks(run, context.takesImages !== false, advice);
   const content = addDownloads(context, blocks, await downloadsOf(context, run));
-  return { content, structured: fieldsOf(run, notes) };
+  return { content, structured: fieldsOf(run, advice) };
 }
 
-function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[] {
+function runBlocks(run: RunView, takesImages: boolean, advice?: string): Block[] {
   const task = taskDetailOf(run);
-  if (task) return [text(taskText(run, task, notice))];
+  if (task) return [text(taskText(run, task, advice))];
   const { results = [], error } = codeDetailOf(run) ?? {};
   const question = questionDetailOf(run);
   const cwd = cwdOf(run);
   const summary = joinSections([
-    ["notice", notice],
+    ["notice", advice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ...endLines(run),
     [question?.language ?? "code", quoteOutput(question?.code)],
@@ -98,20 +96,20 @@ export const codeOutput = runOutput.extend({
 /** The data common to all runs. Each kind of run adds its own fields. */
 export const anyRunOutput = resultOutput.loose();
 
-export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
+export function anyRunFields(run: RunView, advice?: string): z.input<typeof anyRunOutput> {
   const task = taskDetailOf(run);
-  if (task) return taskFields(run, task, notice);
+  if (task) return taskFields(run, task, advice);
   const question = questionDetailOf(run);
-  if (!question) return codeFields(run, notice);
+  if (!question) return codeFields(run, advice);
   const { language, code, model, tokens } = question;
-  return { language, code, model, tokens, ...codeFields(run, notice) };
+  return { language, code, model, tokens, ...codeFields(run, advice) };
 }
 
-function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
+function codeFields(run: RunView, advice?: string): z.input<typeof codeOutput> {
   const { results, error } = codeDetailOf(run) ?? {};
   const missing = results && [leftOutText(results), ...cutsOf(results)].filter(Boolean);
   return {
-    ...runFields(run, notice),
+    ...runFields(run, advice),
     result: results && resultText(results),
     html: results && htmlOf(results),
     left_out: missing?.join("\n") || undefined,
@@ -120,11 +118,11 @@ function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
 }
 
 /** The fields of a run with its source, for callers who did not start the run. */
-export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
-  return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
+export function wholeFields(run: RunView, advice?: string): z.input<typeof anyRunOutput> {
+  return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, advice) };
 }
 
-export function runFields(run: RunView, notice?: string): z.input<typeof runOutput> {
+export function runFields(run: RunView, advice?: string): z.input<typeof runOutput> {
   return {
     id: run.id,
     state: run.state,
@@ -137,7 +135,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
     cwd: cwdOf(run),
     duration_ms: durationMs(run),
     next: nextCall(run),
-    notice: [notice, run.note].filter(Boolean).join(" ") || undefined,
+    notice: [advice, run.note].filter(Boolean).join(" ") || undefined,
   };
 }
 

@@ -39,13 +39,12 @@ export const sendInput = defineTool({
     if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw nothingToType();
     // Enter sends a carriage return. The terminal turns it into a line feed unless the program reads raw keys.
     const input = { text: text.replace(/\r?\n/g, "\r"), size };
-    const { value, notice } = await context.sandbox(requireSandboxOf(id), (actor, owner) =>
+    const { run, page, skipped } = await context.sandbox(requireSandboxOf(id), (actor, owner) =>
       // A terminal client follows the log by itself, so it gets no output here and need not wait.
       actor.sendInput(owner, id, input, context.isRaw ? 0 : PAGE_BYTES),
     );
-    const { run, page, skipped } = value;
     const before = skipped > 0 && !context.isRaw ? skippedText(skipped) : undefined;
-    const notices = [notice, hasLongLine(text) && longLineText(LINE_BYTES)].filter(Boolean).join(" ");
-    return pageOutput(run, page, notices || undefined, { before, isTyped: true, isRaw: context.isRaw });
+    const advice = hasLongLine(text) ? longLineText(LINE_BYTES) : undefined;
+    return pageOutput(run, page, advice, { before, isTyped: true, isRaw: context.isRaw });
   },
 });

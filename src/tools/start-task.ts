@@ -9,7 +9,6 @@ import { cloneDirectory } from "../tasks/task-command.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
 import { AGENT_NAMES, randomLetters } from "../shared/names.ts";
-import type { WithNotice } from "../actors/sandbox-client.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { requireOffered, type ToolContext, requireSandboxOf } from "./define.ts";
@@ -45,7 +44,7 @@ interface QuestionRequest {
 export async function startQuestion(
   context: ToolContext,
   { question, language, sandbox, model, timeoutMs }: QuestionRequest,
-): Promise<WithNotice<RunView>> {
+): Promise<RunView> {
   requireModel(context, texts.NEEDS_MODEL.question);
   const spec: QuestionSpec = {
     question,
@@ -58,7 +57,7 @@ export async function startQuestion(
   return context.sandbox(sandbox ?? newSandboxName(), (actor, owner) => actor.askQuestion(owner, spec));
 }
 
-export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
+export async function startTask(context: ToolContext, request: TaskRequest): Promise<RunView> {
   const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...options } = request;
   requireModel(context, texts.NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
   if (checkpoint !== undefined && continueFrom !== undefined) throw texts.checkpointAndContinue();
@@ -140,8 +139,9 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "conti
 async function continueTask(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
   const earlierSandbox = requireSandboxOf(id);
-  const { value } = await context.reading(earlierSandbox, (actor, owner) => actor.taskOrigin(owner, id));
-  const { run, isAlive } = value;
+  const { run, isAlive } = await context.reading(earlierSandbox, (actor, owner) =>
+    actor.taskOrigin(owner, id),
+  );
   const detail = taskDetailOf(run);
   if (!detail) throw texts.notATask(id);
   if (run.state === "running") throw texts.taskRunning(id);

@@ -11,9 +11,9 @@ import { continueText, readArtifactText } from "./texts.ts";
 
 const PROGRESS_LINES = 12;
 
-export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
+export function taskText(run: RunView, task: TaskDetail, advice: string | undefined): string {
   return joinSections([
-    ["notice", notice],
+    ["notice", advice],
     ["state", stateText(run)],
     ["note", run.note && makeVisible(run.note)],
     ["answer", quoteOutput(task.answer)],
@@ -59,7 +59,7 @@ export const taskOutput = resultOutput.extend({
 export function taskFields(
   run: RunView,
   task: TaskDetail,
-  notice: string | undefined,
+  advice: string | undefined,
 ): z.input<typeof taskOutput> {
   const { changes } = task;
   return {
@@ -88,7 +88,7 @@ export function taskFields(
     model: task.model,
     session_id: task.conversation,
     next: nextCall(run, task),
-    notice,
+    notice: advice,
   };
 }
 

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
+import { defineTool, pathField, sandboxField, text } from "./define.ts";
 import { notBase64, notWellFormed, writtenText } from "./texts.ts";
 
 export const writeFile = defineTool({
@@ -19,20 +19,18 @@ export const writeFile = defineTool({
     path: z.string(),
     bytes_written: z.number(),
     size: z.number(),
-    notice: z.string().optional(),
   }),
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ path, content, encoding, append, sandbox }, context) {
     const bytes = encoding === "base64" ? fromBase64(content) : encodeText(content);
-    const { value, notice } = await context.operate(sandbox, append ? "append" : "write", {
+    const { size } = await context.operate(sandbox, append ? "append" : "write", {
       path,
       body: bytes,
     });
-    const { size } = value;
-    const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
+    const structured = { path: absolute(path), bytes_written: bytes.length, size };
     const summary = writtenText(structured.path, bytes.length, size, append);
-    return { content: [text(addNotice(notice, summary))], structured };
+    return { content: [text(summary)], structured };
   },
 });
 

@@ -26,6 +26,14 @@ describe("a notice of lost files", () => {
     expect(await (await execute({ ...fields, sandbox }, headers)).text()).toContain(LOST);
   });
 
+  it("is in the text and the data of a tool whose own data has no place for it", async () => {
+    const sandbox = "notice-data";
+    await loseFiles(sandbox);
+    const { text, structured } = await owner.call("configure_sandbox", { sandbox });
+    expect(text.split(LOST)).toHaveLength(2);
+    expect(structured.notice).toContain(LOST);
+  });
+
   it("is in the answer with an artifact, in REST's response with a result, and not lost by a response without text", async () => {
     const sandbox = "notice-later";
     const ids = await Promise.all(

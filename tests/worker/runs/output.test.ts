@@ -147,11 +147,11 @@ describe("long output", () => {
     for (const size of [1, 7, 40]) {
       const readRun = async (_owner: unknown, { cursor }: RunToRead) => {
         const view = { state: "running", logBytes: log.length };
-        if (cursor === undefined) return { value: { run: view } };
+        if (cursor === undefined) return { run: view };
         const bytes = log.subarray(cursor, cursor + size);
         const next = cursor + bytes.length;
         if (next === log.length) view.state = "succeeded";
-        return { value: { run: view, page: { pieces: [{ stream: "stdout", bytes }], next } } };
+        return { run: view, page: { pieces: [{ stream: "stdout", bytes }], next } };
       };
       const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
       const messages: string[] = [];
@@ -198,7 +198,7 @@ describe("long output", () => {
       { stream: "stderr", bytes: Uint8Array.of(0x62) },
     ];
     const view = { state: "succeeded", logBytes: 3 };
-    const readRun = async () => ({ value: { run: view, page: { pieces, next: 3 } } });
+    const readRun = async () => ({ run: view, page: { pieces, next: 3 } });
     const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
     const source = {
       id: newRunID(sandbox, true),

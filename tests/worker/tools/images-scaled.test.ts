@@ -35,8 +35,14 @@ def inspectImage(path):
         return {"width": shown.width, "height": shown.height, "format": image.format, "colours": at}
 `;
 
-const run = (code: string) => owner.call("run_code", { sandbox, code });
-const read = (path: string) => owner.call("read_file", { sandbox, path });
+/** Calls a tool, and drops the notice that a save leaves out a huge file of these tests, which may come at any time. */
+async function call(tool: string, args: object) {
+  const { content, ...result } = await owner.call(tool, { sandbox, ...args });
+  return { ...result, content: content.filter(({ text }) => !text?.startsWith("notice:")) };
+}
+
+const run = (code: string) => call("run_code", { code });
+const read = (path: string) => call("read_file", { path });
 
 /** Puts a program in place of the sandbox's own program that scales images. */
 async function replaceScaler(program: string, where = sandbox): Promise<void> {

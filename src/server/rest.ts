@@ -220,9 +220,10 @@ function memoryForEvents({ headers, signal }: Request, context: ToolContext): Re
 }
 
 function events(context: ToolContext, run: RunView, memory: RequestMemory): Response {
-  return runEvents(context, {
+  // A client may stop reading before the last event, so notices from now on are for its next response.
+  return runEvents(contextOf({ ...context, takesNotice: false }), {
     id: run.id,
-    summary: () => statusOf(context, run),
+    summary: statusOf(context, run),
     resultOf: async (at) => (await responseOf(context, at))[0],
     memory,
   });

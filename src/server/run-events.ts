@@ -32,7 +32,7 @@ const PAUSE_MS = { min: 100, max: 1200 };
 
 interface RunEvents {
   id: string;
-  summary(): object;
+  summary: object;
   resultOf(run: RunView): Promise<object>;
   /** Released at the end of the stream. */
   memory: RequestMemory;
@@ -63,7 +63,7 @@ async function* eventsOf(
   const decode = { stdout: pieceDecoder(), stderr: pieceDecoder() };
   const isTokenValid = tokenCheck(context);
   try {
-    yield ["task", summary()];
+    yield ["task", summary];
     for (;;) {
       const { run, page } = await waitForRun(context, {
         id,
@@ -72,7 +72,7 @@ async function* eventsOf(
         maxBytes: PAGE_BYTES,
         seenCode: sent.code,
       });
-      if (!(await isTokenValid())) return yield ["error", { ...summary(), error: CALLER_TEXTS.invalidToken }];
+      if (!(await isTokenValid())) return yield ["error", { ...summary, error: CALLER_TEXTS.invalidToken }];
       const before = { ...sent };
       const code = questionDetailOf(run)?.code ?? "";
       if (code.length > sent.code) yield ["code", { text: code.slice(sent.code) }];
@@ -89,7 +89,7 @@ async function* eventsOf(
         return yield ["result", await resultOf(run)];
       }
       const elapsedMs = Date.now() - beganAt;
-      if (elapsedMs > STREAM_MS) return yield ["running", summary()];
+      if (elapsedMs > STREAM_MS) return yield ["running", summary];
       const isNew = before.code !== sent.code || before.cursor !== sent.cursor;
       if (!isNew) yield "keep-alive";
       if (!isNew || sent.cursor >= run.logBytes)
@@ -98,7 +98,7 @@ async function* eventsOf(
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "run_events", error);
     const { text } = toolErrorOf(error, context.requestID);
-    yield ["error", { ...summary(), error: text }];
+    yield ["error", { ...summary, error: text }];
   } finally {
     memory.release();
   }

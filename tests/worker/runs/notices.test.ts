@@ -49,4 +49,13 @@ describe("a notice of lost files", () => {
     await loseFiles(sandbox);
     expect(await (await owner.http(`/tasks/${id}/result`)).text()).toContain(LOST);
   });
+
+  it("is in the next result if the sandbox was restarted during a stream of events, which the client may stop reading", async () => {
+    const sandbox = "notice-stream";
+    await owner.call("write_file", { sandbox, path: "acknowledged", content: "x" });
+    await killContainer(sandbox);
+    const stream = await execute({ question: "[[product]] x", sandbox }, { accept: "text/event-stream" });
+    const [, id = ""] = /"taskId":"([^"]+)"/.exec(await stream.text()) ?? [];
+    expect((await owner.call("get_result", { id })).text).toContain(LOST);
+  });
 });

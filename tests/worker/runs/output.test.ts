@@ -202,7 +202,7 @@ describe("long output", () => {
     const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
     const source = {
       id: newRunID(sandbox, true),
-      summary: () => ({}),
+      summary: {},
       resultOf: async () => ({}),
       memory: new RequestMemory("x", new AbortController().signal),
     };

@@ -196,3 +196,14 @@ it("files of a call that began before the set-up was set are in no other sandbox
   await configure(other, "sleep 4; echo built >from");
   expect(await sh(other, "ls")).toBe("from\n");
 });
+
+it("a set-up that failed is reported once in the answer of a task that has sent progress", async () => {
+  const sandbox = "setup-fails-once";
+  await configure(sandbox, "exit 3");
+  const { text } = await owner.call(
+    "execute_task",
+    { sandbox, task: "[[write]] x" },
+    { progressToken: "setup" },
+  );
+  expect(text.match(/The set-up of this sandbox failed/g)).toHaveLength(1);
+});

@@ -13,7 +13,7 @@ const counts = new Turns(2);
 const TURN_MS = 60_000;
 
 /** How long the count may take. After that, the lists that were read count. */
-const COUNT_TIMEOUT_SECONDS = 8;
+export const COUNT_TIMEOUT_SECONDS = 8;
 
 /** Prints a line `<process>/<path>:<number>` for each list, or `more` if that takes too much processor time. */
 const script = [

@@ -32,7 +32,7 @@ import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import { runHost } from "./host-programs.ts";
-import { countMappings, kernelObjects } from "./kernel-objects.ts";
+import { COUNT_TIMEOUT_SECONDS, countMappings, kernelObjects } from "./kernel-objects.ts";
 import {
   countOf,
   kernelMemory,
@@ -427,7 +427,7 @@ async function lockHolders(): Promise<number[]> {
 async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
   const processes = await membersOf(group);
   if (processes.length === 0) return 0;
-  const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec grep -rhs ^lock: "$@")`;
+  const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec timeout ${COUNT_TIMEOUT_SECONDS} grep -rhs ^lock: "$@")`;
   // 128 and the number of SIGXCPU.
   const script = `{ ${grep}; [ $? != 152 ] || yes; } | head -n ${most} | wc -l`;
   const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);

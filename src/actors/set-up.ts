@@ -86,9 +86,9 @@ export class SetUp {
   readonly #waiters = new Waiters();
   #notice: string | undefined;
   #containersGone = 0;
-  /** Where runs wait for a set-up under way. */
+  /** Where runs wait for a set-up that is under way or due: their container may have ended after they began it. */
   readonly gate: Gate = {
-    isOpen: () => this.#underWay === undefined,
+    isOpen: () => this.#underWay === undefined && !this.#isDue,
     pass: async (run) => {
       await this.#untilDone(() => !run.isEnded);
       return undefined;

@@ -1,5 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
+import type { Account } from "../../../src/index.ts";
 import { lacksFiles } from "../../../src/actors/saved-states.ts";
 import {
   accountOf,
@@ -13,6 +14,7 @@ import {
   result,
   waitForText,
   sh,
+  sleep,
   until,
 } from "../support.ts";
 
@@ -206,4 +208,29 @@ it("a set-up that failed is reported once in the answer of a task that has sent 
     { progressToken: "setup" },
   );
   expect(text.match(/The set-up of this sandbox failed/g)).toHaveLength(1);
+});
+
+it("a set-up runs before a command whose container ended while the command waited for quota", async () => {
+  const sandbox = "setup-quota";
+  await configure(sandbox, "touch /tmp/made");
+  await sh(sandbox, "ls /tmp/made");
+  // The next run has to ask the account.
+  await runInActor(sandbox, (actor) => void actor.settleLease());
+  const { promise: asked, resolve } = Promise.withResolvers<void>();
+  let isEnded = false;
+  const spy = await runInDurableObject(accountOf(owner), (account) => {
+    const prototype: Account = Object.getPrototypeOf(account);
+    const lease = Reflect.get(prototype, "lease") as Account["lease"];
+    return vi.spyOn(prototype, "lease").mockImplementation(async function (this: Account, one, request) {
+      if (one.sandbox === sandbox) resolve();
+      while (one.sandbox === sandbox && !isEnded) await sleep(20);
+      return await lease.call(this, one, request);
+    });
+  });
+  onTestFinished(() => spy.mockRestore());
+  const waiting = callsIn(sandbox).command("ls /tmp/made");
+  await asked;
+  await killContainer(sandbox);
+  isEnded = true;
+  expect((await waiting).structured).toMatchObject({ state: "succeeded", stdout: "/tmp/made\n" });
 });

@@ -3,6 +3,7 @@
  * next result says this, once, and names what was restored.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import type { Destroyed } from "./account-calls.ts";
 import type { Snapshot } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import { ENDINGS, LATER, lostText, restoredText } from "./texts.ts";
@@ -105,9 +106,13 @@ export class RestartNotice {
     this.#ending.value = how;
   }
 
-  /** The next start of a destroyed sandbox counts as the first. */
-  onDestroy(): void {
-    for (const stored of [this.#count, this.#ending, this.#ended, this.#notices]) stored.value = undefined;
+  /** The next start of a destroyed sandbox counts as the first. If its saved files stay, they may lack acknowledged changes. */
+  onDestroy({ isKept }: Pick<Destroyed, "isKept">): void {
+    const ended = this.#ended.value;
+    this.#count.value = undefined;
+    this.#ending.value = undefined;
+    this.#ended.value = isKept && ended !== undefined && !isAllSaved(ended) ? ended : undefined;
+    this.#notices.value = isKept ? this.#unshown.filter(({ isLoss }) => isLoss) : undefined;
   }
 
   takeNotice(): string | undefined {

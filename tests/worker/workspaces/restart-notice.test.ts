@@ -31,6 +31,33 @@ it.each([
   }),
 );
 
+it.each([
+  [
+    "still says that unsaved changes are gone after an unused sandbox was removed",
+    undefined,
+    /later changes are gone/,
+  ],
+  [
+    "says only what is restored if everything was saved before the removal",
+    "idle",
+    /^The sandbox starts with/,
+  ],
+] as const)("%s", (_what, ending, expected) =>
+  withWorld(async (world) => {
+    world.isKept = true;
+    await world.ready();
+    world.write("a", "saved");
+    await world.workspace.save();
+    if (ending) world.notice.noteEnding(ending);
+    else world.write("a", "not saved");
+    world.kill();
+    const owner = { principalID: "p", sandbox: world.sandbox };
+    expect(await world.lifecycle.destroyIfUnused(owner, () => false)).toBe(true);
+    await world.ready();
+    expect(world.notice.takeNotice()).toMatch(expected);
+  }),
+);
+
 it("says nothing about a checkpoint of a sandbox that was stopped after a save", () =>
   withWorld(async (world) => {
     await world.ready();

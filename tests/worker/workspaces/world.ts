@@ -180,6 +180,8 @@ export class World {
   readonly isSaved: boolean;
   /** How many bytes of files a save of the next actor may have. */
   maxBytes = 1e9;
+  /** Whether the saved workspace stays when the sandbox is removed. */
+  isKept = false;
   readonly #kv: Map<string, unknown>;
   readonly #prefix = `${crypto.randomUUID()}/`;
   #actor = 0;
@@ -213,7 +215,12 @@ export class World {
         keepSandbox: () => undefined,
         withdraw: async () => undefined,
         reportStop: () => undefined,
-        reportDestruction: async () => ({ wasKnown: true, wasSaved: true, isKept: false, checkpoints: 0 }),
+        reportDestruction: async () => ({
+          wasKnown: true,
+          wasSaved: true,
+          isKept: this.isKept,
+          checkpoints: 0,
+        }),
         logEvent: () => undefined,
         isInUse: () => false,
         unusedMs: 86_400_000,

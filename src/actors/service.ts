@@ -8,7 +8,8 @@ import { SERVICE_SESSION } from "../runs/command-executor.ts";
 import type { Executor } from "../runs/executor.ts";
 import { localID } from "../runs/id.ts";
 import type { RunRecord } from "../runs/run-store.ts";
-import type { Runs } from "../runs/runs.ts";
+import { CANCELLED_BEFORE_START } from "../runs/run-types.ts";
+import type { Gate, Runs } from "../runs/runs.ts";
 import { quote } from "../shared/text.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
@@ -174,13 +175,21 @@ export class Service {
       cwd: "/workspace",
       timeoutMs: MAX_SERVICE_MS,
     };
+    const isObsolete = () => changeCount !== this.#changeCount;
+    const end = () => (isObsolete() ? CANCELLED_BEFORE_START : undefined);
+    // The container may end before the run begins.
+    const gate: Gate = {
+      ...setUp.gate,
+      isOpen: () => setUp.gate.isOpen() && !isObsolete(),
+      pass: async (run) => end() ?? (await setUp.gate.pass(run)) ?? end(),
+    };
     const { id } = await runs.start(commands, script, spec, {
       waitUntil: 0,
       namesID: true,
       isService: true,
-      gate: setUp.gate,
+      gate,
     });
-    if (changeCount !== this.#changeCount || !this.#state) {
+    if (isObsolete() || !this.#state) {
       await runs.cancel(id, MAX_CANCEL_MS).catch(() => undefined);
       return void (await runs.remove(id).catch(() => undefined));
     }

@@ -3,7 +3,18 @@ import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { Service } from "../../../src/actors/service.ts";
 import type { Gate } from "../../../src/runs/runs.ts";
 import { expose, visit } from "../previews/support.ts";
-import { evict, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
+import {
+  evict,
+  killContainer,
+  owner,
+  runInActor,
+  sandboxesOf,
+  sh,
+  sleep,
+  until,
+  isRunning,
+  untilStopped,
+} from "../support.ts";
 
 interface Configured extends Record<string, unknown> {
   start: string;
@@ -120,6 +131,20 @@ describe("a service", () => {
     await until(async () => (await ids(sandbox)).length === 3);
     expect((await ids(sandbox)).sort()).toEqual([second, third, fourth].sort());
     await owner.call("destroy_sandbox", { sandbox });
+  });
+
+  it("does not start in a sandbox that is destroyed while a new actor starts it", async () => {
+    const sandbox = "service-destroyed";
+    await sh(sandbox, "true");
+    // As after `configure_sandbox`, if the actor ends before it starts the service.
+    await runInActor(sandbox, (_actor, { storage }) =>
+      storage.kv.put("service", { script: "sleep 1000", runs: [] }),
+    );
+    await evict(sandbox);
+    expect((await owner.call("destroy_sandbox", { sandbox })).text).toContain("is destroyed");
+    await sleep(2000);
+    expect(await isRunning(sandbox)).toBe(false);
+    expect((await sandboxesOf()).map(({ name }) => name)).not.toContain(sandbox);
   });
 
   it("does not exist for a blank script", async () => {

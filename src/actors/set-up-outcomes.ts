@@ -12,13 +12,15 @@ import { sha256 } from "../shared/sha256.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Workspace } from "./workspace.ts";
-import { NETWORK_CHANGED } from "./texts.ts";
+import { SETTINGS_CHANGED } from "./texts.ts";
 
 export interface KeepPlan {
   key: string;
   /** Whether only the script has changed files, so that other sandboxes can start from the outcome. */
   isShared: boolean;
   network: string;
+  /** The version of the variables; undefined if none was ever set. */
+  variables?: number | undefined;
 }
 
 export interface Restored {
@@ -66,11 +68,14 @@ export class SetUpOutcomes {
       const installation = await workspace.installation();
       const { system, isEmpty, savedAt } = installation;
       const network = this.#network;
-      const key = await keyOf(script, this.#host.variables(), network, system);
+      const variables = this.#host.variables();
+      const key = await keyOf(script, variables, network, system);
       if (previousKey === key && savedAt !== undefined) return { key, savedAt };
       const isShared = isEmpty && !isUsed;
       const restoredAt = isShared ? await workspace.restoreOutcome(installation, key, lifecycle) : undefined;
-      return restoredAt === undefined ? { key, isShared, network } : { key, savedAt: restoredAt };
+      return restoredAt === undefined
+        ? { key, isShared, network, variables: variables?.version }
+        : { key, savedAt: restoredAt };
     };
     try {
       return await this.#beginnings.run(() => lifecycle.retryInNextContainer(account.owner, begin));
@@ -95,9 +100,11 @@ export class SetUpOutcomes {
     return this.#host.isSaved;
   }
 
-  async keep({ key, isShared, network }: KeepPlan): Promise<void> {
+  async keep({ key, isShared, network, variables }: KeepPlan): Promise<void> {
     const { workspace, keepSharedMs } = this.#host;
-    if (network !== this.#network) throw new ToolError("file_system", NETWORK_CHANGED);
+    // The script may have started with later variables than those of the key.
+    const isSame = network === this.#network && variables === this.#host.variables()?.version;
+    if (!isSame) throw new ToolError("file_system", SETTINGS_CHANGED);
     await workspace.keepOutcome(key, isShared ? Date.now() + keepSharedMs : undefined);
   }
 }

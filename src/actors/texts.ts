@@ -313,7 +313,7 @@ export function setUpFailedText({ id, state, exitCode }: RunView, end: string | 
   return `The set-up of this sandbox ${how}, so calls run without it. ${output} Correct the script with configure_sandbox.`;
 }
 
-export const NETWORK_CHANGED = "the sandbox's network was changed meanwhile";
+export const SETTINGS_CHANGED = "the sandbox's network or variables were changed meanwhile";
 
 export const stillSettingUp = (sandbox: string, run: string | undefined, ms: number) =>
   temporary(

@@ -15,12 +15,12 @@ const NETWORK: { policy: NetworkPolicy; secrets: Secret[] } = {
   secrets: [],
 };
 
-const outcomesOf = (world: World, value: string | null = null, { policy, secrets } = NETWORK) =>
+const outcomesOf = (world: World, value: string | null = null, { policy, secrets } = NETWORK, version = 1) =>
   new SetUpOutcomes({
     policy: () => policy,
     secrets: () => secrets,
     workspace: world.workspace,
-    variables: () => ({ version: 1, entries: [{ name: "WORD", value, version: 1 }] }),
+    variables: () => ({ version, entries: [{ name: "WORD", value, version: 1 }] }),
     isSaved: world.isSaved,
     keepSharedMs: DAY_MS,
     lifecycle: world.lifecycle,
@@ -89,6 +89,16 @@ describe("the saved result of a set-up", () => {
       await install(world);
       const full: typeof NETWORK = { policy: { internet: "full", allowHosts: [] }, secrets: [] };
       await expect(outcomesOf(world, null, full).keep(started)).rejects.toThrow("network");
+    }));
+
+  it("is not kept if the variables were changed before the end of the set-up", () =>
+    withWorld(async (world) => {
+      const started = await outcomesOf(world, "first").begin("script", undefined);
+      if (!started || "savedAt" in started) throw new Error("it was kept");
+      await install(world);
+      await expect(outcomesOf(world, "second", NETWORK, 2).keep(started)).rejects.toThrow("variables");
+      const other = world.createSibling("other");
+      expect(await setUp(other, "script", undefined, "first")).toMatchObject({ how: "ran" });
     }));
 
   it("is complete in the next container even if the sandbox ended before its first save", () =>

@@ -315,6 +315,8 @@ export function setUpFailedText({ id, state, exitCode }: RunView, end: string | 
 
 export const SETTINGS_CHANGED = "the sandbox's network or variables were changed meanwhile";
 
+export const SET_UP_UNDER_WAY = "its set-up was changing files, and nothing is saved until that ends";
+
 export const stillSettingUp = (sandbox: string, run: string | undefined, ms: number) =>
   temporary(
     "no_answer",

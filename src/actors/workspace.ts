@@ -22,6 +22,7 @@ import { SaveTroubles } from "./save-troubles.ts";
 import { type Archive, type Checkpoint, type Pack, type Snapshot, lacksFiles } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import {
+  SET_UP_UNDER_WAY,
   isPermanentSaveError,
   restoreFailed,
   saveFailed,
@@ -487,12 +488,10 @@ export class Workspace {
   /** Saves before an orderly stop. Returns whether the save has ended, successfully or not. @param waitMs how long to wait */
   async saveToStop(waitMs = SAVE_TIMEOUT_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
-    const saving = this.save({ isThorough: true }).then(
-      () => true,
-      () => true,
-    );
+    const saving = this.save({ isThorough: true }).catch(() => undefined);
     this.#host.background(saving);
-    return (await waitAtMost(waitMs, saving)) ?? false;
+    const isOver = saving.then(() => true);
+    return (await waitAtMost(waitMs, isOver)) ?? false;
   }
 
   /** Whether the container may be stopped: everything is saved. A running set-up is repeated later, so it needs no save. */
@@ -584,6 +583,7 @@ export class Workspace {
       if (!isPermanentSaveError(cause)) throw error;
       return reasonOf(cause);
     }
+    if (this.isHeld && this.#dirtySince !== undefined) return SET_UP_UNDER_WAY;
     // No await since the last check: a change in between would be in neither state.
     return void (await endSaved());
   }

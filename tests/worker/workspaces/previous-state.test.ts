@@ -45,6 +45,20 @@ it("has every change that a call made until the restore", () =>
     expect([...fork.files.keys()]).toEqual(written);
   }));
 
+it("lacks what runs change during a set-up, and the result says so", () =>
+  withWorld(async (world) => {
+    const id = await changeAfterCheckpoint(world);
+    await world.workspace.save();
+    world.workspace.isHeld = true;
+    world.write("late", "x");
+    const { before, unsaved } = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
+    expect(unsaved).toContain("set-up");
+    const fork = world.createSibling("fork", true);
+    world.registry.fork("fork", before?.id ?? "");
+    await fork.ready();
+    expect(Object.fromEntries(fork.files)).toEqual({ kept: "second" });
+  }));
+
 it("is made by the next actor if this one is evicted while the container ends", () =>
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);

@@ -484,7 +484,10 @@ export class Lifecycle {
   destroyIfUnused(owner: Owner, wasUsed: () => boolean): Promise<boolean> {
     return this.#endUnused(
       () => this.#mustStay || wasUsed(),
-      () => this.destroy(owner, "container"),
+      (isSaved) => {
+        if (!isSaved) this.#parts.notice.noteEnding("unsaved_idle");
+        return this.destroy(owner, "container");
+      },
     );
   }
 

@@ -108,7 +108,7 @@ export class RestartNotice {
 
   /** The next start of a destroyed sandbox counts as the first. If its saved files stay, they may lack acknowledged changes. */
   onDestroy({ isKept }: Pick<Destroyed, "isKept">): void {
-    const ended = this.#ended.value;
+    const ended = this.#ended.value ?? this.#ending.value;
     this.#count.value = undefined;
     this.#ending.value = undefined;
     this.#ended.value = isKept && ended !== undefined && !isAllSaved(ended) ? ended : undefined;

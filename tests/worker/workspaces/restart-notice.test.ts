@@ -1,5 +1,5 @@
 /** The notice after a restart, also if the actor is evicted, and the error of a call that the restart interrupts. */
-import { expect, it, vi } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
 import { type World, withWorld } from "./world.ts";
 
 /** Starts a container. The actor is evicted when the container runs, before it has stored that. */
@@ -57,6 +57,27 @@ it.each([
     expect(world.notice.takeNotice()).toMatch(expected);
   }),
 );
+
+it("says that unsaved changes are gone if an unused sandbox is removed although it cannot be saved", () =>
+  withWorld(async (world) => {
+    world.isKept = true;
+    await world.ready();
+    world.write("a", "saved");
+    await world.workspace.save();
+    world.write("a", "not saved");
+    world.onStep = ({ name }) => {
+      if (name === "bucket put") throw new Error("R2 fails");
+    };
+    const owner = { principalID: "p", sandbox: world.sandbox };
+    const remove = () => world.lifecycle.destroyIfUnused(owner, () => false);
+    expect(await remove()).toBe(false);
+    const later = Date.now() + 2 * 3_600_000;
+    const clock = vi.spyOn(Date, "now").mockImplementation(() => later);
+    onTestFinished(() => clock.mockRestore());
+    expect(await remove()).toBe(true);
+    await world.ready();
+    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+  }));
 
 it("says nothing about a checkpoint of a sandbox that was stopped after a save", () =>
   withWorld(async (world) => {

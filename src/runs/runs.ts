@@ -16,7 +16,6 @@ import {
   type Allowance,
   type End,
   type Execution,
-  CANCELLED_BEFORE_START,
   type LogPiece,
   type RunSummary,
   type RunView,
@@ -503,14 +502,16 @@ export class Runs {
     reserving: Promise<Reservation>,
   ): void {
     const { quota, lifecycle, background } = this.#host;
+    let reservation: Reservation;
     const start = async () => {
-      const reservation = await reserving;
-      if (!run.isEnded) return () => meter(execute(reservation), quota, reservation, run);
+      reservation = await reserving;
+      return () => meter(execute(reservation), quota, reservation, run);
+    };
+    const onUnused = () => {
       quota.giveBack(reservation, 0);
       lifecycle.release();
-      return CANCELLED_BEFORE_START;
     };
-    this.#watch(run, startAfter(run, start, { isInteractive }));
+    this.#watch(run, startAfter(run, start, { isInteractive, onUnused }));
     background(reserving.catch(() => undefined));
   }
 

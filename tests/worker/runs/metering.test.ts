@@ -5,14 +5,18 @@ import { parseConfig } from "../../../src/shared/config.ts";
 import { dayOf } from "../../../src/shared/days.ts";
 import type { Runs } from "../../../src/runs/runs.ts";
 import { sleep, until } from "../support.ts";
-import { start, withRuns } from "./conducted-runs.ts";
+import type { End } from "../../../src/runs/run-types.ts";
+import { ALLOWANCE, Conducted, executorOf, start, withRuns } from "./conducted-runs.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 
-const quotaOf = () =>
+const quotaOf = (answered = Promise.resolve()) =>
   new Lease({
     limits: parseConfig({} as never).limits,
-    request: async () => ({ slots: 10, seconds: 10_000, until: Date.now() + 300_000 }),
+    request: async () => {
+      await answered;
+      return { slots: 10, seconds: 10_000, until: Date.now() + 300_000 };
+    },
     background: (work) => void work.catch(() => undefined),
     onSettled: () => undefined,
   });
@@ -49,4 +53,30 @@ it("a run whose code ends after the run's time limit returns its reservation onc
     expect(quota.settle().inUse).toEqual({ slots: 0, seconds: 0 });
   };
   await withRuns("metering-late", work, { quota });
+});
+
+it("a run that is cancelled just before its reservation arrives keeps nothing of it", async () => {
+  const answered = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<void>();
+  const quota = quotaOf(answered.promise);
+  const work = async (runs: Runs) => {
+    const executor = executorOf(() => new Conducted());
+    const { id } = await runs.start(executor, "title", ALLOWANCE, {
+      waitUntil: 0,
+      replyBy: Date.now(),
+      namesID: true,
+    });
+    const cancelling = runs.cancel(id, 5000);
+    await sleep(50);
+    answered.resolve();
+    await sleep(50);
+    ended.resolve();
+    expect(await cancelling).toMatchObject({ state: "cancelled" });
+    expect(quota.settle().inUse).toEqual({ slots: 0, seconds: 0 });
+  };
+  const completeEnd = async (end: End) => {
+    await ended.promise;
+    return end;
+  };
+  await withRuns("metering-cancelled", work, { quota, completeEnd });
 });

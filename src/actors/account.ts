@@ -184,11 +184,10 @@ export class Account extends DurableObject<Env> {
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
-      const isStopped = await actor
-        .stopIfIdle({ principalID, sandbox: name }, FREE_SLOT_TIMEOUT_MS / names.length)
-        .catch(() => false);
-      if (!isStopped) continue;
-      this.sandboxStopped(name);
+      const askedAt = Date.now();
+      const stop = actor.stopIfIdle({ principalID, sandbox: name }, FREE_SLOT_TIMEOUT_MS / names.length);
+      if (!(await stop.catch(() => false))) continue;
+      this.#sandboxes.recordStop(name, askedAt);
       return true;
     }
     return false;

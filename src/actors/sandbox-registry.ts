@@ -86,9 +86,16 @@ export class SandboxRegistry {
     this.#rows.write("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
   }
 
-  /** Adds no row, because a destroyed sandbox stays removed. */
-  recordStop(name: string): void {
-    this.#rows.write("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
+  /**
+   * Adds no row, because a destroyed sandbox stays removed.
+   * @param usedUntil in milliseconds since the epoch: a sandbox that was used later has started again
+   */
+  recordStop(name: string, usedUntil = Number.MAX_SAFE_INTEGER): void {
+    this.#rows.write(
+      "UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ? AND last_used_at <= ?",
+      name,
+      usedUntil,
+    );
   }
 
   /** Removes a sandbox but keeps its settings and stored sizes. Returns whether it existed. */

@@ -1,7 +1,9 @@
 /** The limits of one principal: sandboxes, containers at once, and model tokens a day. */
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import type { Sandbox } from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
+import { accountOf } from "../../../src/actors/account-of.ts";
 import { AccountLink } from "../../../src/actors/account-link.ts";
 import {
   type Caller,
@@ -80,6 +82,33 @@ describe("the containers of one principal", () => {
     await forker.call("checkpoint_sandbox", { sandbox: "fork-1" });
     await sh("fork-1", "true");
     expect((await sh("base", "true")).text).toContain("your limit is 2");
+  });
+
+  it("are counted if they start again while the account waits for their stop", async () => {
+    const again = await principal("again");
+    const use = (sandbox: string) => again.call("run_command", { sandbox, command: "true" });
+    for (const name of ["a", "b"]) expect((await use(name)).isError).toBe(false);
+    const { mock, original } = await runInActor(
+      "a",
+      (actor) => {
+        const prototype: Sandbox = Object.getPrototypeOf(actor);
+        const original = Reflect.get(prototype, "stopIfIdle") as Sandbox["stopIfIdle"];
+        return { mock: vi.spyOn(prototype, "stopIfIdle"), original };
+      },
+      again,
+    );
+    onTestFinished(() => mock.mockRestore());
+    let isFirst = true;
+    mock.mockImplementation(async function (this: Sandbox, owner, waitMs) {
+      if (owner.principalID !== again.principalID) return await original.call(this, owner, waitMs);
+      if (!isFirst) return false;
+      isFirst = false;
+      const account = accountOf(env as Env, again.principalID);
+      await account.sandboxStopped(owner.sandbox);
+      await account.registerSandbox(owner);
+      return true;
+    });
+    expect((await use("c")).text).toContain("your limit is 2");
   });
 
   it("are not stopped to make room during a run, even if the actor was evicted", async () => {

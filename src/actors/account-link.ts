@@ -119,13 +119,15 @@ export class AccountLink {
     const wasRegistered = this.#registeredAt > 0;
     const endCount = this.#endCount;
     const result = this.#reports.run(async () => {
+      // The sandbox was destroyed meanwhile.
+      if (wasRegistered && endCount !== this.#endCount) return undefined;
       const registered = unwrap(await this.account(owner).registerSandbox(owner));
       this.isAccepted = true;
       this.gitHosts = registered.gitHosts;
-      return registered;
+      return registered.before;
     });
     if (wasRegistered) this.#ctx.waitUntil(result.catch(() => undefined));
-    const before = wasRegistered ? undefined : (await result).before;
+    const before = wasRegistered ? undefined : await result;
     if (endCount === this.#endCount) this.#registeredAt = now;
     return before;
   }
@@ -219,14 +221,14 @@ export class AccountLink {
 
   async reportDestruction(owner: Owner, extent: DestroyExtent): Promise<Destroyed> {
     const settlement = this.lease.release();
-    try {
-      return await this.#reports.run(async () => {
-        this.isAccepted = false;
-        return this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, extent);
-      });
-    } finally {
-      this.#endRegistration();
-    }
+    return await this.#reports.run(async () => {
+      this.isAccepted = false;
+      try {
+        return await this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, extent);
+      } finally {
+        this.#endRegistration();
+      }
+    });
   }
 
   #endRegistration(): void {

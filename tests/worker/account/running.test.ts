@@ -147,6 +147,27 @@ describe("the containers of one principal", () => {
     expect(await runInActor("again", register, registrant)).toBe("stopped");
   });
 
+  it("are not counted again if they were used during their destruction", async () => {
+    const user = await principal("destroyer");
+    const named = { principalID: user.principalID, sandbox: "destroyed" };
+    const destroy = async (_actor: unknown, ctx: DurableObjectState) => {
+      const link = new AccountLink(ctx, ctx.storage.kv, env as Env, async () => undefined);
+      await link.setOwner(named);
+      await link.register(named);
+      const later = Date.now() + 120_000;
+      const clock = vi.spyOn(Date, "now").mockImplementation(() => later);
+      const destroying = link.reportDestruction(named, "workspace");
+      const using = link.noteUse();
+      clock.mockRestore();
+      await using;
+      await destroying;
+      // Waits for the registration.
+      await link.recordSettings({ ...named, sandbox: "next" }, { variables: [], network: undefined });
+    };
+    await runInActor("destroyed", destroy, user);
+    expect((await user.call("list_sandboxes")).text).not.toContain("destroyed");
+  });
+
   it("are not started by a token that can only read", async () => {
     for (const tool of ["read_file", "list_files"]) {
       const { isError, text } = await reader.call(tool, { sandbox: "unknown", path: "/workspace" });

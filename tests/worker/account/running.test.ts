@@ -92,8 +92,8 @@ describe("the containers of one principal", () => {
       "a",
       (actor) => {
         const prototype: Sandbox = Object.getPrototypeOf(actor);
-        const original = Reflect.get(prototype, "stopIfIdle") as Sandbox["stopIfIdle"];
-        return { mock: vi.spyOn(prototype, "stopIfIdle"), original };
+        const stop = Reflect.get(prototype, "stopIfIdle") as Sandbox["stopIfIdle"];
+        return { mock: vi.spyOn(prototype, "stopIfIdle"), original: stop };
       },
       again,
     );

@@ -2,6 +2,7 @@
 import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { base64url, LINK_ID_CHARS } from "../shared/link-token.ts";
+import { SerialQueue } from "../shared/queue.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { countdown } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
@@ -49,6 +50,8 @@ interface DecisionsHost {
 export class NetworkDecisions {
   readonly #host: DecisionsHost;
   readonly #waiters = new Waiters();
+  /** A decision may take time until it has its effect. A second one about the same question waits, and then finds it decided. */
+  readonly #decisions = new SerialQueue();
 
   constructor(host: DecisionsHost) {
     this.#host = host;
@@ -81,7 +84,11 @@ export class NetworkDecisions {
   }
 
   /** @returns whether the question was open @throws {ToolError} if the operator no longer allows the change */
-  async decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
+  decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
+    return this.#decisions.run(() => this.#decide(owner, id, isAllowed));
+  }
+
+  async #decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
     const stored = this.#find(id);
     if (!stored || stored.isRefused) return false;
     if (isAllowed) {

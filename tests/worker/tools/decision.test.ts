@@ -1,9 +1,10 @@
 /** A person decides which hosts a sandbox may reach, on a page that the client opens (elicitation in the mode `url`). */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
+import { AccountLink } from "../../../src/actors/account-link.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { TOKEN } from "../server/support.ts";
-import { ORIGIN, principal, sleep } from "../support.ts";
+import { ORIGIN, principal, sleep, until } from "../support.ts";
 import {
   type Elicitation,
   OPENS_URLS,
@@ -99,6 +100,28 @@ describe("a call that lets a sandbox reach more hosts", () => {
     const [elicitation] = error.data.elicitations;
     expect(elicitation).toMatchObject({ mode: "url", elicitationId: expect.any(String) });
     expect((await decide(await panelBrowser(app), elicitation?.url ?? "", "allow")).status).toBe(200);
+    expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
+  });
+
+  it("is not refused by a decision that follows while the first one takes effect", async () => {
+    const sandbox = await createLimited("decide-both");
+    const { url } = elicitationIn(await configure(sandbox, TWO));
+    const browser = await panelBrowser(app);
+    const { recordSettings } = AccountLink.prototype;
+    const { promise: isSlow, resolve: goOn } = Promise.withResolvers<void>();
+    const recording = vi.spyOn(AccountLink.prototype, "recordSettings");
+    recording.mockImplementation(async function (this: AccountLink, ...settings) {
+      await isSlow;
+      return recordSettings.apply(this, settings);
+    });
+    const allowed = decide(browser, url, "allow");
+    await until(() => recording.mock.calls.length > 0);
+    const refused = decide(browser, url, "refuse");
+    await sleep(500);
+    goOn();
+    expect((await allowed).text).toContain("Allowed");
+    expect((await refused).status).toBe(404);
+    recording.mockRestore();
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
   });
 

@@ -88,8 +88,11 @@ export class ActiveRun implements RunSink, WaitingLog {
   hasFiles = true;
   /** Whether the run is a service, which does not keep the container running and is not metered. */
   isService = false;
-  /** How much of the log the results of `Runs.start` and `Runs.type` have shown so far. */
-  seenBytes: number;
+  /**
+   * How much of the log the results of `Runs.start` and `Runs.type` have shown so far. 0 in a new actor, which does not know this: a
+   * result that repeats output is better than output that no result shows.
+   */
+  seenBytes = 0;
   /** Called when the run's code has ended and its output is still to be delivered. */
   onExecuted: (() => void) | undefined;
   failure: RunFailure | undefined;
@@ -98,7 +101,6 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.record = record;
     this.#host = host;
     this.#log = log;
-    this.seenBytes = record.logBytes;
     this.#hasBegun = !hasNeverStarted(record);
     this.#stored = { stdout: record.output.stdout.bytes, stderr: record.output.stderr.bytes };
   }

@@ -201,6 +201,15 @@ describe("a terminal outlives", () => {
       stdout: expect.stringContaining("got first"),
     });
   });
+
+  it("the actor, and send_input shows what the command printed before the actor was evicted", async () => {
+    const command = 'read -p "one? " a; echo working; sleep 2; echo later; read -p "two? " b; echo "got $b"';
+    const started = await open(command, { session: "evicted-output" });
+    await type(started, "first\n");
+    await untilText(shownBy(started), "two? ");
+    await evict(sandbox);
+    expect((await type(started, "second\n")).text).toContain("later");
+  });
 });
 
 describe("a terminal ends", () => {

@@ -1,6 +1,6 @@
 /** A person's decisions about a sandbox's network. Open and refused questions are stored until they expire. */
 import type { SandboxKV } from "../storage/sandbox-schema.ts";
-import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
+import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { base64url, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -42,7 +42,7 @@ export interface NetworkQuestion {
 
 interface DecisionsHost {
   kv: SandboxKV;
-  network: Pick<SandboxNetwork, "choiceAfter" | "policy" | "policyAfter">;
+  network: Pick<SandboxNetwork, "policyAfter" | "addedHosts">;
   settings: Pick<SandboxSettings, "configure">;
   account: Pick<AccountLink, "principalID" | "owner">;
 }
@@ -63,13 +63,14 @@ export class NetworkDecisions {
    */
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
     // The question is about the whole policy, because another call may change the settings that this change omits.
-    const next = this.#policyAfter(change);
-    if (this.#addedHosts(next) === undefined) return { state: "within", change: next };
+    const { network } = this.#host;
+    const next = network.policyAfter(change);
+    if (network.addedHosts(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = base64url(digest).slice(0, LINK_ID_CHARS);
     await this.#waitForDecision(id, waitMs);
     // The policy may have changed during the wait.
-    const added = this.#addedHosts(next);
+    const added = network.addedHosts(next);
     if (added === undefined) return { state: "within", change: next };
     const stored = this.#find(id) ?? this.#store(id, next);
     return { state: stored.isRefused ? "refused" : "open", id, added };
@@ -77,9 +78,9 @@ export class NetworkDecisions {
 
   /** An open question, for the holder of its link. */
   find(id: string): NetworkQuestion | undefined {
-    const { account } = this.#host;
+    const { account, network } = this.#host;
     const stored = account.principalID === undefined ? undefined : this.#find(id);
-    const added = stored && !stored.isRefused ? this.#addedHosts(stored.change) : undefined;
+    const added = stored && !stored.isRefused ? network.addedHosts(stored.change) : undefined;
     return added && { sandbox: account.owner.sandbox, added };
   }
 
@@ -104,15 +105,6 @@ export class NetworkDecisions {
     for (const [key] of this.#host.kv.list({ prefix: PREFIX })) this.#host.kv.delete(key);
   }
 
-  #addedHosts(change: NetworkChoice): string[] | undefined {
-    return addedHosts(this.#policyAfter(change), this.#host.network.policy);
-  }
-
-  #policyAfter(change: NetworkChoice): NetworkPolicy {
-    const { network } = this.#host;
-    return network.policyAfter(network.choiceAfter(change));
-  }
-
   #find(id: string): StoredDecision | undefined {
     const stored = this.#host.kv.get<StoredDecision>(`${PREFIX}${id}`);
     return stored && stored.expires > Date.now() ? stored : undefined;
@@ -134,11 +126,4 @@ export class NetworkDecisions {
     const leftMs = countdown(ms);
     while (leftMs() > 0 && this.#find(id)?.isRefused === false) await this.#waiters.wait(leftMs());
   }
-}
-
-/** The entries that only `next` allows, empty for unrestricted access; undefined if it allows no more than `now`. */
-function addedHosts(next: NetworkPolicy, now: NetworkPolicy): string[] | undefined {
-  if (next.internet === "full") return now.internet === "full" ? undefined : [];
-  const added = next.internet === "allowlist" ? entriesBeyond(next.allowHosts, now) : [];
-  return added.length > 0 ? added : undefined;
 }

@@ -77,8 +77,16 @@ export class SandboxNetwork {
     return { internet: requested ?? this.choice.internet, allowHosts: allowHosts ?? this.choice.allowHosts };
   }
 
-  policyAfter(choice: NetworkChoice): NetworkPolicy {
-    return policyOf(choice, this.#host.limits());
+  policyAfter(change: NetworkChoice): NetworkPolicy {
+    return policyOf(this.choiceAfter(change), this.#host.limits());
+  }
+
+  /** The entries that only the change allows, empty for unrestricted access; undefined if it allows no more than the policy. */
+  addedHosts(change: NetworkChoice): string[] | undefined {
+    const next = this.policyAfter(change);
+    if (next.internet === "full") return this.policy.internet === "full" ? undefined : [];
+    const added = next.internet === "allowlist" ? entriesBeyond(next.allowHosts, this.policy) : [];
+    return added.length > 0 ? added : undefined;
   }
 
   get choice(): NetworkChoice {

@@ -15,12 +15,14 @@ import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import type { Service, ServiceState } from "./service.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
-import { otherRegion, sandboxExists } from "./texts.ts";
+import { networkRestricted, otherRegion, sandboxExists } from "./texts.ts";
 
 export interface SettingsChange {
   /** An empty value removes the variable. */
   env?: Readonly<Record<string, string>> | undefined;
   network?: NetworkChoice | undefined;
+  /** Whether no person was asked, because the network change gave no more access. It must not, also if the policy has changed since. */
+  isWithin?: boolean | undefined;
   /** The script of the set-up; an empty one removes it. */
   setup?: string | undefined;
   idleMinutes?: number | undefined;
@@ -94,7 +96,7 @@ export class SandboxSettings {
    * change, the change is applied after that, to a sandbox without settings.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
-  change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
+  change(owner: Owner, { env, network, isWithin, setup, idleMinutes, start }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;
       const applyAll = async (): Promise<AppliedChange> => {
@@ -102,6 +104,7 @@ export class SandboxSettings {
         const variables =
           Object.keys(env ?? {}).length > 0 ? host.variables.applyChanges(env ?? {}) : undefined;
         const choice = network && host.network.choiceAfter(network);
+        if (isWithin && choice && host.network.addedHosts(choice)) throw networkRestricted(owner.sandbox);
         if (idleMinutes !== undefined) host.idle.check(idleMinutes);
         if (variables || script || start) host.growth.check();
         if (variables || choice || script || start || idleMinutes !== undefined) {

@@ -267,6 +267,13 @@ export const networkForbidden = (requested: string, allowed: string) =>
     "To see the current settings, call configure_sandbox and leave out internet and allow_hosts.",
   );
 
+export const networkRestricted = (sandbox: string) =>
+  temporary(
+    "sandbox_unavailable",
+    `Another call restricted the network of sandbox ${sandbox} during this call; nothing was changed.`,
+    "Repeat this call, so that a person can decide.",
+  );
+
 /** The server does not know which program made the connections: several may run in the sandbox. */
 export const refusedText = (hosts: string) => `During this run, connections to ${hosts} were refused.`;
 export const mismatchText = (hosts: string) =>

@@ -69,7 +69,7 @@ export const configureSandbox = defineTool({
     const requested = isSet ? { internet, allowHosts } : undefined;
     const decided = requested && (await decideNetwork(context, sandbox, requested));
     if (decided && "question" in decided) return { content: [], question: decided.question };
-    const network = decided?.change;
+    const { change: network, isWithin } = decided ?? {};
     const {
       variables,
       setup: state,
@@ -79,7 +79,8 @@ export const configureSandbox = defineTool({
       service,
     } = await context.sandbox(
       sandbox,
-      (actor, owner) => actor.configureSandbox(owner, { env, setup, network, idleMinutes, start }, region),
+      (actor, owner) =>
+        actor.configureSandbox(owner, { env, setup, network, isWithin, idleMinutes, start }, region),
       region,
     );
     const hosts = policy.internet === "allowlist" ? [...policy.allowHosts] : [];

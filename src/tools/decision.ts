@@ -36,13 +36,13 @@ export async function decideNetwork(
   context: CallerContext & { isDeclined: boolean },
   sandbox: string,
   change: NetworkChoice,
-): Promise<{ change: NetworkChoice } | { question: Question }> {
+): Promise<{ change: NetworkChoice; isWithin?: true } | { question: Question }> {
   const { config, env, principal, urlElicitation, origin } = context;
   if (urlElicitation === undefined) return { change };
   const owner = { principalID: principal.id, sandbox, region: principal.region };
   const waitMs = context.isDeclined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
   const answer = await callSandbox(env, owner, (actor, who) => actor.askForNetwork(who, change, waitMs));
-  if (answer.state === "within") return { change: answer.change };
+  if (answer.state === "within") return { change: answer.change, isWithin: true };
   const shown = answer.added.slice(0, SHOWN_HOSTS).join(", ");
   const more = answer.added.length > SHOWN_HOSTS ? ` and ${answer.added.length - SHOWN_HOSTS} more` : "";
   const hosts = answer.added.length === 0 ? "all of the internet" : shown + more;

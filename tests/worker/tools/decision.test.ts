@@ -1,5 +1,5 @@
 /** A person decides which hosts a sandbox may reach, on a page that the client opens (elicitation in the mode `url`). */
-import { describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { AccountLink } from "../../../src/actors/account-link.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
@@ -40,6 +40,20 @@ const TWO = { allow_hosts: ["one.example.com", "two.example.com"] };
 function decide(browser: Browser, url: string, decision: "allow" | "refuse", headers = { origin: ORIGIN }) {
   return browser.open(`${url}?decision=${decision}`, { method: "POST", headers });
 }
+
+/** Lets changes of settings wait at the account. */
+function holdSettings() {
+  const { recordSettings } = AccountLink.prototype;
+  const { promise: mayGoOn, resolve: goOn } = Promise.withResolvers<void>();
+  const recording = vi.spyOn(AccountLink.prototype, "recordSettings");
+  recording.mockImplementation(async function (this: AccountLink, ...settings) {
+    await mayGoOn;
+    return recordSettings.apply(this, settings);
+  });
+  return { recording, goOn };
+}
+
+afterEach(() => void vi.restoreAllMocks());
 
 describe("a call that lets a sandbox reach more hosts", () => {
   it("asks the person, and makes the change after the person allows it", async () => {
@@ -107,13 +121,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
     const sandbox = await createLimited("decide-both");
     const { url } = elicitationIn(await configure(sandbox, TWO));
     const browser = await panelBrowser(app);
-    const { recordSettings } = AccountLink.prototype;
-    const { promise: isSlow, resolve: goOn } = Promise.withResolvers<void>();
-    const recording = vi.spyOn(AccountLink.prototype, "recordSettings");
-    recording.mockImplementation(async function (this: AccountLink, ...settings) {
-      await isSlow;
-      return recordSettings.apply(this, settings);
-    });
+    const { recording, goOn } = holdSettings();
     const allowed = decide(browser, url, "allow");
     await until(() => recording.mock.calls.length > 0);
     const refused = decide(browser, url, "refuse");
@@ -121,7 +129,6 @@ describe("a call that lets a sandbox reach more hosts", () => {
     goOn();
     expect((await allowed).text).toContain("Allowed");
     expect((await refused).status).toBe(404);
-    recording.mockRestore();
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
   });
 
@@ -173,6 +180,20 @@ describe("a call that lets a sandbox reach more hosts", () => {
       configure(sandbox, { internet: "allowlist" }),
     ]);
     expect(await hostsOf(sandbox)).not.toContain("evil.example.com");
+  });
+
+  it("asks the person, also if another call restricts the sandbox at the same time", async () => {
+    const sandbox = "decide-restricted";
+    const { recording, goOn } = holdSettings();
+    const restricted = configure(sandbox, { internet: "none" });
+    await until(() => recording.mock.calls.length > 0);
+    const widened = configure(sandbox, { internet: "full" });
+    await sleep(500);
+    goOn();
+    expect(JSON.stringify((await restricted).result)).toContain("internet: none");
+    expect(JSON.stringify((await widened).result)).toContain("restricted the network");
+    elicitationIn(await configure(sandbox, { internet: "full" }));
+    expect((await owner.call("configure_sandbox", { sandbox })).structured.internet).toBe("none");
   });
 
   it("leads back to the question after the sign-in, and to no other address", async () => {

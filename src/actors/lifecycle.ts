@@ -460,9 +460,11 @@ export class Lifecycle {
     await this.#endContainer(end);
   }
 
+  /** A use during the save also keeps the sandbox, such as a request to a preview, which is no call. */
   stopIfUnused(): Promise<boolean> {
+    const beganAt = Date.now();
     return this.#endUnused(
-      () => this.#mustStay,
+      () => this.#mustStay || this.#parts.account.isInUse(Date.now() - beganAt),
       (isSaved) => this.#end(() => this.#endInOrder(isSaved ? "idle" : "unsaved_idle")),
     );
   }

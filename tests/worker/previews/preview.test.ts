@@ -1,4 +1,5 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
+import { Workspace } from "../../../src/actors/workspace.ts";
 import {
   evict,
   runInActor,
@@ -311,6 +312,29 @@ describe("a sandbox with an open preview", () => {
     await expire();
     await untilStopped(idle);
     expect((await visit(url)).status).toBe(503);
+  });
+
+  it("keeps running if a request arrives while the unused sandbox is saved", async () => {
+    const shown = "idle-visited";
+    await startServer(shown, 8000);
+    const url = await expose({ sandbox: shown, port: 8000 });
+    const { saveToStop } = Workspace.prototype;
+    const { promise: isSlow, resolve: goOn } = Promise.withResolvers<void>();
+    const saving = vi.spyOn(Workspace.prototype, "saveToStop").mockImplementationOnce(async function (
+      this: Workspace,
+      ...wait
+    ) {
+      await isSlow;
+      return saveToStop.apply(this, wait);
+    });
+    const expired = runInActor(shown, (actor) => actor.onActivityExpired());
+    await until(() => saving.mock.calls.length > 0);
+    expect((await visit(url)).status).toBe(200);
+    goOn();
+    await expired;
+    expect((await visit(url)).status).toBe(200);
+    saving.mockRestore();
+    await owner.call("destroy_sandbox", { sandbox: shown });
   });
 
   it("stays usable while its previews have their maximum of connections", async () => {

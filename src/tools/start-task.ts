@@ -7,7 +7,7 @@ import { PROGRAM_LANGUAGES, type ProgramLanguage } from "../shared/languages.ts"
 import type { QuestionSpec } from "../tasks/questions.ts";
 import { cloneDirectory } from "../tasks/task-command.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { ToolError } from "../shared/errors.ts";
+import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import { AGENT_NAMES, randomLetters } from "../shared/names.ts";
 import { canRunTasks } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsOfHost, secretsFor } from "../shared/secrets.ts";
@@ -98,6 +98,9 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   return startInFork(context, name, () => forkTask(context, continuedRun, name), begin);
 }
 
+/** The codes of errors after which the call may have run. */
+const UNCERTAIN: ReadonlySet<ErrorCode> = new Set(["connection_lost", "storage_unavailable"]);
+
 /** Starts a task in a sandbox that `make` creates from a saved state. If the task is refused, destroys the sandbox. */
 async function startInFork<T>(
   context: ToolContext,
@@ -110,7 +113,7 @@ async function startInFork<T>(
     return await begin();
   } catch (error) {
     // After any other error the task may have begun. The server destroys the sandbox once it has been idle for long.
-    if (error instanceof ToolError)
+    if (error instanceof ToolError && !UNCERTAIN.has(error.code))
       await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
     throw error;
   }

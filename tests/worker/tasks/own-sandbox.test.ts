@@ -1,5 +1,6 @@
 /** The sandbox that is made for one task. */
 import { afterEach, describe, expect, it, vi } from "vitest";
+import type { Sandbox } from "../../../src/index.ts";
 import { AccountLink } from "../../../src/actors/account-link.ts";
 import { SDKPlatform } from "../../../src/actors/platform/sdk-platform.ts";
 import { evict, owner, result, runInActor, sandboxesOf, sh, until } from "../support.ts";
@@ -53,6 +54,30 @@ it("if the container of an ended task's sandbox cannot be ended, and a call uses
   await evict(sandbox);
   expect(await sh(sandbox, "cat /workspace/later")).toBe("kept\n");
   await owner.call("destroy_sandbox", { sandbox });
+});
+
+it("a task in a fork goes on if the actor is reset while the task starts", async () => {
+  await sh("fork-reset", "echo kept > file");
+  const made = await owner.call("checkpoint_sandbox", { sandbox: "fork-reset" });
+  const prototype = await runInActor("fork-reset", (actor): Sandbox => Object.getPrototypeOf(actor));
+  const execute = Reflect.get(prototype, "executeTask") as Sandbox["executeTask"];
+  let id = "";
+  vi.spyOn(prototype, "executeTask").mockImplementation(async function (this: Sandbox, ...args) {
+    const started = await execute.apply(this, args);
+    if (started.ok) id = started.value.id;
+    const failure = {
+      code: "connection_lost" as const,
+      message: "Reset by a test.",
+      hint: "",
+      retryable: true,
+    };
+    return { ok: false, failure };
+  });
+  const { checkpoint } = made.structured;
+  const { text } = await owner.call("execute_task", { task: "[[write]] x", checkpoint, wait_seconds: 0 });
+  expect(text).toContain("Reset by a test.");
+  await until(async () => !(await result(id)).text.includes("state: running"));
+  expect((await result(id)).text).toContain("state: succeeded");
 });
 
 describe("if the account fails when the sandbox of an ended task is destroyed", () => {

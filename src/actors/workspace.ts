@@ -570,8 +570,8 @@ export class Workspace {
   }
 
   /**
-   * Returns why the workspace cannot be saved; undefined if it was saved. A workspace that cannot be saved must not prevent a
-   * restore. @throws {ToolError} for an error that may not repeat
+   * Saves the workspace, and ends the container. Returns why changes are not saved; undefined if all are. A workspace that cannot be
+   * saved must not prevent a restore; its container still runs. @throws {ToolError} for an error that may not repeat
    */
   async #saveBeforeRestore(endSaved: () => Promise<void>): Promise<string | undefined> {
     try {
@@ -583,9 +583,9 @@ export class Workspace {
       if (!isPermanentSaveError(cause)) throw error;
       return reasonOf(cause);
     }
-    if (this.isHeld && this.#dirtySince !== undefined) return SET_UP_UNDER_WAY;
-    // No await since the last check: a change in between would be in neither state.
-    return void (await endSaved());
+    const unsaved = this.isHeld && this.#dirtySince !== undefined ? SET_UP_UNDER_WAY : undefined;
+    // No await since the last check: a change in between would be in neither state, or be saved over the checkpoint.
+    return await endSaved().then(() => unsaved);
   }
 
   /** Call it when the container with the old state has ended. */

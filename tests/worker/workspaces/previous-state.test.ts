@@ -59,6 +59,23 @@ it("lacks what runs change during a set-up, and the result says so", () =>
     expect(Object.fromEntries(fork.files)).toEqual({ kept: "second" });
   }));
 
+it("does not become the state again if a set-up ends during the restore", () =>
+  withWorld(async (world) => {
+    await world.ready();
+    world.write("kept", "first");
+    const { id } = await world.lifecycle.checkpoint("", SETTINGS);
+    world.workspace.isHeld = true;
+    world.write("late", "x");
+    world.onStep = async ({ name, when }) => {
+      if (name !== "account restoreCheckpoint" || when !== "after") return;
+      world.workspace.isHeld = false;
+      await world.workspace.save();
+    };
+    await world.lifecycle.restoreCheckpoint(id, SETTINGS);
+    await world.ready();
+    expect(Object.fromEntries(world.files)).toEqual({ kept: "first" });
+  }));
+
 it("is made by the next actor if this one is evicted while the container ends", () =>
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);

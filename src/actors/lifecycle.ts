@@ -487,7 +487,7 @@ export class Lifecycle {
     return this.#endUnused(
       () => this.#mustStay || wasUsed(),
       (isSaved) => {
-        if (!isSaved) this.#parts.notice.noteEnding("unsaved_idle");
+        this.#parts.notice.noteEnding(isSaved ? "idle" : "unsaved_idle");
         return this.destroy(owner, "container");
       },
     );

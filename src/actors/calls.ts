@@ -31,7 +31,7 @@ import type { SetUp } from "./set-up.ts";
 import { actorUnreachable, changeRefused, needsScope, stopped } from "./texts.ts";
 
 /** The result of an actor's method, with notices since the last result, for example that files were lost. */
-export type ActorResult<T> = Outcome<T> & { notice?: string };
+export type ActorResult<T> = Outcome<T> & { notices?: string[] };
 
 export interface CallPlan {
   /** While a task runs in the sandbox, refuses the call unless its caller may run tasks. */
@@ -111,7 +111,7 @@ export class Calls {
     const outcome = await called.finally(() => lifecycle.release());
     if (owner.takesNotice === false) return outcome;
     const notices = noticeSources.map((source) => source.takeNotice(mayRead(owner)));
-    return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
+    return { ...outcome, notices: notices.filter((notice) => notice !== undefined) };
   }
 
   /** Starts a run and waits for it. If the run takes too long, the caller gets its id before the time limit. */

@@ -22,7 +22,7 @@ export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) =
 
 /**
  * Calls the actor of the owner's sandbox. If `isRepeatable` is true and the actor was reset, calls it once more.
- * @param notices gets the notice of the result, also of a failure. Without it, the notice waits for the sandbox's next call
+ * @param notices gets the notices of the result, also of a failure. Without it, they wait for the sandbox's next call
  * @throws {ToolError}
  */
 export async function callSandbox<T>(
@@ -47,7 +47,7 @@ export async function callSandbox<T>(
     throw explainReset(error, owner.sandbox);
   });
   noteCall(name);
-  if (result.notice) notices?.add(makeVisible(result.notice));
+  for (const notice of result.notices ?? []) notices?.add(makeVisible(notice));
   if (result.ok) return result.value;
   throw ToolError.from(result.failure);
 }

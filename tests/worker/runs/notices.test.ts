@@ -34,6 +34,16 @@ describe("a notice of lost files", () => {
     expect(structured.notice).toContain(LOST);
   });
 
+  it("is shown once with a failed set-up, which every call to the sandbox reports", async () => {
+    const sandbox = "notice-setup";
+    await owner.call("configure_sandbox", { sandbox, setup: "exit 3" });
+    await loseFiles(sandbox);
+    const { text, structured } = await owner.call("execute_task", { sandbox, task: "[[write]] x" });
+    expect(text).toContain(LOST);
+    expect(text.split("The set-up of this sandbox failed")).toHaveLength(2);
+    expect(structured.notice).toContain(LOST);
+  });
+
   it("is in the answer with an artifact, in REST's response with a result, and not lost by a response without text", async () => {
     const sandbox = "notice-later";
     const ids = await Promise.all(

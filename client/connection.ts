@@ -356,13 +356,14 @@ function millisecondsOf(retryAfter: string | null): number | undefined {
 /** An error body's content: from JSON-RPC, OAuth, or the routes for files and tasks. */
 function errorIn(body: string): { code?: string; message: string; hint?: string } {
   try {
-    const { error, error_description, message: reason, details, code, hint, problems } = JSON.parse(body);
+    const parsed = JSON.parse(body);
+    const { error, error_description, message: reason, details, notice, code, hint, problems } = parsed;
     if (Array.isArray(problems)) return { message: problems.map(String).join(" ") };
     const title = typeof error === "object" && error !== null ? error.message : error;
     const message = [title, error_description ?? reason ?? details]
       .filter((part) => typeof part === "string")
       .join(": ");
-    return { code, message, hint };
+    return { code, message: typeof notice === "string" ? `${notice} ${message}` : message, hint };
   } catch {
     return { message: "" };
   }

@@ -97,8 +97,10 @@ export class RestartNotice {
 
   /** The saved state became a checkpoint while no container ran. The last container may have had changes that are not in it. */
   noteCheckpoint(state: Pick<Snapshot, "savedAt" | "files" | "bytes">): void {
-    const ending = this.#ended.value ?? this.#ending.value ?? "";
-    if (this.count > 0 && !isAllSaved(ending))
+    const ended = this.#ended.value;
+    const ending = ended ?? this.#ending.value ?? "";
+    // After the removal of an unused sandbox, the count is 0, and only the end of its container is known.
+    if ((this.count > 0 || ended !== undefined) && !isAllSaved(ending))
       this.#add({ text: restoredText(state, ending, false), isLoss: true });
   }
 

@@ -36,13 +36,15 @@ it.each([
     "still says that unsaved changes are gone after an unused sandbox was removed",
     undefined,
     /later changes are gone/,
+    /later changes are gone/,
   ],
   [
     "says only what is restored if everything was saved before the removal",
     "idle",
+    /^$/,
     /^The sandbox starts with/,
   ],
-] as const)("%s", (_what, ending, expected) =>
+] as const)("%s", (_what, ending, atCheckpoint, expected) =>
   withWorld(async (world) => {
     world.isKept = true;
     await world.ready();
@@ -53,6 +55,8 @@ it.each([
     world.kill();
     const owner = { principalID: "p", sandbox: world.sandbox };
     expect(await world.lifecycle.destroyIfUnused(owner, () => false)).toBe(true);
+    await world.lifecycle.checkpoint("", { forCheckpoint: undefined });
+    expect(world.notice.takeNotice() ?? "").toMatch(atCheckpoint);
     await world.ready();
     expect(world.notice.takeNotice()).toMatch(expected);
   }),

@@ -151,7 +151,7 @@ export class Sandbox extends SandboxActor {
     const { lifecycle, fileLinks, account } = this.#parts;
     if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.isCurrentEpoch(epoch))) return undefined;
     const { principalID, sandbox } = account.owner;
-    return { principalID, sandbox, mayStart: false, takesNotice: false };
+    return { principalID, sandbox, mayStart: false };
   }
 
   async claimLink(link: UploadLink): Promise<ReturnType<FileLinks["claim"]>> {

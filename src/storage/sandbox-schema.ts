@@ -145,8 +145,8 @@ export const SANDBOX_CONTENT = {
     },
     "boots:*": {
       holds:
-        "how many containers were started, why the current one is being stopped, and the notice for the next result",
-      kept: "until the sandbox is destroyed",
+        "how many containers were started, why the current one is being stopped, and the notices for the next result",
+      kept: "until the sandbox is destroyed; if it is removed because it is unused, notices of losses until a result shows them",
     },
     "file-links:*": {
       holds:

@@ -184,10 +184,10 @@ export class Account extends DurableObject<Env> {
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
-      const askedAt = Date.now();
+      const usedAt = this.#sandboxes.lastUseOf(name);
       const stop = actor.stopIfIdle({ principalID, sandbox: name }, FREE_SLOT_TIMEOUT_MS / names.length);
       if (!(await stop.catch(() => false))) continue;
-      this.#sandboxes.recordStop(name, askedAt);
+      this.#sandboxes.recordStop(name, usedAt);
       return true;
     }
     return false;

@@ -86,15 +86,22 @@ export class SandboxRegistry {
     this.#rows.write("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
   }
 
+  /** When a sandbox was last used, in milliseconds since the epoch; 0 for an unknown sandbox. */
+  lastUseOf(name: string): number {
+    const query = "SELECT last_used_at AS usedAt FROM sandboxes WHERE name = ?";
+    return this.#rows.all<{ usedAt: number }>(query, name)[0]?.usedAt ?? 0;
+  }
+
   /**
    * Adds no row, because a destroyed sandbox stays removed.
-   * @param usedUntil in milliseconds since the epoch: a sandbox that was used later has started again
+   * @param usedAt the last use before the stop: a sandbox with another one has started again. A later time is no sign of that, because
+   * the clock may be set back
    */
-  recordStop(name: string, usedUntil = Number.MAX_SAFE_INTEGER): void {
+  recordStop(name: string, usedAt = this.lastUseOf(name)): void {
     this.#rows.write(
-      "UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ? AND last_used_at <= ?",
+      "UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ? AND last_used_at = ?",
       name,
-      usedUntil,
+      usedAt,
     );
   }
 

@@ -1,5 +1,6 @@
 /** The limits of one principal: sandboxes, containers at once, and model tokens a day. */
 import { env } from "cloudflare:workers";
+import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
@@ -109,6 +110,18 @@ describe("the containers of one principal", () => {
       return true;
     });
     expect((await use("c")).text).toContain("your limit is 2");
+  });
+
+  it("make room although the clock was set back since their last use", async () => {
+    const early = await principal("early");
+    const account = accountOf(env as Env, early.principalID);
+    for (const sandbox of ["a", "b"])
+      await account.registerSandbox({ principalID: early.principalID, sandbox });
+    await runInDurableObject(account, (_account, { storage }) => {
+      storage.sql.exec("UPDATE sandboxes SET last_used_at = last_used_at + 3600000");
+    });
+    const { text } = await early.call("run_command", { sandbox: "c", command: "echo ran" });
+    expect(text).toContain("ran");
   });
 
   it("are not stopped to make room during a run, even if the actor was evicted", async () => {

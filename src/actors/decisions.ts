@@ -91,7 +91,8 @@ export class NetworkDecisions {
 
   async #decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
     const stored = this.#find(id);
-    if (!stored || stored.isRefused) return false;
+    // Another decision may have given the same access meanwhile.
+    if (!stored || !this.find(id)) return false;
     if (isAllowed) {
       await this.#host.settings.configure(owner, { network: stored.change });
       this.#host.kv.delete(`${PREFIX}${id}`);

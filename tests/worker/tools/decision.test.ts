@@ -132,6 +132,22 @@ describe("a call that lets a sandbox reach more hosts", () => {
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
   });
 
+  it("cannot be refused any more once another decision has allowed the same", async () => {
+    const sandbox = await createLimited("decide-larger");
+    const { url } = elicitationIn(await configure(sandbox, TWO));
+    const larger = { allow_hosts: [...TWO.allow_hosts, "three.example.com"] };
+    const { url: urlOfLarger } = elicitationIn(await configure(sandbox, larger));
+    const browser = await panelBrowser(app);
+    const { recording, goOn } = holdSettings();
+    const allowed = decide(browser, urlOfLarger, "allow");
+    await until(() => recording.mock.calls.length > 0);
+    const refused = decide(browser, url, "refuse");
+    await sleep(500);
+    goOn();
+    expect((await allowed).text).toContain("Allowed");
+    expect((await refused).status).toBe(404);
+  });
+
   it("can be decided only by its principal, not by others with the link", async () => {
     const sandbox = await createLimited("decide-other");
     const { url } = elicitationIn(await configure(sandbox, TWO));

@@ -583,7 +583,7 @@ export class Workspace {
       if (!isPermanentSaveError(cause)) throw error;
       return reasonOf(cause);
     }
-    const unsaved = this.isHeld && this.#dirtySince !== undefined ? SET_UP_UNDER_WAY : undefined;
+    const unsaved = this.isHeld ? SET_UP_UNDER_WAY : undefined;
     // No await since the last check: a change in between would be in neither state, or be saved over the checkpoint.
     return await endSaved().then(() => unsaved);
   }

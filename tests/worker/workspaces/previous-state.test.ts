@@ -50,7 +50,8 @@ it("lacks what runs change during a set-up, and the result says so", () =>
     const id = await changeAfterCheckpoint(world);
     await world.workspace.save();
     world.workspace.isHeld = true;
-    world.write("late", "x");
+    // As a run does that has not ended.
+    world.files.set("late", "x");
     const { before, unsaved } = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
     expect(unsaved).toContain("set-up");
     const fork = world.createSibling("fork", true);

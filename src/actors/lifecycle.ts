@@ -487,7 +487,8 @@ export class Lifecycle {
     return this.#endUnused(
       () => this.#mustStay || wasUsed(),
       (isSaved) => {
-        this.#parts.notice.noteEnding(isSaved ? "idle" : "unsaved_idle");
+        // The container may have ended by itself during the save.
+        if (this.isRunning) this.#parts.notice.noteEnding(isSaved ? "idle" : "unsaved_idle");
         return this.destroy(owner, "container");
       },
     );

@@ -83,6 +83,24 @@ it("says that unsaved changes are gone if an unused sandbox is removed although 
     expect(world.notice.takeNotice()).toContain("any later changes are gone");
   }));
 
+it("says that unsaved changes are gone if the container of an unused sandbox ends while it is saved to be removed", () =>
+  withWorld(async (world) => {
+    world.isKept = true;
+    await world.ready();
+    world.write("a", "saved");
+    await world.workspace.save();
+    world.write("a", "not saved");
+    world.onStep = ({ name }) => {
+      // The platform has not reported the end yet.
+      if (name === "bucket put") world.container = undefined;
+    };
+    const owner = { principalID: "p", sandbox: world.sandbox };
+    expect(await world.lifecycle.destroyIfUnused(owner, () => false)).toBe(true);
+    world.onStep = () => undefined;
+    await world.ready();
+    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+  }));
+
 it("says nothing about a checkpoint of a sandbox that was stopped after a save", () =>
   withWorld(async (world) => {
     await world.ready();

@@ -111,10 +111,16 @@ export class RestartNotice {
   /** The next start of a destroyed sandbox counts as the first. If its saved files stay, they may lack acknowledged changes. */
   onDestroy({ isKept }: Pick<Destroyed, "isKept">): void {
     const ended = this.#ended.value ?? this.#ending.value;
-    this.#count.value = undefined;
-    this.#ending.value = undefined;
-    this.#ended.value = isKept && ended !== undefined && !isAllSaved(ended) ? ended : undefined;
-    this.#notices.value = isKept ? this.#unshown.filter(({ isLoss }) => isLoss) : undefined;
+    const losses = this.#unshown.filter(({ isLoss }) => isLoss);
+    this.forget();
+    if (!isKept) return;
+    this.#ended.value = ended === undefined || isAllSaved(ended) ? undefined : ended;
+    this.#notices.value = losses;
+  }
+
+  /** A new sandbox begins, or one from another saved state. It has lost nothing. */
+  forget(): void {
+    for (const stored of [this.#count, this.#ending, this.#ended, this.#notices]) stored.value = undefined;
   }
 
   takeNotice(): string | undefined {

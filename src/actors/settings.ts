@@ -12,6 +12,7 @@ import type { DatabaseGrowth } from "./database-growth.ts";
 import type { IdleStop } from "./idle-stop.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
+import type { RestartNotice } from "./restart-notice.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import type { Service, ServiceState } from "./service.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
@@ -57,6 +58,7 @@ interface SettingsHost {
   lifecycle: Pick<Lifecycle, "unlessDestroyed" | "enforceNetwork">;
   account: Pick<AccountLink, "recordSettings" | "isAccepted" | "owner" | "keepSandbox">;
   growth: Pick<DatabaseGrowth, "check" | "count">;
+  restartNotice: Pick<RestartNotice, "forget">;
 }
 
 export class SandboxSettings {
@@ -112,9 +114,10 @@ export class SandboxSettings {
             variables: variables ? namesOf(variables) : host.variables.names,
             network: choice ?? host.network.choice,
           });
-          if (before === "nothing" && this.forCheckpoint) {
+          if (before === "nothing") {
+            const hadSettings = this.forCheckpoint !== undefined;
             this.onNewSandbox();
-            return await applyAll();
+            if (hadSettings) return await applyAll();
           }
         }
         return { variables, choice, script };
@@ -152,10 +155,11 @@ export class SandboxSettings {
    * @throws {ToolError} if a call has used or configured this sandbox since the account allowed the fork
    */
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): Promise<void> {
-    const { variables, setUp, idle, service, lifecycle, account } = this.#host;
+    const { variables, setUp, idle, service, lifecycle, account, restartNotice } = this.#host;
     const replace = () => {
       if (account.isAccepted) throw sandboxExists(account.owner.sandbox);
       account.keepSandbox();
+      restartNotice.forget();
       variables.put(undefined);
       variables.put(variables.applyChanges(env));
       this.#host.network.put(network);
@@ -178,5 +182,6 @@ export class SandboxSettings {
     this.#host.setUp.forget();
     this.#host.idle.put(undefined);
     this.#host.service.forget();
+    this.#host.restartNotice.forget();
   }
 }

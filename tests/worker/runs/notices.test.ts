@@ -1,6 +1,6 @@
 /** Notices of lost files reach every caller, also one whose tool or route does not expect them. */
 import { describe, expect, it } from "vitest";
-import { killContainer, owner } from "../support.ts";
+import { evict, killContainer, owner, runInActor, sh } from "../support.ts";
 
 const LOST = "The sandbox was restarted";
 
@@ -58,6 +58,23 @@ describe("a notice of lost files", () => {
     expect((await owner.call("get_result", { id, artifact: "a.txt" })).text).toContain(LOST);
     await loseFiles(sandbox);
     expect(await (await owner.http(`/tasks/${id}/result`)).text()).toContain(LOST);
+  });
+
+  it.each([
+    ["fork", "restore_sandbox", {}],
+    ["new", "run_command", { command: "true" }],
+    ["configured", "configure_sandbox", { idle_minutes: 30 }],
+  ])("of a removed sandbox is not in a later sandbox of its name: %s", async (how, tool, args) => {
+    const source = "notice-source";
+    await sh(source, "touch file");
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox: source })).structured;
+    const sandbox = `notice-${how}`;
+    // As after the removal of an unused sandbox whose container was lost, and the end of its saved state.
+    await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("boots:ended", ""));
+    await evict(sandbox);
+    const first = await owner.call(tool, { ...args, ...(how === "fork" && { checkpoint }), sandbox });
+    const next = await owner.call("run_command", { sandbox, command: "ls" });
+    expect(first.text + next.text).not.toContain(LOST);
   });
 
   it("is in the next result if the sandbox was restarted during a stream of events, which the client may stop reading", async () => {

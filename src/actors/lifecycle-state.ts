@@ -47,10 +47,10 @@ export type State = Position | { is: "ending"; position: Position; ended: Promis
  * Why a container ended. `lost`: by itself. `back`: the sandbox goes back to a checkpoint. `unsaved_idle`: like `idle`, but not
  * everything was saved.
  */
-export type EndReason = "lost" | "back" | "destroy" | SavedEnd | `unsaved_${SavedEnd}`;
+export type EndReason = "lost" | "destroy" | SavedEnd | `unsaved_${SavedEnd}`;
 
 /** Ends before which the workspace is saved, if that succeeds in time. */
-export type SavedEnd = "idle" | "room" | "network";
+export type SavedEnd = "idle" | "room" | "network" | "back";
 
 /** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
 export interface Subscriber {

@@ -556,7 +556,7 @@ export class Lifecycle {
     await this.#finishPrevious();
     // Inside `#end`, so that no work begins in a container that is ending.
     return await this.#end(async () => {
-      const endSaved = () => this.#endInOrder("back");
+      const endSaved = (isSaved: boolean) => this.#endInOrder(isSaved ? "back" : "unsaved_back");
       const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings, endSaved);
       await this.#endForRestore(states.settings);
       return states;

@@ -17,6 +17,7 @@ const NOT_ALL_SAVED = new Set([
   "unsaved_room",
   "unsaved_server",
   "unsaved_network",
+  "unsaved_back",
   "platform",
 ]);
 

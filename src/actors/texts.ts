@@ -346,6 +346,7 @@ export const ENDINGS = {
   unsaved_server: "The sandbox was stopped together with the server",
   // Not "was restored": if the checkpoint was deleted meanwhile, the sandbox keeps its state.
   back: "The sandbox was stopped to restore a checkpoint",
+  unsaved_back: "The sandbox was stopped to restore a checkpoint",
   network: "The sandbox was stopped to restrict its network",
   unsaved_network: "The sandbox was stopped to restrict its network",
   platform: "The platform replaced the sandbox's container",
@@ -433,6 +434,7 @@ export const LOST_NOTES = {
   network: "The sandbox was stopped to restrict its network.",
   unsaved_network: "The sandbox was stopped to restrict its network.",
   back: "The sandbox was restored to a checkpoint during this run.",
+  unsaved_back: "The sandbox was restored to a checkpoint during this run.",
   destroy: "The sandbox was destroyed during this run.",
 } as const;
 

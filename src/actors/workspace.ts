@@ -528,22 +528,22 @@ export class Workspace {
    * Sets the state of the sandbox's next container to a checkpoint. The current state is saved first and kept. If no save can
    * succeed before the user changes something, the last saved state is kept, and the result says why. The caller then ends the
    * container and calls `finishCheckpointRestore`.
-   * @param endSaved ends the container at once, so that no call can change it after its last save
-   * @throws {ToolError} before anything has changed. Only if the checkpoint was deleted meanwhile, a saved container has ended
+   * @param endSaved ends the container at once, so that no call can change it after its last save; gets whether all is saved
+   * @throws {ToolError} before anything has changed. Only if the checkpoint was deleted meanwhile, the container may have ended
    */
   async beginCheckpointRestore(
     id: string,
     settings: Settings,
-    endSaved: () => Promise<void>,
+    endSaved: (isSaved: boolean) => Promise<void>,
   ): Promise<RestoredCheckpoint> {
     // A container that never had its workspace has nothing to keep.
     const isKept = this.#isWhole;
     unwrap(await this.#host.account().requireCheckpoint(id));
     const begun = { checkpoint: id, settings: settings.forCheckpoint };
-    const end = () => {
+    const end = (isSaved: boolean) => {
       // If the actor is evicted before the container has ended, the next one continues the restore.
       this.#restoring.value = begun;
-      return endSaved();
+      return endSaved(isSaved);
     };
     const unsaved = isKept ? await this.#saveBeforeRestore(end) : undefined;
     this.#restoring.value = begun;
@@ -573,7 +573,7 @@ export class Workspace {
    * Saves the workspace, and ends the container. Returns why changes are not saved; undefined if all are. A workspace that cannot be
    * saved must not prevent a restore; its container still runs. @throws {ToolError} for an error that may not repeat
    */
-  async #saveBeforeRestore(endSaved: () => Promise<void>): Promise<string | undefined> {
+  async #saveBeforeRestore(endSaved: (isSaved: boolean) => Promise<void>): Promise<string | undefined> {
     try {
       // Calls and runs that began before may change files during the save. New ones wait.
       do await this.#saveForCall();
@@ -585,7 +585,7 @@ export class Workspace {
     }
     const unsaved = this.isHeld ? SET_UP_UNDER_WAY : undefined;
     // No await since the last check: a change in between would be in neither state, or be saved over the checkpoint.
-    return await endSaved().then(() => unsaved);
+    return await endSaved(unsaved === undefined).then(() => unsaved);
   }
 
   /** Call it when the container with the old state has ended. */

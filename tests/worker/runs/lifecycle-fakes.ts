@@ -491,7 +491,7 @@ export class Actor {
           const saved = save().then(() => true);
           if (!(await waitAtMost(CALL_MS, saved))) throw new ToolError("no_answer", "saving");
           if (this.#life.aborted) throw containerEnded();
-          await endSaved();
+          await endSaved(true);
         }
         world.isRollingBack = true;
         this.#isRollingBack = true;

@@ -77,6 +77,22 @@ it("does not become the state again if a set-up ends during the restore", () =>
     expect(Object.fromEntries(world.files)).toEqual({ kept: "first" });
   }));
 
+it("keeps the notice true if the checkpoint is deleted during a restore that has ended a set-up", () =>
+  withWorld(async (world) => {
+    const id = await changeAfterCheckpoint(world);
+    await world.workspace.save();
+    world.workspace.isHeld = true;
+    world.write("late", "x");
+    world.onStep = ({ name, when }) => {
+      if (name === "account restoreCheckpoint" && when === "before")
+        world.registry.removeCheckpoint(world.sandbox, id);
+    };
+    await expect(world.lifecycle.restoreCheckpoint(id, SETTINGS)).rejects.toThrow("checkpoint");
+    world.workspace.isHeld = false;
+    await world.ready();
+    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+  }));
+
 it("is made by the next actor if this one is evicted while the container ends", () =>
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);

@@ -125,16 +125,9 @@ export default defineConfig({
     // A test file waits about half of its time. Six workers kept two cores busy all the time, and tests that must run in time
     // failed. Each worker and its sandboxes take up to 1 GB.
     maxWorkers: Math.min(6, availableParallelism() + (isSlowMachine() ? 1 : 2)),
-    // These errors do not fail the run. Vitest throws the first one if a file ends while its module runner is still loading a module.
-    // workerd throws the second one if the alarm of an earlier file's actor, in the same workerd, sets a timer while quota.test.ts
-    // has fake timers: the timer then ends in the test, and not in the actor.
+    // Vitest throws this error if a file ends while its module runner is still loading a module. It does not fail the run.
     onUnhandledError: (error) =>
-      !(error.name === "EnvironmentTeardownError" && error.message.includes("Closing rpc while")) &&
-      !(
-        "VITEST_TEST_PATH" in error &&
-        String(error.VITEST_TEST_PATH).endsWith("/quota.test.ts") &&
-        error.message.includes("Cannot perform I/O on behalf of a different Durable Object")
-      ),
+      !(error.name === "EnvironmentTeardownError" && error.message.includes("Closing rpc while")),
     projects: [
       {
         plugins: [worker()],
@@ -142,7 +135,7 @@ export default defineConfig({
           name: "worker",
           globalSetup: inWorkerd,
           include: ["tests/worker/**/*.test.ts", "tests/faults/actor/*.test.ts"],
-          setupFiles: ["tests/worker/end-sandboxes.ts"],
+          setupFiles: ["tests/worker/each-file.ts"],
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
           // own sandboxes and principals, and restores shared settings that it changes.
           isolate: false,

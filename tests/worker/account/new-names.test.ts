@@ -44,7 +44,6 @@ test("calls to many sandboxes wait before they start further actors, and calls t
   await Promise.all(again);
 });
 
-// This test comes last, because it has a sandbox, whose actors would use the fake timers of a later test.
 test("a principal that calls thousands of sandboxes waits before it calls more, but can use its own", async () => {
   const caller = await principal("inventive");
   await caller.call("write_file", { sandbox: "mine", path: "a.txt", content: "kept" });

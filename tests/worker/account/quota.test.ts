@@ -6,6 +6,7 @@ import { Lease } from "../../../src/actors/lease.ts";
 import { type LeaseRequest, Quota } from "../../../src/actors/quota.ts";
 import type { Reservation } from "../../../src/runs/runs.ts";
 import type { Limits } from "../../../src/shared/config.ts";
+import { withTestTimers } from "../test-timers.ts";
 
 const LIMITS: Limits = {
   sandboxes: 10,
@@ -23,7 +24,9 @@ let count = 0;
 /** Runs the test in a new actor, which has an empty SQLite database. */
 function withQuota<T>(limits: Limits, work: (quota: Quota) => Promise<T>): Promise<T> {
   const stub = env.Account.getByName(`quota-${count++}-${crypto.randomUUID()}`);
-  return runInDurableObject(stub, (_instance, state) => work(new Quota(state.storage.sql, limits)));
+  return runInDurableObject(stub, (_instance, { storage }) =>
+    withTestTimers(() => work(new Quota(storage.sql, limits))),
+  );
 }
 
 /** The lease of a sandbox whose account has this quota, and the number of its requests to the account. */
@@ -268,7 +271,7 @@ describe("a lease of the quota", () => {
     const stub = env.Account.getByName(crypto.randomUUID());
     const counterexample = await runInDurableObject(stub, async (_instance, { storage: { sql } }) => {
       const property = fc.asyncProperty(fc.array(stepOf, { minLength: 5, maxLength: 50 }), (steps) =>
-        simulate(sql, steps),
+        withTestTimers(() => simulate(sql, steps)),
       );
       return (await fc.check(property, { numRuns: 60, seed: crypto.getRandomValues(new Int32Array(1))[0] }))
         .counterexample;

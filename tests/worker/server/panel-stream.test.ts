@@ -424,8 +424,6 @@ it("a stream that the server ends releases the memory of its calls in progress",
   ended.resolve(page("", 0, { state: "succeeded" }));
 });
 
-// This test comes last, because it is the only one with a sandbox. Its actor would use the fake timers of a later test, and their
-// callbacks would run in that test, which may not use the actor's objects.
 it("a stream reports another principal's run as missing, even by its id", async () => {
   const id = idIn(
     await owner.call("run_command", {

@@ -20,6 +20,7 @@ import type {
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
 import type { ObjectStore } from "../../../src/storage/object-store.ts";
+import { withTestTimers } from "../test-timers.ts";
 import { bucket as objects } from "../support.ts";
 
 type Files = Map<string, string>;
@@ -411,7 +412,11 @@ export class World {
 export async function withWorld(work: (world: World) => Promise<void>, limits = {}): Promise<void> {
   const accounts = (env as Env).Account as DurableObjectNamespace<Account>;
   await runInDurableObject(accounts.getByName(crypto.randomUUID()), (_account, { storage }) =>
-    work(new World(new SnapshotRegistry(storage, { checkpoints: 100, workspaceBytes: 1e9, ...limits }, 30))),
+    withTestTimers(() =>
+      work(
+        new World(new SnapshotRegistry(storage, { checkpoints: 100, workspaceBytes: 1e9, ...limits }, 30)),
+      ),
+    ),
   );
 }
 

@@ -1,12 +1,16 @@
-/**
- * Ends the sandboxes of each test file that runs in workerd, after the file's tests. Otherwise the sandboxes of all files would run
- * until the last test has ended, with 150 MB of memory each.
- */
+/** The hooks of each test file that runs in workerd. */
 import { listDurableObjectIds, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterAll } from "vitest";
+import { afterAll, aroundEach } from "vitest";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
+import { withTestTimers } from "./test-timers.ts";
 
+aroundEach(withTestTimers);
+
+/**
+ * Ends the file's sandboxes. Otherwise the sandboxes of all files would run until the last test has ended, with 150 MB of memory
+ * each.
+ */
 afterAll(async () => {
   const headers = { [SECRET_HEADER]: env.LOCAL_ENGINE_SECRET };
   const response = await fetch(`${env.LOCAL_ENGINE_URL}/actors`, { headers });

@@ -374,8 +374,12 @@ function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): strin
 }
 
 export function pathField() {
-  return forbidNUL(z.string().min(1).max(4096));
+  return wellFormedText(forbidNUL(z.string().min(1).max(4096)));
 }
+
+/** Text for a file or its name. In UTF-8, each half of a surrogate pair would silently become the same character. */
+export const wellFormedText = (field: z.ZodString) =>
+  field.refine((value) => value.isWellFormed(), "must not contain half of a surrogate pair");
 
 export const forbidNUL = (field: z.ZodString) =>
   field.refine((value) => !value.includes("\0"), "must not contain a NUL character");
@@ -385,12 +389,10 @@ export function variablesField(problemWith: (name: string) => string | undefined
   return z
     .record(
       z.string(),
-      forbidNUL(z.string())
-        .refine(
-          (value) => new TextEncoder().encode(value).length <= MAX_VALUE_BYTES,
-          `is longer than ${MAX_VALUE_BYTES} bytes: save it with write_file and pass the path`,
-        )
-        .refine((value) => value.isWellFormed(), "must not contain half of a surrogate pair"),
+      wellFormedText(forbidNUL(z.string())).refine(
+        (value) => new TextEncoder().encode(value).length <= MAX_VALUE_BYTES,
+        `is longer than ${MAX_VALUE_BYTES} bytes: save it with write_file and pass the path`,
+      ),
     )
     .superRefine((env, { addIssue }) => {
       for (const name of Object.keys(env)) {

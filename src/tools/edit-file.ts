@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { putInFence } from "../shared/shown.ts";
-import { defineTool, pathField, sandboxField, text } from "./define.ts";
+import { defineTool, pathField, sandboxField, text, wellFormedText } from "./define.ts";
 import { editedText, sameText } from "./texts.ts";
 
 /** The scopes that may see a diff. `sandbox:exec` is one of them, because code can read files. */
@@ -20,7 +20,7 @@ export const editFile = defineTool({
       .array(
         z.strictObject({
           old_text: z.string().min(1),
-          new_text: z.string(),
+          new_text: wellFormedText(z.string()),
           all: z.boolean().default(false),
         }),
       )

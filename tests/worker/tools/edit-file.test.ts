@@ -30,6 +30,17 @@ describe("edit_file", () => {
     expect(await sh(sandbox, "[ -e no ] && echo made; true")).toBe("");
   });
 
+  it("refuses half of a surrogate pair, and keeps the file", async () => {
+    await write("whole.txt", "same");
+    expect(await edit("whole.txt", { old_text: "same", new_text: "a\ud83d" })).toMatchObject({
+      isError: true,
+      text: expect.stringContaining("must not contain half of a surrogate pair"),
+    });
+    expect(await edit("whole.txt", { old_text: "same", new_text: "other" })).toMatchObject({
+      isError: false,
+    });
+  });
+
   it("refuses an edit that changes nothing", async () => {
     await write("same.txt", "same\n");
     const result = await edit(

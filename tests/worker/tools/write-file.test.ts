@@ -64,7 +64,11 @@ describe("write_file", () => {
       isError: true,
       text: expect.stringContaining("half of a surrogate pair"),
     });
-    expect((await write("a\0b", "x")).isError).toBe(true);
+    for (const path of ["a\ud83d", "a\0b"])
+      expect(await write(path, "x")).toMatchObject({
+        isError: true,
+        text: expect.stringContaining("must not contain"),
+      });
     expect((await write("", "x")).isError).toBe(true);
     expect(await write("n".repeat(300), "x")).toMatchObject({
       isError: true,

@@ -182,6 +182,23 @@ describe("the resource of a file", () => {
     });
   });
 
+  it("lists fewer entries of a directory whose path is long, because each address repeats it", async () => {
+    const name = "\u200b".repeat(80);
+    const directories = Array.from({ length: 15 }, () => name);
+    const script = `import os
+os.chdir("/tmp")
+for name in ["\\u200b" * 80] * 15: os.mkdir(name); os.chdir(name)
+for number in range(300): open("\\u200b" * 70 + str(number), "w")`;
+    await sh(sandbox, `python3 -c '${script}'`);
+    const address = directories.map(encodeURIComponent).join("/");
+    const { text = "" } = await read(`sandbox://${sandbox}//tmp/${address}`);
+    const { entries, more } = JSON.parse(text);
+    expect(more).toBe(true);
+    expect(entries.length).toBeGreaterThan(30);
+    expect(text.length).toBeLessThan(1_000_000);
+    await sh(sandbox, `rm -r /tmp/${name}`);
+  });
+
   it.each(["large", "lines.txt"])("is refused with advice if it is too large: %s", async (name) => {
     const { message } = await refusal(`sandbox://${sandbox}/${name}`);
     expect(message).toMatch(

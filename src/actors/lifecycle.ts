@@ -358,14 +358,16 @@ export class Lifecycle {
 
   /**
    * Does idempotent work. If the container turns out to be gone, repeats the work in the next container, up to MAX_STARTS times.
+   * @param isOver whether the work's run has ended, so that it needs no container
    */
-  async retryInNextContainer<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
+  async retryInNextContainer<T>(owner: Owner, work: () => Promise<T>, isOver = () => false): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await work();
       } catch (error) {
         if (!isGone(error) || attempt === MAX_STARTS) throw error;
         await this.#untilReportedEnd();
+        if (isOver()) throw error;
         await this.admit(owner);
       }
     }

@@ -54,12 +54,13 @@ export class SetUpOutcomes {
    * the sandbox. If there is none, returns a plan to keep the new outcome, or undefined if it cannot be kept. Never rejects: if
    * the restore fails, the script runs.
    * @param previousKey the key of the outcome that the sandbox's files already contain
-   * @param isUsed whether something else has run in the container
+   * @param isUsed whether something else has run in the container @param isOver whether the script's run has ended
    */
   async begin(
     script: string,
     previousKey: string | undefined,
     isUsed = false,
+    isOver = () => false,
   ): Promise<Restored | KeepPlan | undefined> {
     const { isSaved, workspace, lifecycle, account, report } = this.#host;
     if (!isSaved) return undefined;
@@ -78,9 +79,9 @@ export class SetUpOutcomes {
         : { key, savedAt: restoredAt };
     };
     try {
-      return await this.#beginnings.run(() => lifecycle.retryInNextContainer(account.owner, begin));
+      return await this.#beginnings.run(() => lifecycle.retryInNextContainer(account.owner, begin, isOver));
     } catch (error) {
-      report(error);
+      if (!isOver()) report(error);
       return undefined;
     }
   }

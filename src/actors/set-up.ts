@@ -209,7 +209,7 @@ export class SetUp {
     const state = this.#state;
     if (!state) return undefined;
     const { script, outcomeKey, isUsed } = state;
-    const outcome = await this.#host.outcomes.begin(script, outcomeKey, isUsed);
+    const outcome = await this.#host.outcomes.begin(script, outcomeKey, isUsed, () => run.isEnded);
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (this.#state?.script !== script || run.isEnded) return CANCELLED_BEFORE_START;
     if (!outcome) return undefined;

@@ -234,3 +234,13 @@ it("a set-up runs before a command whose container ended while the command waite
   isEnded = true;
   expect((await waiting).structured).toMatchObject({ state: "succeeded", stdout: "/tmp/made\n" });
 });
+
+it("a sandbox that is destroyed while its set-up begins stays destroyed", async () => {
+  const sandbox = "setup-destroyed";
+  await configure(sandbox, ENDLESS);
+  const { structured } = await callsIn(sandbox).command("true", { wait_seconds: 0 });
+  await owner.call("destroy_sandbox", { sandbox });
+  expect((await result(String(structured.id))).structured.state).toBe("lost");
+  await sleep(2000);
+  expect((await owner.call("list_sandboxes")).text).not.toContain(sandbox);
+});

@@ -241,6 +241,7 @@ export class Runs {
       title,
       source: sourceToStore(source, title),
       startedAt: Date.now(),
+      detail: executor.detailOf?.(spec),
       output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
       logBytes: 0,
       droppedBytes: 0,

@@ -15,7 +15,7 @@ import { verdictOf } from "./end.ts";
 import { TaskOutput } from "./task-output.ts";
 import { TASK_SESSION, taskCommand } from "./task-command.ts";
 import type { TraceContext } from "../shared/trace.ts";
-import type { TaskState, TasksHost } from "./task-state.ts";
+import type { StoredSpec, TaskState, TasksHost } from "./task-state.ts";
 import * as texts from "./texts.ts";
 
 /** How long it may take to fetch the results of a task, in milliseconds; KEEP_CANCELLED_MS after a task was cancelled. */
@@ -73,7 +73,7 @@ export class RunningTask {
 
   /** The end of a task that is cancelled before its agent starts. */
   cancelledEnd(): End {
-    return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
+    return { ...CANCELLED_BEFORE_AGENT, detail: this.#detail() };
   }
 
   async cancel(): Promise<void> {
@@ -94,7 +94,7 @@ export class RunningTask {
     this.#run.markStarted();
     const agent = AGENTS[spec.agent];
     const problem = await this.#prepareAgent();
-    if (problem !== undefined) return { state: "failed", note: problem, detail: this.#detailOfUnstarted() };
+    if (problem !== undefined) return { state: "failed", note: problem, detail: this.#detail() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
     if (continuedRun !== undefined) {
       this.addLine(texts.RESTORING);
@@ -221,29 +221,11 @@ export class RunningTask {
     return Promise.race([waitAtMost(KEEP_MS, work), cancelled]);
   }
 
-  /** The detail of a task that never began. Nothing needs to be kept. */
-  #detailOfUnstarted(): TaskDetail {
-    return { ...this.#detail(), safe: true };
-  }
-
   #detail(): TaskDetail {
-    const { spec } = this.#state;
-    const { conversation, model, answer, turns, tokens, costUSD } = this.#events.report;
-    return {
-      agent: spec.agent,
-      success: false,
-      answer,
-      model,
-      components: spec.components?.wanted,
-      directory: spec.directory,
-      conversation: conversation ?? spec.conversation,
-      turns,
-      tokens,
-      costUSD,
-      artifacts: [],
-      ownSandbox: spec.ownSandbox,
-      safe: false,
-    };
+    const { spec, command } = this.#state;
+    const { conversation = spec.conversation, model, answer, turns, tokens, costUSD } = this.#events.report;
+    const reported = { conversation, model, answer, turns, tokens, costUSD };
+    return { ...detailOf(spec), ...reported, safe: command === undefined };
   }
 
   /** Writes the state to disk at once, and not with the run's next save. */
@@ -260,6 +242,12 @@ export class RunningTask {
     this.#run.keepState(state, () => (this.#storedOffset = offset));
     this.#run.describe(this.#detail());
   }
+}
+
+/** The detail of a task before its agent starts. Nothing needs to be kept. */
+export function detailOf({ agent, components, directory, conversation, ownSandbox }: StoredSpec): TaskDetail {
+  const task = { agent, components: components?.wanted, directory, conversation, ownSandbox };
+  return { ...task, success: false, artifacts: [], safe: true };
 }
 
 function appendNote(note: string | undefined, more: string): string {

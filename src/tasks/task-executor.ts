@@ -10,7 +10,8 @@ import type { TraceContext } from "../shared/trace.ts";
 import { type End, type Execution, waitingFor } from "../runs/run-types.ts";
 import type { Definition } from "./components.ts";
 import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
-import { RunningTask } from "./running-task.ts";
+import type { TaskDetail } from "../runs/task-detail.ts";
+import { RunningTask, detailOf } from "./running-task.ts";
 import { type StoredSpec, type TasksHost, taskState } from "./task-state.ts";
 import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
@@ -31,6 +32,10 @@ export class TaskExecutor implements Executor<TaskSpec> {
 
   constructor(host: TasksHost) {
     this.#host = host;
+  }
+
+  detailOf(spec: TaskSpec): TaskDetail {
+    return detailOf(spec);
   }
 
   start(run: ActiveRun, { task, continuedRun, definitions, trace, ...spec }: TaskSpec): Execution {

@@ -244,3 +244,17 @@ it("a sandbox that is destroyed while its set-up begins stays destroyed", async 
   await sleep(2000);
   expect((await owner.call("list_sandboxes")).text).not.toContain(sandbox);
 });
+
+it("a task that waits for the set-up has an id and its sandbox's directory", async () => {
+  const sandbox = "setup-task";
+  await configure(sandbox, ENDLESS);
+  const { structured } = await owner.call("execute_task", { task: "[[write]] x", sandbox, wait_seconds: 0 });
+  expect(structured).toMatchObject({
+    state: "running",
+    success: false,
+    directory: "/workspace",
+    artifacts: [],
+  });
+  await owner.call("cancel_run", { id: structured.id });
+  await owner.call("destroy_sandbox", { sandbox });
+});

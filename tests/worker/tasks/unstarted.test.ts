@@ -1,0 +1,86 @@
+/** Tasks that end before their agent starts. */
+import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { Workspace } from "../../../src/actors/workspace.ts";
+import { ToolError } from "../../../src/shared/errors.ts";
+import { evict, owner, result, sandboxesOf, sh, until, untilText } from "../support.ts";
+
+const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
+const sandboxOf = (id: string) => id.split(".")[0] ?? "";
+
+async function begin(args: Record<string, unknown>): Promise<string> {
+  const { structured, text, isError } = await owner.call("execute_task", { wait_seconds: 0, ...args });
+  if (isError) throw new Error(text);
+  return String(structured.id);
+}
+
+afterEach(() => void vi.restoreAllMocks());
+
+describe("a task that continues another in its own sandbox", () => {
+  let first = "";
+  beforeAll(async () => {
+    first = await begin({ task: "[[write]] x", wait_seconds: 30 });
+    await until(async () => !(await isListed(sandboxOf(first))));
+  });
+
+  /** Replaces the restore of the first task's conversation. */
+  function restoring(replacement: () => Promise<void>) {
+    const restore = Workspace.prototype.restoreConversation;
+    const replaced = vi.fn<() => Promise<void>>(replacement);
+    vi.spyOn(Workspace.prototype, "restoreConversation").mockImplementation(function (
+      this: Workspace,
+      run,
+      task,
+    ) {
+      return run === first ? replaced() : restore.call(this, run, task);
+    });
+    return replaced;
+  }
+
+  const next = { task: "[[write]] y" };
+
+  it("leaves no sandbox behind if its conversation cannot be restored", async () => {
+    restoring(() => Promise.reject(new ToolError("storage_unavailable", "failed by a test", "", true)));
+    const id = await begin({ ...next, continue_from: first });
+    await untilText(async () => (await result(id)).text, "state: failed");
+    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    expect((await result(id)).text).toContain("failed by a test");
+  });
+
+  it("leaves no sandbox behind if its actor is evicted while its conversation is restored", async () => {
+    const restore = restoring(() => new Promise(() => {}));
+    const id = await begin({ ...next, continue_from: first });
+    await until(() => restore.mock.calls.length > 0);
+    await evict(sandboxOf(id));
+    expect((await result(id)).text).toMatch(/state: lost.*Start the task again/s);
+    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+  });
+});
+
+describe("a task that waits for the set-up of its own sandbox", () => {
+  let checkpoint: unknown;
+  beforeAll(async () => {
+    const sandbox = "unstarted-set-up";
+    await sh(sandbox, "echo kept > file");
+    await owner.call("configure_sandbox", { sandbox, setup: "sleep 300" });
+    checkpoint = (await owner.call("checkpoint_sandbox", { sandbox })).structured.checkpoint;
+  });
+
+  async function waiting(): Promise<string> {
+    const id = await begin({ task: "[[write]] x", checkpoint });
+    await untilText(async () => (await result(id, { wait_seconds: 0 })).text, "set-up");
+    return id;
+  }
+
+  it("leaves no sandbox behind if it is cancelled", async () => {
+    const id = await waiting();
+    expect((await owner.call("cancel_run", { id })).structured.state).toBe("cancelled");
+    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+  });
+
+  it("leaves no sandbox behind if its actor is evicted", async () => {
+    const id = await waiting();
+    await evict(sandboxOf(id));
+    expect((await result(id)).text).toContain("state: lost");
+    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+  });
+});

@@ -31,7 +31,7 @@ export interface TaskFacts
 }
 
 /** The end of a task. `note` says why it did not succeed, and what to do. */
-interface TaskVerdict {
+export interface TaskVerdict {
   state: EndState;
   note?: string;
 }

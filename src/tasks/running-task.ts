@@ -11,7 +11,7 @@ import { archive, leftOutText } from "./archive.ts";
 import { collect } from "./collect.ts";
 import type { Definition } from "./components.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
-import { verdictOf } from "./end.ts";
+import { type TaskVerdict, verdictOf } from "./end.ts";
 import { TaskOutput } from "./task-output.ts";
 import { TASK_SESSION, taskCommand } from "./task-command.ts";
 import type { TraceContext } from "../shared/trace.ts";
@@ -131,8 +131,8 @@ export class RunningTask {
   }
 
   async resumeTask(): Promise<End> {
-    const { command, end } = this.#state;
-    if (end) return this.#finish(end);
+    const { command, verdict } = this.#state;
+    if (verdict) return this.#finish(verdict);
     if (!command) return { state: "lost", note: texts.AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
     if (this.#isCancelled) await this.#command.cancel();
@@ -143,17 +143,19 @@ export class RunningTask {
     const end = await command.done;
     this.#output.finish();
     if (this.#run.isEnded) return end;
-    this.#state.end = end;
+    const verdict = this.#verdictOf(end);
+    // Stored together with the end of the budget, on which the verdict depends.
+    this.#state.verdict = verdict;
     this.#saveNow();
-    return this.#finish(end);
+    this.#host.budgets.close(this.id);
+    return this.#finish(verdict);
   }
 
-  async #finish(command: End): Promise<End> {
+  #verdictOf(command: End): TaskVerdict {
     const { spec } = this.#state;
-    const { budgets } = this.#host;
     const { record } = this.#run;
     const agent = AGENTS[spec.agent];
-    const verdict = verdictOf({
+    return verdictOf({
       ...spec,
       id: record.id,
       agent: agent.title,
@@ -164,17 +166,19 @@ export class RunningTask {
       command,
       report: this.#events.report,
       step: this.#output.step,
-      spending: budgets.spending(this.id),
+      spending: this.#host.budgets.spending(this.id),
       stderr: record.output.stderr.toShownOutput().tail || record.output.stderr.toShownOutput().head,
     });
-    budgets.close(this.id);
+  }
+
+  async #finish(verdict: TaskVerdict): Promise<End> {
     const detail = { ...this.#detail(), success: verdict.state === "succeeded" };
     // If the agent never started, there is nothing to keep.
     detail.safe = this.#output.step !== "agent";
-    if (detail.safe || command.state === "lost") return { ...verdict, detail };
+    if (detail.safe || verdict.state === "lost") return { ...verdict, detail };
     const note = await this.#limitToKeepTime(this.#collectResults(detail, verdict.note));
     detail.boot = this.#host.boot();
-    if (!spec.ownSandbox)
+    if (!this.#state.spec.ownSandbox)
       await this.#host.files
         .call("remove", { path: taskDirectory(this.id), recursive: true })
         .catch(() => undefined);
@@ -235,10 +239,10 @@ export class RunningTask {
   }
 
   #save(): void {
-    const { spec, command, end } = this.#state;
+    const { spec, command, verdict } = this.#state;
     const { offset, step } = this.#output;
     const report = { ...this.#events.report };
-    const state: TaskState = { spec, command, end, offset, step, report };
+    const state: TaskState = { spec, command, verdict, offset, step, report };
     this.#run.keepState(state, () => (this.#storedOffset = offset));
     this.#run.describe(this.#detail());
   }

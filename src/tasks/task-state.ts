@@ -53,14 +53,8 @@ export type StoredSpec = z.infer<typeof storedSpec>;
 export const taskState = z.object({
   spec: storedSpec,
   command: commandState.optional(),
-  end: z
-    .object({
-      state: z.enum(END_STATES),
-      exitCode: z.number().optional(),
-      note: z.string().optional(),
-      unconfirmed: z.boolean().optional(),
-    })
-    .optional(),
+  /** How the task ended, once its agent has ended. Its results may still have to be collected. */
+  verdict: z.object({ state: z.enum(END_STATES), note: z.string().optional() }).optional(),
   offset: z.number(),
   step: z.enum(STEPS).optional(),
   report: agentReport.optional(),

@@ -1,8 +1,9 @@
-/** Tasks that end before their agent starts. */
+/** Tasks that end before their agent starts, or while their results are collected. */
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { Workspace } from "../../../src/actors/workspace.ts";
+import { FileOperations } from "../../../src/container/file-operations.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
-import { evict, owner, result, sandboxesOf, sh, until, untilText } from "../support.ts";
+import { evict, owner, result, runInActor, sandboxesOf, sh, until, untilText } from "../support.ts";
 
 const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
 const sandboxOf = (id: string) => id.split(".")[0] ?? "";
@@ -83,4 +84,28 @@ describe("a task that waits for the set-up of its own sandbox", () => {
     expect((await result(id)).text).toContain("state: lost");
     await until(async () => !(await isListed(sandboxOf(id))), 10_000);
   });
+});
+
+it("a task that used up its budget says so although its actor is evicted while the changes are collected", async () => {
+  const sandbox = "unstarted-budget";
+  const call = FileOperations.prototype.call as (...args: unknown[]) => Promise<unknown>;
+  const collecting = vi.fn<() => void>();
+  vi.spyOn(FileOperations.prototype, "call").mockImplementation(async function (
+    this: FileOperations,
+    ...args: unknown[]
+  ) {
+    if (args[0] !== "changes") return await call.apply(this, args);
+    collecting();
+    return await new Promise(() => {});
+  } as never);
+  const id = await begin({ task: "[[work]] x", sandbox });
+  await until(async () => (await sh(sandbox, "cat begun 2>/dev/null || true")) === "begun\n");
+  await runInActor(sandbox, (_actor, { storage }) => {
+    storage.sql.exec("UPDATE task_budgets SET tokens = max_tokens");
+  });
+  await sh(sandbox, "touch go-on");
+  await until(() => collecting.mock.calls.length > 0);
+  vi.restoreAllMocks();
+  await evict(sandbox);
+  expect((await result(id)).text).toMatch(/state: failed.*used up its budget/s);
 });

@@ -57,3 +57,12 @@ export async function withLimitedSignal<T>(
     outer.removeEventListener("abort", stop);
   }
 }
+
+/** @throws the signal's reason if it is aborted first */
+export function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  const { promise: rejection, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(signal.reason);
+  if (signal.aborted) stop();
+  else signal.addEventListener("abort", stop, { once: true });
+  return Promise.race([promise, rejection]);
+}

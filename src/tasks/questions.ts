@@ -10,7 +10,7 @@ import type { Allowance, End, Execution } from "../runs/run-types.ts";
 import type { QuestionDetail } from "../runs/task-detail.ts";
 import { MODEL_HOST } from "../shared/secrets.ts";
 import type { TraceContext } from "../shared/trace.ts";
-import { countdown, pause } from "../shared/timers.ts";
+import { countdown, pause, unlessAborted } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { upstreamAdvice } from "./end.ts";
@@ -230,13 +230,4 @@ class Question {
   #describe(): void {
     this.#run.describe({ ...this.#detail });
   }
-}
-
-/** @throws the signal's reason if it is aborted first */
-function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
-  const { promise: rejection, reject } = Promise.withResolvers<never>();
-  const stop = () => reject(signal.reason);
-  if (signal.aborted) stop();
-  else signal.addEventListener("abort", stop, { once: true });
-  return Promise.race([promise, rejection]);
 }

@@ -2,7 +2,7 @@
 import { taskDirectory } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { messageOf } from "../shared/text.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { unlessAborted, waitAtMost } from "../shared/timers.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { EventReader } from "./agent-report.ts";
 import { AGENTS } from "./agents.ts";
@@ -33,10 +33,10 @@ export class RunningTask {
   readonly #state: TaskState;
   readonly #events: EventReader;
   readonly #output: TaskOutput;
-  readonly #cancelRequested = Promise.withResolvers<void>();
+  /** Aborted when the task is cancelled, or when something else has ended its run before the agent started. */
+  readonly #stopped = new AbortController();
   #command: Execution | undefined;
   #storedOffset = 0;
-  #isCancelled = false;
 
   constructor(host: TasksHost, run: ActiveRun, state: TaskState) {
     this.#host = host;
@@ -77,8 +77,7 @@ export class RunningTask {
   }
 
   async cancel(): Promise<void> {
-    this.#isCancelled = true;
-    this.#cancelRequested.resolve();
+    this.#stopped.abort();
     await this.#command?.cancel();
   }
 
@@ -89,23 +88,62 @@ export class RunningTask {
     definitions: readonly Definition[] = [],
     trace?: TraceContext,
   ): Promise<End> {
-    const { spec } = this.#state;
-    if (this.#isCancelled) return this.cancelledEnd();
-    this.#run.markStarted();
-    const agent = AGENTS[spec.agent];
-    const problem = await this.#prepareAgent();
-    if (problem !== undefined) return { state: "failed", note: problem, detail: this.#detail() };
-    const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
+    const { signal } = this.#stopped;
+    void this.#run.settled.then(() => this.#stopped.abort());
+    try {
+      signal.throwIfAborted();
+      this.#run.markStarted();
+      const problem = await this.#prepareAgent();
+      if (problem !== undefined) return { state: "failed", note: problem, detail: this.#detail() };
+      const key = await this.#prepareSandbox(continuedRun, definitions, trace);
+      signal.throwIfAborted();
+      this.#command = this.#startAgent(task, key);
+    } catch (error) {
+      if (signal.aborted) return this.cancelledEnd();
+      throw error;
+    }
+    return this.#waitForEnd(this.#command);
+  }
+
+  /** Takes a step before the agent's start. @throws at once if the task is stopped, so that no other step begins */
+  async #step<T>(step: () => Promise<T>): Promise<T> {
+    const { signal } = this.#stopped;
+    signal.throwIfAborted();
+    return await unlessAborted(signal, step());
+  }
+
+  /** Waits until the agent is installed. @returns the reason if the agent cannot be installed */
+  async #prepareAgent(): Promise<string | undefined> {
+    const { name, title } = AGENTS[this.#state.spec.agent];
+    const noticeTimer = setTimeout(() => this.addLine(texts.waitingForAgent(title)), INSTALL_NOTICE_MS);
+    const prepare = () => this.#host.prepareAgent(name).then(() => undefined, messageOf);
+    return await this.#step(prepare).finally(() => clearTimeout(noticeTimer));
+  }
+
+  /** Returns the placeholder for the model's credential. */
+  async #prepareSandbox(
+    continuedRun: string | undefined,
+    definitions: readonly Definition[],
+    trace: TraceContext | undefined,
+  ): Promise<string> {
+    const { budgets, maxTokens, archives, files } = this.#host;
+    // Not interrupted: the budget is closed at the task's end, and must not be opened after that.
+    const key = await budgets.open(this.id, maxTokens, trace);
     if (continuedRun !== undefined) {
       this.addLine(texts.RESTORING);
-      await this.#host.archives.restoreConversation(continuedRun, this.id);
+      await this.#step(() => archives.restoreConversation(continuedRun, this.id));
     }
     for (const { kind, name, text } of definitions) {
       const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
-      await this.#host.files.call("write", { path, body: new TextEncoder().encode(text) });
+      await this.#step(() => files.call("write", { path, body: new TextEncoder().encode(text) }));
     }
-    if (this.#isCancelled) return this.cancelledEnd();
-    this.#command = this.#host.commands.start(this.#output, {
+    return key;
+  }
+
+  #startAgent(task: string, key: string): Execution {
+    const { spec } = this.#state;
+    const agent = AGENTS[spec.agent];
+    return this.#host.commands.start(this.#output, {
       command: taskCommand(this.id, spec, agent.command(spec), spec.components?.wanted),
       env: agent.env(key, this.#conversation, spec),
       stdin: task,
@@ -113,21 +151,6 @@ export class RunningTask {
       timeoutMs: spec.timeoutMs,
       cut: spec.cut,
     });
-    return this.#waitForEnd(this.#command);
-  }
-
-  /** Waits until the agent is installed, or the task is cancelled. @returns the reason if the agent cannot be installed */
-  async #prepareAgent(): Promise<string | undefined> {
-    const { name, title } = AGENTS[this.#state.spec.agent];
-    const noticeTimer = setTimeout(() => this.addLine(texts.waitingForAgent(title)), INSTALL_NOTICE_MS);
-    try {
-      await Promise.race([this.#host.prepareAgent(name), this.#cancelRequested.promise]);
-      return undefined;
-    } catch (error) {
-      return messageOf(error);
-    } finally {
-      clearTimeout(noticeTimer);
-    }
   }
 
   async resumeTask(): Promise<End> {
@@ -135,7 +158,6 @@ export class RunningTask {
     if (verdict) return this.#finish(verdict);
     if (!command) return { state: "lost", note: texts.AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
-    if (this.#isCancelled) await this.#command.cancel();
     return this.#waitForEnd(this.#command);
   }
 
@@ -219,8 +241,9 @@ export class RunningTask {
   }
 
   #limitToKeepTime<T>(work: Promise<T>): Promise<T | undefined> {
-    const cancelled = this.#cancelRequested.promise.then(() =>
-      waitAtMost(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
+    const never = new Promise<undefined>(() => {});
+    const cancelled = unlessAborted(this.#stopped.signal, never).catch(() =>
+      waitAtMost(KEEP_CANCELLED_MS, never),
     );
     return Promise.race([waitAtMost(KEEP_MS, work), cancelled]);
   }

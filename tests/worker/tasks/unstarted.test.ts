@@ -1,5 +1,6 @@
 /** Tasks that end before their agent starts, or while their results are collected. */
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import type { Sandbox } from "../../../src/index.ts";
 import { Workspace } from "../../../src/actors/workspace.ts";
 import { FileOperations } from "../../../src/container/file-operations.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
@@ -45,6 +46,31 @@ describe("a task that continues another in its own sandbox", () => {
     await untilText(async () => (await result(id)).text, "state: failed");
     await until(async () => !(await isListed(sandboxOf(id))), 10_000);
     expect((await result(id)).text).toContain("failed by a test");
+  });
+
+  it("can be cancelled while its conversation is restored", async () => {
+    const restore = restoring(() => new Promise(() => {}));
+    const id = await begin({ ...next, continue_from: first });
+    await until(() => restore.mock.calls.length > 0);
+    expect((await owner.call("cancel_run", { id })).structured).toMatchObject({
+      state: "cancelled",
+      note: "Cancelled before the agent started.",
+    });
+    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+  });
+
+  it("does not restore its conversation if it is cancelled while its agent is installed", async () => {
+    const restore = restoring(() => new Promise(() => {}));
+    const { promise: installed, resolve } = Promise.withResolvers<void>();
+    const prototype = await runInActor(sandboxOf(first), (actor): Sandbox => Object.getPrototypeOf(actor));
+    const prepare = vi.spyOn(prototype as unknown as { prepareAgent(): Promise<void> }, "prepareAgent");
+    prepare.mockReturnValue(installed);
+    const id = await begin({ ...next, continue_from: first });
+    await until(() => prepare.mock.calls.length > 0);
+    expect((await owner.call("cancel_run", { id })).structured.state).toBe("cancelled");
+    resolve();
+    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    expect(restore).not.toHaveBeenCalled();
   });
 
   it("leaves no sandbox behind if its actor is evicted while its conversation is restored", async () => {

@@ -6,6 +6,7 @@ import { unlessAborted, waitAtMost } from "../shared/timers.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { EventReader } from "./agent-report.ts";
 import { AGENTS } from "./agents.ts";
+import type { CommandState } from "../runs/command-executor.ts";
 import type { End, Execution } from "../runs/run-types.ts";
 import { archive, leftOutText } from "./archive.ts";
 import { collect } from "./collect.ts";
@@ -153,10 +154,10 @@ export class RunningTask {
     });
   }
 
-  async resumeTask(): Promise<End> {
-    const { command, verdict } = this.#state;
+  /** @param command the state of a command that an earlier actor has started */
+  async resumeTask(command: CommandState): Promise<End> {
+    const { verdict } = this.#state;
     if (verdict) return this.#finish(verdict);
-    if (!command) return { state: "lost", note: texts.AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
     return this.#waitForEnd(this.#command);
   }

@@ -13,7 +13,9 @@ import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
 import { RunningTask, detailOf } from "./running-task.ts";
 import { type StoredSpec, type TasksHost, taskState } from "./task-state.ts";
-import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
+import { AGENT_NEVER_STARTED, WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
+
+const NEVER_STARTED: End = { state: "lost", note: AGENT_NEVER_STARTED };
 
 export type TaskSpec = StoredSpec & {
   task: string;
@@ -47,7 +49,9 @@ export class TaskExecutor implements Executor<TaskSpec> {
   resume(run: ActiveRun, from: unknown): Execution {
     const state = taskState.parse(from);
     const working = new RunningTask(this.#host, run, state);
-    return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
+    const { command } = state;
+    if (!command) return { done: Promise.resolve(NEVER_STARTED), cancel: async () => undefined };
+    return { ...this.#follow(working, () => working.resumeTask(command)), deadline: command.deadline };
   }
 
   /**

@@ -112,6 +112,17 @@ describe("a task that waits for the set-up of its own sandbox", () => {
   });
 });
 
+it("a task that waited for another one is lost at once when the actor is replaced", async () => {
+  const sandbox = "unstarted-waiting";
+  const first = await begin({ task: "[[wait]] x", sandbox });
+  await until(async () => (await sh(sandbox, "cat begun 2>/dev/null || true")) === "begun\n");
+  const second = await begin({ task: "[[write]] y", sandbox });
+  await untilText(async () => (await result(second, { wait_seconds: 0 })).text, "state: waiting");
+  await evict(sandbox);
+  await untilText(async () => (await result(second, { wait_seconds: 1 })).text, "state: lost");
+  expect((await owner.call("cancel_run", { id: first })).structured.state).toBe("cancelled");
+});
+
 it("a task that used up its budget says so although its actor is evicted while the changes are collected", async () => {
   const sandbox = "unstarted-budget";
   const call = FileOperations.prototype.call as (...args: unknown[]) => Promise<unknown>;

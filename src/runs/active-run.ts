@@ -148,7 +148,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** Only the first call has an effect. A question calls this when its model request starts, and when its program starts. */
   markStarted(): void {
-    if (this.#hasBegun) return;
+    if (this.#hasBegun || this.isEnded) return;
     this.#hasBegun = true;
     this.record.startedAt = Date.now();
     this.#hasChanges = true;
@@ -243,6 +243,7 @@ export class ActiveRun implements RunSink, WaitingLog {
    * next regular save, because more of them may follow soon
    */
   keepState(state: unknown, onStored?: () => void): void {
+    if (this.isEnded) return;
     const isUrgent = onStored === undefined || this.record.resumeState === undefined;
     this.record.resumeState = state;
     this.#onStateStored = onStored;
@@ -252,13 +253,14 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   describe(detail: RunDetail): void {
+    if (this.isEnded) return;
     this.record.detail = detail;
     this.#hasChanges = true;
   }
 
   recordPorts(ports: readonly number[]): void {
     const { kind } = this.record;
-    if (this.isEnded || kind === "task") return;
+    if (kind === "task") return;
     this.#ports = ports;
     this.describe(kind === "code" ? { results: [], ports } : { ports });
   }

@@ -172,3 +172,25 @@ it("many logs that end at once all move to R2, a few at a time", async () => {
   };
   await withRuns("ended-at-once", work, { objects });
 });
+
+it("a late report of an execution does not change the record of its ended run", async () => {
+  await withRuns("late-report", async (runs) => {
+    const { id, execution } = await start(runs);
+    execution.run.keepState({ session: "a" });
+    runs.endAll("The sandbox stopped.");
+    const ended = structuredClone(await runs.result(id, 0));
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 60_000 });
+    try {
+      const { run } = execution;
+      run.markStarted();
+      run.describe({ ports: [1] });
+      run.recordPorts([1]);
+      run.keepState({ session: "a", interactive: true });
+      execution.end({ state: "succeeded" });
+      await until(() => !runs.hasActive);
+    } finally {
+      vi.useRealTimers();
+    }
+    expect(await runs.result(id, 0)).toEqual(ended);
+  });
+});

@@ -142,12 +142,15 @@ class Question {
 
   /** Returns the run's end if there is no program. */
   async #obtainProgram(deadline: number): Promise<Program | End> {
-    const { timeoutMs, cut } = this.#spec;
+    const { budgets, maxTokens } = this.#host;
+    const { timeoutMs, cut, trace } = this.#spec;
     const { signal } = this.#stopped;
+    // Not interrupted: the caller closes the budget, and it must not be opened after that.
+    const key = await budgets.open(this.#run.id, maxTokens, trace);
     const timeout = AbortSignal.timeout(Math.max(0, deadline - Date.now()));
     const until = AbortSignal.any([signal, timeout]);
     try {
-      return await unlessAborted(until, this.#requestProgram(until));
+      return await unlessAborted(until, this.#requestProgram(key, until));
     } catch (error) {
       if (signal.aborted) return CANCELLED_END;
       if (!timeout.aborted) throw error;
@@ -156,10 +159,8 @@ class Question {
     }
   }
 
-  async #requestProgram(signal: AbortSignal): Promise<Program | End> {
-    const { budgets, maxTokens } = this.#host;
-    const key = await budgets.open(this.#run.id, maxTokens, this.#spec.trace);
-    const body = JSON.stringify(programRequest(this.#spec, maxTokens));
+  async #requestProgram(key: string, signal: AbortSignal): Promise<Program | End> {
+    const body = JSON.stringify(programRequest(this.#spec, this.#host.maxTokens));
     for (let repeats = 0; ; repeats++) {
       const { problem, isTransient, pauseMs, program } = await this.#attempt(key, body, signal);
       if (program) return program;

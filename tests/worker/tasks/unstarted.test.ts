@@ -3,8 +3,9 @@ import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
 import { Workspace } from "../../../src/actors/workspace.ts";
 import { FileOperations } from "../../../src/container/file-operations.ts";
+import { TaskBudgets } from "../../../src/tasks/budget.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
-import { evict, owner, result, runInActor, sandboxesOf, sh, until, untilText } from "../support.ts";
+import { evict, owner, result, runInActor, sandboxesOf, sh, sleep, until, untilText } from "../support.ts";
 
 const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
 const sandboxOf = (id: string) => id.split(".")[0] ?? "";
@@ -145,4 +146,30 @@ it("a task that used up its budget says so although its actor is evicted while t
   vi.restoreAllMocks();
   await evict(sandbox);
   expect((await result(id)).text).toMatch(/state: failed.*used up its budget/s);
+});
+
+it("a question cancelled while its budget is opened leaves no budget", async () => {
+  const sandbox = "unstarted-question";
+  const open = TaskBudgets.prototype.open;
+  const { promise: released, resolve } = Promise.withResolvers<void>();
+  const spy = vi.spyOn(TaskBudgets.prototype, "open").mockImplementation(async function (
+    this: TaskBudgets,
+    ...args
+  ) {
+    await released;
+    return await open.apply(this, args);
+  });
+  const body = JSON.stringify({ question: "[[product]] x", sandbox, wait: 0 });
+  const { taskId } = await (
+    await owner.http("/execute", { method: "POST", body })
+  ).json<{ taskId: string }>();
+  await until(() => spy.mock.calls.length > 0);
+  const cancelled = owner.call("cancel_run", { id: taskId });
+  await sleep(200);
+  resolve();
+  expect((await cancelled).structured.state).toBe("cancelled");
+  const rows = await runInActor(sandbox, (_actor, { storage }) =>
+    storage.sql.exec("SELECT * FROM task_budgets").toArray(),
+  );
+  expect(rows).toEqual([]);
 });

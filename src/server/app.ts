@@ -194,7 +194,8 @@ export function createApp(parts: MCPParts): App {
     if (route.causesWrites && isEmbedded(request))
       return refuse(context, forbidden("bad_origin", texts.EMBEDDED_TEXT), route.path);
     const limiter = route.causesWrites ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
-    if (await isRateLimited(limiter, addressOf(request))) return refuse(context, rateLimited(), route.path);
+    if (await isRateLimited(limiter, limitedSender(request)))
+      return refuse(context, rateLimited(), route.path);
     return route.serve.open(request, context);
   }
 
@@ -252,6 +253,17 @@ function senderProblem(request: Request, config: Config, isPublic: boolean): Ref
 function isEmbedded({ method, headers }: Request): boolean {
   const isPage = (headers.get("sec-fetch-dest") ?? "document") === "document" && !headers.has("sec-purpose");
   return !isPage && (method === "GET" || method === "HEAD");
+}
+
+/**
+ * Who a request counts for. A window that a page of another site has opened could use up the limit of its visitor's address in the
+ * same way, so it has a limit of its own.
+ */
+function limitedSender(request: Request): string {
+  const { headers } = request;
+  const isSentByPage =
+    headers.get("sec-fetch-site") === "cross-site" && headers.get("sec-fetch-user") === null;
+  return `${isSentByPage ? "cross-site " : ""}${addressOf(request)}`;
 }
 
 function notFound(request: Request): Response | Promise<Response> {

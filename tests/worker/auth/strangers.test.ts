@@ -94,6 +94,24 @@ describe("a page of another site", () => {
   });
 });
 
+it("a window that a page of another site has opened cannot use up the address's limit by repeated navigation", async () => {
+  let remaining = 3;
+  const limit = async ({ key }: { key: string }) => ({
+    success: key !== "192.0.2.7" || (remaining -= 1) >= 0,
+  });
+  const app = oauthApp({ ADDRESS_LIMITER: { limit } });
+  const navigate = (headers: Record<string, string>) =>
+    app(`${ORIGIN}/panel/sign-in`, {
+      headers: { "cf-connecting-ip": "192.0.2.7", "sec-fetch-dest": "document", ...headers },
+      redirect: "manual",
+    });
+  for (let count = 0; count < 10; count++) await navigate({ "sec-fetch-site": "cross-site" });
+  expect((await navigate({ "sec-fetch-site": "none", "sec-fetch-user": "?1" })).status).toBe(303);
+  expect((await navigate({ "sec-fetch-site": "cross-site", "sec-fetch-user": "?1" })).status).toBe(303);
+  expect((await navigate({ "sec-fetch-site": "same-origin" })).status).toBe(303);
+  expect((await navigate({ "sec-fetch-site": "same-origin" })).status).toBe(429);
+});
+
 describe("invalid tokens in the form of this server's tokens", () => {
   const tokenOf = (index: number) => `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;
 

@@ -34,7 +34,7 @@ export class RunningTask {
   readonly #state: TaskState;
   readonly #events: EventReader;
   readonly #output: TaskOutput;
-  /** Aborted when the task is cancelled, or when something else has ended its run before the agent started. */
+  /** Aborted when the task is cancelled, or its run has ended. */
   readonly #stopped = new AbortController();
   #command: Execution | undefined;
   #storedOffset = 0;
@@ -57,6 +57,8 @@ export class RunningTask {
     );
     this.#storedOffset = state.offset;
     this.#save();
+    // Not when the task begins: its run may have ended while it waited for an earlier task.
+    void run.settled.then(() => this.#stopped.abort());
   }
 
   get id(): string {
@@ -90,7 +92,6 @@ export class RunningTask {
     trace?: TraceContext,
   ): Promise<End> {
     const { signal } = this.#stopped;
-    void this.#run.settled.then(() => this.#stopped.abort());
     try {
       signal.throwIfAborted();
       this.#run.markStarted();
@@ -244,7 +245,7 @@ export class RunningTask {
   #limitToKeepTime<T>(work: Promise<T>): Promise<T | undefined> {
     const never = new Promise<undefined>(() => {});
     const cancelled = unlessAborted(this.#stopped.signal, never).catch(() =>
-      waitAtMost(KEEP_CANCELLED_MS, never),
+      this.#run.isEnded ? undefined : waitAtMost(KEEP_CANCELLED_MS, never),
     );
     return Promise.race([waitAtMost(KEEP_MS, work), cancelled]);
   }

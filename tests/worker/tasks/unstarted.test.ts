@@ -124,6 +124,21 @@ it("a task that waited for another one is lost at once when the actor is replace
   expect((await owner.call("cancel_run", { id: first })).structured.state).toBe("cancelled");
 });
 
+it("a task that ends while it waits for another one does not prepare its agent", async () => {
+  const sandbox = "unstarted-ended";
+  await sh(sandbox, "true");
+  const prototype = await runInActor(sandbox, (actor): Sandbox => Object.getPrototypeOf(actor));
+  const prepare = vi.spyOn(prototype as unknown as { prepareAgent(): Promise<void> }, "prepareAgent");
+  const first = await begin({ task: "[[wait]] x", sandbox });
+  await until(async () => (await sh(sandbox, "cat begun 2>/dev/null || true")) === "begun\n");
+  const second = await begin({ task: "[[write]] y", sandbox });
+  await untilText(async () => (await result(second, { wait_seconds: 0 })).text, "state: waiting");
+  await owner.call("destroy_sandbox", { sandbox });
+  for (const id of [first, second]) expect((await result(id)).text).toContain("state: lost");
+  await sleep(200);
+  expect(prepare).toHaveBeenCalledOnce();
+});
+
 it("a task that used up its budget says so although its actor is evicted while the changes are collected", async () => {
   const sandbox = "unstarted-budget";
   const call = FileOperations.prototype.call as (...args: unknown[]) => Promise<unknown>;

@@ -62,7 +62,7 @@ const task = z.object({
   turns: z.number().optional(),
   cost_usd: z.number().optional(),
   duration_ms: z.number(),
-  session_id: z.string().optional(),
+  next: z.string().optional(),
 });
 
 function isTask(run: object): boolean {
@@ -78,7 +78,7 @@ function printTask(run: object): void {
   for (const { path, change, size } of files)
     note(`${change.padEnd(7)} ${oneLine(path)}${change === "deleted" ? "" : ` (${bytes(size)})`}`);
   if (files_changed > files.length) note(moreFiles(files_changed - files.length));
-  const { turns, cost_usd, duration_ms, session_id } = used;
+  const { turns, cost_usd, duration_ms, next } = used;
   const parts = [
     state,
     duration(duration_ms),
@@ -86,5 +86,6 @@ function printTask(run: object): void {
     cost_usd === undefined ? "" : `$${cost_usd.toFixed(4)}`,
   ];
   note(parts.filter(Boolean).join(", "));
-  if (session_id !== undefined && state !== "lost") note(continueFrom(id));
+  // The server's text names a tool.
+  if (next !== undefined) note(continueFrom(id));
 }

@@ -177,6 +177,7 @@ function notKeptText({ notKept }: TaskDetail): string | undefined {
 
 function nextCall(run: RunView, task: TaskDetail): string | undefined {
   if (run.state === "running") return waitHint(run);
-  if (task.conversation === undefined || run.state === "lost") return undefined;
+  // Only a task whose results were collected can be continued.
+  if (task.conversation === undefined || task.boot === undefined) return undefined;
   return continueText(run.id);
 }

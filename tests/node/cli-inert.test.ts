@@ -41,7 +41,6 @@ const TASK = {
   agent: "claude-code",
   note: HOSTILE,
   files: [{ path: HOSTILE, change: HOSTILE, size: 1 }],
-  session_id: HOSTILE,
 };
 
 let answer: (tool: string) => object = () => ({});

@@ -367,8 +367,10 @@ export class Lifecycle {
       } catch (error) {
         if (!isGone(error) || attempt === MAX_STARTS) throw error;
         await this.#untilReportedEnd();
-        if (isOver()) throw error;
-        await this.admit(owner);
+        if (!isOver()) await this.admit(owner);
+        if (!isOver()) continue;
+        this.release();
+        throw error;
       }
     }
   }

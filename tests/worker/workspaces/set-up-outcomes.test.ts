@@ -246,6 +246,22 @@ describe("the saved result of a set-up", () => {
     }));
 });
 
+it("starts no container for a set-up whose sandbox is destroyed while it is registered again", () =>
+  withWorld(async (world) => {
+    const owner = { principalID: "p", sandbox: world.sandbox };
+    let destroying: Promise<unknown> | undefined;
+    let isDestroyed = false;
+    const isOver = () => {
+      destroying ??= world.lifecycle.destroy(owner, "workspace").then(() => (isDestroyed = true));
+      return isDestroyed;
+    };
+    expect(await outcomesOf(world).begin("script", undefined, false, isOver)).toBeUndefined();
+    expect(isDestroyed).toBe(true);
+    expect(world.container).toBeUndefined();
+    expect(world.lifecycle.isAlive).toBe(false);
+    expect(world.reports).toEqual([]);
+  }));
+
 it("a checkpoint or restore during a set-up says that changes from before the set-up could not be saved", () =>
   withWorld(async (world) => {
     const settings = { forCheckpoint: undefined };

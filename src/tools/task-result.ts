@@ -96,7 +96,9 @@ export function taskFields(
 export function plainTask(run: RunView) {
   const task = taskDetailOf(run);
   if (!task) return undefined;
-  const { success, answer, changes, turns, costUSD } = task;
+  const { success, answer, changes, turns, costUSD, safe, boot } = task;
+  // Nothing must be kept, and nothing was collected.
+  const hasNeverStarted = safe && boot === undefined;
   return {
     success,
     stdout: shownText(run.stdout),
@@ -106,6 +108,7 @@ export function plainTask(run: RunView) {
     diff: changes?.diff,
     turns,
     cost_usd: costUSD,
+    error: hasNeverStarted ? run.note : undefined,
   };
 }
 

@@ -103,6 +103,8 @@ describe("a task that waits for the set-up of its own sandbox", () => {
     const id = await waiting();
     expect((await owner.call("cancel_run", { id })).structured.state).toBe("cancelled");
     await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    const plain = await (await owner.http(`/tasks/${id}/result`)).json();
+    expect(plain).toMatchObject({ success: false, error: "Cancelled before it started." });
   });
 
   it("leaves no sandbox behind if its actor is evicted", async () => {

@@ -113,8 +113,12 @@ export class TaskRecords {
     if (this.#interrupted) this.#destroySandbox(this.#interrupted);
   }
 
+  /** Never rejects, because the task runs, and its caller needs its id. The entry of its end replaces a missing one. */
   async recordStart(owner: Owner, run: RunView): Promise<void> {
-    await this.#host.account.account(owner).recordTask(taskEntry(run));
+    const { account, background } = this.#host;
+    const recorded = account.account(owner).recordTask(taskEntry(run));
+    background(recorded);
+    await recorded.catch(() => undefined);
   }
 
   onRunEnd(run: RunRecord): void {

@@ -1,6 +1,6 @@
 /** Tasks that end before their agent starts, or while their results are collected. */
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import type { Sandbox } from "../../../src/index.ts";
+import { Account, type Sandbox } from "../../../src/index.ts";
 import { Workspace } from "../../../src/actors/workspace.ts";
 import { FileOperations } from "../../../src/container/file-operations.ts";
 import { TaskBudgets } from "../../../src/tasks/budget.ts";
@@ -189,4 +189,18 @@ it("a question cancelled while its budget is opened leaves no budget", async () 
     storage.sql.exec("SELECT * FROM task_budgets").toArray(),
   );
   expect(rows).toEqual([]);
+});
+
+it("a task that its account cannot record at the start has an id, and is recorded at its end", async () => {
+  const record = vi
+    .spyOn(Account.prototype, "recordTask")
+    .mockRejectedValueOnce(new Error("failed by a test"));
+  const sandbox = "unstarted-record";
+  const id = await begin({ task: "[[write]] x", sandbox });
+  expect(record).toHaveBeenCalledOnce();
+  await untilText(async () => (await result(id)).text, "state: succeeded");
+  await until(async () => {
+    const { structured } = await owner.call("list_runs", { kind: "task" });
+    return (structured.runs as { id: string }[]).some((run) => run.id === id);
+  });
 });

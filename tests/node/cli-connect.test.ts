@@ -232,14 +232,14 @@ describe("connect --project", () => {
     const child = spawn(process.execPath, ["-e", exchange, join(project, ".mcp.json"), outside]);
     onTestFinished(() => void child.kill("SIGKILL"));
     await until(() => existsSync(join(project, ".mcp.json")));
-    for (let count = 0; count < 200; count++)
+    const copies = () => readdirSync(project).filter((name) => name.endsWith(".bak"));
+    // On a busy machine, the first 200 attempts can all see the link.
+    for (let count = 0; count < 200 || copies().length === 0; count++)
       await runHere(["connect", "claude-code", "--project", project], { env: SERVER });
     child.kill("SIGKILL");
     expect(readdirSync(home)).toEqual(["settings.json"]);
     expect(readFileSync(outside, "utf8")).toBe(content);
-    const copies = readdirSync(project).filter((name) => name.endsWith(".bak"));
-    expect(copies.length).toBeGreaterThan(0);
-    for (const copy of copies) expect(readFileSync(join(project, copy), "utf8")).not.toContain("secret");
+    for (const copy of copies()) expect(readFileSync(join(project, copy), "utf8")).not.toContain("secret");
   });
 
   it.each([

@@ -12,7 +12,6 @@ import { createEgress, type Egress, sendWithinPolicy } from "../../local/engine/
 import { HostSocket, trackHost } from "../../local/engine/host-socket.ts";
 import { InternetRequests } from "../../local/engine/internet-requests.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
-import { tcpQueues } from "../../local/engine/socket-usage.ts";
 import { egressFor } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { connectTo, countConnections, listen } from "../setup/listen.ts";
@@ -120,22 +119,16 @@ it("a tunnel whose host receives nothing for a minute is reset, and not one whos
 });
 
 it("of too many connections, the engine resets the one whose host has received nothing for the longest time", async () => {
-  const { egress, sockets } = await sendToUnreading();
+  const { egress } = await sendToUnreading();
   const [oldest] = egress.hosts;
-  // On a busy machine, the engine itself looks only every two seconds.
-  const look = async () => {
-    const queues = await tcpQueues();
-    for (const host of egress.hosts) if (host instanceof HostSocket) host.closeIfReceived(queues);
-  };
-  let bytes = 0;
-  await look();
-  sockets[0]?.on("data", (data) => (bytes += data.length) > SENT.length / 2 && sockets[0]?.pause()).resume();
-  await until(() => bytes > SENT.length / 2);
-  await look();
+  if (!(oldest instanceof HostSocket)) throw new Error("no connection");
+  // The kernel may buffer everything for a host that reads a part, so the lists say that this host has received more.
+  for (const unsent of [SENT.length, SENT.length / 2])
+    oldest.closeIfReceived({ of: new Map([[oldest.name ?? "", { unsent, unread: 0 }]]), isComplete: true });
   while (egress.hosts.size < 256) trackHost(egress.hosts, new Socket());
   trackHost(egress.hosts, new Socket());
   await until(() => egress.hosts.size === 256);
-  expect(oldest && egress.hosts.has(oldest)).toBe(true);
+  expect(egress.hosts.has(oldest)).toBe(true);
 });
 
 it.each([

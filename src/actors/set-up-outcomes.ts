@@ -54,7 +54,8 @@ export class SetUpOutcomes {
    * the sandbox. If there is none, returns a plan to keep the new outcome, or undefined if it cannot be kept. Never rejects: if
    * the restore fails, the script runs.
    * @param previousKey the key of the outcome that the sandbox's files already contain
-   * @param isUsed whether something else has run in the container @param isOver whether the script's run has ended
+   * @param isUsed whether something else has run in the container
+   * @param isOver whether the script's run has ended
    */
   async begin(
     script: string,

@@ -94,16 +94,33 @@ function addPathHint(error: ToolError, sandbox: string, path: string): ToolError
 async function readDirectory(caller: CallerContext, sandbox: string, path: string, mayStart: boolean) {
   const below = { path, depth: 1, limit: MAX_ENTRIES };
   const { entries: found, next } = await operateWithoutNotice(caller, sandbox, "list", below, { mayStart });
-  const entries = [];
-  let chars = 0;
-  for (const { path: name, type, size, modified } of found) {
-    const uri = entryURI(sandbox, path, { path: name, type });
-    chars += (uri ?? name).length;
-    // Each address repeats the directory's path, which can have 12,288 characters. Making 12 MB of text takes the thread 0.8 s.
-    if (chars > RESOURCE_BYTES) break;
-    entries.push({ name, uri, type, size, modified });
-  }
+  const entries = withinLimit(found, ({ path: name, type, size, modified }) => ({
+    name,
+    uri: entryURI(sandbox, path, { path: name, type }),
+    type,
+    size,
+    modified,
+  }));
   return listing({ path, entries, more: next !== undefined || entries.length < found.length });
+}
+
+/**
+ * Describes the first items, with `RESOURCE_BYTES` characters of names and addresses. Each address repeats the directory's path or
+ * encodes a path, with up to 9 characters for one of a name. Making 12 MB of text takes the thread 0.8 s.
+ */
+function withinLimit<Item, Described extends { name: string; uri: string | undefined }>(
+  items: readonly Item[],
+  describe: (item: Item) => Described,
+): Described[] {
+  const described: Described[] = [];
+  let chars = 0;
+  for (const item of items) {
+    const next = describe(item);
+    chars += next.name.length + (next.uri?.length ?? 0);
+    if (chars > RESOURCE_BYTES) break;
+    described.push(next);
+  }
+  return described;
 }
 
 /**
@@ -121,12 +138,14 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
     actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes, isWhole: true }),
   );
   if (name === "") {
-    const resources = outputsOf(run).map((output) => ({
+    const outputs = outputsOf(run);
+    const resources = withinLimit(outputs, (output) => ({
       name: output.name,
       uri: runURI(id, output.name),
       size: output.size,
     }));
-    return listing({ id, kind: run.kind, state: run.state, title: run.title, resources });
+    const more = resources.length < outputs.length || undefined;
+    return listing({ id, kind: run.kind, state: run.state, title: run.title, resources, more });
   }
   if (name === LOG_NAME) {
     const bytes = joinBytes(page?.pieces.map((piece) => piece.bytes) ?? []);

@@ -1,5 +1,7 @@
 /** MCP resources: the server lists, reads and completes files of sandboxes and the logs and artifacts of runs. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { RunOutputs } from "../../../src/actors/run-outputs.ts";
+import type { TaskDetail } from "../../../src/runs/task-detail.ts";
 import { PANEL_URI } from "../../../src/shared/apps.ts";
 import { CALL_BYTES, MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { MAX_RESOURCE_URI } from "../../../src/shared/resource-uri.ts";
@@ -343,6 +345,26 @@ describe("the resource of a run", () => {
     const { structured } = await owner.call("run_command", { sandbox, command: "seq 200000" });
     const { message } = await refusal(`sandbox://runs/${String(structured.id)}/log`);
     expect(message).toMatch(/has 1288895 bytes; .* get_result with id .* and cursor 0/);
+  });
+
+  it("lists fewer artifacts if their paths are long", async () => {
+    const task = await owner.call("execute_task", { task: "[[write]] kept by the task" });
+    const id = String(task.structured.id);
+    const artifacts = Array.from({ length: 100 }, () => ({ path: "\u200b".repeat(2000), size: 1 }));
+    const original = RunOutputs.prototype.read;
+    const reading = vi.spyOn(RunOutputs.prototype, "read").mockImplementation(async function (
+      this: RunOutputs,
+      which,
+    ) {
+      const { run, ...rest } = await original.call(this, which);
+      return { run: { ...run, detail: { ...(run.detail as TaskDetail), artifacts } }, ...rest };
+    });
+    onTestFinished(() => reading.mockRestore());
+    const { text = "" } = await read(`sandbox://runs/${id}/`);
+    const { resources, more } = JSON.parse(text);
+    expect(more).toBe(true);
+    expect(resources.length).toBeGreaterThan(10);
+    expect(text.length).toBeLessThan(1_500_000);
   });
 
   it("includes a task's artifacts, which need tasks:run", async () => {

@@ -239,6 +239,7 @@ describe("connect --project", () => {
     child.kill("SIGKILL");
     expect(readdirSync(home)).toEqual(["settings.json"]);
     expect(readFileSync(outside, "utf8")).toBe(content);
+    expect(copies().length).toBeGreaterThan(0);
     for (const copy of copies()) expect(readFileSync(join(project, copy), "utf8")).not.toContain("secret");
   });
 

@@ -41,6 +41,7 @@ const TASK = {
   agent: "claude-code",
   note: HOSTILE,
   files: [{ path: HOSTILE, change: HOSTILE, size: 1 }],
+  next: HOSTILE,
 };
 
 let answer: (tool: string) => object = () => ({});

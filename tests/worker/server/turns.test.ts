@@ -141,8 +141,6 @@ it("a principal's calls are answered while many others of its calls wait for a r
   expect(returned).toBe(0);
   await flooding.call("cancel_run", { id });
   await Promise.all(waiting);
-  // The sandbox's actor would use the fake timers of the later tests.
-  await flooding.call("destroy_sandbox", { sandbox });
 });
 
 /** Starts a call that lasts until `end`. */

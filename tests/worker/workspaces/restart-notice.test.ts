@@ -16,6 +16,21 @@ async function readyAfterEviction(world: World): Promise<void> {
   await world.ready();
 }
 
+/** Starts a sandbox whose saved state stays after its removal, and changes it after a save. */
+async function changeAfterSave(world: World): Promise<void> {
+  world.isKept = true;
+  await world.ready();
+  world.write("a", "saved");
+  await world.workspace.save();
+  world.write("a", "not saved");
+}
+
+/** Removes the sandbox as an unused one. */
+function remove(world: World): Promise<boolean> {
+  const owner = { principalID: "p", sandbox: world.sandbox };
+  return world.lifecycle.destroyIfUnused(owner, () => false);
+}
+
 it.each([
   ["the next container starts", (world: World) => world.ready()],
   ["each container starts", readyAfterEviction],
@@ -53,8 +68,7 @@ it.each([
     if (ending) world.notice.noteEnding(ending);
     else world.write("a", "not saved");
     world.kill();
-    const owner = { principalID: "p", sandbox: world.sandbox };
-    expect(await world.lifecycle.destroyIfUnused(owner, () => false)).toBe(true);
+    expect(await remove(world)).toBe(true);
     await world.lifecycle.checkpoint("", { forCheckpoint: undefined });
     expect(world.notice.takeNotice() ?? "").toMatch(atCheckpoint);
     await world.ready();
@@ -64,38 +78,27 @@ it.each([
 
 it("says that unsaved changes are gone if an unused sandbox is removed although it cannot be saved", () =>
   withWorld(async (world) => {
-    world.isKept = true;
-    await world.ready();
-    world.write("a", "saved");
-    await world.workspace.save();
-    world.write("a", "not saved");
+    await changeAfterSave(world);
     world.onStep = ({ name }) => {
       if (name === "bucket put") throw new Error("R2 fails");
     };
-    const owner = { principalID: "p", sandbox: world.sandbox };
-    const remove = () => world.lifecycle.destroyIfUnused(owner, () => false);
-    expect(await remove()).toBe(false);
+    expect(await remove(world)).toBe(false);
     const later = Date.now() + 2 * 3_600_000;
     const clock = vi.spyOn(Date, "now").mockImplementation(() => later);
     onTestFinished(() => clock.mockRestore());
-    expect(await remove()).toBe(true);
+    expect(await remove(world)).toBe(true);
     await world.ready();
     expect(world.notice.takeNotice()).toContain("any later changes are gone");
   }));
 
 it("says that unsaved changes are gone if the container of an unused sandbox ends while it is saved to be removed", () =>
   withWorld(async (world) => {
-    world.isKept = true;
-    await world.ready();
-    world.write("a", "saved");
-    await world.workspace.save();
-    world.write("a", "not saved");
+    await changeAfterSave(world);
     world.onStep = ({ name }) => {
       // The platform has not reported the end yet.
       if (name === "bucket put") world.container = undefined;
     };
-    const owner = { principalID: "p", sandbox: world.sandbox };
-    expect(await world.lifecycle.destroyIfUnused(owner, () => false)).toBe(true);
+    expect(await remove(world)).toBe(true);
     world.onStep = () => undefined;
     await world.ready();
     expect(world.notice.takeNotice()).toContain("any later changes are gone");

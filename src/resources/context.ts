@@ -3,6 +3,7 @@ import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelc
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
 import { type SandboxCall, callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
+import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -40,7 +41,7 @@ export async function convertErrors<T>(caller: CallerContext, method: string, wo
     return await caller.turns.run(async () => {
       const result = await work();
       // Measured without this count: a batch of 100 `resources/list` whose client read nothing took 217 MB.
-      caller.memory?.addAnswer(JSON.stringify(result).length, true);
+      countAnswer(caller, JSON.stringify(result).length, true);
       return result;
     });
   } catch (error) {

@@ -7,6 +7,7 @@ import { isTaskID } from "../runs/id.ts";
 import { canStartWith } from "../actors/sandbox-client.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
+import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError } from "../shared/errors.ts";
 import { toVisibleJSON } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
@@ -57,7 +58,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
       "run" in address
         ? await readRunResource(caller, address.run, address.name)
         : await readSandboxResource(caller, address.sandbox, absolute(address.path));
-    caller.memory?.addAnswer(("text" in found ? found.text : found.blob).length, true);
+    countAnswer(caller, ("text" in found ? found.text : found.blob).length, true);
     return found;
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);

@@ -8,6 +8,7 @@ import { canStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts
 import type { Owner } from "../actors/account-calls.ts";
 import { insufficientScope } from "../auth/bearer.ts";
 import { requireListCursor } from "../container/file-operations.ts";
+import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import {
@@ -227,10 +228,8 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
           const after = requireListCursor(searchParams.get("cursor") ?? undefined);
           const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
           const { entries, next } = await operate(caller.env, owner, "list", listing);
-          memory.addAnswer(
-            entries.reduce((sum, entry) => sum + entry.path.length, 0),
-            true,
-          );
+          const chars = entries.reduce((sum, entry) => sum + entry.path.length, 0);
+          countAnswer({ memory, turns: caller.turns }, chars, true);
           return json({ path, entries, more: next !== undefined, next_cursor: next });
         });
     }

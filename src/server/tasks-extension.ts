@@ -4,9 +4,10 @@ import * as z from "zod";
 import { protocolError, readSandbox } from "../resources/context.ts";
 import { MAX_RUN_ID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";
+import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { contextOf, countAnswer, recordCall, requireSandboxOf } from "../tools/define.ts";
+import { contextOf, recordCall, requireSandboxOf, sizeOf } from "../tools/define.ts";
 import { requiredScopes } from "../tools/index.ts";
 import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
 import { anyRunFields, runAnswer } from "../tools/run-result.ts";
@@ -47,7 +48,7 @@ async function describeTask(caller: CallerContext, run: RunView): Promise<object
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;
   const answer = await runAnswer(contextOf({ ...caller, takesNotice: false }), run, anyRunFields);
-  countAnswer(answer, caller, true);
+  countAnswer(caller, sizeOf(answer, caller), true);
   const structuredContent = caller.isStructured ? answer.structured : undefined;
   return { ...task, result: { content: answer.content, structuredContent, isError: false } };
 }

@@ -5,6 +5,7 @@ import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID, MAX_RUN_ID, sandboxOf } from "../runs/id.ts";
 import { type ShownOutput, omittedText } from "../runs/shown-output.ts";
 import { ERROR_META } from "../shared/apps.ts";
+import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError, toolErrorOf, unknownRun } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import {
@@ -111,7 +112,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         const answer = showNotices(await handle(args as z.output<Input>, context), context);
         // Only the answer of a read-only call may be withheld, because its caller can repeat the call.
-        countAnswer(answer, caller, definition.annotations.readOnlyHint);
+        countAnswer(caller, sizeOf(answer, caller), definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, context);
@@ -144,19 +145,12 @@ function showNotices(answer: ToolOutput, context: ToolContext): ToolOutput {
   };
 }
 
-/**
- * Counts an answer that the client has not read yet. Its size in characters is an estimate: structured data is about as large as
- * its text. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld
- */
-export function countAnswer(
-  { content }: ToolOutput<unknown>,
-  { isStructured, memory }: CallerContext,
-  mayWithhold: boolean,
-): void {
+/** The size of an answer in characters. */
+export function sizeOf({ content }: ToolOutput<unknown>, { isStructured }: CallerContext): number {
   const sizes = content.map(
     (block) => ("text" in block ? block.text : "data" in block ? block.data : "").length,
   );
-  memory?.addAnswer(sizes.reduce((sum, size) => sum + size, 0) * (isStructured ? 2 : 1), mayWithhold);
+  return sizes.reduce((sum, size) => sum + size, 0) * (isStructured ? 2 : 1);
 }
 
 function errorResult({ code, message, hint, text: shown }: ToolError, context: ToolContext): CallToolResult {

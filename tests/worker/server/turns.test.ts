@@ -1,5 +1,5 @@
 /** The calls of a principal that the server works on at once. */
-import { afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
 import { MAX_PACE_MS, paceOpenRequest } from "../../../src/shared/open-requests.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
@@ -227,6 +227,66 @@ describe("a request of a stranger waits for at most two seconds", () => {
   it("however many other clients have sent a request and disconnected", async () => {
     for (let count = 0; count < 3000; count++) void paceOpenRequest();
     expect(await isServedAfter(MAX_PACE_MS)).toBe(true);
+  });
+});
+
+describe("after more characters of answers than the server makes for a principal in a second", () => {
+  const MEBIBYTE = 1024 * 1024;
+  beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] }));
+  afterEach(() => void vi.useRealTimers());
+
+  it.each([
+    { waits: "for a time in proportion", mebibytes: 24, startsAfterMs: 2000 },
+    { waits: "for ten seconds at most", mebibytes: 1024, startsAfterMs: 10_000 },
+  ])("the principal's next call waits $waits, and a neighbour's not", async (answers) => {
+    const id = `reads-${answers.mebibytes}`;
+    const { signal } = new AbortController();
+    new RequestTurns(id, signal).countAnswer(answers.mebibytes * MEBIBYTE);
+    const begun: string[] = [];
+    const begin = (who: string) => void new RequestTurns(who, signal).run(async () => void begun.push(who));
+    begin(id);
+    begin("reads-nothing");
+    await vi.advanceTimersByTimeAsync(answers.startsAfterMs - 100);
+    expect(begun).toEqual(["reads-nothing"]);
+    await vi.advanceTimersByTimeAsync(100);
+    expect(begun).toEqual(["reads-nothing", id]);
+  });
+
+  it("a call begins at once if its principal has received few", async () => {
+    const { signal } = new AbortController();
+    new RequestTurns("reads-little", signal).countAnswer(7 * MEBIBYTE);
+    let isBegun = false;
+    void new RequestTurns("reads-little", signal).run(async () => void (isBegun = true));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(isBegun).toBe(true);
+  });
+});
+
+describe("an answer counts in this pace", () => {
+  const file = "many-characters.txt";
+  const chars = 20_000;
+  const counted = vi.spyOn(RequestTurns.prototype, "countAnswer");
+  afterAll(() => counted.mockRestore());
+
+  it.each<{ of: string; send: () => Promise<unknown>; least: number }>([
+    { of: "a tool", send: () => neighbour.call("read_file", { sandbox, path: file }), least: chars },
+    {
+      of: "a resource",
+      send: () =>
+        neighbour.result({ method: "resources/read", params: { uri: `sandbox://${sandbox}/${file}` } }),
+      least: chars,
+    },
+    { of: "the list of resources", send: () => neighbour.result({ method: "resources/list" }), least: 100 },
+    {
+      of: "a listing over HTTP",
+      send: async () => (await neighbour.http(`/sandboxes/${sandbox}/files/`)).text(),
+      least: file.length,
+    },
+  ])("of $of", async ({ send, least }) => {
+    await neighbour.call("write_file", { sandbox, path: file, content: "a".repeat(chars) });
+    counted.mockClear();
+    await send();
+    expect(Math.max(0, ...counted.mock.calls.map(([each]) => each))).toBeGreaterThanOrEqual(least);
   });
 });
 

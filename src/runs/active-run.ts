@@ -24,7 +24,7 @@ import {
 /** How often new output is written to disk. */
 const FLUSH_MS = 1000;
 
-/** The shortest time between progress lines. */
+/** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
 /** A terminal has settled when it was silent for QUIET_MS. A call waits SETTLE_MS for that at most. */
@@ -69,6 +69,13 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #watchers = new Waiters();
   /** Wait for the end. */
   readonly #waiters = new Waiters();
+  /**
+   * Get the last line of the output. They share one timer: when each of 100 calls read the line at each output, a run that printed line
+   * ends delayed a neighbour's call by up to 27 s.
+   */
+  readonly #reporters = new Set<(line: string) => void>();
+  #reportTimer: ReturnType<typeof setTimeout> | null = null;
+  #reportedAt = 0;
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
   #shippingAll: Promise<void> | undefined;
@@ -309,19 +316,28 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
-    const leftMs = countdown(ms);
     let before = "";
-    for (let left = leftMs(); !this.isEnded && left > 0; left = leftMs()) {
-      const { head, tail } = this.record.output[this.#lastStream];
-      const line = lastLine(tail.length > 0 ? tail : head);
-      if (line === before) await this.waitForChange(left);
-      else {
-        before = line;
-        // The report fails if the client has disconnected.
-        void (async () => onProgress(line))().catch(() => undefined);
-        await this.waitUntilEnded(Math.min(PROGRESS_MS, left));
-      }
-    }
+    const report = (line: string) => {
+      if (line === before) return;
+      before = line;
+      // The report fails if the client has disconnected.
+      void (async () => onProgress(line))().catch(() => undefined);
+    };
+    report(this.#readLastLine());
+    this.#reporters.add(report);
+    await this.waitUntilEnded(ms).finally(() => this.#reporters.delete(report));
+  }
+
+  #readLastLine(): string {
+    const { head, tail } = this.record.output[this.#lastStream];
+    return lastLine(tail.length > 0 ? tail : head);
+  }
+
+  #reportLastLine(): void {
+    this.#reportTimer = null;
+    this.#reportedAt = Date.now();
+    const line = this.#readLastLine();
+    for (const report of this.#reporters) report(line);
   }
 
   get isInteractive(): boolean {
@@ -368,7 +384,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   get isWatched(): boolean {
-    return !this.#watchers.isEmpty;
+    return !this.#watchers.isEmpty || this.#reporters.size > 0;
   }
 
   /** Resolves at the next output, at the end, or after `ms`. */
@@ -382,6 +398,11 @@ export class ActiveRun implements RunSink, WaitingLog {
     // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#watchers.wakeAll();
+    if (this.#reporters.size > 0)
+      this.#reportTimer ??= setTimeout(
+        () => this.#reportLastLine(),
+        Math.max(0, PROGRESS_MS - elapsedMs(this.#reportedAt)),
+      );
   }
 
   /** Moves part of the log to R2, or waits for the move under way. Resolves even if the move fails. */

@@ -1,6 +1,6 @@
 /** A run under way: collects its output, stores its record, and wakes waiting callers. */
 import { type ErrorCode, ToolError, internalError } from "../shared/errors.ts";
-import { countdown, elapsedMs } from "../shared/timers.ts";
+import { countdown, elapsedMs, throttled } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
 import { localID } from "./id.ts";
@@ -26,6 +26,12 @@ const FLUSH_MS = 1000;
 
 /** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
+
+/**
+ * The shortest time between two times that output wakes the calls that wait for it, in milliseconds. 100 calls may wait for a sandbox's
+ * runs. When 2,000 pieces a second each woke all of them, two sandboxes delayed a neighbour's call by up to 29 s.
+ */
+const WAKE_MS = 100;
 
 /** A terminal has settled when it was silent for QUIET_MS. A call waits SETTLE_MS for that at most. */
 const QUIET_MS = 300;
@@ -67,6 +73,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #settled = Promise.withResolvers<void>();
   /** Wait for output, or for the end. */
   readonly #watchers = new Waiters();
+  readonly #wakeWatchers = throttled(WAKE_MS, () => this.#watchers.wakeAll());
   /** Wait for the end. */
   readonly #waiters = new Waiters();
   /**
@@ -74,8 +81,10 @@ export class ActiveRun implements RunSink, WaitingLog {
    * ends delayed a neighbour's call by up to 27 s.
    */
   readonly #reporters = new Set<(line: string) => void>();
-  #reportTimer: ReturnType<typeof setTimeout> | null = null;
-  #reportedAt = 0;
+  readonly #reportLine = throttled(PROGRESS_MS, () => {
+    const line = this.#readLastLine();
+    for (const report of this.#reporters) report(line);
+  });
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
   #shippingAll: Promise<void> | undefined;
@@ -333,13 +342,6 @@ export class ActiveRun implements RunSink, WaitingLog {
     return lastLine(tail.length > 0 ? tail : head);
   }
 
-  #reportLastLine(): void {
-    this.#reportTimer = null;
-    this.#reportedAt = Date.now();
-    const line = this.#readLastLine();
-    for (const report of this.#reporters) report(line);
-  }
-
   get isInteractive(): boolean {
     return this.#execution?.type !== undefined;
   }
@@ -397,12 +399,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#outputAt = Date.now();
     // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
-    this.#watchers.wakeAll();
-    if (this.#reporters.size > 0)
-      this.#reportTimer ??= setTimeout(
-        () => this.#reportLastLine(),
-        Math.max(0, PROGRESS_MS - elapsedMs(this.#reportedAt)),
-      );
+    if (!this.#watchers.isEmpty) this.#wakeWatchers();
+    if (this.#reporters.size > 0) this.#reportLine();
   }
 
   /** Moves part of the log to R2, or waits for the move under way. Resolves even if the move fails. */

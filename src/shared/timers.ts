@@ -33,6 +33,22 @@ export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** Returns a function that does `work` at once, but not within `ms` milliseconds after the last time: then it does `work` once, later. */
+export function throttled(ms: number, work: () => void): () => void {
+  let doneAt = -Infinity;
+  let timer: ReturnType<typeof setTimeout> | null = null;
+  const doNow = () => {
+    timer = null;
+    doneAt = Date.now();
+    work();
+  };
+  return () => {
+    const leftMs = ms - elapsedMs(doneAt);
+    if (leftMs <= 0 && timer === null) doNow();
+    else timer ??= setTimeout(doNow, leftMs);
+  };
+}
+
 /**
  * Does work with a signal that aborts with `outer`, or after `ms` milliseconds. This is not `AbortSignal.any`: workerd would keep
  * each signal made by it (about 1.5 KB) for as long as `outer`.

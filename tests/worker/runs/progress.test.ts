@@ -54,3 +54,22 @@ it("the last line is read four times a second for all calls, and each call gets 
   await Promise.all(waiting);
   expect(run.isWatched).toBe(false);
 });
+
+it("calls that wait for output are woken at once, and then ten times a second at most", async () => {
+  const run = startRun();
+  let woken = 0;
+  const follow = async () => {
+    for (; run.record.output.stdout.bytes < 1000; woken++) await run.waitForChange(60_000);
+  };
+  const following = [follow(), follow()];
+  run.output("stdout", bytes("x"));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(woken).toBe(2);
+  for (let at = 1; at < 1000; at++) {
+    await vi.advanceTimersByTimeAsync(1);
+    run.output("stdout", bytes("x"));
+  }
+  await vi.advanceTimersByTimeAsync(100);
+  await Promise.all(following);
+  expect(woken).toBeLessThanOrEqual(2 * 11);
+});

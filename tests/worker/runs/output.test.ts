@@ -7,6 +7,8 @@ import type { RunToRead } from "../../../src/runs/runs.ts";
 import { lastLine } from "../../../src/runs/shown-output.ts";
 import { runEvents } from "../../../src/server/run-events.ts";
 import { RequestMemory } from "../../../src/shared/request-memory.ts";
+import { RequestTurns } from "../../../src/shared/request-turns.ts";
+import { pause } from "../../../src/shared/timers.ts";
 import type { ToolContext } from "../../../src/tools/define.ts";
 import { followTask } from "../../../src/tools/follow-task.ts";
 import { pageOutput } from "../../../src/tools/log-page.ts";
@@ -46,6 +48,10 @@ const alternating = fc
     const mixed = order.flatMap((stream) => take(stream, 1));
     return mixed.concat(take("stdout", Infinity), take("stderr", Infinity));
   });
+
+/** The context of a call outside a server. */
+const contextOf = (parts: object) =>
+  ({ ...parts, turns: new RequestTurns("output-reader") }) as unknown as ToolContext;
 
 /** Whether no stream is inside a character here. */
 function isBetweenCharacters(pieces: readonly LogPiece[]): boolean {
@@ -156,9 +162,24 @@ describe("long output", () => {
       const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
       const messages: string[] = [];
       const progress = (message: string) => messages.push(message);
-      await followTask({ reading, progress } as unknown as ToolContext, newRunID(sandbox, true), 60_000);
+      await followTask(contextOf({ reading, progress }), newRunID(sandbox, true), 60_000);
       expect(messages).toEqual(["řádek 1", "řádek 2", "poznámka", "řádek 3"]);
     }
+  });
+
+  it("is read for at most four calls of a principal at once that follow a task", async () => {
+    let [now, most] = [0, 0];
+    const readRun = async (_owner: unknown, { cursor = 0 }: RunToRead) => {
+      most = Math.max(most, ++now);
+      await pause(0);
+      now--;
+      return { run: { state: cursor < 5 ? "running" : "succeeded" }, page: { pieces: [], next: cursor + 1 } };
+    };
+    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
+    const progress = () => undefined;
+    const follow = () => followTask(contextOf({ reading, progress }), newRunID(sandbox, true), 60_000);
+    await Promise.all(Array.from({ length: 20 }, follow));
+    expect(most).toBe(4);
   });
 
   it.each(["running", "succeeded"] as const)(
@@ -206,7 +227,7 @@ describe("long output", () => {
       resultOf: async () => ({}),
       memory: new RequestMemory("x", new AbortController().signal),
     };
-    const events = await runEvents({ reading } as unknown as ToolContext, source).text();
+    const events = await runEvents(contextOf({ reading }), source).text();
     const output = [...events.matchAll(/^event: output\ndata: (.*)$/gm)].map(([, data = ""]) =>
       JSON.parse(data),
     );

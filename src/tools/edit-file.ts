@@ -19,7 +19,7 @@ export const editFile = defineTool({
     edits: z
       .array(
         z.strictObject({
-          old_text: z.string().min(1),
+          old_text: wellFormedText(z.string().min(1)),
           new_text: wellFormedText(z.string()),
           all: z.boolean().default(false),
         }),

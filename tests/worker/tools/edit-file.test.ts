@@ -39,6 +39,9 @@ describe("edit_file", () => {
     expect(await edit("whole.txt", { old_text: "same", new_text: "other" })).toMatchObject({
       isError: false,
     });
+    await write("whole.txt", "😀");
+    expect((await edit("whole.txt", { old_text: "\ud83d", new_text: "a" })).isError).toBe(true);
+    expect(await read("whole.txt")).toBe("😀");
   });
 
   it("refuses an edit that changes nothing", async () => {

@@ -256,14 +256,14 @@ function isEmbedded({ method, headers }: Request): boolean {
 }
 
 /**
- * Who a request counts for. A window that a page of another site has opened could use up the limit of its visitor's address in the
- * same way, so it has a limit of its own.
+ * Who a request counts for. A window that another origin's page, such as a preview, has opened could use up the limit of its
+ * visitor's address in the same way, so it has a limit of its own.
  */
 function limitedSender(request: Request): string {
   const { headers } = request;
   const isSentByPage =
-    headers.get("sec-fetch-site") === "cross-site" && headers.get("sec-fetch-user") === null;
-  return `${isSentByPage ? "cross-site " : ""}${addressOf(request)}`;
+    /^(?:cross|same)-site$/.test(headers.get("sec-fetch-site") ?? "") && !headers.has("sec-fetch-user");
+  return `${isSentByPage ? "cross-origin " : ""}${addressOf(request)}`;
 }
 
 function notFound(request: Request): Response | Promise<Response> {

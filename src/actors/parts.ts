@@ -269,7 +269,7 @@ function addTasks(configured: ReturnType<typeof addSettings>) {
   const tasks = new TaskExecutor({
     ...parts,
     prepareAgent: (agent) => actor.prepareAgent(agent),
-    boot: () => restartNotice.count,
+    boot: () => restartNotice.boot,
     archives: {
       keepArchive: (archive) => workspace.keepArchive(archive, settings),
       restoreConversation: async (run, task) => {

@@ -16,7 +16,7 @@ import { tooManyPreviews } from "./texts.ts";
 interface PreviewsHost {
   sql: SqlStorage;
   sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "report" | "noteUse">;
-  restartNotice: Pick<RestartNotice, "count">;
+  restartNotice: Pick<RestartNotice, "boot">;
   lifecycle: Pick<Lifecycle, "isAlive">;
   account: Pick<AccountLink, "noteUse">;
   background(work: Promise<unknown>): void;
@@ -57,7 +57,7 @@ export class Previews {
        ON CONFLICT (port) DO UPDATE SET token = ?2, boot = ?3, expires_at = ?4, answered = answered AND token = ?2 AND boot = ?3`,
       port,
       preview.token,
-      this.#host.restartNotice.count,
+      this.#host.restartNotice.boot,
       expiresAt,
     );
     const cut = this.#cuts.get(port);
@@ -100,7 +100,7 @@ export class Previews {
     if (!row || !areEqual(row.token, token) || row.expires_at <= Date.now()) return refuseUnserved("ended");
     if (!this.#host.sandboxd.isRunning)
       return refuseUnserved(this.#host.lifecycle.isAlive ? "waiting" : "stopped");
-    const boot = this.#host.restartNotice.count;
+    const boot = this.#host.restartNotice.boot;
     const hasResponded = row.answered > 0 && row.boot === boot;
     const cut = this.#signalOf(port, row.expires_at);
     const response = await this.#host.sandboxd

@@ -1,5 +1,5 @@
 /**
- * Counts container starts, and remembers how the last container ended. The processes and kernels of that container ended too. The
+ * Numbers containers, and remembers how the last container ended. The processes and kernels of that container ended too. The
  * next result says this, once, and names what was restored.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
@@ -34,7 +34,7 @@ interface Notice {
 }
 
 export class RestartNotice {
-  readonly #count: StoredValue<number>;
+  readonly #boot: StoredValue<number>;
   /** Why the container is being stopped; unset if its end is unplanned. */
   readonly #ending: StoredValue<string>;
   /** How the previous container ended. Kept until the restore is done and the notice is written. */
@@ -43,19 +43,20 @@ export class RestartNotice {
   readonly #notices: StoredValue<Notice[] | string>;
 
   constructor(kv: KV) {
-    this.#count = new StoredValue(kv, "boots:count");
+    this.#boot = new StoredValue(kv, "boots:count");
     this.#ending = new StoredValue(kv, "boots:ending");
     this.#ended = new StoredValue(kv, "boots:ended");
     this.#notices = new StoredValue(kv, "boots:notice");
   }
 
-  get count(): number {
-    return this.#count.value ?? 0;
+  /** The number of the sandbox's last container; 0 before its first. No later sandbox of this name has the same numbers. */
+  get boot(): number {
+    return this.#boot.value ?? 0;
   }
 
   /**
-   * Noted now and not at the next start, because the actor may be evicted during that start. For the same reason `count` may lack
-   * this container.
+   * Noted now and not at the next start, because the actor may be evicted during that start. For the same reason `boot` may be
+   * the number before.
    */
   onContainerEnd(end: string): void {
     if (end !== "destroy") this.#noteEnd();
@@ -63,8 +64,8 @@ export class RestartNotice {
 
   onContainerStart(): void {
     // The earlier container may have ended without an actor.
-    if (this.count > 0) this.#noteEnd();
-    this.#count.value = this.count + 1;
+    if (this.boot > 0) this.#noteEnd();
+    this.#boot.value = (this.#boot.value ?? Date.now()) + 1;
   }
 
   #noteEnd(): void {
@@ -100,8 +101,8 @@ export class RestartNotice {
   noteCheckpoint(state: Pick<Snapshot, "savedAt" | "files" | "bytes">): void {
     const ended = this.#ended.value;
     const ending = ended ?? this.#ending.value ?? "";
-    // After the removal of an unused sandbox, the count is 0, and only the end of its container is known.
-    if ((this.count > 0 || ended !== undefined) && !isAllSaved(ending))
+    // After the removal of an unused sandbox, `boot` is 0, and only the end of its container is known.
+    if ((this.boot > 0 || ended !== undefined) && !isAllSaved(ending))
       this.#add({ text: restoredText(state, ending, false), isLoss: true });
   }
 
@@ -121,7 +122,7 @@ export class RestartNotice {
 
   /** A new sandbox begins, or one from another saved state. It has lost nothing. */
   forget(): void {
-    for (const stored of [this.#count, this.#ending, this.#ended, this.#notices]) stored.value = undefined;
+    for (const stored of [this.#boot, this.#ending, this.#ended, this.#notices]) stored.value = undefined;
   }
 
   takeNotice(): string | undefined {

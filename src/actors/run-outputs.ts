@@ -47,7 +47,7 @@ interface RunOutputsHost {
   account: Pick<AccountLink, "principalID">;
   activity: Activity;
   lifecycle: Pick<Lifecycle, "isRunning">;
-  restartNotice: Pick<RestartNotice, "count">;
+  restartNotice: Pick<RestartNotice, "boot">;
 }
 
 export class RunOutputs {
@@ -89,7 +89,7 @@ export class RunOutputs {
     const { runs, lifecycle, restartNotice } = this.#host;
     const run = await runs.result(id, 0);
     const detail = taskDetailOf(run);
-    const isAlive = lifecycle.isRunning && !detail?.ownSandbox && detail?.boot === restartNotice.count;
+    const isAlive = lifecycle.isRunning && !detail?.ownSandbox && detail?.boot === restartNotice.boot;
     return { run, isAlive };
   }
 

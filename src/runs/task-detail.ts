@@ -36,7 +36,7 @@ export interface TaskDetail {
   /** Created and changed files, `DIFF_NAME` and `LIST_NAME` that were not stored; undefined if all were. */
   notKept?: UnkeptFiles;
   archive?: Archive;
-  /** The number of container starts when the task ended. If the sandbox now has more, the task's container is gone. */
+  /** The number of the container in which the task ended. If the sandbox has another one now, that container is gone. */
   boot?: number;
   /** Whether the sandbox was made for the task and ends with it. */
   ownSandbox: boolean;

@@ -145,7 +145,7 @@ export const SANDBOX_CONTENT = {
     },
     "boots:*": {
       holds:
-        "how many containers were started, why the current one is being stopped, and the notices for the next result",
+        "the number of the last container, why the current one is being stopped, and the notices for the next result",
       kept: "until the sandbox is destroyed; if it is removed because it is unused, notices of losses until a result shows them",
     },
     "file-links:*": {

@@ -107,3 +107,13 @@ describe("if the account fails when the sandbox of an ended task is destroyed", 
     await owner.call("destroy_sandbox", { sandbox: used.sandbox });
   });
 });
+
+it("a task continues in a sandbox of its own if its sandbox was destroyed and begun again", async () => {
+  const sandbox = "begun-again";
+  const first = await owner.call("execute_task", { task: "[[write]] x", sandbox });
+  await owner.call("destroy_sandbox", { sandbox });
+  await sh(sandbox, "true");
+  const next = { task: "[[write]] y", continue_from: first.structured.id };
+  const { structured } = await owner.call("execute_task", next);
+  expect(structured).toMatchObject({ state: "succeeded", id: expect.not.stringContaining(sandbox) });
+});

@@ -110,6 +110,11 @@ export class RestartNotice {
     this.#ending.value = how;
   }
 
+  /** The restore succeeded, so the end has lost only what it was meant to. Its result says what was not saved before. */
+  onRestore(): void {
+    if (this.#ended.value === "unsaved_back") this.#ended.value = "back";
+  }
+
   /** The next start of a destroyed sandbox counts as the first. If its saved files stay, they may lack acknowledged changes. */
   onDestroy({ isKept }: Pick<Destroyed, "isKept">): void {
     const ended = this.#ended.value ?? this.#ending.value;

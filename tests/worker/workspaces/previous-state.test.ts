@@ -93,6 +93,20 @@ it("keeps the notice true if the checkpoint is deleted during a restore that has
     expect(world.notice.takeNotice()).toContain("any later changes are gone");
   }));
 
+it("has all changes that the restore of a checkpoint during a set-up could save, so the notice names no loss", () =>
+  withWorld(async (world) => {
+    const id = await changeAfterCheckpoint(world);
+    await world.workspace.save();
+    world.workspace.isHeld = true;
+    world.write("late", "x");
+    await world.lifecycle.restoreCheckpoint(id, SETTINGS);
+    world.workspace.isHeld = false;
+    await world.ready();
+    expect(world.notice.takeNotice()).toMatch(
+      /^The sandbox was stopped to restore.*Processes and variables are gone/,
+    );
+  }));
+
 it("is made by the next actor if this one is evicted while the container ends", () =>
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);

@@ -7,7 +7,7 @@ import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_RESOURCE_URI, RUNS } from "../shared/resource-uri.ts";
 import { operateWithoutNotice, readSandbox } from "./context.ts";
-import { outputsOf } from "./read.ts";
+import { outputsOf, withinLimit } from "./read.ts";
 
 const MAX_ENTRIES = 2000;
 const MAX_RUNS = 100;
@@ -24,9 +24,11 @@ export async function completePath(caller: CallerContext, sandbox: string, value
   const listing = await undefinedIfFailed(
     operateWithoutNotice(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }),
   );
-  return (listing?.entries ?? [])
-    .map(({ path, type }) => `${start}${path}${type === "directory" ? "/" : ""}`)
-    .filter((path) => path.startsWith(value));
+  const typed = value.slice(start.length);
+  const matching = (listing?.entries ?? []).filter(({ path }) => path.startsWith(typed));
+  const wholePath = ({ path, type }: (typeof matching)[number]) =>
+    `${start}${path}${type === "directory" ? "/" : ""}`;
+  return withinLimit(matching, wholePath, (path) => path.length);
 }
 
 /** Completes run ids: first the names of sandboxes with runs, then the latest runs of one sandbox. */

@@ -95,34 +95,38 @@ function addPathHint(error: ToolError, sandbox: string, path: string): ToolError
 async function readDirectory(caller: CallerContext, sandbox: string, path: string, mayStart: boolean) {
   const below = { path, depth: 1, limit: MAX_ENTRIES };
   const { entries: found, next } = await operateWithoutNotice(caller, sandbox, "list", below, { mayStart });
-  const entries = withinLimit(found, ({ path: name, type, size, modified }) => ({
+  const describe = ({ path: name, type, size, modified }: (typeof found)[number]) => ({
     name,
     uri: entryURI(sandbox, path, { path: name, type }),
     type,
     size,
     modified,
-  }));
+  });
+  const entries = withinLimit(found, describe, charsOf);
   return listing({ path, entries, more: next !== undefined || entries.length < found.length });
 }
 
 /**
- * Describes the first items, with `RESOURCE_BYTES` characters of names and addresses. Each address repeats the directory's path or
- * encodes a path, with up to 9 characters for one of a name. Making 12 MB of text takes the thread 0.8 s.
+ * Describes the first items, with `RESOURCE_BYTES` characters in all. Each address or path repeats the directory's path, and an address
+ * has up to 9 characters for one of a name. Making 12 MB of text takes the thread 0.8 s.
  */
-function withinLimit<Item, Described extends { name: string; uri: string | undefined }>(
+export function withinLimit<Item, Described>(
   items: readonly Item[],
   describe: (item: Item) => Described,
+  charsIn: (described: Described) => number,
 ): Described[] {
   const described: Described[] = [];
   let chars = 0;
   for (const item of items) {
     const next = describe(item);
-    chars += next.name.length + (next.uri?.length ?? 0);
+    chars += charsIn(next);
     if (chars > RESOURCE_BYTES) break;
     described.push(next);
   }
   return described;
 }
+
+const charsOf = ({ name, uri = "" }: { name: string; uri?: string | undefined }) => name.length + uri.length;
 
 /**
  * The address of an entry of a directory. It ends with a slash if the entry is a directory.
@@ -140,11 +144,12 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   );
   if (name === "") {
     const outputs = outputsOf(run);
-    const resources = withinLimit(outputs, (output) => ({
-      name: output.name,
-      uri: runURI(id, output.name),
-      size: output.size,
-    }));
+    const describe = ({ name: output, size }: (typeof outputs)[number]) => ({
+      name: output,
+      uri: runURI(id, output),
+      size,
+    });
+    const resources = withinLimit(outputs, describe, charsOf);
     const more = resources.length < outputs.length || undefined;
     return listing({ id, kind: run.kind, state: run.state, title: run.title, resources, more });
   }

@@ -405,6 +405,15 @@ describe("the completion", () => {
     expect(await complete(FILES, "path", "x", { sandbox: "No Name" })).toEqual([]);
   });
 
+  it("has fewer paths if they are long, because each repeats the beginning", async () => {
+    await sh(sandbox, "mkdir /tmp/many; touch /tmp/many/{1..200}");
+    const start = `/tmp/many/${"./".repeat(8000)}`;
+    const paths = await complete(FILES, "path", start, { sandbox });
+    expect(paths.length).toBeGreaterThan(30);
+    expect(paths.join("").length).toBeLessThan(1_000_000);
+    await sh(sandbox, "rm -r /tmp/many");
+  });
+
   it("uses the connection's sandbox if none is given, and does not start it", async () => {
     expect(await complete(FILES, "path", "no", {}, owner.withQuery(`?sandbox=${sandbox}`))).toEqual([
       "notes.txt",

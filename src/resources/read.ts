@@ -58,7 +58,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
       "run" in address
         ? await readRunResource(caller, address.run, address.name)
         : await readSandboxResource(caller, address.sandbox, absolute(address.path));
-    countAnswer(caller, ("text" in found ? found.text : found.blob).length, true);
+    countAnswer(caller, found, true);
     return found;
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);

@@ -228,8 +228,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
           const after = requireListCursor(searchParams.get("cursor") ?? undefined);
           const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
           const { entries, next } = await operate(caller.env, owner, "list", listing);
-          const chars = entries.reduce((sum, entry) => sum + entry.path.length, 0);
-          countAnswer({ memory, turns: caller.turns }, chars, true);
+          countAnswer({ memory, turns: caller.turns }, entries, true);
           return json({ path, entries, more: next !== undefined, next_cursor: next });
         });
     }

@@ -7,7 +7,7 @@ import type { RunView } from "../runs/run-types.ts";
 import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { contextOf, recordCall, requireSandboxOf, sizeOf } from "../tools/define.ts";
+import { contextOf, recordCall, requireSandboxOf, sentPart } from "../tools/define.ts";
 import { requiredScopes } from "../tools/index.ts";
 import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
 import { anyRunFields, runAnswer } from "../tools/run-result.ts";
@@ -48,7 +48,7 @@ async function describeTask(caller: CallerContext, run: RunView): Promise<object
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;
   const answer = await runAnswer(contextOf({ ...caller, takesNotice: false }), run, anyRunFields);
-  countAnswer(caller, sizeOf(answer, caller), true);
-  const structuredContent = caller.isStructured ? answer.structured : undefined;
-  return { ...task, result: { content: answer.content, structuredContent, isError: false } };
+  const sent = sentPart(answer, caller);
+  countAnswer(caller, sent, true);
+  return { ...task, result: { ...sent, isError: false } };
 }

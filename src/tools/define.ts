@@ -112,7 +112,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         const answer = showNotices(await handle(args as z.output<Input>, context), context);
         // Only the answer of a read-only call may be withheld, because its caller can repeat the call.
-        countAnswer(caller, sizeOf(answer, caller), definition.annotations.readOnlyHint);
+        countAnswer(caller, sentPart(answer, caller), definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, context);
@@ -145,12 +145,9 @@ function showNotices(answer: ToolOutput, context: ToolContext): ToolOutput {
   };
 }
 
-/** The size of an answer in characters. */
-export function sizeOf({ content }: ToolOutput<unknown>, { isStructured }: CallerContext): number {
-  const sizes = content.map(
-    (block) => ("text" in block ? block.text : "data" in block ? block.data : "").length,
-  );
-  return sizes.reduce((sum, size) => sum + size, 0) * (isStructured ? 2 : 1);
+/** The part of an answer that the client gets. */
+export function sentPart({ content, structured }: ToolOutput<unknown>, { isStructured }: CallerContext) {
+  return { content, structuredContent: isStructured ? (structured as Record<string, unknown>) : undefined };
 }
 
 function errorResult({ code, message, hint, text: shown }: ToolError, context: ToolContext): CallToolResult {

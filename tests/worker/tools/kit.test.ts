@@ -5,8 +5,10 @@ import { z } from "zod";
 import type { ServerContext } from "@modelcontextprotocol/server";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
-import { defineTool, text, type ToolContext, type ToolOutput } from "../../../src/tools/define.ts";
+import { defineTool, sentPart, text, type ToolContext, type ToolOutput } from "../../../src/tools/define.ts";
+import { countAnswer } from "../../../src/shared/count-answer.ts";
 import type { CallerContext } from "../../../src/shared/request-context.ts";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { owner } from "../support.ts";
 
@@ -220,6 +222,20 @@ describe("an error of a tool", () => {
     ]);
     expect(log).toContain("RangeError");
     expect(log).toContain("request-1");
+  });
+});
+
+describe("an answer that its client has not read", () => {
+  it.each([
+    ["its escapes", { content: [text("\u0001".repeat(1000))] }],
+    ["structured data that its text does not have", { content: [], structured: { html: "x".repeat(6000) } }],
+  ])("counts with %s", (_, answer: ToolOutput) => {
+    const memory = new RequestMemory("kit-unread", new AbortController().signal);
+    const caller = { isStructured: true, memory, turns: new RequestTurns("kit-unread") } as CallerContext;
+    countAnswer(caller, sentPart(answer, caller), true);
+    expect(memory.hasRoomFor(MAX_MEMORY_BYTES - 6000)).toBe(false);
+    expect(memory.hasRoomFor(MAX_MEMORY_BYTES - 7000)).toBe(true);
+    memory.release();
   });
 });
 

@@ -262,7 +262,10 @@ function isEmbedded({ method, headers }: Request): boolean {
 function limitedSender(request: Request): string {
   const { headers } = request;
   const isSentByPage =
-    /^(?:cross|same)-site$/.test(headers.get("sec-fetch-site") ?? "") && !headers.has("sec-fetch-user");
+    /^(?:cross|same)-site$/.test(headers.get("sec-fetch-site") ?? "") &&
+    // The server has checked an Origin. So a web client that the operator allows has sent the request.
+    !headers.has("origin") &&
+    !headers.has("sec-fetch-user");
   return `${isSentByPage ? "cross-origin " : ""}${addressOf(request)}`;
 }
 

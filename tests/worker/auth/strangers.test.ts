@@ -114,6 +114,24 @@ it("a window that a page of another origin has opened cannot use up the address'
   expect((await navigate({ "sec-fetch-site": "same-origin" })).status).toBe(429);
 });
 
+it("a window that a page of another site has opened cannot use up the limit of a web client at the same address", async () => {
+  const counts = new Map<string, number>();
+  const limit = async ({ key }: { key: string }) => {
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+    return { success: (counts.get(key) ?? 0) <= 3 };
+  };
+  const client = "https://client.example";
+  const app = oauthApp({ ADDRESS_LIMITER: { limit }, ALLOWED_ORIGINS: client });
+  const sent = { "cf-connecting-ip": "192.0.2.8", "sec-fetch-site": "cross-site" };
+  const navigation = { ...sent, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" };
+  const navigate = () => app(`${ORIGIN}/panel/sign-in`, { headers: navigation, redirect: "manual" });
+  for (let count = 0; count < 10; count++) await navigate();
+  expect((await navigate()).status).toBe(429);
+  const fetched = { ...sent, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty", origin: client };
+  const { status } = await register(app, {}, ORIGIN, fetched);
+  expect(status).toBe(201);
+});
+
 describe("invalid tokens in the form of this server's tokens", () => {
   const tokenOf = (index: number) => `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;
 

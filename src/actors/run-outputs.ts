@@ -89,7 +89,8 @@ export class RunOutputs {
     const { runs, lifecycle, restartNotice } = this.#host;
     const run = await runs.result(id, 0);
     const detail = taskDetailOf(run);
-    const isAlive = lifecycle.isRunning && !detail?.ownSandbox && detail?.boot === restartNotice.boot;
+    const isEnding = detail?.ownSandbox && detail.safe;
+    const isAlive = lifecycle.isRunning && !isEnding && detail?.boot === restartNotice.boot;
     return { run, isAlive };
   }
 

@@ -165,6 +165,19 @@ it("a task that used up its budget says so although its actor is evicted while t
   expect((await result(id)).text).toMatch(/state: failed.*used up its budget/s);
 });
 
+it("a task whose files could not be kept continues in its own sandbox, which stays", async () => {
+  const keep = vi.spyOn(Workspace.prototype, "keepArchive");
+  keep.mockRejectedValue(new ToolError("storage_unavailable", "failed by a test", "", true));
+  const id = await begin({ task: "[[write]] x", wait_seconds: 30 });
+  const { structured, text } = await result(id);
+  expect(text).toContain("failed by a test");
+  expect(structured.next).toContain("continue_from");
+  const next = await begin({ task: "[[write]] y", continue_from: id, wait_seconds: 30 });
+  expect((await result(next)).text).toContain("state: succeeded");
+  expect(sandboxOf(next)).toBe(sandboxOf(id));
+  await owner.call("destroy_sandbox", { sandbox: sandboxOf(id) });
+});
+
 it("a question cancelled while its budget is opened leaves no budget", async () => {
   const sandbox = "unstarted-question";
   const open = TaskBudgets.prototype.open;

@@ -33,6 +33,7 @@ import { type BodyProblem, problemText, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
 import { REST_TEXTS } from "./texts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
+import { countAnswer } from "../shared/count-answer.ts";
 import { RequestMemory } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { countdown, elapsedMs } from "../shared/timers.ts";
@@ -103,7 +104,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   if ("problem" in body && BUSY.has(body.problem)) return json({ error: problemText(body.problem) }, 429);
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
-  return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
+  return respond(isQuestion ? "ask" : "execute", request, caller, async (context) => {
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
     // Without memory for its events, the run must not start.
@@ -117,7 +118,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const { latest, isTokenValid } = await waitForEnd(context, run, wait);
     // Not 401: a client that then signs in and repeats the request would start a second run.
     if (!isTokenValid) return json(statusOf(context, latest), 202);
-    return respondWith(isStrict, await responseOf(context, latest));
+    return respondWith(context, { isStrict, mayWithhold: false }, await responseOf(context, latest));
   });
 }
 
@@ -148,7 +149,13 @@ function isStrictRequest(request: Request): boolean {
   return strict === "1" || strict === "true";
 }
 
-function respondWith(isStrict: boolean, [body, status]: [body: object, status: number]): Response {
+/** @param mayWithhold false if the caller cannot repeat the request */
+function respondWith(
+  context: ToolContext,
+  { isStrict, mayWithhold }: { isStrict: boolean; mayWithhold: boolean },
+  [body, status]: [body: object, status: number],
+): Response {
+  countAnswer(context, body, mayWithhold);
   return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
 }
 
@@ -183,7 +190,7 @@ export function taskResult(request: Request, caller: CallerContext): Promise<Res
 
 function removeResult(request: Request, caller: CallerContext): Promise<Response> {
   // The response has no place for a notice.
-  return respond("task_result", { ...caller, takesNotice: false }, async (context) => {
+  return respond("task_result", request, { ...caller, takesNotice: false }, async (context) => {
     const id = taskIDOf(request);
     if (!isTaskID(id)) return unknownTask();
     const run = await followTask(context, id, 0);
@@ -199,7 +206,7 @@ function taskIDOf(request: Request): string {
 }
 
 function readResult(request: Request, caller: CallerContext): Promise<Response> {
-  return respond("task_result", caller, async (context) => {
+  return respond("task_result", request, caller, async (context) => {
     const isStrict = isStrictRequest(request);
     const id = taskIDOf(request);
     if (!isTaskID(id)) return unknownTask();
@@ -208,7 +215,8 @@ function readResult(request: Request, caller: CallerContext): Promise<Response> 
     if (eventMemory) return events(context, run, eventMemory);
     const [body, status] = await responseOf(context, run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
-    return respondWith(isStrict, [status === 200 ? { ...body, timestamp } : body, status]);
+    const stamped = status === 200 ? { ...body, timestamp } : body;
+    return respondWith(context, { isStrict, mayWithhold: true }, [stamped, status]);
   });
 }
 
@@ -231,19 +239,25 @@ function events(context: ToolContext, run: RunView, memory: RequestMemory): Resp
 
 async function respond(
   name: string,
+  request: Request,
   caller: CallerContext,
   work: (context: ToolContext) => Promise<Response>,
 ): Promise<Response> {
   const call = { tool: name, scopes: TASK_SCOPES };
-  const context = contextOf({ ...caller, hasSignIn: canSignIn(caller.principal, caller) });
+  const memory = RequestMemory.forCall(caller.principal.id, request.signal);
+  const context = contextOf({ ...caller, memory, hasSignIn: canSignIn(caller.principal, caller) });
   const response = await recordCall(caller, call, () => work(context));
-  if (response instanceof Response) return response;
-  const notice = noticeOf(context);
-  if (response.code === "not_found")
-    return name === "task_result" ? unknownTask(notice) : json({ error: response.text, notice }, 404);
-  if (response.code === "invalid_argument") return json({ error: response.text, notice }, 400);
-  if (response.code === "quota_exceeded") return json({ error: response.text, notice }, 429);
-  return json({ error: REST_TEXTS.failed, details: response.text, notice }, 500);
+  return memory.releaseAfter(
+    response instanceof ToolError ? errorResponse(response, name, noticeOf(context)) : response,
+  );
+}
+
+function errorResponse({ code, text: error }: ToolError, name: string, notice: string | undefined): Response {
+  if (code === "not_found")
+    return name === "task_result" ? unknownTask(notice) : json({ error, notice }, 404);
+  if (code === "invalid_argument") return json({ error, notice }, 400);
+  if (code === "quota_exceeded") return json({ error, notice }, 429);
+  return json({ error: REST_TEXTS.failed, details: error, notice }, 500);
 }
 
 async function responseOf(context: ToolContext, view: RunView): Promise<[body: object, status: 200 | 202]> {

@@ -1,5 +1,5 @@
 /** The calls of a principal that the server works on at once. */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
 import { MAX_PACE_MS, paceOpenRequest } from "../../../src/shared/open-requests.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
@@ -265,9 +265,6 @@ describe("after more characters of answers than the server makes for a principal
 describe("an answer counts in this pace", () => {
   const file = "many-characters.txt";
   const chars = 20_000;
-  const counted = vi.spyOn(RequestTurns.prototype, "countAnswer");
-  afterAll(() => counted.mockRestore());
-
   it.each<{ of: string; send: () => Promise<unknown>; least: number }>([
     { of: "a tool", send: () => neighbour.call("read_file", { sandbox, path: file }), least: chars },
     {
@@ -284,7 +281,8 @@ describe("an answer counts in this pace", () => {
     },
   ])("of $of", async ({ send, least }) => {
     await neighbour.call("write_file", { sandbox, path: file, content: "a".repeat(chars) });
-    counted.mockClear();
+    const counted = vi.spyOn(RequestTurns.prototype, "countAnswer");
+    onTestFinished(() => counted.mockRestore());
     await send();
     expect(Math.max(0, ...counted.mock.calls.map(([each]) => each))).toBeGreaterThanOrEqual(least);
   });

@@ -5,6 +5,7 @@ import { describe, expect, it, onTestFinished, vi } from "vitest";
 import worker from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { dayOf } from "../../../src/shared/days.ts";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { ProgramReader } from "../../../src/tasks/program.ts";
 import { Browser, Client, type Tokens } from "../../setup/oauth-client.ts";
 import { ORIGIN, accountOf, evict, objectsOf, owner, principal, sh, sleep, until } from "../support.ts";
@@ -51,6 +52,21 @@ describe("POST /execute", () => {
     expect(events).toMatch(
       /^event: task\n[^\n]*"status":"succeeded".*^event: output\n.*Write a\.txt.*^event: result\n.*It is written/ms,
     );
+  });
+
+  it("withholds a stored result while the principal's calls and unread answers take too much memory", async () => {
+    const caller = await principal("rest-memory", ["tasks:run"]);
+    const [, { taskId }] = await json(await caller.http("/execute", post({ question: "[[product]] x" })));
+    const path = `/tasks/${taskId}/result`;
+    const others = new RequestMemory(caller.principalID, new AbortController().signal);
+    others.add(MAX_MEMORY_BYTES);
+    try {
+      const refused = { error: expect.stringContaining("withheld") };
+      expect(await json(await caller.http(path))).toEqual([429, refused]);
+    } finally {
+      others.release();
+    }
+    expect(await json(await caller.http(path))).toEqual([200, expect.objectContaining({ taskId })]);
   });
 
   it("has a limited number of event streams that nobody reads, and frees their memory when they end", async () => {

@@ -20,6 +20,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { putInFence, isLine } from "../shared/shown.ts";
 import { type CallEvent, callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
+import { MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { questionedRun, hasDeclined, type Question, questionResult } from "./decision.ts";
@@ -101,7 +102,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
     output: answers?.extend(NOTICE),
     data: data?.extend(NOTICE),
     async call(args, caller, server) {
-      const pulse = heartbeat(definition.title, server);
+      const pulse = heartbeat(definition.title, server, caller);
       const record = {
         tool: definition.name,
         scopes: scopesOf(definition, args),
@@ -241,8 +242,14 @@ const MAX_PROGRESS_TOKEN_LENGTH = 256;
  */
 const MAX_LINES = 100;
 
-/** Sends notifications of progress, and repeats the last one regularly, so that the client keeps waiting. */
-function heartbeat(title: string, { mcpReq }: ServerContext) {
+/** While the principal's requests and unread answers take more memory, no lines of progress are sent. The rest is for answers. */
+const PROGRESS_BYTES = MAX_MEMORY_BYTES / 2;
+
+/**
+ * Sends notifications of progress, and repeats the last one regularly, so that the client keeps waiting. A client may read none, so
+ * each counts as part of the unread answer. Beyond PROGRESS_BYTES, only the regular ones are sent.
+ */
+function heartbeat(title: string, { mcpReq }: ServerContext, { memory }: Pick<CallerContext, "memory">) {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined || String(progressToken).length > MAX_PROGRESS_TOKEN_LENGTH)
     return undefined;
@@ -254,6 +261,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
     // In milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
     progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
+    memory?.add(JSON.stringify(params).length);
     // The notification fails if the client has disconnected. The call continues.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };
@@ -265,7 +273,8 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   const report = (message: string) => {
     lastMessage = message;
     lines++;
-    if (lines <= MAX_LINES) notify(message);
+    if (lines <= MAX_LINES && memory?.hasRoomFor(MAX_MEMORY_BYTES - PROGRESS_BYTES) !== false)
+      notify(message);
   };
   return { report, stop: () => clearInterval(timer) };
 }

@@ -1,11 +1,14 @@
 import type { RunToRead } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { makeVisible } from "../shared/shown.ts";
-import { lineDecoder } from "../shared/text.ts";
+import { lineDecoder, shortened } from "../shared/text.ts";
 import { countdown, pause } from "../shared/timers.ts";
 import { type ToolContext, requireSandboxOf } from "./define.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
+
+/** The most characters of a line of progress. The log has the whole line. */
+const LINE_CHARS = 500;
 
 /** The pause if too many calls wait already, in milliseconds. It slows down callers that call `waitForRun` in a loop. */
 const FULL_PAUSE_MS = 1000;
@@ -38,7 +41,7 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
   const { source } = run;
   const linesOf = lineDecoder();
   const report = (bytes?: Uint8Array) => {
-    for (const line of linesOf(bytes).filter(Boolean)) progress(makeVisible(line));
+    for (const line of linesOf(bytes).filter(Boolean)) progress(makeVisible(shortened(line, LINE_CHARS)));
   };
   let cursor = 0;
   while (run.state === "running" && leftMs() > 0) {

@@ -167,6 +167,19 @@ describe("long output", () => {
     }
   });
 
+  it("has long lines of a followed task shortened, before its hidden characters are shown", async () => {
+    const line = { stream: "stdout" as const, bytes: new TextEncoder().encode(`${"\u202e".repeat(5000)}\n`) };
+    const readRun = async (_owner: unknown, { cursor }: RunToRead) =>
+      cursor === undefined
+        ? { run: { state: "running" } }
+        : { run: { state: "succeeded", logBytes: 1 }, page: { pieces: [line], next: 1 } };
+    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
+    const messages: string[] = [];
+    const progress = (message: string) => messages.push(message);
+    await followTask(contextOf({ reading, progress }), newRunID(sandbox, true), 60_000);
+    expect(messages).toEqual([expect.stringMatching(/^(?:\\u202e){499}…$/)]);
+  });
+
   it("is read for at most four calls of a principal at once that follow a task", async () => {
     let [now, most] = [0, 0];
     const readRun = async (_owner: unknown, { cursor = 0 }: RunToRead) => {

@@ -148,6 +148,32 @@ describe("the progress of a call", () => {
     ]);
   });
 
+  it("has no further lines while clients have not read many, and is repeated all the same", async () => {
+    vi.useFakeTimers();
+    const { signal } = new AbortController();
+    const unread = new RequestMemory("kit-progress", signal);
+    unread.add(MAX_MEMORY_BYTES / 2 - 1000);
+    const notify = vi.fn<(notification: object) => Promise<void>>(async () => undefined);
+    const print = async (_args: unknown, { progress }: ToolContext) => {
+      for (let line = 1; line <= 50; line++) progress?.(`line ${line}`);
+      expect(notify.mock.calls.length).toBeGreaterThan(5);
+      expect(notify.mock.calls.length).toBeLessThan(30);
+      notify.mockClear();
+      await vi.advanceTimersByTimeAsync(5000);
+      progress?.("unread");
+      unread.release();
+      progress?.("next");
+      return { content: [] };
+    };
+    const memory = new RequestMemory("kit-progress", signal);
+    await callHandler(print, false, { _meta: { progressToken: "t" }, notify }, signal, memory);
+    expect(notify.mock.calls).toMatchObject([
+      [{ params: { message: "line 50: 5 s" } }],
+      [{ params: { message: "next" } }],
+    ]);
+    memory.release();
+  });
+
   it("has the last printed line, shortened and as plain text", async () => {
     const go = "/tmp/progress-go";
     const long = "x".repeat(1000);
@@ -169,6 +195,7 @@ async function callHandler(
   isStructured = false,
   mcpReq: object = {},
   client = new AbortController().signal,
+  memory?: RequestMemory,
 ) {
   const tool = defineTool({
     name: "list_files",
@@ -192,6 +219,7 @@ async function callHandler(
     requestID: "request-1",
     turns: new RequestTurns("owner", client),
     isStructured,
+    ...(memory && { memory }),
   };
   const server = { mcpReq: { requestState: () => undefined, ...mcpReq } } as unknown as ServerContext;
   const result = await tool.call({}, caller, server);

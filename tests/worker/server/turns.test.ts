@@ -237,7 +237,7 @@ describe("after more characters of answers than the server makes for a principal
 
   it.each([
     { waits: "for a time in proportion", mebibytes: 24, startsAfterMs: 2000 },
-    { waits: "for ten seconds at most", mebibytes: 1024, startsAfterMs: 10_000 },
+    { waits: "for five seconds at most", mebibytes: 1024, startsAfterMs: 5000 },
   ])("the principal's next call waits $waits, and a neighbour's not", async (answers) => {
     const id = `reads-${answers.mebibytes}`;
     const { signal } = new AbortController();

@@ -35,7 +35,7 @@ export interface RunFileStat {
 
 export interface TaskOrigin {
   run: RunView;
-  /** Whether the container of the task still runs. False if the sandbox was made for the task. */
+  /** Whether the container of the task still runs. False if the sandbox was made for the task and ends with it. */
   isAlive: boolean;
 }
 

@@ -94,12 +94,20 @@ describe("a page of another site", () => {
   });
 });
 
+/** Allows this number of requests for each key. */
+function limiterFor(most: number): RateLimit {
+  const counts = new Map<string, number>();
+  return {
+    limit: async ({ key }) => {
+      const count = (counts.get(key) ?? 0) + 1;
+      counts.set(key, count);
+      return { success: count <= most };
+    },
+  };
+}
+
 it("a window that a page of another origin has opened cannot use up the address's limit by repeated navigation", async () => {
-  let remaining = 3;
-  const limit = async ({ key }: { key: string }) => ({
-    success: key !== "192.0.2.7" || (remaining -= 1) >= 0,
-  });
-  const app = oauthApp({ ADDRESS_LIMITER: { limit } });
+  const app = oauthApp({ ADDRESS_LIMITER: limiterFor(3) });
   const navigate = (headers: Record<string, string>) =>
     app(`${ORIGIN}/panel/sign-in`, {
       headers: { "cf-connecting-ip": "192.0.2.7", "sec-fetch-dest": "document", ...headers },
@@ -115,13 +123,8 @@ it("a window that a page of another origin has opened cannot use up the address'
 });
 
 it("a window that a page of another site has opened cannot use up the limit of a web client at the same address", async () => {
-  const counts = new Map<string, number>();
-  const limit = async ({ key }: { key: string }) => {
-    counts.set(key, (counts.get(key) ?? 0) + 1);
-    return { success: (counts.get(key) ?? 0) <= 3 };
-  };
   const client = "https://client.example";
-  const app = oauthApp({ ADDRESS_LIMITER: { limit }, ALLOWED_ORIGINS: client });
+  const app = oauthApp({ ADDRESS_LIMITER: limiterFor(3), ALLOWED_ORIGINS: client });
   const sent = { "cf-connecting-ip": "192.0.2.8", "sec-fetch-site": "cross-site" };
   const navigation = { ...sent, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" };
   const navigate = () => app(`${ORIGIN}/panel/sign-in`, { headers: navigation, redirect: "manual" });

@@ -162,8 +162,8 @@ describe("a header of many thousand separators", () => {
   });
 });
 
-it.each(["mcp-name", "mcp-method", "mcp-protocol-version", "mcp-param-sandbox"])(
-  "a request is refused if an error could repeat a long header: %s",
+it.each(["mcp-name", "mcp-param-sandbox", "origin", "authorization", "x-any"])(
+  "a request with a long header is refused: %s",
   async (name) => {
     const response = await appWith()("/mcp", { headers: { [name]: '"'.repeat(16_385) } });
     expect(response.status).toBe(431);

@@ -33,8 +33,8 @@ export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Returns a function that does `work` at once, but not within `ms` milliseconds after the last time: then it does `work` once, later. */
-export function throttled(ms: number, work: () => void): () => void {
+/** Returns a function that does `work` at once, but not within `ms()` milliseconds after the last time: then it does `work` once, later. */
+export function throttled(ms: () => number, work: () => void): () => void {
   let doneAt = -Infinity;
   let timer: ReturnType<typeof setTimeout> | null = null;
   const doNow = () => {
@@ -43,7 +43,7 @@ export function throttled(ms: number, work: () => void): () => void {
     work();
   };
   return () => {
-    const leftMs = ms - elapsedMs(doneAt);
+    const leftMs = ms() - elapsedMs(doneAt);
     if (leftMs <= 0 && timer === null) doNow();
     else timer ??= setTimeout(doNow, leftMs);
   };

@@ -7,8 +7,8 @@ import { waitAtMost } from "./timers.ts";
 export class Waiters {
   readonly #wakers = new Set<() => void>();
 
-  get isEmpty(): boolean {
-    return this.#wakers.size === 0;
+  get size(): number {
+    return this.#wakers.size;
   }
 
   /** Resolves at the next event, or after `ms` milliseconds. */

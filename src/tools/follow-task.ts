@@ -15,14 +15,15 @@ const FULL_PAUSE_MS = 1000;
 
 /**
  * Waits for a run, in a turn of its own: some callers repeat it at each output. Without turns, one batch of 99 calls that followed a
- * task delayed a neighbour's call by 27 s. If too many calls wait already, returns the current state after FULL_PAUSE_MS. It throws no
- * error then: an error would hide the id of a task that has just begun, or end the stream of a run.
+ * task delayed a neighbour's call by 27 s. The wait for the turn counts. If too many calls wait already, returns the current state after
+ * FULL_PAUSE_MS. It throws no error then: an error would hide the id of a task that has just begun, or end the stream of a run.
  */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
+  const leftMs = countdown(run.waitMs);
   const read = (waitMs: number) =>
     context.reading(requireSandboxOf(run.id), (actor, owner) => actor.readRun(owner, { ...run, waitMs }));
   try {
-    return await context.turns.run(() => read(run.waitMs));
+    return await context.turns.run(() => read(Math.max(0, leftMs())));
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "quota_exceeded") throw error;
     await pause(FULL_PAUSE_MS);

@@ -195,6 +195,19 @@ describe("long output", () => {
     expect(most).toBe(4);
   });
 
+  it("is waited for no longer because its principal's calls wait after large answers", async () => {
+    const context = contextOf({});
+    context.turns.countAnswer(12 * 1024 * 1024);
+    let waits = Infinity;
+    const readRun = async (_owner: unknown, { waitMs }: RunToRead) => (
+      (waits = waitMs),
+      { run: { state: "running" } }
+    );
+    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
+    await followTask({ ...context, reading } as ToolContext, newRunID(sandbox, true), 1000);
+    expect(waits).toBeLessThan(700);
+  });
+
   it.each(["running", "succeeded"] as const)(
     "of two streams is complete in the pages of a %s run, wherever a page cuts it",
     (state) => {

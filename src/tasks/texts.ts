@@ -2,6 +2,7 @@
 import { nextDay } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
 import { shownName, toVisibleJSON } from "../shared/shown.ts";
+import { shortened } from "../shared/text.ts";
 
 const invalid = (message: string, hint: string, isRetryable = false) =>
   new ToolError("invalid_argument", message, hint, isRetryable);
@@ -126,13 +127,17 @@ export const NOT_KEPT = {
   noRoom: (bytes: number, most: number) => `${bytes} bytes; all artifacts together may have at most ${most}`,
 };
 const NAMED_ARTIFACTS = 20;
+const ARTIFACT_CHARS = 300;
 
 export const noArtifact = (run: string, path: string, paths: readonly string[], isRunning: boolean) =>
   new ToolError(
     "not_found",
     `${run} has no artifact ${shownName(path)}.`,
     paths.length > 0
-      ? `It has: ${paths.slice(0, NAMED_ARTIFACTS).map(shownName).join(", ")}.`
+      ? `It has: ${paths
+          .slice(0, NAMED_ARTIFACTS)
+          .map((one) => shownName(shortened(one, ARTIFACT_CHARS)))
+          .join(", ")}.`
       : isRunning
         ? "A task has artifacts once it has ended: wait for it with get_result."
         : "Only tasks that changed files have artifacts.",

@@ -144,7 +144,10 @@ async function checkLimits(
   const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI || hasLongHost(value);
   if (messages.flatMap(repeatedStrings).some(isTooLong))
     return { reason: "bad_body", response: rpcError(400, -32602, texts.longValueText(MAX_RESOURCE_URI), id) };
-  if (JSON.stringify(messages.map(withoutArguments)).length <= MAX_BESIDES_ARGUMENTS) return undefined;
+  const { length } = JSON.stringify(messages.map(withoutArguments));
+  if (length <= MAX_BESIDES_ARGUMENTS) return undefined;
+  // It took the thread as long as an answer of this length.
+  turns.countAnswer(length);
   const problem = texts.longMessageText(MAX_BESIDES_ARGUMENTS);
   return { reason: "bad_body", response: rpcError(400, -32602, problem, id) };
 }

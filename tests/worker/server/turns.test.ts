@@ -279,6 +279,11 @@ describe("an answer counts in this pace", () => {
       send: async () => (await neighbour.http(`/sandboxes/${sandbox}/files/`)).text(),
       least: file.length,
     },
+    {
+      of: "a message that is refused for its length",
+      send: () => neighbour.post({ method: "x".repeat(100_000) }),
+      least: 100_000,
+    },
   ])("of $of", async ({ send, least }) => {
     await neighbour.call("write_file", { sandbox, path: file, content: "a".repeat(chars) });
     const counted = vi.spyOn(RequestTurns.prototype, "countAnswer");

@@ -105,7 +105,7 @@ export interface LifecycleParts {
     | "finishCheckpointRestore"
     | "checkpoint"
   >;
-  notice: Pick<RestartNotice, "noteEnding" | "noteCheckpoint">;
+  notice: Pick<RestartNotice, "noteEnding" | "noteCheckpoint" | "noteUnsavedShown">;
   activity: Pick<Activity, "isBusy" | "hasCalls">;
   background(work: Promise<unknown>): void;
 }

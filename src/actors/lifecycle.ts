@@ -563,6 +563,8 @@ export class Lifecycle {
       const endSaved = (isSaved: boolean) => this.#endInOrder(isSaved ? "back" : "unsaved_back");
       const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings, endSaved);
       await this.#endForRestore(states.settings);
+      // A restore that an earlier actor began has no result any more.
+      if (states.unsaved !== undefined) this.#parts.notice.noteUnsavedShown();
       return states;
     });
   }

@@ -110,8 +110,8 @@ export class RestartNotice {
     this.#ending.value = how;
   }
 
-  /** The restore succeeded, so the end has lost only what it was meant to. Its result says what was not saved before. */
-  onRestore(): void {
+  /** The result of a restore says what was not saved before, so the next notice need not. */
+  noteUnsavedShown(): void {
     if (this.#ended.value === "unsaved_back") this.#ended.value = "back";
   }
 

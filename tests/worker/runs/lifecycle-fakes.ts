@@ -77,7 +77,11 @@ export class Actor {
       account: this.#account(),
       network: this.#network(),
       workspace: this.#workspace(),
-      notice: { noteEnding: (end) => (this.#notedEnd = end), noteCheckpoint: () => undefined },
+      notice: {
+        noteEnding: (end) => (this.#notedEnd = end),
+        noteCheckpoint: () => undefined,
+        noteUnsavedShown: () => undefined,
+      },
       activity: this.#activity(),
       background: (work) => this.follow(work),
     });

@@ -107,6 +107,45 @@ it("has all changes that the restore of a checkpoint during a set-up could save,
     );
   }));
 
+it("names the loss in the notice if a restore failed after it had ended a set-up, and another succeeds", () =>
+  withWorld(async (world) => {
+    const id = await changeAfterCheckpoint(world);
+    const other = await world.lifecycle.checkpoint("", SETTINGS);
+    world.workspace.isHeld = true;
+    world.write("late", "x");
+    world.onStep = ({ name, when }) => {
+      if (name === "account restoreCheckpoint" && when === "before")
+        world.registry.removeCheckpoint(world.sandbox, id);
+    };
+    await expect(world.lifecycle.restoreCheckpoint(id, SETTINGS)).rejects.toThrow("checkpoint");
+    world.onStep = () => undefined;
+    world.workspace.isHeld = false;
+    expect((await world.lifecycle.restoreCheckpoint(other.id, SETTINGS)).unsaved).toBeUndefined();
+    await world.ready();
+    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+  }));
+
+it("names the loss in the notice if the actor is evicted during a restore that has ended a set-up", () =>
+  withWorld(async (world) => {
+    const id = await changeAfterCheckpoint(world);
+    await world.workspace.save();
+    world.workspace.isHeld = true;
+    world.write("late", "x");
+    const { promise: evicted, resolve } = Promise.withResolvers<void>();
+    world.onStep = ({ name, when }) => {
+      if (name !== "account restoreCheckpoint" || when !== "before") return;
+      world.onStep = () => undefined;
+      world.evict();
+      resolve();
+      return new Promise(() => undefined);
+    };
+    void world.lifecycle.restoreCheckpoint(id, SETTINGS);
+    await evicted;
+    world.workspace.isHeld = false;
+    await world.ready();
+    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+  }));
+
 it("is made by the next actor if this one is evicted while the container ends", () =>
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);

@@ -28,7 +28,7 @@ const FLUSH_MS = 1000;
 const PROGRESS_MS = 250;
 
 /**
- * The shortest time between two times that output wakes the calls that wait for it: 10 ms for each call, and at most 100 ms. 100 calls
+ * The shortest time between two times that output wakes the calls that wait for it: 10 ms for each that it woke, at most 100 ms. 100 calls
  * may wait for a sandbox's runs. When 2,000 pieces a second each woke all of them, two sandboxes delayed a neighbour's call by up to
  * 29 s. Usually one call follows a terminal: when it too was woken only each 100 ms, fast typing had its echo after 59 ms, and not 11.
  */
@@ -75,10 +75,11 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #settled = Promise.withResolvers<void>();
   /** Wait for output, or for the end. */
   readonly #watchers = new Waiters();
-  readonly #wakeWatchers = throttled(
-    () => Math.min(MAX_WAKE_MS, WAKE_MS_PER_CALL * this.#watchers.size),
-    () => this.#watchers.wakeAll(),
-  );
+  readonly #wakeWatchers = throttled(() => {
+    const { size } = this.#watchers;
+    this.#watchers.wakeAll();
+    return Math.min(MAX_WAKE_MS, WAKE_MS_PER_CALL * size);
+  });
   /** Wait for the end. */
   readonly #waiters = new Waiters();
   /**
@@ -86,13 +87,11 @@ export class ActiveRun implements RunSink, WaitingLog {
    * ends delayed a neighbour's call by up to 27 s.
    */
   readonly #reporters = new Set<(line: string) => void>();
-  readonly #reportLine = throttled(
-    () => PROGRESS_MS,
-    () => {
-      const line = this.#readLastLine();
-      for (const report of this.#reporters) report(line);
-    },
-  );
+  readonly #reportLine = throttled(() => {
+    const line = this.#readLastLine();
+    for (const report of this.#reporters) report(line);
+    return PROGRESS_MS;
+  });
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
   #shippingAll: Promise<void> | undefined;

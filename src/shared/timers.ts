@@ -33,17 +33,20 @@ export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Returns a function that does `work` at once, but not within `ms()` milliseconds after the last time: then it does `work` once, later. */
-export function throttled(ms: () => number, work: () => void): () => void {
-  let doneAt = -Infinity;
+/**
+ * Returns a function that does `work` at once, but not before a pause after the last time: then it does `work` once, later.
+ * @param work returns the length of the pause in milliseconds
+ */
+export function throttled(work: () => number): () => void {
+  let [doneAt, pauseMs] = [0, 0];
   let timer: ReturnType<typeof setTimeout> | null = null;
   const doNow = () => {
     timer = null;
     doneAt = Date.now();
-    work();
+    pauseMs = work();
   };
   return () => {
-    const leftMs = ms() - elapsedMs(doneAt);
+    const leftMs = pauseMs - elapsedMs(doneAt);
     if (leftMs <= 0 && timer === null) doNow();
     else timer ??= setTimeout(doNow, leftMs);
   };

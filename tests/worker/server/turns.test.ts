@@ -252,6 +252,35 @@ describe("after more characters of answers than the server makes for a principal
     expect(begun).toEqual(["reads-nothing", id]);
   });
 
+  it("a call whose client disconnects during its wait does not begin, and the next one does", async () => {
+    const id = "reads-and-leaves";
+    new RequestTurns(id).countAnswer(16 * MEBIBYTE);
+    const begun: string[] = [];
+    const calls = ["a", "b", "c", "d", "next"].map((name) => startCall(id, () => void begun.push(name)));
+    await vi.advanceTimersByTimeAsync(500);
+    for (const { client } of calls.slice(0, 4)) client.abort();
+    await vi.advanceTimersByTimeAsync(6000);
+    expect(begun).toEqual(["next"]);
+    for (const { end } of calls) end();
+  });
+
+  it("further calls that wait in vain let no others begin", async () => {
+    const id = "reads-very-much";
+    new RequestTurns(id).countAnswer(1024 * MEBIBYTE);
+    let begun = 0;
+    const outcomes: string[] = [];
+    for (let count = 0; count < 190; count++)
+      void new RequestTurns(id)
+        .run(async () => void (begun += 1))
+        .then(
+          () => outcomes.push("begun"),
+          () => outcomes.push("refused"),
+        );
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(begun).toBeLessThan(50);
+    expect(outcomes).toHaveLength(190);
+  });
+
   it("a call begins at once if its principal has received few", async () => {
     const { signal } = new AbortController();
     new RequestTurns("reads-little", signal).countAnswer(7 * MEBIBYTE);

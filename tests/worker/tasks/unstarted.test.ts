@@ -175,6 +175,9 @@ it("a task whose files could not be kept continues in its own sandbox, which sta
   const next = await begin({ task: "[[write]] y", continue_from: id, wait_seconds: 30 });
   expect((await result(next)).text).toContain("state: succeeded");
   expect(sandboxOf(next)).toBe(sandboxOf(id));
+  await evict(sandboxOf(id), { kill: true });
+  const { text: refusal } = await owner.call("execute_task", { task: "[[write]] z", continue_from: id });
+  expect(refusal).toMatch(`with sandbox ${sandboxOf(id)} if list_sandboxes shows it`);
   await owner.call("destroy_sandbox", { sandbox: sandboxOf(id) });
 });
 

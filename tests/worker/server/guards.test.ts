@@ -162,14 +162,20 @@ describe("a header of many thousand separators", () => {
   });
 });
 
-it.each(["mcp-name", "mcp-param-sandbox", "origin", "authorization", "x-any"])(
-  "a request with a long header is refused: %s",
-  async (name) => {
-    const response = await appWith()("/mcp", { headers: { [name]: '"'.repeat(16_385) } });
-    expect(response.status).toBe(431);
-    expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
-  },
-);
+it.each([
+  ["mcp-name", 16_384],
+  ["mcp-param-sandbox", 16_384],
+  ["authorization", 16_384],
+  ["x-any", 16_384],
+  // The server compares an Origin several times, and letters outside ASCII take it longer.
+  ["origin", 2048],
+])("a request with a long header is refused: %s of more than %i characters", async (name, max) => {
+  const respond = (chars: number) => appWith()("/mcp", { headers: { [name]: '"'.repeat(chars) } });
+  expect((await respond(max)).status).not.toBe(431);
+  const response = await respond(max + 1);
+  expect(response.status).toBe(431);
+  expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
+});
 
 it("a request with a long address is refused before its query is read", async () => {
   for (const path of ["/", "/authorize", "/oauth/token"]) {

@@ -18,6 +18,8 @@ export const longHeaderText = (name: string, max: number) =>
   `The header ${name} has more than ${max} characters. Send a shorter one.`;
 export const longAddressText = (max: number) =>
   `The address of the request has more than ${max} characters. Send a shorter one.`;
+export const longHeadText = (max: number) =>
+  `The headers of the request have more than ${max} characters together, or too many outside ASCII. Send fewer or shorter ones.`;
 export const manyHeadersText = (max: number) => `The request has more than ${max} headers. Send fewer.`;
 export const NOT_FOUND_PAGE = {
   title: "Page not found",

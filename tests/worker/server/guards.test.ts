@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { Pace } from "../../../container/sandboxd/pace.ts";
 import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
 import { resourceScopes } from "../../../src/resources/read.ts";
@@ -183,6 +184,23 @@ it("a request with a long address is refused before its query is read", async ()
     expect(response.status).toBe(431);
     expect(await response.json()).toMatchObject({ message: expect.stringContaining("address") });
   }
+});
+
+it.each([
+  { of: "65,536 characters", part: "x".repeat(16_000), allowed: 4 },
+  { of: "4,096 characters outside ASCII", part: "é".repeat(1000), allowed: 4 },
+])("a request with headers of more than $of is refused, which counts as 16 open requests", async (row) => {
+  const respond = (count: number) =>
+    appWith()("/health", {
+      headers: Array.from({ length: count }, (_, at) => [`x-${at}`, row.part] as const),
+    });
+  expect((await respond(row.allowed)).status).toBe(200);
+  const taken = vi.spyOn(Pace.prototype, "take");
+  onTestFinished(() => taken.mockRestore());
+  const response = await respond(row.allowed + 1);
+  expect(response.status).toBe(431);
+  expect(await response.json()).toMatchObject({ message: expect.stringContaining("65536 characters") });
+  expect(taken.mock.calls).toContainEqual([16]);
 });
 
 it("a request with more than a thousand headers is refused", async () => {

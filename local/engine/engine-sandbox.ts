@@ -66,6 +66,13 @@ const HOSTS_FILE = "hosts";
 const TOKEN_FILE = "token";
 /** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
+/**
+ * A line counts as at least this many characters, because each one is written alone and at once: 65,536 characters in lines of one took
+ * the engine's thread 80 ms.
+ */
+const LEAST_OF_A_LINE = 256;
+/** Output with this many lines is dropped: it costs more than the burst. Further lines need not be counted. */
+const TOO_MANY_LINES = printed.burst / LEAST_OF_A_LINE + 1;
 /** How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit. */
 const graceMs = 660_000;
 
@@ -184,7 +191,8 @@ export class EngineSandbox {
       };
       const printing = new Pace(printed);
       const onOutput = (text: string) => {
-        if (printing.tryTake(text.length)) common.onOutput(place.id, text);
+        const lines = text.split("\n", TOO_MANY_LINES).length;
+        if (printing.tryTake(Math.max(text.length, lines * LEAST_OF_A_LINE))) common.onOutput(place.id, text);
       };
       const ownDirectory = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;

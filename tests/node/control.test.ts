@@ -72,6 +72,16 @@ it("the control server cannot forge a line of the log", async () => {
   await sandbox.destroy();
 });
 
+it("the log drops output of our programs that has very many lines", async () => {
+  const sandbox = await TestSandbox.start(engine);
+  const print = (command: string) => sandbox.run(`${command} >/tmp/print; mv /tmp/print /tmp/printed`);
+  await print("yes many | head -n 30000");
+  await expect
+    .poll(async () => (await print("echo few"), logged.some((line) => line.endsWith("few"))))
+    .toBe(true);
+  expect(logged.filter((line) => line.endsWith("many")).length).toBeLessThan(2000);
+});
+
 it("the engine reads only some megabytes a second of the output of a sandbox's programs", async () => {
   const program = spawn("yes");
   let length = 0;

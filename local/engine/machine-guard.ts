@@ -422,12 +422,13 @@ async function lockHolders(): Promise<number[]> {
  * descriptors (CLONE_FILES).
  *
  * Another program reads the files, because a sandbox can have 500,000 descriptors, and the kernel goes through the locks of a file
- * for each of its descriptors. If this takes too much time, the sandbox counts as one with `most` locks (`yes`).
+ * for each of its descriptors. If this takes too much time, the sandbox counts as one with `most` locks (`yes`). The programs of all
+ * sandboxes run at once, because a sandbox with few locks must not delay the count of one with many. So they have a low priority.
  */
 async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
   const processes = await membersOf(group);
   if (processes.length === 0) return 0;
-  const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec timeout ${COUNT_TIMEOUT_SECONDS} grep -rhs ^lock: "$@")`;
+  const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec nice timeout ${COUNT_TIMEOUT_SECONDS} grep -rhs ^lock: "$@")`;
   // 128 and the number of SIGXCPU.
   const script = `{ ${grep}; [ $? != 152 ] || yes; } | head -n ${most} | wc -l`;
   const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);

@@ -225,6 +225,7 @@ function addExecution(parts: ReturnType<typeof addContainer>) {
   const runs = new Runs({
     ...parts,
     logCapBytes,
+    principalID: () => account.principalID,
     quota: account.lease,
     completeEnd: (end, startedAt) => network.addRefusals(end, startedAt),
     logError: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),

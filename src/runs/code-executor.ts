@@ -39,7 +39,7 @@ const TAKE_OVER_MS = 60_000;
 
 /**
  * How long the output and the images of ended code may take. A sandbox prints 4 MB/s after a burst (backlog.ts), so ten runs that fill
- * logs of the default size at once take five minutes.
+ * logs of the default size at once take five minutes. If other sandboxes of the principal print as much, it takes longer.
  */
 const DELIVERY_MS = 600_000;
 

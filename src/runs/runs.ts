@@ -69,6 +69,7 @@ export interface RunsHost {
   growth: Growth;
   objects: RunObjects;
   sandbox(): string;
+  principalID(): string | undefined;
   /** The limit of a log, in bytes. Each stream may use a quarter of it even if the other stream has filled the log. */
   logCapBytes: number;
   /** Keeps the actor alive for background work. */
@@ -175,7 +176,10 @@ export class Runs {
   readonly #host: RunsHost;
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
-  readonly #backlog = new Backlog(() => this.#active.values());
+  readonly #backlog = new Backlog(
+    () => this.#active.values(),
+    () => this.#host.principalID(),
+  );
   readonly #logWrites = new LogWrites();
   /** Ended runs that are not on disk yet. They are written before the store is read. */
   readonly #unsaved = new Set<ActiveRun>();

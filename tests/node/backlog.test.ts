@@ -7,6 +7,12 @@ const MiB = 1024 * 1024;
 beforeEach(() => void vi.useFakeTimers({ toFake: ["performance", "setTimeout", "clearTimeout", "Date"] }));
 afterEach(() => void vi.useRealTimers());
 
+const newBacklog = (principal: string) =>
+  new Backlog(
+    () => [],
+    () => principal,
+  );
+
 /** Starts a run that prints again as soon as the actor has accepted its last output. */
 function startPrinting(backlog: Backlog): { bytes: number; isOver: boolean } {
   const run = { bytes: 0, isOver: false };
@@ -17,7 +23,7 @@ function startPrinting(backlog: Backlog): { bytes: number; isOver: boolean } {
 }
 
 it("the actor stores the output of all runs at full speed up to a common limit, and then slowly enough not to delay other runs", async () => {
-  const backlog = new Backlog(() => []);
+  const backlog = newBacklog("alone");
   const runs = [startPrinting(backlog), startPrinting(backlog)];
   const printed = () => runs.reduce((sum, { bytes }) => sum + bytes, 0) / MiB;
   await vi.advanceTimersByTimeAsync(1);
@@ -37,4 +43,19 @@ it("the actor stores the output of all runs at full speed up to a common limit, 
   ]);
   expect(printed() - before).toBeLessThan(2);
   for (const run of runs) run.isOver = true;
+});
+
+it("all sandboxes of a principal print as much as one at first, and then twice as fast as one, and delay no other principal", async () => {
+  const runs = Array.from({ length: 10 }, () => startPrinting(newBacklog("many")));
+  const printed = () => runs.reduce((sum, { bytes }) => sum + bytes, 0) / MiB;
+  await vi.advanceTimersByTimeAsync(1);
+  expect(printed()).toBeLessThan(256);
+  const before = printed();
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(printed() - before).toBeGreaterThan(240);
+  expect(printed() - before).toBeLessThan(600);
+  const other = startPrinting(newBacklog("other"));
+  await vi.advanceTimersByTimeAsync(1);
+  expect(other.bytes / MiB).toBeGreaterThan(100);
+  for (const run of [...runs, other]) run.isOver = true;
 });

@@ -45,6 +45,7 @@ export async function withRuns(
       sql: storage.sql,
       growth: { count: () => undefined, isExceeded: false },
       sandbox: () => name,
+      principalID: () => name,
       objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },
       logCapBytes: 16 * MiB,
       background: (done) => void done.catch(() => undefined),

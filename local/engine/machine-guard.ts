@@ -52,6 +52,7 @@ import {
   boundQueuedMemory,
   countDatagramSockets,
   countLocalSockets,
+  countFullSockets,
   countSockets,
   hasNoNetlink,
 } from "./socket-usage.ts";
@@ -287,10 +288,14 @@ export function guardMachine(
   return () => timers.forEach((timer) => clearInterval(timer));
 }
 
-/** The most memory of a sandbox's TCP connections, and of data that the engine sends to hosts for it. */
+/**
+ * The most memory of a sandbox's TCP connections, and of data that the engine sends to hosts for it. Connections without data do not
+ * count: clients of the server that read nothing can use up the memory. When they counted, the guard ended idle sandboxes for it, each
+ * of which has 25 connections.
+ */
 async function tcpBytesOf(sandbox: EngineSandbox): Promise<number> {
   const [sockets, unreceived] = await Promise.all([
-    countSockets(sandbox),
+    countFullSockets(sandbox),
     countUnreceived(sandbox.egress.hosts),
   ]);
   return sockets * CONNECTION_BYTES + unreceived;

@@ -209,6 +209,22 @@ async function countQueuedBlocks(sandbox: Sockets, list: "tcp" | "tcp6" | "udp" 
   ).reduce((sum, blocks) => sum + blocks, 0);
 }
 
+/**
+ * Counts the sockets whose data may take the machine's memory for TCP. Those without unsent or unread data take almost none. Sockets in
+ * no list count, because they keep their data.
+ */
+export async function countFullSockets(sandbox: Sockets): Promise<number> {
+  const [counts, ...lists] = await Promise.all([
+    readCounts(sandbox),
+    ...["tcp", "tcp6"].map((list) => readNetFile(sandbox, list)),
+  ]);
+  if (lists.some(({ length }) => length === MAX_LIST_BYTES)) return counts.all - counts.local;
+  const isFull = ([, state, ...queues]: string[]) =>
+    state !== TCP_LISTEN && queues.some((queue) => Number.parseInt(queue, 16) > 0);
+  const full = lists.flatMap((text) => [...text.matchAll(LISTED)].filter(isFull));
+  return full.length + Math.max(0, counts.all - counts.withPort);
+}
+
 async function readCounts(sandbox: Sockets): Promise<{ all: number; local: number; withPort: number }> {
   const [summary, protocols] = await Promise.all([
     readNetFile(sandbox, "sockstat"),

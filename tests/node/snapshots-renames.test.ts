@@ -1,5 +1,5 @@
 /** A save contains every file that exists all the time, although programs rename it while sandboxd scans and reads. */
-import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { dirname, join } from "node:path";
 import { buffer } from "node:stream/consumers";
@@ -7,11 +7,13 @@ import { expect, it, vi } from "vitest";
 import { decompress } from "../../container/sandboxd/snapshots/codec.ts";
 import { Base, listBase } from "../../container/sandboxd/snapshots/base.ts";
 import { type ScannedEntry, scanEntry } from "../../container/sandboxd/snapshots/file-status.ts";
+import { RECENT_MS } from "../../container/sandboxd/snapshots/file-read.ts";
 import { plainBytes, readManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { Scanner } from "../../container/sandboxd/snapshots/scan.ts";
 import { SNAPSHOT_ENTRIES, snapshotRequests } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { type Place, inPlace } from "../setup/sandboxd-place.ts";
+import { sleep } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 // A save with as many entries as SNAPSHOT_ENTRIES is slow.
@@ -186,6 +188,33 @@ it("a save ends and is reported as incomplete if a program always hides a saved 
     const after = await save(place, "c", "b");
     expect(Object.values(after.contents).sort()).toEqual(["a/file", "earlier"]);
     expect(after.done.isIncomplete).toBe(false);
+  });
+});
+
+/** Moves a file before each try to open it. Begins when the file `go` exists. */
+const FLEEING = EVADING.map(({ at, command, times }): Move => ({
+  call: "openSync",
+  at: `${at}/file`,
+  command,
+  times,
+}));
+
+it("a save has the content that the last save has of a file that a program renames before each try to read it", async () => {
+  await withMoves(named("a/file", "b/other"), FLEEING, async (place) => {
+    // The save of a file that has just been written does not know whether it has all of its content.
+    await sleep(2 * RECENT_MS);
+    await save(place, "a");
+    renameSync(join(place.workspace, "a/file"), join(place.workspace, "b/file"));
+    writeFileSync(join(place.workspace, "go"), "");
+    const { contents, done } = await save(place, "b", "a");
+    expect(Object.values(contents).sort()).toEqual(["", "earlier", "earlier"]);
+    expect(done.isIncomplete).toBe(false);
+    // Content of the same length, in the same file.
+    rmSync(join(place.workspace, "go"));
+    const path = ["a/file", "b/file"].map((file) => join(place.workspace, file)).find(existsSync) ?? "";
+    writeFileSync(path, "A/FILE");
+    const changed = await save(place, "c", "b");
+    expect(Object.values(changed.contents).sort()).toEqual(["A/FILE", "earlier"]);
   });
 });
 

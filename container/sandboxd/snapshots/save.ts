@@ -77,6 +77,8 @@ class Reading {
   /** The latest content of each path that was read, and how often it was read. */
   readonly #reads = new Map<string, { known: Known; count: number }>();
   readonly #missed = new Set<string>();
+  /** Like `#missed`, also in earlier readings. */
+  readonly #everMissed = new Set<string>();
   /** The inodes of the entries. */
   readonly #added = new Set<string>();
   /** Whether entries were left out because their directories are missing. */
@@ -116,7 +118,13 @@ class Reading {
 
   /** Notes that a file was gone before it was read. */
   miss({ status }: FoundFile): void {
-    if (status !== "") this.#missed.add(inodeOf(status));
+    if (status === "") return;
+    this.#missed.add(inodeOf(status));
+    this.#everMissed.add(inodeOf(status));
+  }
+
+  hasMissed({ status }: FoundFile): boolean {
+    return this.#everMissed.has(inodeOf(status));
   }
 
   /** Whether the file was read, or is stored. */
@@ -182,6 +190,7 @@ export class Save {
   readonly #scan: Rescan | undefined;
   /** The latest reading, whose contents the server stores. */
   #reading = new Reading();
+  #earlierFiles: ReadonlyMap<string, Known> | undefined;
 
   /**
    * @param before the index of the last save or restore
@@ -404,13 +413,29 @@ export class Save {
     if (earlier) return earlier;
     try {
       const opened = await FileRead.open(bytesOf(this.#root, path), file.size);
-      if (!opened) reading.miss(file);
-      return opened;
+      if (opened) return opened;
     } catch (error) {
-      if (isGoneError(error)) reading.miss(file);
-      else reading.unreadable.add(path);
-      return undefined;
+      if (!isGoneError(error)) {
+        reading.unreadable.add(path);
+        return undefined;
+      }
     }
+    // A file that was there again after another scan was renamed and not deleted.
+    const last = reading.hasMissed(file) ? this.#lastContentOf(file) : undefined;
+    if (last && reading.contains(inodeOf(file.status))) return undefined;
+    if (last) return { ...last, entry: { ...last.entry, ...common }, status: file.status };
+    reading.miss(file);
+    return undefined;
+  }
+
+  /** The content that the last save has of a file, perhaps under another path, if the file has not changed since. */
+  #lastContentOf({ status }: FoundFile): Known | undefined {
+    this.#earlierFiles ??= new Map(
+      Array.from(this.#before.values(), (known) => [inodeOf(known.status ?? ""), known] as const),
+    );
+    const last = status === "" ? undefined : this.#earlierFiles.get(inodeOf(status));
+    if (last?.entry.type !== "file" || contentOf(last.status ?? "") !== contentOf(status)) return undefined;
+    return last.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack)) ? last : undefined;
   }
 
   async manifest(): Promise<Buffer> {

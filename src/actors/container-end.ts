@@ -25,7 +25,7 @@ interface ContainerEndHost {
   sandboxd: Pick<Sandboxd, "isToken" | "report">;
   lifecycle: Pick<Lifecycle, "isRunning" | "isInUse">;
   kernels: Pick<Kernels, "refuse" | "stopAll">;
-  workspace: Pick<Workspace, "saveToStop" | "mayStop" | "noteChange">;
+  workspace: Pick<Workspace, "saveToStop" | "mayStop" | "isComplete" | "noteChange">;
   notice: Pick<RestartNotice, "noteEnding">;
   network: Pick<SandboxNetwork, "connections">;
   sync(): Promise<void>;
@@ -45,10 +45,11 @@ export class ContainerEnd {
 
   /** Saves before the server stops. Returns whether everything was saved. Calls and runs may still change files afterwards. */
   async saveForServer(): Promise<boolean> {
-    const { lifecycle, notice, network, sync } = this.#host;
+    const { lifecycle, workspace, notice, network, sync } = this.#host;
     await this.#save();
     const { isSaved } = this;
-    if (isSaved && lifecycle.isRunning) notice.noteEnding(lifecycle.isInUse ? "unsaved_server" : "server");
+    const mayLackChanges = lifecycle.isInUse || !workspace.isComplete;
+    if (isSaved && lifecycle.isRunning) notice.noteEnding(mayLackChanges ? "unsaved_server" : "server");
     await network.connections.collect().catch(() => undefined);
     await sync();
     return isSaved;

@@ -99,6 +99,7 @@ export interface LifecycleParts {
     | "restore"
     | "saveToStop"
     | "mayStop"
+    | "isComplete"
     | "isRestoringCheckpoint"
     | "beginCheckpointRestore"
     | "repeatCheckpointRestore"

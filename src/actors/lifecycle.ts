@@ -514,7 +514,7 @@ export class Lifecycle {
     if (isInUse()) return false;
     const isSaved = isOver && workspace.mayStop;
     if (!isSaved && this.#keptUnsavedMs() < KEEP_UNSAVED_MS) return false;
-    await end(isSaved);
+    await end(isSaved && workspace.isComplete);
     return true;
   }
 
@@ -535,7 +535,7 @@ export class Lifecycle {
       // Another container may have started meanwhile, with the current policy.
       if (await network.enforce().catch(() => false)) return;
       await this.#end(() => {
-        const isSaved = isOver && workspace.mayStop && !this.#isBusy;
+        const isSaved = isOver && workspace.mayStop && workspace.isComplete && !this.#isBusy;
         return this.#endInOrder(isSaved ? "network" : "unsaved_network");
       });
     });

@@ -4,7 +4,13 @@ import { ToolError } from "../shared/errors.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { LeftOut } from "./saved-states.ts";
 import { leftOut } from "./workspace-transfer.ts";
-import { isPermanentSaveError, notSavedText, partlySavedText, reasonOf } from "./texts.ts";
+import {
+  RENAMED_DURING_SAVE,
+  isPermanentSaveError,
+  notSavedText,
+  partlySavedText,
+  reasonOf,
+} from "./texts.ts";
 
 /** The delay before a failed save is retried. It doubles each time up to the maximum. */
 const FIRST_RETRY_MS = 1000;
@@ -22,6 +28,8 @@ export class SaveTroubles {
   #isLeftOutReported = false;
   /** Whether the last save may lack renamed files: see `isIncomplete` of sandboxd's response. The next save probably has them. */
   isIncomplete = false;
+  /** Whether the next notice says that the save of a call may lack renamed files. */
+  #isIncompletenessDue = false;
   /** Whether another save should follow soon. Not if the save before was incomplete too: some programs make every save incomplete. */
   needsAnother = false;
 
@@ -72,6 +80,10 @@ export class SaveTroubles {
     this.isIncomplete = isIncomplete;
   }
 
+  noteSaveForCall(): void {
+    this.#isIncompletenessDue = this.isIncomplete;
+  }
+
   /**
    * The container is gone, with the files that saves left out. Earlier failures do not count any more, because the end of the
    * container may have caused the last failure.
@@ -104,6 +116,10 @@ export class SaveTroubles {
     if (this.#leftOut && this.#hasReportableLoss && !this.#isLeftOutReported) {
       this.#isLeftOutReported = true;
       notices.push(partlySavedText(this.#leftOut));
+    }
+    if (this.#isIncompletenessDue) {
+      this.#isIncompletenessDue = false;
+      notices.push(RENAMED_DURING_SAVE);
     }
     return notices.join(" ") || undefined;
   }

@@ -256,3 +256,14 @@ export function packsToRepack(packs: readonly Pack[]): string[] {
   const small = alive.length >= MAX_PACKS ? alive.slice(0, -KEPT_PACKS) : [];
   return [...dead, ...small].map(({ id }) => id);
 }
+
+/** A container before a set-up. */
+export interface Installation {
+  container: AbortSignal;
+  /** A hash of the installed system. */
+  system: string;
+  /** Whether the container's workspace is empty and the sandbox has no state. */
+  isEmpty: boolean;
+  /** When the container's state was saved; milliseconds since the epoch. */
+  savedAt: number | undefined;
+}

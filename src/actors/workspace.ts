@@ -31,6 +31,7 @@ import {
   stillSaving,
 } from "./texts.ts";
 import {
+  type Installation,
   MAX_PACKS,
   type Origin,
   type TransferHost,
@@ -73,16 +74,6 @@ const OUTCOME_MS = 600_000;
 
 /** How many bytes an archive may have in addition to the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
-
-interface Installation {
-  container: AbortSignal;
-  /** A hash of the installed system. */
-  system: string;
-  /** Whether the container's workspace is empty and the sandbox has no state. */
-  isEmpty: boolean;
-  /** When the container's state was saved; milliseconds since the epoch. */
-  savedAt: number | undefined;
-}
 
 const EMPTY_ORIGIN: Origin = { packs: [] };
 
@@ -500,6 +491,11 @@ export class Workspace {
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
+  /** Whether the last save has every file, as far as it can know. It may lack files that programs renamed meanwhile. */
+  get isComplete(): boolean {
+    return !this.#troubles.isIncomplete;
+  }
+
   /** Saves for a call. A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
     // Nothing is saved until the set-up has ended, so changes from before it stay unsaved.
@@ -517,6 +513,7 @@ export class Workspace {
     if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
     // If the container ended before the save began, nothing was saved. The platform may report that end later.
     if (container.aborted || !this.#host.platform.isRunning) throw containerEnded();
+    this.#troubles.noteSaveForCall();
   }
 
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {

@@ -11,7 +11,12 @@ it("a program in sandboxd's place cannot ask for one save after another", async 
     },
     lifecycle: { isRunning: true, isInUse: false },
     kernels: { refuse: () => false, stopAll: done } as never,
-    workspace: { saveToStop: async () => ++saves > 0, mayStop: true, noteChange: () => undefined },
+    workspace: {
+      saveToStop: async () => ++saves > 0,
+      mayStop: true,
+      isComplete: true,
+      noteChange: () => undefined,
+    },
     notice: { noteEnding: () => undefined },
     network: {} as never,
     sync: done,

@@ -480,6 +480,7 @@ export class Actor {
         this.#usesAtSave = [...this.uses, ...this.runs];
         return isOver;
       },
+      isComplete: true,
       get mayStop() {
         const writes = isWhole() ? (world.container?.writes ?? []) : [];
         return !isSaving() && [...writes].every((write) => world.saved.has(write));

@@ -82,6 +82,25 @@ describe("a workspace", () => {
       expect(Object.fromEntries(world.files)).toEqual({ kept: "first", late: "x" });
     }));
 
+  it("has a notice with its checkpoint, and after a stop, if every save misses a file", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      world.notice.takeNotice();
+      world.onStep = ({ name, when }) => {
+        if (name !== "sandboxd plan" || when !== "before") return;
+        // A program in the background writes a file, without a call.
+        world.files.set(`background-${world.steps.length}`, "x");
+        Object.assign(world.container ?? {}, { missed: "kept" });
+      };
+      await world.workspace.checkpoint("lacking", SETTINGS);
+      expect(world.workspace.takeNotice()).toMatch(/may lack files/);
+      expect(world.workspace.takeNotice()).toBeUndefined();
+      expect(await world.lifecycle.stopIfUnused()).toBe(true);
+      world.onStep = () => undefined;
+      await world.ready();
+      expect(world.notice.takeNotice()).toMatch(/not everything could be saved.*any later changes are gone/);
+    }));
+
   it("is saved two seconds after its first unsaved change at the latest, whenever further changes follow", () =>
     countSaves(async (world, saved) => {
       for (const text of ["0.00 s", "0.95 s", "1.90 s"]) {

@@ -92,3 +92,14 @@ it.each([
       expect(pieces.isPaused).toBe(false);
   },
 );
+
+it("the connections of our servers in all sandboxes of a principal share a limit of bytes, and those of other principals do not", () => {
+  const connectionsOf = (principal: string) => {
+    const pace = new RelayPace(false);
+    pace.joinPrincipal(principal);
+    return pace;
+  };
+  const waits = Array.from({ length: 10 }, () => connectionsOf("one").takeBytes(16 * MiB));
+  expect(waits.filter((ms) => ms > 0)).toHaveLength(2);
+  expect(connectionsOf("other").takeBytes(16 * MiB)).toBe(0);
+});

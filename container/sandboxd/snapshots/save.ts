@@ -77,8 +77,6 @@ class Reading {
   /** The latest content of each path that was read, and how often it was read. */
   readonly #reads = new Map<string, { known: Known; count: number }>();
   readonly #missed = new Set<string>();
-  /** Like `#missed`, also in earlier readings. */
-  readonly #everMissed = new Set<string>();
   /** The inodes of the entries. */
   readonly #added = new Set<string>();
   /** Whether entries were left out because their directories are missing. */
@@ -118,13 +116,7 @@ class Reading {
 
   /** Notes that a file was gone before it was read. */
   miss({ status }: FoundFile): void {
-    if (status === "") return;
-    this.#missed.add(inodeOf(status));
-    this.#everMissed.add(inodeOf(status));
-  }
-
-  hasMissed({ status }: FoundFile): boolean {
-    return this.#everMissed.has(inodeOf(status));
+    if (status !== "") this.#missed.add(inodeOf(status));
   }
 
   /** Whether the file was read, or is stored. */
@@ -420,8 +412,8 @@ export class Save {
         return undefined;
       }
     }
-    // A file that was there again after another scan was renamed and not deleted.
-    const last = reading.hasMissed(file) ? this.#lastContentOf(file) : undefined;
+    // While programs change directories, the file was probably renamed again, and not deleted.
+    const last = this.#scan?.isSettled === false ? this.#lastContentOf(file) : undefined;
     if (last && reading.contains(inodeOf(file.status))) return undefined;
     if (last) return { ...last, entry: { ...last.entry, ...common }, status: file.status };
     reading.miss(file);

@@ -53,7 +53,7 @@ import {
   countDatagramSockets,
   countLocalSockets,
   countFullSockets,
-  countSockets,
+  countOrphans,
   hasNoNetlink,
 } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
@@ -214,7 +214,7 @@ export function guardMachine(
     {
       used: { measure: async () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m) },
       limit: limits.tcpOrphansOfMachine,
-      causes: [{ usedBy: countSockets, least: (used) => used * BLAMED_SHARE, why: STOPPED_BECAUSE.orphans }],
+      causes: [{ usedBy: countOrphans, least: (used) => used * BLAMED_SHARE, why: STOPPED_BECAUSE.orphans }],
     },
     {
       used: new Growth(kernelMemory),

@@ -31,6 +31,8 @@ const MAX_LIST_BYTES = 1024 * 1024;
 /** A socket in a list: number, local and remote address, state, send queue and receive queue. */
 const LISTED = /^ *\d+: \w+:\w+ \w+:\w+ (\w\w) (\w+):(\w+) /gm;
 const TCP_LISTEN = "0A";
+/** The states in which a closed connection has unsent data: FIN_WAIT1, LAST_ACK and CLOSING. */
+const TCP_UNSENT = new Set(["04", "09", "0B"]);
 const TCP_TIME_WAIT = "06";
 /** A TCP socket in a list: local port, remote address and port, state, send queue and receive queue. */
 const CONNECTION = /^ *\d+: \w+:(\w+) (\w+:\w+) (\w\w) (\w+):(\w+) /gm;
@@ -214,15 +216,26 @@ async function countQueuedBlocks(sandbox: Sockets, list: "tcp" | "tcp6" | "udp" 
  * no list count, because they keep their data.
  */
 export async function countFullSockets(sandbox: Sockets): Promise<number> {
-  const [counts, ...lists] = await Promise.all([
-    readCounts(sandbox),
-    ...["tcp", "tcp6"].map((list) => readNetFile(sandbox, list)),
-  ]);
-  if (lists.some(({ length }) => length === MAX_LIST_BYTES)) return counts.all - counts.local;
+  const [counts, lists] = await Promise.all([readCounts(sandbox), listTCP(sandbox)]);
+  if (lists === undefined) return counts.all - counts.local;
   const isFull = ([, state, ...queues]: string[]) =>
     state !== TCP_LISTEN && queues.some((queue) => Number.parseInt(queue, 16) > 0);
   const full = lists.flatMap((text) => [...text.matchAll(LISTED)].filter(isFull));
   return full.length + Math.max(0, counts.all - counts.withPort);
+}
+
+/** Counts the closed connections with unsent data. A sandbox with a long list counts with all its sockets. */
+export async function countOrphans(sandbox: Sockets): Promise<number> {
+  const lists = await listTCP(sandbox);
+  if (lists === undefined) return await countSockets(sandbox);
+  return lists.flatMap((text) => [...text.matchAll(LISTED)].filter(([, state = ""]) => TCP_UNSENT.has(state)))
+    .length;
+}
+
+/** The lists of a sandbox's TCP sockets; undefined if one of them is too long. */
+async function listTCP(sandbox: Sockets): Promise<string[] | undefined> {
+  const lists = await Promise.all(["tcp", "tcp6"].map((list) => readNetFile(sandbox, list)));
+  return lists.some(({ length }) => length === MAX_LIST_BYTES) ? undefined : lists;
 }
 
 async function readCounts(sandbox: Sockets): Promise<{ all: number; local: number; withPort: number }> {

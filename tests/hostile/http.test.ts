@@ -143,17 +143,18 @@ describe("when clients send hostile headers", () => {
   });
 
   it.each([
-    [10_000, "a:b"],
-    [10_000, "accept:*/*"],
-    [20_000, "a:b"],
-    [60_000, "a:b"],
+    [4000, "a:b", "401"],
+    [2000, "accept:*/*", "401"],
+    [10_000, "a:b", "431"],
+    [10_000, "accept:*/*", "431"],
+    [60_000, "a:b", "431"],
   ])(
     "a request with thousands of header lines gets a response, before the token is checked: %s of %s",
-    async (count, line) => {
+    async (count, line, status) => {
       const lines = `${line}\r\n`.repeat(count);
       const head = `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\n${lines}Connection: close\r\nContent-Length: 0\r\n\r\n`;
       const response = await sendRaw(server.url, [head], 10_000);
-      expect(/^HTTP\/1\.1 (\d+)/.exec(response)?.[1]).toBe(count > 16_384 ? "431" : "401");
+      expect(/^HTTP\/1\.1 (\d+)/.exec(response)?.[1]).toBe(status);
       await stillServes();
     },
   );

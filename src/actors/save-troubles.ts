@@ -91,6 +91,7 @@ export class SaveTroubles {
   noteContainerEnd(): void {
     this.#leftOut = undefined;
     this.isIncomplete = false;
+    this.#isIncompletenessDue = false;
     this.needsAnother = false;
     this.noteSave();
   }

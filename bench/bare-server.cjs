@@ -1,7 +1,9 @@
 /**
  * The baseline for commands and files: a server in the bare Worker's sandbox. `POST` runs its body with bash and sends the
- * output. `PUT` writes its body to the file at the URL's path, and `GET` sends that file.
+ * output. `PUT` writes its body to the file at the URL's path, and `GET` sends that file. It is in sandboxd's place, because the engine
+ * passes requests on to no other server of a sandbox except the control server. `tests/setup/take-place.cjs` comes before this text.
  */
+/* global takePlace, sendBeats */
 const { spawn } = require("node:child_process");
 const { readFile, writeFile } = require("node:fs/promises");
 const { createServer } = require("node:http");
@@ -20,9 +22,12 @@ async function resultOf(request) {
   return bodyOf(bash.stdout);
 }
 
-createServer((request, response) => {
-  resultOf(request).then(
-    (body) => response.end(body),
-    (error) => response.writeHead(500).end(String(error)),
-  );
-}).listen(Number(process.env.BENCH_PORT), "127.0.0.1");
+takePlace(
+  createServer((request, response) => {
+    resultOf(request).then(
+      (body) => response.end(body),
+      (error) => response.writeHead(500).end(String(error)),
+    );
+  }),
+);
+sendBeats();

@@ -3,7 +3,11 @@ import { readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import type { BareCall } from "./bare-call.ts";
 
-const SERVER = new URL("bare-server.cjs", import.meta.url);
+/** The text of the baseline server for commands and files. */
+const serverProgram = () =>
+  ["../tests/setup/take-place.cjs", "bare-server.cjs"]
+    .map((path) => readFileSync(new URL(path, import.meta.url), "utf8"))
+    .join("\n");
 
 export interface WorkerClient {
   url: string;
@@ -59,7 +63,7 @@ export function bareClient(url: string): Bare {
     url,
     call,
     async serve(sandbox) {
-      await call({ sandbox, method: "serve", program: readFileSync(SERVER, "utf8") });
+      await call({ sandbox, method: "serve", program: serverProgram() });
     },
   };
 }

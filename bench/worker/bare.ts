@@ -4,6 +4,7 @@
  */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/engine-client.ts";
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { withLocalContainer } from "../../local/platform/container.ts";
 import type { BareCall } from "../bare-call.ts";
 
@@ -11,8 +12,9 @@ interface Env extends LocalEnv {
   Sandbox: DurableObjectNamespace<Sandbox>;
 }
 
-/** The port of the server in the sandbox. */
-const PORT = 8000;
+/** How long the server in the sandbox may take to start, in milliseconds, and how often the Worker tries to reach it. */
+const START_MS = 20_000;
+const RETRY_MS = 20;
 
 export { ContainerProxy } from "@cloudflare/sandbox";
 
@@ -26,14 +28,17 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   async serve(program: string): Promise<void> {
-    const options = `{ detached: true, stdio: "ignore", env: { ...process.env, BENCH_PORT: "${PORT}" } }`;
-    const start = `spawn(process.execPath, ["-e", ${JSON.stringify(program)}], ${options}).unref()`;
+    const start = `spawn(process.execPath, ["-e", ${JSON.stringify(program)}], { detached: true, stdio: "ignore" }).unref()`;
     await this.runCode(`require("node:child_process").${start}`, { language: "javascript" });
-    while ((await this.ask("/dev/null").catch(() => undefined)) === undefined) await scheduler.wait(20);
+    for (let left = START_MS / RETRY_MS; left > 0; left--) {
+      if ((await this.ask("/dev/null").catch(() => undefined)) !== undefined) return;
+      await scheduler.wait(RETRY_MS);
+    }
+    throw new Error("the server in the sandbox did not start");
   }
 
   async ask(path: string, init?: RequestInit): Promise<string> {
-    const port = this.ctx.container?.getTcpPort(PORT);
+    const port = this.ctx.container?.getTcpPort(SANDBOXD_PORT);
     const response = await port?.fetch(`http://sandbox${path}`, init ?? {});
     if (!response?.ok) throw new Error(`the server in the sandbox responded with ${response?.status}`);
     return response.text();

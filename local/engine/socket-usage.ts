@@ -33,6 +33,13 @@ const LISTED = /^ *\d+: \w+:\w+ \w+:\w+ (\w\w) (\w+):(\w+) /gm;
 const TCP_LISTEN = "0A";
 /** The states in which a closed connection has unsent data: FIN_WAIT1, LAST_ACK and CLOSING. */
 const TCP_UNSENT = new Set(["04", "09", "0B"]);
+/** A TCP socket in a list: its state and its timer. */
+const TIMED = /^ *\d+: \w+:\w+ \w+:\w+ (\w\w) \w+:\w+ (\w\w):/gm;
+/**
+ * The state and the timer of a closed connection that has sent everything, and waits for the end of the other direction. With
+ * TCP_LINGER2, it waits so for a minute. Then, and usually at once, it is listed with another timer, and is no socket any more.
+ */
+const [TCP_FIN_WAIT2, TCP_KEEPALIVE] = ["05", "02"];
 const TCP_TIME_WAIT = "06";
 /** A TCP socket in a list: local port, remote address and port, state, send queue and receive queue. */
 const CONNECTION = /^ *\d+: \w+:(\w+) (\w+:\w+) (\w\w) (\w+):(\w+) /gm;
@@ -224,12 +231,13 @@ export async function countFullSockets(sandbox: Sockets): Promise<number> {
   return full.length + Math.max(0, counts.all - counts.withPort);
 }
 
-/** Counts the closed connections with unsent data. A sandbox with a long list counts with all its sockets. */
+/** Counts the closed connections that are still sockets. A sandbox with a long list counts with all its sockets. */
 export async function countOrphans(sandbox: Sockets): Promise<number> {
   const lists = await listTCP(sandbox);
   if (lists === undefined) return await countSockets(sandbox);
-  return lists.flatMap((text) => [...text.matchAll(LISTED)].filter(([, state = ""]) => TCP_UNSENT.has(state)))
-    .length;
+  const isOrphan = ([, state = "", timer]: string[]) =>
+    TCP_UNSENT.has(state) || (state === TCP_FIN_WAIT2 && timer === TCP_KEEPALIVE);
+  return lists.flatMap((text) => [...text.matchAll(TIMED)].filter(isOrphan)).length;
 }
 
 /** The lists of a sandbox's TCP sockets; undefined if one of them is too long. */

@@ -149,7 +149,7 @@ export const STOPPED_BECAUSE = {
   udp: "used most of the machine's memory for UDP sockets, and little was left",
   udpSockets: (mostOfPort: number, most: number) =>
     `opened many UDP sockets, and a packet to all of them delays the machine (the sandboxes of a user may have ${most} together, and ${mostOfPort} of one port that gets broadcasts or multicasts)`,
-  orphans: "left too many closed TCP connections with unsent data",
+  orphans: "left too many closed TCP connections",
   memory: "used most of the memory of all sandboxes, and little was left",
   locks: "had most of the machine's file locks, which slow all programs",
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",

@@ -70,8 +70,29 @@ it("the engine ends no sandbox with idle connections when other programs use the
   expect(await outputAfter({ tcpBytesOfMachine }, isExceeded, fill)).toBe("unharmed");
 });
 
+const orphans = () => Number(/orphan (\d+)/.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
+
+it("the engine ends a sandbox that leaves closed connections whose other ends stay open", async () => {
+  const one = endLater(await startTestEngine({ limits: { tcpOrphansOfMachine: orphans() + 1000 } }));
+  const taker = await TestSandbox.start(one);
+  const program = [
+    "import socket, time",
+    "listeners = [socket.create_server(('127.0.0.1', 5000 + n), backlog=4096) for n in range(4)]",
+    "for n in range(2000):",
+    "  one = socket.create_connection(('127.0.0.1', 5000 + n % 4))",
+    // Otherwise the kernel keeps no socket of a connection that has sent everything.
+    "  one.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 120)",
+    "  one.close()",
+    "time.sleep(600)",
+  ];
+  void taker.python(program).catch(() => undefined);
+  expect(await taker.waitForEnd()).toMatchObject({
+    exitCode: 137,
+    reason: expect.stringContaining("TCP connections"),
+  });
+});
+
 it("the engine ends no sandbox with idle connections when other programs leave closed connections with unsent data", async () => {
-  const orphans = () => Number(/orphan (\d+)/.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
   const tcpOrphansOfMachine = orphans() + 50;
   const leave = (client: Socket) => {
     // More than the other end receives, and less than waits in Node.

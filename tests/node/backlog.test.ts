@@ -59,3 +59,18 @@ it("all sandboxes of a principal print as much as one at first, and then twice a
   expect(other.bytes / MiB).toBeGreaterThan(100);
   for (const run of [...runs, other]) run.isOver = true;
 });
+
+it("while sandboxes print without pause, short output of another sandbox of the principal and output of cancelled runs do not wait", async () => {
+  const printing = newBacklog("busy");
+  const runs = [printing, ...Array.from({ length: 6 }, () => newBacklog("busy"))].flatMap((one) =>
+    Array.from({ length: 3 }, () => startPrinting(one)),
+  );
+  await vi.advanceTimersByTimeAsync(60_000);
+  const other = newBacklog("busy");
+  let taken = 0;
+  for (const bytes of [10, MiB / 4, MiB / 4, MiB]) void other.take(bytes, () => taken++);
+  void printing.take(0, () => taken++);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(taken).toBe(5);
+  for (const run of runs) run.isOver = true;
+});

@@ -37,7 +37,7 @@ import { servePreview } from "./preview-routes.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
-import { paceOpenRequest } from "../shared/open-requests.ts";
+import { paceLargeHead, paceOpenRequest } from "../shared/open-requests.ts";
 import { traceOfHeaders } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
 
@@ -90,9 +90,7 @@ const MAX_ORIGIN = 2048;
  * 1 s (median).
  */
 const MAX_HEAD = 65_536;
-const ASCII = /[\0-\x7f]+/g;
-/** So many open requests take the thread as long as a refused head. */
-const LARGE_HEAD_REQUESTS = 16;
+const OUTSIDE_ASCII = /[\u0080-\uffff]/;
 /** The most different headers. Clients and proxies send some dozens. */
 const MAX_HEADERS = 1000;
 
@@ -230,7 +228,7 @@ export function createApp(parts: MCPParts): App {
       }
       const message = headProblem(request);
       if (message !== undefined) {
-        await paceOpenRequest(LARGE_HEAD_REQUESTS);
+        await paceLargeHead();
         const response = json({ error: "Request head too large", message }, 431);
         return withStandardHeaders(
           refuse({ config, requestID }, { reason: "large_head", response }),

@@ -1,7 +1,7 @@
 /** The calls of a principal that the server works on at once. */
 import { afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
-import { MAX_PACE_MS, paceOpenRequest } from "../../../src/shared/open-requests.ts";
+import { MAX_PACE_MS, paceLargeHead, paceOpenRequest } from "../../../src/shared/open-requests.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { Turns, TurnsByID } from "../../../src/shared/turns.ts";
 import { messagesIn } from "../../setup/mcp-client.ts";
@@ -222,6 +222,11 @@ describe("a request of a stranger waits for at most two seconds", () => {
       client.abort();
       end();
     }
+  });
+
+  it("and not at all because of refused heads", async () => {
+    for (let count = 0; count < 300; count++) void paceLargeHead();
+    expect(await isServedAfter(0)).toBe(true);
   });
 
   it("however many other clients have sent a request and disconnected", async () => {

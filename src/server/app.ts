@@ -90,7 +90,7 @@ const MAX_ORIGIN = 2048;
  * 1 s (median).
  */
 const MAX_HEAD = 65_536;
-const OUTSIDE_ASCII = /[\u0080-\uffff]/;
+const ASCII = /[\0-\x7f]+/g;
 /** The most different headers. Clients and proxies send some dozens. */
 const MAX_HEADERS = 1000;
 

@@ -1,6 +1,7 @@
 /** Forwards the Worker's requests to a sandbox's port, including WebSocket upgrades, without buffering. */
 import {
   Agent,
+  type ClientRequest,
   request as httpRequest,
   type IncomingMessage,
   type RequestOptions,
@@ -45,6 +46,12 @@ const WEIGHT_OF_A_FIELD = 10;
 /** The longest message of sandboxd: a piece of output with its head. A longer one would only take memory, and the actor refuses it. */
 const maxReportBytes = 2 * PIECE_BYTES;
 const headMs = 500;
+/**
+ * How long a sandbox may take nothing more of a request's body. workerd cannot notice that a client has disconnected while it cannot pass
+ * on what the client has sent. Measured without this limit: an upload that a program in sandboxd's place did not read kept 6 MB of the
+ * kernel's memory for a day. sandboxd itself reads an upload only after earlier ones to the same file.
+ */
+export const BODY_STALL_MS = 300_000;
 
 export class PortForwarder {
   readonly #connect: RunningProcess["connect"];
@@ -127,6 +134,7 @@ export class PortForwarder {
     upstream.on("error", fail);
     response.on("close", () => upstream.destroy());
     request.pipe(upstream);
+    endStalled(request, upstream, refuseResponse);
     // The headers wait for the body's first piece, but at most `headMs`: a server drops a connection that is silent for seconds.
     const flushTimer = setTimeout(() => upstream.flushHeaders(), headMs);
     for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(flushTimer));
@@ -207,6 +215,19 @@ export class PortForwarder {
 
 export function isReachable(port: number): boolean {
   return PORTS.includes(port);
+}
+
+/** Calls `end` if a request takes nothing more of its body for `BODY_STALL_MS`. @param body already goes to the request */
+function endStalled(body: IncomingMessage, upstream: ClientRequest, end: () => void): void {
+  let timer: NodeJS.Timeout | undefined;
+  const stop = () => {
+    clearTimeout(timer);
+    timer = undefined;
+  };
+  body.on("data", () => {
+    if (upstream.writableNeedDrain) timer ??= setTimeout(end, BODY_STALL_MS).unref();
+  });
+  for (const event of ["drain", "close"]) upstream.on(event, stop);
 }
 
 /** Ends a kept connection that sends bytes without a request. Node would read and drop any number of them. */

@@ -3,10 +3,11 @@ import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
 import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { connectBuffered, resetConnection } from "../../local/engine/buffered-socket.ts";
 import { sendWithinPolicy } from "../../local/engine/egress.ts";
+import { BODY_STALL_MS } from "../../local/engine/forward.ts";
 import { InternetRequests, MAX_INTERNET_REQUESTS } from "../../local/engine/internet-requests.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
 import {
@@ -215,6 +216,24 @@ it("the engine closes a connection that sandboxd opens after the WebSocket's cli
   client.resetAndDestroy();
   await until(() => sandboxd.opened === 1 && sandboxd.open === 0);
   expect(sandboxd.received).toBe(0);
+});
+
+it("the engine ends a request whose body the sandbox does not read, although its client has disconnected", async () => {
+  const unread = await listen(endLater(createServer((socket) => void socket.pause())));
+  const { dialed, engine: server } = forwardTo(() => connectTo(unread));
+  const client = await connectTo(await listen(endLater(server)));
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const untilSoon = async (condition: () => boolean) => {
+    while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+  };
+  client.on("error", () => undefined).write("PUT / HTTP/1.1\r\nHost: host.test\r\nContent-Length: 100000000\r\n\r\n");
+  client.end(Buffer.alloc(50_000_000));
+  await untilSoon(() => dialed[0]?.writableNeedDrain === true && vi.getTimerCount() > 0);
+  vi.advanceTimersByTime(BODY_STALL_MS - 1);
+  expect(dialed[0]?.destroyed).toBe(false);
+  vi.advanceTimersByTime(1);
+  await untilSoon(() => dialed[0]?.destroyed === true);
 });
 
 const UPGRADE =

@@ -45,6 +45,13 @@ describe("the parser of a document, the JSON in which a kernel reports a run,", 
     expect(found?.exit).toBeNull();
   });
 
+  it("decodes the longest output, also from a modified prelude", () => {
+    const data = Buffer.alloc(1024 * 1024, 0xff);
+    const full = { data: data.toString("base64"), bytes: data.length, dropped: 0 };
+    const found = parseDocument(JSON.stringify({ ...validDocument, stdout: full, stderr: full }), "a");
+    for (const { output } of [found!.stdout, found!.stderr]) expect(Buffer.compare(output, data)).toBe(0);
+  });
+
   it("cuts no character in half", () => {
     const long = `x${"😀".repeat(300_000)}`;
     const error = { name: long, message: long, traceback: [long] };

@@ -237,8 +237,12 @@ const encoder = new TextEncoder();
 function fromBase64(text: string | undefined, maxBytes: number): Uint8Array | undefined {
   if (text === undefined || text.length > Math.ceil(maxBytes / 3) * 4) return undefined;
   try {
-    // Node 24, where kernels are tested without workerd, lacks `Uint8Array.fromBase64`.
-    return Uint8Array.from(atob(text), (unit) => unit.charCodeAt(0)).subarray(0, maxBytes);
+    // Node 24, where kernels are tested without workerd, lacks `Uint8Array.fromBase64`. `Uint8Array.from` with a function took the
+    // thread 0.26 s for two streams of 1 MiB.
+    const units = atob(text);
+    const bytes = new Uint8Array(Math.min(units.length, maxBytes));
+    for (let at = 0; at < bytes.length; at++) bytes[at] = units.charCodeAt(at);
+    return bytes;
   } catch {
     return undefined;
   }

@@ -227,7 +227,9 @@ it("the engine ends a request whose body the sandbox does not read, although its
   const untilSoon = async (condition: () => boolean) => {
     while (!condition()) await new Promise((resolve) => setImmediate(resolve));
   };
-  client.on("error", () => undefined).write("PUT / HTTP/1.1\r\nHost: host.test\r\nContent-Length: 100000000\r\n\r\n");
+  client
+    .on("error", () => undefined)
+    .write("PUT / HTTP/1.1\r\nHost: host.test\r\nContent-Length: 100000000\r\n\r\n");
   client.end(Buffer.alloc(50_000_000));
   await untilSoon(() => dialed[0]?.writableNeedDrain === true && vi.getTimerCount() > 0);
   vi.advanceTimersByTime(BODY_STALL_MS - 1);

@@ -271,6 +271,7 @@ function addTasks(configured: ReturnType<typeof addSettings>) {
     ...parts,
     prepareAgent: (agent) => actor.prepareAgent(agent),
     boot: () => restartNotice.boot,
+    principalID: () => configured.account.principalID,
     archives: {
       keepArchive: (archive) => workspace.keepArchive(archive, settings),
       restoreConversation: async (run, task) => {

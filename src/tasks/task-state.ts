@@ -22,6 +22,7 @@ export interface TasksHost {
   maxTokens: number;
   archives: Archives;
   archiveMaxBytes: number;
+  principalID(): string | undefined;
   /** How long an archive is kept, in milliseconds. */
   keepMs: number;
   report(error: unknown): void;

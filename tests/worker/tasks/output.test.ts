@@ -59,6 +59,7 @@ function outputTo(run: RunSink, offset = 0) {
       () => undefined,
       () => undefined,
       () => 0,
+      () => "owner",
     ),
   };
 }

@@ -4,7 +4,7 @@
  * data.
  */
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { pacesOf } from "../shared/per-principal.ts";
+import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { elapsedMs, pause, waitAtMost } from "../shared/timers.ts";
 
@@ -58,9 +58,8 @@ export class Backlog {
    * limit; 0 if it does not wait for that
    */
   async take(bytes: number, output: () => void): Promise<void> {
-    const principalID = this.#principalID();
-    const together = principalID === undefined ? undefined : pacesTogether.of(principalID);
-    const [ownMs, togetherMs] = [this.#pace.take(bytes), together?.take(bytes) ?? 0];
+    const ownMs = this.#pace.take(bytes);
+    const togetherMs = takeOf(pacesTogether, this.#principalID(), bytes);
     const ms = Math.max(ownMs, this.#share.tryTake(bytes) ? 0 : togetherMs);
     if (ms > 0 && bytes > 0) await pause(ms);
     return this.#turns.run(async () => {

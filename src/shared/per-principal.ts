@@ -31,3 +31,7 @@ export const pacesOf = (limit: { burst: number; perSecond: number }): PerPrincip
     () => new Pace(limit),
     (pace) => pace.isFull,
   );
+
+/** Takes an amount from a principal's limit. Returns how many milliseconds to wait; 0 if the principal is not known. */
+export const takeOf = (paces: PerPrincipal<Pace>, principalID: string | undefined, amount: number): number =>
+  principalID === undefined ? 0 : paces.of(principalID).take(amount);

@@ -2,7 +2,7 @@
 import { Pace } from "../../container/sandboxd/pace.ts";
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
-import { pacesOf } from "../shared/per-principal.ts";
+import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { addPart, decodeText, joinBytes } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
@@ -140,9 +140,7 @@ export class TaskOutput implements RunSink<CommandState> {
     const before = this.#cost;
     await this.#run.take(bytes, output);
     const cost = this.#cost - before;
-    const principalID = this.#principalID();
-    const together = principalID === undefined ? undefined : pacesTogether.of(principalID);
-    const ms = Math.max(this.#pace.take(cost), together?.take(cost) ?? 0);
+    const ms = Math.max(this.#pace.take(cost), takeOf(pacesTogether, this.#principalID(), cost));
     if (ms > 0) await pause(ms);
   }
 

@@ -396,8 +396,8 @@ export class Save {
     const before = this.#before.get(path);
     // While a package manager runs, `restoreSystemEntries` gives its files their last saved status, or "" if they have none.
     if (before?.entry.type === "file" && (before.status ?? "") === file.status) {
-      const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
-      if (isStored) return { ...before, entry: { ...before.entry, ...common }, status: file.status };
+      if (this.#isStored(before.entry))
+        return { ...before, entry: { ...before.entry, ...common }, status: file.status };
     }
     const read = reading.contentOf(file);
     if (read?.entry.type === "file") return { ...read, entry: { ...read.entry, ...common } };
@@ -427,7 +427,12 @@ export class Save {
     );
     const last = status === "" ? undefined : this.#earlierFiles.get(inodeOf(status));
     if (last?.entry.type !== "file" || contentOf(last.status ?? "") !== contentOf(status)) return undefined;
-    return last.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack)) ? last : undefined;
+    return this.#isStored(last.entry) ? last : undefined;
+  }
+
+  /** Whether the content stays where the last save stored it. */
+  #isStored({ blobs }: FileEntry): boolean {
+    return blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
   }
 
   async manifest(): Promise<Buffer> {

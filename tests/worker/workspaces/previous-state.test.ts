@@ -13,6 +13,19 @@ async function changeAfterCheckpoint(world: World): Promise<string> {
   return id;
 }
 
+/** Restores a checkpoint during a set-up, although the checkpoint is deleted when the set-up has ended. */
+async function failToRestore(world: World, id: string): Promise<void> {
+  world.workspace.isHeld = true;
+  world.write("late", "x");
+  world.onStep = ({ name, when }) => {
+    if (name === "account restoreCheckpoint" && when === "before")
+      world.registry.removeCheckpoint(world.sandbox, id);
+  };
+  await expect(world.lifecycle.restoreCheckpoint(id, SETTINGS)).rejects.toThrow("checkpoint");
+  world.onStep = () => undefined;
+  world.workspace.isHeld = false;
+}
+
 it("has what earlier calls and runs change while the server saves it", () =>
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);
@@ -81,14 +94,7 @@ it("keeps the notice true if the checkpoint is deleted during a restore that has
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);
     await world.workspace.save();
-    world.workspace.isHeld = true;
-    world.write("late", "x");
-    world.onStep = ({ name, when }) => {
-      if (name === "account restoreCheckpoint" && when === "before")
-        world.registry.removeCheckpoint(world.sandbox, id);
-    };
-    await expect(world.lifecycle.restoreCheckpoint(id, SETTINGS)).rejects.toThrow("checkpoint");
-    world.workspace.isHeld = false;
+    await failToRestore(world, id);
     await world.ready();
     expect(world.notice.takeNotice()).toContain("any later changes are gone");
   }));
@@ -111,15 +117,7 @@ it("names the loss in the notice if a restore failed after it had ended a set-up
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);
     const other = await world.lifecycle.checkpoint("", SETTINGS);
-    world.workspace.isHeld = true;
-    world.write("late", "x");
-    world.onStep = ({ name, when }) => {
-      if (name === "account restoreCheckpoint" && when === "before")
-        world.registry.removeCheckpoint(world.sandbox, id);
-    };
-    await expect(world.lifecycle.restoreCheckpoint(id, SETTINGS)).rejects.toThrow("checkpoint");
-    world.onStep = () => undefined;
-    world.workspace.isHeld = false;
+    await failToRestore(world, id);
     expect((await world.lifecycle.restoreCheckpoint(other.id, SETTINGS)).unsaved).toBeUndefined();
     await world.ready();
     expect(world.notice.takeNotice()).toContain("any later changes are gone");

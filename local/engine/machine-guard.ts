@@ -290,8 +290,8 @@ export function guardMachine(
 
 /**
  * The most memory of a sandbox's TCP connections, and of data that the engine sends to hosts for it. Connections without data do not
- * count: clients of the server that read nothing can use up the memory. When they counted, the guard ended idle sandboxes for it, each
- * of which has 25 connections.
+ * count: clients of the server that read nothing can use up the memory. When they counted, the guard ended idle sandboxes for it. An idle
+ * sandbox has 25 connections.
  */
 async function tcpBytesOf(sandbox: EngineSandbox): Promise<number> {
   const [sockets, unreceived] = await Promise.all([

@@ -8,6 +8,7 @@ import {
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
+import { DAY_MS } from "../shared/days.ts";
 import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pause } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID } from "../shared/turns.ts";
@@ -76,6 +77,27 @@ const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL), LONGEST_READ_MS);
  * other principals by 25 seconds. 256 uploads, whose clients sent nothing, occupied all connections to sandboxd.
  */
 const OPEN_AT_ONCE = 64;
+/**
+ * How many uploads of a sandbox, and of all sandboxes of a principal, are in progress at once. One that no program reads keeps 6 MB of
+ * the kernel's memory until it ends.
+ */
+const UPLOADS_AT_ONCE = 32;
+const UPLOADS_OF_PRINCIPAL = 64;
+/** An upload lasts at most a day. */
+const uploadsOfPrincipals = new TurnsByID(() => new Turns(UPLOADS_OF_PRINCIPAL), DAY_MS);
+
+/** Waits for several turns, one after the other. Returns the function that ends all; undefined if one was not available in time. */
+async function takeAll(takes: readonly TakesTurns["take"][], ms: number): Promise<(() => void) | undefined> {
+  const until = Date.now() + ms;
+  const ends: (() => void)[] = [];
+  const endAll = () => ends.forEach((end) => end());
+  for (const take of takes) {
+    const end = await take(until - Date.now());
+    if (!end) return void endAll();
+    ends.push(end);
+  }
+  return endAll;
+}
 
 /** Reads a response. A large response needs a turn of `turns`. */
 type Reading<T> = (response: Response, turns: TakesTurns) => Promise<T>;
@@ -91,7 +113,7 @@ export class Sandboxd {
   readonly #port: ContainerPort;
   readonly #kv: Pick<SandboxKV, "get" | "put">;
   readonly #requests = new Turns(OPEN_AT_ONCE);
-  readonly #uploads = new Turns(OPEN_AT_ONCE);
+  readonly #uploads = new Turns(UPLOADS_AT_ONCE);
   readonly #ownLargeResponses = new Turns(READ_AT_ONCE);
   readonly #principalID: () => string | undefined;
 
@@ -106,22 +128,23 @@ export class Sandboxd {
   }
 
   /** Waits for a turn of this sandbox, for one of its principal, and for one of all sandboxes unless the response is short. */
-  async #takeReadTurn(ms: number, { headers }: Response): Promise<(() => void) | undefined> {
-    const until = Date.now() + ms;
-    const ends: (() => void)[] = [];
-    const endAll = () => ends.forEach((end) => end());
-    const takes = [
-      (left: number) => this.#ownLargeResponses.take(left),
-      (left: number) => readByPrincipals.take(this.#principalID() ?? "", left),
+  #takeReadTurn(ms: number, { headers }: Response): Promise<(() => void) | undefined> {
+    const takes: TakesTurns["take"][] = [
+      (left) => this.#ownLargeResponses.take(left),
+      (left) => readByPrincipals.take(this.#principalID() ?? "", left),
     ];
     if (Number(headers.get("content-length") ?? Infinity) > SHORT_BYTES)
       takes.push((left) => readByAll.take("", left));
-    for (const take of takes) {
-      const end = await take(until - Date.now());
-      if (!end) return void endAll();
-      ends.push(end);
-    }
-    return endAll;
+    return takeAll(takes, ms);
+  }
+
+  /** Waits for a turn of this sandbox, and for one of its principal. */
+  #takeUploadTurn(ms: number): Promise<(() => void) | undefined> {
+    const takes: TakesTurns["take"][] = [
+      (left) => this.#uploads.take(left),
+      (left) => uploadsOfPrincipals.take(this.#principalID() ?? "", left),
+    ];
+    return takeAll(takes, ms);
   }
 
   get isRunning(): boolean {
@@ -201,8 +224,9 @@ export class Sandboxd {
     isThere: () => boolean = () => this.isRunning,
   ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
-    const endTurn = await (isStream ? this.#uploads : this.#requests).take(CALL_MS);
-    if (!endTurn) throw isStream ? tooManyUploads(OPEN_AT_ONCE) : sandboxUnresponsive(CALL_MS);
+    const endTurn = await (isStream ? this.#takeUploadTurn(CALL_MS) : this.#requests.take(CALL_MS));
+    if (!endTurn)
+      throw isStream ? tooManyUploads(UPLOADS_AT_ONCE, UPLOADS_OF_PRINCIPAL) : sandboxUnresponsive(CALL_MS);
     try {
       signal.throwIfAborted();
       // sandboxd must respond before a stream is sent, because a stream cannot be repeated.

@@ -55,10 +55,10 @@ export const connectionsBreak = (times: number) =>
     true,
   );
 
-export const tooManyUploads = (most: number) =>
+export const tooManyUploads = (most: number, mostOfAll: number) =>
   new ToolError(
     "quota_exceeded",
-    `${most} uploads to this sandbox are in progress.`,
+    `${most} uploads to this sandbox, or ${mostOfAll} to all your sandboxes, are in progress.`,
     "Wait until some of them have ended, then repeat this one.",
     true,
   );

@@ -60,7 +60,7 @@ it("few requests are open at once, the others wait for their turn, and all get a
   expect(most).toBeLessThan(100);
 });
 
-it("few uploads are open at once, and leave places for other requests", async () => {
+it("few uploads of a sandbox and of a principal are open at once, and leave places for other requests", async () => {
   const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   const uploading = Promise.withResolvers<void>();
   let [open, most] = [0, 0];
@@ -75,19 +75,29 @@ it("few uploads are open at once, and leave places for other requests", async ()
       return new Response("stored");
     },
   };
-  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
-  const request = sandboxd.withWorkspace(lifecycle);
   const { signal } = new AbortController();
-  const upload = () =>
-    request("/store", { method: "PUT", body: new IdentityTransformStream().readable }, signal, (response) =>
-      response.text(),
-    );
-  const uploads = Array.from({ length: 100 }, upload);
-  await until(() => most === 64);
-  expect(await request("/list", {}, signal, (response) => response.text())).toBe("sandboxd");
-  uploading.resolve();
-  expect(new Set(await Promise.all(uploads))).toEqual(new Set(["stored"]));
+  const createSandbox = (principal: string) => {
+    const kv = { get: <T>() => "token" as T, put: () => undefined };
+    const request = new Sandboxd(port, kv, () => principal).withWorkspace(lifecycle);
+    return (method: string) => {
+      const body = method === "PUT" ? new IdentityTransformStream().readable : null;
+      return request("/store", { method, body }, signal, (response) => response.text());
+    };
+  };
+  const [first, ...others] = Array.from({ length: 4 }, () => createSandbox("uploader"));
+  const uploads = Array.from({ length: 100 }, () => first?.("PUT"));
+  await until(() => open === 32);
+  await sleep(20);
+  expect(most).toBe(32);
+  for (const send of others) uploads.push(...Array.from({ length: 30 }, () => send("PUT")));
+  await until(() => open === 64);
+  await sleep(20);
   expect(most).toBe(64);
+  expect(await first?.("GET")).toBe("sandboxd");
+  const another = createSandbox("another uploader")("PUT");
+  await until(() => open === 65);
+  uploading.resolve();
+  expect(new Set(await Promise.all([...uploads, another]))).toEqual(new Set(["stored"]));
 });
 
 it("a long body is not sent again and again to a program that breaks each connection", async () => {

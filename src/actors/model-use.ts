@@ -31,7 +31,7 @@ export class ModelUse implements BudgetKeeper {
   }
 
   async admitModelCall(key: string): Promise<Admission> {
-    const { budgets, runs, network } = this.#host;
+    const { budgets, runs, network, account } = this.#host;
     const check = await budgets.admit(key);
     if ("refused" in check) return check;
     const { call, trace } = check;
@@ -41,7 +41,8 @@ export class ModelUse implements BudgetKeeper {
       budgets.finishRequest(call, { tokens: 0, cut: true });
       throw error;
     });
-    if (used < allowed) return { call, trace, isConfined: network.policy.internet !== "full" };
+    const isConfined = network.policy.internet !== "full";
+    if (used < allowed) return { call, trace, isConfined, principalID: account.principalID };
     budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }

@@ -6,7 +6,7 @@
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
-import { pacesOf } from "../shared/per-principal.ts";
+import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import {
@@ -68,11 +68,13 @@ const RETRY_HEADER = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
 /**
- * The rate limit for the work of a sandbox's requests, in bytes of text. It is needed because all sandboxes may share the thread that
- * reads them.
+ * The rate limits for the work of a sandbox's requests, and of the requests of all sandboxes of a principal, in bytes of text. They are
+ * needed because all sandboxes may share the thread that reads them.
  */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
+const TOGETHER_PACE = { burst: 2 * MAX_REQUEST_BYTES, perSecond: 16 * 1024 * 1024 };
 const paces = pacesOf(REQUEST_PACE);
+const pacesTogether = pacesOf(TOGETHER_PACE);
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
@@ -152,7 +154,7 @@ async function forward(
   }
   row.complete(headers, credential);
   headers.set("content-type", "application/json");
-  const { body, wasSent, meter, refused } = meterBody(request, check.isConfined, containerID);
+  const { body, wasSent, meter, refused } = meterBody(request, check, containerID);
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
@@ -244,7 +246,11 @@ const TOO_LARGE: RefusedRequest = {
  * end. Without the whole body, the API does nothing. Aborts `refused`, with a `RefusedRequest` as reason, if the body is too
  * large, or if it makes the API connect to hosts that the sandbox may not reach.
  */
-function meterBody(request: Request, isConfined: boolean, containerID: string) {
+function meterBody(
+  request: Request,
+  { isConfined, principalID }: AdmittedRequest["check"],
+  containerID: string,
+) {
   const meter = new RequestMeter();
   const refusing = new AbortController();
   const { signal: refused } = refusing;
@@ -275,7 +281,8 @@ function meterBody(request: Request, isConfined: boolean, containerID: string) {
         }
         isSent = size === Number(length);
         await writer.write(bytes);
-        const ms = paces.of(containerID).take(meter.work - workBefore);
+        const work = meter.work - workBefore;
+        const ms = Math.max(paces.of(containerID).take(work), takeOf(pacesTogether, principalID, work));
         if (ms > 0) await pause(ms);
       }
       isSent = true;

@@ -4,13 +4,7 @@ import { ToolError } from "../shared/errors.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { LeftOut } from "./saved-states.ts";
 import { leftOut } from "./workspace-transfer.ts";
-import {
-  RENAMED_DURING_SAVE,
-  isPermanentSaveError,
-  notSavedText,
-  partlySavedText,
-  reasonOf,
-} from "./texts.ts";
+import { MAY_LACK_FILES, isPermanentSaveError, notSavedText, partlySavedText, reasonOf } from "./texts.ts";
 
 /** The delay before a failed save is retried. It doubles each time up to the maximum. */
 const FIRST_RETRY_MS = 1000;
@@ -26,9 +20,9 @@ export class SaveTroubles {
   #isFailureReported = false;
   #leftOut: LeftOut | undefined;
   #isLeftOutReported = false;
-  /** Whether the last save may lack renamed files: see `isIncomplete` of sandboxd's response. The next save probably has them. */
+  /** Whether the last save may lack renamed or installed files: see `isIncomplete` of sandboxd's response. The next save probably has them. */
   isIncomplete = false;
-  /** Whether the next notice says that the save of a call may lack renamed files. */
+  /** Whether the next notice says that the save of a call may lack files. */
   #isIncompletenessDue = false;
   /** Whether another save should follow soon. Not if the save before was incomplete too: some programs make every save incomplete. */
   needsAnother = false;
@@ -120,7 +114,7 @@ export class SaveTroubles {
     }
     if (this.#isIncompletenessDue) {
       this.#isIncompletenessDue = false;
-      notices.push(RENAMED_DURING_SAVE);
+      notices.push(MAY_LACK_FILES);
     }
     return notices.join(" ") || undefined;
   }

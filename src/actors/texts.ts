@@ -424,8 +424,9 @@ export function notSavedText(since: number, why?: { reason: string; hint: string
 export const partlySavedText = (left: LeftOut) =>
   `Not all of the sandbox is saved. These files would be lost with its container: ${leftOutText(left)}.`;
 
-export const RENAMED_DURING_SAVE =
-  "The save may lack files, because programs renamed files during it. Stop these programs, then make a checkpoint again.";
+export const MAY_LACK_FILES =
+  "The save may lack files, because programs renamed files or installed packages during it. Wait for these programs or stop them, " +
+  "then make a checkpoint again.";
 
 /** Notes for runs that ended because their container ended. */
 export const LOST_NOTES = {

@@ -304,7 +304,7 @@ export class Workspace {
     }
     if (plan.state === "conflict") throw malformedResponse();
     this.#troubles.noteLeftOut(plan.left, plan.state === "unchanged");
-    if (plan.state === "unchanged") return this.#troubles.noteCompleteness();
+    if (plan.state === "unchanged") return this.#troubles.noteCompleteness(plan.isIncomplete);
     const storing = this.#transfer.store({ id, origin, plan }, signal, () => {
       this.#unconfirmed.value = id;
       this.#committing = storing;
@@ -491,7 +491,7 @@ export class Workspace {
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
-  /** Whether the last save has every file, as far as it can know. It may lack files that programs renamed meanwhile. */
+  /** Whether the last save has every file, as far as it can know. It may lack files that programs renamed or installed meanwhile. */
   get isComplete(): boolean {
     return !this.#troubles.isIncomplete;
   }

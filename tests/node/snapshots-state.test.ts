@@ -66,18 +66,15 @@ const LOCKS =
 
 const baseOf = (root: string) => new Base(listBase(root));
 
-async function savedOf(
-  root: string,
-  base: Base,
-  index: Index = new Map(),
-): Promise<{ manifest: Buffer; pack: Buffer; index: Index }> {
+async function savedOf(root: string, base: Base, index: Index = new Map()) {
   const changes = await new Scanner(root, () => base).changes(signal);
   const save = new Save("a", root, index, { max: 1e9, repack: [] }, changes, {
     image: base.id,
     node: NODE,
   });
   const pack = Buffer.concat(await Array.fromAsync(save.pack(signal)));
-  return { manifest: await save.manifest(), pack, index: save.index };
+  const isIncomplete = [save.summary.isIncomplete, (await save.finish()).isIncomplete];
+  return { manifest: await save.manifest(), pack, index: save.index, isIncomplete };
 }
 
 async function changesOf(root: string, work: () => void): Promise<{ manifest: Buffer; pack: Buffer }> {
@@ -188,7 +185,7 @@ it("a save during a write has the earlier content of the file, and not the unfin
   expect(files).toEqual(["workspace/file", "workspace/.sandbox-mcp.d/notes"]);
 });
 
-it("a save during an installation keeps the system's previous state and the user's current files", async () => {
+it("a save during an installation keeps the system's previous state and the user's current files, and says so", async () => {
   const root = system("from");
   const base = baseOf(root);
   write(root, "var/lib/dpkg/lock");
@@ -200,8 +197,11 @@ it("a save during an installation keeps the system's previous state and the user
     write(root, "usr/bin/jq", "half of it");
     write(root, "usr/bin/half", "half");
     write(root, "workspace/new");
+    const incomplete: unknown[] = [];
     const paths = async (index: Index) => {
-      const { entries } = await readManifest((await savedOf(root, base, index)).manifest);
+      const saved = await savedOf(root, base, index);
+      incomplete.push(...saved.isIncomplete);
+      const { entries } = await readManifest(saved.manifest);
       return entries.map((entry) => (entry.path === "usr/bin/jq" ? entry : entry.path));
     };
     const jq = (await readManifest(before.manifest)).entries.find(({ path }) => path === "usr/bin/jq");
@@ -214,6 +214,7 @@ it("a save during an installation keeps the system's previous state and the user
     const after = await paths(before.index);
     expect(after).toContain("usr/bin/half");
     expect(after).not.toContainEqual(jq);
+    expect(incomplete).toEqual([true, true, false, false]);
   } finally {
     locking.kill("SIGKILL");
   }

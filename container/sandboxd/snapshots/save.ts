@@ -183,6 +183,8 @@ export class Save {
   /** The latest reading, whose contents the server stores. */
   #reading = new Reading();
   #earlierFiles: ReadonlyMap<string, Known> | undefined;
+  /** Whether packages were being installed during a scan. */
+  #lacksPackages = false;
 
   /**
    * @param before the index of the last save or restore
@@ -216,13 +218,15 @@ export class Save {
       state: isSame ? "unchanged" : "changed",
       files: files.length,
       bytes: files.reduce((sum, { size }) => sum + size, 0),
+      isIncomplete: this.#lacksPackages,
       left,
     };
   }
 
   #choose(seen: readonly ScannedEntry[]): ReturnType<typeof chooseFiles> {
-    const entries = isInstalling(this.#root) ? restoreSystemEntries(seen, this.#before) : seen;
-    return chooseFiles(entries, this.#max);
+    const mustRestore = isInstalling(this.#root);
+    this.#lacksPackages ||= mustRestore;
+    return chooseFiles(mustRestore ? restoreSystemEntries(seen, this.#before) : seen, this.#max);
   }
 
   get index(): Index {
@@ -276,9 +280,10 @@ export class Save {
     return false;
   }
 
-  /** Whether a file of the last save may be missing after all scans. */
+  /** Whether changes of an installation, or a file of the last save, may be missing after all scans. */
   #isIncomplete(): boolean {
     const reading = this.#reading;
+    if (this.#lacksPackages) return true;
     if (!this.#scan) return false;
     const { isSettled } = this.#scan;
     const mayBeDeleted = (inode: string, path: string) =>

@@ -55,6 +55,8 @@ const planSchema = z.object({
   state: z.enum(["unchanged", "changed", "conflict"]),
   files: count(),
   bytes: count(),
+  /** Whether changes are left out because packages are being installed. sandboxd of an earlier version does not report it. */
+  isIncomplete: z.optional(z.boolean()),
   left: z.object({
     count: count(),
     bytes: count(),
@@ -75,8 +77,8 @@ const doneSchema = z.object({
   bytes: count(),
   unreadable: z.optional(namedSchema),
   /**
-   * Whether the save may lack files of the last save that programs renamed all the time. sandboxd of an earlier version does not
-   * report it.
+   * Whether the save may lack changes of an installation, or files of the last save that programs renamed all the time. sandboxd of an
+   * earlier version does not report it.
    */
   isIncomplete: z.optional(z.boolean()),
 });

@@ -82,6 +82,18 @@ describe("a workspace", () => {
       expect(Object.fromEntries(world.files)).toEqual({ kept: "first", late: "x" });
     }));
 
+  it("has a notice with its checkpoint, and after a stop, if packages are being installed", () =>
+    withWorld(async (world) => {
+      await prepare(world);
+      world.notice.takeNotice();
+      Object.assign(world.container ?? {}, { isInstalling: true });
+      await world.workspace.checkpoint("during an installation", SETTINGS);
+      expect(world.workspace.takeNotice()).toMatch(/may lack files/);
+      expect(await world.lifecycle.stopIfUnused()).toBe(true);
+      await world.ready();
+      expect(world.notice.takeNotice()).toMatch(/not everything could be saved.*any later changes are gone/);
+    }));
+
   it("has a notice with its checkpoint, and after a stop, if every save misses a file", () =>
     withWorld(async (world) => {
       await prepare(world);

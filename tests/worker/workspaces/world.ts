@@ -56,6 +56,8 @@ export class FakeContainer {
   unreadable: SavedSnapshot["unreadable"];
   /** The file that a program renames during the next save, so that the save misses it. */
   missed: string | undefined;
+  /** Whether packages are being installed, which no save contains yet. */
+  isInstalling = false;
   /** The files of the last save or restore, and of uncommitted saves. */
   #index = new Map<string, FakeEntry & { content: string }>();
   readonly #saves = new Map<string, { entries: (FakeEntry & { content: string })[]; pack: string }>();
@@ -68,7 +70,7 @@ export class FakeContainer {
     const files = conversation ? this.conversation : new Map(this.files);
     if (!conversation && this.missed !== undefined) files.delete(this.missed);
     const bytes = [...files.values()].join("").length;
-    const counts = { files: files.size, bytes, left: this.left };
+    const counts = { files: files.size, bytes, left: this.left, isIncomplete: this.isInstalling };
     const isBase = !conversation && base === this.snapshot;
     if (!isBase && !isArchive) return { state: "conflict", ...counts };
     let pack = "";
@@ -97,7 +99,7 @@ export class FakeContainer {
   }
 
   done(id: string) {
-    const isIncomplete = this.missed !== undefined;
+    const isIncomplete = this.missed !== undefined || this.isInstalling;
     this.missed = undefined;
     const { entries } = this.#save(id);
     // Empty files have no content in a pack.

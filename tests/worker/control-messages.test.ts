@@ -1,5 +1,5 @@
 /** What the SDK gets if code has replaced a sandbox's control server. On Cloudflare, no engine limits the messages before. */
-import { expect, it, onTestFinished, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { CONTROL_PACE, limitMessages, limitRefusal } from "../../src/actors/platform/control-messages.ts";
 import { CLOSE_MS } from "../../src/container/connection.ts";
@@ -189,7 +189,6 @@ it("a closed connection occupies nothing, although its control server goes on se
 
 it("a closed connection is aborted, because its control server may not read or confirm the close", () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  onTestFinished(() => void vi.useRealTimers());
   const socket = Object.assign(new EventTarget(), { send() {}, close() {}, readyState: WebSocket.CLOSED });
   const abort = vi.fn<() => void>();
   const pace = new Pace(CONTROL_PACE);

@@ -1,11 +1,14 @@
 /** The hooks of each test file that runs in workerd. */
 import { listDurableObjectIds, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterAll, aroundEach } from "vitest";
+import { afterAll, afterEach, aroundEach, vi } from "vitest";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { withTestTimers } from "./test-timers.ts";
 
 aroundEach(withTestTimers);
+
+/** A test's fake timers end with the test. */
+afterEach(() => void vi.useRealTimers());
 
 /**
  * Ends the file's sandboxes. Otherwise the sandboxes of all files would run until the last test has ended, with 150 MB of memory

@@ -1,7 +1,7 @@
 /** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. Also our use of the SDK's client. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { expect, it, onTestFinished, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { SDKInterpreter } from "../../src/actors/platform/sdk-platform.ts";
 import { KernelRegistry } from "../../src/container/kernels/kernel-registry.ts";
 import type { Sandbox } from "@cloudflare/sandbox";
@@ -93,7 +93,6 @@ it("code waits until the control server has read the code before", async () => {
 
 it("the connection ends if the control server does not read the code", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  onTestFinished(() => void vi.useRealTimers());
   const { interpreter, runCodeStream, disconnect } = busyInterpreter(new Promise(() => undefined));
   const error = interpreter.run("next", "id").catch(String);
   await vi.advanceTimersByTimeAsync(10_000);

@@ -1,9 +1,7 @@
 /** A test that has fake timers leaves the timers of actors alone. */
 import { runInDurableObject } from "cloudflare:test";
-import { afterEach, expect, it, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { accountOf, principal } from "./support.ts";
-
-afterEach(() => void vi.useRealTimers());
 
 it("actors have real timers while a test has fake ones", async () => {
   const account = accountOf(await principal("timers"));

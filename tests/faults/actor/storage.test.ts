@@ -4,7 +4,6 @@ import { DAY_MS } from "../../../src/shared/days.ts";
 import { actorOf, idIn, objectsOf, owner, sh, sleep, until } from "../../worker/support.ts";
 import { bucketOf, endFaults } from "./worker.ts";
 
-afterEach(() => void vi.useRealTimers());
 // Calls wait for time limits of the server.
 vi.setConfig({ testTimeout: 180_000 });
 

@@ -72,23 +72,19 @@ it("are deleted in few sandboxes at a time, and a sandbox that fails does not pr
 
 it("a run that stores as much as an expired one is reported to the account", async () => {
   vi.useFakeTimers();
-  try {
-    let stored: Stored = { bytes: 10 };
-    const reports: Stored[] = [];
-    const records = new RunRecords({
-      connection: { send: vi.fn<never>() },
-      runs: { hasStored: false, hasActive: false, isFull: false, measureStored: () => stored },
-      platform: { isRunning: false },
-      reportStored: async (report) => (reports.push(report), false),
-      background: () => undefined,
-    });
-    for (const oldest of [1, 1, 2]) {
-      stored = { bytes: 10, oldest };
-      records.onRunsChange();
-      await vi.advanceTimersByTimeAsync(5000);
-    }
-    expect(reports.map(({ oldest }) => oldest)).toEqual([1, 2]);
-  } finally {
-    vi.useRealTimers();
+  let stored: Stored = { bytes: 10 };
+  const reports: Stored[] = [];
+  const records = new RunRecords({
+    connection: { send: vi.fn<never>() },
+    runs: { hasStored: false, hasActive: false, isFull: false, measureStored: () => stored },
+    platform: { isRunning: false },
+    reportStored: async (report) => (reports.push(report), false),
+    background: () => undefined,
+  });
+  for (const oldest of [1, 1, 2]) {
+    stored = { bytes: 10, oldest };
+    records.onRunsChange();
+    await vi.advanceTimersByTimeAsync(5000);
   }
+  expect(reports.map(({ oldest }) => oldest)).toEqual([1, 2]);
 });

@@ -1,11 +1,7 @@
-import { beforeEach, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import { admitName, noteCall, waitForStart } from "../../../src/actors/actor-starts.ts";
 import { actorName } from "../../../src/shared/names.ts";
 import { principal } from "../support.ts";
-
-beforeEach(() => {
-  return () => void vi.useRealTimers();
-});
 
 test("calls to many sandboxes wait before they start further actors, and calls to running actors do not", async () => {
   vi.useFakeTimers({ toFake: ["Date", "performance", "setTimeout"] });

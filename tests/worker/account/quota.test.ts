@@ -1,7 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import { Lease } from "../../../src/actors/lease.ts";
 import { type LeaseRequest, Quota } from "../../../src/actors/quota.ts";
 import type { Reservation } from "../../../src/runs/runs.ts";
@@ -56,9 +56,6 @@ describe("a lease of the quota", () => {
 
   beforeEach(() => {
     vi.useFakeTimers({ now: Date.UTC(2026, 0, 15, 12) });
-  });
-  afterEach(() => {
-    vi.useRealTimers();
   });
 
   test("runs of an earlier actor stay counted while they run", async () => {

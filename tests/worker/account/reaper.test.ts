@@ -110,14 +110,10 @@ test("the reaper keeps the files of a sandbox that ran until the clock jumped ah
   await until(async () => (await accountOf(owner).workspace(sandbox)) !== undefined);
   const jumpMs = 40 * 24 * HOUR;
   vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + jumpMs });
-  try {
-    // The first alarm destroys the container.
-    for (let alarm = 0; alarm < 2; alarm++) await runDurableObjectAlarm(accountOf(owner));
-    expect(await listRunning([sandbox])).toEqual([]);
-    expect(await sh(sandbox, "cat file")).toBe("here\n");
-  } finally {
-    vi.useRealTimers();
-  }
+  // The first alarm destroys the container.
+  for (let alarm = 0; alarm < 2; alarm++) await runDurableObjectAlarm(accountOf(owner));
+  expect(await listRunning([sandbox])).toEqual([]);
+  expect(await sh(sandbox, "cat file")).toBe("here\n");
 });
 
 /** A sandbox with settings. Later tests use it too, because each start takes half a second of processor time. */
@@ -167,12 +163,8 @@ test("the end of a run is a use of its sandbox", async () => {
   const [run] = structured.runs as { id: string }[];
   const later = Date.now() + 3 * HOUR;
   vi.useFakeTimers({ toFake: ["Date"], now: later });
-  try {
-    await owner.call("cancel_run", { id: run?.id });
-    await expect.poll(() => lastUse(configured)).toBeGreaterThanOrEqual(later);
-  } finally {
-    vi.useRealTimers();
-  }
+  await owner.call("cancel_run", { id: run?.id });
+  await expect.poll(() => lastUse(configured)).toBeGreaterThanOrEqual(later);
 });
 
 test("the reaper no longer counts a fork that was never used, and keeps its files", async () => {

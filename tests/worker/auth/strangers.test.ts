@@ -69,7 +69,6 @@ it("many addresses do not use up the limit of other addresses", async () => {
   for (let address = 0; address < 10_005; address++) expect(await uses(`attacker ${address}`, 1)).toBe(1);
   expect(await uses("somebody", 3)).toBe(2);
   expect(await uses("somebody else", 3)).toBe(2);
-  vi.useRealTimers();
 });
 
 describe("a page of another site", () => {

@@ -154,19 +154,15 @@ it("an upload to which sandboxd does not respond fails after a day, and its requ
     { noteChange: () => undefined },
   );
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  try {
-    const failed = files
-      .call("store", { path: "/workspace/a", max: 10, length: 4, body: new Response("text").body! })
-      .catch((error: unknown) => error);
-    expect(await read.promise).toBe("text");
-    await vi.advanceTimersByTimeAsync(86_399_000);
-    expect(given?.aborted).toBe(false);
-    await vi.advanceTimersByTimeAsync(1000);
-    expect(await failed).toMatchObject({ code: "no_answer" });
-    expect(given?.aborted).toBe(true);
-  } finally {
-    vi.useRealTimers();
-  }
+  const failed = files
+    .call("store", { path: "/workspace/a", max: 10, length: 4, body: new Response("text").body! })
+    .catch((error: unknown) => error);
+  expect(await read.promise).toBe("text");
+  await vi.advanceTimersByTimeAsync(86_399_000);
+  expect(given?.aborted).toBe(false);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(await failed).toMatchObject({ code: "no_answer" });
+  expect(given?.aborted).toBe(true);
 });
 
 const MAX_BYTES = 8 * 1024 * 1024;

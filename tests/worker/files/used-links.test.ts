@@ -1,10 +1,8 @@
 import * as fc from "fast-check";
-import { afterEach, expect, it, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { FileLinks } from "../../../src/actors/file-links.ts";
 import type { SandboxKV } from "../../../src/storage/sandbox-schema.ts";
 import { runInActor } from "../support.ts";
-
-afterEach(() => void vi.useRealTimers());
 
 const growth = { check: () => undefined, count: () => undefined };
 const unused = () => Promise.reject(new Error("this test calls no sandbox"));

@@ -1,5 +1,5 @@
 /** Downloads of a run's log. */
-import { expect, it, onTestFinished, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { RunOutputs } from "../../../src/actors/run-outputs.ts";
 import { LOG_NAME } from "../../../src/shared/resource-uri.ts";
 import { sleep } from "../../setup/until.ts";
@@ -29,7 +29,6 @@ function createOutputs(principalID: string) {
 /** Turns end only with their work. Otherwise they would end early on a slow machine. */
 function holdTurns(): void {
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
-  onTestFinished(() => void vi.useRealTimers());
 }
 
 it("of many downloads of a principal's logs, few read a page at once, and all are complete", async () => {

@@ -3,7 +3,7 @@
  * faults, with every operation completed in a random order. Time is virtual. A failure prints the seed.
  */
 import * as fc from "fast-check";
-import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { beforeEach, expect, it, vi } from "vitest";
 import { containerEnded, containerGone } from "../../../src/container/texts.ts";
 import { ToolError, isGone } from "../../../src/shared/errors.ts";
 import { Actor } from "./lifecycle-fakes.ts";
@@ -360,7 +360,6 @@ async function completeWork<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
 }
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
-afterEach(() => void vi.useRealTimers());
 
 /** The first steps of sequences. Random steps seldom make them. */
 const BEGINNINGS: Step[][] = [

@@ -1,5 +1,5 @@
 import { runInDurableObject } from "cloudflare:test";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import { type LogPiece, durationMs } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
@@ -21,8 +21,6 @@ import {
   objectsOf,
   rowsOf,
 } from "./conducted-runs.ts";
-
-afterEach(() => void vi.useRealTimers());
 
 describe("a run", () => {
   it("that an unexpected error ended is lost, and only the log has the error", async () => {

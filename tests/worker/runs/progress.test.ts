@@ -1,12 +1,11 @@
 /** How often the output of a run is read for the calls that wait for the run, measured with a fake clock. */
-import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { beforeEach, expect, it, vi } from "vitest";
 import { ActiveRun } from "../../../src/runs/active-run.ts";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
 import { newRunID } from "../../../src/runs/id.ts";
 import type { LogWriter } from "../../../src/runs/run-log.ts";
 
 beforeEach(() => void vi.useFakeTimers());
-afterEach(() => void vi.useRealTimers());
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 

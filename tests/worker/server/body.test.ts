@@ -1,4 +1,4 @@
-import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
 import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { readBody } from "../../../src/shared/stream-bytes.ts";
@@ -350,7 +350,6 @@ describe("the memory of long bodies", () => {
 
   it("is free again when a body stalls", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    onTestFinished(() => void vi.useRealTimers());
     const { signal } = new AbortController();
     const memory = RequestMemory.forCall("stalls", signal);
     const body = new ReadableStream({

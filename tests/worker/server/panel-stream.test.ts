@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
 import { createParser, type EventSourceMessage } from "eventsource-parser";
-import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import worker from "../../../src/index.ts";
 import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
@@ -23,7 +23,6 @@ let signedIn: Browser;
 beforeAll(async () => {
   signedIn = await panelBrowser(app);
 });
-afterEach(() => void vi.useRealTimers());
 
 beforeEach(() => {
   calls = [];

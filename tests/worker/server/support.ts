@@ -114,14 +114,11 @@ export function recordLogs() {
   };
 }
 
-/** Records the log of each test of a file, and restores timers and mocks after it. */
+/** Records the log of each test of a file, and restores mocks after it. */
 export function recordEachLog(): ReturnType<typeof recordLogs> {
   let logs: ReturnType<typeof recordLogs>;
   beforeEach(() => void (logs = recordLogs()));
-  afterEach(() => {
-    vi.useRealTimers();
-    vi.restoreAllMocks();
-  });
+  afterEach(() => void vi.restoreAllMocks());
   return { entries: () => logs.entries(), tokens: () => logs.tokens(), text: () => logs.text() };
 }
 

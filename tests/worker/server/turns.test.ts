@@ -174,7 +174,6 @@ it("a call is refused if too many calls of its principal wait already, and accep
 it("a principal's calls are refused beyond those that it may make in two seconds, even if each takes almost no time", async () => {
   // The clock stands still, so the number does not depend on the machine.
   vi.useFakeTimers({ toFake: ["performance"] });
-  onTestFinished(() => void vi.useRealTimers());
   const { signal } = new AbortController();
   const call = () => new RequestTurns("makes-short-calls", signal).run(async () => undefined);
   const results = await Promise.allSettled(Array.from({ length: 2400 }, call));
@@ -185,7 +184,6 @@ it("batches with more calls than a principal may make in two seconds are refused
   const batching = await principal("batching");
   // The clock stands still, because on a slow machine the batches may take longer than the pace allows for them.
   vi.useFakeTimers({ toFake: ["performance"] });
-  onTestFinished(() => void vi.useRealTimers());
   const calls = Array.from({ length: BATCH }, (_, id) => ({ jsonrpc: "2.0", id, method: "ping" }));
   const statuses = await Promise.all(
     Array.from({ length: 40 }, async () => {
@@ -202,7 +200,6 @@ it("batches with more calls than a principal may make in two seconds are refused
 
 describe("a request of a stranger waits for at most two seconds", () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
-  afterEach(() => void vi.useRealTimers());
 
   /** Whether an open request may be served after this time. */
   async function isServedAfter(ms: number): Promise<boolean> {
@@ -238,7 +235,6 @@ describe("a request of a stranger waits for at most two seconds", () => {
 describe("after more characters of answers than the server makes for a principal in a second", () => {
   const MEBIBYTE = 1024 * 1024;
   beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] }));
-  afterEach(() => void vi.useRealTimers());
 
   it.each([
     { waits: "for a time in proportion", mebibytes: 24, startsAfterMs: 2000 },
@@ -340,7 +336,6 @@ describe("the turns of a principal", () => {
 
   it("are few, so that a neighbour's call waits for few others, and each turn ends if its call only waits", async () => {
     vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
-    onTestFinished(() => void vi.useRealTimers());
     let begun = 0;
     const calls = Array.from({ length: 50 }, () => startCall("waiting", () => (begun += 1)));
     await until(() => begun > 1);

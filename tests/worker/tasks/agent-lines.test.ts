@@ -1,11 +1,10 @@
 /** How fast the actor reads the lines of agents, measured with a fake clock. */
-import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { beforeEach, expect, it, vi } from "vitest";
 import { AGENTS } from "../../../src/tasks/agents.ts";
 import { TaskOutput } from "../../../src/tasks/task-output.ts";
 import type { RunSink } from "../../../src/runs/run-types.ts";
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["performance", "setTimeout", "clearTimeout", "Date"] }));
-afterEach(() => void vi.useRealTimers());
 
 const SECONDS = 10;
 

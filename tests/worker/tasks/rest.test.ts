@@ -1,7 +1,7 @@
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { createParser } from "eventsource-parser";
-import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import worker from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { dayOf } from "../../../src/shared/days.ts";
@@ -549,7 +549,6 @@ it("a stream and a long wait end soon after the revocation of their token", asyn
   };
   await until(async () => (await running()).length === 2);
   await client.token({ token: tokens.refresh_token });
-  onTestFinished(() => void vi.useRealTimers());
   vi.useFakeTimers({ now: Date.now() + 61_000, toFake: ["Date"] });
   const events = await stream.text();
   expect(events).toMatch(/^event: error\ndata: .*token is not valid/m);

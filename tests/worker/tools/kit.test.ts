@@ -22,10 +22,7 @@ interface Definition {
 const bytes = (value: string) => new TextEncoder().encode(value).length;
 const definitions = async () => (await owner.result<{ tools: Definition[] }>({ method: "tools/list" })).tools;
 
-afterEach(() => {
-  vi.useRealTimers();
-  vi.restoreAllMocks();
-});
+afterEach(() => void vi.restoreAllMocks());
 
 describe("the list of tools", () => {
   it("stays within its budgets", async () => {

@@ -1,5 +1,5 @@
 /** Saved results of set-ups for the next container and sandbox, with failures at each step. */
-import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { withOutcomeKey } from "../../../src/actors/set-up-settings.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -157,7 +157,6 @@ describe("the saved result of a set-up", () => {
       await other.ready();
       const before = other.steps.length - 1;
       vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-      onTestFinished(() => void vi.useRealTimers());
       other.onStep = (step) => (step.name === `sandboxd ${name}` ? new Promise(() => {}) : undefined);
       const begun = outcomesOf(other).begin("script", undefined);
       await vi.waitFor(() => expect(other.steps.lastIndexOf(`sandboxd ${name}`)).toBeGreaterThan(before));

@@ -6,25 +6,41 @@ import { sleep, until } from "../../setup/until.ts";
 import { EndingError } from "../../../src/shared/errors.ts";
 import { readBounded } from "../../../src/shared/stream-bytes.ts";
 
+/** The storage of the token for sandboxd. */
+const kv = { get: <T>() => "token" as T, put: () => undefined };
+
+/** Returns a function that sends requests to the sandboxd of a new sandbox. @param fetch responds as sandboxd */
+function requestsTo(
+  fetch: (request: Request) => Promise<Response>,
+  {
+    lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined },
+    principal = "tester",
+  } = {},
+) {
+  const port = {
+    isRunning: true,
+    noteUse: () => undefined,
+    fetch: (_port: number, request: Request) => fetch(request),
+  };
+  const request = new Sandboxd(port, kv, () => principal).withWorkspace(lifecycle);
+  const { signal } = new AbortController();
+  return (path: string, init: RequestInit) => request(path, init, signal, (response) => response.text());
+}
+
 it("a request is not repeated in the next container, and its error says that the container stopped", async () => {
   const [first, next] = [new AbortController(), new AbortController()];
   const lifecycle = { container: first.signal, waitUntilReady: async () => undefined };
   const requests: PromiseWithResolvers<Response>[] = [];
-  const port = {
-    isRunning: true,
-    noteUse: () => undefined,
-    fetch: () => {
+  const send = requestsTo(
+    () => {
       const request = Promise.withResolvers<Response>();
       requests.push(request);
       if (requests.length > 1) request.resolve(new Response("from the next container"));
       return request.promise;
     },
-  };
-  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
-  const request = sandboxd.withWorkspace(lifecycle);
-  const { signal } = new AbortController();
-  const sending = request("/files", { method: "PUT", body: "more" }, signal, (response) => response.text());
-  const failed = sending.then(
+    { lifecycle },
+  );
+  const failed = send("/files", { method: "PUT", body: "more" }).then(
     (text) => text,
     (error: unknown) => error,
   );
@@ -37,108 +53,76 @@ it("a request is not repeated in the next container, and its error says that the
 });
 
 it("few requests are open at once, the others wait for their turn, and all get a response", async () => {
-  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   let [open, most] = [0, 0];
-  const port = {
-    isRunning: true,
-    noteUse: () => undefined,
-    fetch: async () => {
-      most = Math.max(most, ++open);
-      await sleep(5);
-      open -= 1;
-      return new Response("found");
-    },
-  };
-  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
-  const request = sandboxd.withWorkspace(lifecycle);
-  const { signal } = new AbortController();
-  const responses = await Promise.all(
-    Array.from({ length: 1000 }, () => request("/list", {}, signal, (response) => response.text())),
-  );
+  const send = requestsTo(async () => {
+    most = Math.max(most, ++open);
+    await sleep(5);
+    open -= 1;
+    return new Response("found");
+  });
+  const responses = await Promise.all(Array.from({ length: 1000 }, () => send("/list", {})));
   expect(new Set(responses)).toEqual(new Set(["found"]));
   expect(most).toBeGreaterThan(1);
   expect(most).toBeLessThan(100);
 });
 
 it("few uploads of a sandbox and of a principal are open at once, and leave places for other requests", async () => {
-  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   const uploading = Promise.withResolvers<void>();
   let [open, most] = [0, 0];
-  const port = {
-    isRunning: true,
-    noteUse: () => undefined,
-    fetch: async (_port: number, { method }: Request) => {
-      if (method === "GET") return new Response("sandboxd");
-      most = Math.max(most, ++open);
-      await uploading.promise;
-      open -= 1;
-      return new Response("stored");
-    },
-  };
-  const { signal } = new AbortController();
   const createSandbox = (principal: string) => {
-    const kv = { get: <T>() => "token" as T, put: () => undefined };
-    const request = new Sandboxd(port, kv, () => principal).withWorkspace(lifecycle);
-    return (method: string) => {
-      const body = method === "PUT" ? new IdentityTransformStream().readable : null;
-      return request("/store", { method, body }, signal, (response) => response.text());
-    };
+    const send = requestsTo(
+      async ({ method }) => {
+        if (method === "GET") return new Response("sandboxd");
+        most = Math.max(most, ++open);
+        await uploading.promise;
+        open -= 1;
+        return new Response("stored");
+      },
+      { principal },
+    );
+    const upload = () => send("/store", { method: "PUT", body: new IdentityTransformStream().readable });
+    return { send, upload };
   };
-  const [first, ...others] = Array.from({ length: 4 }, () => createSandbox("uploader"));
-  const uploads = Array.from({ length: 100 }, () => first?.("PUT"));
+  const first = createSandbox("uploader");
+  const uploads = Array.from({ length: 100 }, first.upload);
   await until(() => open === 32);
   await sleep(20);
   expect(most).toBe(32);
-  for (const send of others) uploads.push(...Array.from({ length: 30 }, () => send("PUT")));
+  for (let count = 0; count < 3; count++)
+    uploads.push(...Array.from({ length: 30 }, createSandbox("uploader").upload));
   await until(() => open === 64);
   await sleep(20);
   expect(most).toBe(64);
-  expect(await first?.("GET")).toBe("sandboxd");
-  const another = createSandbox("another uploader")("PUT");
+  expect(await first.send("/list", {})).toBe("sandboxd");
+  uploads.push(createSandbox("another uploader").upload());
   await until(() => open === 65);
   uploading.resolve();
-  expect(new Set(await Promise.all([...uploads, another]))).toEqual(new Set(["stored"]));
+  expect(new Set(await Promise.all(uploads))).toEqual(new Set(["stored"]));
 });
 
 it("a long body is not sent again and again to a program that breaks each connection", async () => {
-  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   let sent = 0;
-  const port = {
-    isRunning: true,
-    noteUse: () => undefined,
-    fetch: async (_port: number, request: Request) => {
-      if (request.method === "GET") return new Response("sandboxd");
-      sent += (await request.arrayBuffer()).byteLength;
-      throw new Error("connection reset");
-    },
-  };
-  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
-  const request = sandboxd.withWorkspace(lifecycle);
+  const send = requestsTo(async (request) => {
+    if (request.method === "GET") return new Response("sandboxd");
+    sent += (await request.arrayBuffer()).byteLength;
+    throw new Error("connection reset");
+  });
   const body = new Uint8Array(1024 * 1024);
-  const { signal } = new AbortController();
-  const failed = request("/files", { method: "PUT", body }, signal, (response) => response.text());
+  const failed = send("/files", { method: "PUT", body });
   await expect(failed).rejects.toMatchObject({ code: "no_answer" });
   expect(sent).toBeLessThanOrEqual(3 * body.length);
 });
 
 it("a long body is sent again when sandboxd responds again", async () => {
-  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   const startedAt = Date.now();
   const calls: string[] = [];
-  const port = {
-    isRunning: true,
-    noteUse: () => undefined,
-    fetch: async (_port: number, { method }: Request) => {
-      if (calls.at(-1) !== method) calls.push(method);
-      if (Date.now() - startedAt < 1000) throw new Error("connection refused");
-      return new Response("done");
-    },
-  };
-  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
-  const request = sandboxd.withWorkspace(lifecycle);
-  const { signal } = new AbortController();
+  const send = requestsTo(async ({ method }) => {
+    if (calls.at(-1) !== method) calls.push(method);
+    if (Date.now() - startedAt < 1000) throw new Error("connection refused");
+    return new Response("done");
+  });
   const init = { method: "PUT", body: "x".repeat(1024 * 1024) };
-  expect(await request("/files", init, signal, (response) => response.text())).toBe("done");
+  expect(await send("/files", init)).toBe("done");
   expect(calls).toEqual(["PUT", "GET", "PUT"]);
 });
 
@@ -174,7 +158,7 @@ function readFrom(
   { signal = new AbortController().signal, ms }: { signal?: AbortSignal; ms?: number } = {},
 ) {
   const port = { isRunning: true, noteUse: () => undefined, fetch: async () => response };
-  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined }, () => principal);
+  const sandboxd = new Sandboxd(port, kv, () => principal);
   return sandboxd.request("/list", {}, signal, (given, turns) =>
     readBounded(given, { maxBytes: MAX_BYTES, ms, turns }),
   );

@@ -26,6 +26,14 @@ async function failToRestore(world: World, id: string): Promise<void> {
   world.workspace.isHeld = false;
 }
 
+/** The files of a fork from a checkpoint. */
+async function filesOf(world: World, checkpoint?: { id: string }): Promise<Record<string, string>> {
+  const fork = world.createSibling("fork", true);
+  world.registry.fork("fork", checkpoint?.id ?? "");
+  await fork.ready();
+  return Object.fromEntries(fork.files);
+}
+
 it("has what earlier calls and runs change while the server saves it", () =>
   withWorld(async (world) => {
     const id = await changeAfterCheckpoint(world);
@@ -36,10 +44,7 @@ it("has what earlier calls and runs change while the server saves it", () =>
     const { before } = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
     await world.ready();
     expect(Object.fromEntries(world.files)).toEqual({ kept: "first" });
-    const fork = world.createSibling("fork", true);
-    world.registry.fork("fork", before?.id ?? "");
-    await fork.ready();
-    expect(Object.fromEntries(fork.files)).toEqual({ kept: "second", "late 2": "x", "late 1": "x" });
+    expect(await filesOf(world, before)).toEqual({ kept: "second", "late 2": "x", "late 1": "x" });
   }));
 
 it("has every change that a call made until the restore", () =>
@@ -52,10 +57,7 @@ it("has every change that a call made until the restore", () =>
       world.write("late", "x");
     };
     const { before } = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
-    const fork = world.createSibling("fork", true);
-    world.registry.fork("fork", before?.id ?? "");
-    await fork.ready();
-    expect([...fork.files.keys()]).toEqual(written);
+    expect(Object.keys(await filesOf(world, before))).toEqual(written);
   }));
 
 it("lacks what runs change during a set-up, and the result says so", () =>
@@ -67,10 +69,7 @@ it("lacks what runs change during a set-up, and the result says so", () =>
     world.files.set("late", "x");
     const { before, unsaved } = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
     expect(unsaved).toContain("set-up");
-    const fork = world.createSibling("fork", true);
-    world.registry.fork("fork", before?.id ?? "");
-    await fork.ready();
-    expect(Object.fromEntries(fork.files)).toEqual({ kept: "second" });
+    expect(await filesOf(world, before)).toEqual({ kept: "second" });
   }));
 
 it("does not become the state again if a set-up ends during the restore", () =>

@@ -1,22 +1,9 @@
 /** When saves begin if something delays them, or if they miss a file, because a program renames it all the time. */
 import { describe, expect, it, type Mock, vi } from "vitest";
 import { sleep } from "../support.ts";
-import type { World } from "./world.ts";
-import { withWorld } from "./world.ts";
+import { afterCrash, prepare, type World, withWorld } from "./world.ts";
 
 const SETTINGS = { forCheckpoint: undefined };
-
-async function prepare(world: World): Promise<void> {
-  await world.ready();
-  world.write("kept", "first");
-  await world.workspace.save();
-}
-
-async function afterCrash(world: World): Promise<Record<string, string>> {
-  world.kill();
-  await world.ready();
-  return Object.fromEntries(world.files);
-}
 
 /** Tests with fake timers when a workspace is saved. `saved` is called at the beginning of each save. */
 const countSaves = (test: (world: World, saved: Mock<(name: string) => void>) => Promise<void>) =>

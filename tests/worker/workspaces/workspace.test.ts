@@ -5,18 +5,20 @@ import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { Turns } from "../../../src/shared/turns.ts";
-import type { Step, World } from "./world.ts";
-import { FakeContainer, evictAt, interruptSteps, withWorld } from "./world.ts";
+import {
+  afterCrash,
+  FakeContainer,
+  evictAt,
+  interruptSteps,
+  prepare,
+  type Step,
+  type World,
+  withWorld,
+} from "./world.ts";
 
 const refuseSteps = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
 };
-
-async function prepare(world: World): Promise<void> {
-  await world.ready();
-  world.write("kept", "first");
-  await world.workspace.save();
-}
 
 const SETTINGS = { forCheckpoint: undefined };
 
@@ -36,12 +38,6 @@ async function continueTask(world: World, sandbox: string): Promise<Record<strin
   await next.ready();
   await next.workspace.restoreConversation("a.1t", "2t");
   return Object.fromEntries([...next.files, ...(next.container?.restored.get("2t") ?? [])]);
-}
-
-async function afterCrash(world: World): Promise<Record<string, string>> {
-  world.kill();
-  await world.ready();
-  return Object.fromEntries(world.files);
 }
 
 describe("a workspace", () => {

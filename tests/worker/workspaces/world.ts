@@ -422,6 +422,20 @@ export async function withWorld(work: (world: World) => Promise<void>, limits = 
   );
 }
 
+/** Starts a container, and saves its first file. */
+export async function prepare(world: World): Promise<void> {
+  await world.ready();
+  world.write("kept", "first");
+  await world.workspace.save();
+}
+
+/** The files after the container has ended without a save. */
+export async function afterCrash(world: World): Promise<Record<string, string>> {
+  world.kill();
+  await world.ready();
+  return Object.fromEntries(world.files);
+}
+
 /** Evicts the actor at a step, and then resolves. */
 export function evictAt(world: World, at: number): Promise<string> {
   return interruptAt(world, at, true).evicted;

@@ -55,6 +55,18 @@ function holdSettings() {
 
 afterEach(() => void vi.restoreAllMocks());
 
+/** Allows one change, and refuses the same or another while the first decision takes effect. */
+async function allowThenRefuse(allowedURL: string, refusedURL: string): Promise<[string, number]> {
+  const browser = await panelBrowser(app);
+  const { recording, goOn } = holdSettings();
+  const allowed = decide(browser, allowedURL, "allow");
+  await until(() => recording.mock.calls.length > 0);
+  const refused = decide(browser, refusedURL, "refuse");
+  await sleep(500);
+  goOn();
+  return [(await allowed).text, (await refused).status];
+}
+
 describe("a call that lets a sandbox reach more hosts", () => {
   it("asks the person, and makes the change after the person allows it", async () => {
     const sandbox = await createLimited("decide-allow");
@@ -120,15 +132,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
   it("is not refused by a decision that follows while the first one takes effect", async () => {
     const sandbox = await createLimited("decide-both");
     const { url } = elicitationIn(await configure(sandbox, TWO));
-    const browser = await panelBrowser(app);
-    const { recording, goOn } = holdSettings();
-    const allowed = decide(browser, url, "allow");
-    await until(() => recording.mock.calls.length > 0);
-    const refused = decide(browser, url, "refuse");
-    await sleep(500);
-    goOn();
-    expect((await allowed).text).toContain("Allowed");
-    expect((await refused).status).toBe(404);
+    expect(await allowThenRefuse(url, url)).toEqual([expect.stringContaining("Allowed"), 404]);
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
   });
 
@@ -137,15 +141,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
     const { url } = elicitationIn(await configure(sandbox, TWO));
     const larger = { allow_hosts: [...TWO.allow_hosts, "three.example.com"] };
     const { url: urlOfLarger } = elicitationIn(await configure(sandbox, larger));
-    const browser = await panelBrowser(app);
-    const { recording, goOn } = holdSettings();
-    const allowed = decide(browser, urlOfLarger, "allow");
-    await until(() => recording.mock.calls.length > 0);
-    const refused = decide(browser, url, "refuse");
-    await sleep(500);
-    goOn();
-    expect((await allowed).text).toContain("Allowed");
-    expect((await refused).status).toBe(404);
+    expect(await allowThenRefuse(urlOfLarger, url)).toEqual([expect.stringContaining("Allowed"), 404]);
   });
 
   it("can be decided only by its principal, not by others with the link", async () => {

@@ -2,35 +2,17 @@
 import { beforeEach, expect, it, vi } from "vitest";
 import { AGENTS } from "../../../src/tasks/agents.ts";
 import { TaskOutput } from "../../../src/tasks/task-output.ts";
-import type { RunSink } from "../../../src/runs/run-types.ts";
+import { Recorder } from "./recorder.ts";
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["performance", "setTimeout", "clearTimeout", "Date"] }));
 
 const SECONDS = 10;
 
-class Run implements RunSink {
-  readonly id = "run";
-  readonly isEnded = false;
-  readonly hasFiles = true;
-  readonly settled = new Promise<void>(() => undefined);
-  readonly hasRoom = () => true;
-  readonly markStarted = () => undefined;
-  readonly keepState = () => undefined;
-  readonly output = () => undefined;
-  readonly recordSkipped = () => undefined;
-  readonly position = () => 0;
-  readonly storedBytes = () => 0;
-  readonly waitUntilEnded = async () => undefined;
-  async take(_bytes: number, output: () => void): Promise<void> {
-    output();
-  }
-}
-
 /** Starts a task whose agent prints the line again and again. @returns how many lines were read */
 function startAgent(principal: string, line: string): () => number {
   const reader = AGENTS["claude-code"].reader("/workspace", "conversation");
   const output = new TaskOutput(
-    new Run(),
+    new Recorder(),
     reader,
     { offset: 0, step: "agent" },
     () => undefined,

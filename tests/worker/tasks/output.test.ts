@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { archive, leftOutText } from "../../../src/tasks/archive.ts";
 import { AGENTS } from "../../../src/tasks/agents.ts";
-import { PIECE_BYTES, type Stream, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
+import { PIECE_BYTES, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
 import type { RunSink } from "../../../src/runs/run-types.ts";
 import { readLine } from "../../../src/tasks/event-fields.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
@@ -10,43 +10,9 @@ import { TaskOutput } from "../../../src/tasks/task-output.ts";
 import { cloneDirectory } from "../../../src/tasks/task-command.ts";
 import { cloneFailed } from "../../../src/tasks/texts.ts";
 import { stepOf } from "../../../src/shared/task-steps.ts";
+import { Recorder } from "./recorder.ts";
 
 const encoder = new TextEncoder();
-
-/** A stub of a run that records its reports. */
-class Recorder implements RunSink {
-  readonly id = "run";
-  readonly isEnded = false;
-  readonly hasRoom = () => true;
-  readonly markStarted = () => undefined;
-  readonly keepState = () => undefined;
-  hasFiles = true;
-  readonly received: Record<Stream, string> = { stdout: "", stderr: "" };
-
-  async take(_bytes: number, output: () => void): Promise<void> {
-    output();
-  }
-
-  output(stream: Stream, bytes: Uint8Array): void {
-    this.received[stream] += new TextDecoder().decode(bytes);
-  }
-
-  recordSkipped(): void {
-    throw new Error("nothing is skipped here");
-  }
-
-  position(stream: Stream): number {
-    return this.received[stream].length;
-  }
-
-  storedBytes(stream: Stream): number {
-    return this.received[stream].length;
-  }
-
-  readonly settled = new Promise<void>(() => undefined);
-
-  async waitUntilEnded(): Promise<void> {}
-}
 
 function outputTo(run: RunSink, offset = 0) {
   const reader = AGENTS["claude-code"].reader("/workspace/app", "conversation");

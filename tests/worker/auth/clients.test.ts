@@ -49,6 +49,21 @@ function memory(app: App) {
   };
 }
 
+/** Calls a tool, and lists the tools after the token has expired, so that the client gets a new one. */
+async function expectCallsAndRefresh(
+  client: Pick<Client | Client1, "callTool" | "listTools" | "close">,
+  stored: ReturnType<typeof memory>["kept"],
+): Promise<void> {
+  expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
+    { type: "text", text: "5" },
+  ]);
+  const before = stored.tokens?.access_token;
+  if (stored.tokens) stored.tokens.access_token = "expired";
+  expect((await client.listTools()).tools).toHaveLength(2);
+  expect(stored.tokens?.access_token).not.toBe(before);
+  await client.close();
+}
+
 /** The paths of the MCP endpoint, also with the parameters that a connection may have. */
 const CONNECTIONS = [
   ["/mcp", "auto"],
@@ -69,14 +84,7 @@ describe("the 2.x client", () => {
     await expect(connect()).rejects.toThrow(UnauthorizedError);
     await transport().finishAuth(await approve());
     const client = await connect();
-    expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
-      { type: "text", text: "5" },
-    ]);
-    const before = stored.tokens?.access_token;
-    if (stored.tokens) stored.tokens.access_token = "expired";
-    expect((await client.listTools()).tools).toHaveLength(2);
-    expect(stored.tokens?.access_token).not.toBe(before);
-    await client.close();
+    await expectCallsAndRefresh(client, stored);
   });
 });
 
@@ -89,14 +97,7 @@ describe("the 1.x client", () => {
     await transport().finishAuth((await approve()).get("code") ?? "");
     const client = new Client1(info);
     await client.connect(transport());
-    expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
-      { type: "text", text: "5" },
-    ]);
-    const before = stored.tokens?.access_token;
-    if (stored.tokens) stored.tokens.access_token = "expired";
-    expect((await client.listTools()).tools).toHaveLength(2);
-    expect(stored.tokens?.access_token).not.toBe(before);
-    await client.close();
+    await expectCallsAndRefresh(client, stored);
   });
 });
 

@@ -527,18 +527,18 @@ describe("the registry of saved states", () => {
               for (const [id, { sandbox: savedOf }] of checkpoints)
                 if (savedOf === step.sandbox) checkpoints.delete(id);
             } else if (step.do === "wait") {
-              bench.now += step.hours * HOUR_MS;
-              bench.registry.expire(bench.now);
-              end(checkpoints);
-              end(archives);
-              for (const [name, { usedAt }] of current)
-                if (usedAt <= bench.now - TTL_DAYS * DAY_MS) current.delete(name);
+              wait(step.hours);
             } else await bench.sweep(() => step.refuses);
             expect(referencedObjects()).toEqual(referencedObjects().intersection(bench.bucket));
             expect(bench.registry.bytes).toBe(referencedBytes());
           }
-          function end(states: Map<string, { endsAt: number }>): void {
-            for (const [id, { endsAt }] of states) if (endsAt <= bench.now) states.delete(id);
+          function wait(hours: number): void {
+            bench.now += hours * HOUR_MS;
+            bench.registry.expire(bench.now);
+            for (const states of [checkpoints, archives])
+              for (const [id, { endsAt }] of states) if (endsAt <= bench.now) states.delete(id);
+            for (const [name, { usedAt }] of current)
+              if (usedAt <= bench.now - TTL_DAYS * DAY_MS) current.delete(name);
           }
           function referencedBytes(): number {
             const keys = [...referencedObjects()];
@@ -558,12 +558,7 @@ describe("the registry of saved states", () => {
           );
           // The registry abandons an unfinished save after an hour, and retries failed deletions.
           for (let round = 0; round < 2; round++) {
-            bench.now += HOUR_MS;
-            end(checkpoints);
-            end(archives);
-            for (const [name, { usedAt }] of current)
-              if (usedAt <= bench.now - TTL_DAYS * DAY_MS) current.delete(name);
-            bench.registry.expire(bench.now);
+            wait(1);
             await bench.sweep();
           }
           expect(bench.bucket).toEqual(referencedObjects());

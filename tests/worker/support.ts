@@ -114,6 +114,10 @@ export async function sandboxesOf(caller = owner): Promise<ListedSandbox[]> {
   return (await caller.call("list_sandboxes")).structured.sandboxes as ListedSandbox[];
 }
 
+export async function isListed(sandbox: string): Promise<boolean> {
+  return (await sandboxesOf()).some(({ name }) => name === sandbox);
+}
+
 /** The text of a sandbox's resource of connections. */
 export async function connectionsOf(sandbox: string, caller = owner): Promise<string> {
   const params = { uri: `sandbox://${sandbox}/.network` };

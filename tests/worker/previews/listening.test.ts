@@ -1,11 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { idIn, owner, waitForText, sh, until } from "../support.ts";
+import { callsIn, idIn, owner, waitForText, sh, until } from "../support.ts";
 
 const sandbox = "listening";
 const SERVER = `require("http").createServer().listen(Number(process.argv[2]), process.argv[3])`;
 const waitForPort = (port: number) => `until (: </dev/tcp/127.0.0.1/${port}) 2>/dev/null; do sleep 0.1; done`;
-const run = (command: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_command", { sandbox, command, ...more });
+const { command: run } = callsIn(sandbox);
 
 describe("a program that listens", () => {
   it("is reported by a command that still runs, whatever address the program listens on", async () => {

@@ -1,14 +1,13 @@
 /** Commands with input: in a terminal, typed with send_input, or from the parameter stdin. */
 import { afterAll, describe, expect, it } from "vitest";
 import { idIn, type Result } from "../../setup/mcp-client.ts";
-import { evict, owner, result, sh, until, untilText } from "../support.ts";
+import { callsIn, evict, owner, result, sh, until, untilText } from "../support.ts";
 
 const sandbox = "interactive";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const run = (command: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_command", { sandbox, command, ...more });
+const { command: run } = callsIn(sandbox);
 
 const open = (command: string, more: Record<string, unknown> = {}) =>
   run(command, { interactive: true, ...more });

@@ -1,13 +1,12 @@
 /** If our daemon sandboxd is killed in a sandbox, it is restarted and takes over the runs. */
 import { afterAll, describe, expect, it } from "vitest";
-import { evict, idIn, owner, waitForText, sh, sleep } from "../support.ts";
+import { callsIn, evict, idIn, owner, waitForText, sh, sleep } from "../support.ts";
 
 const sandbox = "killed-sandboxd";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const run = (command: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_command", { sandbox, command, ...more });
+const { command: run, code } = callsIn(sandbox);
 
 /** Kills sandboxd from another session. The next sandboxd reports the end of that command. */
 const kill = () => run("pkill -9 -x sbxd", { session: "killer" });
@@ -34,9 +33,6 @@ describe("the next sandboxd after a kill", () => {
 });
 
 describe("code in a kernel, when sandboxd is killed", () => {
-  const code = (text: string, more: Record<string, unknown> = {}) =>
-    owner.call("run_code", { sandbox, code: text, ...more });
-
   it.each([
     [
       "python",

@@ -3,9 +3,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
 import { AccountLink } from "../../../src/actors/account-link.ts";
 import { SDKPlatform } from "../../../src/actors/platform/sdk-platform.ts";
-import { evict, owner, result, runInActor, sandboxesOf, sh, until } from "../support.ts";
-
-const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
+import { evict, owner, result, runInActor, isListed, sh, until } from "../support.ts";
 
 it("if a task's actor is evicted right after the task's end, the next actor destroys the task's own sandbox once, and then it can be used again", async () => {
   const { id } = (await owner.call("execute_task", { task: "[[work]] x", wait_seconds: 0 })).structured as {

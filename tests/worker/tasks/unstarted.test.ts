@@ -5,9 +5,8 @@ import { Workspace } from "../../../src/actors/workspace.ts";
 import { FileOperations } from "../../../src/container/file-operations.ts";
 import { TaskBudgets } from "../../../src/tasks/budget.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
-import { evict, owner, result, runInActor, sandboxesOf, sh, sleep, until, untilText } from "../support.ts";
+import { evict, owner, result, runInActor, isListed, sh, sleep, until, untilText } from "../support.ts";
 
-const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
 const sandboxOf = (id: string) => id.split(".")[0] ?? "";
 
 async function begin(args: Record<string, unknown>): Promise<string> {

@@ -1,6 +1,6 @@
 /** If a sandbox is destroyed while its container starts, no container runs afterwards that the listing does not show. */
 import { expect, it } from "vitest";
-import { idIn, killContainer, owner, sh, sleep, until, isRunning, sandboxesOf } from "../support.ts";
+import { idIn, killContainer, owner, sh, sleep, until, isRunning, isListed } from "../support.ts";
 
 type Call = [what: string, tool: string, args: Record<string, unknown>, delays: number[]];
 
@@ -16,8 +16,6 @@ const CALLS: Call[] = [
     [60],
   ],
 ];
-
-const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
 
 it.each(CALLS)(
   "a sandbox that is destroyed while it starts for %s either does not exist afterwards or is listed",

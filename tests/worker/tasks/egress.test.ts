@@ -1,6 +1,6 @@
 /** Requests from inside a sandbox to anthropic.internal, which only this server serves. */
 import { env } from "cloudflare:workers";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { ModelUse } from "../../../src/actors/model-use.ts";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, TaskBudgets } from "../../../src/tasks/budget.ts";
 import { OUTBOUND } from "../../../src/container/model-egress.ts";
@@ -302,7 +302,6 @@ describe("a request of a running task", () => {
 
 describe("the requests of all sandboxes of a principal", () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] }));
-  afterEach(() => void vi.useRealTimers());
 
   /** Sends a request that takes almost as much work as a sandbox may send without a pause. */
   async function send(containerID: string, principalID: string) {

@@ -319,10 +319,11 @@ describe("the requests of all sandboxes of a principal", () => {
   }
 
   it("share a rate limit", async () => {
-    vi.spyOn(globalThis, "fetch").mockImplementation(async (_url, options) => {
+    const sent = vi.spyOn(globalThis, "fetch").mockImplementation(async (_url, options) => {
       await new Response(options?.body ?? null).arrayBuffer();
       return new Response("{}");
     });
+    onTestFinished(() => sent.mockRestore());
     // The faked time passes only during pauses.
     const advancing = setInterval(() => void (vi.getTimerCount() > 0 && vi.advanceTimersToNextTimer()), 1);
     onTestFinished(() => clearInterval(advancing));

@@ -45,6 +45,8 @@ export async function readJSON(
   // Reading fails if a chunk is malformed or the client disconnects.
   const read = await readBody(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
+  // To parse it takes the thread as long as an answer of this length.
+  turns.countAnswer(read.bytes.length);
   // A slow body may have outlasted the turn.
   if (!(await turns.begin())) return { problem: request.signal.aborted ? "broken" : "no_turn" };
   if (read.bytes.length < LONG_BODY_BYTES) return parse(read.bytes);

@@ -144,10 +144,7 @@ async function checkLimits(
   const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI || hasLongHost(value);
   if (messages.flatMap(repeatedStrings).some(isTooLong))
     return { reason: "bad_body", response: rpcError(400, -32602, texts.longValueText(MAX_RESOURCE_URI), id) };
-  const { length } = JSON.stringify(messages.map(withoutArguments));
-  if (length <= MAX_BESIDES_ARGUMENTS) return undefined;
-  // It took the thread as long as an answer of this length.
-  turns.countAnswer(length);
+  if (JSON.stringify(messages.map(withoutArguments)).length <= MAX_BESIDES_ARGUMENTS) return undefined;
   const problem = texts.longMessageText(MAX_BESIDES_ARGUMENTS);
   return { reason: "bad_body", response: rpcError(400, -32602, problem, id) };
 }

@@ -292,7 +292,7 @@ describe("after more characters of answers than the server makes for a principal
   });
 });
 
-describe("an answer counts in this pace", () => {
+describe("an answer or a body counts in this pace", () => {
   const file = "many-characters.txt";
   const chars = 20_000;
   it.each<{ of: string; send: () => Promise<unknown>; least: number }>([
@@ -312,6 +312,11 @@ describe("an answer counts in this pace", () => {
     {
       of: "a message that is refused for its length",
       send: () => neighbour.post({ method: "x".repeat(100_000) }),
+      least: 100_000,
+    },
+    {
+      of: "a call that is refused for an argument",
+      send: () => neighbour.call("list_sandboxes", { unknown: "x".repeat(100_000) }),
       least: 100_000,
     },
   ])("of $of", async ({ send, least }) => {

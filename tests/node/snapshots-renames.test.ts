@@ -1,5 +1,15 @@
 /** A save contains every file that exists all the time, although programs rename it while sandboxd scans and reads. */
-import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { request } from "node:http";
 import { dirname, join } from "node:path";
 import { buffer } from "node:stream/consumers";
@@ -215,6 +225,54 @@ it("a save has the content that the last save has of a file that a program renam
     writeFileSync(path, "A/FILE");
     const changed = await save(place, "c", "b");
     expect(Object.values(changed.contents).sort()).toEqual(["A/FILE", "earlier"]);
+  });
+});
+
+it("a save reads a file again whose content changed without a new time while its directory was renamed before each try", async () => {
+  const moves = FLEEING.map((move, index) => ({
+    ...move,
+    command: `if [ -e go ]; then mv ${["a b", "b a"][index]}; fi`,
+  }));
+  await withMoves(named("a/file", "c/other"), moves, async (place) => {
+    const write = (content: string) => {
+      writeFileSync(join(place.workspace, "a/file"), content);
+      utimesSync(join(place.workspace, "a/file"), 1e9, 1e9);
+    };
+    write("before");
+    await sleep(2 * RECENT_MS);
+    await save(place, "a");
+    write("behind");
+    await sleep(2 * RECENT_MS);
+    writeFileSync(join(place.workspace, "go"), "");
+    const { contents } = await save(place, "b", "a");
+    rmSync(join(place.workspace, "go"));
+    // The path at which the second save has the file.
+    const saved = ["a", "b"].find((directory) => `${directory}/file` in contents) ?? "";
+    const current = readdirSync(place.workspace).find((name) => name !== "c") ?? "";
+    renameSync(join(place.workspace, current), join(place.workspace, saved));
+    expect((await save(place, "c", "b")).contents).toMatchObject({ [`${saved}/file`]: "behind" });
+  });
+});
+
+it("a save has a file with two names that a program renames before each try to read it", async () => {
+  const moves = FLEEING.flatMap(({ at, ...move }, index) =>
+    [at, at.replace("file", "link")].map((name) => ({
+      ...move,
+      at: name,
+      command: `if [ -e go ]; then mv ${["a/* b", "b/* a"][index]}; fi`,
+    })),
+  );
+  await withMoves(named("a/file"), moves, async (place) => {
+    mkdirSync(join(place.workspace, "b"));
+    linkSync(join(place.workspace, "a/file"), join(place.workspace, "a/link"));
+    await sleep(2 * RECENT_MS);
+    await save(place, "a");
+    for (const name of ["file", "link"])
+      renameSync(join(place.workspace, "a", name), join(place.workspace, "b", name));
+    writeFileSync(join(place.workspace, "go"), "");
+    const { contents, done } = await save(place, "b", "a");
+    expect(Object.values(contents).sort()).toEqual(["", "earlier"]);
+    expect(done.isIncomplete).toBe(false);
   });
 });
 

@@ -420,7 +420,8 @@ export class Save {
     // While programs change directories, the file was probably renamed again, and not deleted.
     const last = this.#scan?.isSettled === false ? this.#lastContentOf(file) : undefined;
     if (last && reading.contains(inodeOf(file.status))) return undefined;
-    if (last) return { ...last, entry: { ...last.entry, ...common }, status: file.status };
+    // With its earlier status: the next save reads the file if its status differs from that.
+    if (last) return { ...last, entry: { ...last.entry, ...common } };
     reading.miss(file);
     return undefined;
   }
@@ -428,7 +429,9 @@ export class Save {
   /** The content that the last save has of a file, perhaps under another path, if the file has not changed since. */
   #lastContentOf({ status }: FoundFile): Known | undefined {
     this.#earlierFiles ??= new Map(
-      Array.from(this.#before.values(), (known) => [inodeOf(known.status ?? ""), known] as const),
+      Array.from(this.#before.values())
+        .filter(({ entry }) => entry.type === "file")
+        .map((known) => [inodeOf(known.status ?? ""), known] as const),
     );
     const last = status === "" ? undefined : this.#earlierFiles.get(inodeOf(status));
     if (last?.entry.type !== "file" || contentOf(last.status ?? "") !== contentOf(status)) return undefined;

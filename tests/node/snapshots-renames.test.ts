@@ -194,10 +194,26 @@ it("a save ends and is reported as incomplete if a program always hides a saved 
     const during = await save(place, "b", "a");
     expect(during.contents).toEqual({ go: "", "b/other": "earlier" });
     expect(during.done.isIncomplete).toBe(true);
+    // The last save has no such file any more, but it is still there.
+    expect((await save(place, "c", "b")).done.isIncomplete).toBe(true);
     rmSync(join(place.workspace, "go"));
-    const after = await save(place, "c", "b");
+    const after = await save(place, "d", "c");
     expect(Object.values(after.contents).sort()).toEqual(["a/file", "earlier"]);
     expect(after.done.isIncomplete).toBe(false);
+  });
+});
+
+it("a save has the files that it read in a directory which a program then hides from each listing", async () => {
+  const hide = ["b", "c"].map((at, index): Move => {
+    const command = `if [ -e go ]; then mv dir/${at} dir/${["c", "b"][index]}; fi`;
+    return { call: "readdirSync", at: `dir/${at}`, command, times: 1000 };
+  });
+  const begin: Move = { call: "openSync", at: "dir/a/2", command: "echo -n >go; mv dir/a dir/b" };
+  await withMoves(named("dir/a/1", "dir/a/2"), [begin, ...hide], async (place) => {
+    expect((await save(place, "a")).contents).toMatchObject(named("dir/a/1"));
+    rmSync(join(place.workspace, "go"));
+    const { contents } = await save(place, "b", "a");
+    expect(Object.values(contents).sort()).toEqual(["dir/a/2", "earlier"]);
   });
 });
 

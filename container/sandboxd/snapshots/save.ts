@@ -76,6 +76,8 @@ class Reading {
   readonly #contents = new Map<string, { known: Known; status: string }>();
   /** The latest content of each path that was read, and how often it was read. */
   readonly #reads = new Map<string, { known: Known; count: number }>();
+  /** The latest entry of each directory. */
+  readonly #directories = new Map<string, Known>();
   readonly #missed = new Set<string>();
   /** The inodes of the entries. */
   readonly #added = new Set<string>();
@@ -87,6 +89,7 @@ class Reading {
     const { entry } = known;
     this.entries.push(entry);
     this.index.set(entry.path, known);
+    if (entry.type === "directory") this.#directories.set(entry.path, known);
     if (entry.type !== "file" || status === "") return;
     this.#added.add(inodeOf(status));
     this.#contents.set(inodeOf(status), { known, status });
@@ -162,10 +165,22 @@ class Reading {
       const { path } = known.entry;
       if (bytes + sizeOf(known.entry) > max) continue;
       if (this.#added.has(inode) || this.index.has(path) || (isSettled && !inodes.has(inode))) continue;
-      if (this.index.get(parentPath(path))?.entry.type !== "directory") continue;
+      if (!this.#addDirectory(parentPath(path))) continue;
       this.add(known, status);
       bytes += sizeOf(known.entry);
     }
+  }
+
+  /** Adds a directory that was renamed too, with those above it. Returns whether the path is a directory, and a file has room. */
+  #addDirectory(path: string): boolean {
+    const known = this.index.get(path);
+    if (known) return known.entry.type === "directory";
+    const renamed = this.#directories.get(path);
+    const parent = parentPath(path);
+    if (!renamed || !(parent === "" || this.#addDirectory(parent))) return false;
+    if (this.entries.length >= SNAPSHOT_ENTRIES - 1) return false;
+    this.add(renamed, "");
+    return true;
   }
 }
 
@@ -180,6 +195,7 @@ export class Save {
   readonly #mappings: Mappings;
   readonly #max: number;
   readonly #scan: Rescan | undefined;
+  readonly #wasIncomplete: boolean;
   /** The latest reading, whose contents the server stores. */
   #reading = new Reading();
   #earlierFiles: ReadonlyMap<string, Known> | undefined;
@@ -188,6 +204,7 @@ export class Save {
 
   /**
    * @param before the index of the last save or restore
+   * @param options `wasIncomplete`: whether `before` may lack files
    * @param mappings read before the scan
    * @param scan repeats the scan
    */
@@ -195,7 +212,7 @@ export class Save {
     id: string,
     root: string,
     before: Index,
-    { max, repack }: Pick<PlanCall, "max" | "repack">,
+    { max, repack, wasIncomplete = false }: Pick<PlanCall, "max" | "repack"> & { wasIncomplete?: boolean },
     seen: readonly ScannedEntry[],
     header: Header = {},
     mappings = new Mappings(),
@@ -204,16 +221,19 @@ export class Save {
     this.#root = root;
     this.#before = before;
     this.#max = max;
+    this.#scan = scan;
+    this.#wasIncomplete = wasIncomplete;
     const { chosen, left } = this.#choose(seen);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
-      chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));
+      !this.#mayLackEarlier &&
+      chosen.length === before.size &&
+      chosen.every((found) => isUnchanged(found, before.get(found.path)));
     this.id = id;
     this.#found = chosen;
     this.#repacked = new Set(repack);
     this.#header = header;
     this.#mappings = mappings;
-    this.#scan = scan;
     this.summary = {
       state: isSame ? "unchanged" : "changed",
       files: files.length,
@@ -280,8 +300,13 @@ export class Save {
     return false;
   }
 
-  /** Whether changes of an installation, or a file of the last save, may be missing after all scans. */
-  #isIncomplete(): boolean {
+  /** Whether files may be missing that an earlier save had, and that the last save lacked. Only a settled scan has found them. */
+  get #mayLackEarlier(): boolean {
+    return this.#wasIncomplete && this.#scan?.isSettled === false;
+  }
+
+  /** Whether changes of an installation, or a file of an earlier save, may be missing after all scans. */
+  get isIncomplete(): boolean {
     const reading = this.#reading;
     if (this.#lacksPackages) return true;
     if (!this.#scan) return false;
@@ -289,6 +314,7 @@ export class Save {
     const mayBeDeleted = (inode: string, path: string) =>
       !reading.misses(inode) && (isSettled || this.index.has(path));
     return (
+      this.#mayLackEarlier ||
       reading.hasOrphans ||
       this.#missesEarlier((inode, path) => reading.contains(inode) || mayBeDeleted(inode, path))
     );
@@ -482,7 +508,7 @@ export class Save {
       files: files.length,
       bytes,
       unreadable: unreadable ?? this.summary.left.unreadable,
-      isIncomplete: this.#isIncomplete(),
+      isIncomplete: this.isIncomplete,
     };
   }
 }

@@ -43,6 +43,8 @@ export class Snapshots {
   #save: Save | undefined;
   /** Whether the save is a task's archive. No later save is compared with an archive. */
   #isArchive = false;
+  /** Whether the last save may lack files that an earlier one had. */
+  #wasIncomplete = false;
   /** The restore whose content is next. */
   #begun: { restore: Restore; call: Call<SnapshotRequests["restore"]> } | undefined;
   #restoring: Promise<unknown> = Promise.resolve();
@@ -69,6 +71,7 @@ export class Snapshots {
     },
     "POST /snapshot/commit": async ({ id }) => {
       this.#state.commit(id);
+      if (this.#save?.id === id) this.#wasIncomplete = this.#save.isIncomplete;
       this.#save = undefined;
       return {};
     },
@@ -149,7 +152,8 @@ export class Snapshots {
       await mappings.forgetChanged(ROOT, changes, before, signal);
       this.#thoroughAt = Date.now();
     }
-    return new Save(id, ROOT, before, options, changes, header(), mappings, scan);
+    const saving = { ...options, wasIncomplete: this.#wasIncomplete };
+    return new Save(id, ROOT, before, saving, changes, header(), mappings, scan);
   }
 
   async #begin(call: Call<SnapshotRequests["restore"]>, request: IncomingMessage) {
@@ -208,6 +212,7 @@ export class Snapshots {
         if (call.task === undefined) {
           this.#state.keep(id, index);
           this.#state.commit(id);
+          this.#wasIncomplete = false;
         }
         return {};
       }),

@@ -492,6 +492,7 @@ export class Runs {
       store: this.#store,
       growth,
       backlog: this.#backlog,
+      principalID: () => this.#host.principalID(),
       saveLater: (ended) => this.#saveLater(ended),
       explainError: (error) => lifecycle.explainError(error),
     });

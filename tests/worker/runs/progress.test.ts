@@ -23,7 +23,7 @@ function countReads(run: ActiveRun): () => number {
   return () => reads - outputs;
 }
 
-function startRun(): ActiveRun {
+function startRun(principal?: string): ActiveRun {
   const log = { append: (_stream: string, { length }: Uint8Array) => length } as unknown as LogWriter;
   const output = { stdout: new HeadAndTail(), stderr: new HeadAndTail() };
   const times = { startedAt: Date.now(), logBytes: 0, droppedBytes: 0 };
@@ -34,7 +34,7 @@ function startRun(): ActiveRun {
     title: "",
     ...times,
   } as const;
-  return new ActiveRun({ ...record, output }, log, {} as never);
+  return new ActiveRun({ ...record, output }, log, { principalID: () => principal } as never);
 }
 
 it("the last line is read four times a second for all calls, and each call gets each line once", async () => {
@@ -52,6 +52,28 @@ it("the last line is read four times a second for all calls, and each call gets 
   await vi.advanceTimersByTimeAsync(60_000);
   await Promise.all(waiting);
   expect(run.isWatched).toBe(false);
+});
+
+it("calls that wait for runs of several sandboxes of a principal share a rate of lines, and delay no other principal", async () => {
+  const runs = Array.from({ length: 10 }, () => startRun("many"));
+  const other = startRun("other");
+  const counts = new Map<ActiveRun, number>();
+  const count = (run: ActiveRun) => counts.set(run, (counts.get(run) ?? 0) + 1);
+  const watch = (run: ActiveRun) => run.watch(60_000, () => count(run));
+  const waiting = [...runs.flatMap((run) => Array.from({ length: 100 }, () => watch(run))), watch(other)];
+  counts.clear();
+  for (let at = 0; at < 80; at++) {
+    for (const run of [...runs, other]) run.output("stdout", bytes(`${at}\n`));
+    await vi.advanceTimersByTimeAsync(250);
+  }
+  expect(counts.get(other)).toBeGreaterThan(70);
+  const each = runs.map((run) => counts.get(run) ?? 0);
+  const all = each.reduce((sum, lines) => sum + lines, 0);
+  expect(all).toBeLessThan(5000);
+  // All get a part of the rate.
+  expect(Math.min(...each)).toBeGreaterThan(100);
+  await vi.advanceTimersByTimeAsync(60_000);
+  await Promise.all(waiting);
 });
 
 it.each([

@@ -191,9 +191,10 @@ function actorMessages(): Buffer {
 }
 
 /** sandboxd's place in a sandbox, taken by a program that reads nothing. */
-async function startDeaf() {
+async function startDeaf(principal?: string) {
   const program = await startProgram((socket) => socket.pause());
-  const { dialed: sent, engine } = forwardTo(() => connectTo(program));
+  const { forwarder, dialed: sent, engine } = forwardTo(() => connectTo(program));
+  if (principal !== undefined) forwarder.joinPrincipal(principal);
   const port = await listen(engine);
   closers.push(() => engine.close());
   /** Sends messages over a new connection. The engine does not read the second one while the first one waits. */
@@ -233,4 +234,24 @@ it("the connections of a sandbox to our servers share a limit of memory", async 
   // Four messages have 60 MiB, and the limit is 64 MiB.
   expect(sent.filter(isOpen).length).toBe(4);
   for (const socket of [...actors, ...sent]) socket.destroy();
+});
+
+it("the connections of all sandboxes of a principal to our servers share a limit, and a message to each still fits", async () => {
+  const actors: Socket[] = [];
+  const dialed: Socket[] = [];
+  const fill = async (principal: string, messages: number) => {
+    const { sent, send, hasSent } = await startDeaf(principal);
+    for (let n = 1; n <= messages; n++) {
+      actors.push(send());
+      await hasSent(n);
+    }
+    dialed.push(...sent);
+    return sent.filter(isOpen).length;
+  };
+  // Nine messages have 135 MiB, and the limit is 128 MiB.
+  expect([await fill("attacker", 4), await fill("attacker", 4)]).toEqual([4, 4]);
+  expect(await fill("attacker", 4)).toBe(1);
+  expect(await fill("attacker", 1)).toBe(1);
+  expect(await fill("neighbour", 4)).toBe(4);
+  for (const socket of [...actors, ...dialed]) socket.destroy();
 });

@@ -228,10 +228,11 @@ function passOutput(outcome: CodeOutcome, sink: RunSink): void {
 
 function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End {
   const hint = outcome.error && TRAITS[spec.language].installHint(outcome.error);
+  const end = outcome.end === "error" ? hint : texts.codeEndText(outcome, spec);
   return {
     state: STATES[outcome.end],
     exitCode: outcome.exitCode,
-    note: outcome.end === "error" ? hint : texts.codeEndText(outcome, spec),
+    note: [outcome.isFresh && texts.freshKernelText(spec), end].filter(Boolean).join(" ") || undefined,
     detail,
   };
 }

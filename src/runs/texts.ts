@@ -84,6 +84,9 @@ export function handoverTexts(language: string, context: string) {
   };
 }
 
+export const freshKernelText = ({ language, context }: { language: string; context: string }) =>
+  `${kernelName(language, context)} had ended, so the code ran in a fresh one: earlier variables and imports are lost.`;
+
 /** @param cut why the run had less time than requested */
 export function codeEndText(
   { end, state, hasStarted }: Pick<CodeOutcome, "end" | "state" | "hasStarted">,
@@ -108,7 +111,7 @@ export function codeEndText(
         ? "Cancelled while its kernel was starting: the code never ran."
         : CANCELLED_TEXT;
     case "died":
-      return `${kernel} died: the code ended the kernel's process, or the memory was used up. ${KERNEL_STATE[state]}`;
+      return `${kernel} died: the code or another program ended its process, or the memory was used up. ${KERNEL_STATE[state]}`;
     default:
       return undefined;
   }

@@ -299,6 +299,8 @@ export interface CodeOutcome {
   exitCode?: number;
   /** Whether variables and imports are available to the next call. */
   state: "kept" | "lost";
+  /** Whether the kernel replaced one that had ended, so that the code ran without earlier variables. */
+  isFresh?: boolean;
 }
 
 export function codeOutcomeOf({ logs, error }: CellResponse, runID: string): CodeOutcome {

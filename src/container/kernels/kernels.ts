@@ -85,6 +85,8 @@ export class Kernels {
   readonly #queue = new KeyedQueue();
   /** The version of the sandbox's variables in each kernel, as far as this actor knows. */
   readonly #versions = new WeakMap<Kernel, number>();
+  /** Keys of contexts that have lost their kernel, and whose next result must say so. */
+  readonly #lost = new Set<string>();
   /** By run id, the function that stops the run's code, whether the code runs or waits. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
@@ -165,14 +167,18 @@ export class Kernels {
   }
 
   onContainerStart(): void {
-    this.#refusal = undefined;
-    this.#registry.clear();
+    this.#forgetContainer();
   }
 
   onContainerEnd(): void {
+    this.#forgetContainer();
+    for (const stop of this.#stops.values()) stop("gone");
+  }
+
+  #forgetContainer(): void {
     this.#refusal = undefined;
     this.#registry.clear();
-    for (const stop of this.#stops.values()) stop("gone");
+    this.#lost.clear();
   }
 
   /** Stops an earlier actor's code as if its time limit were over. The code's result is lost. Other code of the context waits. */
@@ -220,6 +226,7 @@ export class Kernels {
       try {
         return await this.#attempt(known, sink, spec, start, stopped);
       } catch (error) {
+        this.#lost.add(known.key);
         // After any other error the code may have run, so it is not run again.
         const didNotRun = error instanceof InterpreterError && error.kind === "context_gone";
         if (!didNotRun) throw this.#discard(sink.id, known, error);
@@ -236,7 +243,8 @@ export class Kernels {
     }
     start.onKernelAssigned(kernel);
     try {
-      return await this.#attempt(kernel, sink, spec, start, stopped);
+      const outcome = await this.#attempt(kernel, sink, spec, start, stopped);
+      return { ...outcome, isFresh: this.#lost.delete(kernel.key) };
     } catch (error) {
       throw this.#discard(sink.id, kernel, error);
     }

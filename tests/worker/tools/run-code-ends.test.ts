@@ -117,6 +117,25 @@ describe("a kernel that does not start", () => {
   });
 });
 
+describe("a kernel that ends between two calls", () => {
+  it("is replaced, and the next result in each of its contexts says that variables are lost", async () => {
+    const own = "code-control";
+    const start = (code: string, context: string) => callsIn(own).code(code, { context });
+    for (const context of ["default", "b"]) await start("kept = 1", context);
+    // The kernels end with the control server, which the sandbox's first process starts again.
+    await sh(own, "pkill -9 -x sbx-control");
+    await until(async () => (await start("'kept' in globals()", "c")).text === "result: False");
+    const lost = /note:\s+The python kernel( b)? had ended, so the code ran in a fresh one: .* are lost\./;
+    for (const context of ["default", "b"]) {
+      const { text } = await start("'kept' in globals()", context);
+      expect(text).toMatch(lost);
+      expect(text).toContain("result: False");
+      expect((await start("1 + 1", context)).text).toBe("result: 2");
+    }
+    await owner.call("destroy_sandbox", { sandbox: own });
+  });
+});
+
 describe("long values", () => {
   it.each([
     ["python", "for i in range(10): display('x' * 10**6)\nprint('é' * 10**6)\nraise ValueError('z' * 10**6)"],

@@ -195,7 +195,7 @@ it.each([
     expect(result.isError).toBe(false);
     expect(result.text).toContain("last");
     expect(result.text).toMatch(
-      /died: the code ended the kernel's process, or the memory was used up\. Variables and imports are lost/,
+      /died: the code or another program ended its process, or the memory was used up\. Variables and imports are lost/,
     );
     expect(await text("1 + 1", { context: "dies" })).toBe("result: 2");
     expect(await text("kept")).toBe("result: 1");

@@ -10,7 +10,7 @@ export interface Figure {
   measure(bed: TestBed, size: Size): Promise<Row[]>;
 }
 
-export interface Size {
+interface Size {
   /** The number of repetitions: `full`, or about a tenth of that with --quick. */
   count(full: number): number;
   quick: boolean;

@@ -7,7 +7,7 @@ export type Endpoint =
   /** A process that connects to the server: `sandbox-mcp stdio`. */
   | { kind: "process"; command: string; args: readonly string[]; env: Readonly<Record<string, string>> };
 
-export interface Machine {
+interface Machine {
   platform: NodeJS.Platform;
   home: string;
   env: Readonly<Record<string, string | undefined>>;

@@ -6,7 +6,7 @@ import { printOutput, Progress } from "./print.ts";
 import { exitCodeReplaced, returnTo, STOPPING } from "./texts.ts";
 
 /** A run of any kind. Only tasks have `success`. */
-export type Run = RunData & { success?: boolean };
+type Run = RunData & { success?: boolean };
 
 export interface FollowedRun {
   run: Run;

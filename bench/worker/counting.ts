@@ -2,7 +2,7 @@
 
 import type { Counts } from "../counts.ts";
 
-export type Add = (key: keyof Counts, by: number) => void;
+type Add = (key: keyof Counts, by: number) => void;
 
 export function noCounts(): Counts {
   return {

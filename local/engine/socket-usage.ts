@@ -59,13 +59,13 @@ const BOUND = /^ *\d+: \w+:(\w+) /gm;
 /** The received multicasts and broadcasts in /proc/PID/net/netstat: the third and the fifth number of this line. */
 const BROADCASTS = /^IpExt: \d+ \d+ (\d+) \d+ (\d+) /m;
 
-export interface Sockets {
+interface Sockets {
   pid?: number;
   hasEnded: boolean;
 }
 
 /** Counts all but Unix sockets, including those without a port and connections that no program has accepted. */
-export async function countSockets(sandbox: Sockets): Promise<number> {
+async function countSockets(sandbox: Sockets): Promise<number> {
   const { all, local } = await readCounts(sandbox);
   return all - local;
 }
@@ -109,7 +109,7 @@ export async function countDatagramSockets(sandbox: Sockets): Promise<number> {
 }
 
 /** The bytes of a TCP connection that its host has not received, and that this machine's program has not read. */
-export interface Queues {
+interface Queues {
   unsent: number;
   unread: number;
 }

@@ -50,7 +50,7 @@ export type State = Position | { is: "ending"; position: Position; ended: Promis
 export type EndReason = "lost" | "destroy" | SavedEnd | `unsaved_${SavedEnd}`;
 
 /** Ends before which the workspace is saved, if that succeeds in time. */
-export type SavedEnd = "idle" | "room" | "network" | "back";
+type SavedEnd = "idle" | "room" | "network" | "back";
 
 /** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
 export interface Subscriber {

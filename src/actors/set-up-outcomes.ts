@@ -23,7 +23,7 @@ export interface KeepPlan {
   variables?: number | undefined;
 }
 
-export interface Restored {
+interface Restored {
   key: string;
   /** Milliseconds since the epoch. */
   savedAt: number;

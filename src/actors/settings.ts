@@ -40,7 +40,7 @@ interface CurrentSettings {
 }
 
 /** A sandbox's settings, and its actor's region; undefined if the platform chose it. */
-export type Configured = CurrentSettings & { region: Region | undefined };
+type Configured = CurrentSettings & { region: Region | undefined };
 
 /** The settings after a change; undefined for those that stay. */
 interface AppliedChange {

@@ -405,7 +405,7 @@ function droppedText({ count, names }: NamedFiles): string {
 const shownNames = (paths: readonly string[]) => firstNames(paths).map(shownName).join(", ");
 
 /** The files that a save left out, as a clause. */
-export function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
+function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
   const parts: string[] = [];
   if (count > 0)
     parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together (${shownNames(names)})`);

@@ -29,7 +29,7 @@ import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./
 /** How long sandboxd may take to respond to a ping or input, in milliseconds. It responds at once unless it hangs. */
 export const RESPONSE_MS = 10_000;
 
-export interface Follower {
+interface Follower {
   onEvent(event: Event): void;
   onPiece(piece: Piece): void;
   /** Called when the connection is lost. The next connection delivers the run's later events. */

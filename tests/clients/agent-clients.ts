@@ -35,7 +35,7 @@ interface Endpoint {
   token: string;
 }
 
-export interface ToolCall {
+interface ToolCall {
   name: string;
   args: Record<string, unknown>;
 }

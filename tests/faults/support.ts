@@ -20,7 +20,7 @@ export const START_SLEEPERS =
 export const sleepersIn = (members: readonly Process[]) =>
   members.filter(({ command }) => command === "sleep 86400");
 
-export interface Calls {
+interface Calls {
   call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;
   /** Runs a command that must succeed. Returns its output. */
   sh(command: string, more?: Record<string, unknown>): Promise<string>;

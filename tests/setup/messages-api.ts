@@ -44,7 +44,7 @@ export interface MessagesRequest {
   tools?: { name: string; description?: string }[];
 }
 
-export interface Received {
+interface Received {
   path: string;
   headers: Record<string, string | string[] | undefined>;
   body: MessagesRequest;

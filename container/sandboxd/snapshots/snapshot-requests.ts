@@ -85,7 +85,7 @@ const doneSchema = z.object({
 
 export type SavedSnapshot = z.infer<typeof doneSchema>;
 /** The most pack ranges of a restore. sandboxd of an earlier version sends up to this number. */
-export const MAX_READS = 10_000;
+const MAX_READS = 10_000;
 
 const readsSchema = z.object({
   reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),

@@ -165,18 +165,15 @@ export function guardMachine(
     const counted = await countOf(sandbox.groups, kernelMemoryOf);
     return await boundQueuedMemory(sandbox, counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined);
   };
+  const udpBytesOf = async (sandbox: EngineSandbox) =>
+    (await countDatagramSockets(sandbox)) * UDP_SOCKET_BYTES;
+  const part = (share: number) => (used: number) => used * share;
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
     {
       used: { measure: async () => await countOf(engineGroups, processesOf) },
       limit: limits.allProcesses * PROCESSES_BEFORE_END,
-      causes: [
-        {
-          usedBy: countProcesses,
-          least: (used) => used * BLAMED_SHARE,
-          why: STOPPED_BECAUSE.processes,
-        },
-      ],
+      causes: [{ usedBy: countProcesses, least: part(BLAMED_SHARE), why: STOPPED_BECAUSE.processes }],
     },
     {
       used: { measure: async () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/) },
@@ -192,48 +189,30 @@ export function guardMachine(
     {
       used: { measure: async () => numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m) * 4096 },
       limit: limits.tcpBytesOfMachine,
-      causes: [
-        {
-          usedBy: tcpBytesOf,
-          least: (used) => used * BLAMED_SHARE,
-          why: STOPPED_BECAUSE.tcp,
-        },
-      ],
+      causes: [{ usedBy: tcpBytesOf, least: part(BLAMED_SHARE), why: STOPPED_BECAUSE.tcp }],
     },
     {
       used: { measure: async () => numberIn("/proc/net/sockstat", /^UDP:.* mem (\d+)$/m) * 4096 },
       limit: limits.udpBytesOfMachine,
-      causes: [
-        {
-          usedBy: async (sandbox) => (await countDatagramSockets(sandbox)) * UDP_SOCKET_BYTES,
-          least: (used) => used * BLAMED_SHARE,
-          why: STOPPED_BECAUSE.udp,
-        },
-      ],
+      causes: [{ usedBy: udpBytesOf, least: part(BLAMED_SHARE), why: STOPPED_BECAUSE.udp }],
     },
     {
       used: { measure: async () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m) },
       limit: limits.tcpOrphansOfMachine,
-      causes: [{ usedBy: countOrphans, least: (used) => used * BLAMED_SHARE, why: STOPPED_BECAUSE.orphans }],
+      causes: [{ usedBy: countOrphans, least: part(BLAMED_SHARE), why: STOPPED_BECAUSE.orphans }],
     },
     {
       used: new Growth(kernelMemory),
       limit: limits.kernelGrowthOfMachine,
       causes: [
         manyLocks,
-        { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
+        { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.sockets },
       ],
     },
     {
       used: new Growth(() => kernelObjects("vm_area_struct")),
       limit: limits.mappingsOfMachine,
-      causes: [
-        {
-          usedBy: countMappings,
-          least: (used) => used * MAPPINGS_SHARE,
-          why: STOPPED_BECAUSE.mappings,
-        },
-      ],
+      causes: [{ usedBy: countMappings, least: part(MAPPINGS_SHARE), why: STOPPED_BECAUSE.mappings }],
     },
     {
       used: new Growth(() => kernelObjects("file_lock_cache")),

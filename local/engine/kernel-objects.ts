@@ -4,6 +4,7 @@ import type { EngineSandbox } from "./engine-sandbox.ts";
 import { readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
 import { membersOf } from "./limits.ts";
+import { sum } from "./sum.ts";
 
 /** How much processor time it may take to count a sandbox's mappings, in seconds. A sandbox that needs more has very many. */
 const COUNT_SECONDS = 5;
@@ -33,7 +34,7 @@ export async function countMappings({ groups }: Pick<EngineSandbox, "groups">): 
     // A process whose first thread has ended seems to have no mappings. All threads have the same.
     const ended = processes.filter((pid) => !ofProcesses.get(String(pid)));
     const ofThreads = await countLines(ended.map((pid) => `${pid}/task/*/maps`));
-    return [...ofProcesses.values(), ...ofThreads.values()].reduce((sum, number) => sum + number, 0);
+    return sum([...ofProcesses.values(), ...ofThreads.values()]);
   } finally {
     endTurn?.();
   }

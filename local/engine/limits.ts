@@ -12,6 +12,7 @@ import { loadText, readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
 import { identify, kill } from "./identity.ts";
 import { processesOfAll } from "./process-limits.ts";
+import { sum } from "./sum.ts";
 
 export const limitsSchema = z.strictObject({
   /** Bytes of the sandbox's files. They are in memory. */
@@ -132,9 +133,9 @@ export function kernelMemory(): number | undefined {
   const zoneinfo = readText("/proc/zoneinfo");
   if (meminfo === "" || zoneinfo === "") return undefined;
   const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(meminfo)?.[1] ?? 0);
-  const named = NAMED.split(" ").reduce((sum, name) => sum + of(name), 0);
+  const named = sum(NAMED.split(" ").map(of));
   const perProcessor = zoneinfo.matchAll(/^ +count: +(\d+)$/gm);
-  const kept = Array.from(perProcessor, ([, pages]) => Number(pages) * 4).reduce((sum, kiB) => sum + kiB, 0);
+  const kept = sum(Array.from(perProcessor, ([, pages]) => Number(pages) * 4));
   return (of("MemTotal") - named - kept) * 1024;
 }
 
@@ -464,7 +465,7 @@ export async function memoryOf(group: string): Promise<number> {
 
 /** The memory of a sandbox. In version 1, only one of its groups counts memory. */
 export async function memoryOfAll(groups: readonly string[]): Promise<number> {
-  return (await Promise.all(groups.map(memoryOf))).reduce((sum, bytes) => sum + bytes, 0);
+  return sum(await Promise.all(groups.map(memoryOf)));
 }
 
 export async function kernelMemoryOf(group: string): Promise<number> {

@@ -56,6 +56,7 @@ import {
   countOrphans,
   hasNoNetlink,
 } from "./socket-usage.ts";
+import { sum } from "./sum.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 import { guardUDP, UDP_INTERVAL_MS } from "./udp-guard.ts";
 import { largestPrincipal, measureUses, sumOf } from "./uses.ts";
@@ -295,7 +296,7 @@ async function guardMemory(groups: string[], limit: number, sandboxes: () => Eng
     lacked = lacks;
     // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
     const most = sandboxes().flatMap(({ chargedGroups }) => chargedGroups.map(memoryWithCacheOf));
-    if (!lacks && most.reduce((sum, bytes) => sum + bytes, 0) < full * NEAR_SHARE) return;
+    if (!lacks && sum(most) < full * NEAR_SHARE) return;
     const uses = await measureUses(
       sandboxes(),
       async ({ chargedGroups }) => await memoryOfAll(chargedGroups),
@@ -428,7 +429,7 @@ function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number
   let begin: { at: number; ticks: Map<string, number> } | undefined;
   const hasWork = () => {
     if (numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/) >= MIN_TERMINALS) return true;
-    return sandboxes().reduce((sum, sandbox) => sum + countLocalSockets(sandbox), 0) >= MIN_LOCAL_SOCKETS;
+    return sum(sandboxes().map(countLocalSockets)) >= MIN_LOCAL_SOCKETS;
   };
   return async () => {
     if (!hasWork()) {
@@ -443,7 +444,7 @@ function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number
     // another sandbox.
     begin = undefined;
     const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
-    return (used.reduce((sum, ticks) => sum + ticks, 0) * TICK_MS) / elapsedMs;
+    return (sum(used) * TICK_MS) / elapsedMs;
   };
 }
 
@@ -477,7 +478,7 @@ async function unreadNetlink(sandbox: EngineSandbox): Promise<number> {
   const text = await beginningOf(`/proc/${pid}/net/netlink`, MAX_NETLINK_LIST_BYTES);
   if (text.length === MAX_NETLINK_LIST_BYTES) return Infinity;
   const [, ...sockets] = text.trimEnd().split("\n");
-  return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
+  return sum(sockets.map((line) => Number(line.split(/\s+/)[4])));
 }
 
 /** A number in a short file, read synchronously: that takes a tenth of the time. */

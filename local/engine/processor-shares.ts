@@ -19,6 +19,7 @@ import type { EngineSandbox } from "./engine-sandbox.ts";
 import { readText } from "./host-files.ts";
 import { countOf, limitProcessors, processorSecondsOf, SANDBOX_PROCESSORS } from "./limits.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
+import { sum } from "./sum.ts";
 
 /**
  * Busy sandboxes together get this part of the processors that all sandboxes may use. The rest is for short commands, and for the
@@ -73,21 +74,18 @@ export function equalLimit(uses: readonly number[], processors: number): number 
   return left / sharers;
 }
 
-const sumOf = (uses: readonly Pick<Use, "used">[]) => uses.reduce((sum, { used }) => sum + used, 0);
-
 /** The limits of busy sandboxes: each principal gets an equal share, and each of its sandboxes an equal share of that. */
 export function limitsOf<Sandbox extends Pick<Use, "principal" | "used">>(
   busy: readonly Sandbox[],
   processors: number,
 ): Map<Sandbox, number> {
   const principals = [...Map.groupBy(busy, ({ principal }) => principal).values()];
-  const ofPrincipal = equalLimit(principals.map(sumOf), processors);
+  const usesOf = (sandboxes: readonly Sandbox[]) => sandboxes.map(({ used }) => used);
+  const sums = principals.map((sandboxes) => sum(usesOf(sandboxes)));
+  const ofPrincipal = equalLimit(sums, processors);
   return new Map(
     principals.flatMap((sandboxes) => {
-      const limit = equalLimit(
-        sandboxes.map(({ used }) => used),
-        ofPrincipal,
-      );
+      const limit = equalLimit(usesOf(sandboxes), ofPrincipal);
       return sandboxes.map((sandbox) => [sandbox, limit] as const);
     }),
   );
@@ -102,11 +100,11 @@ function idleSeconds(): number {
   const isOwn = (processor: number) =>
     ownProcessors.some(([first = 0, last = first]) => processor >= first && processor <= last);
   const times = readText("/proc/stat").matchAll(/^cpu(\d+) \d+ \d+ \d+ (\d+) (\d+)/gm);
-  return Array.from(times, (fields) => fields.slice(1).map(Number)).reduce(
-    (sum, [processor = 0, idle = 0, waiting = 0]) =>
-      sum + (isOwn(processor) ? ((idle + waiting) * TICK_MS) / 1000 : 0),
-    0,
-  );
+  const ticks = Array.from(times, (fields) => {
+    const [processor = 0, idle = 0, waiting = 0] = fields.slice(1).map(Number);
+    return isOwn(processor) ? idle + waiting : 0;
+  });
+  return (sum(ticks) * TICK_MS) / 1000;
 }
 
 /**

@@ -4,6 +4,7 @@ import { isIPv4, type Socket } from "node:net";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { expand } from "./addresses.ts";
 import { readText } from "./host-files.ts";
+import { sum } from "./sum.ts";
 
 /**
  * The kernel copies sent data into blocks of this size. A single byte that nobody has read keeps its block in memory, although
@@ -64,12 +65,6 @@ interface Sockets {
   hasEnded: boolean;
 }
 
-/** Counts all but Unix sockets, including those without a port and connections that no program has accepted. */
-async function countSockets(sandbox: Sockets): Promise<number> {
-  const { all, local } = await readCounts(sandbox);
-  return all - local;
-}
-
 export function countLocalSockets(sandbox: Sockets): number {
   return countIn(listProtocols(sandbox), LOCAL);
 }
@@ -104,8 +99,7 @@ export function groupPackets({ pid }: Sockets): string | undefined {
  * unread data.
  */
 export async function countDatagramSockets(sandbox: Sockets): Promise<number> {
-  const { all, withPort } = await readCounts(sandbox);
-  return Math.max(0, all - withPort) + countUDPSockets(sandbox);
+  return (await readCounts(sandbox)).hidden + countUDPSockets(sandbox);
 }
 
 /** The bytes of a TCP connection that its host has not received, and that this machine's program has not read. */
@@ -195,9 +189,7 @@ export async function boundQueuedMemory(sandbox: Sockets, kernelBytes?: number):
     readCounts(sandbox),
     ...lists.map((list) => countQueuedBlocks(sandbox, list)),
   ]);
-  // Sockets that are in no list: UDP sockets without a port, and connections that were reset before a program accepted them.
-  const hidden = Math.max(0, counts.all - counts.withPort);
-  const inBlocks = blocks.reduce((sum, count) => sum + count, hidden * MAX_HIDDEN_BLOCKS);
+  const inBlocks = sum(blocks) + counts.hidden * MAX_HIDDEN_BLOCKS;
   // Idle Unix sockets take little of the kernel's memory. Without this limit, a sandbox with many of them would seem to use much.
   const local = Math.min(
     counts.local * MAX_LOCAL_BYTES,
@@ -212,10 +204,11 @@ async function countQueuedBlocks(sandbox: Sockets, list: "tcp" | "tcp6" | "udp" 
   const blocksIn = list.startsWith("tcp")
     ? (bytes: number) => Math.min(bytes, MAX_BLOCKS)
     : (bytes: number) => bytes / COUNTED_BYTES;
-  return Array.from(text.matchAll(LISTED), ([, state, ...queues]) =>
+  const blocks = Array.from(text.matchAll(LISTED), ([, state, ...queues]) =>
     // The queues of a listener are numbers of connections.
-    state === TCP_LISTEN ? 0 : queues.reduce((sum, queue) => sum + blocksIn(Number.parseInt(queue, 16)), 0),
-  ).reduce((sum, blocks) => sum + blocks, 0);
+    state === TCP_LISTEN ? 0 : sum(queues.map((queue) => blocksIn(Number.parseInt(queue, 16)))),
+  );
+  return sum(blocks);
 }
 
 /**
@@ -224,17 +217,17 @@ async function countQueuedBlocks(sandbox: Sockets, list: "tcp" | "tcp6" | "udp" 
  */
 export async function countFullSockets(sandbox: Sockets): Promise<number> {
   const [counts, lists] = await Promise.all([readCounts(sandbox), listTCP(sandbox)]);
-  if (lists === undefined) return counts.all - counts.local;
+  if (lists === undefined) return counts.network;
   const isFull = ([, state, ...queues]: string[]) =>
     state !== TCP_LISTEN && queues.some((queue) => Number.parseInt(queue, 16) > 0);
   const full = lists.flatMap((text) => [...text.matchAll(LISTED)].filter(isFull));
-  return full.length + Math.max(0, counts.all - counts.withPort);
+  return full.length + counts.hidden;
 }
 
 /** Counts the closed connections that are still sockets. A sandbox with a long list counts with all its sockets. */
 export async function countOrphans(sandbox: Sockets): Promise<number> {
   const lists = await listTCP(sandbox);
-  if (lists === undefined) return await countSockets(sandbox);
+  if (lists === undefined) return (await readCounts(sandbox)).network;
   const isOrphan = ([, state = "", timer]: string[]) =>
     TCP_UNSENT.has(state) || (state === TCP_FIN_WAIT2 && timer === TCP_KEEPALIVE);
   return lists.flatMap((text) => [...text.matchAll(TIMED)].filter(isOrphan)).length;
@@ -246,24 +239,30 @@ async function listTCP(sandbox: Sockets): Promise<string[] | undefined> {
   return lists.some(({ length }) => length === MAX_LIST_BYTES) ? undefined : lists;
 }
 
-async function readCounts(sandbox: Sockets): Promise<{ all: number; local: number; withPort: number }> {
+/** The numbers of a sandbox's sockets. */
+interface Counts {
+  /** Unix sockets. */
+  local: number;
+  /** All others, including those without a port and connections that no program has accepted. */
+  network: number;
+  /** Those in no list: UDP sockets without a port, and connections that were reset before a program accepted them. */
+  hidden: number;
+}
+
+async function readCounts(sandbox: Sockets): Promise<Counts> {
   const [summary, protocols] = await Promise.all([
     readNetFile(sandbox, "sockstat"),
     readNetFile(sandbox, "protocols"),
   ]);
-  return {
-    all: Number(/^sockets: used (\d+)/.exec(summary)?.[1] ?? 0),
-    local: countIn(protocols, LOCAL),
-    withPort: countIn(protocols, /^\S+ +\d+ +(\d+) /gm),
-  };
+  const all = Number(/^sockets: used (\d+)/.exec(summary)?.[1] ?? 0);
+  const local = countIn(protocols, LOCAL);
+  const hidden = Math.max(0, all - countIn(protocols, /^\S+ +\d+ +(\d+) /gm));
+  return { local, network: all - local, hidden };
 }
 
 /** The sum of the protocols' counts. The file /proc/PID/net/protocols lists Unix sockets, and all other sockets that have a port. */
 function countIn(protocols: string, lines: RegExp): number {
-  return Array.from(protocols.matchAll(lines), ([, count]) => Number(count)).reduce(
-    (sum, count) => sum + count,
-    0,
-  );
+  return sum(Array.from(protocols.matchAll(lines), ([, count]) => Number(count)));
 }
 
 async function readNetFile({ pid, hasEnded }: Sockets, name: string): Promise<string> {

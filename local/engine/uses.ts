@@ -1,5 +1,6 @@
 /** How much of a resource each sandbox uses, and each principal with its sandboxes. */
 import type { EngineSandbox } from "./engine-sandbox.ts";
+import { sum } from "./sum.ts";
 
 export interface Use {
   sandbox: EngineSandbox;
@@ -13,7 +14,7 @@ export async function measureUses(
   return await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
 }
 
-export const sumOf = (uses: Use[]) => uses.reduce((sum, { use }) => sum + use, 0);
+export const sumOf = (uses: Use[]) => sum(uses.map(({ use }) => use));
 
 /** The sandboxes of each principal, the largest first. A sandbox without a known principal counts alone. */
 export function byPrincipal(uses: Use[]): Use[][] {

@@ -26,13 +26,9 @@ const runFile = promisify(execFile);
 async function runAgent(example: string, script: readonly ScriptedCall[]): Promise<string> {
   const model = await startOpenAIAPI(script);
   const access = { SANDBOX_MCP_URL: server.url, SANDBOX_MCP_TOKEN: TOKEN };
-  const env = { ...process.env, ...access, OPENAI_BASE_URL: model.url, OPENAI_API_KEY: "any" };
-  try {
-    const program = join(repository, "examples", example);
-    return (await runFile(process.execPath, [program, "Add the numbers."], { env, cwd: tmpdir() })).stdout;
-  } finally {
-    model.close();
-  }
+  const env = { ...process.env, ...access, OPENAI_BASE_URL: model, OPENAI_API_KEY: "any" };
+  const program = join(repository, "examples", example);
+  return (await runFile(process.execPath, [program, "Add the numbers."], { env, cwd: tmpdir() })).stdout;
 }
 
 const SUM = "# sums\nprint(40 + 2)\n";

@@ -13,7 +13,7 @@ import { until } from "../setup/until.ts";
 declare const testHost: TestHost;
 
 const server = inject("server");
-const client = endLater(await startAppHost());
+const client = await startAppHost();
 const chromium = endLater(await launchChromium());
 const context = await chromium.newContext({ viewport: { width: 720, height: 900 } });
 context.setDefaultTimeout(60_000);

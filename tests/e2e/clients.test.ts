@@ -216,20 +216,13 @@ describe("Claude Code", () => {
   });
 });
 
+const model = await startOpenAIAPI();
+
 describe("the examples", () => {
-  let model: Awaited<ReturnType<typeof startOpenAIAPI>>;
   const programs: ChildProcess[] = [];
-  let place: string;
+  const place = temporaryDirectory();
 
-  beforeAll(async () => {
-    model = await startOpenAIAPI();
-    place = temporaryDirectory();
-  });
-
-  afterAll(() => {
-    for (const program of programs) program.kill();
-    model.close();
-  });
+  afterAll(() => programs.forEach((program) => program.kill()));
 
   function start(file: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}) {
     const child = spawn(process.execPath, [join(repository, "examples", file), ...args], {
@@ -238,7 +231,7 @@ describe("the examples", () => {
         ...process.env,
         SANDBOX_MCP_URL: server.url,
         SANDBOX_MCP_TOKEN: TOKEN,
-        OPENAI_BASE_URL: model.url,
+        OPENAI_BASE_URL: model,
         OPENAI_API_KEY: "any",
         ...env,
       },

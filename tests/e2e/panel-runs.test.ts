@@ -1,7 +1,8 @@
 /** The page of a task, with the real agent and a scripted model, and the terminal of the panel, in a real Chromium. */
 import { readFileSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
+import { describe, expect, inject, it } from "vitest";
+import { launchChromium } from "../clients/chromium.ts";
+import { endLater } from "../setup/end-later.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { PanelPage } from "../setup/panel-page.ts";
 import { TOKEN } from "../setup/server.ts";
@@ -10,18 +11,11 @@ import { callTool } from "../setup/tool.ts";
 import { until, untilText } from "../setup/until.ts";
 
 const server = inject("server");
-let chromium: Browser;
-let panel: PanelPage;
-let page: Page;
+const chromium = endLater(await launchChromium());
+const panel = await PanelPage.openSignedIn(chromium, server.url);
+const { page } = panel;
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
-
-beforeAll(async () => {
-  chromium = await launchChromium();
-  panel = await PanelPage.openSignedIn(chromium, server.url);
-  ({ page } = panel);
-});
-afterAll(() => chromium?.close());
 
 describe("the page of a task", () => {
   it("shows its steps as they happen, then its answer, its changes and its cost", async () => {

@@ -2,16 +2,17 @@
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from "vitest";
+import { afterEach, describe, expect, inject, it } from "vitest";
 import { violations } from "../clients/axe.ts";
-import { type Browser, type BrowserContextOptions, type Page, launchChromium } from "../clients/chromium.ts";
+import { type BrowserContextOptions, type Page, launchChromium } from "../clients/chromium.ts";
+import { endLater } from "../setup/end-later.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
 const server = inject("server");
-let chromium: Browser;
+const chromium = endLater(await launchChromium());
 let page: Page;
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
@@ -40,10 +41,6 @@ const drop = (sizes: readonly number[]) =>
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
   }, sizes);
 
-beforeAll(async () => {
-  chromium = await launchChromium();
-});
-afterAll(() => chromium?.close());
 afterEach(async () => {
   await page?.context().close();
 });

@@ -28,20 +28,15 @@ describe("a client's document on the local platform", () => {
   /** Requests the sign-in page, without a credential, for clients with a document at each of these hosts. */
   async function ask(variables: Record<string, string>, hosts: readonly string[]) {
     connections = 0;
-    const server = await startOAuthServer(variables);
-    try {
-      const { origin } = server;
-      for (const host of hosts) {
-        const client = new Client(web, `https://${host}:${port}/client.json`, undefined, origin);
-        const url = await client.authorizationURL({ resource: `${PUBLIC_ORIGIN}/mcp` });
-        expect((await new Browser(web).open(url)).status).toBe(400);
-      }
-      const metadata = await fetch(`${origin}/.well-known/oauth-authorization-server`);
-      const announced: { client_id_metadata_document_supported?: boolean } = await metadata.json();
-      return { connections, announced: announced.client_id_metadata_document_supported };
-    } finally {
-      await server.close();
+    const { origin } = await startOAuthServer(variables);
+    for (const host of hosts) {
+      const client = new Client(web, `https://${host}:${port}/client.json`, undefined, origin);
+      const url = await client.authorizationURL({ resource: `${PUBLIC_ORIGIN}/mcp` });
+      expect((await new Browser(web).open(url)).status).toBe(400);
     }
+    const metadata = await fetch(`${origin}/.well-known/oauth-authorization-server`);
+    const announced: { client_id_metadata_document_supported?: boolean } = await metadata.json();
+    return { connections, announced: announced.client_id_metadata_document_supported };
   }
 
   const hosts = ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", hostname()];

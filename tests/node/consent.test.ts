@@ -1,5 +1,5 @@
 /** The consent page in a real Chromium. The Worker listens on loopback. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import { violations } from "../clients/axe.ts";
 import {
   type Browser,
@@ -8,50 +8,37 @@ import {
   type Page,
   launchChromium,
 } from "../clients/chromium.ts";
-import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
-import { type App, Client, type Tokens } from "../setup/oauth-client.ts";
-import { serveOnLoopback, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { endLater } from "../setup/end-later.ts";
+import { CLIENT_ID, CLIENT_SECRET, startGitHub } from "../setup/github.ts";
+import { Client, type Tokens } from "../setup/oauth-client.ts";
+import { OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { serve } from "../setup/serve.ts";
+import { web } from "../setup/sign-in.ts";
 import { sleep, until } from "../setup/until.ts";
-
-const web: App = (url, init) => fetch(url, init);
 
 const PHONE = { width: 375, height: 812 };
 const NARROW = { width: 320, height: 640 };
 const LAPTOP = { width: 1366, height: 768 };
 const DESKTOP = { width: 1280, height: 900 };
 
-let server: OAuthServer;
-let github: FakeGitHub;
-let chromium: Browser;
+const github = await startGitHub();
+const server = await startOAuthServer({
+  ANTHROPIC_API_KEY: "test-model-key",
+  GITHUB_CLIENT_ID: CLIENT_ID,
+  GITHUB_CLIENT_SECRET: CLIENT_SECRET,
+  GITHUB_ALLOWED_USERS: "octocat",
+  GITHUB_URL: github.origin,
+  GITHUB_API_URL: github.origin,
+});
+const chromium = endLater(await launchChromium());
 /** The client's own server, to which the browser is redirected. */
-let callback: Awaited<ReturnType<typeof serveOnLoopback>>;
+const callback = await serve(
+  (_, response) => void response.end("<!doctype html><title>Client</title>You can close this page"),
+);
 let context: BrowserContext;
 /** The browser's errors: requests that a policy blocked, exceptions, and files that were not found. */
 let pageErrors: string[] = [];
 
-beforeAll(async () => {
-  github = await startGitHub();
-  [server, chromium, callback] = await Promise.all([
-    startOAuthServer({
-      ANTHROPIC_API_KEY: "test-model-key",
-      GITHUB_CLIENT_ID: CLIENT_ID,
-      GITHUB_CLIENT_SECRET: CLIENT_SECRET,
-      GITHUB_ALLOWED_USERS: "octocat",
-      GITHUB_URL: github.origin,
-      GITHUB_API_URL: github.origin,
-    }),
-    launchChromium(),
-    serveOnLoopback(
-      (_, response) => void response.end("<!doctype html><title>Client</title>You can close this page"),
-    ),
-  ]);
-}, 60_000);
-afterAll(async () => {
-  await chromium?.close();
-  await server?.close();
-  callback?.server.close();
-  github?.close();
-});
 afterEach(async () => {
   await context?.close();
 });
@@ -70,7 +57,7 @@ async function open(options: Parameters<Browser["newContext"]>[0] = {}): Promise
 async function newClient(
   metadata: Record<string, unknown> = {},
 ): Promise<{ client: Client; redirect_uri: string }> {
-  const redirect_uri = `${callback.origin}/callback`;
+  const redirect_uri = `${callback}/callback`;
   const all = { client_name: "Claude Code", redirect_uris: [redirect_uri], ...metadata };
   return { client: await Client.register(web, all, server.origin), redirect_uri };
 }
@@ -92,7 +79,7 @@ const approve = (page: Page) => page.getByRole("button", { name: "Approve with t
 
 /** The parameters that the client received at its callback, once the browser has opened it. */
 async function callbackParameters(page: Page): Promise<URLSearchParams> {
-  await page.waitForURL(`${callback.origin}/callback?*`);
+  await page.waitForURL(`${callback}/callback?*`);
   expect(await page.title()).toBe("Client");
   return new URL(page.url()).searchParams;
 }
@@ -168,7 +155,7 @@ describe("a person", () => {
     const { client, redirect_uri } = await newClient();
     const url = await client.authorizationURL({ redirect_uri });
     // The callback's server is another site if its name is another one.
-    await page.goto(callback.origin.replace("127.0.0.1", "localhost"));
+    await page.goto(callback.replace("127.0.0.1", "localhost"));
     for (const fragment of ["", "#token"]) {
       const [opened] = await Promise.all([
         page.waitForEvent("popup"),
@@ -194,10 +181,10 @@ describe("a person", () => {
     const [x, y] = [(box?.x ?? 0) + 20, (box?.y ?? 0) + 20];
     // This page opens a second page above it, which sends the first page to the consent page. The first click closes the second
     // page, and the second click reaches the consent page.
-    await page.goto(callback.origin);
+    await page.goto(callback);
     const [above] = await Promise.all([
       page.waitForEvent("popup"),
-      page.evaluate((at) => void (window.open(at), 0), callback.origin),
+      page.evaluate((at) => void (window.open(at), 0), callback),
     ]);
     await above.evaluate((to) => {
       (window.opener as Window).location.href = to;

@@ -1,19 +1,12 @@
 /** The endpoint's page for browsers in a real Chromium. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { violations } from "../clients/axe.ts";
-import { type Browser, launchChromium } from "../clients/chromium.ts";
+import { launchChromium } from "../clients/chromium.ts";
+import { endLater } from "../setup/end-later.ts";
 import { type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
 
-let server: OAuthServer;
-let chromium: Browser;
-
-beforeAll(async () => {
-  [server, chromium] = await Promise.all([startOAuthServer({}), launchChromium()]);
-}, 60_000);
-afterAll(async () => {
-  await chromium?.close();
-  await server?.close();
-});
+const server = await startOAuthServer();
+const chromium = endLater(await launchChromium());
 
 const CLIENTS = ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"];
 
@@ -66,12 +59,10 @@ it("only a local server's page says that it is local, and names the command that
   expect(await health(server)).toMatchObject({ platform: "local" });
   const packaged = await startOAuthServer({ LOCAL_TOKEN_COMMAND: "sandbox-mcp token show" });
   expect(await text(packaged)).toContain("<code>sandbox-mcp token show</code>");
-  await packaged.close();
   const deployed = await startOAuthServer({ LOCAL_TOKEN_COMMAND: "" });
   expect(await text(deployed)).toMatch(/secret SERVER_AUTH_TOKEN/);
   expect(await text(deployed)).not.toMatch(/npm run token|token show/);
   expect(await health(deployed)).toMatchObject({ platform: "cloudflare_sandboxes" });
-  await deployed.close();
 });
 
 it("the page mentions tasks only if the server runs them", async () => {
@@ -79,7 +70,6 @@ it("the page mentions tasks only if the server runs them", async () => {
   const other = await startOAuthServer({ ANTHROPIC_API_KEY: "any" });
   const response = await fetch(other.origin, { headers: { accept: "text/html" } });
   expect(await response.text()).toContain("whole tasks");
-  await other.close();
 });
 
 it("the page shows how to connect to the address that was opened, and reports errors in that address", async () => {

@@ -3,43 +3,25 @@
  * loopback.
  */
 import { exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT } from "jose";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { Browser, Page } from "../setup/oauth-client.ts";
-import { serveOnLoopback, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { serve } from "../setup/serve.ts";
 import { openConsentPage, principalOf, signInsOf } from "../setup/sign-in.ts";
 
-const otherKeys = await generateKeyPair("RS256");
+const AUDIENCE = "audience-tag-of-the-application";
+const ISSUER = "https://team.cloudflareaccess.com";
+const [keys, otherKeys] = [await generateKeyPair("RS256"), await generateKeyPair("RS256")];
+let published: unknown[] = [{ ...(await exportJWK(keys.publicKey)), kid: "one", alg: "RS256", use: "sig" }];
+const certs = await serve((_, response) => {
+  response.writeHead(200, { "content-type": "application/json" });
+  response.end(JSON.stringify({ keys: published, public_cert: {}, public_certs: [] }));
+}, "/cdn-cgi/access/certs");
+const VARIABLES = { ACCESS_TEAM_DOMAIN: ISSUER, ACCESS_AUDIENCE: AUDIENCE, ACCESS_CERTS_URL: certs };
+const server = await startOAuthServer({ ...VARIABLES, SERVER_AUTH_TOKEN: "" });
+const broken = await startOAuthServer({ ...VARIABLES, ACCESS_CERTS_URL: "http://127.0.0.1:9/certs" });
 
 describe("Cloudflare Access", () => {
-  const AUDIENCE = "audience-tag-of-the-application";
-  const ISSUER = "https://team.cloudflareaccess.com";
-  let keys: Awaited<ReturnType<typeof generateKeyPair>>;
-  let certs: Awaited<ReturnType<typeof serveOnLoopback>>;
-  let server: OAuthServer;
-  let broken: OAuthServer;
-  let published: unknown[] = [];
-
-  beforeAll(async () => {
-    keys = await generateKeyPair("RS256");
-    published = [{ ...(await exportJWK(keys.publicKey)), kid: "one", alg: "RS256", use: "sig" }];
-    certs = await serveOnLoopback((_, response) => {
-      response.writeHead(200, { "content-type": "application/json" });
-      response.end(JSON.stringify({ keys: published, public_cert: {}, public_certs: [] }));
-    });
-    const variables = { ACCESS_TEAM_DOMAIN: ISSUER, ACCESS_AUDIENCE: AUDIENCE };
-    server = await startOAuthServer({
-      ...variables,
-      SERVER_AUTH_TOKEN: "",
-      ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
-    });
-    broken = await startOAuthServer({ ...variables, ACCESS_CERTS_URL: "http://127.0.0.1:9/certs" });
-  }, 60_000);
-  afterAll(async () => {
-    await server?.close();
-    await broken?.close();
-    certs?.server.close();
-  });
-
   interface Assertion {
     /** Claims in place of the usual ones. A claim that is undefined is left out. */
     claims?: JWTPayload;
@@ -94,17 +76,12 @@ describe("Cloudflare Access", () => {
 
   it("signs in a person whose assertion was signed with a new key", async () => {
     published.push({ ...(await exportJWK(otherKeys.publicKey)), kid: "new", alg: "RS256", use: "sig" });
-    const fresh = await startOAuthServer({
-      ACCESS_TEAM_DOMAIN: ISSUER,
-      ACCESS_AUDIENCE: AUDIENCE,
-      ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
-    });
+    const fresh = await startOAuthServer(VARIABLES);
     const { page } = await openConsentPage(
       fresh,
       await signAssertion({ kid: "new", key: otherKeys.privateKey }),
     );
     expect(page.text).toContain("Approve as");
-    await fresh.close();
     published.pop();
   });
 
@@ -163,12 +140,7 @@ describe("Cloudflare Access", () => {
         // The published key names no algorithm, because it need not.
         published = [...before, { ...(await exportJWK(pair.publicKey)), kid: alg }];
       }
-      const fresh = await startOAuthServer({
-        ACCESS_TEAM_DOMAIN: ISSUER,
-        ACCESS_AUDIENCE: AUDIENCE,
-        SERVER_AUTH_TOKEN: "",
-        ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
-      });
+      const fresh = await startOAuthServer({ ...VARIABLES, SERVER_AUTH_TOKEN: "" });
       try {
         expect((await openConsentPage(fresh, await signAssertion({ alg, key, kid: alg }))).page.status).toBe(
           403,
@@ -176,7 +148,6 @@ describe("Cloudflare Access", () => {
         expect((await openConsentPage(fresh, await signAssertion())).page.status).toBe(200);
       } finally {
         published = before;
-        await fresh.close();
       }
     },
   );

@@ -1,29 +1,21 @@
 /** Sign-in with GitHub with real connections. The Worker and GitHub are servers on loopback. */
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
+import { beforeEach, describe, expect, it } from "vitest";
+import { CLIENT_ID, CLIENT_SECRET, startGitHub } from "../setup/github.ts";
 import { Browser, CALLBACK } from "../setup/oauth-client.ts";
-import { type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
 import { openConsentPage, principalOf, signInsOf, web } from "../setup/sign-in.ts";
 
-describe("GitHub", () => {
-  let github: FakeGitHub;
-  let server: OAuthServer;
+const github = await startGitHub();
+const server = await startOAuthServer({
+  GITHUB_CLIENT_ID: CLIENT_ID,
+  GITHUB_CLIENT_SECRET: CLIENT_SECRET,
+  GITHUB_ALLOWED_USERS: "Octocat, id:77, collaborator",
+  GITHUB_ALLOWED_ORG: "Acme",
+  GITHUB_URL: github.origin,
+  GITHUB_API_URL: github.origin,
+});
 
-  beforeAll(async () => {
-    github = await startGitHub();
-    server = await startOAuthServer({
-      GITHUB_CLIENT_ID: CLIENT_ID,
-      GITHUB_CLIENT_SECRET: CLIENT_SECRET,
-      GITHUB_ALLOWED_USERS: "Octocat, id:77, collaborator",
-      GITHUB_ALLOWED_ORG: "Acme",
-      GITHUB_URL: github.origin,
-      GITHUB_API_URL: github.origin,
-    });
-  }, 60_000);
-  afterAll(async () => {
-    await server?.close();
-    github?.close();
-  });
+describe("GitHub", () => {
   beforeEach(() => {
     github.failure = "none";
     github.user = { id: 583231, login: "octocat" };

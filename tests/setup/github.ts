@@ -5,7 +5,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { text } from "node:stream/consumers";
-import { serveOnLoopback } from "./oauth-server.ts";
+import { serve } from "./serve.ts";
 
 export const CLIENT_ID = "github-client-id";
 export const CLIENT_SECRET = "github-client-secret";
@@ -24,7 +24,6 @@ export interface FakeGitHub {
   /** The failure of the API. */
   failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
   requestedPaths: string[];
-  close(): void;
 }
 
 interface Grant {
@@ -34,10 +33,11 @@ interface Grant {
   scope: string;
 }
 
+/** Serves GitHub on loopback, until the time that `doLater` chooses. */
 export async function startGitHub(): Promise<FakeGitHub> {
   const codes = new Map<string, Grant>();
   const tokens = new Map<string, Grant>();
-  const { server, origin } = await serveOnLoopback((request, response) => {
+  const origin = await serve((request, response) => {
     void respond(request, response).catch(() => response.destroy());
   });
   const github: FakeGitHub = {
@@ -45,7 +45,6 @@ export async function startGitHub(): Promise<FakeGitHub> {
     user: undefined,
     failure: "none",
     requestedPaths: [],
-    close: () => void server.close(),
   };
 
   async function respond(request: IncomingMessage, response: ServerResponse): Promise<void> {

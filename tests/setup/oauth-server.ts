@@ -2,13 +2,10 @@
  * The whole Worker on loopback with OAuth on, like `npm start`, but without the engine, because these tests need no
  * sandbox.
  */
-import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startWorker } from "../../cli/run-worker.ts";
-import { listen } from "./listen.ts";
+import { doLater } from "./end-later.ts";
+import { temporaryDirectory } from "./temporary.ts";
 
 export const OWNER_TOKEN = "owner-token-of-the-test";
 
@@ -18,17 +15,18 @@ export interface OAuthServer {
   origin: string;
   /** The log so far, one parsed entry for each line. */
   logs(): Record<string, unknown>[];
-  close(): Promise<void>;
 }
 
-/** Starts the server with the owner's token and these variables. An empty variable counts as unset. */
+/**
+ * Starts the server with the owner's token and these variables, until the time that `doLater` chooses. An empty variable counts as
+ * unset.
+ */
 export async function startOAuthServer(variables: Record<string, string> = {}): Promise<OAuthServer> {
-  const stateDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-oauth-"));
   const lines: string[] = [];
   const worker = await startWorker({
     config,
     port: 0,
-    stateDir,
+    stateDir: temporaryDirectory(),
     variables: {
       SERVER_AUTH_TOKEN: OWNER_TOKEN,
       LOCAL_ENGINE_URL: "http://127.0.0.1:9",
@@ -40,20 +38,9 @@ export async function startOAuthServer(variables: Record<string, string> = {}): 
     onDeath: () => void lines.push('{"event":"death"}'),
     isVerbose: false,
   });
+  doLater(() => worker.close());
   return {
     origin: `http://127.0.0.1:${worker.port}`,
     logs: () => lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line)),
-    async close() {
-      await worker.close();
-      await rm(stateDir, { recursive: true, force: true });
-    },
   };
-}
-
-/** A server on loopback. */
-export async function serveOnLoopback(
-  handler: Parameters<typeof createServer>[1],
-): Promise<{ server: Server; origin: string }> {
-  const server = createServer(handler);
-  return { server, origin: `http://127.0.0.1:${await listen(server)}` };
 }

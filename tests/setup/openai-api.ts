@@ -1,7 +1,6 @@
 /** OpenAI's Chat Completions on loopback, with a model that runs each prompt as Python and replies with the output. */
-import { createServer } from "node:http";
 import { json } from "node:stream/consumers";
-import { listen } from "./listen.ts";
+import { serve } from "./serve.ts";
 
 interface Message {
   role: string;
@@ -32,11 +31,9 @@ function callTool(call: { name: string; arguments: string }) {
   return { role: "assistant", content: null, tool_calls };
 }
 
-/** Returns the address for OPENAI_BASE_URL. */
-export async function startOpenAIAPI(
-  script?: readonly ScriptedCall[],
-): Promise<{ url: string; close(): void }> {
-  const server = createServer(async (request, response) => {
+/** Serves the API until the time that `doLater` chooses. Returns the address for OPENAI_BASE_URL. */
+export function startOpenAIAPI(script?: readonly ScriptedCall[]): Promise<string> {
+  return serve(async (request, response) => {
     const { messages, model } = (await json(request)) as { messages: Message[]; model: string };
     const message = reply(messages, script);
     const finish_reason = "tool_calls" in message ? "tool_calls" : "stop";
@@ -51,13 +48,5 @@ export async function startOpenAIAPI(
       usage,
     };
     response.setHeader("content-type", "application/json").end(JSON.stringify(completion));
-  });
-  const port = await listen(server);
-  return {
-    url: `http://127.0.0.1:${port}/v1`,
-    close() {
-      server.closeAllConnections();
-      server.close();
-    },
-  };
+  }, "/v1");
 }

@@ -1,16 +1,14 @@
 /** Serves the page of a client that shows MCP Apps, and its proxy on another origin. */
-import { createServer, type RequestListener } from "node:http";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { repository } from "../server.ts";
-import { listen } from "../listen.ts";
+import { serve } from "../serve.ts";
 
 interface AppHost {
   /** The page of the client. */
   url: string;
   /** The page of the proxy. */
   proxy: string;
-  stop(): void;
 }
 
 /** The policy that the extension defines for an App without further permissions. Clients must enforce it. */
@@ -27,6 +25,7 @@ function policyOf(csp: { frameDomains?: string[] }): string {
   ].join("; ");
 }
 
+/** Serves both pages, until the time that `doLater` chooses. */
 export async function startAppHost(): Promise<AppHost> {
   const { outputFiles } = await build({
     entryPoints: ["host", "proxy"].map((name) => join(repository, `tests/setup/app-host/${name}.ts`)),
@@ -44,27 +43,11 @@ export async function startAppHost(): Promise<AppHost> {
   };
   const pages = { host: page("host"), proxy: page("proxy") };
   const html = { "content-type": "text/html; charset=utf-8" };
-  const host = await serve((_request, response) => response.writeHead(200, html).end(pages.host));
+  const url = await serve((_request, response) => response.writeHead(200, html).end(pages.host), "/");
   const proxy = await serve((request, response) => {
     const { searchParams } = new URL(request.url ?? "", "http://proxy");
     const csp = JSON.parse(searchParams.get("csp") ?? "{}") as { frameDomains?: string[] };
     response.writeHead(200, { ...html, "content-security-policy": policyOf(csp) }).end(pages.proxy);
-  });
-  return {
-    url: host.url,
-    proxy: proxy.url,
-    stop: () => [host, proxy].forEach(({ stop }) => stop()),
-  };
-}
-
-async function serve(listener: RequestListener): Promise<{ url: string; stop(): void }> {
-  const server = createServer(listener);
-  const port = await listen(server);
-  return {
-    url: `http://127.0.0.1:${port}/`,
-    stop: () => {
-      server.close();
-      server.closeAllConnections();
-    },
-  };
+  }, "/");
+  return { url, proxy };
 }

@@ -271,13 +271,10 @@ it("a save reads a file again whose content changed without a new time while its
 });
 
 it("a save has a file with two names that a program renames before each try to read it", async () => {
-  const moves = FLEEING.flatMap(({ at, ...move }, index) =>
-    [at, at.replace("file", "link")].map((name) => ({
-      ...move,
-      at: name,
-      command: `if [ -e go ]; then mv ${["a/* b", "b/* a"][index]}; fi`,
-    })),
-  );
+  const moves = FLEEING.flatMap(({ at, times }, index) => {
+    const command = `if [ -e go ]; then mv ${["a/* b", "b/* a"][index]}; fi`;
+    return [at, at.replace("file", "link")].map((name) => ({ at: name, command, times }));
+  });
   await withMoves(named("a/file"), moves, async (place) => {
     mkdirSync(join(place.workspace, "b"));
     linkSync(join(place.workspace, "a/file"), join(place.workspace, "a/link"));

@@ -74,3 +74,13 @@ it("while sandboxes print without pause, short output of another sandbox of the 
   expect(taken).toBe(5);
   for (const run of runs) run.isOver = true;
 });
+
+it("output waits for other sandboxes for no longer than a cancelled run may take to end, however long they have printed", async () => {
+  const backlogs = Array.from({ length: 10 }, () => newBacklog("long"));
+  const runs = [...backlogs, ...backlogs, ...backlogs, ...backlogs, ...backlogs].map(startPrinting);
+  await vi.advanceTimersByTimeAsync(600_000);
+  const printed = runs.map(({ bytes }) => bytes);
+  await vi.advanceTimersByTimeAsync(5000);
+  expect(runs.every(({ bytes }, at) => bytes > (printed[at] ?? 0))).toBe(true);
+  for (const run of runs) run.isOver = true;
+});

@@ -22,6 +22,7 @@ import { SaveTroubles } from "./save-troubles.ts";
 import { type Archive, type Checkpoint, type Pack, type Snapshot, lacksFiles } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import {
+  RENAMED_BEFORE_RESTORE,
   SET_UP_UNDER_WAY,
   isPermanentSaveError,
   restoreFailed,
@@ -580,7 +581,8 @@ export class Workspace {
       if (!isPermanentSaveError(cause)) throw error;
       return reasonOf(cause);
     }
-    const unsaved = this.isHeld ? SET_UP_UNDER_WAY : undefined;
+    const mayLack = this.isComplete ? undefined : RENAMED_BEFORE_RESTORE;
+    const unsaved = this.isHeld ? SET_UP_UNDER_WAY : mayLack;
     // No await since the last check: a change in between would be in neither state, or be saved over the checkpoint.
     return await endSaved(unsaved === undefined).then(() => unsaved);
   }

@@ -81,7 +81,7 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toMatch(/not everything could be saved.*any later changes are gone/);
     }));
 
-  it("has a notice with its checkpoint, and after a stop, if every save misses a file", () =>
+  it("has a notice with its checkpoint, after a restore, and after a stop, if every save misses a file", () =>
     withWorld(async (world) => {
       await prepare(world);
       world.notice.takeNotice();
@@ -91,9 +91,14 @@ describe("a workspace", () => {
         world.files.set(`background-${world.steps.length}`, "x");
         Object.assign(world.container ?? {}, { missed: "kept" });
       };
-      await world.workspace.checkpoint("lacking", SETTINGS);
+      const { id } = await world.workspace.checkpoint("lacking", SETTINGS);
       expect(world.workspace.takeNotice()).toMatch(/may lack files/);
       expect(world.workspace.takeNotice()).toBeUndefined();
+      expect((await world.lifecycle.restoreCheckpoint(id, SETTINGS)).unsaved).toMatch(/may be missing/);
+      await world.ready();
+      // The result of the restore has said it.
+      expect(world.notice.takeNotice()).not.toMatch(/later changes/);
+      world.write("kept", "again");
       expect(await world.lifecycle.stopIfUnused()).toBe(true);
       world.onStep = () => undefined;
       await world.ready();

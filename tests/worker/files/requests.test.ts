@@ -126,6 +126,30 @@ it("a long body is sent again when sandboxd responds again", async () => {
   expect(calls).toEqual(["PUT", "GET", "PUT"]);
 });
 
+it("requests to several sandboxes of a principal that do not respond are repeated at a common rate", async () => {
+  const counts = { many: 0, other: 0 };
+  const ending = new AbortController();
+  const requestOf = (principal: "many" | "other") => {
+    const fetch = async () => {
+      counts[principal]++;
+      throw new Error("connection reset");
+    };
+    const port = { isRunning: true, noteUse: () => undefined, fetch };
+    const sandboxd = new Sandboxd(port, kv, () => principal);
+    return () => sandboxd.request("/list", {}, ending.signal, async () => undefined).catch(() => undefined);
+  };
+  const requests = Array.from({ length: 10 }, () => requestOf("many")).flatMap((request) =>
+    Array.from({ length: 64 }, request),
+  );
+  requests.push(requestOf("other")());
+  await until(() => counts.other >= 20);
+  // Otherwise each of the others would be repeated as often.
+  expect(counts.many).toBeLessThan(640 * 10);
+  expect(counts.many).toBeGreaterThan(640);
+  ending.abort();
+  await Promise.all(requests);
+});
+
 it("an upload to which sandboxd does not respond fails after a day, and its request is aborted", async () => {
   const read = Promise.withResolvers<string>();
   let given: AbortSignal | undefined;

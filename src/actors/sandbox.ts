@@ -38,8 +38,11 @@ const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
 const PREVIEW: CallPlan = { usesContainer: true };
-/** Otherwise a running task's agent would get the new settings, such as variables and a service. */
-const CONFIGURE: CallPlan = { isRefusedDuringTask: true };
+/**
+ * For settings, because a running task's agent would get the new ones, such as variables and a service. For typed text, because a shell
+ * would run it.
+ */
+const NOT_DURING_TASK: CallPlan = { isRefusedDuringTask: true };
 
 export class Sandbox extends SandboxActor {
   readonly #parts: Parts;
@@ -98,7 +101,7 @@ export class Sandbox extends SandboxActor {
   }
 
   sendInput(owner: Owner, ...input: Parameters<Runs["type"]>): Promise<ActorResult<TerminalReply>> {
-    return this.#perform(owner, ({ runs }) => runs.type(...input));
+    return this.#perform(owner, ({ runs }) => runs.type(...input), NOT_DURING_TASK);
   }
 
   /** Removes an ended run: its record, its log, and the files of a task. */
@@ -193,7 +196,7 @@ export class Sandbox extends SandboxActor {
 
   /** Changes settings and returns all of them. The sandbox need not run. @param region where to create its actor */
   configureSandbox(owner: Owner, change: SettingsChange, region: Region | undefined) {
-    return this.#perform(owner, ({ settings }) => settings.configure(owner, change, region), CONFIGURE);
+    return this.#perform(owner, ({ settings }) => settings.configure(owner, change, region), NOT_DURING_TASK);
   }
 
   /** Called by the account before the sandbox is created from a saved state: replaces the sandbox's settings. */

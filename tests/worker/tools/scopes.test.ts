@@ -94,12 +94,20 @@ describe("a client without tasks:run", () => {
     const sandbox = "shared";
     const run = () => executor.call("run_command", { sandbox, command: "echo ran" });
     expect((await run()).text).toContain("ran");
+    const terminal = await executor.call("run_command", { sandbox, command: "cat", interactive: true });
+    const type = (caller: Caller) =>
+      caller.call("send_input", { id: terminal.structured.id, text: "typed\n" });
+    expect((await type(executor)).text).toContain("typed");
     const { structured } = await callerWithAllScopes.call("execute_task", {
       task: "[[wait]] x",
       sandbox,
       wait_seconds: 0,
     });
-    const refused = [await run(), await executor.call("run_code", { sandbox, code: "1" })];
+    const refused = [
+      await run(),
+      await executor.call("run_code", { sandbox, code: "1" }),
+      await type(executor),
+    ];
     for (const { isError, text } of refused) {
       expect(isError).toBe(true);
       expect(text).toMatch(/coding agent is running in sandbox shared.*tasks:run/);
@@ -110,7 +118,8 @@ describe("a client without tasks:run", () => {
     expect((await callerWithAllScopes.call("run_command", { sandbox, command: "echo ran" })).isError).toBe(
       false,
     );
+    expect((await type(callerWithAllScopes)).isError).toBe(false);
     await callerWithAllScopes.call("cancel_run", { id: structured.id });
-    await until(async () => !(await run()).isError);
+    await until(async () => !(await type(executor)).isError);
   });
 });

@@ -8,6 +8,7 @@ import type { Config } from "../shared/config.ts";
 import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
+import { paceLookUp } from "../shared/open-requests.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import { addressOf } from "../actors/attempts.ts";
@@ -134,7 +135,10 @@ export async function lookUpToken(
   if (!isTokenShaped(token)) return undefined;
   const limiter = context.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
   const isKnown = (validUntil.get(token) ?? 0) > Date.now();
-  if (!isKnown && (await isRateLimited(limiter, `address:${addressOf(request)}`))) return rateLimited();
+  if (!isKnown) {
+    if (await isRateLimited(limiter, `address:${addressOf(request)}`)) return rateLimited();
+    await paceLookUp();
+  }
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
   validUntil.delete(token);

@@ -1,7 +1,8 @@
 /** How much callers without a valid token can make the server write, read and store. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { Pace } from "../../../container/sandboxd/pace.ts";
 import { type Attempts as LocalAttempts, withExpiry } from "../../../local/platform/expiry.ts";
 import { interceptStore } from "../../../src/auth/oauth-store.ts";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
@@ -153,6 +154,21 @@ describe("invalid tokens in the form of this server's tokens", () => {
     expect(reads).not.toHaveBeenCalled();
     expect(await statusOf(app, tokens.access_token)).toBe(200);
   });
+});
+
+it("requests for which OAuth uses its store have paces of their own, and valid tokens have none", async () => {
+  const app = oauthApp();
+  const { tokens } = await signIn(app);
+  expect(await statusOf(app, tokens.access_token)).toBe(200);
+  const taken = vi.spyOn(Pace.prototype, "take");
+  onTestFinished(() => taken.mockRestore());
+  const paces = () => taken.mock.calls.splice(0).flatMap(([amount = 1]) => (amount > 1 ? amount : []));
+  await statusOf(app, tokens.access_token);
+  expect(paces()).toEqual([]);
+  await statusOf(app, `owner:${"g".repeat(16)}:${"s".repeat(32)}`);
+  expect(paces()).toEqual([4]);
+  await register(app, {});
+  expect(paces()).toEqual([16]);
 });
 
 it("the local server deletes expired values of strangers one after another, and serves others between two of them", async () => {

@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, describe, expect, inject, it } from "vitest";
+import { describe, expect, inject, it } from "vitest";
 import { aiSandbox } from "../../client/adapters/ai-sdk.ts";
 import { sandboxMCP } from "../../client/adapters/computesdk.ts";
 import { deepAgentsBackend } from "../../client/adapters/deepagents.ts";
@@ -11,14 +11,13 @@ import { openAISandboxes } from "../../client/adapters/openai-agents.ts";
 import { connect } from "../../client/index.ts";
 import { compute as computeOf } from "../clients/computesdk.ts";
 import { textAt } from "../setup/preview.ts";
+import { endLater } from "../setup/end-later.ts";
 import { type ScriptedCall, startOpenAIAPI } from "../setup/openai-api.ts";
 import { TOKEN, repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
 const server = inject("server");
-const client = connect({ url: server.url, token: TOKEN });
-
-afterAll(() => client.close());
+const client = endLater(connect({ url: server.url, token: TOKEN }));
 
 const runFile = promisify(execFile);
 

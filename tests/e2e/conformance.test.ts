@@ -5,20 +5,15 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
-import {
-  createServer,
-  type IncomingHttpHeaders,
-  request as send,
-  type Server as HTTPServer,
-} from "node:http";
+import { type IncomingHttpHeaders, request as send } from "node:http";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
+import { describe, expect, inject, it } from "vitest";
 import expectedFailures from "../conformance/expected-failures.json" with { type: "json" };
 import { MCPClient } from "../setup/mcp-client.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import { listen } from "../setup/listen.ts";
+import { serve } from "../setup/serve.ts";
 
 const run = promisify(execFile);
 
@@ -52,15 +47,8 @@ interface Check {
 }
 
 const server = inject("server");
-let proxy: { server: HTTPServer; port: number };
 const results = temporaryDirectory();
 const failed = new Set<string>();
-
-beforeAll(async () => {
-  proxy = await authorizingProxy(new URL(server.url), TOKEN);
-});
-
-afterAll(() => void proxy?.server.close());
 
 /** A directory with a file for each greeting. Reading such a file replaces the suite's tool `greet`. */
 const GREETINGS = "/tmp/greetings";
@@ -97,9 +85,9 @@ function translate(
   };
 }
 
-/** A proxy that adds the token and translates calls of the fixture server's tools. */
-async function authorizingProxy(target: URL, token: string): Promise<typeof proxy> {
-  const proxying = createServer(async (incoming, outgoing) => {
+/** A proxy that adds the token and translates calls of the fixture server's tools. Returns its URL. */
+function authorizingProxy(target: URL, token: string): Promise<string> {
+  return serve(async (incoming, outgoing) => {
     const sent = Buffer.concat(await incoming.toArray());
     const { headers: given, body } = translate(incoming.headers, sent);
     const headers = { ...given, authorization: `Bearer ${token}` };
@@ -118,9 +106,10 @@ async function authorizingProxy(target: URL, token: string): Promise<typeof prox
     onward.on("error", () => outgoing.destroy());
     outgoing.on("close", () => onward.destroy());
     onward.end(body);
-  });
-  return { server: proxying, port: await listen(proxying) };
+  }, "/mcp");
 }
+
+const proxy = await authorizingProxy(new URL(server.url), TOKEN);
 
 /** Runs the suite with these options. Returns the checks of each scenario. */
 async function conformance(name: string, options: string[]): Promise<Map<string, Check[]>> {
@@ -129,7 +118,7 @@ async function conformance(name: string, options: string[]): Promise<Map<string,
     repository,
     "tests/clients/node_modules/@modelcontextprotocol/conformance/dist/index.js",
   );
-  const target = ["--url", `http://127.0.0.1:${proxy.port}/mcp`, ...options];
+  const target = ["--url", proxy, ...options];
   // The exit status only counts failures, so it is ignored. The files name them.
   await run(process.execPath, [program, "server", ...target, "-o", output]).catch(() => undefined);
   const scenarios = readdirSync(output).map((directory): [string, Check[]] => {

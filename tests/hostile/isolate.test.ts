@@ -3,10 +3,9 @@
  * requests in it. When it needs more, the platform ends it with all calls.
  */
 import { createHash } from "node:crypto";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { dirname } from "node:path";
-import { afterAll, afterEach, expect, it } from "vitest";
+import { afterEach, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
 import { endLater } from "../setup/end-later.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
@@ -41,7 +40,6 @@ const authTokens = TOKENS.map((token, number) => ({
 
 // A normal control server until the file /tmp/attack exists in its sandbox.
 const control = await bundleHostileControl();
-afterAll(() => rmSync(dirname(control), { recursive: true }));
 const parts = endLater(
   await startParts({
     inspector: true,

@@ -1,10 +1,9 @@
 /** One principal attacks the server, for example by programs in place of the control server. Calls of another must succeed. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
-import { dirname } from "node:path";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
-import { doLater, endLater } from "../setup/end-later.ts";
+import { endLater } from "../setup/end-later.ts";
 import { wsPackage } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 import { type Process, tree, withoutForkedCopies } from "../setup/processes.ts";
@@ -27,7 +26,6 @@ const TASK = { task: "work", timeout_seconds: FLOOD_SECONDS, wait_seconds: FLOOD
 
 const control = await bundleHostileControl();
 const deaths: string[] = [];
-doLater(() => rmSync(dirname(control), { recursive: true }));
 const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
 const scopes = ["sandbox:read", "sandbox:write", "sandbox:exec"];
 const parts = endLater(

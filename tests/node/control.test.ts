@@ -1,10 +1,8 @@
 /** What the Worker receives if code replaces the sandbox's control server. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { rmSync } from "node:fs";
 import { connect as connectTCP } from "node:net";
-import { dirname } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { collectOutput } from "../../local/engine/sandbox-processes.ts";
@@ -20,7 +18,6 @@ const BEGIN_CALL = ['["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]'
 
 const control = await bundleHostileControl();
 const logged: string[] = [];
-afterAll(() => rmSync(dirname(control), { recursive: true }));
 const engine = endLater(
   await startTestEngine({ control, isVerbose: true, log: (line) => logged.push(line) }),
 );

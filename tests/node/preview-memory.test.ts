@@ -1,8 +1,9 @@
 /** The memory of the engine for WebSocket messages that programs in sandboxes do not complete or do not read. */
 import { connect, createServer as createTCPServer, type Socket } from "node:net";
 import { Duplex } from "node:stream";
-import { afterAll, afterEach, expect, it, vi } from "vitest";
+import { afterEach, expect, it, vi } from "vitest";
 import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import { endLater } from "../setup/end-later.ts";
 import { forwardTo } from "../setup/forwarder.ts";
 import { acceptOf } from "../setup/handshake.ts";
 import { connectTo, listen } from "../setup/listen.ts";
@@ -27,8 +28,6 @@ const handshake = [
   "",
 ].join("\r\n");
 
-const closers: (() => void)[] = [];
-afterAll(() => closers.forEach((close) => close()));
 afterEach(() => void vi.useRealTimers());
 
 /** A program that completes the handshake of each visitor and then calls `send`. Returns its port. */
@@ -40,7 +39,7 @@ async function startProgram(send = sendAlmostAll): Promise<number> {
       send(socket);
     });
   });
-  closers.push(() => server.close());
+  endLater(server);
   return listen(server);
 }
 
@@ -67,7 +66,7 @@ async function startPreviews(principal: string, program: number) {
   const { forwarder, dialed: sent, engine } = forwardTo(() => connectTo(program));
   forwarder.joinPrincipal(principal);
   const port = await listen(engine);
-  closers.push(() => engine.close());
+  endLater(engine);
   let visitors: Socket[] = [];
   /** Opens a WebSocket. If the server refuses it because of the limit of connections a second, opens it again later. */
   const openVisitor = () => {
@@ -132,7 +131,7 @@ it.each([
   const program = await startProgram(send);
   const { dialed: sent, engine } = forwardTo(() => connectTo(program));
   const port = await listen(engine);
-  closers.push(() => engine.close());
+  endLater(engine);
   const actor = connect(port, "127.0.0.1").on("error", () => undefined);
   actor.resume().write(handshake.replace(`${PREVIEW_PORT}: 8080\r\n`, ""));
   await until(() => sent[0]?.destroyed === true || (sent[0]?.bytesRead ?? 0) > MESSAGE_BYTES);
@@ -161,7 +160,7 @@ it("previews read no further messages for visitors who read nothing, also while 
       send();
     });
   });
-  closers.push(() => program.close());
+  endLater(program);
   const port = await listen(program);
   const { dialed: connections, engine } = forwardTo(() => connectTo(port));
   const count = 40;
@@ -196,7 +195,7 @@ async function startDeaf(principal?: string) {
   const { forwarder, dialed: sent, engine } = forwardTo(() => connectTo(program));
   if (principal !== undefined) forwarder.joinPrincipal(principal);
   const port = await listen(engine);
-  closers.push(() => engine.close());
+  endLater(engine);
   /** Sends messages over a new connection. The engine does not read the second one while the first one waits. */
   const send = (): Socket => {
     const actor = connect(port, "127.0.0.1").on("error", () => undefined);

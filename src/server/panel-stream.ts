@@ -12,7 +12,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import { noTurn } from "../shared/request-turns.ts";
-import { CALL_MS } from "../shared/timers.ts";
+import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
 import { Turns, TurnsByID } from "../shared/turns.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
@@ -165,7 +165,7 @@ class PanelStream {
       if (event !== sent) await this.#push(event);
       if ("refused" in reply) return;
       sent = event;
-      await this.#pause(POLL_MS[name]);
+      await pauseUnlessAborted(POLL_MS[name], this.#ended.signal);
     }
   }
 
@@ -188,7 +188,7 @@ class PanelStream {
       const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - startedAt) : logPauseMs(page);
       cursor = nextOffset(page);
       wait_seconds = Math.min(POLL_WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
-      await this.#pause(pauseMs);
+      await pauseUnlessAborted(pauseMs, this.#ended.signal);
     }
   }
 
@@ -225,7 +225,7 @@ class PanelStream {
   async #keepAlive(): Promise<void> {
     const endsAt = Date.now() + STREAM_MS;
     while (!this.#isEnded) {
-      await this.#pause(SESSION_MS);
+      await pauseUnlessAborted(SESSION_MS, this.#ended.signal);
       if (Date.now() >= endsAt) return this.#end("again");
       if (await this.#isSignedIn()) await this.#write(KEEP_ALIVE);
     }
@@ -256,20 +256,6 @@ class PanelStream {
     const stalled = setTimeout(() => this.#break(STREAM_TEXTS.notRead), STALL_MS);
     await this.body.write(this.#encoder.encode(text));
     clearTimeout(stalled);
-  }
-
-  /** Leaves nothing at the stream, which can have thousands of pauses. A race with a promise for its end would. */
-  #pause(ms: number): Promise<void> {
-    const { signal } = this.#ended;
-    return new Promise((resolve) => {
-      const done = () => {
-        clearTimeout(timer);
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      const timer = setTimeout(done, signal.aborted ? 0 : ms);
-      signal.addEventListener("abort", done);
-    });
   }
 }
 

@@ -33,6 +33,19 @@ export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** Like `pause`, but ends when the signal aborts. Leaves nothing at the signal, which may outlive thousands of pauses. */
+export function pauseUnlessAborted(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, signal.aborted ? 0 : ms);
+    signal.addEventListener("abort", done);
+  });
+}
+
 /**
  * Returns a function that does `work` at once, but not before a pause after the last time: then it does `work` once, later.
  * @param work returns the length of the pause in milliseconds

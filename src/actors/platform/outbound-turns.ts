@@ -7,7 +7,7 @@ import { waitUntil } from "cloudflare:workers";
 import type { Pace } from "../../../container/sandboxd/pace.ts";
 import { INTERNET_TEXTS } from "../../container/texts.ts";
 import { pacesOf } from "../../shared/per-principal.ts";
-import { CALL_MS, pause, waitAtMost } from "../../shared/timers.ts";
+import { CALL_MS, pause, pauseUnlessAborted } from "../../shared/timers.ts";
 import { Turns, TurnsByID } from "../../shared/turns.ts";
 
 /** The most requests of a sandbox at once, for each handler, so that other requests do not delay the report of the container's end. */
@@ -60,11 +60,7 @@ export async function inTurn(
 async function takeFrom(limits: readonly Pace[], client: AbortSignal): Promise<void> {
   const ms = Math.max(...limits.map((limit) => limit.take()));
   if (ms === 0) return;
-  const { promise: left, resolve: leave } = Promise.withResolvers<void>();
-  const onAbort = () => leave();
-  client.addEventListener("abort", onAbort);
-  if (!client.aborted) await waitAtMost(ms, left);
-  client.removeEventListener("abort", onAbort);
+  await pauseUnlessAborted(ms, client);
   if (client.aborted) for (const limit of limits) limit.giveBack();
   client.throwIfAborted();
 }

@@ -1,7 +1,7 @@
 /** The keys of links on a server that has only GitHub sign-in: neither LINK_KEY nor an owner's token. */
 import { env } from "cloudflare:workers";
 import { runInDurableObject } from "cloudflare:test";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { beforeAll, expect, it } from "vitest";
 import type { Env } from "../../../src/shared/config.ts";
 import { type Caller, principal } from "../support.ts";
 
@@ -23,7 +23,6 @@ beforeAll(async () => {
   const { structured } = await caller.call("file_link", { sandbox, path: "kept.txt" });
   path = new URL(String(structured.url)).pathname;
 });
-afterAll(() => caller.call("destroy_sandbox", { sandbox }));
 
 /** The link with the signature of an earlier version, which derived its key from GitHub's secret. */
 async function signedEarlier(): Promise<string> {

@@ -11,8 +11,6 @@ import type { Env } from "../../../src/shared/config.ts";
 import { ORIGIN, evict, runInActor, killContainer, owner, principal, sh, until, sha256 } from "../support.ts";
 
 const sandbox = "links";
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
-
 async function link(path: string, more: Record<string, unknown> = {}): Promise<string> {
   const result = await owner.call("file_link", { sandbox, path, ...more });
   if (result.isError) throw new Error(result.text);

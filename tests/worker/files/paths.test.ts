@@ -1,12 +1,10 @@
 /** Files over plain HTTP with any name: the bytes come back unchanged, or there is a readable error. */
 import * as fc from "fast-check";
-import { afterAll, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { actorOf, runInActor, owner, principal, sh, until } from "../support.ts";
 
 const sandbox = "paths";
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
-
 const pathOf = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
 const put = (path: string, body = "x") => owner.http(pathOf(path), { method: "PUT", body });
 

@@ -1,6 +1,6 @@
 /** Links in results, as resources and as URLs in text, and the files that they serve. */
 import { runInDurableObject } from "cloudflare:test";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
 import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 import { type Caller, actorOf, owner, principal, sh } from "../support.ts";
@@ -54,8 +54,6 @@ beforeAll(async () => {
     code: "from PIL import Image; Image.new('RGB', (2000, 2000)).save('/workspace/large.png')",
   });
 });
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("read_file links to", () => {
   it.each([

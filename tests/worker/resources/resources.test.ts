@@ -1,5 +1,5 @@
 /** MCP resources: the server lists, reads and completes files of sandboxes and the logs and artifacts of runs. */
-import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { RunOutputs } from "../../../src/actors/run-outputs.ts";
 import type { TaskDetail } from "../../../src/runs/task-detail.ts";
 import { PANEL_URI } from "../../../src/shared/apps.ts";
@@ -97,8 +97,6 @@ beforeAll(async () => {
       "echo odd >'ž %2F?#.md'; echo out >/tmp/outside; head -c 800000 /dev/zero >large; seq 300000 >lines.txt",
   );
 });
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("the server", () => {
   it("declares resources and completions, and no subscriptions", async () => {

@@ -7,8 +7,6 @@ const sandbox = "deadline";
 const runs = "/var/lib/sandbox-mcp/runs";
 
 beforeAll(() => sh(sandbox, "true"));
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
-
 const { command } = callsIn(sandbox);
 
 /** A command that stops its own shell, which would report the command's end. */

@@ -1,11 +1,9 @@
 /** Commands with input: in a terminal, typed with send_input, or from the parameter stdin. */
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { idIn, type Result } from "../../setup/mcp-client.ts";
 import { callsIn, evict, owner, result, sh, until, untilText } from "../support.ts";
 
 const sandbox = "interactive";
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command: run } = callsIn(sandbox);
 

@@ -1,9 +1,7 @@
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { callsIn, owner, sh, until } from "../support.ts";
 
 const sandbox = "left-behind";
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command: run } = callsIn(sandbox);
 

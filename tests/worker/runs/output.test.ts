@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { newRunID } from "../../../src/runs/id.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import { type LogPiece, type RunView } from "../../../src/runs/run-types.ts";
@@ -25,8 +25,6 @@ import {
 } from "../support.ts";
 
 const sandbox = "output";
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command: run } = callsIn(sandbox);
 

@@ -1,10 +1,8 @@
 /** If our daemon sandboxd is killed in a sandbox, it is restarted and takes over the runs. */
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { callsIn, evict, idIn, owner, waitForText, sh, sleep } from "../support.ts";
 
 const sandbox = "killed-sandboxd";
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command: run, code } = callsIn(sandbox);
 

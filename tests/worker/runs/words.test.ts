@@ -1,10 +1,8 @@
 /** The texts of runs: the previous run in the queue, durations, cursors, and the source of an error. */
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, sh, result, waitForText } from "../support.ts";
 
 const sandbox = "words";
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command, code } = callsIn(sandbox);
 

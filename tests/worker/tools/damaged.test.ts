@@ -14,8 +14,6 @@ beforeAll(async () => {
   await owner.call("read_file", { sandbox, path: "kept" });
   await owner.call("run_command", { sandbox, command: DAMAGE });
 });
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
-
 type Case = [what: string, tool: string, args: object];
 
 describe("a damaged sandbox", () => {

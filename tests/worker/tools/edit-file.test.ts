@@ -1,9 +1,7 @@
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 
 const sandbox = "edit";
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
-
 interface Edit {
   old_text: string;
   new_text: string;

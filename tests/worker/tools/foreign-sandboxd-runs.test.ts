@@ -1,5 +1,5 @@
 /** A user's program in place of sandboxd sends arbitrary reports about commands and code. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { callsIn, evict, idIn, runInKernel, owner, sh, until } from "../support.ts";
 import TAKE_PLACE from "../../setup/take-place.cjs?raw";
 
@@ -124,8 +124,6 @@ beforeAll(async () => {
   await Promise.all([takePlace(sandbox, "never"), takePlace(deaf, "noUpgrade")]);
   await until(async () => (await command("overlap")).text.includes("abcdef"));
 });
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
-
 // These two tests wait for the same time limit.
 describe.concurrent("a program in place of sandboxd that never reports the end of a command", () => {
   it("cannot prevent that end, whatever else it reports", async () => {

@@ -1,5 +1,5 @@
 /** A user's program in place of sandboxd sends arbitrary responses to requests about files. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { type Result, evaluateInSandboxd, runInKernel, owner, until } from "../support.ts";
 import TAKE_PLACE from "../../setup/take-place.cjs?raw";
 
@@ -38,7 +38,6 @@ subprocess.run("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1", shell=T
   await runInKernel(sandbox, start);
   await until(async () => (await owner.call("list_files", { sandbox })).text.includes("is damaged"));
 });
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const calls = (): Promise<Result[]> =>
   Promise.all([

@@ -1,9 +1,7 @@
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { evict, runInActor, owner, sh, until, untilStopped } from "../support.ts";
 
 const sandbox = "many-sessions";
-
-afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("many sessions", () => {
   it("keep their state without a shell for each", async () => {

@@ -39,7 +39,7 @@ export const RETRY_MS = 50;
 
 /**
  * The rate of the repetitions for all sandboxes of a principal. Measured without it: 640 requests to ten sandboxes, in which a program in
- * sandboxd's place broke each connection, used all of the thread.
+ * sandboxd's place broke each connection, used 40 % of the thread.
  */
 const REPETITIONS = { burst: 200, perSecond: 200 };
 const repetitions = pacesOf(REPETITIONS);

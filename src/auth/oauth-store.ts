@@ -28,7 +28,7 @@ export function guardStore(store: KVNamespace): KVNamespace {
  * The keys of the sign-in methods' own values. A key begins with its name here and a colon. docs/internals/storage.md has the
  * table.
  */
-const METHOD_KEYS = {
+export const METHOD_KEYS = {
   "github-login": {
     id: "<login>",
     holds:

@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { newRunID } from "../../../src/runs/id.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import { type LogPiece, type RunView } from "../../../src/runs/run-types.ts";
@@ -49,7 +49,11 @@ const alternating = fc
 
 /** The context of a call outside a server. */
 const contextOf = (parts: object) =>
-  ({ ...parts, turns: new RequestTurns("output-reader") }) as unknown as ToolContext;
+  ({
+    ...parts,
+    turns: new RequestTurns("output-reader"),
+    principal: { id: "output-reader" },
+  }) as unknown as ToolContext;
 
 /** Whether no stream is inside a character here. */
 function isBetweenCharacters(pieces: readonly LogPiece[]): boolean {
@@ -191,6 +195,24 @@ describe("long output", () => {
     const follow = () => followTask(contextOf({ reading, progress }), newRunID(sandbox, true), 60_000);
     await Promise.all(Array.from({ length: 20 }, follow));
     expect(most).toBe(4);
+  });
+
+  it("is read at a common rate for all calls of a principal that follow tasks", async () => {
+    vi.useFakeTimers();
+    let pages = 0;
+    const startedAt = Date.now();
+    const readRun = async (_owner: unknown, { cursor = 0 }: RunToRead) => {
+      pages++;
+      const state = Date.now() - startedAt < 10_000 && pages < 20_000 ? "running" : "succeeded";
+      return { run: { state, logBytes: Infinity }, page: { pieces: [], next: cursor + 1 } };
+    };
+    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
+    const follow = () =>
+      followTask(contextOf({ reading, progress: () => undefined }), newRunID(sandbox, true), 60_000);
+    const following = Array.from({ length: 20 }, follow);
+    await vi.advanceTimersByTimeAsync(60_000);
+    await Promise.all(following);
+    expect(pages).toBeLessThan(2000);
   });
 
   it("is waited for no longer because its principal's calls wait after large answers", async () => {

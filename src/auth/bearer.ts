@@ -8,7 +8,7 @@ import type { Config } from "../shared/config.ts";
 import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
-import { paceLookUp } from "../shared/open-requests.ts";
+import { paceKnownLookUp, paceLookUp } from "../shared/open-requests.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import { addressOf } from "../actors/attempts.ts";
@@ -138,7 +138,7 @@ export async function lookUpToken(
   if (!isKnown) {
     if (await isRateLimited(limiter, `address:${addressOf(request)}`)) return rateLimited();
     await paceLookUp();
-  }
+  } else if (!(await paceKnownLookUp(token.slice(0, token.indexOf(":"))))) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
   validUntil.delete(token);

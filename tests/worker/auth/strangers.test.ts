@@ -156,7 +156,7 @@ describe("invalid tokens in the form of this server's tokens", () => {
   });
 });
 
-it("requests for which OAuth uses its store have paces of their own, and valid tokens have none", async () => {
+it("requests for which OAuth uses its store have paces of their own, and so has each principal with a valid token", async () => {
   const app = oauthApp();
   const { tokens } = await signIn(app);
   expect(await statusOf(app, tokens.access_token)).toBe(200);
@@ -165,6 +165,14 @@ it("requests for which OAuth uses its store have paces of their own, and valid t
   const paces = () => taken.mock.calls.splice(0).flatMap(([amount = 1]) => (amount > 1 ? amount : []));
   await statusOf(app, tokens.access_token);
   expect(paces()).toEqual([]);
+  taken.mockReturnValueOnce(8001);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const refused = statusOf(app, tokens.access_token);
+  await vi.advanceTimersByTimeAsync(8000);
+  expect(await refused).toBe(429);
+  vi.useRealTimers();
+  paces();
   await statusOf(app, `owner:${"g".repeat(16)}:${"s".repeat(32)}`);
   expect(paces()).toEqual([4]);
   await register(app, {});

@@ -27,11 +27,16 @@ import type { AccountLink } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
 import type { DiskUsage } from "./disk-usage.ts";
 import type { Lifecycle } from "./lifecycle.ts";
+import type { RestartNotice } from "./restart-notice.ts";
 import type { SetUp } from "./set-up.ts";
 import { actorUnreachable, changeRefused, needsScope, stopped } from "./texts.ts";
 
 /** The result of an actor's method, with notices since the last result, for example that files were lost. */
-export type ActorResult<T> = Outcome<T> & { notices?: string[] };
+export type ActorResult<T> = Outcome<T> & {
+  notices?: string[];
+  /** The one of the notices that further results have too, until it is confirmed. */
+  toConfirm?: string | undefined;
+};
 
 export interface CallPlan {
   /** While a task runs in the sandbox, refuses the call unless its caller may run tasks. */
@@ -81,7 +86,8 @@ interface CallParts {
   /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
   diskUsage: Pick<DiskUsage, "noteUse">;
-  /** The parts that have notices, in the order in which a result shows them. */
+  restartNotice: Pick<RestartNotice, "current">;
+  /** The other parts that have notices, in the order in which a result shows them. */
   noticeSources: readonly { takeNotice(mayRead: boolean): string | undefined }[];
   /** How long a client waits if its call has no `callerWaitMs`, in milliseconds. */
   maxWaitMs: number;
@@ -97,7 +103,7 @@ export class Calls {
 
   /** Does the work of a call. Expected errors become data. Unexpected errors are thrown, so that they are logged. */
   async perform<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
-    const { account, activity, lifecycle, plans, noticeSources } = this.#parts;
+    const { account, activity, lifecycle, plans, restartNotice, noticeSources } = this.#parts;
     await account.setOwner(owner);
     const isLimited = plan.isLimited || plan.usesContainer;
     const called = activity.call(() =>
@@ -110,8 +116,9 @@ export class Calls {
     );
     const outcome = await called.finally(() => lifecycle.release());
     if (owner.takesNotice === false) return outcome;
-    const notices = noticeSources.map((source) => source.takeNotice(mayRead(owner)));
-    return { ...outcome, notices: notices.filter((notice) => notice !== undefined) };
+    const toConfirm = restartNotice.current;
+    const notices = [toConfirm, ...noticeSources.map((source) => source.takeNotice(mayRead(owner)))];
+    return { ...outcome, notices: notices.filter((notice) => notice !== undefined), toConfirm };
   }
 
   /** Starts a run and waits for it. If the run takes too long, the caller gets its id before the time limit. */

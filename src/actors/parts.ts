@@ -137,9 +137,10 @@ export function createParts(actor: ActorPlatform) {
     previews,
     fileLinks,
     modelUse: parts.modelUse,
+    restartNotice,
     calls: new Calls({
       ...parts,
-      noticeSources: [restartNotice, workspace, setUp, service],
+      noticeSources: [workspace, setUp, service],
       maxWaitMs: parts.config.maxWaitSeconds * 1000,
     }),
     containerEnd: new ContainerEnd({ ...parts, notice: restartNotice }),

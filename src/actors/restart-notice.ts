@@ -130,11 +130,14 @@ export class RestartNotice {
     for (const stored of [this.#boot, this.#ending, this.#ended, this.#notices]) stored.value = undefined;
   }
 
-  takeNotice(): string | undefined {
-    const unshown = this.#unshown.map(({ text }) => text);
-    if (unshown.length === 0) return undefined;
-    this.#notices.value = undefined;
-    return unshown.join(LATER);
+  /** The notice for the next result. It stays until `confirm`, because the result's client may have disconnected. */
+  get current(): string | undefined {
+    return this.#unshown.map(({ text }) => text).join(LATER) || undefined;
+  }
+
+  /** Drops a notice that a client got. */
+  confirm(notice: string): void {
+    if (notice === this.current) this.#notices.value = undefined;
   }
 }
 

@@ -12,6 +12,7 @@ import { type ActorName, actorName } from "../shared/names.ts";
 import { makeVisible } from "../shared/shown.ts";
 import type { Region, Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
+import type { RequestMemory } from "../shared/request-memory.ts";
 import type { Owner } from "./account-calls.ts";
 import { admitName, noteCall, waitForStart } from "./actor-starts.ts";
 import type { ActorResult } from "./calls.ts";
@@ -20,16 +21,23 @@ import { actorReset, overloaded, platformFailed, serverDiskFull } from "./texts.
 
 export type SandboxCall<T> = (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<ActorResult<T>>;
 
+interface CallOptions {
+  isRepeatable?: boolean;
+  notices?: Set<string> | undefined;
+  memory?: RequestMemory | undefined;
+}
+
 /**
  * Calls the actor of the owner's sandbox. If `isRepeatable` is true and the actor was reset, calls it once more.
  * @param notices gets the notices of the result, also of a failure. Without it, they wait for the sandbox's next call
+ * @param memory knows whether the client reads the result. If it does not, a notice of a restart waits too
  * @throws {ToolError}
  */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
   call: SandboxCall<T>,
-  { isRepeatable = false, notices }: { isRepeatable?: boolean; notices?: Set<string> } = {},
+  { isRepeatable = false, notices, memory }: CallOptions = {},
 ): Promise<T> {
   const name = await actorName(owner.sandbox, owner.principalID);
   admitName(name);
@@ -48,6 +56,14 @@ export async function callSandbox<T>(
   });
   noteCall(name);
   for (const notice of result.notices ?? []) notices?.add(makeVisible(notice));
+  const { toConfirm } = result;
+  if (toConfirm !== undefined) {
+    const confirm = () =>
+      sandboxActor(env, name)
+        .confirmNotice(toConfirm)
+        .catch(() => undefined);
+    await (memory ? memory.whenRead(confirm) : confirm());
+  }
   if (result.ok) return result.value;
   throw ToolError.from(result.failure);
 }
@@ -62,7 +78,7 @@ export function operate<Name extends OperationName>(
   owner: Owner,
   name: Name,
   input: Input<Name>,
-  notices?: Set<string>,
+  shown: Pick<CallOptions, "notices" | "memory"> = {},
 ): Promise<Result<Name>> {
   const { retry } = operations[name];
   type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<ActorResult<Result<Name>>>;
@@ -70,7 +86,7 @@ export function operate<Name extends OperationName>(
     env,
     owner,
     (actor, ownerInRegion) => (actor.operate as Operate)(ownerInRegion, name, input),
-    { isRepeatable: retry === "always", notices },
+    { isRepeatable: retry === "always", ...shown },
   );
 }
 
@@ -82,11 +98,11 @@ export function canStartWith(scopes: readonly Scope[]): boolean {
 /** The calls to one caller's sandboxes. All of them throw a `ToolError` if they fail. */
 export type SandboxCalls = ReturnType<typeof sandboxCallsOf>;
 
-export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt }: CallerContext) {
+export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt, memory }: CallerContext) {
   const { id: principalID, scopes } = principal;
   const mayStart = canStartWith(scopes);
   const notices = new Set<string>();
-  const shown = takesNotice === false ? undefined : notices;
+  const shown = takesNotice === false ? {} : { notices, memory };
   const owner = (sandbox: string, region = principal.region): Owner => {
     const callerWaitMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
     return { principalID, sandbox, region, scopes, mayStart, callerWaitMs };
@@ -96,10 +112,10 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
     notices,
     /** @param region where the call's actor is created, if it does not exist yet; the principal's region by default */
     sandbox: <T>(name: string, call: SandboxCall<T>, region?: Region) =>
-      callSandbox(env, owner(name, region), call, { notices: shown }),
+      callSandbox(env, owner(name, region), call, shown),
     /** Calls a method that only reads. Retries if the actor was reset. */
     reading: <T>(name: string, call: SandboxCall<T>) =>
-      callSandbox(env, owner(name), call, { isRepeatable: true, notices: shown }),
+      callSandbox(env, owner(name), call, { isRepeatable: true, ...shown }),
     operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
       operate(env, owner(sandbox), name, input, shown),
   };

@@ -255,6 +255,11 @@ export class Sandbox extends SandboxActor {
     this.#parts.modelUse.finishModelCall(call, outcome);
   }
 
+  /** Called by the Worker when the client of a result with this notice is still connected. */
+  async confirmNotice(notice: string): Promise<void> {
+    this.#parts.restartNotice.confirm(notice);
+  }
+
   // The container's state and end.
 
   /** Creates a checkpoint of the workspace. Waits for a set-up under way, then saves. */

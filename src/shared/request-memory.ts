@@ -57,6 +57,8 @@ export class RequestMemory {
   #bytes = 0;
   #bodyBytes = 0;
   #isReleased = false;
+  /** What to do when the client has read the stream; undefined if the response is no stream, or has not begun. */
+  #whenRead: (() => Promise<void>)[] | undefined;
   /** For a stream by link: the count of all such streams of its principal, which ends with this one. */
   #ofAll: RequestMemory | undefined;
 
@@ -176,6 +178,15 @@ export class RequestMemory {
     usedBytes.set(this.#key, (usedBytes.get(this.#key) ?? 0) + bytes);
   }
 
+  /**
+   * Does the work unless the client has disconnected. If the response is a stream that has begun, does it when the client has read the
+   * stream: only a write to the stream shows that the client is gone.
+   */
+  async whenRead(work: () => Promise<void>): Promise<void> {
+    if (this.#whenRead) this.#whenRead.push(work);
+    else if (!this.#client?.aborted) await work();
+  }
+
   /** Releases the bytes when the client has read the response or has disconnected. */
   releaseAfter(response: Response): Response {
     const { body, headers } = response;
@@ -186,6 +197,8 @@ export class RequestMemory {
       this.release();
       return response;
     }
+    const whenRead: (() => Promise<void>)[] = [];
+    if (mayGrow) this.#whenRead = whenRead;
     const reader = body.getReader();
     const followed = new ReadableStream<Uint8Array>(
       {
@@ -194,6 +207,7 @@ export class RequestMemory {
             const { done, value } = await reader.read();
             if (!done) return controller.enqueue(value);
             this.release();
+            await Promise.all(whenRead.map((work) => work()));
             controller.close();
           } catch (error) {
             this.release();

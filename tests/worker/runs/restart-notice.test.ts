@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import type { Snapshot } from "../../../src/actors/saved-states.ts";
+import { takeNotice } from "../notices.ts";
 
 function storage() {
   const values = new Map<string, unknown>();
@@ -30,12 +31,12 @@ it("a loss is shown even if another restart follows before a result can show it,
   restart(notice);
   restart(notice, "idle", state);
   restart(notice, "server", state);
-  const text = new RestartNotice(kv).takeNotice();
+  const text = takeNotice(new RestartNotice(kv));
   expect(text).toMatch(
     /^The sandbox was restarted: its files, processes and variables are gone\. Later: The sandbox was stopped together/,
   );
   expect(text).not.toContain("idle");
-  expect(new RestartNotice(kv).takeNotice()).toBeUndefined();
+  expect(takeNotice(new RestartNotice(kv))).toBeUndefined();
 });
 
 it("many losses take limited space, and equal ones are shown once", () => {
@@ -43,12 +44,12 @@ it("many losses take limited space, and equal ones are shown once", () => {
   const notice = new RestartNotice(kv);
   notice.onContainerStart();
   for (let count = 0; count < 20; count++) restart(notice, "unsaved_idle", { ...state, files: count });
-  const text = notice.takeNotice() ?? "";
+  const text = takeNotice(notice) ?? "";
   expect(text.match(/The sandbox was stopped/g)).toHaveLength(4);
   expect(text).toContain("0 files");
   expect(text).toContain("19 files");
   for (let count = 0; count < 20; count++) restart(notice);
-  expect(notice.takeNotice()).toBe("The sandbox was restarted: its files, processes and variables are gone.");
+  expect(takeNotice(notice)).toBe("The sandbox was restarted: its files, processes and variables are gone.");
 });
 
 it("a notice that an earlier version stored is shown", () => {
@@ -56,5 +57,5 @@ it("a notice that an earlier version stored is shown", () => {
   values.set("boots:notice", "Files are gone.");
   const notice = new RestartNotice(kv);
   notice.noteRestore(state);
-  expect(notice.takeNotice()).toMatch(/^Files are gone\. Later: The sandbox starts with its files/);
+  expect(takeNotice(notice)).toMatch(/^Files are gone\. Later: The sandbox starts with its files/);
 });

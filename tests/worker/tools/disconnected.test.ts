@@ -2,7 +2,7 @@
 import { env, exports } from "cloudflare:workers";
 import { expect, it, vi } from "vitest";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
-import { owner, sh, until } from "../support.ts";
+import { killContainer, owner, sh, sleep, until } from "../support.ts";
 
 const sandbox = "disconnected";
 
@@ -46,4 +46,18 @@ it("each call whose client disconnects has one line in the log", async () => {
     spy.mockRestore();
     await owner.call("destroy_sandbox", { sandbox });
   }
+});
+
+it("a client that disconnects before its result takes no notice of lost files from the next call", async () => {
+  const own = "disconnected-notice";
+  await owner.call("write_file", { sandbox: own, path: "acknowledged", content: "x" });
+  await killContainer(own);
+  expect(await callFor(1500, { sandbox: own, command: "sleep 4; touch done" })).not.toContain("result");
+  // This request shows no notice.
+  const isDone = async () => (await owner.http(`/sandboxes/${own}/files/done`)).status === 200;
+  await until(isDone, 60_000);
+  await sleep(1000);
+  expect((await owner.call("list_files", { sandbox: own })).text).toContain("The sandbox was restarted");
+  expect((await owner.call("list_files", { sandbox: own })).text).not.toContain("was restarted");
+  await owner.call("destroy_sandbox", { sandbox: own });
 });

@@ -1,6 +1,7 @@
 /** The checkpoint that a restore makes of the state before it. */
 import { expect, it } from "vitest";
 import { type World, withWorld } from "./world.ts";
+import { takeNotice } from "../notices.ts";
 
 const SETTINGS = { forCheckpoint: undefined };
 
@@ -95,7 +96,7 @@ it("keeps the notice true if the checkpoint is deleted during a restore that has
     await world.workspace.save();
     await failToRestore(world, id);
     await world.ready();
-    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+    expect(takeNotice(world.notice)).toContain("any later changes are gone");
   }));
 
 it("has all changes that the restore of a checkpoint during a set-up could save, so the notice names no loss", () =>
@@ -107,7 +108,7 @@ it("has all changes that the restore of a checkpoint during a set-up could save,
     await world.lifecycle.restoreCheckpoint(id, SETTINGS);
     world.workspace.isHeld = false;
     await world.ready();
-    expect(world.notice.takeNotice()).toMatch(
+    expect(takeNotice(world.notice)).toMatch(
       /^The sandbox was stopped to restore.*Processes and variables are gone/,
     );
   }));
@@ -119,7 +120,7 @@ it("names the loss in the notice if a restore failed after it had ended a set-up
     await failToRestore(world, id);
     expect((await world.lifecycle.restoreCheckpoint(other.id, SETTINGS)).unsaved).toBeUndefined();
     await world.ready();
-    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+    expect(takeNotice(world.notice)).toContain("any later changes are gone");
   }));
 
 it("names the loss in the notice if the actor is evicted during a restore that has ended a set-up", () =>
@@ -140,7 +141,7 @@ it("names the loss in the notice if the actor is evicted during a restore that h
     await evicted;
     world.workspace.isHeld = false;
     await world.ready();
-    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+    expect(takeNotice(world.notice)).toContain("any later changes are gone");
   }));
 
 it("is made by the next actor if this one is evicted while the container ends", () =>

@@ -1,6 +1,7 @@
 /** The notice after a restart, also if the actor is evicted, and the error of a call that the restart interrupts. */
 import { expect, it, onTestFinished, vi } from "vitest";
 import { type World, withWorld } from "./world.ts";
+import { takeNotice } from "../notices.ts";
 
 /** Starts a container. The actor is evicted when the container runs, before it has stored that. */
 async function readyAfterEviction(world: World): Promise<void> {
@@ -42,7 +43,7 @@ it.each([
     world.write("a", "not saved");
     world.kill();
     await readyAfterEviction(world);
-    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+    expect(takeNotice(world.notice)).toContain("any later changes are gone");
   }),
 );
 
@@ -70,9 +71,9 @@ it.each([
     world.kill();
     expect(await remove(world)).toBe(true);
     await world.lifecycle.checkpoint("", { forCheckpoint: undefined });
-    expect(world.notice.takeNotice() ?? "").toMatch(atCheckpoint);
+    expect(takeNotice(world.notice) ?? "").toMatch(atCheckpoint);
     await world.ready();
-    expect(world.notice.takeNotice()).toMatch(expected);
+    expect(takeNotice(world.notice)).toMatch(expected);
   }),
 );
 
@@ -88,7 +89,7 @@ it("says that unsaved changes are gone if an unused sandbox is removed although 
     onTestFinished(() => clock.mockRestore());
     expect(await remove(world)).toBe(true);
     await world.ready();
-    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+    expect(takeNotice(world.notice)).toContain("any later changes are gone");
   }));
 
 it("says that unsaved changes are gone if the container of an unused sandbox ends while it is saved to be removed", () =>
@@ -101,7 +102,7 @@ it("says that unsaved changes are gone if the container of an unused sandbox end
     expect(await remove(world)).toBe(true);
     world.onStep = () => undefined;
     await world.ready();
-    expect(world.notice.takeNotice()).toContain("any later changes are gone");
+    expect(takeNotice(world.notice)).toContain("any later changes are gone");
   }));
 
 it("says nothing about a checkpoint of a sandbox that was stopped after a save", () =>
@@ -111,7 +112,7 @@ it("says nothing about a checkpoint of a sandbox that was stopped after a save",
     world.notice.noteEnding("idle");
     world.kill();
     world.notice.noteCheckpoint(state);
-    expect(world.notice.takeNotice()).toBeUndefined();
+    expect(takeNotice(world.notice)).toBeUndefined();
   }));
 
 it("a checkpoint whose container ends says so, although the next container runs when the save fails", () =>

@@ -2,6 +2,7 @@
 import { describe, expect, it, type Mock, vi } from "vitest";
 import { sleep } from "../support.ts";
 import { afterCrash, prepare, type World, withWorld } from "./world.ts";
+import { takeNotice } from "../notices.ts";
 
 const SETTINGS = { forCheckpoint: undefined };
 
@@ -72,19 +73,19 @@ describe("a workspace", () => {
   it("has a notice with its checkpoint, and after a stop, if packages are being installed", () =>
     withWorld(async (world) => {
       await prepare(world);
-      world.notice.takeNotice();
+      takeNotice(world.notice);
       Object.assign(world.container ?? {}, { isInstalling: true });
       await world.workspace.checkpoint("during an installation", SETTINGS);
       expect(world.workspace.takeNotice()).toMatch(/may lack files/);
       expect(await world.lifecycle.stopIfUnused()).toBe(true);
       await world.ready();
-      expect(world.notice.takeNotice()).toMatch(/not everything could be saved.*any later changes are gone/);
+      expect(takeNotice(world.notice)).toMatch(/not everything could be saved.*any later changes are gone/);
     }));
 
   it("has a notice with its checkpoint, after a restore, and after a stop, if every save misses a file", () =>
     withWorld(async (world) => {
       await prepare(world);
-      world.notice.takeNotice();
+      takeNotice(world.notice);
       world.onStep = ({ name, when }) => {
         if (name !== "sandboxd plan" || when !== "before") return;
         // A program in the background writes a file, without a call.
@@ -97,12 +98,12 @@ describe("a workspace", () => {
       expect((await world.lifecycle.restoreCheckpoint(id, SETTINGS)).unsaved).toMatch(/may be missing/);
       await world.ready();
       // The result of the restore has said it.
-      expect(world.notice.takeNotice()).not.toMatch(/later changes/);
+      expect(takeNotice(world.notice)).not.toMatch(/later changes/);
       world.write("kept", "again");
       expect(await world.lifecycle.stopIfUnused()).toBe(true);
       world.onStep = () => undefined;
       await world.ready();
-      expect(world.notice.takeNotice()).toMatch(/not everything could be saved.*any later changes are gone/);
+      expect(takeNotice(world.notice)).toMatch(/not everything could be saved.*any later changes are gone/);
     }));
 
   it("is saved two seconds after its first unsaved change at the latest, whenever further changes follow", () =>

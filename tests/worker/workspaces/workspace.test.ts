@@ -15,6 +15,7 @@ import {
   type World,
   withWorld,
 } from "./world.ts";
+import { takeNotice } from "../notices.ts";
 
 const refuseSteps = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
@@ -69,7 +70,7 @@ describe("a workspace", () => {
         expect(world.workspace.takeNotice()).toBe(notice);
       }
       await afterCrash(world);
-      expect(world.notice.takeNotice()).toContain(` Not saved, so missing: ${words}.`);
+      expect(takeNotice(world.notice)).toContain(` Not saved, so missing: ${words}.`);
     }));
 
   it("has short notices, although a sandbox has long paths or reports false ones", () =>
@@ -274,10 +275,10 @@ describe("a workspace", () => {
       };
       world.kill();
       await world.ready();
-      expect(world.notice.takeNotice()).toContain(
+      expect(takeNotice(world.notice)).toContain(
         'Not restored, because the image has changed: "apt: jq", /etc/jq.conf, /opt/a, /opt/b, /opt/c and 2 more. Install them again.',
       );
-      expect(world.notice.takeNotice()).toBeUndefined();
+      expect(takeNotice(world.notice)).toBeUndefined();
     }));
 
   it("lets its sandbox stop after an hour, however long its saves take and whichever of them fail, and the notice says what is lost", () =>
@@ -308,7 +309,7 @@ describe("a workspace", () => {
       }
       world.onStep = () => undefined;
       await world.ready();
-      expect(world.notice.takeNotice()).toMatch(
+      expect(takeNotice(world.notice)).toMatch(
         /not everything could be saved: .* any later changes are gone/,
       );
     }));

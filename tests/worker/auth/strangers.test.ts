@@ -157,7 +157,8 @@ describe("invalid tokens in the form of this server's tokens", () => {
 });
 
 it("requests for which OAuth uses its store have paces of their own, and so has each principal with a valid token", async () => {
-  const app = oauthApp();
+  const reads = vi.fn<(key: string) => void>();
+  const app = oauthApp({ OAUTH_KV: watchStore(env.OAUTH_KV, reads) });
   const { tokens } = await signIn(app);
   expect(await statusOf(app, tokens.access_token)).toBe(200);
   const taken = vi.spyOn(Pace.prototype, "take");
@@ -165,12 +166,14 @@ it("requests for which OAuth uses its store have paces of their own, and so has 
   const paces = () => taken.mock.calls.splice(0).flatMap(([amount = 1]) => (amount > 1 ? amount : []));
   await statusOf(app, tokens.access_token);
   expect(paces()).toEqual([]);
+  reads.mockClear();
   taken.mockReturnValueOnce(8001);
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   onTestFinished(() => void vi.useRealTimers());
   const refused = statusOf(app, tokens.access_token);
   await vi.advanceTimersByTimeAsync(8000);
   expect(await refused).toBe(429);
+  expect(reads).not.toHaveBeenCalled();
   vi.useRealTimers();
   paces();
   await statusOf(app, `owner:${"g".repeat(16)}:${"s".repeat(32)}`);

@@ -135,10 +135,9 @@ export async function lookUpToken(
   if (!isTokenShaped(token)) return undefined;
   const limiter = context.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
   const isKnown = (validUntil.get(token) ?? 0) > Date.now();
-  if (!isKnown) {
-    if (await isRateLimited(limiter, `address:${addressOf(request)}`)) return rateLimited();
-    await paceLookUp();
-  } else if (!(await paceKnownLookUp(token.slice(0, token.indexOf(":"))))) return rateLimited();
+  if (!isKnown && (await isRateLimited(limiter, `address:${addressOf(request)}`))) return rateLimited();
+  const mayLookUp = isKnown ? paceKnownLookUp(token.slice(0, token.indexOf(":"))) : paceLookUp();
+  if (!(await mayLookUp)) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
   validUntil.delete(token);

@@ -52,8 +52,8 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
   let { run, page } = await read(0);
   const { source } = run;
   const linesOf = lineDecoder();
-  const report = (bytes?: Uint8Array) => {
-    for (const line of linesOf(bytes).filter(Boolean).slice(-PAGE_LINES))
+  const report = (lines: readonly string[]) => {
+    for (const line of lines.filter(Boolean).slice(-PAGE_LINES))
       progress(makeVisible(shortened(line, LINE_CHARS)));
   };
   let cursor = 0;
@@ -61,10 +61,10 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
     ({ run, page } = await read(leftMs(), cursor));
     if (!page) continue;
     cursor = page.next;
-    for (const { stream, bytes } of page.pieces) if (stream === "stdout") report(bytes);
+    report(page.pieces.flatMap(({ stream, bytes }) => (stream === "stdout" ? linesOf(bytes) : [])));
     const ms = takeOf(pagePaces, context.principal.id, 1);
     if (ms > 0 && run.state === "running") await pause(Math.min(ms, leftMs()));
   }
-  if (run.state !== "running" && cursor >= run.logBytes) report();
+  if (run.state !== "running" && cursor >= run.logBytes) report(linesOf());
   return { ...run, source };
 }

@@ -182,6 +182,23 @@ describe("long output", () => {
     expect(messages).toEqual([expect.stringMatching(/^(?:\\u202e){499}…$/)]);
   });
 
+  it("sends the last lines of a page of a followed task, however many pieces the page has", async () => {
+    const numbers = Array.from({ length: 3200 }, (_, line) => `${line}`);
+    const pieces = Array.from({ length: 80 }, (_, piece) => {
+      const text = numbers.slice(40 * piece, 40 * piece + 40).join("\n");
+      return { stream: "stdout" as const, bytes: new TextEncoder().encode(`${text}\n`) };
+    });
+    const readRun = async (_owner: unknown, { cursor }: RunToRead) =>
+      cursor === undefined
+        ? { run: { state: "running" } }
+        : { run: { state: "succeeded", logBytes: 1 }, page: { pieces, next: 1 } };
+    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
+    const messages: string[] = [];
+    const progress = (message: string) => messages.push(message);
+    await followTask(contextOf({ reading, progress }), newRunID(sandbox, true), 60_000);
+    expect(messages).toEqual(numbers.slice(-100));
+  });
+
   it("is read for at most four calls of a principal at once that follow a task", async () => {
     let [now, most] = [0, 0];
     const readRun = async (_owner: unknown, { cursor = 0 }: RunToRead) => {

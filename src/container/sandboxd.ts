@@ -11,7 +11,7 @@ import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
-import { CALL_MS, pause } from "../shared/timers.ts";
+import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID } from "../shared/turns.ts";
 import { connectionsBreak, containerEnded, containerGone, tooManyUploads } from "./texts.ts";
 
@@ -275,7 +275,8 @@ export class Sandboxd {
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (isLarge && ++sends === MAX_LARGE_SENDS) throw connectionsBreak(sends);
         if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
-        await pause(Math.max(RETRY_MS, takeOf(repetitions, this.#principalID(), 1)));
+        const ms = Math.max(RETRY_MS, takeOf(repetitions, this.#principalID(), 1));
+        await pauseUnlessAborted(ms, signal);
         if (isLarge) await this.#send("/", {}, signal, async (answer) => answer.body?.cancel(), isThere);
       }
     }

@@ -1,6 +1,6 @@
 /**
- * Numbers containers, and remembers how the last container ended. The processes and kernels of that container ended too. The
- * next result says this, once, and names what was restored.
+ * Numbers containers, and remembers how the last container ended. The processes and kernels of that container ended too. Results
+ * say this, and name what was restored, until a client has got one of them.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Destroyed } from "./account-calls.ts";
@@ -22,7 +22,7 @@ const NOT_ALL_SAVED = new Set([
 ]);
 
 /**
- * How many notices of losses are kept besides the last notice, until a result shows them. Each has a few hundred characters, and names
+ * How many notices of losses are kept besides the last notice, until a client has got them. Each has a few hundred characters, and names
  * of files.
  */
 const MAX_LOSSES = 3;
@@ -39,7 +39,7 @@ export class RestartNotice {
   readonly #ending: StoredValue<string>;
   /** How the previous container ended. Kept until the restore is done and the notice is written. */
   readonly #ended: StoredValue<string>;
-  /** The notices that no result has shown. A text if an earlier version stored it. */
+  /** The notices that no client has got. A text if an earlier version stored it. */
   readonly #notices: StoredValue<Notice[] | string>;
 
   constructor(kv: KV) {

@@ -108,7 +108,7 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt,
     return { principalID, sandbox, region, scopes, mayStart, callerWaitMs };
   };
   return {
-    /** The notices of these calls. No sandbox repeats them, so the answer must show each of them. */
+    /** The notices of these calls. A sandbox repeats at most that of a restart, so the answer must show each of them. */
     notices,
     /** @param region where the call's actor is created, if it does not exist yet; the principal's region by default */
     sandbox: <T>(name: string, call: SandboxCall<T>, region?: Region) =>

@@ -184,7 +184,7 @@ export class RequestMemory {
    */
   async whenRead(work: () => Promise<void>): Promise<void> {
     if (this.#whenRead) this.#whenRead.push(work);
-    else if (!this.#client?.aborted) await work();
+    else if (!this.#client.aborted) await work();
   }
 
   /** Releases the bytes when the client has read the response or has disconnected. */

@@ -28,9 +28,10 @@ const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 const OUTPUT_TOGETHER = { burst: OUTPUT_PACE.burst, perSecond: 2 * OUTPUT_PACE.perSecond };
 const pacesTogether = pacesOf(OUTPUT_TOGETHER);
 /**
- * What a sandbox prints without a wait for the others, besides the limit above. Without it, `echo` took 0.6 s and 2 MB of output 20 s while
- * 21 runs of other sandboxes printed without pause. If it counted in the limit, ten sandboxes could use the whole limit by it: the wait of
- * other output grew to 27 s within 20 minutes, longer than a cancelled run may take to end.
+ * What a sandbox prints without a wait for the others, besides the limit above: ten sandboxes print an eighth of that limit. Without it,
+ * `echo` took 0.6 s and 2 MB of output 20 s while 21 runs of other sandboxes printed without pause. If it counted in the limit, ten
+ * sandboxes could use the whole limit by it: the wait of other output grew to 27 s within 20 minutes, longer than a cancelled run may take
+ * to end.
  */
 const OUTPUT_SHARE = { burst: 4 * 1024 * 1024, perSecond: OUTPUT_TOGETHER.perSecond / 80 };
 

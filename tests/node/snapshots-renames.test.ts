@@ -23,7 +23,7 @@ import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { Scanner } from "../../container/sandboxd/snapshots/scan.ts";
 import { SNAPSHOT_ENTRIES, snapshotRequests } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { type Place, inPlace } from "../setup/sandboxd-place.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 // A save with as many entries as SNAPSHOT_ENTRIES is slow.
@@ -50,10 +50,16 @@ function bytesOf(place: Place, path: string): Promise<Buffer> {
   });
 }
 
+async function plan(place: Place, id: string, base?: string): Promise<string> {
+  const call = JSON.stringify({ id, base, max: 1e9, repack: [], isThorough: true });
+  const response = await place.request("POST", "/snapshot", call);
+  expect(response).toMatchObject({ status: 200 });
+  return response.body;
+}
+
 /** Saves as the actor does it. Returns the contents of the saved files by path, and what sandboxd reports at the end. */
 async function save(place: Place, id: string, base?: string) {
-  const plan = JSON.stringify({ id, base, max: 1e9, repack: [], isThorough: true });
-  expect(await place.request("POST", "/snapshot", plan)).toMatchObject({ status: 200 });
+  await plan(place, id, base);
   const pack = await bytesOf(place, `/snapshot/pack?id=${id}`);
   const { entries } = await readManifest(await bytesOf(place, `/snapshot/manifest?id=${id}`));
   const { body } = await place.request("POST", `/snapshot/done?id=${id}`);
@@ -200,6 +206,48 @@ it("a save ends and is reported as incomplete if a program always hides a saved 
     const after = await save(place, "d", "c");
     expect(Object.values(after.contents).sort()).toEqual(["a/file", "earlier"]);
     expect(after.done.isIncomplete).toBe(false);
+  });
+});
+
+/** Changes a directory before each listing while `churn` exists beside the workspace, so that no scan is settled. */
+const CHURN: Move = {
+  call: "readdirSync",
+  at: "c",
+  command: "if [ -e ../churn ]; then touch c/x; rm c/x; fi",
+  times: 1000,
+};
+
+it("a save is complete although directories change, if a scan after an incomplete save found nothing new", async () => {
+  const evading = EVADING.map((move) => ({ ...move, command: move.command.replace("go", "../go") }));
+  await withMoves(named("a/file", "b/other", "c/third"), [...evading, CHURN], async (place) => {
+    await save(place, "a");
+    writeFileSync(join(place.directory, "go"), "");
+    expect((await save(place, "b", "a")).done.isIncomplete).toBe(true);
+    rmSync(join(place.directory, "go"));
+    for (const at of ["a", "b"]) rmSync(join(place.workspace, at, "file"), { force: true });
+    await sleep(2 * RECENT_MS);
+    expect(await plan(place, "c", "b")).toContain('"unchanged"');
+    writeFileSync(join(place.directory, "churn"), "");
+    writeFileSync(join(place.workspace, "new"), "");
+    expect((await save(place, "d", "b")).done.isIncomplete).toBe(false);
+  });
+});
+
+it("a save after an installation is complete although directories change", async () => {
+  const install = `if [ -e ../held ] && ! [ -e ../locked ]; then
+    flock ../var/lib/dpkg/lock sh -c 'touch ../locked; while [ -e ../held ]; do sleep 0.01; done; rm ../locked' <&- >/dev/null 2>&1 &
+    until [ -e ../locked ]; do sleep 0.01; done
+  fi`;
+  const installing: Move = { call: "readdirSync", at: "a", command: install, times: 1000 };
+  await withMoves(named("a/file", "c/third"), [installing, CHURN], async (place) => {
+    mkdirSync(join(place.directory, "var/lib/dpkg"), { recursive: true });
+    writeFileSync(join(place.directory, "held"), "");
+    expect((await save(place, "a")).done.isIncomplete).toBe(true);
+    rmSync(join(place.directory, "held"));
+    await until(() => !existsSync(join(place.directory, "locked")));
+    writeFileSync(join(place.directory, "churn"), "");
+    writeFileSync(join(place.workspace, "new"), "");
+    expect((await save(place, "b", "a")).done.isIncomplete).toBe(false);
   });
 });
 

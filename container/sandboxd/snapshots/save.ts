@@ -204,7 +204,7 @@ export class Save {
 
   /**
    * @param before the index of the last save or restore
-   * @param options `wasIncomplete`: whether `before` may lack files
+   * @param options `wasIncomplete`: whether `before` may lack files of an earlier save
    * @param mappings read before the scan
    * @param scan repeats the scan
    */
@@ -305,10 +305,9 @@ export class Save {
     return this.#wasIncomplete && this.#scan?.isSettled === false;
   }
 
-  /** Whether changes of an installation, or a file of an earlier save, may be missing after all scans. */
-  get isIncomplete(): boolean {
+  /** Whether a file of an earlier save may be missing after all scans. */
+  get mayLackFiles(): boolean {
     const reading = this.#reading;
-    if (this.#lacksPackages) return true;
     if (!this.#scan) return false;
     const { isSettled } = this.#scan;
     const mayBeDeleted = (inode: string, path: string) =>
@@ -508,7 +507,7 @@ export class Save {
       files: files.length,
       bytes,
       unreadable: unreadable ?? this.summary.left.unreadable,
-      isIncomplete: this.isIncomplete,
+      isIncomplete: this.#lacksPackages || this.mayLackFiles,
     };
   }
 }

@@ -71,7 +71,7 @@ export class Snapshots {
     },
     "POST /snapshot/commit": async ({ id }) => {
       this.#state.commit(id);
-      if (this.#save?.id === id) this.#wasIncomplete = this.#save.isIncomplete;
+      if (this.#save?.id === id) this.#wasIncomplete = this.#save.mayLackFiles;
       this.#save = undefined;
       return {};
     },
@@ -128,6 +128,8 @@ export class Snapshots {
     this.#save = save;
     this.#isArchive = isArchive;
     const isUnchanged = isBase && save.summary.state === "unchanged";
+    // After an incomplete save, only a settled scan reports this.
+    if (isUnchanged) this.#wasIncomplete = false;
     this.#resting = isUnchanged ? { base, work, plan: save.summary } : undefined;
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }

@@ -68,7 +68,7 @@ export interface RestoredCheckpoint {
   before?: Checkpoint | undefined;
   /** The ids of older checkpoints of restores, also of other sandboxes, that were deleted for `before`. */
   deleted?: readonly string[];
-  /** Why the previous state could not be saved, as a clause. If set, `before` is the last saved state. */
+  /** Why the previous state could not be saved completely, as a clause. If set, `before` is the last saved state. */
   unsaved?: string | undefined;
   settings?: CheckpointSettings | undefined;
 }

@@ -428,8 +428,9 @@ export const MAY_LACK_FILES =
   "The save may lack files, because programs renamed files or installed packages during it. Wait for these programs or stop them, " +
   "then make a checkpoint again.";
 
-/** Like MAY_LACK_FILES, as a clause in the result of a restore, which has ended the programs. */
-export const RENAMED_BEFORE_RESTORE = "programs renamed files during its save, so files may be missing";
+/** Like MAY_LACK_FILES, as a clause about the state before a restore. */
+export const INCOMPLETE_SAVE =
+  "programs renamed files or installed packages during its save, so files may be missing";
 
 /** Notes for runs that ended because their container ended. */
 export const LOST_NOTES = {

@@ -22,7 +22,7 @@ import { SaveTroubles } from "./save-troubles.ts";
 import { type Archive, type Checkpoint, type Pack, type Snapshot, lacksFiles } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import {
-  RENAMED_BEFORE_RESTORE,
+  INCOMPLETE_SAVE,
   SET_UP_UNDER_WAY,
   isPermanentSaveError,
   restoreFailed,
@@ -257,7 +257,7 @@ export class Workspace {
       this.#next = undefined;
       this.#isNextThorough = false;
       await this.#saveOnce(isNextThorough);
-      // Programs have renamed files during the save. Another one probably finds them.
+      // Programs have renamed files or installed packages during the save. Another one may find the files.
       if (isNextThorough && this.#troubles.isIncomplete) await this.#saveOnce(isNextThorough);
     });
     return this.#next;
@@ -581,7 +581,7 @@ export class Workspace {
       if (!isPermanentSaveError(cause)) throw error;
       return reasonOf(cause);
     }
-    const mayLack = this.isComplete ? undefined : RENAMED_BEFORE_RESTORE;
+    const mayLack = this.isComplete ? undefined : INCOMPLETE_SAVE;
     const unsaved = this.isHeld ? SET_UP_UNDER_WAY : mayLack;
     // No await since the last check: a change in between would be in neither state, or be saved over the checkpoint.
     return await endSaved(unsaved === undefined).then(() => unsaved);

@@ -379,9 +379,9 @@ const stateText = ({ savedAt, files, bytes }: Checkpoint) => `${ago(savedAt)} ($
 function beforeText(before: Checkpoint | undefined, unsaved: string | undefined): string {
   if (unsaved === undefined)
     return before ? `The previous state is checkpoint ${before.id}.` : "The sandbox had no files before.";
-  const lost = `The previous state could not be saved (${unsaved})`;
-  if (!before) return `${lost}, and there is no earlier save: that state is lost.`;
-  return `${lost}: checkpoint ${before.id} has the state of ${ago(before.savedAt)}, and later changes are lost.`;
+  if (!before)
+    return `The previous state could not be saved (${unsaved}), and there is no earlier save: that state is lost.`;
+  return `The previous state could not be saved completely (${unsaved}): checkpoint ${before.id} has the state of ${ago(before.savedAt)}, and later changes are lost.`;
 }
 
 export const networkDeclined = (sandbox: string, what: string) =>

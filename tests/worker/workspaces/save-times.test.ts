@@ -2,6 +2,7 @@
 import { describe, expect, it, type Mock, vi } from "vitest";
 import { sleep } from "../support.ts";
 import { afterCrash, prepare, type World, withWorld } from "./world.ts";
+import { restoredText } from "../../../src/tools/texts.ts";
 import { takeNotice } from "../notices.ts";
 
 const SETTINGS = { forCheckpoint: undefined };
@@ -95,7 +96,10 @@ describe("a workspace", () => {
       const { id } = await world.workspace.checkpoint("lacking", SETTINGS);
       expect(world.workspace.takeNotice()).toMatch(/may lack files/);
       expect(world.workspace.takeNotice()).toBeUndefined();
-      expect((await world.lifecycle.restoreCheckpoint(id, SETTINGS)).unsaved).toMatch(/may be missing/);
+      const restored = await world.lifecycle.restoreCheckpoint(id, SETTINGS);
+      expect(restoredText("sandbox", restored)).toMatch(
+        /could not be saved completely \(.* may be missing\): checkpoint/,
+      );
       await world.ready();
       // The result of the restore has said it.
       expect(takeNotice(world.notice)).not.toMatch(/later changes/);

@@ -428,7 +428,7 @@ export const MAY_LACK_FILES =
   "The save may lack files, because programs renamed files or installed packages during it. Wait for these programs or stop them, " +
   "then make a checkpoint again.";
 
-/** Like MAY_LACK_FILES, as a clause about the state before a restore. */
+/** Like MAY_LACK_FILES, as a clause about the state before a restore, or about the result of a set-up. */
 export const INCOMPLETE_SAVE =
   "programs renamed files or installed packages during its save, so files may be missing";
 

@@ -415,6 +415,7 @@ export class Workspace {
       );
       const { leftOut: left } = this.#troubles;
       if (left && lacksFiles(left)) throw workspaceTooLarge(left, this.#host.maxBytes);
+      if (!this.isComplete) throw new ToolError("file_system", INCOMPLETE_SAVE);
       const { snapshot } = this.#origin.value ?? EMPTY_ORIGIN;
       // A script without changes leaves nothing to keep.
       if (expiresAt === undefined || snapshot === undefined) return;

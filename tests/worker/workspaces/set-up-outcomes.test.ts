@@ -150,6 +150,17 @@ describe("the saved result of a set-up", () => {
       expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
     }));
 
+  it("is not kept if packages are still being installed", () =>
+    withWorld(async (world) => {
+      const outcomes = outcomesOf(world);
+      const started = await outcomes.begin("script", undefined);
+      if (!started || "savedAt" in started) throw new Error("it was kept");
+      await install(world);
+      Object.assign(world.container ?? {}, { isInstalling: true });
+      await expect(outcomes.keep(started)).rejects.toThrow("files may be missing");
+      expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
+    }));
+
   it.each(["mark", "system"])("is made by the script if sandboxd never responds to %s", (name) =>
     withWorld(async (world) => {
       await setUp(world);

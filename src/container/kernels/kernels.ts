@@ -246,6 +246,7 @@ export class Kernels {
       const outcome = await this.#attempt(kernel, sink, spec, start, stopped);
       return { ...outcome, isFresh: this.#lost.delete(kernel.key) };
     } catch (error) {
+      this.#lost.add(kernel.key);
       throw this.#discard(sink.id, kernel, error);
     }
   }

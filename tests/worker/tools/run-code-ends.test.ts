@@ -132,6 +132,12 @@ describe("a kernel that ends between two calls", () => {
       expect(text).toContain("result: False");
       expect((await start("1 + 1", context)).text).toBe("result: 2");
     }
+    // The first code of a context can end the control server too.
+    expect((await start("kept = 1; import os; os.system('pkill -9 -x sbx-control')", "d")).text).toContain(
+      "state: lost",
+    );
+    await until(async () => (await start("1 + 1", "c")).text.endsWith("result: 2"));
+    expect((await start("'kept' in globals()", "d")).text).toMatch(/kernel d had ended.*result: False/s);
     await owner.call("destroy_sandbox", { sandbox: own });
   });
 });

@@ -202,6 +202,7 @@ it("a save ends and is reported as incomplete if a program always hides a saved 
     expect(during.done.isIncomplete).toBe(true);
     // The last save has no such file any more, but it is still there.
     expect((await save(place, "c", "b")).done.isIncomplete).toBe(true);
+    expect(await plan(place, "e", "c")).toContain('"changed"');
     rmSync(join(place.workspace, "go"));
     const after = await save(place, "d", "c");
     expect(Object.values(after.contents).sort()).toEqual(["a/file", "earlier"]);

@@ -146,11 +146,8 @@ it("requests to several sandboxes of a principal that do not respond are repeate
   // Otherwise each of the others would be repeated as often.
   expect(counts.many).toBeLessThan(640 * 10);
   expect(counts.many).toBeGreaterThan(640);
-  // They wait for their repetition for up to 3 seconds.
-  const abortedAt = Date.now();
   ending.abort();
   await Promise.all(requests);
-  expect(Date.now() - abortedAt).toBeLessThan(1000);
 });
 
 it("an upload to which sandboxd does not respond fails after a day, and its request is aborted", async () => {

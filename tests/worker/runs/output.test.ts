@@ -276,7 +276,7 @@ describe("long output", () => {
     },
   );
 
-  it("that ends inside a character is complete in the events of a task", async () => {
+  it("that ends inside a character is complete in the events of a task, which count as an answer", async () => {
     const pieces = [
       { stream: "stdout", bytes: Uint8Array.of(0x61, 0xc3) },
       { stream: "stderr", bytes: Uint8Array.of(0x62) },
@@ -290,7 +290,10 @@ describe("long output", () => {
       resultOf: async () => ({}),
       memory: new RequestMemory("x", new AbortController().signal),
     };
-    const events = await runEvents(contextOf({ reading }), source).text();
+    const context = contextOf({ reading });
+    const counted = vi.spyOn(context.turns, "countAnswer");
+    const events = await runEvents(context, source).text();
+    expect(counted.mock.calls.reduce((sum, [chars]) => sum + chars, 0)).toBe(events.length);
     const output = [...events.matchAll(/^event: output\ndata: (.*)$/gm)].map(([, data = ""]) =>
       JSON.parse(data),
     );

@@ -7,8 +7,7 @@ import type { RefusalReason } from "../shared/log.ts";
 import type { Config } from "../shared/config.ts";
 import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { PROCESS_LOOKUP_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
-import { paceKnownLookUp, paceLookUp } from "../shared/open-requests.ts";
+import { PROCESS_LOOKUP_LIMITER, isRateLimited, paceKnownLookUp, rateLimited } from "../shared/limiter.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import { addressOf } from "../actors/attempts.ts";
@@ -133,11 +132,12 @@ export async function lookUpToken(
   context: RequestContext,
 ): Promise<Principal | Refusal | undefined> {
   if (!isTokenShaped(token)) return undefined;
-  const limiter = context.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
+  const { RATE_LIMITER: limiter } = context.env;
   const isKnown = (validUntil.get(token) ?? 0) > Date.now();
-  if (!isKnown && (await isRateLimited(limiter, `address:${addressOf(request)}`))) return rateLimited();
-  const mayLookUp = isKnown ? paceKnownLookUp(token.slice(0, token.indexOf(":"))) : paceLookUp();
-  if (!(await mayLookUp)) return rateLimited();
+  const isLimited = isKnown
+    ? !limiter && !(await paceKnownLookUp(token.slice(0, token.indexOf(":"))))
+    : await isRateLimited(limiter ?? PROCESS_LOOKUP_LIMITER, `address:${addressOf(request)}`);
+  if (isLimited) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
   validUntil.delete(token);

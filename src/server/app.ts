@@ -37,7 +37,7 @@ import { servePreview } from "./preview-routes.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
-import { paceLargeHead, paceOpenRequest, paceStoreWrite } from "../shared/open-requests.ts";
+import { paceLargeHead, paceOpenRequest } from "../shared/open-requests.ts";
 import { traceOfHeaders } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
 
@@ -211,7 +211,6 @@ export function createApp(parts: MCPParts): App {
     const limiter = route.causesWrites ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
     if (await isRateLimited(limiter, limitedSender(request)))
       return refuse(context, rateLimited(), route.path);
-    if (route.causesWrites && !(await paceStoreWrite())) return refuse(context, rateLimited(), route.path);
     return route.serve.open(request, context);
   }
 

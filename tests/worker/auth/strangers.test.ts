@@ -158,9 +158,10 @@ describe("invalid tokens in the form of this server's tokens", () => {
   });
 });
 
-it("requests for which OAuth uses its store are refused if too many wait, also those with valid tokens", async () => {
+it("without the platform's limiters, requests for which OAuth uses its store are refused if too many wait, also with valid tokens", async () => {
   const reads = vi.fn<(key: string) => void>();
-  const app = oauthApp({ OAUTH_KV: watchStore(env.OAUTH_KV, reads) });
+  const unbound = { RATE_LIMITER: undefined, ADDRESS_LIMITER: undefined };
+  const app = oauthApp({ OAUTH_KV: watchStore(env.OAUTH_KV, reads), ...unbound });
   const { tokens } = await signIn(app);
   const statuses = () =>
     Promise.all([

@@ -234,6 +234,21 @@ it("a save is complete although directories change, if a scan after an incomplet
   });
 });
 
+it("a save is complete although directories change, if a file was deleted in one that does not", async () => {
+  await withMoves(named("a/deleted", "a/kept", "b/other", "c/third"), [CHURN], async (place) => {
+    await save(place, "a");
+    writeFileSync(join(place.directory, "churn"), "");
+    rmSync(join(place.workspace, "a/deleted"));
+    await sleep(2 * RECENT_MS);
+    const { contents, done } = await save(place, "b", "a");
+    expect(Object.keys(contents).sort()).toEqual(["a/kept", "b/other", "c/third"]);
+    expect(done.isIncomplete).toBe(false);
+    // It may have moved to another name if its directory changes.
+    rmSync(join(place.workspace, "c/third"));
+    expect((await save(place, "c", "b")).done.isIncomplete).toBe(true);
+  });
+});
+
 it("a save after an installation is complete although directories change", async () => {
   const install = `if [ -e ../held ] && ! [ -e ../locked ]; then
     flock ../var/lib/dpkg/lock sh -c 'touch ../locked; while [ -e ../held ]; do sleep 0.01; done; rm ../locked' <&- >/dev/null 2>&1 &

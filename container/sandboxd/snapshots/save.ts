@@ -62,6 +62,8 @@ interface Rescan {
   readonly isSettled: boolean;
   /** The inodes of files that were found, and gone later; unless the scan is settled. */
   readonly gone?: ReadonlySet<string>;
+  /** Whether a path's directory was there, and had not changed at the last check. */
+  readonly isSettledAt?: (path: string) => boolean;
   again(signal: AbortSignal): Promise<readonly ScannedEntry[]>;
 }
 
@@ -309,9 +311,10 @@ export class Save {
   get mayLackFiles(): boolean {
     const reading = this.#reading;
     if (!this.#scan) return false;
-    const { isSettled } = this.#scan;
+    const { isSettled, isSettledAt = () => false } = this.#scan;
+    // A program that renames a file all the time changes its directory, and several scans have not found the file elsewhere.
     const mayBeDeleted = (inode: string, path: string) =>
-      !reading.misses(inode) && (isSettled || this.index.has(path));
+      !reading.misses(inode) && (isSettled || this.index.has(path) || isSettledAt(path));
     return (
       this.#mayLackEarlier ||
       reading.hasOrphans ||

@@ -59,6 +59,8 @@ interface Visited {
   isListed: boolean;
   /** Whether a change after the listing leaves another status. */
   isCertain: boolean;
+  /** Whether it had or may have changed at the last check; undefined if it was listed after that. */
+  hasChanged?: boolean;
 }
 
 /** What the listing of a regenerable directory has added. */
@@ -102,6 +104,9 @@ export class TreeScan {
     const crowded = Array.from(this.#crowded, (path) => ({ type: "crowded", path }) as const);
     return [...this.#changes.values(), ...this.#problems.values(), ...crowded];
   }
+
+  /** Whether a path's directory was there, and had not changed at the last check. */
+  readonly isSettledAt = (path: string): boolean => this.#visited.get(parentPath(path))?.hasChanged === false;
 
   /** @throws {FileError} for more entries than allowed */
   async begin(signal: AbortSignal): Promise<void> {
@@ -147,7 +152,8 @@ export class TreeScan {
       await turn();
       signal.throwIfAborted();
       if (!isChecked(visited)) continue;
-      if (!visited.isCertain || visited.status !== statusAt(this.#place.root, path)) changed.push(path);
+      visited.hasChanged = !visited.isCertain || visited.status !== statusAt(this.#place.root, path);
+      if (visited.hasChanged) changed.push(path);
     }
     return changed;
   }

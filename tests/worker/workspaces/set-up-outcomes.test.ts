@@ -35,6 +35,14 @@ async function install(world: World): Promise<void> {
   world.workspace.noteChange();
 }
 
+/** Begins a set-up whose result is not kept yet, and changes the files. Returns what to keep. */
+async function beginAndInstall(world: World, value?: string) {
+  const started = await outcomesOf(world, value).begin("script", undefined);
+  if (!started || "savedAt" in started) throw new Error("it was kept");
+  await install(world);
+  return started;
+}
+
 /** Sets a sandbox up as its actor does. Returns whether the script ran or a result was restored, and the result's key. */
 async function setUp(
   world: World,
@@ -84,18 +92,14 @@ describe("the saved result of a set-up", () => {
 
   it("is not kept if the sandbox could reach other hosts at the end of the set-up", () =>
     withWorld(async (world) => {
-      const started = await outcomesOf(world).begin("script", undefined);
-      if (!started || "savedAt" in started) throw new Error("it was kept");
-      await install(world);
+      const started = await beginAndInstall(world);
       const full: typeof NETWORK = { policy: { internet: "full", allowHosts: [] }, secrets: [] };
       await expect(outcomesOf(world, null, full).keep(started)).rejects.toThrow("network");
     }));
 
   it("is not kept if the variables were changed before the end of the set-up", () =>
     withWorld(async (world) => {
-      const started = await outcomesOf(world, "first").begin("script", undefined);
-      if (!started || "savedAt" in started) throw new Error("it was kept");
-      await install(world);
+      const started = await beginAndInstall(world, "first");
       await expect(outcomesOf(world, "second", NETWORK, 2).keep(started)).rejects.toThrow("variables");
       const other = world.createSibling("other");
       expect(await setUp(other, "script", undefined, "first")).toMatchObject({ how: "ran" });
@@ -137,29 +141,25 @@ describe("the saved result of a set-up", () => {
       expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
     }));
 
-  it("is not kept if a part exceeds the limit", () =>
+  it.each([
+    {
+      why: "a part exceeds the limit",
+      state: { left: { count: 1, bytes: 5, largest: [{ path: "large", size: 5 }] } },
+      message: "WORKSPACE_MAX_MB",
+    },
+    {
+      why: "packages are still being installed",
+      state: { isInstalling: true },
+      message: "files may be missing",
+    },
+  ])("is not kept if $why", ({ state, message }) =>
     withWorld(async (world) => {
-      const outcomes = outcomesOf(world);
-      const started = await outcomes.begin("script", undefined);
-      if (!started || "savedAt" in started) throw new Error("it was kept");
-      await install(world);
-      Object.assign(world.container ?? {}, {
-        left: { count: 1, bytes: 5, largest: [{ path: "large", size: 5 }] },
-      });
-      await expect(outcomes.keep(started)).rejects.toThrow("WORKSPACE_MAX_MB");
+      const started = await beginAndInstall(world);
+      Object.assign(world.container ?? {}, state);
+      await expect(outcomesOf(world).keep(started)).rejects.toThrow(message);
       expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
-    }));
-
-  it("is not kept if packages are still being installed", () =>
-    withWorld(async (world) => {
-      const outcomes = outcomesOf(world);
-      const started = await outcomes.begin("script", undefined);
-      if (!started || "savedAt" in started) throw new Error("it was kept");
-      await install(world);
-      Object.assign(world.container ?? {}, { isInstalling: true });
-      await expect(outcomes.keep(started)).rejects.toThrow("files may be missing");
-      expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
-    }));
+    }),
+  );
 
   it.each(["mark", "system"])("is made by the script if sandboxd never responds to %s", (name) =>
     withWorld(async (world) => {
@@ -213,9 +213,7 @@ describe("the saved result of a set-up", () => {
 
   it("is complete or missing after a failure or an eviction at each step of its save", () =>
     interruptSteps(async (world, interrupt) => {
-      const started = await outcomesOf(world).begin("script", undefined);
-      if (!started || "savedAt" in started) throw new Error("it was kept");
-      await install(world);
+      const started = await beginAndInstall(world);
       await world.workspace.save();
       const { evicted } = interrupt();
       const keeping = outcomesOf(world)

@@ -197,8 +197,7 @@ export class RequestMemory {
       this.release();
       return response;
     }
-    const whenRead: (() => Promise<void>)[] = [];
-    if (mayGrow) this.#whenRead = whenRead;
+    if (mayGrow) this.#whenRead = [];
     const reader = body.getReader();
     const followed = new ReadableStream<Uint8Array>(
       {
@@ -207,7 +206,7 @@ export class RequestMemory {
             const { done, value } = await reader.read();
             if (!done) return controller.enqueue(value);
             this.release();
-            await Promise.all(whenRead.map((work) => work()));
+            await Promise.all((this.#whenRead ?? []).map((work) => work()));
             controller.close();
           } catch (error) {
             this.release();

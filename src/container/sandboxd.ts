@@ -80,14 +80,14 @@ const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL), READ_
 const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL), LONGEST_READ_MS);
 
 /**
- * How many requests of an actor are open at once, and how many uploads. The others wait, which costs almost nothing.
- * Measured without a limit: 3,000 requests to a sandboxd that did not respond, each repeated every RETRY_MS, delayed the calls of
- * other principals by 25 seconds. 256 uploads, whose clients sent nothing, occupied all connections to sandboxd.
+ * How many requests of an actor, except uploads, are open at once. The others wait, which costs almost nothing. Measured without a
+ * limit: 3,000 requests to a sandboxd that did not respond, each repeated every RETRY_MS, delayed the calls of other principals by 25
+ * seconds.
  */
 const OPEN_AT_ONCE = 64;
 /**
- * How many uploads of a sandbox, and of all sandboxes of a principal, are in progress at once. One that no program reads keeps 6 MB of
- * the kernel's memory until it ends.
+ * How many uploads of a sandbox, and of all sandboxes of a principal, are in progress at once. Without a limit, 256 of them, whose clients
+ * sent nothing, occupied all connections to sandboxd. One that no program reads keeps 6 MB of the kernel's memory until it ends.
  */
 const UPLOADS_AT_ONCE = 32;
 const UPLOADS_OF_PRINCIPAL = 64;

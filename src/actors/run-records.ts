@@ -98,7 +98,10 @@ interface TaskRecordsHost {
   background(work: Promise<unknown>): void;
 }
 
-/** Reports tasks to the account. Destroys a sandbox made for a task once the task's results are stored elsewhere. */
+/**
+ * Reports tasks to the account. Destroys a sandbox made for a task once the task's results are stored elsewhere, or are lost with a
+ * container that was never saved.
+ */
 export class TaskRecords {
   readonly #host: TaskRecordsHost;
   readonly #interrupted: TaskEntry | undefined;
@@ -127,7 +130,6 @@ export class TaskRecords {
     const { platform, budgets, background } = this.#host;
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
-    // Also if the container is gone: a call may be starting the next one, and the account would not count it.
     const isContainerGone = state === "lost" && !platform.isRunning;
     if (task?.ownSandbox && (task.safe || isContainerGone)) this.#destroySandbox(taskEntry(run));
     else background(this.#recordEnd(taskEntry(run)));
@@ -141,20 +143,26 @@ export class TaskRecords {
   #destroySandbox(entry: TaskEntry): void {
     // Written together with the task's end, because the actor may end before the sandbox is destroyed.
     this.#host.kv.put(ENDED_TASK, entry);
-    this.#host.background(Promise.all([this.#recordEnd(entry), this.#destroy()]));
+    this.#host.background(Promise.all([this.#recordEnd(entry), this.#destroy(entry)]));
   }
 
-  async #destroy(): Promise<void> {
+  async #destroy({ state }: TaskEntry): Promise<void> {
     const { kv, account, lifecycle } = this.#host;
+    const { owner } = account;
     for (let attempt = 1; ; attempt++) {
       try {
-        await lifecycle.destroy(account.owner, "workspace");
+        // The saved state has the files of the lost task.
+        const isKept =
+          state === "lost" && (await account.account(owner).workspace(owner.sandbox)) !== undefined;
+        // A call may have begun to use the sandbox meanwhile.
+        if (kv.get(ENDED_TASK) === undefined) return;
+        // Also if the container is gone: a call may be starting the next one, and the account would not count it.
+        if (!isKept) await lifecycle.destroy(owner, "workspace");
         return void kv.delete(ENDED_TASK);
       } catch (error) {
         if (attempt === DESTROY_ATTEMPTS) throw error;
       }
       await pause(DESTROY_RETRY_MS);
-      if (kv.get(ENDED_TASK) === undefined) return;
     }
   }
 

@@ -66,11 +66,13 @@ export const filesElsewhere = (id: string, sandbox: string) =>
     `Task ${id} cannot continue in sandbox ${sandbox}: its files are not there.`,
     "Leave sandbox out: the task continues in its own sandbox if that still runs, otherwise in a fresh one with its saved files.",
   );
+export const savedFilesText = (sandbox: string) =>
+  `Start a new task, with sandbox ${sandbox} if list_sandboxes shows it: then it has the files that were saved there.`;
 export const taskFilesGone = (id: string, sandbox: string) =>
   new ToolError(
     "not_found",
     `The container of task ${id} has ended, and its files were not kept as the task's.`,
-    `Start a new task, with sandbox ${sandbox} if list_sandboxes shows it: then it has the files that were saved there.`,
+    savedFilesText(sandbox),
   );
 export const taskFilesOld = (id: string) =>
   new ToolError(

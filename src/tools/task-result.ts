@@ -4,8 +4,9 @@ import { shownText } from "../runs/shown-output.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
+import { savedFilesText } from "../tasks/texts.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
-import { quoteOutput, joinSections } from "./define.ts";
+import { joinSections, quoteOutput, requireSandboxOf } from "./define.ts";
 import { resultOutput, stateText, waitHint } from "./run-summary.ts";
 import { continueText, readArtifactText } from "./texts.ts";
 
@@ -180,6 +181,7 @@ function notKeptText({ notKept }: TaskDetail): string | undefined {
 
 function nextCall(run: RunView, task: TaskDetail): string | undefined {
   if (run.state === "running") return waitHint(run);
+  if (run.state === "lost" && !task.safe) return savedFilesText(requireSandboxOf(run.id));
   // Only a task whose results were collected can be continued.
   if (task.conversation === undefined || task.boot === undefined) return undefined;
   return continueText(run.id);

@@ -1,8 +1,6 @@
 /** Tasks: evicted actors, dead containers, agents, definitions, files that they leave, permissions, and budgets. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import type { Lifecycle } from "../../../src/actors/lifecycle.ts";
-import { TaskRecords } from "../../../src/actors/run-records.ts";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import {
@@ -13,7 +11,6 @@ import {
   objectsOf,
   evict,
   runInActor,
-  killContainer,
   owner,
   principal,
   sh,
@@ -82,34 +79,6 @@ describe("when a task's actor is evicted", () => {
     const { structured } = await owner.call("cancel_run", { id });
     expect(structured.state).toBe("cancelled");
     expect(await sh(usual, "pgrep -x 'claude|sleep' || echo none")).toBe("none\n");
-  });
-});
-
-describe("when a task's container dies", () => {
-  it("the task is lost and leaves no sandbox behind, and its progress and log are kept", async () => {
-    const { id } = await execute({ task: "[[wait]] x", wait_seconds: 0 });
-    const sandbox = id.split(".")[0] ?? "";
-    await until(async () => (await logOf(id)).includes("Bash: echo begun"));
-    expect((await owner.call("list_sandboxes", {})).text).toContain(sandbox);
-    await killContainer(sandbox);
-    const text = await result(id);
-    expect(text).toContain("state: lost");
-    expect(text).toMatch(/note:? ?\n?The sandbox stopped/);
-    expect(text).toMatch(/progress:\n[^]*Bash: echo begun/);
-    await until(async () => !(await owner.call("list_sandboxes", {})).text.includes(sandbox));
-    expect(await logOf(id)).toContain("Bash: echo begun");
-    expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
-  });
-
-  it("its own sandbox is destroyed with the container that a call may be starting, which the account would not count", () => {
-    const destroy = vi.fn<Lifecycle["destroy"]>();
-    const account = { account: () => ({ recordTask: async () => undefined }), owner: {} };
-    const [budgets, kv] = [{ close: () => undefined }, Object.assign(new Map(), { put: () => undefined })];
-    const host = { kv, account, platform: { isRunning: false }, lifecycle: { destroy }, budgets };
-    const detail = { ownSandbox: true, safe: false };
-    const records = new TaskRecords({ ...host, background: () => undefined } as never);
-    records.onRunEnd({ id: "task-a.b", kind: "task", state: "lost", detail } as never);
-    expect(destroy).toHaveBeenCalledOnce();
   });
 });
 

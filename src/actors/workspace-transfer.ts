@@ -1,24 +1,28 @@
 /**
- * Moves saved states between sandboxd and R2. The account admits each save before it begins, and records it afterwards, so that
- * all stored bytes count.
+ * Moves saved states and archives of tasks between sandboxd and R2. The account admits each save before it begins, and records it
+ * afterwards, so that all stored bytes count.
  */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { malformedResponse } from "../container/file-operations.ts";
 import { stateDamaged } from "../container/texts.ts";
-import type { Snapshots, ContinuingTask } from "../container/snapshot-client.ts";
+import type { Conversation, Snapshots, ContinuingTask } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
+import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
+import type { CheckpointSettings } from "./account-calls.ts";
 import type { Account } from "./account.ts";
 import {
   type Archive,
   type LeftOut,
   firstNames,
+  lacksFiles,
   type Pack,
   type Snapshot,
   manifestPrefix,
   packPrefix,
 } from "./saved-states.ts";
+import { workspaceTooLarge } from "./texts.ts";
 import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts";
 
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
@@ -33,13 +37,16 @@ const GROWTH = 2;
  * sandboxd is told which packs to write again, so that a save refers to at most MAX_PACKS earlier ones. Measured without this limit:
  * with 100 checkpoints of 717 packs each, a call of another principal took 0.9 s (median) while 20 calls of `list_sandboxes` ran.
  */
-export const MAX_PACKS = 20;
+const MAX_PACKS = 20;
 
 /** If a state has at least MAX_PACKS packs, its next save writes all but the KEPT_PACKS largest again, as one pack. */
 const KEPT_PACKS = 4;
 
 /** How long a save that was larger than the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
+
+/** How many bytes an archive may have in addition to the sizes of its files. */
+const ADDED_BYTES = 1024 * 1024;
 
 /** The state that a container started from or was last saved as. Without a snapshot, the container started empty. */
 export interface Origin {
@@ -48,6 +55,8 @@ export interface Origin {
   savedAt?: number;
   packs: Pack[];
 }
+
+export const EMPTY_ORIGIN: Origin = { packs: [] };
 
 /** A save that sandboxd has planned. */
 interface PlannedSave {
@@ -148,6 +157,57 @@ export class WorkspaceTransfer {
       if (!isCommitted)
         this.#host.background(account.abandonSave(sandbox, id, isWriting).catch(() => undefined));
     }
+  }
+
+  /**
+   * Stores the files of a task's workspace and the agent's conversation. Returns what is left out.
+   * @param origin the state that the container started from or was last saved as
+   * @throws {ToolError}, and errors of R2
+   */
+  async keepArchive(
+    { run, expiresAt, maxBytes, conversation }: TaskArchive,
+    forCheckpoint: CheckpointSettings | undefined,
+    origin: Origin,
+    signal: AbortSignal,
+  ): Promise<ArchiveLeftOut> {
+    const settings = forCheckpoint && JSON.stringify(forCheckpoint);
+    const files = { run, expiresAt, maxBytes, part: "workspace", settings } as const;
+    const left = await this.#keepPart(files, origin, signal);
+    if (conversation) {
+      const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
+      try {
+        await this.#keepPart(part, EMPTY_ORIGIN, signal);
+      } catch (error) {
+        if (!(error instanceof ToolError) || error.code !== "too_large") throw error;
+        return { ...left, conversation: true };
+      }
+    }
+    return left;
+  }
+
+  async #keepPart(
+    archive: Archive & { maxBytes: number; conversation?: Conversation; isWhole?: boolean },
+    origin: Origin,
+    signal: AbortSignal,
+  ): Promise<Plan["left"]> {
+    const { snapshots } = this.#host;
+    const { maxBytes, conversation, isWhole = false } = archive;
+    const { snapshot: base } = origin;
+    const id = crypto.randomUUID();
+    // With workspace saving off, only archives follow each other, each with one more pack.
+    const repack = origin.packs.length > MAX_PACKS ? packsToRepack(origin.packs) : [];
+    const body = { id, base, max: maxBytes, repack, isArchive: true, conversation, isThorough: true };
+    const plan = await snapshots.call("plan", { body }, signal);
+    const { state, files, left } = plan;
+    if (isWhole && lacksFiles(left)) throw workspaceTooLarge(left, maxBytes);
+    if (conversation && files === 0) return left;
+    if (state === "unchanged" && base !== undefined) {
+      unwrap(await this.#host.account().archive(base, archiveOf(archive)));
+      return left;
+    }
+    // Even if nothing can be compressed, an archive takes no more than its files and a manifest.
+    const limited = { ...archive, maxBytes: maxBytes + ADDED_BYTES };
+    return (await this.store({ id, origin, plan, archive: limited }, signal)).left;
   }
 
   /** @param room bytes that the principal may add */

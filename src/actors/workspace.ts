@@ -7,9 +7,9 @@
  * start is restored to it. Only whole containers are saved. A save also requires that the container's last state, restored or
  * saved, is still the sandbox's current state.
  */
-import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import type { NamedFiles, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { malformedResponse } from "../container/file-operations.ts";
-import type { Conversation, ContinuingTask } from "../container/snapshot-client.ts";
+import type { ContinuingTask } from "../container/snapshot-client.ts";
 import { containerEnded } from "../container/texts.ts";
 import { type Outcome, ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
@@ -19,7 +19,7 @@ import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts"
 import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { SaveTroubles } from "./save-troubles.ts";
-import { type Archive, type Checkpoint, type Pack, type Snapshot, lacksFiles } from "./saved-states.ts";
+import { type Checkpoint, type Pack, type Snapshot, lacksFiles } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import {
   INCOMPLETE_SAVE,
@@ -32,12 +32,11 @@ import {
   stillSaving,
 } from "./texts.ts";
 import {
+  EMPTY_ORIGIN,
   type Installation,
-  MAX_PACKS,
   type Origin,
   type TransferHost,
   WorkspaceTransfer,
-  archiveOf,
   packsToRepack,
 } from "./workspace-transfer.ts";
 
@@ -72,11 +71,6 @@ const SAVE_TIMEOUT_MS = 1_800_000;
 
 /** The time limit for keeping a set-up's outcome. All calls wait until it is kept. */
 const OUTCOME_MS = 600_000;
-
-/** How many bytes an archive may have in addition to the sizes of its files. */
-const ADDED_BYTES = 1024 * 1024;
-
-const EMPTY_ORIGIN: Origin = { packs: [] };
 
 /** The checkpoint that a sandbox is being restored to. Earlier versions stored only the id. */
 type BegunRestore = string | { checkpoint: string; settings: CheckpointSettings | undefined };
@@ -324,53 +318,9 @@ export class Workspace {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerEnded();
       return await withLimitedSignal(this.#container, SAVE_TIMEOUT_MS, (signal) =>
-        this.#keepParts(archive, forCheckpoint, signal),
+        this.#transfer.keepArchive(archive, forCheckpoint, this.#origin.value ?? EMPTY_ORIGIN, signal),
       );
     });
-  }
-
-  async #keepParts(
-    { run, expiresAt, maxBytes, conversation }: TaskArchive,
-    forCheckpoint: Settings["forCheckpoint"],
-    signal: AbortSignal,
-  ): Promise<ArchiveLeftOut> {
-    const settings = forCheckpoint && JSON.stringify(forCheckpoint);
-    const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace", settings }, signal);
-    if (conversation) {
-      const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
-      try {
-        await this.#keepPart(part, signal);
-      } catch (error) {
-        if (!(error instanceof ToolError) || error.code !== "too_large") throw error;
-        return { ...left, conversation: true };
-      }
-    }
-    return left;
-  }
-
-  async #keepPart(
-    archive: Archive & { maxBytes: number; conversation?: Conversation; isWhole?: boolean },
-    signal: AbortSignal,
-  ): Promise<Plan["left"]> {
-    const { snapshots } = this.#host;
-    const { part, maxBytes, conversation, isWhole = false } = archive;
-    const origin = (part === "workspace" ? this.#origin.value : undefined) ?? EMPTY_ORIGIN;
-    const { snapshot: base } = origin;
-    const id = crypto.randomUUID();
-    // With workspace saving off, only archives follow each other, each with one more pack.
-    const repack = origin.packs.length > MAX_PACKS ? packsToRepack(origin.packs) : [];
-    const body = { id, base, max: maxBytes, repack, isArchive: true, conversation, isThorough: true };
-    const plan = await snapshots.call("plan", { body }, signal);
-    const { state, files, left } = plan;
-    if (isWhole && lacksFiles(left)) throw workspaceTooLarge(left, maxBytes);
-    if (conversation && files === 0) return left;
-    if (state === "unchanged" && base !== undefined) {
-      unwrap(await this.#host.account().archive(base, archiveOf(archive)));
-      return left;
-    }
-    // Even if nothing can be compressed, an archive takes no more than its files and a manifest.
-    const limited = { ...archive, maxBytes: maxBytes + ADDED_BYTES };
-    return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }
 
   /**

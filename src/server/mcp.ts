@@ -1,7 +1,7 @@
 /** The MCP server of one request, with only the tools and resources that it needs. */
 import { isInputRequiredResult, McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
-import manifest from "../../package.json" with { type: "json" };
+import registry from "../../server.json" with { type: "json" };
 import { registerResources } from "../resources/index.ts";
 import { type Tool, inputFor, isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
@@ -31,7 +31,7 @@ export function createMCPServer(
     {
       name: "sandbox-mcp",
       title: "Sandbox",
-      version: manifest.version,
+      version: registry.version,
       // In MCP revision 2026-07-28, every response would contain the icons.
       icons: neededTools.hasOnlyCalls ? undefined : [ICON],
     },

@@ -42,6 +42,13 @@ test("the package's engines field names the Node version that it starts with", (
   expect([...starts, ...refused].filter((version) => isNewEnough(version))).toEqual(starts);
 });
 
+test("the manifests of the package, the registry and the plugin have the same version", () => {
+  const registry = JSON.parse(read("server.json")) as Manifest & { packages: Manifest[] };
+  const plugin = JSON.parse(read("plugin/.claude-plugin/plugin.json")) as Manifest;
+  const others = [registry, ...registry.packages, plugin];
+  expect(new Set(others.map(({ version }) => version))).toEqual(new Set([manifest.version]));
+});
+
 test("both manifests and the image's tag have the same version of the SDK", () => {
   const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
   const name = "@cloudflare/sandbox";

@@ -194,13 +194,14 @@ const RLIMIT_CORE = 4;
 const RLIMIT_LOCKS = 10;
 
 function rulesOfLimits(): Record<string, Decision> {
-  // If core dumps would leave the sandbox, setting their size has no effect, unless the call also reads the old size.
+  // If core dumps would leave the sandbox, setting their size has no effect: with a limit of 0, unlike 1, the kernel would pipe them.
+  // A call that also reads the old size fails, because it would return no size.
   const arePiped = pipesCoreDumps();
   const coreLimit = arePiped
     ? ifEqual(
         argument(1),
         RLIMIT_CORE,
-        ifNull(argument(2), allow, ifNull(argument(3), ignoreCall, allow)),
+        ifNull(argument(2), allow, ifNull(argument(3), ignoreCall, refuse(EPERM))),
         allow,
       )
     : allow;

@@ -1,0 +1,28 @@
+/** The system call filter on a machine that pipes core dumps to a program, which runs as root outside the sandbox. */
+import { spawnSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it, vi } from "vitest";
+import { seccompFilter } from "../../local/engine/seccomp.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
+
+vi.mock(import("../../local/engine/host-files.ts"), async (original) => ({
+  ...(await original()),
+  readText: () => "|/usr/lib/systemd/systemd-coredump %P\n",
+}));
+
+it("a program cannot change the limit of one byte, which keeps the kernel from piping its core dump", () => {
+  const filter = join(temporaryDirectory(), "filter");
+  writeFileSync(filter, seccompFilter({ ids: 1, hasHostDirectory: false }) ?? Buffer.alloc(0));
+  const program = [
+    "import resource",
+    "core = resource.RLIMIT_CORE",
+    "resource.setrlimit(core, (0, 1))",
+    "try: resource.prlimit(0, core, (0, 1))",
+    "except PermissionError: print('refused')",
+    "print(resource.getrlimit(core), resource.prlimit(0, core))",
+  ].join("\n");
+  const script = 'exec prlimit --core=1:1 -- bwrap --dev-bind / / --seccomp 9 -- python3 -c "$1" 9<"$0"';
+  const { stdout, stderr } = spawnSync("/bin/bash", ["-c", script, filter, program], { encoding: "utf8" });
+  expect([stdout.trim().split("\n"), stderr]).toEqual([["refused", "(1, 1) (1, 1)"], ""]);
+});

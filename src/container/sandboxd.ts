@@ -232,9 +232,11 @@ export class Sandboxd {
     isThere: () => boolean = () => this.isRunning,
   ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
-    const endTurn = await (isStream ? this.#takeUploadTurn(CALL_MS) : this.#requests.take(CALL_MS));
+    // Restores are streams too. Uploads, whose clients may send nothing for hours, must not prevent the start of other sandboxes.
+    const isUpload = isStream && !path.startsWith("/snapshot/");
+    const endTurn = await (isUpload ? this.#takeUploadTurn(CALL_MS) : this.#requests.take(CALL_MS));
     if (!endTurn)
-      throw isStream ? tooManyUploads(UPLOADS_AT_ONCE, UPLOADS_OF_PRINCIPAL) : sandboxUnresponsive(CALL_MS);
+      throw isUpload ? tooManyUploads(UPLOADS_AT_ONCE, UPLOADS_OF_PRINCIPAL) : sandboxUnresponsive(CALL_MS);
     try {
       signal.throwIfAborted();
       // sandboxd must respond before a stream is sent, because a stream cannot be repeated.

@@ -71,8 +71,8 @@ it("few uploads of a sandbox and of a principal are open at once, and leave plac
   let [open, most] = [0, 0];
   const createSandbox = (principal: string) => {
     const send = requestsTo(
-      async ({ method }) => {
-        if (method === "GET") return new Response("sandboxd");
+      async ({ method, url }) => {
+        if (method === "GET" || url.includes("/snapshot/")) return new Response("sandboxd");
         most = Math.max(most, ++open);
         await uploading.promise;
         open -= 1;
@@ -80,8 +80,9 @@ it("few uploads of a sandbox and of a principal are open at once, and leave plac
       },
       { principal },
     );
-    const upload = () => send("/store", { method: "PUT", body: new IdentityTransformStream().readable });
-    return { send, upload };
+    const stream = (path: string) =>
+      send(path, { method: "PUT", body: new IdentityTransformStream().readable });
+    return { send, upload: () => stream("/store"), restore: () => stream("/snapshot/data") };
   };
   const first = createSandbox("uploader");
   const uploads = Array.from({ length: 100 }, first.upload);
@@ -94,6 +95,7 @@ it("few uploads of a sandbox and of a principal are open at once, and leave plac
   await sleep(20);
   expect(most).toBe(64);
   expect(await first.send("/list", {})).toBe("sandboxd");
+  expect(await createSandbox("uploader").restore()).toBe("sandboxd");
   uploads.push(createSandbox("another uploader").upload());
   await until(() => open === 65);
   uploading.resolve();

@@ -249,6 +249,18 @@ it("a save is complete although directories change, if a file was deleted in one
   });
 });
 
+it("a save is incomplete if a program hides a file that it found, and that came from a directory which does not change", async () => {
+  const hide: Move = { call: "openSync", at: "a/file", command: "echo -n >go; mv a/file b" };
+  await withMoves(named("a/other", "b/other", "d/file"), [hide, ...EVADING], async (place) => {
+    await save(place, "a");
+    renameSync(join(place.workspace, "d/file"), join(place.workspace, "a/file"));
+    await sleep(2 * RECENT_MS);
+    const { contents, done } = await save(place, "b", "a");
+    expect(Object.keys(contents).sort()).toEqual(["a/other", "b/other", "go"]);
+    expect(done.isIncomplete).toBe(true);
+  });
+});
+
 it("a save after an installation is complete although directories change", async () => {
   const install = `if [ -e ../held ] && ! [ -e ../locked ]; then
     flock ../var/lib/dpkg/lock sh -c 'touch ../locked; while [ -e ../held ]; do sleep 0.01; done; rm ../locked' <&- >/dev/null 2>&1 &

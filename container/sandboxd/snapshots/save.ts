@@ -311,10 +311,11 @@ export class Save {
   get mayLackFiles(): boolean {
     const reading = this.#reading;
     if (!this.#scan) return false;
-    const { isSettled, isSettledAt = () => false } = this.#scan;
-    // A program that renames a file all the time changes its directory, and several scans have not found the file elsewhere.
+    const { isSettled, gone, isSettledAt = () => false } = this.#scan;
+    // A program that renames a file all the time changes its directory, and no scan has found the file elsewhere.
     const mayBeDeleted = (inode: string, path: string) =>
-      !reading.misses(inode) && (isSettled || this.index.has(path) || isSettledAt(path));
+      !reading.misses(inode) &&
+      (isSettled || this.index.has(path) || (isSettledAt(path) && !gone?.has(inode)));
     return (
       this.#mayLackEarlier ||
       reading.hasOrphans ||

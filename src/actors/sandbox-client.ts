@@ -55,9 +55,11 @@ export async function callSandbox<T>(
     throw explainReset(error, owner.sandbox);
   });
   noteCall(name);
-  for (const notice of result.notices ?? []) notices?.add(makeVisible(notice));
   const { toConfirm } = result;
-  if (toConfirm !== undefined) {
+  // A call that follows a task reads it hundreds of times, and confirms the notice once.
+  const isNew = toConfirm !== undefined && !notices?.has(makeVisible(toConfirm));
+  for (const notice of result.notices ?? []) notices?.add(makeVisible(notice));
+  if (isNew) {
     const confirm = () =>
       sandboxActor(env, name)
         .confirmNotice(toConfirm)

@@ -1,6 +1,8 @@
 /** Clients that disconnect during a call. */
 import { env, exports } from "cloudflare:workers";
 import { expect, it, vi } from "vitest";
+import { callSandbox } from "../../../src/actors/sandbox-client.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
 import { killContainer, owner, sh, sleep, until } from "../support.ts";
 
@@ -60,4 +62,19 @@ it("a client that disconnects before its result takes no notice of lost files fr
   expect((await owner.call("list_files", { sandbox: own })).text).toContain("The sandbox was restarted");
   expect((await owner.call("list_files", { sandbox: own })).text).not.toContain("was restarted");
   await owner.call("destroy_sandbox", { sandbox: own });
+});
+
+it("a call that reads a run repeatedly confirms a notice once", async () => {
+  const memory = new RequestMemory("confirms", new AbortController().signal);
+  const whenRead = vi.spyOn(memory, "whenRead").mockResolvedValue();
+  const shown = { notices: new Set<string>(), memory };
+  const read = () =>
+    callSandbox(
+      env,
+      { principalID: "confirms", sandbox, region: undefined },
+      async () => ({ ok: true, value: 1, notices: ["Files are gone."], toConfirm: "Files are gone." }),
+      shown,
+    );
+  expect([await read(), await read(), await read()]).toEqual([1, 1, 1]);
+  expect(whenRead).toHaveBeenCalledOnce();
 });

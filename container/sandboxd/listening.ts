@@ -4,6 +4,7 @@ import { readdirSync, readlinkSync } from "node:fs";
 import { procText } from "./proc-stat.ts";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS, SANDBOXD_PORT } from "./protocol.ts";
+import { remember } from "./remember.ts";
 
 /** The time between two scans of a run's ports, in milliseconds. Each scan reads the tables of all sockets. */
 export const PORT_SCAN_INTERVAL_MS = 500;
@@ -49,9 +50,7 @@ export function portsOf(run: string, ageMs: number): number[] {
 
 /** Remembers an ended run whose background processes do not listen yet. The next run that finds their ports reports them. */
 export function expectPortsOf(run: string): void {
-  runsWithoutPorts.set(run, { endedAt: performance.now(), reporter: undefined });
-  const [oldest] = runsWithoutPorts.keys();
-  if (runsWithoutPorts.size > MAX_LATE_RUNS && oldest !== undefined) runsWithoutPorts.delete(oldest);
+  remember(runsWithoutPorts, run, { endedAt: performance.now(), reporter: undefined }, MAX_LATE_RUNS);
 }
 
 export function arePortsExpected(): boolean {

@@ -5,6 +5,7 @@ import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, withFileErrors, toFileError } from "./file-error.ts";
 import type { Call, FileRequests } from "./operations.ts";
+import { remember } from "./remember.ts";
 import { RESPONSE_BYTES, type FileStat, type ListedEntry, boundedSize } from "./shapes.ts";
 
 const CHUNK_BYTES = 256 * 1024;
@@ -163,15 +164,8 @@ export async function readLines(
   }
   const lines = breaks + (endsWithoutBreak ? 1 : 0);
   // If the client has disconnected, some lines were not counted.
-  if (key !== undefined && isComplete) remember(key, lines);
+  if (key !== undefined && isComplete) remember(lineCounts, key, lines, MAX_LINE_COUNTS);
   return { bytes: Buffer.concat(parts), lines };
-}
-
-function remember(key: string, lines: number): void {
-  lineCounts.set(key, lines);
-  if (lineCounts.size <= MAX_LINE_COUNTS) return;
-  const [oldest = key] = lineCounts.keys();
-  lineCounts.delete(oldest);
 }
 
 /** A list may have this many entries more than its limit before it is sorted and cut. */

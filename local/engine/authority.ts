@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { promisify } from "node:util";
 import forge from "node-forge";
+import { remember } from "../../container/sandboxd/remember.ts";
 import { DAY_MS } from "../../src/shared/days.ts";
 
 const { asn1, md, pki } = forge;
@@ -66,11 +67,8 @@ export class CertificateAuthority {
   async contextFor(host: string): Promise<SecureContext> {
     const serverKey = await (this.#serverKey ??= makeKey());
     const cached = this.#cached.get(host);
-    this.#cached.delete(host);
     const fresh = cached && isValid(cached.validity, 1) ? cached : this.#issue(host, serverKey);
-    this.#cached.set(host, fresh);
-    const [oldest] = this.#cached.keys();
-    if (this.#cached.size > maxCached && oldest !== undefined) this.#cached.delete(oldest);
+    remember(this.#cached, host, fresh, maxCached);
     return fresh.context;
   }
 

@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { remember } from "../../container/sandboxd/remember.ts";
 import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";
 import { EngineSandbox, type SharedSettings, type SandboxPlace } from "./engine-sandbox.ts";
 import { PreparedSandbox } from "./prepared-sandbox.ts";
@@ -140,8 +141,6 @@ export class SandboxRegistry {
   }
 
   #remember(id: string, report: ExitReport): void {
-    this.#ended.set(id, report);
-    const [oldest] = this.#ended.keys();
-    if (this.#ended.size > maxRemembered && oldest !== undefined) this.#ended.delete(oldest);
+    remember(this.#ended, id, report, maxRemembered);
   }
 }

@@ -1,4 +1,5 @@
 /** Limits how fast calls for a principal create and start the actors of its sandboxes. */
+import { remember } from "../../container/sandboxd/remember.ts";
 import { type ActorName, principalOf } from "../shared/names.ts";
 import { pacesOf } from "../shared/per-principal.ts";
 import { CALL_MS, elapsedMs, pause } from "../shared/timers.ts";
@@ -33,7 +34,7 @@ const starts = pacesOf(STARTS);
 export function admitName(actor: ActorName): void {
   if (!calledAt.has(actor) && !newNames.of(principalOf(actor)).tryTake(1)) throw tooManyNewNames();
   // Not started yet.
-  remember(actor, calledAt.get(actor) ?? 0);
+  remember(calledAt, actor, calledAt.get(actor) ?? 0, MAX_NAMES);
 }
 
 /**
@@ -55,12 +56,5 @@ export async function waitForStart(actor: ActorName, by: "token" | "link"): Prom
 }
 
 export function noteCall(actor: ActorName): void {
-  remember(actor, Date.now());
-}
-
-function remember(actor: ActorName, at: number): void {
-  calledAt.delete(actor);
-  calledAt.set(actor, at);
-  const [oldest] = calledAt.keys();
-  if (calledAt.size > MAX_NAMES && oldest !== undefined) calledAt.delete(oldest);
+  remember(calledAt, actor, Date.now(), MAX_NAMES);
 }

@@ -2,6 +2,7 @@
  * Authentication by the Authorization header, with static tokens or OAuth access tokens. Refusals have the challenges of RFC 6750
  * in `WWW-Authenticate`.
  */
+import { remember } from "../../container/sandboxd/remember.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import type { RefusalReason } from "../shared/log.ts";
 import type { Config } from "../shared/config.ts";
@@ -142,8 +143,7 @@ export async function lookUpToken(
   if (holder === "unavailable") return tokenUnchecked();
   validUntil.delete(token);
   if (!holder) return undefined;
-  if (validUntil.size >= MAX_EXEMPT) validUntil.clear();
-  validUntil.set(token, Date.now() + EXEMPT_MS);
+  remember(validUntil, token, Date.now() + EXEMPT_MS, MAX_EXEMPT);
   return holder;
 }
 

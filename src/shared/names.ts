@@ -1,4 +1,5 @@
 /** Names of sandboxes, agents, sessions, models, and sandboxes' Durable Objects. The panel imports this file too. */
+import { remember } from "../../container/sandboxd/remember.ts";
 import { sha256 } from "./sha256.ts";
 
 export const MAX_SANDBOX_NAME = 63;
@@ -68,8 +69,7 @@ const MAX_HASHES = 1000;
 
 export async function principalHash(principalID: string): Promise<string> {
   const hash = hashes.get(principalID) ?? (await hashOf(principalID));
-  if (hashes.size >= MAX_HASHES) hashes.clear();
-  hashes.set(principalID, hash);
+  remember(hashes, principalID, hash, MAX_HASHES);
   return hash;
 }
 

@@ -5,6 +5,8 @@ import { decodeText } from "../shared/text.ts";
 /** The widest row; our terminals are not wider. A longer line takes several rows. */
 const MAX_COLUMNS = 1000;
 
+export const spareBlanks = () => ({ blanks: MAX_COLUMNS });
+
 /** The cursor can return to this many of the last rows. Nested progress bars and menus need fewer. */
 const MAX_ROWS = 50;
 
@@ -35,12 +37,13 @@ export function terminalText(output: string): string {
 }
 
 /**
- * The text of `terminalText`, with a count of the work. The text is at most twice as long as the output, plus a row: further
- * padding is dropped.
+ * The text of `terminalText`, with a count of the work. The text is at most twice as long as the output, plus the spare blanks:
+ * further padding is dropped.
+ * @param spare blanks that several texts share
  * @returns `moved`: the number of cells that were written, or moved by insertions and deletions; less than
  * `MOVED_CELLS + 2` for each character of output, plus some rows
  */
-export function render(output: string): { text: string; moved: number } {
+export function render(output: string, spare = spareBlanks()): { text: string; moved: number } {
   let text = "";
   let row: string[] = [];
   /** The rows that can still change, from the top, and the cursor's row. */
@@ -49,7 +52,7 @@ export function render(output: string): { text: string; moved: number } {
   let column = 0;
   let moved = 0;
   /** How many blanks control sequences may still add. */
-  let blanks = output.length + MAX_COLUMNS;
+  let blanks = output.length + spare.blanks;
   const mostMoved = MOVED_CELLS * output.length + MAX_COLUMNS;
   const textOfRow = ({ cells, end }: { cells: string[]; end: string }) =>
     end === "" ? cells.join("") : cells.join("").trimEnd() + end;
@@ -116,6 +119,7 @@ export function render(output: string): { text: string; moved: number } {
       if (row.length > 0) endRow("\n");
     }
   }
+  spare.blanks = Math.min(spare.blanks, blanks);
   return { text: text + rows.map(textOfRow).join(""), moved };
 }
 
@@ -123,14 +127,14 @@ export function render(output: string): { text: string; moved: number } {
  * The text with overwritten lines, such as progress bars, in their last state, and without text that a kernel's code has
  * cleared.
  */
-export function lastStates(printed: string): string {
+export function lastStates(printed: string, spare = spareBlanks()): string {
   const text = textAfterClear(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
-  if (/\x1b\[\d*[AF]/.test(text)) return terminalText(text);
+  if (/\x1b\[\d*[AF]/.test(text)) return render(text, spare).text;
   if (!/\r[^\n]/.test(text)) return text;
   const lines = text.split("\n").map((line) => {
     const [shown, end] = line.endsWith("\r") ? [line.slice(0, -1), "\r"] : [line, ""];
-    return shown.includes("\r") ? terminalText(shown) + end : line;
+    return shown.includes("\r") ? render(shown, spare).text + end : line;
   });
   return lines.join("\n");
 }

@@ -3,7 +3,7 @@ import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
 import { type RunView } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
-import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
+import { lastStates, spareBlanks, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
 import { putInFence } from "../shared/shown.ts";
 import { characterLength, pieceDecoder } from "../shared/text.ts";
 import { type ToolOutput, joinSections, text } from "./define.ts";
@@ -49,8 +49,9 @@ export function pageOutput(
     ["next", isTyped && isRunning && isAll ? undefined : nextCall(run, next)],
     ["input", isRunning && run.isInteractive && !isTyped ? typeText(run.id) : undefined],
   ]);
+  const spare = spareBlanks();
   const shown = (isRaw ? [] : log).map(({ stream, text: printed }) =>
-    text(`[${stream}]\n${putInFence(lastStates(printed))}`),
+    text(`[${stream}]\n${putInFence(lastStates(printed, spare))}`),
   );
   const structured: z.input<typeof logPage> = {
     id: run.id,

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { duration, oneLine } from "../../cli/print.ts";
 import { duration as panelDuration } from "../../panel/format.ts";
 import { OutputLog } from "../../panel/output-log.ts";
-import { lastStates, render, terminalText } from "../../src/runs/terminal-text.ts";
+import { lastStates, render, spareBlanks, terminalText } from "../../src/runs/terminal-text.ts";
 import { Resizing } from "../../src/shared/terminal/size.ts";
 import { Typing } from "../../src/shared/terminal/typing.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -100,6 +100,18 @@ describe("the last lines of a terminal", () => {
     const outer = Array.from({ length: 5 }, (_, n) => `\router: ${n + 1}/5${steps.join("")}`);
     expect(lastStates(`before\n${outer.join("")}`)).toBe("before\nouter: 5/5\ninner: 20/20");
   });
+
+  it.each(["C", "G", "@"])(
+    "have a limited size, also if each line moves the cursor or inserts: CSI %s",
+    (final) => {
+      const output = `\r${ESC}[999${final}x\r${ESC}[999${final}\n`.repeat(1000);
+      expect(lastStates(output).length).toBeLessThanOrEqual(2 * output.length + 1000);
+      const spare = spareBlanks();
+      const spans = output.split("\n").map((span) => lastStates(span, spare));
+      expect(spans.join("").length).toBeLessThanOrEqual(2 * output.length + 1000);
+      expect(lastStates(`a\r${ESC}[9Cb\nc\r${ESC}[9Cd`)).toBe(`a${" ".repeat(8)}b\nc${" ".repeat(8)}d`);
+    },
+  );
 });
 
 it("a line for a terminal is cut between two characters", () => {

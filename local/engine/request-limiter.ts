@@ -5,10 +5,10 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { setTimeout as pause } from "node:timers/promises";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { PerPrincipal } from "../../src/shared/per-principal.ts";
 import { SerialQueue } from "../../src/shared/queue.ts";
+import { waitForPaces } from "../../src/shared/timers.ts";
 
 /**
  * How many bytes a client may send before a request. Node ignores line ends there, and does not count them in its limit of a head.
@@ -220,17 +220,10 @@ export class RequestLimiter {
 
 async function waitFor(paces: Pace[], socket: Duplex, weight: number): Promise<boolean> {
   if (socket.destroyed) return false;
-  const ms = Math.max(...paces.map((pace) => pace.take(weight)));
-  if (ms === 0) return true;
   const closed = new AbortController();
   const leave = () => closed.abort();
   socket.once("close", leave);
-  try {
-    await pause(ms, undefined, { signal: closed.signal });
-  } catch {
-    // The request does not count. Otherwise a sandbox that connects and disconnects could make later requests wait without limit.
-    for (const pace of paces) pace.giveBack(weight);
-  }
+  await waitForPaces(paces, weight, closed.signal);
   socket.off("close", leave);
   return !socket.destroyed;
 }

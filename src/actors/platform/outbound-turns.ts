@@ -4,10 +4,9 @@
  * 28 ms (median), and 1,000 connections that repeated a refused request up to 3.3 s.
  */
 import { waitUntil } from "cloudflare:workers";
-import type { Pace } from "../../../container/sandboxd/pace.ts";
 import { INTERNET_TEXTS } from "../../container/texts.ts";
 import { pacesOf } from "../../shared/per-principal.ts";
-import { CALL_MS, pause, pauseUnlessAborted } from "../../shared/timers.ts";
+import { CALL_MS, pause, waitForPaces } from "../../shared/timers.ts";
 import { Turns, TurnsByID } from "../../shared/turns.ts";
 
 /** The most requests of a sandbox at once, for each handler, so that other requests do not delay the report of the container's end. */
@@ -44,25 +43,13 @@ export async function inTurn(
   if (!end) return new Response(`sandbox-mcp: ${INTERNET_TEXTS.tooMany}.\n`, { status: 429 });
   try {
     const together = principalID === undefined ? [] : [pacesTogether.of(principalID)];
-    await takeFrom([paces.of(containerID), ...together], request.signal);
+    await waitForPaces([paces.of(containerID), ...together], 1, request.signal);
+    request.signal.throwIfAborted();
     return endAfter(await handle(), end);
   } catch (error) {
     end();
     throw error;
   }
-}
-
-/**
- * Waits until these rates allow a request. One whose client disconnects meanwhile does not count, because it has no turn any more:
- * any number of them could make later requests wait for minutes, also those of the principal's other sandboxes.
- * @throws the reason if the client disconnects
- */
-async function takeFrom(limits: readonly Pace[], client: AbortSignal): Promise<void> {
-  const ms = Math.max(...limits.map((limit) => limit.take()));
-  if (ms === 0) return;
-  await pauseUnlessAborted(ms, client);
-  if (client.aborted) for (const limit of limits) limit.giveBack();
-  client.throwIfAborted();
 }
 
 /** Calls `end` when the response has been sent. The streams between are the platform's own, so the pieces cost almost nothing. */

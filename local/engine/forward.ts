@@ -1,7 +1,6 @@
 /** Forwards the Worker's requests to a sandbox's port, including WebSocket upgrades, without buffering. */
 import {
   Agent,
-  type ClientRequest,
   request as httpRequest,
   type IncomingMessage,
   type RequestOptions,
@@ -24,7 +23,7 @@ import {
   streamResponse,
 } from "./outbound-queue.ts";
 import type { RunningProcess } from "./launch.ts";
-import { gather, WEIGHT_OF_A_READ } from "./piece-limit.ts";
+import { endStalled, gather, WEIGHT_OF_A_READ } from "./piece-limit.ts";
 import { maxMessageBytes } from "./frames.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { closeSignal } from "./upstream.ts";
@@ -134,7 +133,7 @@ export class PortForwarder {
     upstream.on("error", fail);
     response.on("close", () => upstream.destroy());
     request.pipe(upstream);
-    endStalled(request, upstream, refuseResponse);
+    endStalled(request, response, BODY_STALL_MS, refuseResponse);
     // The headers wait for the body's first piece, but at most `headMs`: a server drops a connection that is silent for seconds.
     const flushTimer = setTimeout(() => upstream.flushHeaders(), headMs);
     for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(flushTimer));
@@ -215,19 +214,6 @@ export class PortForwarder {
 
 export function isReachable(port: number): boolean {
   return PORTS.includes(port);
-}
-
-/** Calls `end` if a request takes nothing more of its body for `BODY_STALL_MS`. @param body already goes to the request */
-function endStalled(body: IncomingMessage, upstream: ClientRequest, end: () => void): void {
-  let timer: NodeJS.Timeout | undefined;
-  const stop = () => {
-    clearTimeout(timer);
-    timer = undefined;
-  };
-  body.on("data", () => {
-    if (upstream.writableNeedDrain) timer ??= setTimeout(end, BODY_STALL_MS).unref();
-  });
-  for (const event of ["drain", "close"]) upstream.on(event, stop);
 }
 
 /** Ends a kept connection that sends bytes without a request. Node would read and drop any number of them. */

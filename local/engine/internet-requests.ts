@@ -1,11 +1,11 @@
 /** The requests to the internet that the Worker sends for a sandbox, such as those with a secret. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { endStalled } from "./piece-limit.ts";
 
 /** The most open requests. The Worker sends at most 16 at once, so the others are requests whose end the engine has not noticed yet. */
 export const MAX_INTERNET_REQUESTS = 32;
 /**
- * How long a host may read nothing of a request's body, in milliseconds. The engine does not read the Worker's connection then, so
- * it would never notice that the Worker has disconnected. Each such request could keep 4 MB of the machine's TCP memory.
+ * How long a host may read nothing of a request's body, in milliseconds. Each such request could keep 4 MB of the machine's TCP memory.
  */
 const STALL_MS = 60_000;
 
@@ -22,18 +22,8 @@ export class InternetRequests {
   add(request: IncomingMessage, response: ServerResponse): boolean {
     if (this.#isClosed || this.#open.size >= MAX_INTERNET_REQUESTS) return false;
     this.#open.add(response);
-    let stalled: NodeJS.Timeout | undefined;
-    const endStall = () => clearTimeout(stalled);
-    request.on("resume", endStall).on("pause", () => {
-      endStall();
-      // Node also pauses a request when its whole body has been passed on. The host may respond later.
-      if (this.#open.has(response) && !request.readableEnded)
-        stalled = setTimeout(() => response.destroy(), this.#stallMs);
-    });
-    response.once("close", () => {
-      endStall();
-      this.#open.delete(response);
-    });
+    response.once("close", () => this.#open.delete(response));
+    endStalled(request, response, this.#stallMs, () => response.destroy());
     return true;
   }
 

@@ -225,3 +225,27 @@ export function drainAfter(request: IncomingMessage, response: ServerResponse): 
     request.resume();
   });
 }
+
+/**
+ * Calls `end` if the receiver takes nothing of a request's body for `ms` milliseconds. The body already goes to the receiver, which
+ * pauses it. The engine does not read the client's connection then, so it would never notice that the client has disconnected.
+ */
+export function endStalled(
+  request: IncomingMessage,
+  response: ServerResponse,
+  ms: number,
+  end: () => void,
+): void {
+  let stalled: NodeJS.Timeout | undefined;
+  let isOver = false;
+  const stop = () => clearTimeout(stalled);
+  request.on("resume", stop).on("pause", () => {
+    stop();
+    // Node also pauses a request when its whole body has been passed on. The response may come later.
+    if (!isOver && !request.readableEnded) stalled = setTimeout(end, ms).unref();
+  });
+  response.once("close", () => {
+    isOver = true;
+    stop();
+  });
+}

@@ -244,8 +244,8 @@ export class EngineSandbox {
     this.principal = principal;
     if (principal !== undefined) {
       this.forward.joinPrincipal(principal);
-      this.egress.pieces.together = requestPiecesTogether.of(principal);
-      this.egress.reads.together = readsTogether.of(principal);
+      this.egress.pieces.pace.together = requestPiecesTogether.of(principal);
+      this.egress.reads.pace.together = readsTogether.of(principal);
       this.egress.requests = requestsTogether.of(principal);
       this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));
     }

@@ -51,13 +51,10 @@ interface PieceLimits {
   bytes?: Pace | undefined;
 }
 
-const limitTogether = () =>
-  new PerPrincipal(() => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }));
+export const limitTogether = () => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER });
 
-/** The limits that all sandboxes of this principal share: of our servers, of previews, and of requests to the proxies. */
-export const paceTogether = limitTogether();
-export const previewsTogether = limitTogether();
-export const requestPiecesTogether = limitTogether();
+/** The limit of requests to the proxies that all sandboxes of this principal share. */
+export const requestPiecesTogether = new PerPrincipal(limitTogether);
 
 /** The limit of short reads that all sandboxes of this principal share. */
 export const readsTogether = new PerPrincipal(() => new Pace(READS_TOGETHER));
@@ -65,18 +62,15 @@ export const readsTogether = new PerPrincipal(() => new Pace(READS_TOGETHER));
 export const shortReads = () => new Pieces({ pace: new Pace(READS) });
 
 export class Pieces {
-  readonly #pace: Pace;
+  readonly pace: Pace;
   readonly #bytes: Pace | undefined;
   readonly #connections = new Map<Duplex, () => void>();
   readonly #paused = new Set<Duplex>();
-  /** Limits of pieces and bytes over several sandboxes. */
-  together: Pace | undefined;
-  bytesTogether: Pace | undefined;
   /** Whether all connections are paused, because there were too many pieces or bytes. */
   isPaused = false;
 
   constructor({ pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND }), bytes }: PieceLimits = {}) {
-    this.#pace = pace;
+    this.pace = pace;
     this.#bytes = bytes;
   }
 
@@ -150,12 +144,7 @@ export class Pieces {
   }
 
   #wait(pieces: number, bytes: number): number {
-    return Math.max(
-      this.#pace.take(pieces),
-      this.together?.take(pieces) ?? 0,
-      this.#bytes?.take(bytes) ?? 0,
-      this.bytesTogether?.take(bytes) ?? 0,
-    );
+    return Math.max(this.pace.take(pieces), this.#bytes?.take(bytes) ?? 0);
   }
 
   #pauseFor(ms: number): void {

@@ -14,7 +14,7 @@ import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { PerPrincipal } from "../../src/shared/per-principal.ts";
-import { gather, paceTogether, Pieces, previewsTogether } from "./piece-limit.ts";
+import { gather, limitTogether, Pieces } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const highWaterMark = 1024 * 1024;
@@ -53,28 +53,25 @@ class Buffered {
   }
 }
 
-/** The bytes in the previews of all sandboxes of a principal, and those for our servers. */
-const previewBytes = new PerPrincipal(() => new Buffered());
-const ownBytes = new PerPrincipal(() => new Buffered());
 const handshakeMs = 60_000;
 /** How long to pause, in milliseconds, while too many results wait in the Worker. */
 const fullMs = 10;
 /** How many bytes may arrive at once, and per second after that. A page of a development server has fewer bytes. */
 const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };
 
-const paceOfPrincipals = () =>
-  new PerPrincipal(() => new Pace({ burst: 2 * bytePace.burst, perSecond: 2 * bytePace.perSecond }));
-/** The bytes per second of the previews of all sandboxes of a principal. */
-const previewBytesTogether = paceOfPrincipals();
-/**
- * The bytes per second from our servers in all sandboxes of a principal. Measured without this limit: floods of ten programs in the
- * control servers' places made a neighbour's call take 104 ms instead of 18.
- */
-const ownBytesTogether = paceOfPrincipals();
+/** The limits of all sandboxes of a principal together. */
+class SharedLimits {
+  readonly buffered = new Buffered();
+  /** Measured without it: floods of ten programs in the control servers' places made a neighbour's call take 104 ms instead of 18. */
+  readonly bytes = new Pace({ burst: 2 * bytePace.burst, perSecond: 2 * bytePace.perSecond });
+  readonly pieces = limitTogether();
+}
+
+const ofPreviews = new PerPrincipal(() => new SharedLimits());
+const ofOwnServers = new PerPrincipal(() => new SharedLimits());
 
 export class RelayPace {
   readonly #bytes = new Pace(bytePace);
-  #ownBytesTogether: Pace | undefined;
   readonly pieces: Pieces;
   readonly inFlight = new RepliesInFlight();
   readonly #isOfPreviews: boolean;
@@ -85,25 +82,21 @@ export class RelayPace {
    */
   constructor(isOfPreviews: boolean) {
     this.#isOfPreviews = isOfPreviews;
-    this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
+    this.pieces = new Pieces({ bytes: isOfPreviews ? this.#bytes : undefined });
   }
 
   /** Limits previews, or connections to our servers, together with those of the principal's other sandboxes. Call it before use. */
   joinPrincipal(principal: string): void {
-    if (this.#isOfPreviews) {
-      this.buffered = previewBytes.of(principal);
-      this.pieces.bytesTogether = previewBytesTogether.of(principal);
-      this.pieces.together = previewsTogether.of(principal);
-    } else {
-      this.buffered.together = ownBytes.of(principal);
-      this.#ownBytesTogether = ownBytesTogether.of(principal);
-      this.pieces.together = paceTogether.of(principal);
-    }
+    const { buffered, bytes, pieces } = (this.#isOfPreviews ? ofPreviews : ofOwnServers).of(principal);
+    this.#bytes.together = bytes;
+    this.pieces.pace.together = pieces;
+    if (this.#isOfPreviews) this.buffered = buffered;
+    else this.buffered.together = buffered;
   }
 
-  /** Counts bytes of WebSockets. Returns how many milliseconds to wait. */
+  /** Counts bytes of WebSockets, unless `pieces` counts them. Returns how many milliseconds to wait. */
   takeBytes(bytes: number): number {
-    return Math.max(this.#bytes.take(bytes), this.#ownBytesTogether?.take(bytes) ?? 0);
+    return this.#isOfPreviews ? 0 : this.#bytes.take(bytes);
   }
 
   delayWhenFull(): number {

@@ -9,9 +9,9 @@ import { connectBuffered, connectStreams } from "../../local/engine/buffered-soc
 import { ACCEPTED, serveListeners } from "../../local/engine/proxy-listeners.ts";
 import {
   gather,
-  paceTogether,
   Pieces,
   readsTogether,
+  requestPiecesTogether,
   requestsOf,
   shortReads,
 } from "../../local/engine/piece-limit.ts";
@@ -333,7 +333,7 @@ it("a body that its receiver does not read pauses its connection at once", () =>
 });
 
 it.each([
-  ["pieces", () => new Pieces(), paceTogether, 10_000],
+  ["pieces", () => new Pieces(), requestPiecesTogether, 10_000],
   ["reads", shortReads, readsTogether, 2500],
 ])(
   "short %s of all sandboxes of a principal are limited together, and those of other principals are not",
@@ -341,7 +341,7 @@ it.each([
     const sandboxesOf = (principal: string) =>
       Array.from({ length: 10 }, () => {
         const pieces = create();
-        pieces.together = together.of(principal);
+        pieces.pace.together = together.of(principal);
         return pieces;
       });
     const [attacking, other] = [sandboxesOf("attacker"), sandboxesOf("neighbour")];

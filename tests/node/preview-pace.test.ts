@@ -1,8 +1,10 @@
 /** The speed of a preview with an endless body, measured with a fake clock. */
 import { createServer, type Server } from "node:http";
+import { PassThrough } from "node:stream";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
+import { FramedConnection } from "../../local/engine/frames.ts";
 import { RelayPace } from "../../local/engine/relay.ts";
 import { sleep, until } from "../setup/until.ts";
 import { connectTo, listen } from "../setup/listen.ts";
@@ -102,4 +104,16 @@ it("the connections of our servers in all sandboxes of a principal share a limit
   const waits = Array.from({ length: 10 }, () => connectionsOf("one").takeBytes(16 * MiB));
   expect(waits.filter((ms) => ms > 0)).toHaveLength(2);
   expect(connectionsOf("other").takeBytes(16 * MiB)).toBe(0);
+});
+
+it("the messages of a preview's WebSocket are passed on at full speed up to a page's size, and then pause", async () => {
+  const socket = new PassThrough();
+  const connection = new FramedConnection(socket, new RelayPace(true).pieces, true, () => undefined);
+  connection.resume();
+  const message = Buffer.concat([Buffer.from("827f0000000001000000", "hex"), Buffer.alloc(16 * MiB)]);
+  for (const isPaused of [false, false, false, false, true]) {
+    socket.write(message);
+    await until(() => socket.readableLength === 0 || connection.isPaused());
+    expect(connection.isPaused()).toBe(isPaused);
+  }
 });

@@ -8,6 +8,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
 import { quietWrangler } from "./bundle.ts";
+import { ONE_CTRL_C_MS } from "./exit.ts";
 import { root, variablesFile } from "./program-files.ts";
 import { whyNotServing } from "./ready.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
@@ -66,10 +67,13 @@ const exited = once(child, "exit");
 const url = `http://127.0.0.1:${port}/mcp`;
 const print = (line: string) => void process.stderr.write(`${line}\n`);
 const secondSignal = new AbortController();
-let isStopping = false;
+let stoppingSince: number | undefined;
 const stop = async (signal: NodeJS.Signals) => {
-  if (isStopping) return secondSignal.abort();
-  isStopping = true;
+  if (stoppingSince !== undefined) {
+    if (Date.now() - stoppingSince > ONE_CTRL_C_MS) secondSignal.abort();
+    return;
+  }
+  stoppingSince = Date.now();
   await saveWorkspaces(url, secret, secondSignal.signal, print);
   child.kill(signal);
 };

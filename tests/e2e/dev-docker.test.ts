@@ -5,6 +5,7 @@ import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:
 import { dirname, join } from "node:path";
 import { expect, it } from "vitest";
 import { freePort } from "../../cli/lock.ts";
+import { SAVING } from "../../cli/texts.ts";
 import { portsOf, tree } from "../setup/processes.ts";
 import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
@@ -43,9 +44,12 @@ it("npm run dev:docker hides the stored data from requests without a token and f
       const debuggers = await fetch(`http://127.0.0.1:${each}/json/list`).catch(() => undefined);
       expect(debuggers?.status).not.toBe(200);
     }
+    // One Ctrl-C: the terminal and npm each send a signal. Two of the same kind could become one.
     child.kill("SIGINT");
+    child.kill("SIGTERM");
     await exited;
     expect(printed).toContain("POST /local/stop 200 OK");
+    expect(printed).not.toContain(SAVING.aborted);
     await expect(fetch(`http://127.0.0.1:${port}/health`)).rejects.toThrow();
   } finally {
     child.kill("SIGTERM");

@@ -116,7 +116,7 @@ export function explain(error: unknown, address: ServerAddress): CommandError {
   const translated = translateError(error, address);
   const isTemporary = error instanceof errors.ConnectionError || error instanceof errors.UnavailableError;
   if (!isTemporary || error.runID === undefined) return translated;
-  return texts.runDisconnected(translated, error.runID);
+  return texts.runDisconnected(translated, onOneLine(error.runID));
 }
 
 function translateError(error: unknown, address: ServerAddress): CommandError {
@@ -135,7 +135,7 @@ export function unreachable(error: Error, { url, isLocal }: ServerAddress): Comm
   let cause = error;
   while (cause.cause instanceof Error) ({ cause } = cause as { cause: Error });
   const reason = "code" in cause && typeof cause.code === "string" ? cause.code : cause.message;
-  return texts.noServer(url, reason, isLocal);
+  return texts.noServer(url, onOneLine(reason), isLocal);
 }
 
 export function refusal(status: number, body: string, address: ServerAddress): CommandError {

@@ -52,6 +52,9 @@ const LISTING = {
 };
 let listing: () => object = () => LISTING;
 let failsWith: { status: number; body: string } | undefined;
+let refusesResults = false;
+/** The protocol version in the response to `initialize`; undefined for the client's. */
+let version: string | undefined;
 /** The event stream of `ask`. */
 let events: string | undefined;
 
@@ -68,10 +71,12 @@ const url = await serve(async (request, response) => {
   if (request.method !== "POST") return void response.writeHead(405).end();
   const { id, method, params } = JSON.parse(body);
   if (id === undefined) return void response.writeHead(202).end();
+  if (refusesResults && params.name === "get_result")
+    return void response.writeHead(429, { "retry-after": "999" }).end();
   const result =
     method === "initialize"
       ? {
-          protocolVersion: params.protocolVersion,
+          protocolVersion: version ?? params.protocolVersion,
           capabilities: { tools: {} },
           serverInfo: { name: HOSTILE, version: HOSTILE },
         }
@@ -154,6 +159,20 @@ test.each(COMMANDS)("%s %s prints a hostile server's error without acting on it"
     expect(await faultsOf([...words, "--json"])).toEqual([]);
   }
   failsWith = undefined;
+});
+
+test("a protocol version of a hostile server is printed on one line", async () => {
+  version = HOSTILE;
+  onTestFinished(() => void (version = undefined));
+  expect(await faultsOf(["runs"])).toEqual([]);
+});
+
+test("the id of a run that can no longer be followed is printed on one line", async () => {
+  const data = { ...DATA, id: HOSTILE, state: "running" };
+  answer = () => ({ content: [], structuredContent: data });
+  refusesResults = true;
+  onTestFinished(() => void (refusesResults = false));
+  expect(await faultsOf(["command", "true"])).toEqual([]);
 });
 
 test("ask prints the error event of a hostile server on one line", async () => {

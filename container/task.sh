@@ -137,7 +137,7 @@ tree() {
       if ($link || ($stat[7] <= $file && ($sum += $stat[7]) <= $total)) { print $small "$path\0" }
       else { print $large "$stat[7] $stat[9] $path\0" }
     }' "$own" "$compared_file" "$compared_total" || return
-  own_git "$own" update-index --add -z --stdin <"$own/small" || return
+  own_git "$own" update-index --add --remove -z --stdin <"$own/small" || return
   while IFS=' ' read -r -d '' size time path; do
     hash=$(printf '[not compared: %s bytes, changed %(%F %T)T]\n' "$size" "$time" | own_git "$own" hash-object -w --stdin)
     own_git "$own" update-index --add --cacheinfo "100644,$hash,$path" || return

@@ -222,8 +222,9 @@ function bytesOutside({ logBytes, detail }: RunRecord): number {
   return artifacts.reduce((sum, { size }) => sum + size, longLog);
 }
 
-/** Whether a run was never started. Such a run has neither a resume state nor output. */
-export function hasNeverStarted({ resumeState, output }: RunRecord): boolean {
+/** Whether a run was never started. Such a run has neither a resume state nor output. A task that waits has both, but no command. */
+export function hasNeverStarted({ detail, resumeState, output }: RunRecord): boolean {
+  if (detail && "agent" in detail) return !(isRecord(resumeState) && resumeState.command);
   return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }
 

@@ -13,9 +13,7 @@ import type { ModelOutcome, ModelCall } from "../container/model-calls.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
 import { RunningTask, detailOf } from "./running-task.ts";
 import { type StoredSpec, type TasksHost, taskState } from "./task-state.ts";
-import { AGENT_NEVER_STARTED, WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
-
-const NEVER_STARTED: End = { state: "lost", note: AGENT_NEVER_STARTED };
+import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
 export type TaskSpec = StoredSpec & {
   task: string;
@@ -47,10 +45,9 @@ export class TaskExecutor implements Executor<TaskSpec> {
   }
 
   resume(run: ActiveRun, from: unknown): Execution {
-    const state = taskState.parse(from);
-    const working = new RunningTask(this.#host, run, state);
+    const state = taskState.required({ command: true }).parse(from);
     const { command } = state;
-    if (!command) return { done: Promise.resolve(NEVER_STARTED), cancel: async () => undefined };
+    const working = new RunningTask(this.#host, run, state);
     return { ...this.#follow(working, () => working.resumeTask(command)), deadline: command.deadline };
   }
 

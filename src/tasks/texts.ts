@@ -164,7 +164,6 @@ export const notAllKept = (why: string) => `Not all results could be kept: ${why
 export const NOT_KEPT_IN_TIME = "the sandbox took too long.";
 export const NOT_KEPT_INTERNAL = "the server had an internal error (details are in its log).";
 export const CANCELLED_TEXT = "Cancelled before the agent started.";
-export const AGENT_NEVER_STARTED = "The server was restarted before the agent started. Start the task again.";
 
 // Progress
 

@@ -78,7 +78,7 @@ describe("a task that continues another in its own sandbox", () => {
     const id = await begin({ ...next, continue_from: first });
     await until(() => restore.mock.calls.length > 0);
     await evict(sandboxOf(id));
-    expect((await result(id)).text).toMatch(/state: lost.*Start the task again/s);
+    expect((await result(id)).text).toMatch(/state: lost.*never started, because the server/s);
     await until(async () => !(await isListed(sandboxOf(id))), 10_000);
   });
 });
@@ -122,6 +122,7 @@ it("a task that waited for another one is lost at once when the actor is replace
   await untilText(async () => (await result(second, { wait_seconds: 0 })).text, "state: waiting");
   await evict(sandbox);
   await untilText(async () => (await result(second, { wait_seconds: 1 })).text, "state: lost");
+  expect((await result(second)).text).toContain("The run never started, because the server was restarted");
   expect((await owner.call("cancel_run", { id: first })).structured.state).toBe("cancelled");
 });
 
@@ -136,6 +137,8 @@ it("a task that ends while it waits for another one does not prepare its agent",
   await untilText(async () => (await result(second, { wait_seconds: 0 })).text, "state: waiting");
   await owner.call("destroy_sandbox", { sandbox });
   for (const id of [first, second]) expect((await result(id)).text).toContain("state: lost");
+  expect((await result(first)).text).not.toContain("never started");
+  expect((await result(second)).text).toContain("The run never started, because the sandbox stopped first.");
   await sleep(200);
   expect(prepare).toHaveBeenCalledOnce();
 });

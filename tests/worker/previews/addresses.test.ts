@@ -227,6 +227,30 @@ it("a request is refused if a sandbox has had too many in this minute", async ()
   expect(limit).toHaveBeenCalledWith({ key: address.actor });
 });
 
+function namespaceOf(fetch: (request: Request) => Promise<Response>): Env["Sandbox"] {
+  return { getByName: () => ({ fetch }) } as unknown as Env["Sandbox"];
+}
+
+async function request(sandbox: string, principal: string, path: string, Sandbox: Env["Sandbox"]) {
+  const actor = await actorName(sandbox, principal);
+  const token = (await makeToken(8000, actor, keys)) ?? "";
+  const url = `https://${writeLabel({ port: 8000, actor, token })}.${PREVIEW_HOST}/${path}`;
+  return await visit(url, {}, { Sandbox });
+}
+
+it("only so many requests to a sandbox wait, because those whose visitors have left wait too", async () => {
+  const end = Promise.withResolvers<Response>();
+  const Sandbox = namespaceOf(async () => (await end.promise).clone());
+  const sent = Array.from({ length: 400 }, () => request("waited-for", "owner", "", Sandbox));
+  const first = await Promise.race(sent);
+  expect(first.status).toBe(429);
+  end.resolve(new Response());
+  const statuses = (await Promise.all(sent)).map(({ status }) => status);
+  const served = statuses.filter((status) => status === 200).length;
+  expect(served).toBeGreaterThan(128);
+  expect(served).toBeLessThan(200);
+});
+
 it.each([
   ["many sandboxes of a principal", 20, "neighbour"],
   ["one sandbox", 1, "attacker"],
@@ -235,20 +259,13 @@ it.each([
   async (_what, sandboxes, neighbour) => {
     const end = Promise.withResolvers<Response>();
     let slowServed = 0;
-    const stub = {
-      fetch: async ({ url }: Request) => {
-        if (!url.endsWith("/slow")) return new Response("ok");
-        slowServed += 1;
-        return (await end.promise).clone();
-      },
-    };
-    const Sandbox = { getByName: () => stub } as unknown as Env["Sandbox"];
-    const send = async (sandbox: string, principal: string, path: string) => {
-      const actor = await actorName(sandbox, principal);
-      const token = (await makeToken(8000, actor, keys)) ?? "";
-      const url = `https://${writeLabel({ port: 8000, actor, token })}.${PREVIEW_HOST}/${path}`;
-      return await visit(url, {}, { Sandbox });
-    };
+    const Sandbox = namespaceOf(async ({ url }) => {
+      if (!url.endsWith("/slow")) return new Response("ok");
+      slowServed += 1;
+      return (await end.promise).clone();
+    });
+    const send = (sandbox: string, principal: string, path: string) =>
+      request(sandbox, principal, path, Sandbox);
     const slow = Array.from({ length: 200 }, (_, n) => send(`s${n % sandboxes}`, "attacker", "slow"));
     await sleep(100);
     const servedBefore = slowServed;

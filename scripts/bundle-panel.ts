@@ -75,7 +75,7 @@ const ALLOWED: [refused: string, allowed: string, times: number][] = [
 /** The build fails if a release of xterm.js has more or fewer of these parts. */
 const xtermUnderPolicy: Plugin = {
   name: "xterm-under-policy",
-  setup({ onLoad }) {
+  setup({ onLoad, esbuild }) {
     onLoad({ filter: /@xterm[\\/]xterm[\\/]lib[\\/]xterm\.mjs$/ }, async ({ path }) => {
       let contents = await readFile(path, "utf8");
       for (const [refused, allowed, times] of ALLOWED) {
@@ -88,10 +88,11 @@ const xtermUnderPolicy: Plugin = {
       }
       return { contents, loader: "js" };
     });
-    onLoad({ filter: /@xterm[\\/]xterm[\\/]css[\\/]xterm\.css$/ }, async ({ path }) => ({
-      contents: await readFile(path, "utf8"),
-      loader: "text",
-    }));
+    onLoad({ filter: /@xterm[\\/]xterm[\\/]css[\\/]xterm\.css$/ }, async ({ path }) => {
+      const options = { loader: "css", minify: true, legalComments: "none" } as const;
+      const { code } = await esbuild.transform(await readFile(path, "utf8"), options);
+      return { contents: code, loader: "text" };
+    });
   },
 };
 

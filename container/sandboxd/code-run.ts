@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
 import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";
 import { KERNEL_OUTPUT } from "./directories.ts";
-import { type KernelProcess, familyOf, isSame, findMarked, send } from "./run-processes.ts";
-import { type Event, STREAMS, type Signal } from "./protocol.ts";
+import { familyOf, isSame, findMarked, send } from "./run-processes.ts";
+import { type Event, type KernelProcess, STREAMS, type Signal } from "./protocol.ts";
 
 /** The interval for polling files and the process, in milliseconds. Output should reach the reader within 50 ms. */
 const POLL_MS = 50;

@@ -103,10 +103,13 @@ const start = z.object({
 
 const follow = z.object({ type: z.literal("follow"), id: idSchema(), stdout: size(), stderr: size() });
 
-/**
- * Requests the output of code from these offsets on, and an event when the kernel's process ends. The start time, in clock ticks
- * since boot, distinguishes that process from one that reuses its pid.
- */
+/** A process by its pid and its start time, because pids are reused. The start time is in clock ticks since boot. */
+export interface KernelProcess {
+  pid: number;
+  started: number;
+}
+
+/** Requests the output of code from these offsets on, and an event when the kernel's process ends. */
 const code = z.object({
   type: z.literal("code"),
   id: idSchema(),

@@ -2,17 +2,10 @@
 import { attempt } from "./file-error.ts";
 import { readdirSync, readlinkSync } from "node:fs";
 import { procStat, procText, TICK_MS } from "./proc-stat.ts";
-import { markOf } from "./protocol.ts";
+import { type KernelProcess, markOf } from "./protocol.ts";
 
 /** How long one scan of /proc is reused, in milliseconds: many runs may end at once. */
 const SCAN_CACHE_MS = 25;
-
-/** The start time distinguishes the process from a later one with the same pid. */
-export interface KernelProcess {
-  pid: number;
-  /** When the process started, in clock ticks since boot. */
-  started: number;
-}
 
 interface Process extends KernelProcess {
   parent: number;

@@ -14,7 +14,7 @@ import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { type GitHost, GitHosts } from "./git-hosts.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
-import { DAY_MS, type UsedByDay } from "../shared/days.ts";
+import { DAY_MS, type UsedByDay, HOUR_MS } from "../shared/days.ts";
 import type {
   CheckpointSettings,
   SandboxStatus,
@@ -64,7 +64,6 @@ export interface Fork {
   hasSettings: boolean;
 }
 
-const HOUR_MS = 3_600_000;
 const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 
 /** The delay before garbage is deleted, so that garbage of several saves is deleted together. */

@@ -7,6 +7,7 @@
  * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
  * that have not signed in. A person there with the right token waits too, because the server checks no token during the wait.
  */
+import { DAY_MS, HOUR_MS } from "../shared/days.ts";
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
 import { type ATTEMPTS_CONTENT, ATTEMPTS_MIGRATIONS } from "../storage/attempts-schema.ts";
@@ -14,8 +15,6 @@ import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { Rows } from "../storage/rows.ts";
 
 const SECOND_MS = 1000;
-const HOUR_MS = 3600 * SECOND_MS;
-const DAY_MS = 24 * HOUR_MS;
 
 /** After this many wrong tokens from an address, the next attempt from there has to wait. */
 const FREE_FAILURES = 5;

@@ -3,6 +3,7 @@
  * background processes postpone the stop too. They postpone it for `KEEP_BUSY` hours at most, because code in the sandbox can
  * fake being busy.
  */
+import { HOUR_MS } from "../shared/days.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -13,7 +14,6 @@ import { type KV, StoredValue } from "./stored-value.ts";
 import { tooManyIdleMinutes } from "./texts.ts";
 
 const MINUTE_MS = 60_000;
-const HOUR_MS = 3_600_000;
 
 /**
  * The time between two attempts to stop an idle container. Without this pause, the platform's alarm repeated a failed attempt at once.

@@ -3,6 +3,7 @@
  * sandbox restarts the script when it ends, with a growing pause. So a script that always crashes has only one run per container.
  * The run is a background process: it does not prevent an idle stop, and does not count in the quota of runs.
  */
+import { DAY_MS } from "../shared/days.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { SERVICE_SESSION } from "../runs/command-executor.ts";
 import type { Executor } from "../runs/executor.ts";
@@ -17,7 +18,7 @@ import { type KV, StoredValue } from "./stored-value.ts";
 import { SERVICE_ENDED, serviceRestarted } from "./texts.ts";
 
 /** How long one run may take. Below 24 days, the longest delay of `setTimeout`. */
-const MAX_SERVICE_MS = 20 * 86_400_000;
+const MAX_SERVICE_MS = 20 * DAY_MS;
 
 const MAX_RECORDS = 3;
 

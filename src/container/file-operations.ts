@@ -2,6 +2,7 @@
  * Operations on files and tasks in a sandbox, by requests to sandboxd. User code may listen in place of sandboxd, so every
  * response is checked.
  */
+import { DAY_MS } from "../shared/days.ts";
 import type * as z from "zod/mini";
 import {
   FAILED,
@@ -36,7 +37,7 @@ const BYTES_PER_MS = 100;
  * How long a stream and its response may take, in milliseconds: at the lowest accepted speed, the largest upload takes 15 hours.
  * There is a limit because a sandbox that never responds is not stopped meanwhile, even if the client has disconnected.
  */
-const STREAM_MS = 86_400_000;
+const STREAM_MS = DAY_MS;
 
 /** Records changes of the workspace, so that it is saved. */
 interface Changing {

@@ -1,6 +1,7 @@
 /** Quotas count days in UTC, as days since the epoch. */
 
-export const DAY_MS = 86_400_000;
+export const HOUR_MS = 3_600_000;
+export const DAY_MS = 24 * HOUR_MS;
 export const DAY_SECONDS = DAY_MS / 1000;
 
 export function dayOf(time: number): number {

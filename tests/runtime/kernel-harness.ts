@@ -1,4 +1,5 @@
 /** Creates kernels as the actor does: over the control API, with our prelude loaded. */
+import type { KernelProcess } from "../../container/sandboxd/protocol.ts";
 import type { Language } from "../../src/shared/languages.ts";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,7 +7,6 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
   type CodeStream,
-  type KernelProcess,
   type RunDocument,
   loadCell,
   parseDocument,

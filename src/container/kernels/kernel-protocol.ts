@@ -3,7 +3,12 @@
  * cell loads the prelude, and each later cell runs code of the user. Every cell prints a JSON document, which this file reads.
  */
 import * as z from "zod";
-import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
+import {
+  type KernelProcess,
+  SHOWN_END_BYTES,
+  type Variables,
+  markOf,
+} from "../../../container/sandboxd/protocol.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
@@ -13,12 +18,6 @@ import { KERNEL_MALFORMED } from "../texts.ts";
 const PRELUDE = "/opt/sandbox-mcp/kernel";
 /** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
 const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
-
-/** A process by its pid and its start time, because pids are reused. The start time is in clock ticks since boot. */
-export interface KernelProcess {
-  pid: number;
-  started: number;
-}
 
 /** Image formats, best first. */
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;

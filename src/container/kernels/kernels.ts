@@ -4,6 +4,7 @@
  * An interpreter delivers output only at the end, has no timeout, and may never settle if its kernel dies. So this class
  * enforces the deadline, and sandboxd follows the output, interrupts and ends the kernel, and notices its death.
  */
+import type { KernelProcess } from "../../../container/sandboxd/protocol.ts";
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
 import type { RunCall } from "../connection.ts";
@@ -23,7 +24,6 @@ import { cutText } from "../../shared/text.ts";
 import { pause, waitAtMost } from "../../shared/timers.ts";
 import {
   type CodeOutcome,
-  type KernelProcess,
   KERNEL_NOT_STARTED,
   type CellResponse,
   isCellResponse,

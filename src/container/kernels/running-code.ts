@@ -2,10 +2,10 @@
  * Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK reports none of this,
  * and a call never settles if its kernel died.
  */
-import type { Signal } from "../../../container/sandboxd/protocol.ts";
+import type { KernelProcess, Signal } from "../../../container/sandboxd/protocol.ts";
 import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
-import type { KernelProcess, Listening } from "./kernel-protocol.ts";
+import type { Listening } from "./kernel-protocol.ts";
 
 /** sandboxd begins to follow code after this time, in milliseconds. Following short code would double its processor time. */
 const FOLLOW_AFTER_MS = 500;

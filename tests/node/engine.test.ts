@@ -13,7 +13,7 @@ import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { CACHE_DIRECTORY } from "../../cli/bundle.ts";
-import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { SANDBOXD_PORT, TOKEN_HEADER } from "../../container/sandboxd/protocol.ts";
 import { syncFile } from "../../local/engine/durable.ts";
 import { checkBubblewrap } from "../../local/engine/check.ts";
 import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
@@ -291,6 +291,23 @@ it("the Worker reaches no port of a sandbox but those of its two servers", async
   const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
   const [error] = (await once(socket, "error")) as [Error];
   expect(error.message).toContain("404");
+  await sandbox.destroy();
+});
+
+it("sandboxd accepts only requests with the token of its sandbox's start", async () => {
+  const sandbox = await TestSandbox.start(engine);
+  // sandboxd responds.
+  await sandbox.run("true");
+  const place = `/ports/${SANDBOXD_PORT}/`;
+  expect(await sandbox.ask("GET", "/")).toBe("sandboxd\n");
+  expect((await sandbox.call("GET", place)).status).toBe(401);
+  for (const headers of [{}, { [TOKEN_HEADER]: "of another sandbox" }]) {
+    const socket = new WebSocket(`${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}${place}`, {
+      headers: { [SECRET_HEADER]: engine.secret, ...headers },
+    });
+    const [error] = (await once(socket, "error")) as [Error];
+    expect(error.message).toContain("401");
+  }
   await sandbox.destroy();
 });
 

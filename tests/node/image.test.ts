@@ -40,7 +40,14 @@ describe("the entrypoint", () => {
   it("passes the file of trusted authorities to everything that it starts", () => {
     mkdirSync(join(group, "pids.max"));
     const variables = run("/usr/bin/env").split("\n");
-    for (const name of ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO"])
+    for (const name of [
+      "NODE_EXTRA_CA_CERTS",
+      "SSL_CERT_FILE",
+      "REQUESTS_CA_BUNDLE",
+      "CURL_CA_BUNDLE",
+      "PIP_CERT",
+      "GIT_SSL_CAINFO",
+    ])
       expect(variables).toContain(`${name}=/etc/ssl/sandbox-mcp.pem`);
   });
 

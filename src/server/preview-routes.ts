@@ -31,11 +31,11 @@ const waitingOfSandbox = new TurnsByID(() => new Turns(8));
 const waitingOfPrincipal = new TurnsByID(() => new Turns(8));
 
 /**
- * The most requests to a sandbox that wait for these: as many as a browser usually sends at once over HTTP/2. The runtime does not
+ * The most requests to a sandbox that wait for these: as many as two browsers usually send at once over HTTP/2. The runtime does not
  * notice that a visitor has disconnected before its response begins. Measured without this limit: 8,000 such requests in four
  * seconds occupied 17,000 file descriptors and 600 MB for a minute, and workerd ended at 20,000.
  */
-const MAX_WAITING = 128;
+const MAX_WAITING = 256;
 
 const NOTICES: Record<
   PreviewState | "unknown" | "badStatus" | "limited",

@@ -5,7 +5,13 @@ import type { Duplex } from "node:stream";
 import { connect as connectTLS } from "node:tls";
 import { codeOf } from "./file-error.ts";
 import { connectToPort, splice } from "./splice.ts";
-import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
+import {
+  PREVIEW_ERROR,
+  PREVIEW_PORT,
+  PREVIEW_RESPONSE_MS,
+  type PreviewError,
+  TOKEN_HEADER,
+} from "./protocol.ts";
 
 /**
  * Headers that are not forwarded: headers about one connection (RFC 9110, 7.6.1), and headers of this server. A request's headers
@@ -33,13 +39,6 @@ export function previewPort({ headers }: IncomingMessage): number | undefined {
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
-/**
- * How long a program may take to begin its response after the last part of the request, in milliseconds: browsers wait about as long.
- * Without this limit, 192 visitors who disconnected before could end a preview for everybody: the actor's request continues without
- * its visitor until the response begins.
- */
-export const RESPONSE_MS = 300_000;
-
 /** Forwards a request. Responds with 502 and `PREVIEW_ERROR` if no HTTP server responds. */
 export async function passRequest(
   port: number,
@@ -55,7 +54,10 @@ export async function passRequest(
     path: request.url,
     headers: [...forwardedHeaders(request.rawHeaders, PLATFORM_HEADERS), "connection", "close"],
   });
-  const timer = setTimeout(() => passed.destroy(new Error("the program does not respond")), RESPONSE_MS);
+  const timer = setTimeout(
+    () => passed.destroy(new Error("the program does not respond")),
+    PREVIEW_RESPONSE_MS,
+  );
   const restart = () => void timer.refresh();
   const stop = () => {
     clearTimeout(timer);
@@ -115,7 +117,7 @@ export async function passUpgrade(
   const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
   socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");
   socket.write(head);
-  const timer = setTimeout(() => socket.destroy(), RESPONSE_MS);
+  const timer = setTimeout(() => socket.destroy(), PREVIEW_RESPONSE_MS);
   socket.once("data", () => clearTimeout(timer)).once("close", () => clearTimeout(timer));
   splice(client, socket);
 }

@@ -32,6 +32,13 @@ export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
 export const PREVIEW_PORT = "x-sandboxd-port";
 /**
+ * How long a program behind a preview may take to begin its response after the last part of the request, in milliseconds: browsers
+ * wait about as long. Without this limit, 192 visitors who disconnected before could end a preview for everybody: the actor's
+ * request continues without its visitor until the response begins.
+ */
+export const PREVIEW_RESPONSE_MS = 300_000;
+
+/**
  * The header of sandboxd's error responses to previews: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not
  * HTTP).
  */

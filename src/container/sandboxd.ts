@@ -12,7 +12,7 @@ import { DAY_MS } from "../shared/days.ts";
 import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
-import { type TakesTurns, Turns, TurnsByID } from "../shared/turns.ts";
+import { type TakesTurns, Turns, TurnsByID, takeAll } from "../shared/turns.ts";
 import { connectionsBreak, containerEnded, containerGone, tooManyUploads } from "./texts.ts";
 
 /** The platform's connection to the container. */
@@ -93,19 +93,6 @@ const UPLOADS_AT_ONCE = 32;
 const UPLOADS_OF_PRINCIPAL = 64;
 /** An upload lasts at most a day. */
 const uploadsOfPrincipals = new TurnsByID(() => new Turns(UPLOADS_OF_PRINCIPAL), DAY_MS);
-
-/** Waits for several turns, one after the other. Returns the function that ends all; undefined if one was not available in time. */
-async function takeAll(takes: readonly TakesTurns["take"][], ms: number): Promise<(() => void) | undefined> {
-  const until = Date.now() + ms;
-  const ends: (() => void)[] = [];
-  const endAll = () => ends.forEach((end) => end());
-  for (const take of takes) {
-    const end = await take(until - Date.now());
-    if (!end) return void endAll();
-    ends.push(end);
-  }
-  return endAll;
-}
 
 /** Reads a response. A large response needs a turn of `turns`. */
 type Reading<T> = (response: Response, turns: TakesTurns) => Promise<T>;

@@ -8,6 +8,7 @@ import { isOwnCookie } from "../auth/cookies.ts";
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { succeeds } from "../../container/sandboxd/file-error.ts";
+import { PREVIEW_RESPONSE_MS } from "../../container/sandboxd/protocol.ts";
 import { waitForStart } from "../actors/actor-starts.ts";
 import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
@@ -19,7 +20,7 @@ import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../s
 import type { RequestContext } from "../shared/request-context.ts";
 import { RequestTurns } from "../shared/request-turns.ts";
 import { CALL_MS } from "../shared/timers.ts";
-import { Turns, TurnsByID } from "../shared/turns.ts";
+import { type TakesTurns, Turns, TurnsByID, takeAll } from "../shared/turns.ts";
 import { isBrowser } from "./landing.ts";
 import { PREVIEW_TEXTS } from "./texts.ts";
 
@@ -31,11 +32,17 @@ const waitingOfSandbox = new TurnsByID(() => new Turns(8));
 const waitingOfPrincipal = new TurnsByID(() => new Turns(8));
 
 /**
- * The most requests to a sandbox that wait for these: as many as two browsers usually send at once over HTTP/2. The runtime does not
- * notice that a visitor has disconnected before its response begins. Measured without this limit: 8,000 such requests in four
- * seconds occupied 17,000 file descriptors and 600 MB for a minute, and workerd ended at 20,000.
+ * The most requests that wait for these, or for a response: of a sandbox, as many as two browsers usually send at once over HTTP/2,
+ * and of all sandboxes of a principal. The runtime does not notice that a visitor has disconnected before its response begins.
+ * Measured without these limits: 8,000 such requests in four seconds occupied 17,000 file descriptors and 600 MB for a minute, and
+ * workerd ended at 20,000. With only that of a sandbox, and programs that never respond, ten sandboxes occupied 11,800 and 580 MB.
  */
-const MAX_WAITING = 256;
+const OPEN_AT_ONCE = 256;
+const OPEN_TOGETHER = 512;
+/** A request waits for the sandbox's start, for its turn, and for its response. */
+const LONGEST_MS = PREVIEW_RESPONSE_MS + 4 * CALL_MS;
+const openOfSandbox = new TurnsByID(() => new Turns(OPEN_AT_ONCE), LONGEST_MS);
+const openOfPrincipal = new TurnsByID(() => new Turns(OPEN_TOGETHER), LONGEST_MS);
 
 const NOTICES: Record<
   PreviewState | "unknown" | "badStatus" | "limited",
@@ -64,12 +71,11 @@ export async function servePreview(
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);
   headers.set(PREVIEW_TOKEN, preview.token);
-  const isStarted = await succeeds(waitForStart(preview.actor, "link"));
-  const turns = isStarted ? await takeTurn(preview.actor, request.signal) : undefined;
-  if (!turns) return notice(request, "limited");
+  const end = await takeTurn(preview.actor, request.signal);
+  if (!end) return notice(request, "limited");
   const incoming = await sandboxActor(env, preview.actor)
     .fetch(new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }))
-    .finally(() => turns.end());
+    .finally(end);
   const state = incoming.headers.get(PREVIEW_STATE);
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
   const { status, statusText, webSocket } = incoming;
@@ -82,17 +88,30 @@ export async function servePreview(
  * Waits until the server may pass on a request. A turn is one of all previews, so that calls are served before most of their
  * requests; but only a few requests of a sandbox, and of a principal, wait for it, so that other previews need not wait for all of
  * them.
- * @returns undefined if too many wait, that takes too long, or the client disconnects
+ * @returns the function to call when the response begins; undefined if too many wait, that takes too long, or the client disconnects
  */
-async function takeTurn(actor: ActorName, client: AbortSignal): Promise<RequestTurns | undefined> {
-  if (waitingOfSandbox.of(actor).waiting >= MAX_WAITING) return undefined;
-  const leaveSandbox = await waitingOfSandbox.take(actor, CALL_MS, client);
-  const leavePrincipal = leaveSandbox && (await waitingOfPrincipal.take(principalOf(actor), CALL_MS, client));
-  const turns = leavePrincipal && new RequestTurns("previews", client);
-  const hasBegun = await turns?.begin();
-  leavePrincipal?.();
-  leaveSandbox?.();
-  return hasBegun ? turns : undefined;
+async function takeTurn(actor: ActorName, client: AbortSignal): Promise<(() => void) | undefined> {
+  const principal = principalOf(actor);
+  const open: TakesTurns["take"][] = [
+    (ms) => openOfSandbox.take(actor, ms, client),
+    (ms) => openOfPrincipal.take(principal, ms, client),
+  ];
+  const close = await takeAll(open, 0);
+  if (!close) return undefined;
+  const turns = new RequestTurns("previews", client);
+  const waits: TakesTurns["take"][] = [
+    (ms) => waitingOfSandbox.take(actor, ms, client),
+    (ms) => waitingOfPrincipal.take(principal, ms, client),
+  ];
+  const isStarted = await succeeds(waitForStart(actor, "link"));
+  const leave = isStarted ? await takeAll(waits, CALL_MS) : undefined;
+  const hasBegun = leave && (await turns.begin());
+  leave?.();
+  if (!hasBegun) return void close();
+  return () => {
+    turns.end();
+    close();
+  };
 }
 
 async function headersInside(

@@ -97,3 +97,19 @@ export class TurnsByID<Each extends Turns> extends PerPrincipal<Each> {
     return end;
   }
 }
+
+/** Waits for several turns, one after the other. Returns the function that ends all; undefined if one was not available in time. */
+export async function takeAll(
+  takes: readonly TakesTurns["take"][],
+  ms: number,
+): Promise<(() => void) | undefined> {
+  const until = Date.now() + ms;
+  const ends: (() => void)[] = [];
+  const endAll = () => ends.forEach((end) => end());
+  for (const take of takes) {
+    const end = await take(until - Date.now());
+    if (!end) return void endAll();
+    ends.push(end);
+  }
+  return endAll;
+}

@@ -3,13 +3,8 @@ import { createServer, IncomingMessage, request, type Server } from "node:http";
 import { Socket } from "node:net";
 import { PassThrough } from "node:stream";
 import { afterEach, expect, it, vi } from "vitest";
-import {
-  countOpenPreviews,
-  passRequest,
-  passUpgrade,
-  RESPONSE_MS,
-} from "../../container/sandboxd/preview-proxy.ts";
-import { PREVIEW_ERROR } from "../../container/sandboxd/protocol.ts";
+import { countOpenPreviews, passRequest, passUpgrade } from "../../container/sandboxd/preview-proxy.ts";
+import { PREVIEW_ERROR, PREVIEW_RESPONSE_MS } from "../../container/sandboxd/protocol.ts";
 import { listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
 
@@ -65,17 +60,17 @@ it("a program that begins no response occupies a preview's connection only as lo
   let isStreamOver = false;
   stream.on("close", () => (isStreamOver = true)).on("error", () => undefined);
   await wait(() => received === 3 && ended === 1);
-  vi.advanceTimersByTime(RESPONSE_MS / 2);
+  vi.advanceTimersByTime(PREVIEW_RESPONSE_MS / 2);
   running.write("another part");
   answered.end();
   await wait(() => received === 4 && ended === 2);
-  vi.advanceTimersByTime(RESPONSE_MS / 2);
+  vi.advanceTimersByTime(PREVIEW_RESPONSE_MS / 2);
   for (const response of [hanging, stalled]) {
     const [refused] = (await response) as [IncomingMessage];
     expect(refused.statusCode).toBe(502);
     expect(refused.headers[PREVIEW_ERROR]).toBe("broken");
   }
-  vi.advanceTimersByTime(RESPONSE_MS / 2 - 1);
+  vi.advanceTimersByTime(PREVIEW_RESPONSE_MS / 2 - 1);
   vi.useRealTimers();
   await until(() => countOpenPreviews() === 2);
   expect(isStreamOver).toBe(false);
@@ -99,7 +94,7 @@ it("a program that does not answer upgrades occupies connections only as long as
   const refused = once(request({ port, path: "/hang", headers }).end(), "error");
   const [, answered] = await once(request({ port, path: "/answered", headers }).end(), "upgrade");
   while (received < 2) await new Promise(setImmediate);
-  vi.advanceTimersByTime(RESPONSE_MS);
+  vi.advanceTimersByTime(PREVIEW_RESPONSE_MS);
   expect(await refused).toMatchObject([{ code: "ECONNRESET" }]);
   vi.useRealTimers();
   await until(() => countOpenPreviews() === 1);

@@ -23,10 +23,10 @@ const MOVED_CELLS = 40;
  */
 const CLEARED = "\x1b[3J\x1b[2J\x1b[H";
 
-/** A control sequence (CSI) with parameters and final character; an escape sequence to ignore; a control character; or text. */
+/** A control sequence (CSI) with parameters and final character; an escape sequence to ignore; or text with control characters. */
 const TOKEN =
   // oxlint-disable-next-line no-control-regex
-  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/g;
+  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[^\x1b]+/g;
 
 /**
  * The text that a terminal would show: without control sequences and overwritten text. Text that a full-screen program draws at
@@ -86,10 +86,12 @@ export function render(output: string, spare = spareBlanks()): { text: string; m
   for (const [token, parameters, final] of output.matchAll(TOKEN)) {
     const count = Number.parseInt(parameters ?? "", 10) || 0;
     if (final === undefined) {
-      if (token === "\n") endRow("\n");
-      else if (token === "\r") column = 0;
-      else if (token === "\b") moveTo(column - 1);
-      else if (token === "\t" || token >= " ") for (const character of token) put(character);
+      if (token.startsWith("\x1b")) continue;
+      for (const character of token)
+        if (character === "\n") endRow("\n");
+        else if (character === "\r") column = 0;
+        else if (character === "\b") moveTo(column - 1);
+        else if (character === "\t" || character >= " ") put(character);
     } else if (final === "K") row.length = count === 0 ? Math.min(row.length, column) : 0;
     else if (final === "C") moveTo(column + (count || 1));
     else if (final === "D") moveTo(column - (count || 1));

@@ -133,12 +133,8 @@ export function lastStates(printed: string, spare = spareBlanks()): string {
   const text = textAfterClear(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
   if (/\x1b\[\d*[AF]/.test(text)) return render(text, spare).text;
-  if (!/\r[^\n]/.test(text)) return text;
-  const lines = text.split("\n").map((line) => {
-    const [shown, end] = line.endsWith("\r") ? [line.slice(0, -1), "\r"] : [line, ""];
-    return shown.includes("\r") ? render(shown, spare).text + end : line;
-  });
-  return lines.join("\n");
+  // Neighbouring lines are rendered together, because a call of `render` takes as long as a short line.
+  return text.replace(/(?:(?<![^\n])[^\n]*\r[^\n][^\n]*\n?)+/g, (lines) => render(lines, spare).text);
 }
 
 /** The text after the last clearing; undefined if nothing was cleared. */

@@ -60,10 +60,8 @@ const MAX_READS_OF_PATH = 2;
 interface Rescan {
   /** Whether no directory had changed at the last check. */
   readonly isSettled: boolean;
-  /** The inodes of files that were found, and gone later; unless the scan is settled. */
-  readonly gone?: ReadonlySet<string>;
-  /** Whether a path's directory was there, and had not changed at the last check. */
-  readonly isSettledAt?: (path: string) => boolean;
+  /** The files that were found, and gone later, by inode, with their last status; unless the scan is settled. */
+  readonly gone?: ReadonlyMap<string, string>;
   again(signal: AbortSignal): Promise<readonly ScannedEntry[]>;
 }
 
@@ -289,16 +287,16 @@ export class Save {
   #isComplete(reading: Reading, found: readonly FoundFile[]): boolean {
     if (reading.isMissing) return false;
     if (!this.#scan || this.#scan.isSettled) return true;
-    for (const inode of this.#scan.gone ?? []) if (!reading.has(inode)) return false;
+    for (const inode of this.#scan.gone?.keys() ?? []) if (!reading.has(inode)) return false;
     const paths = new Set(found.map(({ path }) => path));
     const isThere = (inode: string, path: string) => reading.has(inode) || paths.has(path);
     return !this.#missesEarlier(isThere);
   }
 
   /** Whether a file of the last save is missing. Its program may have deleted it, or renamed it during the scan. */
-  #missesEarlier(isThere: (inode: string, path: string) => boolean): boolean {
+  #missesEarlier(isThere: (inode: string, path: string, status: string) => boolean): boolean {
     for (const { entry, status = "", inode = inodeOf(status) } of this.#before.values())
-      if (entry.type === "file" && inode !== "" && !isThere(inode, entry.path)) return true;
+      if (entry.type === "file" && inode !== "" && !isThere(inode, entry.path, status)) return true;
     return false;
   }
 
@@ -311,15 +309,19 @@ export class Save {
   get mayLackFiles(): boolean {
     const reading = this.#reading;
     if (!this.#scan) return false;
-    const { isSettled, gone, isSettledAt = () => false } = this.#scan;
-    // A program that renames a file all the time changes its directory, and no scan has found the file elsewhere.
-    const mayBeDeleted = (inode: string, path: string) =>
-      !reading.misses(inode) &&
-      (isSettled || this.index.has(path) || (isSettledAt(path) && !gone?.has(inode)));
+    const { isSettled, gone } = this.#scan;
+    // Several listings have a file that a program renames all the time in at least one place. A file in none of them was deleted. Its
+    // inode may be another file's by now.
+    const wasFound = (inode: string, status: string) => {
+      const last = gone?.get(inode);
+      return last !== undefined && (status === "" || contentOf(last) === contentOf(status));
+    };
+    const mayBeDeleted = (inode: string, path: string, status: string) =>
+      !reading.misses(inode) && (isSettled || this.index.has(path) || !wasFound(inode, status));
     return (
       this.#mayLackEarlier ||
       reading.hasOrphans ||
-      this.#missesEarlier((inode, path) => reading.contains(inode) || mayBeDeleted(inode, path))
+      this.#missesEarlier((inode, ...at) => reading.contains(inode) || mayBeDeleted(inode, ...at))
     );
   }
 

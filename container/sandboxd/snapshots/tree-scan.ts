@@ -59,8 +59,6 @@ interface Visited {
   isListed: boolean;
   /** Whether a change after the listing leaves another status. */
   isCertain: boolean;
-  /** Whether it had or may have changed at the last check; undefined if it was listed after that. */
-  hasChanged?: boolean;
 }
 
 /** What the listing of a regenerable directory has added. */
@@ -77,8 +75,8 @@ export class TreeScan {
   readonly known: KnownDirectories = new Map();
   /** Whether no directory had changed at the last check. */
   isSettled = false;
-  /** The inodes of files that were gone when their directories were listed again. Cleared when the scan is settled. */
-  readonly gone = new Set<string>();
+  /** The last statuses, by inode, of files that were gone when their directories were listed again. Cleared when the scan is settled. */
+  readonly gone = new Map<string, string>();
   readonly #place: Place;
   readonly #knownBefore: Readonly<KnownDirectories>;
   /** The changes by path, with the directories above them. */
@@ -104,9 +102,6 @@ export class TreeScan {
     const crowded = Array.from(this.#crowded, (path) => ({ type: "crowded", path }) as const);
     return [...this.#changes.values(), ...this.#problems.values(), ...crowded];
   }
-
-  /** Whether a path's directory was there, and had not changed at the last check. */
-  readonly isSettledAt = (path: string): boolean => this.#visited.get(parentPath(path))?.hasChanged === false;
 
   /** @throws {FileError} for more entries than allowed */
   async begin(signal: AbortSignal): Promise<void> {
@@ -152,8 +147,7 @@ export class TreeScan {
       await turn();
       signal.throwIfAborted();
       if (!isChecked(visited)) continue;
-      visited.hasChanged = !visited.isCertain || visited.status !== statusAt(this.#place.root, path);
-      if (visited.hasChanged) changed.push(path);
+      if (!visited.isCertain || visited.status !== statusAt(this.#place.root, path)) changed.push(path);
     }
     return changed;
   }
@@ -201,7 +195,7 @@ export class TreeScan {
     for (const [path, { type, status }] of former) {
       const now = this.#changes.get(path);
       const isSame = now !== undefined && inodeOf(now.status) === inodeOf(status);
-      if (type === "file" && !isSame && !isBelow(this.#crowded, path)) this.gone.add(inodeOf(status));
+      if (type === "file" && !isSame && !isBelow(this.#crowded, path)) this.gone.set(inodeOf(status), status);
     }
   }
 

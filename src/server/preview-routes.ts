@@ -98,15 +98,13 @@ async function takeTurn(actor: ActorName, client: AbortSignal): Promise<(() => v
   ];
   const close = await takeAll(open, 0);
   if (!close) return undefined;
-  const turns = new RequestTurns("previews", client);
-  const waits: TakesTurns["take"][] = [
-    (ms) => waitingOfSandbox.take(actor, ms, client),
-    (ms) => waitingOfPrincipal.take(principal, ms, client),
-  ];
   const isStarted = await succeeds(waitForStart(actor, "link"));
-  const leave = isStarted ? await takeAll(waits, CALL_MS) : undefined;
-  const hasBegun = leave && (await turns.begin());
-  leave?.();
+  const leaveSandbox = isStarted ? await waitingOfSandbox.take(actor, CALL_MS, client) : undefined;
+  const leavePrincipal = leaveSandbox && (await waitingOfPrincipal.take(principal, CALL_MS, client));
+  const turns = new RequestTurns("previews", client);
+  const hasBegun = leavePrincipal && (await turns.begin());
+  leavePrincipal?.();
+  leaveSandbox?.();
   if (!hasBegun) return void close();
   return () => {
     turns.end();

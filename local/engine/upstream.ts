@@ -183,6 +183,8 @@ async function allowedAddresses(
   else {
     try {
       addresses = await resolve();
+      // Node finds no address for an empty name, but throws no error. A proxy may take such a name for its own machine.
+      if (addresses.length === 0) throw new Error("no address");
     } catch (error) {
       const name = refusedPrivateName(host);
       if (isBehindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);

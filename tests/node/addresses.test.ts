@@ -1,5 +1,6 @@
 /** The addresses that the engine never connects to, also when this machine uses a proxy. These tests need no sandbox. */
 import { execFileSync } from "node:child_process";
+import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -109,6 +110,7 @@ describe("the engine refuses connections", () => {
       env: { HTTPS_PROXY: "http://127.0.0.1:9" },
       resolve: async (host: string) => {
         if (host === "known.example.com") return ["192.168.1.1"];
+        if (host === "") return (await lookup(host, { all: true })).map(({ address }) => address);
         throw new Error("no name server");
       },
     };
@@ -121,6 +123,8 @@ describe("the engine refuses connections", () => {
       ["router.home.arpa", "private network"],
       ["git.corp", "private network"],
       ["metadata.google.internal.", "private network"],
+      // What remains of the name ".", without its final dot.
+      ["", "private network"],
     ] as const)
       await expect(connectUpstream(host, 443, options)).rejects.toThrow(reason);
     await expect(connectUpstream("far.example.com", 443, options)).rejects.toThrow(

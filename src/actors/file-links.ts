@@ -11,7 +11,7 @@ import { sha256 } from "../shared/sha256.ts";
 /** The storage key of the running container's id. Links to its files contain the id. */
 const EPOCH = "file-links:epoch";
 
-/** The storage prefix of the ids of used upload links that are not stored, as those of earlier versions. The keys sort by expiry. */
+/** The storage prefix of the ids of upload links that were used before they stored that themselves (November 2026). */
 const USED = "file-links:used:";
 
 const LINK_PREFIX = "file-links:kept:";
@@ -79,8 +79,8 @@ export class FileLinks {
     if (this.find(id)) return id;
     this.#growth.check();
     let stored = this.#kv.get<number>(COUNT) ?? [...this.#kv.list({ prefix: LINK_PREFIX })].length;
-    stored -= this.#remove(LINK_PREFIX, `${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
-    if (stored >= MAX_LINKS) stored -= this.#remove(LINK_PREFIX);
+    stored -= this.#remove(`${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
+    if (stored >= MAX_LINKS) stored -= this.#remove();
     this.#kv.put(`${LINK_PREFIX}${id}`, link);
     this.#kv.put(COUNT, stored + 1);
     this.#growth.count();
@@ -95,28 +95,21 @@ export class FileLinks {
     // The platform may end an upload's request before it releases the link.
     for (const [id, expires] of this.#claimed) if (expires < Date.now()) this.#claimed.delete(id);
     if (this.#claimed.has(link.id)) return "busy";
-    if (this.isUsedUp(link)) return "used";
+    const kept = this.find(link.id);
+    if ((kept && "isUsedUp" in kept) || this.#kv.get(keyOf(link)) !== undefined) return "used";
     this.#claimed.set(link.id, link.expires);
     return "claimed";
   }
 
-  isUsedUp(link: UploadLink): boolean {
-    return this.find(link.id)?.isUsedUp === true || this.#kv.get(keyOf(link)) !== undefined;
-  }
-
   releaseClaim(link: UploadLink, isUsedUp: boolean): void {
     this.#claimed.delete(link.id);
-    if (!isUsedUp) return;
     const kept = this.find(link.id);
-    // Used links must not take further space, because nothing limits their number.
-    if (kept) return this.#kv.put<KeptLink>(`${LINK_PREFIX}${link.id}`, { ...kept, isUsedUp });
-    this.#kv.put(keyOf(link), true);
-    this.#remove(USED, keyOf({ id: "", expires: Date.now() }));
+    if (isUsedUp && kept) this.#kv.put<KeptLink>(`${LINK_PREFIX}${link.id}`, { ...kept, isUsedUp });
   }
 
-  /** Deletes the first entries, up to `end`. The keys sort by expiry. @returns how many were deleted */
-  #remove(prefix: SandboxKey, end?: SandboxKey): number {
-    const first = [...this.#kv.list({ prefix, end, limit: DELETED_PER_LINK })];
+  /** Deletes the first links, up to `end`. The keys sort by expiry. @returns how many were deleted */
+  #remove(end?: SandboxKey): number {
+    const first = [...this.#kv.list({ prefix: LINK_PREFIX, end, limit: DELETED_PER_LINK })];
     for (const [key] of first) this.#kv.delete(key);
     return first.length;
   }

@@ -161,10 +161,6 @@ export class Sandbox extends SandboxActor {
     return this.#parts.fileLinks.claim(link);
   }
 
-  async isLinkUsedUp(link: UploadLink): Promise<boolean> {
-    return this.#parts.fileLinks.isUsedUp(link);
-  }
-
   /** Ends an upload. If it failed, the link may be used again. */
   async releaseLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
     this.#parts.fileLinks.releaseClaim(link, isUsedUp);

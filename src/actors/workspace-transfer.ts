@@ -255,7 +255,7 @@ export class WorkspaceTransfer {
   }
 }
 
-export function archiveOf({ run, part, expiresAt, settings }: Archive): Archive {
+function archiveOf({ run, part, expiresAt, settings }: Archive): Archive {
   return { run, part, expiresAt, settings };
 }
 

@@ -23,7 +23,7 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
   const { pathname, searchParams } = new URL(request.url);
   const token = pathname.slice(pathname.lastIndexOf("/") + 1);
   const link = await readToken(token, await linkKeys(context));
-  if (!link || !("id" in link) || "path" in link) return gonePage();
+  if (!link) return gonePage();
   const caller = await identifyVisitor(request, oauth, context, DECISION_TEXTS.signIn);
   if (caller instanceof Response) return caller;
   const { principal } = caller;

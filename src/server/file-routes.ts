@@ -56,17 +56,13 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   }
 }
 
-async function serveNamed(
-  request: Request,
-  context: RequestContext,
-  named: LinkName | FileLink | RunLink,
-): Promise<Response> {
+async function serveNamed(request: Request, context: RequestContext, named: LinkName): Promise<Response> {
   try {
     await waitForStart(named.actor, "link");
   } catch (error) {
     return fileErrorResponse(toolErrorOf(error, context.requestID));
   }
-  const link = "expires" in named ? named : await findLink(context, named);
+  const link = await findLink(context, named);
   if (!link || link.expires < Date.now()) return refuse(request, 410, texts.LINK_TEXTS.expired);
   const isRead = request.method === "GET" || request.method === "HEAD";
   if (!isRead && ("run" in link || link.direction === "download"))
@@ -152,8 +148,7 @@ async function storeUpload(request: Request, { env, ctx }: RequestContext, link:
 async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = sandboxActor(context.env, link.actor);
   if (!(await actor.linkOwner(link.epoch))) return refuse(request, 410, texts.LINK_TEXTS.sandboxGone);
-  if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires }))
-    return refuse(request, 410, texts.LINK_TEXTS.used);
+  if (link.isUsedUp) return refuse(request, 410, texts.LINK_TEXTS.used);
   const max = link.max ?? MAX_UPLOAD_BYTES;
   const { heading, about, choose, send, progress, inTerminal, addressOfPage, title } = texts.UPLOAD_TEXTS;
   const path = markup`<code>${shownName(link.path)}</code>`;

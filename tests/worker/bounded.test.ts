@@ -1,5 +1,7 @@
 /** JSON that costs more than its length shows. These tests must run in workerd, because Node prevents such costs. */
 import { expect, it, vi } from "vitest";
+import * as z from "zod/mini";
+import { listOf } from "../../container/sandboxd/shapes.ts";
 import type { EngineClient } from "../../local/platform/engine-client.ts";
 import { OUTBOUND_HEADER, type OutboundRequest } from "../../local/platform/engine-protocol.ts";
 import { serveOutbound } from "../../local/platform/serve-outbound.ts";
@@ -63,6 +65,33 @@ it.each([
   String.raw`["\\","12345678","\\\"12345678"]`,
 ])("the values are those of JSON.parse: %s", (text) => {
   expect(parseJSON(text)).toEqual(JSON.parse(text));
+});
+
+const BOUNDS = { values: 20, depth: 5, name: 10 };
+
+it.each<[what: string, make: (size: number) => string, most: number]>([
+  ["more values", (size) => `[${Array.from({ length: size }, () => '"[,"').join(", ")}]`, 20],
+  ["deeper lists", (size) => "[".repeat(size) + "]".repeat(size), 5],
+  ["deeper objects", (size) => '{"a":'.repeat(size) + "1" + "}".repeat(size), 5],
+  ["longer names", (size) => `{"a":"${"x".repeat(50)}","${"n".repeat(size)}"\n: 1}`, 9],
+])("JSON with %s than its bounds allow is not parsed", (_, make, most) => {
+  expect(parseBounded(make(most), BOUNDS)).toEqual(JSON.parse(make(most)));
+  const parse = vi.spyOn(JSON, "parse");
+  expect(parseBounded(make(most + 1), BOUNDS)).toBeUndefined();
+  expect(parse.mock.calls.filter(([text]) => text === make(most + 1))).toEqual([]);
+  parse.mockRestore();
+});
+
+it("of a list from a sandbox, no item is checked if there are too many, and none after the first wrong one", () => {
+  let checks = 0;
+  const list = listOf(
+    z.custom<string>((item) => (checks++, typeof item === "string")),
+    3,
+  );
+  expect(list.safeParse(["a", 1, 2]).error?.issues).toHaveLength(1);
+  expect(checks).toBe(2);
+  expect(list.safeParse(["a", "b", "c", "d"]).success).toBe(false);
+  expect(checks).toBe(2);
 });
 
 it("no function is called for each value, which would take ten times as long", () => {

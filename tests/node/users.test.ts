@@ -204,13 +204,34 @@ describe("a mounted directory of the machine", () => {
 
   const startWithMount = () => TestSandbox.start(engine, { name });
 
-  it("is the only part of the machine that a sandbox can change", async () => {
-    const sandbox = await startWithMount();
-    const { stdout, stderr } = await sandbox.python(writable);
-    expect([stdout.split("\n"), stderr]).toEqual([["/workspace/project", "/workspace/project/file"], ""]);
-    for (const file of ["sysrq-trigger", "keys", "timer_list"])
-      expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
-  });
+  it.each([
+    { mode: "writable", isWritable: true, changeable: ["/workspace/project", "/workspace/project/file"] },
+    { mode: "read-only", isWritable: false, changeable: [] },
+  ])(
+    "is the only part of the machine that a sandbox can change: $mode",
+    async ({ isWritable, changeable }) => {
+      const mounted = isWritable
+        ? engine
+        : endLater(await startTestEngine({ directories: [{ ...mount, isWritable }] }));
+      const sandbox = await TestSandbox.start(mounted, { name });
+      const { stdout, stderr } = await sandbox.python(writable);
+      expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([changeable, ""]);
+      for (const file of ["sysrq-trigger", "keys", "timer_list"])
+        expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
+    },
+  );
+
+  it.runIf(isRoot)(
+    "of root is refused on a file system that cannot map its owner, such as procfs",
+    async () => {
+      const from = "/proc/sys/fs";
+      const ownMount = { name, from, to: "/workspace/own", isWritable: true };
+      const owned = endLater(await startTestEngine({ directories: [ownMount] }));
+      await expect(TestSandbox.start(owned, { name })).rejects.toThrow(
+        `${from} belongs to root, and this machine cannot map its owner`,
+      );
+    },
+  );
 
   it("is never replaced by a link to another directory, even if code in another sandbox makes the link during the start", async () => {
     const [parent, secret] = ["parent", "secret"].map((each) => join(directory, each)) as [string, string];

@@ -4,7 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
@@ -44,8 +44,15 @@ await until(async () => (await status()) > 0);
 const before = sandboxd();
 `;
 
-/** Starts the entrypoint with this program as its server. Returns the program's output. */
-async function serve(program: string, variables: Record<string, string> = {}): Promise<string> {
+/**
+ * Starts the entrypoint with this program as its server. Returns the program's output.
+ * @param replaced files of this machine, by the path that they have in the image
+ */
+async function serve(
+  program: string,
+  variables: Record<string, string> = {},
+  replaced: Record<string, string> = {},
+): Promise<string> {
   const server = join(directory, `${Math.random()}.mjs`);
   writeFileSync(
     server,
@@ -60,6 +67,7 @@ await sleep(2 ** 31 - 1);`,
     "sandboxd/dist/sandboxd.cjs": bundle,
   };
   const mounts = Object.entries(files).flatMap(([to, from]) => ["--ro-bind", from, `/opt/sandbox-mcp/${to}`]);
+  mounts.push(...Object.entries(replaced).flatMap(([to, from]) => ["--ro-bind", from, to]));
   const mountArgs = "--dev-bind / / --proc /proc --tmpfs /opt --tmpfs /var/lib";
   const isolationArgs = "--unshare-pid --unshare-net --die-with-parent --as-pid-1";
   const args = [
@@ -144,6 +152,24 @@ describe.concurrent("when sandboxd ends or hangs in the image", () => {
       console.log("responds");
     `);
     expect(printed).toBe("SIGKILL\nresponds\n");
+  });
+
+  it("the first process ends after SIGTERM although the server never confirms the save", async () => {
+    const [init, hosts] = ["init.pl", "hosts"].map((name) => join(directory, name)) as [string, string];
+    // In the image, the limit is 600 seconds.
+    const given = readFileSync(join(repository, "container/init.pl"), "utf8");
+    writeFileSync(init, given.replace(/(\(\$STOP_S, \$SERVER_STOP_S\) = )\(\d+, /, "$1(5, "));
+    writeFileSync(hosts, "127.0.0.1 localhost sandbox-mcp.internal\n");
+    const printed = await serve(
+      `
+      const { createServer } = await import("node:net");
+      const silent = createServer(() => console.log("asked to save"));
+      await new Promise((resolve) => silent.listen(80, "127.0.0.1", resolve));
+    `,
+      {},
+      { "/opt/sandbox-mcp/init.pl": init, "/etc/hosts": hosts },
+    );
+    expect(printed).toBe("over\nasked to save\n");
   });
 
   it.runIf(LONG)("the first process does not restart sandboxd if it only lacks processor time", async () => {

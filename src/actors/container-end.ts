@@ -9,10 +9,10 @@ import type { Sandboxd } from "../container/sandboxd.ts";
 import type { Workspace } from "./workspace.ts";
 
 /**
- * How many times to save before the server or the platform ends the container, and the pause after each attempt in milliseconds.
- * Another attempt follows if a save fails, or if a call or run changes files meanwhile.
+ * How many saves may fail before the server or the platform ends the container, and the pause after each save in milliseconds.
+ * Another save follows if one fails, or if a call or run changes files meanwhile.
  */
-const MAX_ATTEMPTS = 3;
+const MAX_FAILURES = 3;
 const PAUSE_MS = 1000;
 
 /**
@@ -80,8 +80,8 @@ export class ContainerEnd {
 
   async #save(): Promise<void> {
     const { workspace } = this.#host;
-    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      await workspace.saveToStop();
+    for (let failures = 0; failures < MAX_FAILURES;) {
+      if (!(await workspace.saveToStop())) failures++;
       if (workspace.mayStop) return;
       await pause(PAUSE_MS);
     }

@@ -510,9 +510,9 @@ export class Lifecycle {
   ): Promise<boolean> {
     const { workspace } = this.#parts;
     if (isInUse()) return false;
-    const isOver = await workspace.saveToStop(waitMs);
+    const hasSaved = await workspace.saveToStop(waitMs);
     if (isInUse()) return false;
-    const isSaved = isOver && workspace.mayStop;
+    const isSaved = hasSaved && workspace.mayStop;
     if (!isSaved && this.#keptUnsavedMs() < KEEP_UNSAVED_MS) return false;
     await end(isSaved && workspace.isComplete);
     return true;
@@ -531,11 +531,11 @@ export class Lifecycle {
     return this.#enforcing.run(async () => {
       if (!platform.isRunning || (await network.enforce())) return;
       // The wait for the save is bounded, because code in the sandbox could delay its save for ever.
-      const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
+      const hasSaved = await workspace.saveToStop(SAVE_TO_STOP_MS);
       // Another container may have started meanwhile, with the current policy.
       if (await network.enforce().catch(() => false)) return;
       await this.#end(() => {
-        const isSaved = isOver && workspace.mayStop && workspace.isComplete && !this.#isBusy;
+        const isSaved = hasSaved && workspace.mayStop && workspace.isComplete && !this.#isBusy;
         return this.#endInOrder(isSaved ? "network" : "unsaved_network");
       });
     });

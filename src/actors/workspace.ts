@@ -428,13 +428,13 @@ export class Workspace {
     await sync();
   }
 
-  /** Saves before an orderly stop. Returns whether the save has ended, successfully or not. @param waitMs how long to wait */
+  /** Saves before an orderly stop. Returns whether the save has succeeded. @param waitMs how long to wait */
   async saveToStop(waitMs = SAVE_TIMEOUT_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
-    const saving = this.save({ isThorough: true }).catch(() => undefined);
-    this.#host.background(saving);
-    const isOver = saving.then(() => true);
-    return (await waitAtMost(waitMs, isOver)) ?? false;
+    const saving = this.save({ isThorough: true });
+    const isSaved = saving.then(() => true).catch(() => false);
+    this.#host.background(isSaved);
+    return (await waitAtMost(waitMs, isSaved)) ?? false;
   }
 
   /** Whether the container may be stopped: everything is saved. A running set-up is repeated later, so it needs no save. */

@@ -474,11 +474,11 @@ export class Actor {
       saveToStop: async (waitMs) => {
         const saving = save().then(
           () => true,
-          () => true,
+          () => false,
         );
-        const isOver = (await waitAtMost(waitMs ?? CALL_MS, saving)) ?? false;
+        const isSaved = (await waitAtMost(waitMs ?? CALL_MS, saving)) ?? false;
         this.#usesAtSave = [...this.uses, ...this.runs];
-        return isOver;
+        return isSaved;
       },
       isComplete: true,
       get mayStop() {

@@ -318,17 +318,6 @@ describe("a task's files", () => {
     expect(list).toContain("created");
   });
 
-  it("are found although a program beside the agent makes and deletes files all the time", async () => {
-    // There are always 50 files, and the oldest is deleted.
-    const churn =
-      "for ((n = 1; ; n++)); do : >gone-$n; rm -f gone-$((n - 50)); [ ! -e /tmp/over ] || break; done";
-    await sh(sandbox, `(${churn}) >/dev/null 2>&1 &`);
-    const { state, note, artifacts } = await execute({ task: "[[write]] x", sandbox });
-    await sh(sandbox, "touch /tmp/over");
-    expect({ state, note }).toEqual({ state: "succeeded", note: "" });
-    expect(artifacts.map(({ path }) => path)).toContain("a.txt");
-  });
-
   it("cannot be hidden by attributes that a repository gives them", async () => {
     await sh(
       sandbox,

@@ -183,6 +183,19 @@ it("a task whose files could not be kept continues in its own sandbox, which sta
   await owner.call("destroy_sandbox", { sandbox: sandboxOf(id) });
 });
 
+it("a task's changes are found although a program makes and deletes files while they are collected", async () => {
+  const sandbox = "unstarted-churn";
+  // There are always 50 files, and the oldest is deleted.
+  const churn =
+    "for ((n = 1; ; n++)); do : >gone-$n; rm -f gone-$((n - 50)); [ ! -e /tmp/over ] || break; done";
+  await sh(sandbox, `(${churn}) >/dev/null 2>&1 &`);
+  const id = await begin({ task: "[[write]] x", sandbox, wait_seconds: 30 });
+  const { structured } = await result(id);
+  await sh(sandbox, "touch /tmp/over");
+  expect(structured).toMatchObject({ state: "succeeded", note: "" });
+  expect(structured.artifacts).toContainEqual({ path: "a.txt", size: 8 });
+});
+
 it("a question cancelled while its budget is opened leaves no budget", async () => {
   const sandbox = "unstarted-question";
   const open = TaskBudgets.prototype.open;

@@ -98,17 +98,23 @@ interface TaskRecordsHost {
   background(work: Promise<unknown>): void;
 }
 
+/** A task whose sandbox is being destroyed. */
+interface EndedTask extends TaskEntry {
+  /** Whether the sandbox stays if it was saved: it has the files of the lost task. */
+  isKeptIfSaved?: boolean;
+}
+
 /**
  * Reports tasks to the account. Destroys a sandbox made for a task once the task's results are stored elsewhere, or are lost with a
  * container that was never saved.
  */
 export class TaskRecords {
   readonly #host: TaskRecordsHost;
-  readonly #interrupted: TaskEntry | undefined;
+  readonly #interrupted: EndedTask | undefined;
 
   constructor(host: TaskRecordsHost) {
     this.#host = host;
-    this.#interrupted = host.kv.get<TaskEntry>(ENDED_TASK);
+    this.#interrupted = host.kv.get<EndedTask>(ENDED_TASK);
   }
 
   /** Destroys a sandbox that an earlier actor did not destroy any more. Call it before calls can use the sandbox. */
@@ -131,7 +137,8 @@ export class TaskRecords {
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
     const isContainerGone = state === "lost" && !platform.isRunning;
-    if (task?.ownSandbox && (task.safe || isContainerGone)) this.#destroySandbox(taskEntry(run));
+    if (task?.ownSandbox && (task.safe || isContainerGone))
+      this.#destroySandbox({ ...taskEntry(run), isKeptIfSaved: !task.safe });
     else background(this.#recordEnd(taskEntry(run)));
   }
 
@@ -140,20 +147,18 @@ export class TaskRecords {
     await account.account(account.owner).recordTask(entry);
   }
 
-  #destroySandbox(entry: TaskEntry): void {
+  #destroySandbox(task: EndedTask): void {
     // Written together with the task's end, because the actor may end before the sandbox is destroyed.
-    this.#host.kv.put(ENDED_TASK, entry);
-    this.#host.background(Promise.all([this.#recordEnd(entry), this.#destroy(entry)]));
+    this.#host.kv.put(ENDED_TASK, task);
+    this.#host.background(Promise.all([this.#recordEnd(taskEntry(task)), this.#destroy(task)]));
   }
 
-  async #destroy({ state }: TaskEntry): Promise<void> {
+  async #destroy({ isKeptIfSaved = false }: EndedTask): Promise<void> {
     const { kv, account, lifecycle } = this.#host;
     const { owner } = account;
     for (let attempt = 1; ; attempt++) {
       try {
-        // The saved state has the files of the lost task.
-        const isKept =
-          state === "lost" && (await account.account(owner).workspace(owner.sandbox)) !== undefined;
+        const isKept = isKeptIfSaved && (await account.account(owner).workspace(owner.sandbox)) !== undefined;
         // A call may have begun to use the sandbox meanwhile.
         if (kv.get(ENDED_TASK) === undefined) return;
         // Also if the container is gone: a call may be starting the next one, and the account would not count it.

@@ -47,6 +47,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     case "cancelled":
       return { state: "cancelled", note: texts.taskCancelled(isConfirmed) + continueHint };
     case "timed_out": {
+      if (report.end === "done") return { state: "succeeded", note: texts.didNotExit(facts.agent) };
       const api = spending.upstream ? texts.modelWasFailing(describeUpstream(spending.upstream)) : "";
       const how = { isConfirmed, api, cut: facts.cut };
       const note = texts.timedOut(facts.agent, facts.timeoutMs / 1000, how) + continueHint;

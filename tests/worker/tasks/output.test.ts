@@ -387,6 +387,12 @@ describe("the outcome of a task", () => {
       /within 5 s.*failing: status 529, "Overloaded".*Raise timeout_seconds \(in REST: timeout, in milliseconds\)\./,
     ],
     [
+      "an agent that finished and did not exit",
+      { command: { state: "timed_out" }, report: { unread: 0, end: "done" } },
+      "succeeded",
+      /^.* finished, but its program did not exit and was stopped\.$/,
+    ],
+    [
       "an API that cannot be reached",
       {
         command: { state: "timed_out" },

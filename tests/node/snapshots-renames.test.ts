@@ -34,7 +34,7 @@ vi.mock("../../container/sandboxd/snapshots/snapshot-requests.ts", async (origin
 
 /** A command that runs in the workspace before sandboxd's call with a path of the workspace: see move-at.cjs. */
 interface Move {
-  call: "readdirSync" | "openSync";
+  call: "readdirSync" | "lstatSync" | "openSync";
   at: string;
   command: string;
   times?: number;
@@ -503,4 +503,16 @@ it("a save with as many entries as a restore accepts leaves out a file that was 
   const saving = new Save("a", root, new Map(), { max: 1e9, repack: [] }, first, {}, undefined, scan);
   await Array.fromAsync(saving.pack(signal));
   expect((await readManifest(await saving.manifest())).entries).toHaveLength(SNAPSHOT_ENTRIES);
+});
+
+it("a save has a file that has a new name whenever a listing comes to it", async () => {
+  const command = "if [ -e ../go ]; then mv a/file* a/file.$(date +%N); fi";
+  const move: Move = { call: "lstatSync", at: "a/earlier", command, times: 1000 };
+  await withMoves(named("a/earlier", "a/file"), [move], async (place) => {
+    await save(place, "a");
+    writeFileSync(join(place.directory, "go"), "");
+    const { contents, done } = await save(place, "b", "a");
+    expect(Object.keys(contents)).toEqual(["a/earlier", expect.stringMatching(/^a\/file\./)]);
+    expect(done.isIncomplete).toBe(false);
+  });
 });

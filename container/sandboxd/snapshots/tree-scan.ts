@@ -35,6 +35,12 @@ const MAX_CHECKS = 3;
 /** The pause between checks, in milliseconds: about two steps of the clock, so that the last change of a directory is certain. */
 const CHECK_PAUSE_MS = 25;
 
+/**
+ * How often a directory is read at most for one listing. If a name is gone before its status was read, the directory is read again at
+ * once for new names. Otherwise a file that a program renames again and again could be in no listing of a large directory.
+ */
+const MAX_READS = 4;
+
 /** The unchanged directories of the image, with the names of the directories in each. */
 export type KnownDirectories = Map<string, { status: string; directories: string[] }>;
 
@@ -300,23 +306,38 @@ export class TreeScan {
     const names = namesIn(root, path);
     if (names === undefined) add({ type: "unreadable", path });
     const inside: Visit[] = [];
-    for (const name of names ?? []) {
-      await turn();
-      signal.throwIfAborted();
-      const at = pathIn(path, name);
-      this.#listed?.paths.push(at);
-      const isSaved = isOfState(at) && !isUnfinished(name);
-      const child = isSaved ? scanEntry(root, at, devices) : undefined;
-      if (child === undefined) continue;
-      if (child.type === "directory") {
-        inside.push({ path: at, found: child });
-        this.#directories.set(at, child);
+    let rest: readonly string[] = names ?? [];
+    const present = new Set(rest);
+    const inodes = new Set<string>();
+    for (let reads = 1; rest.length > 0; reads++) {
+      let isOneGone = false;
+      for (const name of rest) {
+        await turn();
+        signal.throwIfAborted();
+        present.add(name);
+        const at = pathIn(path, name);
+        this.#listed?.paths.push(at);
+        const isSaved = isOfState(at) && !isUnfinished(name);
+        const child = isSaved ? scanEntry(root, at, devices) : undefined;
+        isOneGone ||= isSaved && child === undefined;
+        if (child === undefined) continue;
+        if (child.type === "file") {
+          const inode = inodeOf(child.status);
+          // It was renamed after its status had been read.
+          if (reads > 1 && inodes.has(inode)) continue;
+          inodes.add(inode);
+        }
+        if (child.type === "directory") {
+          inside.push({ path: at, found: child });
+          this.#directories.set(at, child);
+        }
+        const isFormer = child.type === "directory" && former?.get(at)?.type === "directory";
+        if (!isFound(child) || isFormer || !isKnown(child, states?.get(name))) add(child);
       }
-      const isFormer = child.type === "directory" && former?.get(at)?.type === "directory";
-      if (!isFound(child) || isFormer || !isKnown(child, states?.get(name))) add(child);
+      if (!isOneGone || reads === MAX_READS) break;
+      rest = namesIn(root, path)?.filter((name) => !present.has(name)) ?? [];
     }
     if (names && states) {
-      const present = new Set(names);
       for (const name of states.keys()) {
         const at = pathIn(path, name);
         // If the user removes the workspace, the next container gets an empty one, because commands start in the workspace.

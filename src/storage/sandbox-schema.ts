@@ -162,7 +162,8 @@ export const SANDBOX_CONTENT = {
       kept: "forever",
     },
     ended_task: {
-      holds: "the ended task whose sandbox is being destroyed: its id, state, title and times",
+      holds:
+        "the ended task whose sandbox is being destroyed: its id, state, title and times, and whether a saved sandbox stays",
       kept: "until the sandbox is destroyed or used again",
     },
     used: {

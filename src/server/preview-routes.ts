@@ -32,13 +32,13 @@ const waitingOfSandbox = new TurnsByID(() => new Turns(8));
 const waitingOfPrincipal = new TurnsByID(() => new Turns(8));
 
 /**
- * The most requests that wait for these, or for a response: of a sandbox, as many as two browsers usually send at once over HTTP/2,
+ * The most requests that wait for these, or for a response: of a sandbox, as many as four browsers usually send at once over HTTP/2,
  * and of all sandboxes of a principal. The runtime does not notice that a visitor has disconnected before its response begins.
  * Measured without these limits: 8,000 such requests in four seconds occupied 17,000 file descriptors and 600 MB for a minute, and
  * workerd ended at 20,000. With only that of a sandbox, and programs that never respond, ten sandboxes occupied 11,800 and 580 MB.
  */
-const OPEN_AT_ONCE = 256;
-const OPEN_TOGETHER = 512;
+const OPEN_AT_ONCE = 512;
+const OPEN_TOGETHER = 768;
 /** A request waits for the sandbox's start, for its turn, and for its response. */
 const LONGEST_MS = PREVIEW_RESPONSE_MS + 4 * CALL_MS;
 const openOfSandbox = new TurnsByID(() => new Turns(OPEN_AT_ONCE), LONGEST_MS);

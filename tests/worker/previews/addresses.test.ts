@@ -239,8 +239,8 @@ async function request(sandbox: string, principal: string, path: string, Sandbox
 }
 
 it.each([
-  ["a sandbox", 1, 256],
-  ["a principal", 6, 512],
+  ["a sandbox", 1, 512],
+  ["a principal", 6, 768],
 ])(
   "only so many requests to %s wait for a response, because those whose visitors have left wait too",
   async (_what, sandboxes, most) => {

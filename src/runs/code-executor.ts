@@ -7,7 +7,7 @@ import {
 } from "../container/kernels/kernel-protocol.ts";
 import { TRAITS } from "../shared/languages.ts";
 import { cutText } from "../shared/text.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { pause, waitAtMost } from "../shared/timers.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/kernel-registry.ts";
 import type { CodeSpec, Kernels, CellHandover } from "../container/kernels/kernels.ts";
@@ -139,6 +139,8 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     for (const [index, result] of results.entries()) {
       const image = imageOf(result);
       if (image) {
+        // Other work of the thread comes first, because reading an image takes some milliseconds.
+        await pause(0);
         const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${image.form}`;
         const mayScale = () => Date.now() < deadline && scaled++ < MAX_SCALED;
         const shown = await this.#makeShowable(image, path, mayScale).catch(() =>

@@ -140,11 +140,11 @@ open("none.png", "wb").write(data[:at - 4] + chunk(b"IDAT", b"") + data[at + siz
 
 /** Images with a number of empty chunks, segments or blocks, by their names: Python code that writes them to `made`. */
 const IN_PARTS: [name: string, parts: number, code: string][] = [
-  ["png", 25_000, "image[:33] + chunk(b'tEXt') * parts + image[33:]"],
-  ["jpeg", 22_800, "image[:2] + b'\\xff\\xfe\\x00\\x02' * parts + image[2:]"],
+  ["png", 5000, "image[:33] + chunk(b'tEXt') * parts + image[33:]"],
+  ["jpeg", 4900, "image[:2] + b'\\xff\\xfe\\x00\\x02' * parts + image[2:]"],
   [
     "webp",
-    25_000,
+    5000,
     "image[:4] + struct.pack('<I', len(image) - 8 + 8 * parts) + image[8:] + (b'none' + bytes(4)) * parts",
   ],
   ["gif", 125_000, "image[:-1] + b'\\x21\\xfe\\x01\\x00\\x00' * parts + image[-1:]"],

@@ -42,7 +42,9 @@ export function shownTime(time: number | string): string {
   return new Date(time).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
-const LINE_BREAK = /[\n\v\f\r\u0085\u2028\u2029]/;
+/** All characters at which Python's `splitlines` begins a line. */
+// oxlint-disable-next-line no-control-regex
+const LINE_BREAK = /[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]/;
 
 export function isLine(text: string): boolean {
   return !LINE_BREAK.test(text);

@@ -149,6 +149,11 @@ describe("an output with the server's own labels", () => {
     await owner.call("cancel_run", { id });
   });
 
+  it("is in a fence if a client in Python would split it into lines", async () => {
+    for (const separator of ["\\v", "\\x1c", "\\x1d", "\\x1e", "\\u0085", "\\u2029"])
+      expect((await command(`printf 'a${separator}next: ${SAID}'`)).text).toMatch(/^stdout:\n```\na/m);
+  });
+
   it("has no fence if it is a single line", async () => {
     expect((await command("echo 6")).text).toBe("exit_code: 0\nstdout: 6");
     expect((await command("printf '1\\n2\\n'")).text).toBe("exit_code: 0\nstdout:\n```\n1\n2\n```");

@@ -6,7 +6,7 @@ import { textAfterClear, lastStates, terminalText } from "../runs/terminal-text.
 import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, hasFailed, questionDetailOf } from "../runs/run-types.ts";
-import { shownName } from "../shared/shown.ts";
+import { putInFence, shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoteOutput, joinSections, text } from "./define.ts";
 import { gitHint } from "./git-sign-in.ts";
 import { imageLines } from "./image.ts";
@@ -36,6 +36,8 @@ function runBlocks(run: RunView, takesImages: boolean, advice?: string): Block[]
   const { results = [], error } = codeDetailOf(run) ?? {};
   const question = questionDetailOf(run);
   const cwd = cwdOf(run);
+  // Code can print such a reason itself. In a fence, it does not look like the server's text.
+  const leftOut = leftOutText(results);
   const summary = joinSections([
     ["notice", advice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
@@ -46,7 +48,7 @@ function runBlocks(run: RunView, takesImages: boolean, advice?: string): Block[]
     ["stderr", removeOverwrittenText(run.stderr)],
     ["listening", portsOf(run).length > 0 ? listeningText(portsOf(run)) : undefined],
     ["result", quoteOutput(resultText(results))],
-    ["left_out", quoteOutput(leftOutText(results))],
+    ["left_out", leftOut && putInFence(leftOut)],
     ["images", imageLines(results, takesImages)],
     ["error", error && quoteOutput(errorText(error))],
     ["next", nextCall(run)],

@@ -183,7 +183,7 @@ display(Image(base64.b64decode("${WHOLE.png?.[1]}")))`;
   expect(text).not.toMatch(/^result/m);
   expect(text.match(/An image is left out/g)).toHaveLength(1);
   expect(text).toMatch(
-    /^left_out: An image is left out: it has 9000000 bytes; at most 6291456 can be shown\..* \(3 times\)$/m,
+    /^left_out:\n```\nAn image is left out: it has 9000000 bytes; at most 6291456 can be shown\..* \(3 times\)\n```$/m,
   );
   expect(structured.left_out).toContain("(3 times)");
 });

@@ -37,10 +37,30 @@ export async function paceLargeHead(): Promise<void> {
   await waitForPace(largeHeads, LARGE_HEAD_REQUESTS);
 }
 
-/** Waits until a pace allows these requests, for `maxMs` at most. @returns false if that is too short; then they do not count */
+/**
+ * The pauses of all requests together, in seconds: about 2,000 requests pause at once, and 1,500 if there are always more. A pause
+ * keeps a connection, also if its client has disconnected. Measured without this limit: 150 connections that sent 7,000 requests a
+ * second without a token, and disconnected after 20 ms each, occupied 20,000 files and 800 MB after some seconds, and workerd ended. A
+ * count of pauses would not do, because the runtime can end a request in its pause without a sign.
+ */
+const pauses = new Pace({ burst: 4000, perSecond: 1500 });
+
+/**
+ * Waits until a pace allows these requests, for `maxMs` at most.
+ * @returns false if that is too short, or too many requests pause already; then they do not count
+ */
 export async function waitForPace(of: Pace, requests: number, maxMs = MAX_PACE_MS): Promise<boolean> {
   const ms = of.take(requests);
-  if (ms > maxMs) of.giveBack(requests);
-  if (ms > 0) await pause(Math.min(ms, maxMs));
-  return ms <= maxMs;
+  const isAllowed = ms <= maxMs;
+  if (!isAllowed) of.giveBack(requests);
+  if (ms === 0 || (await pauseRequest(Math.min(ms, maxMs)))) return isAllowed;
+  if (isAllowed) of.giveBack(requests);
+  return false;
+}
+
+/** Pauses a request. @returns false, without a pause, if too many requests pause already */
+export async function pauseRequest(ms: number): Promise<boolean> {
+  const hasPause = pauses.tryTake(ms / 1000);
+  if (hasPause) await pause(ms);
+  return hasPause;
 }

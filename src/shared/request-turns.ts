@@ -9,7 +9,7 @@
 
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
-import { MAX_PACE_MS, REQUEST_PACE, waitForPace } from "./open-requests.ts";
+import { MAX_PACE_MS, REQUEST_PACE, pauseRequest, waitForPace } from "./open-requests.ts";
 import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
 import { Turns, TurnsByID } from "./turns.ts";
@@ -128,7 +128,7 @@ export class RequestTurns {
     // About as many calls wait for the pace as for a turn. Refusals do not use the pace of open requests: a principal could delay the
     // open requests of everybody.
     if (turns.waiting >= MAX_WAITING) {
-      await pause(MAX_PACE_MS);
+      await pauseRequest(MAX_PACE_MS);
       return undefined;
     }
     if (this.#counted > 0) this.#counted -= 1;

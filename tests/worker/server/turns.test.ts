@@ -1,7 +1,12 @@
 /** The calls of a principal that the server works on at once. */
 import { afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
-import { MAX_PACE_MS, paceLargeHead, paceOpenRequest } from "../../../src/shared/open-requests.ts";
+import {
+  MAX_PACE_MS,
+  paceLargeHead,
+  paceOpenRequest,
+  pauseRequest,
+} from "../../../src/shared/open-requests.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { Turns, TurnsByID } from "../../../src/shared/turns.ts";
 import { messagesIn } from "../../setup/mcp-client.ts";
@@ -182,6 +187,8 @@ it("a principal's calls are refused beyond those that it may make in two seconds
 
 it("batches with more calls than a principal may make in two seconds are refused as a whole", async () => {
   const batching = await principal("batching");
+  // The pauses of the test above count until their pace has seen a later time.
+  await pauseRequest(0);
   // The clock stands still, because on a slow machine the batches may take longer than the pace allows for them.
   vi.useFakeTimers({ toFake: ["performance"] });
   const calls = Array.from({ length: BATCH }, (_, id) => ({ jsonrpc: "2.0", id, method: "ping" }));
@@ -229,6 +236,13 @@ describe("a request of a stranger waits for at most two seconds", () => {
   it("however many other clients have sent a request and disconnected", async () => {
     for (let count = 0; count < 3000; count++) void paceOpenRequest();
     expect(await isServedAfter(MAX_PACE_MS)).toBe(true);
+  });
+
+  it("and few others wait at once, because each keeps a connection, also if its client has disconnected", async () => {
+    let waiting = 20_000;
+    for (let count = waiting; count > 0; count--) void paceOpenRequest().then(() => waiting--);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(waiting).toBeLessThan(4000);
   });
 });
 

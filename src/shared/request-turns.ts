@@ -9,7 +9,7 @@
 
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
-import { MAX_PACE_MS, REQUEST_PACE, pauseRequest, waitForPace } from "./open-requests.ts";
+import { MAX_PACE_MS, PAUSES, pauseRefused, REQUEST_PACE, waitForPace } from "./open-requests.ts";
 import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
 import { Turns, TurnsByID } from "./turns.ts";
@@ -49,9 +49,10 @@ export const noTurn = (): Refusal => ({
 class PrincipalTurns extends Turns {
   readonly pace = new Pace(REQUEST_PACE);
   readonly answers = new Pace(ANSWER_PACE);
+  readonly pauses = new Pace(PAUSES);
 
   override get isUnused(): boolean {
-    return super.isUnused && this.pace.isFull && this.answers.isFull;
+    return super.isUnused && this.pace.isFull && this.answers.isFull && this.pauses.isFull;
   }
 }
 
@@ -94,7 +95,8 @@ export class RequestTurns {
    * @returns false if the wait is too long
    */
   async admit(more: number): Promise<boolean> {
-    const isAdmitted = await waitForPace(principals.of(this.#principalID).pace, more);
+    const { pace, pauses } = principals.of(this.#principalID);
+    const isAdmitted = await waitForPace(pace, more, MAX_PACE_MS, pauses);
     if (isAdmitted) this.#counted = more;
     return isAdmitted;
   }
@@ -128,11 +130,11 @@ export class RequestTurns {
     // About as many calls wait for the pace as for a turn. Refusals do not use the pace of open requests: a principal could delay the
     // open requests of everybody.
     if (turns.waiting >= MAX_WAITING) {
-      await pauseRequest(MAX_PACE_MS);
+      await pauseRefused(turns.pauses);
       return undefined;
     }
     if (this.#counted > 0) this.#counted -= 1;
-    else if (!(await waitForPace(turns.pace, 1))) return undefined;
+    else if (!(await waitForPace(turns.pace, 1, MAX_PACE_MS, turns.pauses))) return undefined;
     const mustWait = turns.isFull;
     const end = await principals.take(id, CALL_MS, client);
     if (!end) return undefined;

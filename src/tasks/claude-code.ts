@@ -53,6 +53,8 @@ export class ClaudeEvents implements EventReader {
 
   #assistant(event: Fields): string[] {
     const nested = typeof event.parent_tool_use_id === "string" ? NESTED : "";
+    // A further turn has begun, for example after the end of a background command.
+    if (!nested) this.report.end = undefined;
     return contentOf(event).flatMap((block) => {
       if (block.type === "text") {
         const line = textLine(field.shorten(field.text(block.text) ?? ""));

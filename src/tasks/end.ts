@@ -30,7 +30,7 @@ export interface TaskFacts
   stderr: string;
 }
 
-/** The end of a task. `note` says why it did not succeed, and what to do. */
+/** The end of a task. `note` says why it did not succeed, or how its program ended, and what to do. */
 export interface TaskVerdict {
   state: EndState;
   note?: string;
@@ -47,7 +47,8 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     case "cancelled":
       return { state: "cancelled", note: texts.taskCancelled(isConfirmed) + continueHint };
     case "timed_out": {
-      if (report.end === "done") return { state: "succeeded", note: texts.didNotExit(facts.agent) };
+      if (report.end === "done")
+        return { state: "succeeded", note: texts.didNotExit(facts.agent, isConfirmed) };
       const api = spending.upstream ? texts.modelWasFailing(describeUpstream(spending.upstream)) : "";
       const how = { isConfirmed, api, cut: facts.cut };
       const note = texts.timedOut(facts.agent, facts.timeoutMs / 1000, how) + continueHint;

@@ -193,10 +193,10 @@ export const howToContinue = (id: string) =>
 
 /** @param error as from `describeError` */
 export const modelWasFailing = (error: string) => ` The model's API was failing: ${error}.`;
-/** @param cut why the task had less time than requested @param api as from `modelWasFailing` */
-export const didNotExit = (agent: string) =>
-  `${agent} finished, but its program did not exit and was stopped.`;
+export const didNotExit = (agent: string, isConfirmed: boolean) =>
+  `${agent} finished, but its program did not exit and was stopped${stopped(isConfirmed)}`;
 
+/** @param cut why the task had less time than requested @param api as from `modelWasFailing` */
 export function timedOut(
   agent: string,
   seconds: number,

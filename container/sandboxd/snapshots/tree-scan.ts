@@ -308,6 +308,7 @@ export class TreeScan {
     const inside: Visit[] = [];
     let rest: readonly string[] = names ?? [];
     const present = new Set(rest);
+    const examined = new Set<string>();
     const inodes = new Set<string>();
     for (let reads = 1; rest.length > 0; reads++) {
       let isOneGone = false;
@@ -319,7 +320,8 @@ export class TreeScan {
         this.#listed?.paths.push(at);
         const isSaved = isOfState(at) && !isUnfinished(name);
         const child = isSaved ? scanEntry(root, at, devices) : undefined;
-        isOneGone ||= isSaved && child === undefined;
+        if (isSaved && child === undefined) isOneGone = true;
+        else examined.add(name);
         if (child === undefined) continue;
         if (child.type === "file") {
           const inode = inodeOf(child.status);
@@ -335,7 +337,7 @@ export class TreeScan {
         if (!isFound(child) || isFormer || !isKnown(child, states?.get(name))) add(child);
       }
       if (!isOneGone || reads === MAX_READS) break;
-      rest = namesIn(root, path)?.filter((name) => !present.has(name)) ?? [];
+      rest = namesIn(root, path)?.filter((name) => !examined.has(name)) ?? [];
     }
     if (names && states) {
       for (const name of states.keys()) {

@@ -390,7 +390,7 @@ describe("the outcome of a task", () => {
       "an agent that finished and did not exit",
       { command: { state: "timed_out" }, report: { unread: 0, end: "done" } },
       "succeeded",
-      /^.* finished, but its program did not exit and was stopped\.$/,
+      /^.* finished, but its program did not exit and was stopped, with all its known processes\.$/,
     ],
     [
       "an API that cannot be reached",

@@ -10,9 +10,11 @@ import type { Workspace } from "./workspace.ts";
 
 /**
  * How many saves may fail before the server or the platform ends the container, and the pause after each save in milliseconds.
- * Another save follows if one fails, or if a call or run changes files meanwhile.
+ * Another save follows if one fails, or if a call or run changes files meanwhile. Before the platform ends the container, calls go on,
+ * and those that are refused count as changes, so there are at most MAX_SAVES.
  */
 const MAX_FAILURES = 3;
+const MAX_SAVES = 3;
 const PAUSE_MS = 1000;
 
 /**
@@ -67,20 +69,20 @@ export class ContainerEnd {
     if ((await isServing()) || !this.#saves.tryTake(1)) return false;
     // Code for kernels goes through the SDK's server and not through sandboxd, so sandboxd cannot refuse it.
     const hadCode = kernels.refuse(isServing);
-    await this.#save();
+    await this.#save(MAX_SAVES);
     if (hadCode) {
       await kernels.stopAll();
       workspace.noteChange();
-      await this.#save();
+      await this.#save(MAX_SAVES);
     }
     notice.noteEnding("platform");
     await sync();
     return true;
   }
 
-  async #save(): Promise<void> {
+  async #save(most = Infinity): Promise<void> {
     const { workspace } = this.#host;
-    for (let failures = 0; failures < MAX_FAILURES;) {
+    for (let saves = 0, failures = 0; saves < most && failures < MAX_FAILURES; saves++) {
       if (!(await workspace.saveToStop())) failures++;
       if (workspace.mayStop) return;
       await pause(PAUSE_MS);

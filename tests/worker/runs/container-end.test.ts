@@ -2,26 +2,27 @@ import { expect, it, vi } from "vitest";
 import { ContainerEnd } from "../../../src/actors/container-end.ts";
 import type { Workspace } from "../../../src/actors/workspace.ts";
 
-it("a program in sandboxd's place cannot ask for one save after another", async () => {
-  let saves = 0;
+type SavedWorkspace = Pick<Workspace, "saveToStop" | "mayStop">;
+
+function createEnd(workspace: SavedWorkspace): ContainerEnd {
   const done = () => Promise.resolve();
-  const end = new ContainerEnd({
+  return new ContainerEnd({
     sandboxd: {
       isToken: () => true,
       report: async () => ({ isServing: false }) as never,
     },
     lifecycle: { isRunning: true, isInUse: false },
     kernels: { refuse: () => false, stopAll: done } as never,
-    workspace: {
-      saveToStop: async () => ++saves > 0,
-      mayStop: true,
-      isComplete: true,
-      noteChange: () => undefined,
-    },
+    workspace: Object.assign(workspace, { isComplete: true, noteChange: () => undefined }),
     notice: { noteEnding: () => undefined },
-    network: {} as never,
+    network: { connections: { collect: done } } as never,
     sync: done,
   });
+}
+
+it("a program in sandboxd's place cannot ask for one save after another", async () => {
+  let saves = 0;
+  const end = createEnd({ saveToStop: async () => ++saves > 0, mayStop: true });
   const isSaved: boolean[] = [];
   for (let request = 0; request < 200; request++) isSaved.push(await end.saveForPlatform("token"));
   // As many as an orderly stop with five restarts of sandboxd needs.
@@ -30,27 +31,22 @@ it("a program in sandboxd's place cannot ask for one save after another", async 
   expect(isSaved.at(-1)).toBe(false);
 });
 
-/** Stops the server; `saveToStop` and `mayStop` are the workspace's. */
-async function stopServer(workspace: Pick<Workspace, "saveToStop" | "mayStop">): Promise<boolean> {
-  const done = () => Promise.resolve();
-  const end = new ContainerEnd({
-    sandboxd: {} as never,
-    lifecycle: { isRunning: true, isInUse: false },
-    kernels: {} as never,
-    workspace: Object.assign(workspace, { isComplete: true, noteChange: () => undefined }),
-    notice: { noteEnding: () => undefined },
-    network: { connections: { collect: done } } as never,
-    sync: done,
-  });
+/** Does `work` while a minute passes. */
+async function withinMinute<T>(work: () => Promise<T>): Promise<T> {
   vi.useFakeTimers();
-  try {
-    const stopping = end.saveForServer();
-    await vi.advanceTimersByTimeAsync(60_000);
-    return await stopping;
-  } finally {
-    vi.useRealTimers();
-  }
+  const done = work();
+  await vi.advanceTimersByTimeAsync(60_000);
+  return await done;
 }
+
+const stopServer = (workspace: SavedWorkspace) => withinMinute(() => createEnd(workspace).saveForServer());
+
+it("calls that are refused do not delay the platform's end of a container for long, although they count as changes", async () => {
+  let saves = 0;
+  const end = createEnd({ saveToStop: async () => ++saves > 0, mayStop: false });
+  expect(await withinMinute(() => end.saveForPlatform("token"))).toBe(true);
+  expect(saves).toBe(3);
+});
 
 it("before the server stops, the workspace is saved until no call has changed files during the save", async () => {
   let saves = 0;

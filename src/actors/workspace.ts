@@ -428,11 +428,14 @@ export class Workspace {
     await sync();
   }
 
-  /** Saves before an orderly stop. Returns whether the save has succeeded. @param waitMs how long to wait */
+  /**
+   * Saves before an orderly stop. Returns whether the save has succeeded, or the container has ended meanwhile.
+   * @param waitMs how long to wait
+   */
   async saveToStop(waitMs = SAVE_TIMEOUT_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
     const saving = this.save({ isThorough: true });
-    const isSaved = saving.then(() => true).catch(() => false);
+    const isSaved = saving.then(() => true).catch(() => !this.#isWhole);
     this.#host.background(isSaved);
     return (await waitAtMost(waitMs, isSaved)) ?? false;
   }

@@ -8,7 +8,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
 import { quietWrangler } from "./bundle.ts";
-import { ONE_CTRL_C_MS } from "./exit.ts";
+import { isSecondCtrlC } from "./exit.ts";
 import { root, variablesFile } from "./program-files.ts";
 import { whyNotServing } from "./ready.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
@@ -69,10 +69,8 @@ const print = (line: string) => void process.stderr.write(`${line}\n`);
 const secondSignal = new AbortController();
 let stoppingSince: number | undefined;
 const stop = async (signal: NodeJS.Signals) => {
-  if (stoppingSince !== undefined) {
-    if (Date.now() - stoppingSince > ONE_CTRL_C_MS) secondSignal.abort();
-    return;
-  }
+  if (isSecondCtrlC(stoppingSince)) secondSignal.abort();
+  if (stoppingSince !== undefined) return;
   stoppingSince = Date.now();
   await saveWorkspaces(url, secret, secondSignal.signal, print);
   child.kill(signal);

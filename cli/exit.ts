@@ -26,7 +26,12 @@ export type ExitName = keyof typeof EXIT;
 export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Signals within this time, in milliseconds, count as one Ctrl-C: the terminal and npm each send one. */
-export const ONE_CTRL_C_MS = 500;
+const ONE_CTRL_C_MS = 500;
+
+/** Whether a signal is another Ctrl-C. @param first when the first signal arrived, in milliseconds since the epoch, if any did */
+export function isSecondCtrlC(first: number | undefined): boolean {
+  return first !== undefined && Date.now() - first > ONE_CTRL_C_MS;
+}
 
 /**
  * An error that the user can correct. The program prints its message without a stack, and exits with status 1. A `CommandError`

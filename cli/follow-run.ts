@@ -1,6 +1,6 @@
 /** Follows a run to its end, and prints its output as it arrives. */
 import type { RunData } from "../client/follow.ts";
-import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
+import { EXIT, isOwnStatus, isSecondCtrlC, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./server-calls.ts";
 import { printOutput, Progress } from "./print.ts";
 import { exitCodeReplaced, returnTo, STOPPING } from "./texts.ts";
@@ -103,7 +103,7 @@ export class Interrupt {
     this.#happened = happened.promise;
     let at: number | undefined;
     this.#listener = () => {
-      if (at !== undefined && Date.now() - at > ONE_CTRL_C_MS) process.exit(EXIT.cancelled);
+      if (isSecondCtrlC(at)) process.exit(EXIT.cancelled);
       if (at !== undefined) return;
       at = Date.now();
       onFirst();

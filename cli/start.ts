@@ -9,7 +9,7 @@ import { findToolchain } from "../local/engine/toolchain.ts";
 import { makeDirectories } from "./make-directories.ts";
 import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine-process.ts";
-import { EXIT, type ExitName, ONE_CTRL_C_MS, UserError } from "./exit.ts";
+import { EXIT, type ExitName, isSecondCtrlC, UserError } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
 import { type Mounts, readComponents, readMounts, removeMounts, writableMountOf } from "./mount-option.ts";
 import { readOptions, USAGE } from "./options.ts";
@@ -43,12 +43,12 @@ let save: ((signal: AbortSignal) => Promise<void>) | undefined;
 /** Removes the file with the server's address; set when the file is written. */
 let forget: (() => void) | undefined;
 const stopAtOnce = new AbortController();
-let endingSince = 0;
+let endingSince: number | undefined;
 
 /** Saves all workspaces, and ends the Worker, the engine with every sandbox, and this process. A second request skips the save. */
 function end(kind: ExitName, message?: string): Promise<never> {
-  if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) stopAtOnce.abort();
-  if (!ending) endingSince = Date.now();
+  if (isSecondCtrlC(endingSince)) stopAtOnce.abort();
+  endingSince ??= Date.now();
   ending ??= (async () => {
     if (needsJSONResult && message !== undefined) failure(kind, message, true);
     else if (message !== undefined) print(message);

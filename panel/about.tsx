@@ -7,6 +7,7 @@ import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { useOffered } from "./offered.ts";
 import { escapeOrdering } from "./escape-ordering.ts";
+import { refresh } from "./poll.ts";
 import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
 import { useAction } from "./use-action.ts";
@@ -16,7 +17,6 @@ interface AboutProps {
   name: string;
   sandbox: ListedSandbox | undefined;
   listing: SandboxListing;
-  refresh: () => void;
 }
 
 /** Calls a tool. @returns `words` for the user, because the tool's own text is for models */
@@ -25,7 +25,7 @@ async function callWithOutcome(words: string, tool: string, args: Record<string,
   return words;
 }
 
-export function About({ name, sandbox, listing, refresh }: AboutProps) {
+export function About({ name, sandbox, listing }: AboutProps) {
   const isOffered = useOffered();
   const { problem, isBusy, act: tryTo } = useAction();
   const [outcome, setOutcome] = useState<string>();

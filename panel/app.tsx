@@ -8,8 +8,7 @@ import { host } from "./host.ts";
 import { SANDBOX_NAME, SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { Offered, useOffered } from "./offered.ts";
-import { useWatched, type WatchState } from "./live.ts";
-import { usePolled } from "./poll.ts";
+import { useList, usePolled } from "./poll.ts";
 import { CONNECT, hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { RunList } from "./run-list.tsx";
 import { isSignedOut, showError } from "./tools.ts";
@@ -47,7 +46,7 @@ function SignIn() {
 
 function Panel() {
   const route = useRoute();
-  const listed = useWatched<SandboxListing>("list_sandboxes", NO_FILTER);
+  const listed = useList<SandboxListing>("list_sandboxes", NO_FILTER);
   const tools = usePolled(listed.value && "tools", (signal) => host().listTools(signal), TOOLS_MS);
   const [problem, setProblem] = useState<string>();
   const { endpoint, signOut } = host();
@@ -78,7 +77,7 @@ function Panel() {
           <div class={route.sandbox === "" ? "columns" : "columns open-sandbox"}>
             <Sandboxes listing={listed.value} route={route} />
             <main tabIndex={-1}>
-              <Content listing={listed.value} route={route} listed={listed} />
+              <Content listing={listed.value} route={route} problem={listed.problem} />
             </main>
             <aside class="more" aria-label="New sandbox and limits">
               <OpenOther />
@@ -198,7 +197,7 @@ function Limits({ listing }: { listing: SandboxListing }) {
   );
 }
 
-function Content({ listing, route, listed }: PanelProps & { listed: WatchState<SandboxListing> }) {
+function Content({ listing, route, problem }: PanelProps & { problem: string | undefined }) {
   const isOffered = useOffered();
   const { sandbox: name, part } = route;
   const { endpoint } = host();
@@ -224,7 +223,7 @@ function Content({ listing, route, listed }: PanelProps & { listed: WatchState<S
       ) : part === "files" ? (
         <p>{texts.NO_FILES}</p>
       ) : part === "about" ? (
-        <About key={name} name={name} sandbox={sandbox} listing={listing} refresh={listed.refresh} />
+        <About key={name} name={name} sandbox={sandbox} listing={listing} />
       ) : (
         <RunList
           key={name}
@@ -232,8 +231,7 @@ function Content({ listing, route, listed }: PanelProps & { listed: WatchState<S
           open={route.rest}
           isThere={sandbox !== undefined}
           previews={sandbox?.previews ?? []}
-          problemShownAbove={listed.problem}
-          onStarted={listed.refresh}
+          problemShownAbove={problem}
         />
       )}
     </>

@@ -1,6 +1,5 @@
 /** The page in a browser window: it calls the server itself, with its session instead of a token. */
 import type { Form, Host, ToolResult } from "./host.ts";
-import { streamedSource } from "./streamed.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 import { Value } from "./value.ts";
 import { BUSY, STILL_SIGNED_IN, UNREACHABLE, statusText } from "./texts.ts";
@@ -21,7 +20,6 @@ export function browserHost(): Host {
       const { tools = [] } = await callServer("tools/list", {}, signal);
       return new Set(tools.map(({ name }) => name));
     },
-    watch: streamedSource,
     place,
     go(href) {
       location.hash = href;

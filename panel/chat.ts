@@ -13,7 +13,6 @@ import type {
 } from "@modelcontextprotocol/ext-apps";
 import { PANEL_TOOLS_URI } from "../src/shared/apps.ts";
 import { messageOf } from "../src/shared/text.ts";
-import { polledSource } from "./polled-source.ts";
 import { ParentPage } from "./parent-page.ts";
 import { confirmDialog, alertDialog } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";
@@ -100,7 +99,6 @@ export async function chatHost(): Promise<Host> {
       );
       return new Set(JSON.parse(contents[0]?.text ?? "[]") as string[]);
     },
-    watch: polledSource,
     place,
     go,
     endpoint: undefined,

@@ -1,5 +1,4 @@
 /** Where the page is shown and what it can do there: a browser window (browser.ts) or a client's chat (chat.ts). */
-import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import type { OfferedTools } from "./offered.ts";
 import type { Value } from "./value.ts";
 
@@ -12,31 +11,6 @@ export interface Block {
 
 /** The form of results. `raw` keeps the control sequences in a terminal's output. */
 export type Form = "structured" | "raw";
-
-export interface Watch {
-  name: WatchedTool;
-  arguments: Record<string, unknown>;
-  /** Whether a terminal's output keeps its control sequences. */
-  raw?: boolean;
-}
-
-export interface Update {
-  /** The structured result; undefined if the tool failed or the call was refused. */
-  data?: unknown;
-  problem?: string;
-}
-
-/**
- * Repeats the calls in `watch`, and reports the first result and every change of each call. Resolves when the caller should start
- * the source again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the
- * arguments, and nothing after the last page. It makes no further request before `report` has resolved.
- * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
- */
-export type Source = (
-  watch: readonly Watch[],
-  report: (index: number, update: Update) => Promise<void>,
-  signal: AbortSignal,
-) => Promise<void>;
 
 export interface ToolResult {
   content?: Block[];
@@ -58,8 +32,6 @@ export interface Host {
     signal?: AbortSignal,
   ): Promise<ToolResult>;
   listTools(signal?: AbortSignal): Promise<OfferedTools>;
-  /** Watches what the page shows: by the server's stream (streamed.ts), or by polling tools (polled-source.ts). */
-  watch: Source;
 
   /** The open part of the page: a URL fragment from `hrefOf`. */
   place: Value<string>;

@@ -9,9 +9,9 @@ import { duration, size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
 import { LogView } from "./log-view.tsx";
-import { useWatched } from "./live.ts";
 import { useOffered } from "./offered.ts";
 import { escapeOrdering } from "./escape-ordering.ts";
+import { refresh, useList } from "./poll.ts";
 import { PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { RunLink, State } from "./run-link.tsx";
@@ -32,13 +32,12 @@ interface RunsProps {
   isThere: boolean;
   previews: readonly ListedPreview[];
   problemShownAbove: string | undefined;
-  onStarted: () => void;
 }
 
-export function RunList({ sandbox, open, isThere, previews, problemShownAbove, onStarted }: RunsProps) {
+export function RunList({ sandbox, open, isThere, previews, problemShownAbove }: RunsProps) {
   const [older, setOlder] = useState<RunListing>({ runs: [] });
   const listRequest = { sandbox, limit: PAGE };
-  const listed = useWatched<RunListing>("list_runs", isThere || open !== "" ? listRequest : undefined);
+  const listed = useList<RunListing>("list_runs", isThere || open !== "" ? listRequest : undefined);
   const [problem, setProblem] = useState<string>();
   const newest = listed.value?.runs ?? [];
   const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
@@ -50,13 +49,9 @@ export function RunList({ sandbox, open, isThere, previews, problemShownAbove, o
     );
   const isOffered = useOffered();
   const shownProblem = problem ?? (listed.problem === problemShownAbove ? undefined : listed.problem);
-  const refreshRuns = () => {
-    listed.refresh();
-    onStarted();
-  };
   return (
     <>
-      {isOffered("run_command") && <Start sandbox={sandbox} onStarted={refreshRuns} />}
+      {isOffered("run_command") && <Start sandbox={sandbox} />}
       <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
       {open !== "" && (
         <OpenRun
@@ -91,7 +86,7 @@ const LIMITS: [words: string, seconds: number][] = [
   ["6 hours", 21_600],
 ];
 
-function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void }) {
+function Start({ sandbox }: { sandbox: string }) {
   const isOffered = useOffered();
   const { problem, isBusy, act } = useAction();
   const start = (event: Event) => {
@@ -116,7 +111,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
       });
       if (terminal) noteStartSize(data.id, terminal);
       form.reset();
-      onStarted();
+      refresh();
       host().go(hrefOf(sandbox, "runs", data.id));
     });
   };

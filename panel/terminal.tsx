@@ -2,15 +2,12 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Resizing, type Size } from "../src/shared/terminal/size.ts";
 import { Typing } from "../src/shared/terminal/typing.ts";
-import { isReadWhole, nextOffset } from "../src/shared/watch-intervals.ts";
 import type { RunState } from "../src/shared/run-listing.ts";
+import { followLog, isReadWhole, type LogPage } from "./follow-log.ts";
 import { host } from "./host.ts";
-import type { Watch } from "./host.ts";
-import { live } from "./live.ts";
 import { useOffered } from "./offered.ts";
 import type { Screen } from "./terminal-screen.ts";
 import { callTool, showError } from "./tools.ts";
-import type { LogPage } from "./use-run.ts";
 import { TERMINAL_KEYS, notShown } from "./texts.ts";
 
 /** How long the terminal element's size must be stable before the page sends it to the program. */
@@ -112,7 +109,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       if (mayType) resizing.start();
     };
 
-    let stopWatching: (() => void) | undefined;
+    let stopFollowing: (() => void) | undefined;
     void (async () => {
       const { Screen } = await import("./terminal-screen.ts");
       if (signal.aborted || !element.current) return;
@@ -127,7 +124,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       screen.current = opened;
       element.current.scrollIntoView({ block: "nearest" });
       if (mayType) opened.focus();
-      stopWatching = follow(opened);
+      stopFollowing = follow(opened);
     })().catch((error: unknown) => {
       if (!signal.aborted) onImpossible();
       console.error(error);
@@ -135,15 +132,13 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
 
     /** Shows a run's output until its end. Returns a function that stops it. */
     function follow(opened: Screen): () => void {
-      const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
       /** How many bytes the program printed before this screen opened; undefined until the first page of output. */
       let past = fresh.delete(id) ? 0 : undefined;
       /** Whether the next output may begin in the middle of a line. */
       let isCut = false;
       /** Whether earlier output is incomplete. */
       let isPastCut = false;
-      let drawn = Promise.resolve();
-      const draw = async (page: LogPage) => {
+      const draw = async (page: LogPage, leftOut: number) => {
         const { state, exit_code: exitCode, next_cursor: next, log_bytes: bytes } = page;
         past ??= bytes;
         for (const { text } of page.log) {
@@ -156,7 +151,6 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
           isPastCut = false;
           redraw();
         }
-        const leftOut = nextOffset(page) - next;
         if (leftOut > 0) {
           opened.clear();
           await opened.write(`${notShown(leftOut)}\r\n`, true);
@@ -167,26 +161,12 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
         setProblem(undefined);
         if (isReadWhole(page)) opened.end();
       };
-      return live.add({
-        watch,
-        async onUpdate({ data, problem: refusal }) {
-          if (refusal !== undefined) {
-            setProblem(refusal);
-            return true;
-          }
-          const page = data as LogPage;
-          watch.arguments = { id, cursor: nextOffset(page) };
-          drawn = drawn.then(() => draw(page));
-          await drawn;
-          return isReadWhole(page);
-        },
-        onProblem: setProblem,
-      });
+      return followLog(id, { form: "raw", onPage: draw, onProblem: setProblem });
     }
 
     return () => {
       stop.abort();
-      stopWatching?.();
+      stopFollowing?.();
       clearTimeout(settling);
       screen.current?.close();
       screen.current = undefined;

@@ -1,13 +1,8 @@
-/**
- * Follows a run's output. After a broken connection it continues at the same byte. If it is more than 1 MiB behind, it skips to
- * the last 256 KiB and marks the gap.
- */
+/** A run's output as lines, with marks of gaps, and its other data. */
 import { useEffect, useState } from "preact/hooks";
-import type { ToolOutputs } from "../client/tool-types.ts";
 import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
-import { isReadWhole, nextOffset } from "../src/shared/watch-intervals.ts";
-import type { Block, Watch } from "./host.ts";
-import { live } from "./live.ts";
+import { followLog } from "./follow-log.ts";
+import type { Block } from "./host.ts";
 import { OutputLog } from "./output-log.ts";
 import { usePolled } from "./poll.ts";
 import { callTool } from "./tools.ts";
@@ -22,9 +17,6 @@ export interface FollowedRun {
   isInteractive: boolean;
   problem: string | undefined;
 }
-
-/** A page of a log, as `get_result` returns it with a cursor. It has the fields of a result of `send_input`. */
-export type LogPage = ToolOutputs["send_input"];
 
 const NO_OUTPUT = {
   state: undefined,
@@ -43,11 +35,9 @@ export function useRun(id: string | undefined): FollowedRun {
 
   useEffect(() => {
     if (id === undefined) return undefined;
-    const stop = new AbortController();
     const log = new OutputLog();
     let version = 0;
     const update = (changes: Partial<FollowedRun>) => {
-      if (stop.signal.aborted) return;
       version++;
       setFollowed((before) => ({
         ...(before.id === id ? before : { ...NO_OUTPUT, id }),
@@ -57,30 +47,16 @@ export function useRun(id: string | undefined): FollowedRun {
       }));
     };
     update({ ...NO_OUTPUT });
-    const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 } };
-    const onProblem = (problem: string) => update({ problem });
-    const stopWatching = live.add({
-      watch,
-      onUpdate({ data, problem }) {
-        if (problem !== undefined) {
-          onProblem(problem);
-          return true;
-        }
-        const page = data as LogPage;
-        const { state, exit_code: exitCode, log_bytes: bytes, interactive, next_cursor: next } = page;
+    return followLog(id, {
+      form: "structured",
+      onPage(page, leftOut) {
+        const { state, exit_code: exitCode, log_bytes: bytes, interactive } = page;
         for (const { text } of page.log) log.append(text);
-        const cursor = nextOffset(page);
-        if (cursor > next) log.addGap(cursor - next);
-        watch.arguments = { id, cursor };
+        if (leftOut > 0) log.addGap(leftOut);
         update({ state, exitCode, bytes, isInteractive: interactive === true, problem: undefined });
-        return isReadWhole(page);
       },
-      onProblem,
+      onProblem: (problem) => update({ problem }),
     });
-    return () => {
-      stop.abort();
-      stopWatching();
-    };
   }, [id]);
 
   return followed.id === id ? followed : { ...NO_OUTPUT, log: new OutputLog(), version: 0 };

@@ -6,18 +6,19 @@ import type { ListedSandbox, SandboxListing } from "../src/shared/sandbox-listin
 import { size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
-import { live } from "./live.ts";
 import { useOffered } from "./offered.ts";
+import { poll, POLL_MS } from "./poll.ts";
 import { CONNECT, hrefOf } from "./route.ts";
 import { RunLink } from "./run-link.tsx";
 import { Time } from "./time.tsx";
+import { callTool } from "./tools.ts";
 import { deletedSandboxes, LOADING_RUNS, NO_RUNS, NO_SANDBOXES } from "./texts.ts";
 
 /** How many recently used sandboxes the page shows in detail. The page's navigation lists all sandboxes. */
 const SHOWN_SANDBOXES = 8;
 
-/** How many sandboxes are watched for runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */
-const WATCHED_SANDBOXES = 5;
+/** How many recently used sandboxes the page asks for runs, each by a call. */
+const ASKED_SANDBOXES = 5;
 
 const SHOWN_RUNS = 10;
 
@@ -95,20 +96,22 @@ function Sandboxes({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
 function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
   const isOffered = useOffered();
   const [runsBySandbox, setRunsBySandbox] = useState<Record<string, readonly ListedRun[]>>({});
-  const used = sandboxes.slice(0, WATCHED_SANDBOXES).map(({ name }) => name);
-  // Sorted by name, so that using a sandbox does not restart the stream.
+  const used = sandboxes.slice(0, ASKED_SANDBOXES).map(({ name }) => name);
+  // Sorted by name, so that using a sandbox does not repeat the calls.
   const names = isOffered("list_runs") ? used.toSorted() : [];
   useEffect(() => {
     const ends = names.map((name) =>
-      live.add({
-        watch: { name: "list_runs", arguments: { sandbox: name, limit: SHOWN_RUNS } },
-        onUpdate({ data }) {
-          if (data) setRunsBySandbox((before) => ({ ...before, [name]: (data as RunListing).runs }));
-          return false;
+      poll(
+        async (signal) => {
+          const args = { sandbox: name, limit: SHOWN_RUNS };
+          const { data } = await callTool<RunListing>("list_runs", args, signal);
+          signal.throwIfAborted();
+          setRunsBySandbox((before) => ({ ...before, [name]: data.runs }));
+          return POLL_MS.list_runs;
         },
         // If the connection has a problem, the list of sandboxes shows it.
-        onProblem: () => undefined,
-      }),
+        () => undefined,
+      ),
     );
     return () => ends.forEach((end) => end());
   }, [names.join()]);

@@ -11,4 +11,3 @@ export const PANEL_SIGN_IN_PATH = "/panel/sign-in";
 export const PANEL_CALLBACK_PATH = "/panel/callback";
 export const PANEL_SIGN_OUT_PATH = "/panel/sign-out";
 export const PANEL_MCP_PATH = "/panel/mcp";
-export const PANEL_STREAM_PATH = "/panel/stream";

@@ -32,7 +32,6 @@ import {
 } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 import { panelAsset, panelPage, redirectToPanel } from "./panel-page.ts";
-import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./preview-routes.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
@@ -120,13 +119,6 @@ const FORM = `${READ}, POST`;
 
 export function createApp(parts: MCPParts): App {
   const mcp = mcpEndpoint(parts);
-  /** Each call of a stream of the panel has turns of its own, because the stream's request has ended its turn. */
-  const polled = (request: Request, sender: CallerContext) => inTurn(request, sender, mcp);
-  const stream = async (request: Request, caller: CallerContext) => {
-    const callerOf = (sent: Request) => panelCaller(sent, caller);
-    const opened = await panelStream(request, caller, { callerOf, mcp: polled });
-    return "reason" in opened ? refuse(caller, opened, paths.PANEL_STREAM_PATH) : opened;
-  };
   const tasks = { authenticate: authenticateFor("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
@@ -159,7 +151,6 @@ export function createApp(parts: MCPParts): App {
     { path: `${paths.PANEL_PATH}/`, methods: READ, serve: { open: redirectToPanel } },
     { path: `${paths.PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
     { path: paths.PANEL_MCP_PATH, methods: "POST", serve: { authenticate: panelCaller, handle: mcp } },
-    { path: paths.PANEL_STREAM_PATH, methods: "POST", serve: { authenticate: panelCaller, handle: stream } },
     writingRoute(paths.PANEL_SIGN_IN_PATH, READ, startPanelSignIn),
     writingRoute(paths.PANEL_CALLBACK_PATH, READ, finishPanelSignIn),
     writingRoute(paths.PANEL_SIGN_OUT_PATH, "POST", signOutOfPanel),

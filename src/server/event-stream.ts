@@ -15,7 +15,7 @@ export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: 
   return new Response(body, { headers: EVENT_HEADERS });
 }
 
-export const EVENT_HEADERS = { "content-type": "text/event-stream", "x-accel-buffering": "no" };
+const EVENT_HEADERS = { "content-type": "text/event-stream", "x-accel-buffering": "no" };
 
 /** A comment that keeps the connection open, because proxies close silent connections. */
 export const KEEP_ALIVE = ": keep-alive\n\n";

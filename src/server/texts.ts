@@ -325,9 +325,3 @@ export const panelOff = (why: string): PageMessage => ({
   message: `The panel needs OAuth, which is off: ${why}.`,
 });
 export const NEEDS_SCRIPTS = "The panel needs JavaScript. Allow it in your browser, then reload this page.";
-export const STREAM_TEXTS = {
-  notJSON: "The body is not JSON.",
-  failed: "The server had an error while it sent updates.",
-  notRead: "The browser stopped reading the updates.",
-  notShown: "This item cannot be shown.",
-};

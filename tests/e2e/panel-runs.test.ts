@@ -106,11 +106,6 @@ const type = async (text: string) => {
 describe("the terminal of the panel", () => {
   it("runs full-screen programs under the page's Content Security Policy", async () => {
     await call("write_file", { sandbox: "term", path: "notes.txt", content: "one\ntwo\n" });
-    const called: string[] = [];
-    page.on("request", (request) => {
-      const { name, arguments: args } = request.postDataJSON()?.params ?? {};
-      if (name) called.push(args.cursor === undefined ? name : `${name} with cursor`);
-    });
     await open("vi -u NONE notes.txt");
     // When vi learns the size of the page's terminal, it draws again without the line that names the file.
     await waitForText("one\ntwo\n~\n");
@@ -121,9 +116,6 @@ describe("the terminal of the panel", () => {
     expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
       "```\none\nfrom the panel\ntwo\n```",
     );
-    // The page gets output from its event stream, so it never calls get_result for the log.
-    expect(called).toContain("send_input");
-    expect(called).not.toContain("get_result with cursor");
     expect(panel.browserErrors).toEqual([]);
   });
 

@@ -40,19 +40,19 @@ afterAll(async () => {
   await server?.stop();
 });
 
-/** Records the paths of a page's requests from now on, and counts its open event streams. */
+/** Records the paths of a page's requests from now on, and counts its open calls. */
 function requestsOf(of: Page) {
   const open = new Set<unknown>();
   const paths: string[] = [];
   of.on("request", (request) => {
     const { pathname } = new URL(request.url());
     paths.push(pathname);
-    if (pathname === "/panel/stream") open.add(request);
+    if (pathname === "/panel/mcp") open.add(request);
   });
   const close = (request: unknown) => void open.delete(request);
   of.on("requestfailed", close);
   of.on("requestfinished", close);
-  return { paths, streams: () => open.size };
+  return { paths, calls: () => open.size };
 }
 
 describe("the panel", () => {
@@ -406,27 +406,25 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
   });
 });
 
-describe("the stream of a page", () => {
+describe("the updates of a page", () => {
   beforeAll(() => panel.signIn());
   afterEach(() => page.evaluate(setHidden, false));
 
-  it("shows the changes of others, by one request for each page", async () => {
+  it("show the changes of others", async () => {
     await page.goto(`${panel.address}#/`);
     await page.reload();
     await page.waitForSelector("h1:text-is('Your sandboxes')");
-    const { paths, streams } = requestsOf(page);
+    const { paths } = requestsOf(page);
     await call("configure_sandbox", { sandbox: "by-another", env: { A: "b" } });
     await page.waitForSelector("nav a:has-text('by-another')");
     await page.click("nav a:has-text('by-another')");
     await page.waitForSelector("h1:text-is('by-another')");
     await call("run_command", { sandbox: "by-another", command: "echo of another" });
     await page.waitForSelector(".runs .title:text-is('echo of another')");
-    expect([...new Set(paths)]).toEqual(["/panel/stream"]);
-    // The page may request the new sandbox's runs and its own state separately or together.
-    expect(streams()).toBeLessThanOrEqual(2);
+    expect([...new Set(paths)]).toEqual(["/panel/mcp"]);
   });
 
-  it("shows a run on two pages, and on one that is opened later", async () => {
+  it("show a run on two pages, and on one that is opened later", async () => {
     await panel.run("two-pages", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done; echo end");
     await until(async () => (await panel.rows()).includes("line 1"));
     const second = await panel.openAnother();
@@ -443,12 +441,12 @@ describe("the stream of a page", () => {
     await Promise.all([second.page.close(), third.page.close()]);
   });
 
-  it("is closed while the page is hidden, and then continues without a gap", async () => {
-    const { paths, streams } = requestsOf(page);
+  it("pause while the page is hidden, and then continue without a gap", async () => {
+    const { paths, calls } = requestsOf(page);
     await panel.run("hidden", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done");
     await until(async () => (await panel.rows()).includes("line 1"));
     await page.evaluate(setHidden, true);
-    await until(() => streams() === 0);
+    await until(() => calls() === 0);
     paths.length = 0;
     await resumeReader("hidden");
     await resumeReader("hidden");
@@ -460,7 +458,7 @@ describe("the stream of a page", () => {
     expect(await panel.rows()).toEqual([1, 2, 3].flatMap((line) => [`line ${line}`, "on"]));
   });
 
-  it("continues without a gap after the server was killed and restarted", async () => {
+  it("continue without a gap after the server was killed and restarted", async () => {
     await panel.run("killed", "for i in $(seq 200); do echo line $i; done; sleep 1000");
     await until(async () => (await panel.rows()).includes("line 200"));
     // The actor stores output within a second.

@@ -1,6 +1,6 @@
 /**
- * Generates pages and files from definitions in the code: tools, commands, variables, limits, tables, skills, and names of
- * tests. `npm run docs` writes them; with --check it only names those that are stale. It is JavaScript because it runs in Node
+ * Generates pages and files from definitions in the code: tools, commands, variables, limits, tables, and skills.
+ * `npm run docs` writes them; with --check it only names those that are stale. It is JavaScript because it runs in Node
  * but imports modules that are typed for workerd.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -10,7 +10,6 @@ import { skillEntry } from "@modelcontextprotocol/server/ext/skills";
 import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify } from "jsonc-parser";
 import { dirname, join } from "node:path";
-import { brokenThings } from "./broken-things.ts";
 import { parseConfig } from "../src/shared/config.ts";
 import { MAX_BODY_BYTES } from "../src/server/body.ts";
 import { MAX_UPLOAD_BYTES } from "../src/shared/link-token.ts";
@@ -222,8 +221,6 @@ fill(
   "sign-in-methods",
   `| method | offered when | principal | who may |\n| --- | --- | --- | --- |\n${methodRows.join("\n")}`,
 );
-for (const [marker, rows] of Object.entries(brokenThings()))
-  fill("docs/internals/reliability.md", marker, rows);
 
 /** A row of docs/reference/variables.md. @param {[string, import("../src/shared/variables.ts").Variable]} entry */
 function variableRow([name, { docs, example, secret, fallback = "off", default: value }]) {

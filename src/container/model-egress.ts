@@ -1,13 +1,13 @@
 /**
- * Hosts that a sandbox reaches only through the Worker, because their credential must not be in the sandbox. A process in the
- * sandbox sends a placeholder made for its task. The handler runs in the Worker, not in the actor. It asks the actor whether
+ * The model's API, which a sandbox reaches only through the Worker, because its credential must not be in the sandbox. A process in
+ * the sandbox sends a placeholder made for its task. The handler runs in the Worker, not in the actor. It asks the actor whether
  * the placeholder is valid, replaces the placeholder with the credential, and forwards the request.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
 import { pacesOf, takeOf } from "../shared/per-principal.ts";
-import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
+import { MODEL_HOST, SERVER, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import {
   type Admission,
@@ -24,33 +24,11 @@ import { UsageCounter } from "./model-usage.ts";
 import { MODEL_API_TEXTS } from "./texts.ts";
 import { parseSafely } from "../shared/bounded.ts";
 
-/** @param containerID the id of the sandbox's Durable Object */
-export type OutboundHandler = (request: Request, env: Env, containerID: string) => Promise<Response>;
-
-interface EgressRow {
-  /**
-   * `paths` are the `POST` paths that are forwarded; all others are refused. `charged` are the paths whose requests cost tokens.
-   */
-  paths: readonly string[];
-  charged: readonly string[];
-  /** Forwarded header names, or prefixes ending with `*`. */
-  passed: readonly string[];
-  upstream(config: Config): string;
-  /** Adds the headers that a request needs besides the credential. */
-  complete(headers: Headers, credential: Secret): void;
-}
-
-const EGRESS = {
-  [MODEL_HOST]: {
-    paths: ["/v1/messages", "/v1/messages/count_tokens"],
-    charged: ["/v1/messages"],
-    passed: ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"],
-    upstream: ({ tasks }) => tasks.anthropicURL,
-    complete(headers, { place }) {
-      if (place.name === "authorization") addOAuthBeta(headers);
-    },
-  },
-} satisfies Record<string, EgressRow>;
+/** The `POST` paths that are forwarded; all others are refused. Requests to the first one cost tokens. */
+const CHARGED_PATH = "/v1/messages";
+const PATHS = new Set([CHARGED_PATH, "/v1/messages/count_tokens"]);
+/** Forwarded header names, or prefixes ending with `*`. */
+const PASSED = ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"];
 
 /** Adds the beta feature without which the API accepts no OAuth token. */
 export function addOAuthBeta(headers: Headers): void {
@@ -78,27 +56,10 @@ const pacesTogether = pacesOf(TOGETHER_PACE);
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
-export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
-  Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
-    host,
-    (request, env, containerID) => serve(host, row, request, env, containerID),
-  ]),
-);
-
-/** Sends a model request for a sandbox's run as if the sandbox had sent it, with the run's placeholder. */
+/** Sends a model request of a sandbox's run, with the credential in place of the run's placeholder. */
 export async function callModel(request: Request, env: Env, containerID: string): Promise<Response> {
-  return serve(MODEL_HOST, EGRESS[MODEL_HOST], request, env, containerID);
-}
-
-async function serve(
-  host: string,
-  row: EgressRow,
-  request: Request,
-  env: Env,
-  containerID: string,
-): Promise<Response> {
   const { pathname } = new URL(request.url);
-  if (request.method !== "POST" || !row.paths.includes(pathname))
+  if (request.method !== "POST" || !PATHS.has(pathname))
     return refusal(403, "permission_error", MODEL_API_TEXTS.refused(request.method, pathname));
   const config = parseConfig(env);
   const actor = actorOf(env, containerID);
@@ -119,7 +80,7 @@ async function serve(
     return report(env, containerID, call, outcome).finally(reported.resolve);
   };
   try {
-    return await forward(host, row, request, { config, containerID, check, finish });
+    return await forward(request, { config, containerID, check, finish });
   } catch (error) {
     await finish({ tokens: 0 });
     throw error;
@@ -135,27 +96,29 @@ interface AdmittedRequest {
 
 /** Forwards an admitted request, and reports its end with `finish`. */
 async function forward(
-  host: string,
-  row: EgressRow,
   request: Request,
   { config, containerID, check, finish }: AdmittedRequest,
 ): Promise<Response> {
   const { pathname, search } = new URL(request.url);
   const headers = new Headers();
-  for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
+  for (const [name, value] of request.headers) if (isPassed(name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");
   for (const [name, value] of Object.entries(check.trace ?? {})) headers.set(name, value);
-  const url = new URL(row.upstream(config) + pathname + search);
-  const [credential] = addSecrets(secretsOfHost(secretsFor(config.secrets, SERVER), host), headers, url);
+  const url = new URL(config.tasks.anthropicURL + pathname + search);
+  const [credential] = addSecrets(
+    secretsOfHost(secretsFor(config.secrets, SERVER), MODEL_HOST),
+    headers,
+    url,
+  );
   if (credential === undefined) {
     const message = MODEL_API_TEXTS.noCredential;
     await finish({ tokens: 0, error: { status: 401, message } });
     return refusal(401, "authentication_error", message);
   }
-  row.complete(headers, credential);
+  if (credential.place.name === "authorization") addOAuthBeta(headers);
   headers.set("content-type", "application/json");
   const { body, wasSent, meter, refused } = meterBody(request, check, containerID);
-  const isCharged = row.charged.includes(pathname);
+  const isCharged = pathname === CHARGED_PATH;
   let response: Response;
   try {
     const signal = AbortSignal.any([request.signal, refused]);
@@ -327,8 +290,8 @@ function countTokens(
   return { readable, counted: pump() };
 }
 
-function isPassed(row: EgressRow, name: string): boolean {
-  return row.passed.some((pattern) =>
+function isPassed(name: string): boolean {
+  return PASSED.some((pattern) =>
     pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern,
   );
 }

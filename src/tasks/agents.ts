@@ -1,6 +1,6 @@
 /**
- * The coding agents for tasks: how to start each one, and how to read its output. A new agent needs a row in `AGENTS`, and one
- * in `EGRESS` (`src/container/model-egress.ts`) for its model.
+ * The coding agents for tasks: how to start each one, and how to read its output. A new agent needs a row in `AGENTS`.
+ * All use the model's API (`src/container/model-egress.ts`).
  */
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import { ClaudeEvents } from "./claude-code.ts";

@@ -4,7 +4,7 @@ import type { Sandbox as BaseSandbox, ContainerProxy } from "@cloudflare/sandbox
 import { ENDING_PATH, SERVER_HOST, TOKEN_HEADER } from "../../../container/sandboxd/protocol.ts";
 import { actorOf } from "../../container/actor.ts";
 import { type OutboundPolicy, forwardByPolicy } from "../../container/internet.ts";
-import { OUTBOUND, type OutboundHandler } from "../../container/model-egress.ts";
+import { callModel } from "../../container/model-egress.ts";
 import type { Env } from "../../shared/config.ts";
 import {
   type Connection,
@@ -13,7 +13,7 @@ import {
   type SeenConnections,
 } from "../../shared/connection-log.ts";
 import { ALLOWED_PORTS_LISTED } from "../../shared/network-policy.ts";
-import { type Secret, placeholders } from "../../shared/secrets.ts";
+import { MODEL_HOST, type Secret, placeholders } from "../../shared/secrets.ts";
 import { inTurn } from "./outbound-turns.ts";
 import { type ContainerPlatform, type NetworkPlatform, TRUST_INTERCEPTION } from "./platform.ts";
 
@@ -146,7 +146,7 @@ export function requireOutboundHandlers(
 /** Registers the outbound handlers with the SDK. The SDK finds them by the name of the actor's class. */
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
   // Static fields of the class would shadow the SDK's setters, and requests would go out to the internet.
-  const hosts: Record<string, OutboundHandler> = { ...OUTBOUND, [SERVER_HOST]: serveEnding };
+  const hosts = { [MODEL_HOST]: callModel, [SERVER_HOST]: serveEnding };
   actor.outboundByHost = Object.fromEntries(
     Object.entries(hosts).map(([host, handle]) => [
       host,

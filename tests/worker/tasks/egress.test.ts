@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { ModelUse } from "../../../src/actors/model-use.ts";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, TaskBudgets } from "../../../src/tasks/budget.ts";
-import { OUTBOUND } from "../../../src/container/model-egress.ts";
+import { callModel } from "../../../src/container/model-egress.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { actorOf, encode, runInActor, owner, sh, until, sleep } from "../support.ts";
 
@@ -198,7 +198,7 @@ describe("a request of a running task", () => {
       body,
       signal: signal ?? null,
     });
-    return OUTBOUND["anthropic.internal"]?.(request, env as Env, containerID);
+    return callModel(request, env as Env, containerID);
   }
 
   it("that its agent ends in the middle of a stream is charged for all tokens that it requested", async () => {
@@ -315,7 +315,7 @@ describe("the requests of all sandboxes of a principal", () => {
     const headers = { "content-length": `${body.length}` };
     const url = "http://anthropic.internal/v1/messages/count_tokens";
     const request = new Request(url, { method: "POST", headers, body });
-    return OUTBOUND["anthropic.internal"]?.(request, { ...env, Sandbox } as unknown as Env, containerID);
+    return callModel(request, { ...env, Sandbox } as unknown as Env, containerID);
   }
 
   it("share a rate limit", async () => {

@@ -73,9 +73,12 @@ export async function servePreview(
   headers.set(PREVIEW_TOKEN, preview.token);
   const end = await takeTurn(preview.actor, request.signal);
   if (!end) return notice(request, "limited");
-  const incoming = await sandboxActor(env, preview.actor)
-    .fetch(new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }))
-    .finally(end);
+  // Asynchronous, so that an error of the request's constructor ends the turn too.
+  const pass = async () =>
+    await sandboxActor(env, preview.actor).fetch(
+      new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }),
+    );
+  const incoming = await pass().finally(end);
   const state = incoming.headers.get(PREVIEW_STATE);
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
   const { status, statusText, webSocket } = incoming;

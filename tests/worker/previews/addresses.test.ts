@@ -284,3 +284,17 @@ it.each([
     await Promise.all(slow);
   },
 );
+
+it("a request that cannot be passed on does not count as one that waits for a response", async () => {
+  const log = vi.spyOn(console, "log").mockImplementation(() => {});
+  onTestFinished(() => log.mockRestore());
+  const fails = () => {
+    throw new TypeError("This request cannot be made");
+  };
+  const failing = { getByName: fails } as unknown as Env["Sandbox"];
+  const status = async (Sandbox: Env["Sandbox"]) =>
+    (await request("fails", "visited-in-vain", "", Sandbox)).status;
+  const failed = await Promise.all(Array.from({ length: 512 }, () => status(failing)));
+  expect(new Set(failed)).toEqual(new Set([500]));
+  expect(await status(namespaceOf(async () => new Response()))).toBe(200);
+});

@@ -32,8 +32,8 @@ const TOKEN =
  * The text that a terminal would show: without control sequences and overwritten text. Text that a full-screen program draws at
  * another place becomes a separate line.
  */
-export function terminalText(output: string): string {
-  return render(output).text;
+export function terminalText(output: string, spare = spareBlanks()): string {
+  return render(output, spare).text;
 }
 
 /**
@@ -132,9 +132,9 @@ export function render(output: string, spare = spareBlanks()): { text: string; m
 export function lastStates(printed: string, spare = spareBlanks()): string {
   const text = textAfterClear(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
-  if (/\x1b\[\d*[AF]/.test(text)) return render(text, spare).text;
+  if (/\x1b\[\d*[AF]/.test(text)) return terminalText(text, spare);
   // Neighbouring lines are rendered together, because a call of `render` takes as long as a short line.
-  return text.replace(/(?:(?<![^\n])[^\n]*\r[^\n][^\n]*\n?)+/g, (lines) => render(lines, spare).text);
+  return text.replace(/(?:(?<![^\n])[^\n]*\r[^\n][^\n]*\n?)+/g, (lines) => terminalText(lines, spare));
 }
 
 /** The text after the last clearing; undefined if nothing was cleared. */

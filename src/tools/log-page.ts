@@ -104,7 +104,8 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
       lastSpan.text = lastSpan.text.slice(0, lastSpan.text.length - cut);
       end -= cut;
     }
-    if (!isRaw) for (const span of log) span.text = terminalText(span.text);
+    const spare = spareBlanks();
+    if (!isRaw) for (const span of log) span.text = terminalText(span.text, spare);
   }
   return { log, next: end };
 }

@@ -276,6 +276,15 @@ describe("long output", () => {
     },
   );
 
+  it("of a terminal has a limited size in a page, also if its streams alternate and each piece moves the cursor", () => {
+    const bytes = new TextEncoder().encode("\u001b[999Gx");
+    const pieces = Array.from({ length: 2000 }, (_, at) => ({ stream: STREAMS[at % 2]!, bytes }));
+    const size = pieces.length * bytes.length;
+    const view = { id: "x", state: "succeeded", logBytes: size, droppedBytes: 0, isInteractive: true };
+    const { log } = pageOutput(view as RunView, { pieces, next: size }).structured!;
+    expect(log.map(({ text }) => text).join("").length).toBeLessThanOrEqual(2 * size + 1000);
+  });
+
   it("that ends inside a character is complete in the events of a task, which count as an answer", async () => {
     const pieces = [
       { stream: "stdout", bytes: Uint8Array.of(0x61, 0xc3) },

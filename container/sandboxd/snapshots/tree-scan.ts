@@ -303,47 +303,25 @@ export class TreeScan {
     // If the parent was listed, this directory's state was compared then. Otherwise it is compared here.
     if (directory && !found && (this.#changes.has(path) || !isKnown(directory, base.stateAt(path))))
       add(directory);
-    const names = namesIn(root, path);
-    if (names === undefined) add({ type: "unreadable", path });
+    const children = await this.#childrenOf(path, turn, signal);
+    if (children === undefined) add({ type: "unreadable", path });
     const inside: Visit[] = [];
-    let rest: readonly string[] = names ?? [];
-    const present = new Set(rest);
-    const examined = new Set<string>();
-    const inodes = new Set<string>();
-    for (let reads = 1; rest.length > 0; reads++) {
-      let isOneGone = false;
-      for (const name of rest) {
-        await turn();
-        signal.throwIfAborted();
-        present.add(name);
-        const at = pathIn(path, name);
-        this.#listed?.paths.push(at);
-        const isSaved = isOfState(at) && !isUnfinished(name);
-        const child = isSaved ? scanEntry(root, at, devices) : undefined;
-        if (isSaved && child === undefined) isOneGone = true;
-        else examined.add(name);
-        if (child === undefined) continue;
-        if (child.type === "file") {
-          const inode = inodeOf(child.status);
-          // It was renamed after its status had been read.
-          if (reads > 1 && inodes.has(inode)) continue;
-          inodes.add(inode);
-        }
-        if (child.type === "directory") {
-          inside.push({ path: at, found: child });
-          this.#directories.set(at, child);
-        }
-        const isFormer = child.type === "directory" && former?.get(at)?.type === "directory";
-        if (!isFound(child) || isFormer || !isKnown(child, states?.get(name))) add(child);
+    for (const [name, child] of children ?? []) {
+      await turn();
+      if (child === undefined) continue;
+      const { type, path: at } = child;
+      if (type === "directory") {
+        inside.push({ path: at, found: child });
+        this.#directories.set(at, child);
       }
-      if (!isOneGone || reads === MAX_READS) break;
-      rest = namesIn(root, path)?.filter((name) => !examined.has(name)) ?? [];
+      const isFormer = type === "directory" && former?.get(at)?.type === "directory";
+      if (!isFound(child) || isFormer || !isKnown(child, states?.get(name))) add(child);
     }
-    if (names && states) {
+    if (children && states) {
       for (const name of states.keys()) {
         const at = pathIn(path, name);
         // If the user removes the workspace, the next container gets an empty one, because commands start in the workspace.
-        if (present.has(name) || at === "workspace" || !isOfState(at)) continue;
+        if (children.has(name) || at === "workspace" || !isOfState(at)) continue;
         this.#listed?.paths.push(at);
         add(removedEntry(at));
       }
@@ -351,6 +329,41 @@ export class TreeScan {
     if (isInImage && states && directory && !hasChanges && !this.#changes.has(path) && age > RECENT_NS)
       this.known.set(path, { status, directories: inside.map((visit) => visit.path.slice(path.length + 1)) });
     return inside;
+  }
+
+  /**
+   * What a directory has, by name; undefined for a name that is not part of the state, is gone, or has an entry under its earlier name.
+   * @returns undefined if the directory cannot be read
+   */
+  async #childrenOf(
+    path: string,
+    turn: Turn,
+    signal: AbortSignal,
+  ): Promise<Map<string, ScannedEntry | undefined> | undefined> {
+    const { root, devices } = this.#place;
+    const children = new Map<string, ScannedEntry | undefined>();
+    const inodes = new Set<string>();
+    for (let reads = 0, isOneGone = true; isOneGone && reads < MAX_READS; reads++) {
+      isOneGone = false;
+      const names = namesIn(root, path);
+      if (names === undefined) return undefined;
+      for (const name of names) {
+        if (children.get(name)) continue;
+        await turn();
+        signal.throwIfAborted();
+        const at = pathIn(path, name);
+        this.#listed?.paths.push(at);
+        const isSaved = isOfState(at) && !isUnfinished(name);
+        const child = isSaved ? scanEntry(root, at, devices) : undefined;
+        if (isSaved && child === undefined) isOneGone = true;
+        const inode = child?.type === "file" ? inodeOf(child.status) : undefined;
+        // It may have been renamed after its status was read under another name.
+        const isRenamed = reads > 0 && inode !== undefined && inodes.has(inode);
+        if (inode !== undefined) inodes.add(inode);
+        children.set(name, isRenamed ? undefined : child);
+      }
+    }
+    return children;
   }
 
   #add(entry: ScannedEntry): void {

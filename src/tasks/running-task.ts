@@ -11,7 +11,7 @@ import type { End, Execution } from "../runs/run-types.ts";
 import { archive, leftOutText } from "./archive.ts";
 import { collect } from "./collect.ts";
 import type { Definition } from "./components.ts";
-import type { TaskDetail } from "../runs/task-detail.ts";
+import type { Artifact, TaskDetail } from "../runs/task-detail.ts";
 import { type TaskVerdict, verdictOf } from "./end.ts";
 import { TaskOutput } from "./task-output.ts";
 import { TASK_SESSION, taskCommand } from "./task-command.ts";
@@ -38,6 +38,11 @@ export class RunningTask {
   readonly #stopped = new AbortController();
   #command: Execution | undefined;
   #storedOffset = 0;
+  /**
+   * The stored artifacts. The run's record has this very list, so that they count even if the container ends during the collection.
+   * Otherwise they would stay in R2 for as long as the record, in no quota.
+   */
+  readonly #artifacts: Artifact[] = [];
 
   constructor(host: TasksHost, run: ActiveRun, state: TaskState) {
     this.#host = host;
@@ -255,7 +260,12 @@ export class RunningTask {
     const { spec, command } = this.#state;
     const { conversation = spec.conversation, model, answer, turns, tokens, costUSD } = this.#events.report;
     const reported = { conversation, model, answer, turns, tokens, costUSD };
-    return { ...detailOf(spec), ...reported, safe: command === undefined };
+    return {
+      ...detailOf(spec),
+      ...reported,
+      artifacts: this.#artifacts,
+      safe: command === undefined,
+    };
   }
 
   /** Writes the state to disk at once, and not with the run's next save. */

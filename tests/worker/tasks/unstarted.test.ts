@@ -183,6 +183,23 @@ it("a task whose files could not be kept continues in its own sandbox, which sta
   await owner.call("destroy_sandbox", { sandbox: sandboxOf(id) });
 });
 
+it("a task whose sandbox is destroyed while its results are stored has the artifacts that are stored, and they count in the quota", async () => {
+  const sandbox = "unstarted-stored";
+  const keep = vi.spyOn(Workspace.prototype, "keepArchive").mockReturnValue(new Promise(() => {}));
+  const id = await begin({ task: "[[write]] x", sandbox });
+  await until(() => keep.mock.calls.length > 0);
+  await owner.call("destroy_sandbox", { sandbox });
+  const { structured } = await result(id);
+  expect(structured.state).toBe("lost");
+  const artifacts = structured.artifacts as { path: string; size: number }[];
+  expect(artifacts).toContainEqual({ path: "a.txt", size: 8 });
+  expect((await owner.call("get_result", { id, artifact: "a.txt" })).structured.size).toBe(8);
+  const rows = await runInActor(sandbox, (_actor, { storage }) =>
+    storage.sql.exec("SELECT bytes FROM stored_bytes WHERE run = ?", id).toArray(),
+  );
+  expect(rows).toEqual([{ bytes: artifacts.reduce((sum, { size }) => sum + size, 0) }]);
+});
+
 it("a task's changes are found although a program makes and deletes files while they are collected", async () => {
   const sandbox = "unstarted-churn";
   // There are always 50 files, and the oldest is deleted.

@@ -27,6 +27,8 @@ export class Account extends ProductionAccount {
 
 /** Named like production's class, because the SDK finds outbound handlers by the class's name. */
 export class Sandbox extends ProductionSandbox {
+  readonly #preparing = new Map<string, Promise<void>>();
+
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(withLocalContainer(ctx, env), withObjectFolder(env));
   }
@@ -35,8 +37,16 @@ export class Sandbox extends ProductionSandbox {
     return localNetwork(this.ctx);
   }
 
-  protected override async prepareAgent(agent: string): Promise<void> {
-    await new EngineClient(localEnv(this.env)).call("PUT", `/agents/${agent}`);
+  /** Tasks share a request, because it continues when its task is cancelled, and an installation takes minutes. */
+  protected override prepareAgent(agent: string): Promise<void> {
+    const begun = this.#preparing.get(agent);
+    if (begun) return begun;
+    const prepared = new EngineClient(localEnv(this.env))
+      .call("PUT", `/agents/${agent}`)
+      .then(() => undefined)
+      .finally(() => this.#preparing.delete(agent));
+    this.#preparing.set(agent, prepared);
+    return prepared;
   }
 }
 

@@ -28,7 +28,21 @@ export async function prepareAgent(
 ): Promise<string | undefined> {
   if (agent !== AGENT) return undefined;
   const found = toolchain.agents.find(({ name }) => name === PROGRAM);
-  return found?.path ?? (await fetchAgent(agents, print));
+  return found?.path ?? (await fetchOnce(agents, print));
+}
+
+/**
+ * The installations in progress, by directory. The tasks that wait for one share it, also its failure. With a process for each task,
+ * 200 tasks that were cancelled at once left 200 processes outside all control groups, for up to 15 minutes each.
+ */
+const fetching = new Map<string, Promise<string>>();
+
+function fetchOnce(agents: string, print: (line: string) => void): Promise<string> {
+  const begun = fetching.get(agents);
+  if (begun) return begun;
+  const fetched = fetchAgent(agents, print).finally(() => fetching.delete(agents));
+  fetching.set(agents, fetched);
+  return fetched;
 }
 
 async function fetchAgent(agents: string, print: (line: string) => void): Promise<string> {

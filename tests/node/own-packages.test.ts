@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { prepareAgent } from "../../local/engine/agent-packages.ts";
 import { installPackages } from "../../local/engine/packages.ts";
 import { endLater } from "../setup/end-later.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -102,4 +103,17 @@ it("if no registry is reachable, the error names the reason, and the next attemp
   vi.stubEnv("npm_config_registry", address);
   await install();
   expect(readInstalled()).toBe("1.0.0");
+});
+
+it("tasks that wait for an agent share one installation and its error, and the next task tries again", async () => {
+  vi.stubEnv("npm_config_registry", "http://127.0.0.1:9");
+  const [agents, messages]: [string, string[]] = [mkdtempSync(join(home, "agents-")), []];
+  const prepare = () =>
+    prepareAgent("claude-code", { agents: [] }, agents, (line) => void messages.push(line));
+  const failures = await Promise.all(Array.from({ length: 5 }, () => prepare().catch(String)));
+  expect(new Set(failures).size).toBe(1);
+  expect(failures[0]).toContain("Claude Code could not be installed");
+  expect(messages).toHaveLength(1);
+  await expect(prepare()).rejects.toThrow("Claude Code could not be installed");
+  expect(messages).toHaveLength(2);
 });

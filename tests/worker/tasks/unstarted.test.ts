@@ -1,5 +1,6 @@
 /** Tasks that end before their agent starts, or while their results are collected. */
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { EngineClient } from "../../../local/platform/engine-client.ts";
 import { Account, type Sandbox } from "../../../src/index.ts";
 import { Workspace } from "../../../src/actors/workspace.ts";
 import { FileOperations } from "../../../src/container/file-operations.ts";
@@ -141,6 +142,24 @@ it("a task that ends while it waits for another one does not prepare its agent",
   expect((await result(second)).text).toContain("The run never started, because the sandbox stopped first.");
   await sleep(200);
   expect(prepare).toHaveBeenCalledOnce();
+});
+
+it("tasks that are cancelled while their agent is installed leave one request for its installation", async () => {
+  const sandbox = "unstarted-installed";
+  await sh(sandbox, "true");
+  const call = EngineClient.prototype.call;
+  const installing: string[] = [];
+  vi.spyOn(EngineClient.prototype, "call").mockImplementation(function (this: EngineClient, ...args) {
+    if (!args[1].startsWith("/agents/")) return call.apply(this, args);
+    installing.push(args[1]);
+    return new Promise(() => {});
+  });
+  for (let count = 0; count < 3; count++) {
+    const id = await begin({ task: "[[write]] x", sandbox });
+    await until(() => installing.length > 0);
+    expect((await owner.call("cancel_run", { id })).structured.state).toBe("cancelled");
+  }
+  expect(installing).toEqual(["/agents/claude-code"]);
 });
 
 it("a task that used up its budget says so although its actor is evicted while the changes are collected", async () => {

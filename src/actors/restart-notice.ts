@@ -110,6 +110,11 @@ export class RestartNotice {
     this.#ending.value = how;
   }
 
+  /** The workspace was changed. If the server saved it to stop, it may end before the next save. */
+  noteChange(): void {
+    if (this.#ending.value === "server") this.#ending.value = "unsaved_server";
+  }
+
   /** The result of a restore says what was not saved before, so the next notice need not. */
   noteUnsavedShown(): void {
     if (this.#ended.value === "unsaved_back") this.#ended.value = "back";

@@ -45,7 +45,7 @@ export interface WorkspaceHost extends TransferHost {
   sync(): Promise<void>;
   platform: Pick<ContainerPlatform, "isRunning">;
   isSaved: boolean;
-  restartNotice: Pick<RestartNotice, "noteRestore">;
+  restartNotice: Pick<RestartNotice, "noteRestore" | "noteChange">;
   report(error: unknown): void;
 }
 
@@ -205,6 +205,8 @@ export class Workspace {
   /** Records that the workspace has changed or may have changed. */
   noteChange(): void {
     if (!this.#host.isSaved || this.#origin.value === undefined) return;
+    // A new actor of a container that has ended changes nothing.
+    if (this.#isWhole) this.#host.restartNotice.noteChange();
     this.#changedAt = Date.now();
     this.#dirtySince ??= this.#changedAt;
     if (!this.#troubles.isFailing) this.#plan(SAVE_DEBOUNCE_MS);

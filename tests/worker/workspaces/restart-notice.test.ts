@@ -105,6 +105,25 @@ it("says that unsaved changes are gone if the container of an unused sandbox end
     expect(takeNotice(world.notice)).toContain("any later changes are gone");
   }));
 
+it.each([
+  ["that changes are gone if a call made them after the save before a stop of the server", true],
+  ["nothing about lost changes if no call followed the save before a stop of the server", false],
+])("says %s", (_what, isChanged) =>
+  withWorld(async (world) => {
+    await world.ready();
+    world.write("a", "saved");
+    await world.workspace.saveToStop();
+    world.notice.noteEnding("server");
+    if (isChanged) world.write("a", "not saved");
+    world.container = undefined;
+    world.evict();
+    await world.ready();
+    const notice = takeNotice(world.notice);
+    expect(notice).toMatch(/^The sandbox was stopped together with the server: its files are as saved/);
+    expect(notice?.includes("any later changes are gone")).toBe(isChanged);
+  }),
+);
+
 it("says nothing about a checkpoint of a sandbox that was stopped after a save", () =>
   withWorld(async (world) => {
     await world.ready();

@@ -201,13 +201,13 @@ export const needsScope = (scope: string | undefined) =>
 export const changeRefused = (path: string, why: string) =>
   new ToolError(
     "invalid_argument",
-    `Nothing was written to ${path}: ${why}.`,
+    `Nothing was written to ${shownName(path)}: ${why}.`,
     "The error names the place in the file only if the token has the scope sandbox:read.",
   );
 export const noSuchFile = (run: string, name: string) =>
   new ToolError(
     "not_found",
-    `${run} has no ${name}.`,
+    `${run} has no ${shownName(name)}.`,
     `Every run has ${LOG_NAME}. A task may also have ${ARTIFACTS}<path>.`,
   );
 export const otherRegion = (sandbox: string, requested: string, made: string | undefined) =>

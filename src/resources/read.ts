@@ -9,7 +9,7 @@ import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError } from "../shared/errors.ts";
-import { toVisibleJSON } from "../shared/shown.ts";
+import { shownName, toVisibleJSON } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import {
@@ -75,7 +75,12 @@ async function readSandboxResource(caller: CallerContext, sandbox: string, path:
     const range = { path, offset: 0, limit: RESOURCE_BYTES + 1 };
     const { size, bytes } = await operateWithoutNotice(caller, sandbox, "read", range, { mayStart });
     if (bytes.length > RESOURCE_BYTES)
-      throw tooLarge(path, Math.max(size, bytes.length), RESOURCE_BYTES, INSTEAD.ofFile(path, sandbox));
+      throw tooLarge(
+        shownName(path),
+        Math.max(size, bytes.length),
+        RESOURCE_BYTES,
+        INSTEAD.ofFile(path, sandbox),
+      );
     return contentsOf(path, bytes);
   } catch (error) {
     if (error instanceof ToolError && error.code === "is_directory")
@@ -164,7 +169,8 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   const { size, bytes } = await readSandbox(caller, requireSandboxOf(id), (actor, owner) =>
     actor.readArtifact(owner, id, path, 0, RESOURCE_BYTES + 1),
   );
-  if (bytes.length > RESOURCE_BYTES) throw tooLarge(path, size, RESOURCE_BYTES, INSTEAD.ofArtifact(id, path));
+  if (bytes.length > RESOURCE_BYTES)
+    throw tooLarge(shownName(path), size, RESOURCE_BYTES, INSTEAD.ofArtifact(id, path));
   return contentsOf(path, bytes);
 }
 

@@ -1,6 +1,7 @@
 /** Texts of resources: titles, descriptions, and errors of reading. */
 import { ToolError } from "../shared/errors.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";
+import { shownName } from "../shared/shown.ts";
 
 export const ABOUT_RUNS = {
   title: "Output of a run",
@@ -30,13 +31,13 @@ export const tooLarge = (what: string, size: number, max: number, next: string) 
 
 export const INSTEAD = {
   ofFile: (path: string, sandbox: string) =>
-    `file_link with path ${path} and sandbox ${sandbox} gives a URL for the whole file`,
+    `file_link with path ${shownName(path)} and sandbox ${sandbox} gives a URL for the whole file`,
   ofLog: (id: string) =>
     `get_result with id ${id} and cursor 0 reads it page by page, and gives a URL for the whole log`,
   ofArtifact: (id: string, path: string) =>
-    `get_result with id ${id} and artifact ${path} reads it in parts, and gives a URL for the whole file`,
+    `get_result with id ${id} and artifact ${shownName(path)} reads it in parts, and gives a URL for the whole file`,
 };
 export const nothingOfName = (run: string, name: string) =>
-  new ToolError("not_found", `${run} has no ${name}.`, `${runURI(run, "")} lists its files.`);
+  new ToolError("not_found", `${run} has no ${shownName(name)}.`, `${runURI(run, "")} lists its files.`);
 export const absolutePathText = (sandbox: string, meant: string) =>
-  `Paths are relative to /workspace: ${meant} is ${fileURI(sandbox, meant)}.`;
+  `Paths are relative to /workspace: ${shownName(meant)} is ${fileURI(sandbox, meant)}.`;

@@ -4,6 +4,7 @@ import type { PageMessage } from "../auth/texts.ts";
 import { ToolError } from "../shared/errors.ts";
 import { SANDBOX_NAME_FORM } from "../shared/names.ts";
 import { sentence } from "../shared/sentence.ts";
+import { shownName } from "../shared/shown.ts";
 import { cutText } from "../shared/text.ts";
 
 // Refusals of every route
@@ -165,17 +166,17 @@ export const pathTooLong = (max: number) =>
 export const sizeUnknown = (path: string, bytes: number) =>
   new ToolError(
     "too_large",
-    `${path} reports no size and has ${bytes} bytes or more.`,
+    `${shownName(path)} reports no size and has ${bytes} bytes or more.`,
     "Copy it in the sandbox, then download the copy.",
   );
 export const unknownArchive = () =>
   new ToolError("invalid_argument", "Unknown archive format: use ?archive=zip or ?archive=tar.gz.");
 export const fileNotArchived = (path: string) =>
-  new ToolError("not_directory", `${path} is a file, not a directory.`, "Leave out ?archive.");
+  new ToolError("not_directory", `${shownName(path)} is a file, not a directory.`, "Leave out ?archive.");
 export const becameShorter = (path: string) =>
   new ToolError(
     "file_system",
-    `Reading ${path} failed: the file became shorter during the read.`,
+    `Reading ${shownName(path)} failed: the file became shorter during the read.`,
     "Make the same request again.",
   );
 export const unsupportedHeader = (name: string) =>

@@ -177,10 +177,10 @@ export function readBytesText(path: string, offset: number, end: number, size: n
 }
 
 export const notText = (path: string) =>
-  invalid(`${path} is not UTF-8 text.`, "Read it with encoding base64, or leave encoding out.");
+  invalid(`${shownName(path)} is not UTF-8 text.`, "Read it with encoding base64, or leave encoding out.");
 export const notTextFrom = (path: string, line: number) =>
   invalid(
-    `${path} is not UTF-8 text from line ${line} on.`,
+    `${shownName(path)} is not UTF-8 text from line ${line} on.`,
     "Read it with encoding base64, where offset counts bytes.",
   );
 
@@ -235,7 +235,7 @@ export const mayNotUpload = () =>
     "Ask the user for a token with this scope.",
   );
 export const uploadToDirectory = (path: string) =>
-  new ToolError("is_directory", `${path} is a directory.`, "Give the path of a file in it.");
+  new ToolError("is_directory", `${shownName(path)} is a directory.`, "Give the path of a file in it.");
 export const noLinks = () =>
   new ToolError(
     "not_configured",

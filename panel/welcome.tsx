@@ -96,25 +96,28 @@ function Sandboxes({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
 function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
   const isOffered = useOffered();
   const [runsBySandbox, setRunsBySandbox] = useState<Record<string, readonly ListedRun[]>>({});
-  const used = sandboxes.slice(0, ASKED_SANDBOXES).map(({ name }) => name);
+  const asked = isOffered("list_runs") ? sandboxes.slice(0, ASKED_SANDBOXES) : [];
+  const names = asked.map(({ name }) => name);
   // Sorted by name, so that using a sandbox does not repeat the calls.
-  const names = isOffered("list_runs") ? used.toSorted() : [];
+  const key = asked.map(({ name, state }) => `${name} ${state}`).toSorted();
   useEffect(() => {
-    const ends = names.map((name) =>
+    const ends = asked.map(({ name, state }) =>
       poll(
         async (signal) => {
           const args = { sandbox: name, limit: SHOWN_RUNS };
           const { data } = await callTool<RunListing>("list_runs", args, signal);
           signal.throwIfAborted();
           setRunsBySandbox((before) => ({ ...before, [name]: data.runs }));
-          return POLL_MS.list_runs;
+          // While a sandbox is stopped, no run of it begins.
+          const mayChange = state === "running" || data.runs.some((run) => run.state === "running");
+          return mayChange ? POLL_MS.list_runs : undefined;
         },
         // If the connection has a problem, the list of sandboxes shows it.
         () => undefined,
       ),
     );
     return () => ends.forEach((end) => end());
-  }, [names.join()]);
+  }, [key.join()]);
   const runs = names
     .flatMap((name) => runsBySandbox[name] ?? [])
     .toSorted((one, other) => other.started_at.localeCompare(one.started_at))

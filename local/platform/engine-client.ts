@@ -74,10 +74,12 @@ export class EngineClient {
     const url = new URL(request.url);
     const headers = new Headers(request.headers);
     headers.set(HOST_HEADER, url.host);
-    const init: RequestInit = { method: request.method, headers, signal: request.signal };
-    if (request.body !== null) init.body = request.body;
+    headers.set(SECRET_HEADER, this.#secret);
     const path = `/sandboxes/${sandbox}/ports/${port}${url.pathname}${url.search}`;
-    const response = await this.fetch(path, init);
+    // A copy of a request keeps its body even for the method GET, for which `RequestInit` allows none.
+    const moved = new Request(this.#url + path, request);
+    const { signal } = request;
+    const response = await this.#engine.fetch(new Request(moved, { headers, signal, redirect: "manual" }));
     const failure = response.headers.get(ERROR_HEADER);
     if (failure === null) return response;
     // A program in the sandbox may have sent the header, and a body without end.

@@ -10,6 +10,7 @@ import { endLater } from "../setup/end-later.ts";
 import { repository, startServer, TOKEN } from "../setup/server.ts";
 import { textAt } from "../setup/preview.ts";
 import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
@@ -100,6 +101,13 @@ describe("a browser", () => {
     await page.reload();
     expect(await call("list_sandboxes", {})).not.toMatch(/^ended:/m);
   });
+});
+
+it("a program gets the body of a GET request, also an empty one", async () => {
+  const program = "request.pipe(response);";
+  const url = new URL(await serve("got", 8000, program));
+  await until(async () => (await textAt(url)) === "");
+  expect([await textAt(url), await textAt(url, ""), await textAt(url, "hello")]).toEqual(["", "", "hello"]);
 });
 
 describe("a page of a preview", () => {

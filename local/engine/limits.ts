@@ -35,7 +35,7 @@ export const limitsSchema = z.strictObject({
   tcpOrphansOfMachine: z.number(),
   /** At this many bytes in UDP sockets on the machine, a sandbox with many sockets is ended. */
   udpBytesOfMachine: z.number(),
-  /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks or sockets explain the growth. */
+  /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks, sockets or pipes explain the growth. */
   kernelGrowthOfMachine: z.number(),
   /** When this many mappings of memory have been added on the machine, a sandbox is ended if it holds at least half of them. */
   mappingsOfMachine: z.number(),
@@ -140,7 +140,7 @@ export function kernelMemory(): number | undefined {
 }
 
 /** @param index which of the setting's numbers; without it, the last */
-function readSetting(setting: string, index = -1): number {
+export function readSetting(setting: string, index = -1): number {
   const text = readText(`/proc/sys/${setting}`);
   return text === "" ? Infinity : Number(text.trim().split(/\s+/).at(index));
 }

@@ -54,6 +54,35 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
   expect((await modest.python(locks)).stdout).toBe("kept");
 });
 
+/** Linux makes small pipes for a user with many, so there are several users. */
+const FILL_PIPES = [
+  "import array, os, socket, time",
+  "for user in range(1000, 1010):",
+  "  if os.fork() == 0: break",
+  "else: time.sleep(600)",
+  "os.setgid(user); os.setuid(user); zeros = os.open('/dev/zero', os.O_RDONLY)",
+  "pipes = [os.pipe() for _ in range(400)]",
+  "for _, end in pipes: os.sendfile(end, zeros, 0, 65_536)",
+];
+const PUT_IN_TRANSIT = [
+  "held = socket.socketpair()",
+  "for first in (0, 200):",
+  "  rights = array.array('i', [start for start, _ in pipes[first:first + 200]])",
+  "  held[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
+  "for start, end in pipes: os.close(start); os.close(end)",
+];
+
+it.each([
+  ["open", []],
+  ["in transit", PUT_IN_TRANSIT],
+])("memory of the kernel: the engine ends a sandbox that keeps data in many pipes, %s", async (_, keep) => {
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
+  const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+  void taker.python([...FILL_PIPES, ...keep, "time.sleep(600)"]).catch(() => undefined);
+  expect((await taker.waitForEnd()).reason).toContain("many pipes");
+  expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
 /** Programs that make the kernel's threads work. */
 const THREAD_WORK = {
   "by pseudo terminals": [

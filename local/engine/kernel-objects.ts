@@ -1,4 +1,5 @@
 /** How many kernel objects of a kind the machine has, and how many mappings of memory and pipes each sandbox has. */
+import { arch } from "node:process";
 import { Turns } from "../../src/shared/turns.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { readText } from "./host-files.ts";
@@ -50,39 +51,69 @@ async function countLines(lists: string[]): Promise<Map<string, number>> {
   return most;
 }
 
+/** The number of kcmp(2), which compares resources of two threads. */
+const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
 /**
- * A file in transit (SCM_RIGHTS) may be a socket with further files in transit. So a sandbox with more files in transit counts as one with
- * very many.
+ * Finds the places in /proc of the tables of descriptors of processes: for each table, a thread that has it. The number 2 is KCMP_FILES.
+ * If the kernel does not compare threads, finds the table of each process's first thread.
  */
-const MAX_IN_TRANSIT = 250;
+const findTables = `
+my ($compare, @processes) = @ARGV;
+my @tables;
+for my $process (@processes) {
+  my @different;
+  for my $thread (map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
+    next if grep { my $other = $_; syscall($compare + 0, $thread + 0, $other + 0, 2, 0, 0) <= 0 } @different;
+    push @different, $thread;
+    push @tables, "/proc/$process/task/$thread";
+  }
+}
+`;
+const printTables = `${findTables}print "$_\\n" for @tables;`;
 
+/**
+ * Prints how many different pipes are open, and how many files wait in sockets. Prints VERY_MANY if that takes too much processor time:
+ * a sandbox can have 500,000 descriptors.
+ */
+const printPipes = `${findTables}
+my ($read, $waiting, %pipes) = (0, 0);
+for my $table (@tables) {
+  opendir(my $descriptors, "$table/fd") or next;
+  while (defined(my $name = readdir $descriptors)) {
+    my $file = readlink("$table/fd/$name") // next;
+    if (++$read % 1000 == 0) { my ($user, $system) = times; if ($user + $system > ${COUNT_SECONDS}) { print "${VERY_MANY} 0"; exit } }
+    if ($file =~ /^pipe:/) { $pipes{$file} = 1 }
+    elsif ($file =~ /^socket:/ && open(my $state, "<", "$table/fdinfo/$name")) { /^scm_fds:\\s*(\\d+)/ and $waiting += $1 while <$state> }
+  }
+}
+print scalar(keys %pipes), " $waiting";
+`;
+
+async function runPerl(program: string, processes: readonly number[]): Promise<string> {
+  const call = compareCall[arch];
+  if (call === undefined || processes.length === 0) return "";
+  return await runHost("nice", ["perl", "-e", program, ...[call, ...processes].map(String)]).catch(() => "");
+}
+
+/**
+ * The places in /proc of the tables of descriptors of these processes. A thread can have a table of its own. If the first thread has
+ * ended, the process itself seems to have no descriptors.
+ */
+export async function descriptorTables(processes: readonly number[]): Promise<string[]> {
+  const found = (await runPerl(printTables, processes)).split("\n").filter(Boolean);
+  return found.length === 0 ? processes.map((pid) => `/proc/${pid}`) : found;
+}
+
+/** A file that waits in a socket (SCM_RIGHTS) may be a socket in which files wait. So a sandbox with more than this has very many. */
+const MAX_WAITING = 250;
 /** The most bytes of a pipe. Linux allows at most 2 GiB. */
 const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
 
-const limited = (command: string) =>
-  `(ulimit -S -t ${COUNT_SECONDS}; exec nice timeout ${COUNT_TIMEOUT_SECONDS} ${command})`;
-/** Prints how many different pipes are open. */
-const pipesScript = `cd /proc && ${limited('ls -lU "$@"')} 2>/dev/null | grep -o "pipe:.*" | sort -u | wc -l`;
-/** Prints a line `scm_fds: <number>` for each socket with files in transit. */
-const transitScript = [
-  `cd /proc && { ${limited('grep -rhs "^scm_fds:.*[1-9]" "$@"')}`,
-  `[ $? -lt 128 ] || echo "scm_fds: ${VERY_MANY}"; } | head -n 1000`,
-].join("\n");
-
-/**
- * An upper bound of the memory in a sandbox's pipes that counts in no control group. Other programs read the lists, because a sandbox
- * can have 500,000 descriptors.
- */
+/** An upper bound of the memory in a sandbox's pipes that counts in no control group. */
 export async function boundPipeMemory({ groups }: Pick<EngineSandbox, "groups">): Promise<number> {
-  const processes = await membersOf(groups[0] ?? "");
-  const print = async (command: string, list: string) => {
-    const lists = processes.map((pid) => `${pid}/${list}`);
-    return lists.length === 0 ? "" : await runHost("sh", ["-c", command, "sh", ...lists]).catch(() => "");
-  };
-  const [pipes, transit] = await Promise.all([print(pipesScript, "fd"), print(transitScript, "fdinfo")]);
-  const inTransit = sum(Array.from(transit.matchAll(/\d+/g), ([number]) => Number(number)));
-  if (inTransit > MAX_IN_TRANSIT) return VERY_MANY;
-  return (Number(pipes) + inTransit) * MAX_PIPE_BYTES;
+  const text = await runPerl(printPipes, await membersOf(groups[0] ?? ""));
+  const [pipes = 0, waiting = 0] = text.split(" ").map(Number);
+  return waiting > MAX_WAITING ? VERY_MANY : (pipes + waiting) * MAX_PIPE_BYTES;
 }
 
 /**

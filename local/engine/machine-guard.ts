@@ -34,7 +34,13 @@ import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import { runHost } from "./host-programs.ts";
-import { boundPipeMemory, COUNT_TIMEOUT_SECONDS, countMappings, kernelObjects } from "./kernel-objects.ts";
+import {
+  boundPipeMemory,
+  COUNT_TIMEOUT_SECONDS,
+  countMappings,
+  descriptorTables,
+  kernelObjects,
+} from "./kernel-objects.ts";
 import {
   countOf,
   kernelMemory,
@@ -424,7 +430,7 @@ async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number)
   const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec nice timeout ${COUNT_TIMEOUT_SECONDS} grep -rhs ^lock: "$@")`;
   // 128 and the number of SIGXCPU.
   const script = `{ ${grep}; [ $? != 152 ] || yes; } | head -n ${most} | wc -l`;
-  const directories = processes.map((pid) => `/proc/${pid}/fdinfo`);
+  const directories = (await descriptorTables(processes)).map((table) => `${table}/fdinfo`);
   return Number(await runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0));
 }
 

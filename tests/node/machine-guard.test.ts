@@ -54,9 +54,15 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
   expect((await modest.python(locks)).stdout).toBe("kept");
 });
 
+/** Ends a process's first thread, so that the process seems to have no files. */
+const END_FIRST_THREAD = [
+  "threading.Thread(target=lambda: time.sleep(600)).start()",
+  "ctypes.CDLL(None).pthread_exit(None)",
+];
+
 /** Linux makes small pipes for a user with many, so there are several users. */
 const FILL_PIPES = [
-  "import array, os, socket, time",
+  "import array, ctypes, os, socket, threading, time",
   "for user in range(1000, 1010):",
   "  if os.fork() == 0: break",
   "else: time.sleep(600)",
@@ -75,6 +81,7 @@ const PUT_IN_TRANSIT = [
 it.each([
   ["open", []],
   ["in transit", PUT_IN_TRANSIT],
+  ["of processes whose first threads have ended", END_FIRST_THREAD],
 ])("memory of the kernel: the engine ends a sandbox that keeps data in many pipes, %s", async (_, keep) => {
   const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
   const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
@@ -177,7 +184,15 @@ const SET_LOCKS = {
     "os.wait()",
     SPLIT,
   ],
-  "for thousands of open files, in processes that have ended": [
+  "for thousands of open files, in processes that have ended": lockMany(),
+  "for thousands of open files of processes whose first threads have ended": lockMany(
+    ...END_FIRST_THREAD.map((line) => `    ${line}`),
+  ),
+};
+
+/** @param hide what a process with open files does before it waits */
+function lockMany(...hide: string[]): string[] {
+  return [
     "for _ in range(12):",
     "  reader, writer = os.pipe()",
     "  if os.fork() == 0:",
@@ -187,17 +202,19 @@ const SET_LOCKS = {
     "        for file in files[at:at + 50]: fcntl.flock(file, fcntl.LOCK_SH)",
     "        os._exit(0)",
     "      os.wait()",
-    "    os.write(writer, b'x'); time.sleep(600)",
+    "    os.write(writer, b'x')",
+    ...hide,
+    "    time.sleep(600)",
     "  os.read(reader, 1)",
-  ],
-};
+  ];
+}
 
 it.runIf(existsSync("/sys/kernel/slab/file_lock_cache")).each(Object.entries(SET_LOCKS))(
   "file locks: the engine ends the sandbox that has most of them on the inode of all epoll descriptors %s",
   async (_, lock) => {
     const engine = endLater(await startTestEngine());
     const locks = [
-      "import ctypes, fcntl, os, platform, signal, time",
+      "import ctypes, fcntl, os, platform, signal, threading, time",
       "file = os.eventfd(0)",
       ...lock,
       "time.sleep(600)",

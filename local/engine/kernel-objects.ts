@@ -104,16 +104,28 @@ export async function descriptorTables(processes: readonly number[]): Promise<st
   return found.length === 0 ? processes.map((pid) => `/proc/${pid}`) : found;
 }
 
-/** A file that waits in a socket (SCM_RIGHTS) may be a socket in which files wait. So a sandbox with more than this has very many. */
+/**
+ * How many files may wait in the sockets of a sandbox (SCM_RIGHTS). The engine does not see whether they are pipes, locked, or sockets in
+ * which further files wait. So with more than this, the sandbox counts as one with very many.
+ */
 const MAX_WAITING = 250;
+
+/** Counts pipes, and files that wait in sockets, because each can be a pipe. */
+export async function countPipes(
+  processes: readonly number[],
+): Promise<{ pipes: number; hasManyWaiting: boolean }> {
+  const text = await runPerl(printPipes, processes);
+  const [pipes = 0, waiting = 0] = text.split(" ").map(Number);
+  return { pipes: pipes + waiting, hasManyWaiting: waiting > MAX_WAITING };
+}
+
 /** The most bytes of a pipe. Linux allows at most 2 GiB. */
 const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
 
 /** An upper bound of the memory in a sandbox's pipes that counts in no control group. */
 export async function boundPipeMemory({ groups }: Pick<EngineSandbox, "groups">): Promise<number> {
-  const text = await runPerl(printPipes, await membersOf(groups[0] ?? ""));
-  const [pipes = 0, waiting = 0] = text.split(" ").map(Number);
-  return waiting > MAX_WAITING ? VERY_MANY : (pipes + waiting) * MAX_PIPE_BYTES;
+  const { pipes, hasManyWaiting } = await countPipes(await membersOf(groups[0] ?? ""));
+  return hasManyWaiting ? VERY_MANY : pipes * MAX_PIPE_BYTES;
 }
 
 /**

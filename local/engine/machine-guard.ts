@@ -38,6 +38,7 @@ import {
   boundPipeMemory,
   COUNT_TIMEOUT_SECONDS,
   countMappings,
+  countPipes,
   descriptorTables,
   kernelObjects,
 } from "./kernel-objects.ts";
@@ -416,7 +417,8 @@ async function lockHolders(): Promise<number[]> {
 }
 
 /**
- * Counts the locks of a sandbox's open files, up to `most`. The machine's list of locks names the process that set a lock, even
+ * Counts the locks of a sandbox's open files, up to `most`. A sandbox with many files in its sockets counts as one with `most`,
+ * because the locks of these files are in no list of a process. The machine's list of locks names the process that set a lock, even
  * after this process has ended. The lock remains while another process has the open file (flock), or shares the table of
  * descriptors (CLONE_FILES).
  *
@@ -431,7 +433,11 @@ async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number)
   // 128 and the number of SIGXCPU.
   const script = `{ ${grep}; [ $? != 152 ] || yes; } | head -n ${most} | wc -l`;
   const directories = (await descriptorTables(processes)).map((table) => `${table}/fdinfo`);
-  return Number(await runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0));
+  const [locks, { hasManyWaiting }] = await Promise.all([
+    runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0),
+    countPipes(processes),
+  ]);
+  return hasManyWaiting ? most : Number(locks);
 }
 
 /**

@@ -188,15 +188,23 @@ const SET_LOCKS = {
   "for thousands of open files of processes whose first threads have ended": lockMany(
     ...END_FIRST_THREAD.map((line) => `    ${line}`),
   ),
+  "for thousands of open files that wait in sockets": lockMany(
+    "    held = socket.socketpair()",
+    "    for at in range(0, 950, 190):",
+    "      rights = array.array('i', files[at:at + 190])",
+    "      held[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
+    "    for file in files: os.close(file)",
+  ),
 };
 
 /** @param hide what a process with open files does before it waits */
 function lockMany(...hide: string[]): string[] {
   return [
-    "for _ in range(12):",
+    "for one in range(12):",
     "  reader, writer = os.pipe()",
     "  if os.fork() == 0:",
-    "    files = [os.eventfd(0) for _ in range(950)]",
+    // The kernel limits the files in sockets for each user.
+    "    os.setgid(1000 + one); os.setuid(1000 + one); files = [os.eventfd(0) for _ in range(950)]",
     "    for at in range(0, 950, 50):",
     "      if os.fork() == 0:",
     "        for file in files[at:at + 50]: fcntl.flock(file, fcntl.LOCK_SH)",
@@ -214,7 +222,7 @@ it.runIf(existsSync("/sys/kernel/slab/file_lock_cache")).each(Object.entries(SET
   async (_, lock) => {
     const engine = endLater(await startTestEngine());
     const locks = [
-      "import ctypes, fcntl, os, platform, signal, threading, time",
+      "import array, ctypes, fcntl, os, platform, signal, socket, threading, time",
       "file = os.eventfd(0)",
       ...lock,
       "time.sleep(600)",

@@ -1,7 +1,8 @@
 /** How a request gets a secret, and how a response loses it: `src/shared/secrets.ts` and `src/shared/mask.ts`. */
 import * as fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { Mask } from "../../src/shared/mask.ts";
+import { PatternAutomaton } from "../../src/shared/pattern-automaton.ts";
 import {
   type SecretPlace,
   type Secret,
@@ -293,6 +294,19 @@ describe("a response", () => {
     const lines = ["data: one\n", "\n", '{"two": 2}\r\n', "three\n"];
     expect(await maskInPieces(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);
     expect(await maskInPieces("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);
+  });
+
+  it("is searched only a few times, also in pieces of one byte and for a long value", async () => {
+    const { next } = PatternAutomaton.prototype;
+    let steps = 0;
+    PatternAutomaton.prototype.next = function (...args) {
+      steps++;
+      return next.apply(this, args);
+    };
+    onTestFinished(() => void (PatternAutomaton.prototype.next = next));
+    const [long, body] = [secretOf({}, { value: "0123456789".repeat(20) }), "a".repeat(6000)];
+    expect((await maskInPieces(body + long.value, [long], [1])).join("")).toBe(body + "*".repeat(200));
+    expect(steps).toBeLessThan(10 * body.length);
   });
 
   it("does not reveal by the lengths of its pieces how much of a guessed value is right", async () => {

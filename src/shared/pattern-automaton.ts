@@ -6,7 +6,7 @@ export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #columns: Uint8Array;
   readonly #width: number;
   /** The next state for each state and column. The characters of a column count as equal. State 0 is the start. */
-  readonly #next: Int32Array;
+  readonly #next: Uint16Array | Int32Array;
   readonly #ending: (Pattern | undefined)[] = [undefined];
 
   /** @param columns the column of each character code; 0 for characters in no pattern */
@@ -14,7 +14,7 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     this.#columns = columns;
     this.#width = Math.max(...columns) + 1;
     const states = 1 + patterns.reduce((sum, { text }) => sum + text.length, 0);
-    this.#next = new Int32Array(states * this.#width);
+    this.#next = new (states < 2 ** 16 ? Uint16Array : Int32Array)(states * this.#width);
     for (const pattern of patterns) this.#add(pattern);
     this.#complete();
   }
@@ -43,19 +43,22 @@ export class PatternAutomaton<Pattern extends { text: string }> {
    * with.
    */
   #complete(): void {
-    const shorter = new Int32Array(this.#ending.length);
+    const [next, width, ending] = [this.#next, this.#width, this.#ending];
+    const shorter = new Int32Array(ending.length);
     const queue = [0];
-    for (const state of queue)
-      for (let column = 1; column < this.#width; column++) {
-        const index = state * this.#width + column;
-        const fallback = state === 0 ? 0 : (this.#next[(shorter[state] ?? 0) * this.#width + column] ?? 0);
-        const next = this.#next[index] ?? 0;
-        if (next === 0) this.#next[index] = fallback;
+    for (const state of queue) {
+      const at = state * width;
+      const fallbacks = (shorter[state] ?? 0) * width;
+      for (let column = 1; column < width; column++) {
+        const fallback = state === 0 ? 0 : (next[fallbacks + column] ?? 0);
+        const following = next[at + column] ?? 0;
+        if (following === 0) next[at + column] = fallback;
         else {
-          shorter[next] = fallback;
-          this.#ending[next] ??= this.#ending[fallback];
-          queue.push(next);
+          shorter[following] = fallback;
+          ending[following] ??= ending[fallback];
+          queue.push(following);
         }
       }
+    }
   }
 }

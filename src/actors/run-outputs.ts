@@ -41,7 +41,7 @@ export interface TaskOrigin {
 
 interface RunOutputsHost {
   config: Pick<Config, "limits">;
-  runs: Pick<Runs, "result" | "log" | "wholeLog">;
+  runs: Pick<Runs, "result" | "log" | "type" | "wholeLog">;
   questions: Pick<Questions, "waitForCode">;
   objects: RunObjects;
   account: Pick<AccountLink, "principalID">;
@@ -63,14 +63,27 @@ export class RunOutputs {
    * @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait
    */
   async read({ cursor, maxBytes = 0, isWhole = false, ...waited }: RunToRead): Promise<RunReading> {
-    const { runs, config } = this.#host;
-    const maxWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);
-    const counted = waited.waitMs > 0 ? 1 : 0;
-    if (counted > 0 && this.#waiting >= maxWaiting) throw tooManyWaiting(maxWaiting);
-    this.#waiting += counted;
-    const run = await this.#wait({ cursor, ...waited }).finally(() => (this.#waiting -= counted));
+    const { runs } = this.#host;
+    const run = await this.#countIf(waited.waitMs > 0, () => this.#wait({ cursor, ...waited }));
     if (cursor === undefined) return { run };
     return { run, page: await runs[isWhole ? "wholeLog" : "log"](waited.id, cursor, maxBytes) };
+  }
+
+  /**
+   * Types as `Runs.type` does. A call that waits for output counts as a call that waits for a run.
+   * @throws {ToolError} `quota_exceeded` if too many calls wait; then nothing is typed
+   */
+  type(...input: Parameters<Runs["type"]>): ReturnType<Runs["type"]> {
+    const [, , maxBytes] = input;
+    return this.#countIf(maxBytes > 0, () => this.#host.runs.type(...input));
+  }
+
+  async #countIf<T>(waits: boolean, work: () => Promise<T>): Promise<T> {
+    if (!waits) return work();
+    const maxWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * this.#host.config.limits.concurrentRuns);
+    if (this.#waiting >= maxWaiting) throw tooManyWaiting(maxWaiting);
+    this.#waiting += 1;
+    return work().finally(() => (this.#waiting -= 1));
   }
 
   async #wait({

@@ -101,7 +101,7 @@ export class Sandbox extends SandboxActor {
   }
 
   sendInput(owner: Owner, ...input: Parameters<Runs["type"]>): Promise<ActorResult<TerminalReply>> {
-    return this.#perform(owner, ({ runs }) => runs.type(...input), NOT_DURING_TASK);
+    return this.#perform(owner, ({ outputs }) => outputs.type(...input), NOT_DURING_TASK);
   }
 
   /** Removes an ended run: its record, its log, and the files of a task. */

@@ -164,7 +164,7 @@ export const tooManyWaiting = (most: number) =>
   temporary(
     "quota_exceeded",
     `${most} calls already wait for runs of this sandbox. More are not allowed.`,
-    "To get the current state, make the same call with wait_seconds 0. To wait, make it again when one of those calls has returned.",
+    "To get the current state, call get_result with wait_seconds 0. To wait, make the same call again when one of those calls has returned.",
   );
 export const tooManyPreviews = (open: number) =>
   new ToolError(

@@ -1,7 +1,7 @@
 /** Commands with input: in a terminal, typed with send_input, or from the parameter stdin. */
 import { describe, expect, it } from "vitest";
 import { idIn, type Result } from "../../setup/mcp-client.ts";
-import { callsIn, evict, owner, result, sh, until, untilText } from "../support.ts";
+import { callsIn, evict, owner, principal, result, sh, until, untilText } from "../support.ts";
 
 const sandbox = "interactive";
 
@@ -142,6 +142,38 @@ print("\\x1b[?1049l", end="")`;
     expect(typed.text).toMatch(/^notice:\nThe typed line is longer than 4095 bytes: [^]*got 4095\n/);
     const short = await open("read line; echo got ${#line}", waiting);
     expect((await type(short, `${"x".repeat(4095)}\n`)).text).not.toContain("notice");
+  });
+});
+
+describe("many calls that type long texts", () => {
+  it("return at the echo when they have compared too much text with the output", async () => {
+    const caller = await principal("echoes");
+    const program = `
+import os, time, tty
+tty.setraw(0)
+print("ready", flush=True)
+left = 600_000
+while left > 0:
+    left -= len(os.read(0, 65536))
+print("a" * 9000, end="", flush=True)
+time.sleep(3)
+print("more", flush=True)
+time.sleep(60)`;
+    await caller.call("write_file", { path: "/tmp/echo.py", content: program });
+    const started = await caller.call("run_command", {
+      command: "stty -echo; python3 /tmp/echo.py",
+      interactive: true,
+    });
+    const id = idIn(started);
+    await untilText(async () => (await caller.call("get_result", { id, cursor: 0 })).text, "ready");
+    const text = `${"a".repeat(9999)}\n`;
+    const typed = await Promise.all(
+      Array.from({ length: 60 }, () => caller.call("send_input", { id, text })),
+    );
+    expect(typed.filter(({ isError }) => isError)).toEqual([]);
+    const echo = typed.find((answer) => answer.text.includes("aaa"));
+    expect(echo?.text).not.toContain("more");
+    await caller.call("cancel_run", { id });
   });
 });
 

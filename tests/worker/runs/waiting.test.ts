@@ -36,6 +36,7 @@ const exists = async (file: string) =>
 describe("a sandbox with many calls that wait for its runs", () => {
   it("refuses a further call that would wait, answers a call that does not wait, and accepts new calls when the waiting calls have returned", async () => {
     const id = idIn(await command("sleep 60"));
+    const terminal = idIn(await command("cat", { interactive: true }));
     const waiting = Array.from({ length: 100 }, () => owner.call("get_result", { id, wait_seconds: 50 }));
     const get = (seconds: number) => owner.call("get_result", { id, wait_seconds: seconds });
     // The calls have reached the actor when a further one is refused.
@@ -45,6 +46,11 @@ describe("a sandbox with many calls that wait for its runs", () => {
       text: expect.stringMatching(/100 calls already wait.*wait_seconds 0/s),
     });
     expect(await get(0)).toMatchObject({ isError: false, text: expect.stringContaining("running") });
+    const type = () => owner.call("send_input", { id: terminal, text: "typed\n" });
+    expect(await type()).toMatchObject({
+      isError: true,
+      text: expect.stringContaining("100 calls already wait"),
+    });
     // A task is not refused: it has begun before the server counts its waiting call, and the caller needs its id.
     const task = await owner.call("execute_task", { task: "[[write]] x", sandbox, wait_seconds: 50 });
     expect(task, task.text).toMatchObject({
@@ -57,6 +63,11 @@ describe("a sandbox with many calls that wait for its runs", () => {
       expect(text).toContain("cancelled");
     }
     expect(await get(50)).toMatchObject({ isError: false });
+    expect((await owner.call("get_result", { id: terminal, cursor: 0, wait_seconds: 0 })).text).not.toContain(
+      "typed",
+    );
+    expect(await type()).toMatchObject({ isError: false, text: expect.stringContaining("typed") });
+    await cancel(terminal);
   });
 });
 

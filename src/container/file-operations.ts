@@ -26,8 +26,7 @@ import {
 import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
-import type { TakesTurns } from "../shared/turns.ts";
-import type { Requesting } from "./sandboxd.ts";
+import type { ReadTurns, Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
 /** The lowest accepted upload speed: a large body gets more time. */
@@ -107,7 +106,7 @@ export function requireListCursor(given: string | undefined): string | undefined
 /** @param refuse makes the error for a failure that sandboxd reports @throws {ToolError} that error, or `damaged` */
 async function readResponse<T>(
   response: Response,
-  turns: TakesTurns,
+  turns: ReadTurns,
   read: (response: Response) => Promise<T>,
   refuse: (failure: FileFailure) => ToolError,
 ): Promise<T> {
@@ -142,7 +141,7 @@ export function requestOperation(
 }
 
 /** Reads JSON, or header fields with the body's bytes or stream. @throws {ToolError} `damaged` for anything else */
-async function resultOf(response: Response, turns: TakesTurns, row: Row, call: object): Promise<unknown> {
+async function resultOf(response: Response, turns: ReadTurns, row: Row, call: object): Promise<unknown> {
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {
     const result = await jsonOf(response, turns, row.result, maxBytes);
@@ -161,7 +160,7 @@ async function resultOf(response: Response, turns: TakesTurns, row: Row, call: o
 
 async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
-  turns: TakesTurns,
+  turns: ReadTurns,
   schema: Schema,
   maxBytes = SMALL_RESPONSE_BYTES,
 ): Promise<z.infer<Schema>> {
@@ -171,8 +170,9 @@ async function jsonOf<Schema extends z.ZodMiniType>(
   return data;
 }
 
-async function bytesOf(response: Response, turns: TakesTurns, maxBytes: number): Promise<Uint8Array> {
+async function bytesOf(response: Response, turns: ReadTurns, maxBytes: number): Promise<Uint8Array> {
   const bytes = await readBounded(response, { maxBytes, turns });
+  turns.count(bytes?.length ?? maxBytes);
   if (!bytes) throw malformedResponse();
   return bytes;
 }

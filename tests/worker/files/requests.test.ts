@@ -4,6 +4,7 @@ import { FileOperations } from "../../../src/container/file-operations.ts";
 import { Sandboxd } from "../../../src/container/sandboxd.ts";
 import { sleep, until } from "../../setup/until.ts";
 import { EndingError } from "../../../src/shared/errors.ts";
+import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { readBounded } from "../../../src/shared/stream-bytes.ts";
 
 /** The storage of the token for sandboxd. */
@@ -64,6 +65,18 @@ it("few requests are open at once, the others wait for their turn, and all get a
   expect(new Set(responses)).toEqual(new Set(["found"]));
   expect(most).toBeGreaterThan(1);
   expect(most).toBeLessThan(100);
+});
+
+it("a long listing counts in the pace of the principal's answers, also if the call shows almost nothing of it", async () => {
+  const json = JSON.stringify({ entries: [], more: "x".repeat(1_000_000) });
+  const count = vi.spyOn(RequestTurns.prototype, "countAnswer");
+  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
+  const port = { isRunning: true, noteUse: () => undefined, fetch: async () => new Response(json) };
+  const fetch = new Sandboxd(port, kv, () => "lister").withWorkspace(lifecycle);
+  const files = new FileOperations(fetch, { noteChange: () => undefined });
+  expect(await files.call("list", { path: "/workspace", depth: 1, limit: 1 })).toEqual({ entries: [] });
+  expect(count.mock.calls).toEqual([[json.length]]);
+  count.mockRestore();
 });
 
 it("few uploads of a sandbox and of a principal are open at once, and leave places for other requests", async () => {

@@ -4,7 +4,6 @@ import { FAILED } from "../../../container/sandboxd/operations.ts";
 import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
-import { Turns } from "../../../src/shared/turns.ts";
 import {
   afterCrash,
   FakeContainer,
@@ -24,6 +23,8 @@ const refuseSteps = (pattern: RegExp) => (step: Step) => {
 const SETTINGS = { forCheckpoint: undefined };
 
 const CONVERSATION = { below: "/talks", id: "talk" };
+
+const readTurns = { take: async () => () => undefined, count: () => undefined };
 
 /** Makes a task leave files and a conversation in a sandbox. */
 async function doTask(world: World): Promise<void> {
@@ -252,7 +253,7 @@ describe("a workspace", () => {
         if (name !== "sandboxd restore" || when !== "before") return undefined;
         // A sandboxd of an earlier version responds like this to an unknown manifest.
         const response = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
-        const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, new Turns(1)));
+        const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, readTurns));
         return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
       };
       await expect(world.ready()).rejects.toMatchObject({
@@ -466,7 +467,7 @@ it("a save of more than twice its sandbox's limit fails, although the principal'
 
 it("a save of too many files fails, and the reason names the limit", async () => {
   const response = Response.json({ problem: "too_large" }, { status: FAILED });
-  const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, new Turns(1)));
+  const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, readTurns));
   await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories, or their names and links are too long",
   );

@@ -93,6 +93,12 @@ function isSlowMachine(): boolean {
   return user + system > 150_000;
 }
 
+/**
+ * How many files run at once. A test file waits about half of its time. Six files kept two cores busy all the time, and tests that must
+ * run in time failed. Each file and its sandboxes take up to 1 GB.
+ */
+const AT_ONCE = Math.min(6, availableParallelism() + (isSlowMachine() ? 1 : 2));
+
 /** Small files whose tests take ten seconds or more. */
 const SLOW =
   /\/(long-command|parallel|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|clock|listening|running|service|idle)\.test\.ts$/;
@@ -122,9 +128,7 @@ class SlowFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
-    // A test file waits about half of its time. Six workers kept two cores busy all the time, and tests that must run in time
-    // failed. Each worker and its sandboxes take up to 1 GB.
-    maxWorkers: Math.min(6, availableParallelism() + (isSlowMachine() ? 1 : 2)),
+    maxWorkers: AT_ONCE,
     // Vitest throws this error if a file ends while its module runner is still loading a module. It does not fail the run.
     onUnhandledError: (error) =>
       !(error.name === "EnvironmentTeardownError" && error.message.includes("Closing rpc while")),
@@ -139,6 +143,9 @@ export default defineConfig({
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
           // own sandboxes and principals, and restores shared settings that it changes.
           isolate: false,
+          // These files wait more than those of the other suites: four of them left a fifth of two cores idle.
+          maxWorkers: AT_ONCE + 1,
+          sequence: { groupOrder: 1 },
           ...timeLimits(120_000),
         },
       },

@@ -13,24 +13,33 @@ export interface Process {
   command: string;
 }
 
+/** Reads many files: with five hundred processes, tens of milliseconds of processor time. `tree` and `findProcess` read half as many. */
 export function processes(): Process[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => read(Number(name)))
+  return ids()
+    .map(read)
     .filter((process) => process !== undefined);
 }
 
 /** A process whose command line begins with `beginning`. */
 export function findProcess(beginning: string): Process | undefined {
-  return processes().find(({ command }) => command.startsWith(beginning));
+  return ids()
+    .filter((pid) => commandOf(pid)?.startsWith(beginning))
+    .map(read)
+    .find((process) => process?.command.startsWith(beginning));
 }
 
 /** `root` and its descendants, without those that have another parent now. */
 export function tree(root: number): Process[] {
-  const all = processes();
+  const all = ids()
+    .map(statusOf)
+    .filter((status) => status !== undefined);
   const members = all.filter(({ pid }) => pid === root);
   for (const parent of members) members.push(...all.filter((child) => child.parent === parent.pid));
-  return members;
+  return members.flatMap((member) => {
+    const command = commandOf(member.pid);
+    // A process that has ended meanwhile has none.
+    return command ? [{ ...member, command }] : [];
+  });
 }
 
 /**
@@ -99,16 +108,25 @@ export async function waitForEnd(before: readonly Process[], withinMs: number): 
   );
 }
 
+function ids(): number[] {
+  return readdirSync("/proc").map(Number).filter(Number.isInteger);
+}
+
 function read(pid: number): Process | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const [state, parent, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    if (state === "Z" || state === "X") return undefined;
-    const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
-    return { pid, parent: Number(parent), started: rest[17] ?? "", command };
-  } catch {
-    return undefined;
-  }
+  const status = statusOf(pid);
+  const command = commandOf(pid);
+  return status === undefined || command === undefined ? undefined : { ...status, command };
+}
+
+function statusOf(pid: number): Omit<Process, "command"> | undefined {
+  const stat = attempt(() => readFileSync(`/proc/${pid}/stat`, "utf8"), "");
+  const [state, parent, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  if (stat === "" || state === "Z" || state === "X") return undefined;
+  return { pid, parent: Number(parent), started: rest[17] ?? "" };
+}
+
+function commandOf(pid: number): string | undefined {
+  return attempt(() => readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim(), undefined);
 }
 
 /**

@@ -32,6 +32,8 @@ export interface Owner {
   scopes?: readonly Scope[];
   /** How long the caller waits, in milliseconds; the server's maximum if undefined. */
   callerWaitMs?: number;
+  /** Whether the call is a request by link, which needs no token. */
+  isByLink?: boolean;
   /** False if the caller's result has no place for notices. The next result then has them. */
   takesNotice?: boolean;
 }

@@ -7,6 +7,7 @@ import { parseSafely } from "../shared/bounded.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
+import { whileHolding } from "../shared/held-input.ts";
 import { countdown, pause, waitAtMost } from "../shared/timers.ts";
 import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
@@ -450,7 +451,8 @@ export class Account extends DurableObject<Env> {
       return { to, hasSettings: settings !== undefined };
     };
     // Parallel forks to one name would mix up their settings.
-    return this.#forks.run(sandbox, "", () => this.#change(work));
+    const inTurn = () => this.#forks.run(sandbox, "", () => this.#change(work));
+    return outcomeOf(() => whileHolding(`forks of ${principalID}`, 0, async () => unwrap(await inTurn())));
   }
 
   #isNameTaken(sandbox: string): boolean {

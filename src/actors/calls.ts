@@ -108,7 +108,7 @@ export class Calls {
     const isLimited = plan.isLimited || plan.usesContainer;
     const called = activity.call(() =>
       this.#outcome(() =>
-        whileHolding(owner.principalID, plan.inputSize ?? 0, async () => {
+        whileHolding(holderOf(owner), plan.inputSize ?? 0, async () => {
           if (plan.isRefusedDuringTask) await plans.code.check(owner);
           return isLimited ? await this.#doWithinLimit(owner, work, plan) : await work();
         }),
@@ -151,7 +151,7 @@ export class Calls {
     if (scope !== undefined && !hasScope(owner, scope))
       return this.#outcome(() => Promise.reject(needsScope(scope)));
     const work = () => this.#doOperation(owner, name, input, row);
-    if (start === "glance") return this.#outcome(work);
+    if (start === "glance") return this.#outcome(() => whileHolding(holderOf(owner), 0, work));
     const mayStart = start === "known" ? (owner.mayStart ?? true) && "ifKnown" : owner.mayStart;
     return this.perform({ ...owner, mayStart }, work, {
       usesContainer: start !== "none",
@@ -239,6 +239,11 @@ export class Calls {
       return { ok: false, failure: runs.hasUnendedRun ? failure : correctExhaustedHint(failure) };
     }
   }
+}
+
+/** Others who have a link could use up the principal's own limit. */
+function holderOf({ principalID, isByLink }: Owner): string {
+  return isByLink ? `links of ${principalID}` : principalID;
 }
 
 function hasScope({ scopes = [] }: Owner, scope: Scope): boolean {

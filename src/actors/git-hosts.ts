@@ -7,6 +7,9 @@ import { Waiters } from "../shared/waiters.ts";
 /** The most hosts. A further sign-in drops the host with the oldest sign-in. */
 const MAX_HOSTS = 20;
 
+/** The most calls that wait for a sign-in. They continue when their clients disconnect. Further ones do not wait. */
+const MAX_WAITING = 100;
+
 export type GitHost = {
   host: string;
   /** Milliseconds since the epoch. */
@@ -54,7 +57,7 @@ export class GitHosts {
     const leftMs = countdown(ms);
     for (;;) {
       if (this.list().some((signIn) => signIn.host === host && signIn.signedInAt >= since)) return true;
-      if (leftMs() <= 0) return false;
+      if (leftMs() <= 0 || this.#waiters.size >= MAX_WAITING) return false;
       await this.#waiters.wait(leftMs());
     }
   }

@@ -7,6 +7,8 @@ import type { Stored } from "../runs/run-store.ts";
 import type { RunSummary, RunView } from "../runs/run-types.ts";
 import type { RunReading, Runs, RunToRead, TerminalReply } from "../runs/runs.ts";
 import type { Env } from "../shared/config.ts";
+import { outcomeOf } from "../shared/errors.ts";
+import { whileHolding } from "../shared/held-input.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import type { KeptLink, RunLink } from "../shared/link-token.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
@@ -154,7 +156,7 @@ export class Sandbox extends SandboxActor {
     const { lifecycle, fileLinks, account } = this.#parts;
     if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.isCurrentEpoch(epoch))) return undefined;
     const { principalID, sandbox } = account.owner;
-    return { principalID, sandbox, mayStart: false };
+    return { principalID, sandbox, mayStart: false, isByLink: true };
   }
 
   async claimLink(link: UploadLink): Promise<ReturnType<FileLinks["claim"]>> {
@@ -278,7 +280,9 @@ export class Sandbox extends SandboxActor {
 
   /** Ends the container with all processes, and deletes the data that `extent` names. Returns what existed. */
   async destroySandbox(owner: Owner, extent: DestroyExtent = "workspace"): Promise<ActorResult<Destroyed>> {
-    return { ok: true, value: await this.#parts.lifecycle.destroy(owner, extent) };
+    // Counted separately, because a sandbox whose calls do not end must be destroyed.
+    const destroy = () => this.#parts.lifecycle.destroy(owner, extent);
+    return await outcomeOf(() => whileHolding(`ends of ${owner.principalID}`, 0, destroy));
   }
 
   /** Called by the local platform before the server stops. Saves the workspace; returns whether everything was saved. */

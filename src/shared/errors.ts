@@ -242,11 +242,11 @@ export function unwritable(detail: string): ToolError {
   );
 }
 
-/** @param max in bytes */
-export const tooMuchInput = (max: number) =>
+/** @param bytes the most input of these calls */
+export const tooManyUnended = (calls: number, bytes: number) =>
   new ToolError(
     "quota_exceeded",
-    `Your calls that have not ended, also those whose client has disconnected, have more than ${max / 1024 / 1024} MiB of input.`,
+    `More than ${calls} of your calls have not ended, or they have more than ${bytes / 1024 / 1024} MiB of input. Calls whose client has disconnected count too.`,
     "Wait until some of them have ended, then repeat this call.",
     true,
   );

@@ -98,7 +98,7 @@ const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
-  const memory = new RequestMemory(caller.principal.id, request.signal);
+  const memory = RequestMemory.forCall(caller.principal.id, request.signal);
   const body = await readJSON(request, { ...caller, memory }).finally(() => memory.release());
   if ("problem" in body && body.problem === "too_large") return json({ error: REST_TEXTS.tooLarge }, 413);
   if ("problem" in body && BUSY.has(body.problem)) return json({ error: problemText(body.problem) }, 429);

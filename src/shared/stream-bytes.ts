@@ -1,4 +1,4 @@
-import type { RequestMemory } from "./request-memory.ts";
+import { CALL_BYTES, type RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
 import type { TakesTurns } from "./turns.ts";
 
@@ -42,6 +42,12 @@ const READ_BYTES = 64 * 1024;
  */
 export const STALL_MS = 30_000;
 
+/**
+ * How long the beginning of a body may take while its principal has too many calls. Measured without this: of 2,500 calls that did not
+ * finish their bodies, 2,281 were still open after 15 s, each with 0.15 MB of workerd's memory, and 160 more were possible each second.
+ */
+const CROWDED_STALL_MS = 5000;
+
 /** How long the rest of a body may take after it got a turn, because other bodies wait for turns. */
 export const TURN_MS = 15_000;
 
@@ -50,7 +56,10 @@ interface Bounds {
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
   drainBytes?: number;
   ms?: number;
-  /** Counts the body. If it has more than READ_BYTES, the rest is read only when there is room for its announced length. */
+  /**
+   * Counts the body. If it has more than CALL_BYTES, which count already, the rest is read only when there is room for its announced
+   * length. A client can keep its body unfinished for minutes.
+   */
   memory?: RequestMemory | undefined;
   /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
   turns?: TakesTurns | undefined;
@@ -70,13 +79,13 @@ export async function readBody(
   const reader = body.getReader({ mode: "byob" });
   let endTurn: (() => void) | undefined;
   try {
-    // A short body needs room only for its announced size, and for one more byte, which detects its end.
-    let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
     const announced = Math.min(maxBytes, Number(headers.get("content-length") ?? maxBytes)) || maxBytes;
+    // A short body needs room only for its announced size, and for one more byte, which detects its end.
+    let room = Math.min(memory ? CALL_BYTES : READ_BYTES, announced + 1);
     let hasRoom = memory ? undefined : true;
+    let stallMs = memory?.hasRoomFor(0) === false ? CROWDED_STALL_MS : Infinity;
     for (let bytes = 0; ; room = READ_BYTES) {
       const reading = reader.readAtLeast(room, new Uint8Array(room));
-      const stallMs: number = memory && hasRoom ? STALL_MS : Infinity;
       const read = await waitAtMost(Math.min(until - Date.now(), stallMs), reading);
       if (!read) return { problem: "too_slow" };
       const { value, done } = read;
@@ -91,6 +100,7 @@ export async function readBody(
         const waitedFrom = Date.now();
         hasRoom = isEnd ? memory.addBody(length) : await memory.addLongBody(announced);
         until += Date.now() - waitedFrom;
+        stallMs = hasRoom ? STALL_MS : Infinity;
       }
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };

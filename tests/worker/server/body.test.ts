@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
-import { RequestMemory } from "../../../src/shared/request-memory.ts";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { readBody } from "../../../src/shared/stream-bytes.ts";
 import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./support.ts";
 
@@ -366,5 +366,32 @@ describe("the memory of long bodies", () => {
     await vi.advanceTimersByTimeAsync(20_000);
     expect(read).toEqual({ problem: "too_slow" });
     memory.release();
+  });
+
+  /** A body that sends this many bytes, and then nothing. */
+  const unfinished = (bytes: number) =>
+    new ReadableStream({ type: "bytes", start: (controller) => controller.enqueue(new Uint8Array(bytes)) });
+
+  it("is counted before more has arrived than counts for a call", async () => {
+    const [memory, other] = [hold(), hold()];
+    const headers = new Headers({ "content-length": "60000" });
+    void readBody({ body: unfinished(30_000), headers }, { maxBytes: MAX_BODY_BYTES, memory });
+    await expect.poll(() => other.hasRoomFor(MAX_MEMORY_BYTES - 100_000)).toBe(false);
+    memory.release();
+    other.release();
+  });
+
+  it("is free after some seconds if a body stalls that its principal has no room for", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    const [memory, other] = [hold(), hold()];
+    other.add(MAX_MEMORY_BYTES);
+    let read: unknown;
+    const headers = new Headers({ "content-length": "60000" });
+    const bounds = { maxBytes: MAX_BODY_BYTES, ms: 150_000, memory };
+    void readBody({ body: unfinished(100), headers }, bounds).then((result) => (read = result));
+    await vi.advanceTimersByTimeAsync(6000);
+    expect(read).toEqual({ problem: "too_slow" });
+    memory.release();
+    other.release();
   });
 });

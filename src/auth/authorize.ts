@@ -13,7 +13,7 @@ import { adaptCookies, removeCookiePrefix } from "./cookies.ts";
 import { METHODS } from "./methods/index.ts";
 import { makePlain } from "./html.ts";
 import { type Identity, type Offer, type Problem, type RedirectMethod, SiteError } from "./methods/method.ts";
-import { moveToIssuer } from "./endpoints.ts";
+import { BODY_MS, moveToIssuer } from "./endpoints.ts";
 import { readForm } from "../shared/stream-bytes.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
@@ -306,7 +306,7 @@ function errorPage(context: PageContext, error: unknown): Promise<Response> {
 }
 
 async function requireForm(request: Request): Promise<URLSearchParams> {
-  const form = await readForm(request, { maxBytes: MAX_FORM_BYTES });
+  const form = await readForm(request, { maxBytes: MAX_FORM_BYTES, ms: BODY_MS });
   if (form) return form;
   throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.badForm });
 }

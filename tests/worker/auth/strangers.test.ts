@@ -180,6 +180,20 @@ it("without the platform's limiters, requests for which OAuth uses its store are
   expect(reads).not.toHaveBeenCalled();
 });
 
+it("a body that does not arrive is refused after some seconds", async () => {
+  const app = oauthApp();
+  vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"] });
+  const statuses: number[] = [];
+  for (const path of ["/oauth/token", "/oauth/register", "/authorize"]) {
+    const body = new ReadableStream({ type: "bytes" });
+    const headers = { "content-type": "application/x-www-form-urlencoded" };
+    void app(path, { method: "POST", headers, body }).then(({ status }) => statuses.push(status));
+  }
+  await vi.advanceTimersByTimeAsync(12_000);
+  vi.useRealTimers();
+  await expect.poll(() => statuses.toSorted()).toEqual([400, 408, 408]);
+});
+
 it("the local server deletes expired values of strangers one after another, and serves others between two of them", async () => {
   const stub = env.Attempts.getByName("expired") as unknown as DurableObjectStub<LocalAttempts>;
   await runInDurableObject(stub, async (attempts, { storage }) => {

@@ -30,22 +30,24 @@ it("an actor refuses calls while others of their principal hold much input, and 
   await caller.call("destroy_sandbox", { sandbox });
 });
 
-it("an actor refuses calls while 2,048 of their principal have not ended, but no requests by link, and no end of the sandbox", async () => {
+it("an actor refuses calls without input if too many have not ended, but no requests by link, and no end of the sandbox", async () => {
   const caller = await principal("unended-calls");
   const { principalID } = caller;
   await caller.call("configure_sandbox", { sandbox, setup: SETUP });
   const actor = await actorOf(sandbox, caller);
-  const look = (isByLink = false) => {
-    const owner = { principalID, sandbox, scopes, callerWaitMs: 8000, isByLink };
-    return actor.operate(owner, "stat", { path: "/" });
-  };
-  const calls = Promise.all(Array.from({ length: 2060 }, () => look()));
-  const byLink = await look(true);
-  expect(byLink.ok || byLink.failure.code).toBe("no_answer");
-  const codes = (await calls).map((outcome) => (outcome.ok ? "ok" : outcome.failure.code));
-  expect(codes.filter((code) => code === "quota_exceeded")).toHaveLength(12);
-  const more = Promise.all(Array.from({ length: 2060 }, () => look()));
-  const destroyed = await caller.call("destroy_sandbox", { sandbox });
-  expect(destroyed.isError).toBe(false);
-  await more;
+  const owner = { principalID, sandbox, scopes, callerWaitMs: 20_000 };
+  // Together they leave room for two calls without input.
+  const body = new Uint8Array(4 * MIB - 5 * 1024);
+  const writes = Array.from({ length: 8 }, (_, n) =>
+    actor.operate(owner, "write", { path: `/workspace/${n}`, id: crypto.randomUUID(), body }),
+  );
+  const look = (options: { isByLink?: boolean } = {}) =>
+    actor.operate({ ...owner, callerWaitMs: 1000, ...options }, "stat", { path: "/" });
+  const byLink = look({ isByLink: true });
+  const looks = await Promise.all(Array.from({ length: 12 }, () => look()));
+  const codes = [...looks, await byLink].map((outcome) => outcome.ok || outcome.failure.code);
+  expect(codes.filter((code) => code === "quota_exceeded")).toHaveLength(10);
+  expect(codes.filter((code) => code === "no_answer")).toHaveLength(3);
+  expect((await caller.call("destroy_sandbox", { sandbox })).isError).toBe(false);
+  await Promise.all(writes);
 });

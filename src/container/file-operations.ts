@@ -26,6 +26,7 @@ import {
 import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
+import type { TakesTurns } from "../shared/turns.ts";
 import type { ReadTurns, Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
@@ -151,7 +152,8 @@ async function resultOf(response: Response, turns: ReadTurns, row: Row, call: ob
   const { headers, body } = response;
   const fields = Object.keys(row.result.shape).map((field) => [field, headers.get(headerOf(field))]);
   const { success, data } = row.result.safeParse(Object.fromEntries(fields));
-  if (success && row.down === "bytes") return { ...data, bytes: await bytesOf(response, turns, maxBytes) };
+  if (success && row.down === "bytes")
+    return { ...data, bytes: await bytesOf(response, turns.plain, maxBytes) };
   const length = headers.get("content-length") ?? undefined;
   if (success && body) return { ...data, body, length: length && Number(length) };
   await body?.cancel();
@@ -164,15 +166,14 @@ async function jsonOf<Schema extends z.ZodMiniType>(
   schema: Schema,
   maxBytes = SMALL_RESPONSE_BYTES,
 ): Promise<z.infer<Schema>> {
-  const text = new TextDecoder().decode(await bytesOf(response, turns, maxBytes));
+  const text = new TextDecoder().decode(await bytesOf(response, turns.parsed, maxBytes));
   const { success, data } = schema.safeParse(parseBounded(text, RESPONSE_JSON));
   if (!success) throw malformedResponse();
   return data;
 }
 
-async function bytesOf(response: Response, turns: ReadTurns, maxBytes: number): Promise<Uint8Array> {
+async function bytesOf(response: Response, turns: TakesTurns, maxBytes: number): Promise<Uint8Array> {
   const bytes = await readBounded(response, { maxBytes, turns });
-  turns.count(bytes?.length ?? maxBytes);
   if (!bytes) throw malformedResponse();
   return bytes;
 }

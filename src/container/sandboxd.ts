@@ -7,10 +7,11 @@ import {
   TOKEN_HEADER,
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
+import { RESPONSE_BYTES } from "../../container/sandboxd/shapes.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pacesOf, takeOf } from "../shared/per-principal.ts";
-import { RequestTurns } from "../shared/request-turns.ts";
+import { countBefore } from "../shared/request-turns.ts";
 import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID, takeAll } from "../shared/turns.ts";
@@ -95,14 +96,8 @@ const UPLOADS_OF_PRINCIPAL = 64;
 /** An upload lasts at most a day. */
 const uploadsOfPrincipals = new TurnsByID(() => new Turns(UPLOADS_OF_PRINCIPAL), DAY_MS);
 
-export interface ReadTurns extends TakesTurns {
-  /**
-   * Counts a response in the pace of the principal's answers. The answer to the call may be much shorter: a completion lists 2,000 files, and
-   * an error replaces a damaged image. Measured without this: while calls read 8 MB each and showed 26 characters, a neighbour's call took
-   * up to twelve times as long.
-   */
-  count(bytes: number): void;
-}
+/** The turns for large responses: for those that are parsed, and for others. */
+export type ReadTurns = Record<"parsed" | "plain", TakesTurns>;
 
 /** Reads a response. A large response needs a turn of `turns`. */
 type Reading<T> = (response: Response, turns: ReadTurns) => Promise<T>;
@@ -132,14 +127,20 @@ export class Sandboxd {
     this.#principalID = principalID;
   }
 
-  /** Waits for a turn of this sandbox, for one of its principal, and for one of all sandboxes unless the response is short. */
-  #takeReadTurn(ms: number, { headers }: Response): Promise<(() => void) | undefined> {
+  /**
+   * Waits for a turn of this sandbox, for one of its principal, and for one of all sandboxes unless the response is short. A response that
+   * is parsed counts like an answer of the principal, because the answer to the call may be much shorter: a completion lists 2,000 files.
+   * Measured without this: while calls read 8 MB each and showed 26 characters, a neighbour's call took up to twelve times as long.
+   */
+  #takeReadTurn(ms: number, { headers }: Response, isParsed: boolean): Promise<(() => void) | undefined> {
+    const principalID = this.#principalID() ?? "";
+    const bytes = Math.min(Number(headers.get("content-length") ?? RESPONSE_BYTES), RESPONSE_BYTES);
     const takes: TakesTurns["take"][] = [
       (left) => this.#ownLargeResponses.take(left),
-      (left) => readByPrincipals.take(this.#principalID() ?? "", left),
+      (left) => readByPrincipals.take(principalID, left),
     ];
-    if (Number(headers.get("content-length") ?? Infinity) > SHORT_BYTES)
-      takes.push((left) => readByAll.take("", left));
+    if (isParsed) takes.push(() => countBefore(principalID, bytes).then(() => () => undefined));
+    if (bytes > SHORT_BYTES) takes.push((left) => readByAll.take("", left));
     return takeAll(takes, ms);
   }
 
@@ -264,8 +265,8 @@ export class Sandboxd {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
         const response = await this.fetch(request);
         return await read(response, {
-          take: (ms) => this.#takeReadTurn(ms, response),
-          count: (bytes) => new RequestTurns(this.#principalID() ?? "").countAnswer(bytes),
+          parsed: { take: (ms) => this.#takeReadTurn(ms, response, true) },
+          plain: { take: (ms) => this.#takeReadTurn(ms, response, false) },
         });
       } catch (error) {
         if (error instanceof ToolError) throw error;

@@ -64,6 +64,15 @@ const LONGEST_TURN_MS = 2 * MAX_ANSWER_PAUSE_MS;
 
 const principals = new TurnsByID(() => new PrincipalTurns(AT_ONCE), LONGEST_TURN_MS);
 
+/**
+ * Counts what the server will read and parse for a principal in the pace of its answers, and waits for this pace.
+ * @param size in characters or bytes
+ */
+export async function countBefore(principalID: string, size: number): Promise<void> {
+  const ms = principals.of(principalID).answers.take(size);
+  if (ms > 0) await pause(Math.min(ms, MAX_ANSWER_PAUSE_MS));
+}
+
 /** The turns of one request's calls. */
 export class RequestTurns {
   readonly #principalID: string;
@@ -138,8 +147,7 @@ export class RequestTurns {
     const mustWait = turns.isFull;
     const end = await principals.take(id, CALL_MS, client);
     if (!end) return undefined;
-    const ms = turns.answers.take(0);
-    if (ms > 0) await pause(Math.min(ms, MAX_ANSWER_PAUSE_MS));
+    await countBefore(id, 0);
     if (client?.aborted) return undefined;
     const turn = new Turn(end);
     // The runtime reads from connections when nothing else is ready. So the pause lets it read the requests of others.

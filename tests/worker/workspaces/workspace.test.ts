@@ -4,6 +4,7 @@ import { FAILED } from "../../../container/sandboxd/operations.ts";
 import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
+import { Turns } from "../../../src/shared/turns.ts";
 import {
   afterCrash,
   FakeContainer,
@@ -24,7 +25,8 @@ const SETTINGS = { forCheckpoint: undefined };
 
 const CONVERSATION = { below: "/talks", id: "talk" };
 
-const readTurns = { take: async () => () => undefined, count: () => undefined };
+const turns = new Turns(1);
+const readTurns = { parsed: turns, plain: turns };
 
 /** Makes a task leave files and a conversation in a sandbox. */
 async function doTask(world: World): Promise<void> {

@@ -474,7 +474,7 @@ describe("the updates of a page", () => {
     expect(lines).toEqual(lines.map((_, index) => `line ${index + 1}`));
     await page.evaluate(() => document.querySelector(".log")?.scrollTo(0, 1e6));
     await until(async () => (await panel.rows()).includes("line 200"));
-    expect(await page.locator("[role=alert] .note").count()).toBe(0);
+    await until(async () => (await page.locator("[role=alert] .note").count()) === 0);
   });
 });
 

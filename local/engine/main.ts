@@ -9,6 +9,7 @@ import { Pace } from "../../container/sandboxd/pace.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { startEngine, type Engine } from "./engine.ts";
 import { settingsSchema } from "./engine-settings.ts";
+import { printable } from "./printable.ts";
 
 let engine: Promise<Engine> | undefined;
 let isEnding = false;
@@ -25,8 +26,8 @@ const logged = new Pace({ burst: 20, perSecond: 0.1 });
 
 /** An error that no code expected belongs to one connection. Ending the engine would end every sandbox. */
 const survive = (error: unknown) => {
-  if (logged.tryTake(1))
-    process.stderr.write(`engine: unexpected: ${error instanceof Error ? error.stack : messageOf(error)}\n`);
+  const text = (error instanceof Error && error.stack) || messageOf(error);
+  if (logged.tryTake(1)) process.stderr.write(`engine: unexpected: ${printable(text)}\n`);
   // The error may be the reason why the engine would never end.
   if (isEnding) process.exit(1);
 };

@@ -1,4 +1,5 @@
 /** How many kernel objects of a kind the machine has, and how many mappings of memory and pipes each sandbox has. */
+import { join } from "node:path";
 import { arch } from "node:process";
 import { Turns } from "../../src/shared/turns.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
@@ -51,81 +52,117 @@ async function countLines(lists: string[]): Promise<Map<string, number>> {
   return most;
 }
 
-/** The number of kcmp(2), which compares resources of two threads. */
-const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
-/**
- * Finds the places in /proc of the tables of descriptors of processes: for each table, a thread that has it. The number 2 is KCMP_FILES.
- * If the kernel does not compare threads, finds the table of each process's first thread.
- */
-const findTables = `
-my ($compare, @processes) = @ARGV;
-my @tables;
-for my $process (@processes) {
-  my @different;
-  for my $thread (map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
-    next if grep { my $other = $_; syscall($compare + 0, $thread + 0, $other + 0, 2, 0, 0) <= 0 } @different;
-    push @different, $thread;
-    push @tables, "/proc/$process/task/$thread";
-  }
-}
-`;
-const printTables = `${findTables}print "$_\\n" for @tables;`;
-
-/**
- * Prints how many different pipes are open, and how many files wait in sockets. Prints VERY_MANY if that takes too much processor time:
- * a sandbox can have 500,000 descriptors.
- */
-const printPipes = `${findTables}
-my ($read, $waiting, %pipes) = (0, 0);
-for my $table (@tables) {
-  opendir(my $descriptors, "$table/fd") or next;
-  while (defined(my $name = readdir $descriptors)) {
-    my $file = readlink("$table/fd/$name") // next;
-    if (++$read % 1000 == 0) { my ($user, $system) = times; if ($user + $system > ${COUNT_SECONDS}) { print "${VERY_MANY} 0"; exit } }
-    if ($file =~ /^pipe:/) { $pipes{$file} = 1 }
-    elsif ($file =~ /^socket:/ && open(my $state, "<", "$table/fdinfo/$name")) { /^scm_fds:\\s*(\\d+)/ and $waiting += $1 while <$state> }
-  }
-}
-print scalar(keys %pipes), " $waiting";
-`;
-
-async function runPerl(program: string, processes: readonly number[]): Promise<string> {
-  const call = compareCall[arch];
-  if (call === undefined || processes.length === 0) return "";
-  return await runHost("nice", ["perl", "-e", program, ...[call, ...processes].map(String)]).catch(() => "");
-}
-
-/**
- * The places in /proc of the tables of descriptors of these processes. A thread can have a table of its own. If the first thread has
- * ended, the process itself seems to have no descriptors.
- */
-export async function descriptorTables(processes: readonly number[]): Promise<string[]> {
-  const found = (await runPerl(printTables, processes)).split("\n").filter(Boolean);
-  return found.length === 0 ? processes.map((pid) => `/proc/${pid}`) : found;
-}
-
-/**
- * How many files may wait in the sockets of a sandbox (SCM_RIGHTS). The engine does not see whether they are pipes, locked, or sockets in
- * which further files wait. So with more than this, the sandbox counts as one with very many.
- */
-const MAX_WAITING = 250;
-
-/** Counts pipes, and files that wait in sockets, because each can be a pipe. */
-export async function countPipes(
-  processes: readonly number[],
-): Promise<{ pipes: number; hasManyWaiting: boolean }> {
-  const text = await runPerl(printPipes, processes);
-  const [pipes = 0, waiting = 0] = text.split(" ").map(Number);
-  return { pipes: pipes + waiting, hasManyWaiting: waiting > MAX_WAITING };
-}
-
 /** The most bytes of a pipe. Linux allows at most 2 GiB. */
 const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
 
-/** An upper bound of the memory in a sandbox's pipes that counts in no control group. */
-export async function boundPipeMemory({ groups }: Pick<EngineSandbox, "groups">): Promise<number> {
-  const { pipes, hasManyWaiting } = await countPipes(await membersOf(groups[0] ?? ""));
-  return hasManyWaiting ? VERY_MANY : pipes * MAX_PIPE_BYTES;
+/** The number of kcmp(2), which compares resources of two threads. */
+const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
+/**
+ * Visits the tables of descriptors of a group's processes: for each table, the place in /proc of a thread that has it. The number 2 is
+ * KCMP_FILES, and 3 is ESRCH, for a thread that has ended. If the kernel does not compare threads, visits the table of each process's first
+ * thread. Ends early if that takes too much time.
+ */
+const visitTables = `
+my ($compare, $list) = @ARGV;
+sub isLate { my ($user, $system) = times; return $user + $system > ${COUNT_SECONDS} || time - $^T >= ${COUNT_TIMEOUT_SECONDS} }
+sub isSame { my $order = syscall($compare + 0, $_[0] + 0, $_[1] + 0, 2, 0, 0); return $order == 0 || ($order < 0 && $! != 3) }
+open(my $processes, "<", $list) or exit;
+for my $process (map { 0 + $_ } <$processes>) {
+  my @different;
+  for my $thread (map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
+    next if isLate() || grep { isSame($thread, $_) } @different;
+    push @different, $thread;
+    visit("/proc/$process/task/$thread");
+  }
+}
+`;
+const printTables = `sub visit { print "$_[0]\\n" } ${visitTables}`;
+
+/**
+ * Prints how many bytes fit into the pipes that are open, and how many files wait in sockets. Prints VERY_MANY if that takes too much time:
+ * a sandbox can have 500,000 descriptors. Opens a pipe for a moment to ask for its size (F_GETPIPE_SZ, 1032).
+ */
+const printPipes = `
+use Fcntl;
+my ($bytes, $waiting, %seen) = (0, 0);
+sub visit {
+  my ($table) = @_;
+  opendir(my $descriptors, "$table/fd") or return;
+  while (defined(my $name = readdir $descriptors)) {
+    return if isLate();
+    my ($device, $inode, $mode) = stat "$table/fd/$name" or next;
+    my $type = $mode & 0170000;
+    next if ($type != 0010000 && $type != 0140000) || $seen{"$device:$inode"}++;
+    if ($type == 0140000) {
+      open(my $state, "<", "$table/fdinfo/$name") or next;
+      while (<$state>) { $waiting += $1 if /^scm_fds:\\s*(\\d+)/ }
+    } else {
+      my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK);
+      $bytes += ($isOpen && fcntl($pipe, 1032, 0)) || ${MAX_PIPE_BYTES};
+    }
+  }
+}
+${visitTables}
+$bytes = ${VERY_MANY} if isLate();
+print "$bytes $waiting";
+`;
+
+/** @returns what it printed; `late` if it did not end in time, for example because a pipe is locked; "" if it failed */
+async function runPerl(program: string, group: string, late = ""): Promise<string> {
+  const call = compareCall[arch];
+  if (call === undefined || group === "") return "";
+  const args = ["perl", "-e", program, String(call), join(group, "cgroup.procs")];
+  return await runHost("nice", args).catch(({ cause }: Error) => (isKilled(cause) ? late : ""));
+}
+
+const isKilled = (error: unknown) => error instanceof Error && "killed" in error && error.killed === true;
+
+/**
+ * The places in /proc of the tables of descriptors of a group's processes. A thread can have a table of its own. If the first thread has
+ * ended, the process itself seems to have no descriptors.
+ */
+export async function descriptorTables(group: string): Promise<string[]> {
+  const found = (await runPerl(printTables, group)).split("\n").filter(Boolean);
+  return found.length === 0 ? (await membersOf(group)).map((pid) => `/proc/${pid}`) : found;
+}
+
+/**
+ * How many files may wait in the sockets of a sandbox (SCM_RIGHTS) before it counts as one with very many locks. The engine does not see
+ * whether they are locked.
+ */
+const MAX_WAITING = 250;
+
+/** Counts how many bytes fit into the pipes of a group's processes, and how many files wait in their sockets. */
+async function countPipes(group: string): Promise<{ bytes: number; waiting: number }> {
+  const [bytes = 0, waiting = 0] = (await runPerl(printPipes, group, `${VERY_MANY} 0`))
+    .split(" ")
+    .map(Number);
+  return { bytes, waiting };
+}
+
+export async function hasManyWaiting(group: string): Promise<boolean> {
+  return (await countPipes(group)).waiting > MAX_WAITING;
+}
+
+/**
+ * For each byte of the kernel's memory that a control group counts for pipes, at most this many bytes in them count in none. For a pipe of
+ * 1 MiB, it counts a list of 16 KiB.
+ */
+const UNCOUNTED_RATIO = 64;
+
+/**
+ * An upper bound of the memory in a sandbox's pipes that counts in no control group. A file that waits in a socket can be a pipe, or a
+ * socket in which thousands of pipes wait.
+ * @param counted the sandbox's kernel memory that a control group counts; 0 if unknown
+ */
+export async function boundPipeMemory(
+  { groups: [group = ""] }: Pick<EngineSandbox, "groups">,
+  counted: number,
+): Promise<number> {
+  const { bytes, waiting } = await countPipes(group);
+  const hidden =
+    counted > 0 ? counted * UNCOUNTED_RATIO : waiting > MAX_WAITING ? VERY_MANY : waiting * MAX_PIPE_BYTES;
+  return waiting > 0 ? bytes + hidden : bytes;
 }
 
 /**

@@ -38,8 +38,8 @@ import {
   boundPipeMemory,
   COUNT_TIMEOUT_SECONDS,
   countMappings,
-  countPipes,
   descriptorTables,
+  hasManyWaiting,
   kernelObjects,
 } from "./kernel-objects.ts";
 import {
@@ -218,7 +218,8 @@ export function guardMachine(
         manyLocks,
         { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.sockets },
         {
-          usedBy: boundPipeMemory,
+          usedBy: async (sandbox) =>
+            await boundPipeMemory(sandbox, await countOf(sandbox.groups, kernelMemoryOf)),
           least: part(QUEUED_SHARE),
           why: STOPPED_BECAUSE.pipes,
           endsOthers: true,
@@ -427,17 +428,16 @@ async function lockHolders(): Promise<number[]> {
  * sandboxes run at once, because a sandbox with few locks must not delay the count of one with many. So they have a low priority.
  */
 async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
-  const processes = await membersOf(group);
-  if (processes.length === 0) return 0;
+  const directories = (await descriptorTables(group)).map((table) => `${table}/fdinfo`);
+  if (directories.length === 0) return 0;
   const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec nice timeout ${COUNT_TIMEOUT_SECONDS} grep -rhs ^lock: "$@")`;
   // 128 and the number of SIGXCPU.
   const script = `{ ${grep}; [ $? != 152 ] || yes; } | head -n ${most} | wc -l`;
-  const directories = (await descriptorTables(processes)).map((table) => `${table}/fdinfo`);
-  const [locks, { hasManyWaiting }] = await Promise.all([
+  const [locks, isHidden] = await Promise.all([
     runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0),
-    countPipes(processes),
+    hasManyWaiting(group),
   ]);
-  return hasManyWaiting ? most : Number(locks);
+  return isHidden ? most : Number(locks);
 }
 
 /**

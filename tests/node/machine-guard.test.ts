@@ -26,8 +26,8 @@ import { sleep } from "../setup/until.ts";
 const MiB = 1024 * 1024;
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
-it("memory of the kernel: a sandbox with many locks is not ended because of memory that another program took", async () => {
-  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
+/** Takes memory of the kernel with a program outside all sandboxes. */
+async function takeKernelMemory(): Promise<void> {
   const pages = [
     "import os, socket, time",
     "file = os.open('/proc/version', os.O_RDONLY); held = [socket.socketpair() for _ in range(400)]",
@@ -38,6 +38,13 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
     "  except BlockingIOError: pass",
     "print('taken', flush=True); time.sleep(600)",
   ];
+  const taker = spawn("python3", ["-c", pages.join("\n")], { stdio: ["ignore", "pipe", "inherit"] });
+  onTestFinished(() => void taker.kill("SIGKILL"));
+  await once(taker.stdout, "data");
+}
+
+it("memory of the kernel: a sandbox with many locks is not ended because of memory that another program took", async () => {
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
   const locks = [
     "import fcntl, os",
     "held = os.memfd_create('locked')",
@@ -47,11 +54,23 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
   const modest = await TestSandbox.start(engine);
   // In this time the guard measures the kernel's memory.
   await modest.run("sleep 1");
-  const taker = spawn("python3", ["-c", pages.join("\n")], { stdio: ["ignore", "pipe", "inherit"] });
-  onTestFinished(() => void taker.kill("SIGKILL"));
-  await once(taker.stdout, "data");
+  await takeKernelMemory();
   await modest.run("sleep 1");
   expect((await modest.python(locks)).stdout).toBe("kept");
+});
+
+it("memory of the kernel: a sandbox with many empty pipes is not ended because of memory that another program took", async () => {
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
+  const modest = await TestSandbox.start(engine);
+  const pipes = [
+    "import os",
+    "held = [os.pipe() for _ in range(400)]",
+    "os.system('touch /tmp/made; sleep 4'); print('kept')",
+  ];
+  const kept = modest.python(pipes);
+  await modest.run("until [ -e /tmp/made ]; do sleep 0.1; done; sleep 0.5");
+  await takeKernelMemory();
+  expect((await kept).stdout).toBe("kept");
 });
 
 /** Ends a process's first thread, so that the process seems to have no files. */
@@ -60,14 +79,19 @@ const END_FIRST_THREAD = [
   "ctypes.CDLL(None).pthread_exit(None)",
 ];
 
+const MAKE_NAMED_PIPE = [
+  "def make():",
+  "  path = f'/tmp/{os.getpid()}'; os.mkfifo(path); end = os.open(path, os.O_RDWR); os.remove(path); return end, end",
+];
 /** Linux makes small pipes for a user with many, so there are several users. */
-const FILL_PIPES = [
+const fillPipes = (make = ["make = os.pipe"]) => [
   "import array, ctypes, os, socket, threading, time",
+  ...make,
   "for user in range(1000, 1010):",
   "  if os.fork() == 0: break",
   "else: time.sleep(600)",
   "os.setgid(user); os.setuid(user); zeros = os.open('/dev/zero', os.O_RDONLY)",
-  "pipes = [os.pipe() for _ in range(400)]",
+  "pipes = [make() for _ in range(400)]",
   "for _, end in pipes: os.sendfile(end, zeros, 0, 65_536)",
 ];
 const PUT_IN_TRANSIT = [
@@ -77,15 +101,21 @@ const PUT_IN_TRANSIT = [
   "  held[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
   "for start, end in pipes: os.close(start); os.close(end)",
 ];
-
+const PUT_SOCKET_IN_TRANSIT = [
+  "outer = socket.socketpair(); rights = array.array('i', [held[1].fileno()])",
+  "outer[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
+  "for end in held: end.close()",
+];
 it.each([
-  ["open", []],
-  ["in transit", PUT_IN_TRANSIT],
-  ["of processes whose first threads have ended", END_FIRST_THREAD],
-])("memory of the kernel: the engine ends a sandbox that keeps data in many pipes, %s", async (_, keep) => {
+  ["open", fillPipes()],
+  ["open, made as files", fillPipes(MAKE_NAMED_PIPE)],
+  ["in transit", [...fillPipes(), ...PUT_IN_TRANSIT]],
+  ["in transit in sockets in transit", [...fillPipes(), ...PUT_IN_TRANSIT, ...PUT_SOCKET_IN_TRANSIT]],
+  ["of processes whose first threads have ended", [...fillPipes(), ...END_FIRST_THREAD]],
+])("memory of the kernel: the engine ends a sandbox that keeps data in many pipes, %s", async (_, fill) => {
   const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
   const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
-  void taker.python([...FILL_PIPES, ...keep, "time.sleep(600)"]).catch(() => undefined);
+  void taker.python([...fill, "time.sleep(600)"]).catch(() => undefined);
   expect((await taker.waitForEnd()).reason).toContain("many pipes");
   expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
 });

@@ -31,6 +31,12 @@ const BODY_COPIES = 2;
 /** The room that long bodies leave for other calls of their principal. */
 const ROOM_FOR_SHORT = 4 * 1024 * 1024;
 
+/**
+ * The most bodies and images of a principal that wait for room. Without this limit, any number of calls that send only the beginning of a
+ * long body could wait.
+ */
+const MAX_WAITING = 512;
+
 /** How often a body or image that waits for room looks for it. */
 const ROOM_MS = 20;
 
@@ -134,7 +140,7 @@ export class RequestMemory {
   /**
    * Counts a long body before it has arrived. Waits for room if there is none, because a client may well send some large files at
    * once. The room is for the whole body: bodies that each have room for a part would wait for each other. Leaves ROOM_FOR_SHORT.
-   * @returns false, and counts nothing, if there is no room after CALL_MS
+   * @returns false, and counts nothing, if there is no room after CALL_MS, or too many wait
    */
   addLongBody(bytes: number): Promise<boolean> {
     return this.#waitFor(() => this.addBody(bytes, ROOM_FOR_SHORT));
@@ -143,7 +149,7 @@ export class RequestMemory {
   /**
    * Counts an image during the work that reads and changes it. Waits for room as a long body does. Measured without this: 16 images
    * of 6.4 MiB, which were scaled down at the same time, took 244 MiB of V8's heap.
-   * @throws {ToolError} `quota_exceeded` if there is no room after CALL_MS
+   * @throws {ToolError} `quota_exceeded` if there is no room after CALL_MS, or too many wait
    */
   async whileHoldingImage<T>(bytes: number, work: () => Promise<T>): Promise<T> {
     const counted = BODY_COPIES * bytes;
@@ -158,6 +164,7 @@ export class RequestMemory {
 
   async #waitFor(addIfRoom: () => boolean): Promise<boolean> {
     if (addIfRoom()) return true;
+    if (waiting.of(this.#key).waiting >= MAX_WAITING) return false;
     const until = Date.now() + CALL_MS;
     const end = await waiting.take(this.#key, CALL_MS, this.#client);
     let isCounted = false;

@@ -381,17 +381,51 @@ describe("the memory of long bodies", () => {
     other.release();
   });
 
-  it("is free after some seconds if a body stalls that its principal has no room for", async () => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const [memory, other] = [hold(), hold()];
-    other.add(MAX_MEMORY_BYTES);
-    let read: unknown;
-    const headers = new Headers({ "content-length": "60000" });
-    const bounds = { maxBytes: MAX_BODY_BYTES, ms: 150_000, memory };
-    void readBody({ body: unfinished(100), headers }, bounds).then((result) => (read = result));
-    await vi.advanceTimersByTimeAsync(6000);
-    expect(read).toEqual({ problem: "too_slow" });
-    memory.release();
-    other.release();
+  it.each([
+    ["stalls before the bytes that count for a call", 100, "too_slow"],
+    ["stalls after them", 20_000, "no_room"],
+    ["arrives slowly", 2_000_000, "no_room"],
+  ])(
+    "has no room for a body that %s, so the body is refused after some seconds",
+    async (_how, bytes, problem) => {
+      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+      const [memory, other] = [hold(), hold()];
+      other.add(MAX_MEMORY_BYTES);
+      let left = bytes;
+      const body = new ReadableStream({
+        type: "bytes",
+        async pull(controller) {
+          if (left < bytes) await new Promise((done) => setTimeout(done, left > 0 ? 2000 : 1_000_000));
+          controller.enqueue(new Uint8Array(Math.min(left, 64 * 1024)));
+          left -= 64 * 1024;
+        },
+      });
+      let read: unknown;
+      const headers = new Headers({ "content-length": String(MAX_BODY_BYTES) });
+      const bounds = { maxBytes: MAX_BODY_BYTES, ms: 150_000, memory };
+      void readBody({ body, headers }, bounds).then((result) => (read = result));
+      // A long body waits for room for 40 s.
+      for (let second = 0; second < 50; second++) await vi.advanceTimersByTimeAsync(1000);
+      expect(read).toEqual({ problem });
+      memory.release();
+      other.release();
+    },
+  );
+
+  it("has few bodies that wait for it", async () => {
+    const full = hold();
+    full.add(MAX_MEMORY_BYTES);
+    const callers = Array.from({ length: 513 }, hold);
+    let refused = 0;
+    const waiting = callers.map((memory) =>
+      memory.addLongBody(60_000).then((hasRoom) => (refused += Number(!hasRoom))),
+    );
+    const last = hold();
+    expect(await last.addLongBody(60_000)).toBe(false);
+    expect(refused).toBe(0);
+    full.release();
+    for (const memory of callers) memory.release();
+    last.release();
+    await Promise.all(waiting);
   });
 });

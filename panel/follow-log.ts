@@ -43,7 +43,7 @@ export function followLog(id: string, { form, onPage, onProblem }: LogReader): (
       page = (await callTool<LogPage>("get_result", call, signal, form)).data;
     } catch (error) {
       signal.throwIfAborted();
-      if (!(error instanceof ToolFailed)) throw error;
+      if (!(error instanceof ToolFailed) || error.isTemporary) throw error;
       onProblem(error.message);
       return undefined;
     }

@@ -87,7 +87,7 @@ interface PollState<T> {
 /**
  * Loads a value while the page is visible.
  * @param key a new key loads the value again; undefined loads nothing
- * @param everyMs the pause after a result; without it, loading ends with the first result or tool error
+ * @param everyMs the pause after a result; without it, loading ends with the first result, or with an error that is not temporary
  */
 export function usePolled<T>(
   key: string | undefined,
@@ -105,7 +105,7 @@ export function usePolled<T>(
         setState({ value });
       } catch (error) {
         signal.throwIfAborted();
-        if (everyMs !== undefined || !(error instanceof ToolFailed)) throw error;
+        if (everyMs !== undefined || !(error instanceof ToolFailed) || error.isTemporary) throw error;
         onProblem(error.message);
       }
       return everyMs;
@@ -143,10 +143,11 @@ function untilVisible(signal: AbortSignal): Promise<void> {
     const onVisible = () => {
       if (host().isOutOfSight() && !signal.aborted) return;
       document.removeEventListener("visibilitychange", onVisible);
+      signal.removeEventListener("abort", onVisible);
       done();
     };
     document.addEventListener("visibilitychange", onVisible);
-    signal.addEventListener("abort", onVisible, { once: true });
+    signal.addEventListener("abort", onVisible);
     onVisible();
   });
 }

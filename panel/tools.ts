@@ -14,6 +14,16 @@ export const isSignedOut = new Value(false);
 /** The server is unreachable or busy: the same call may succeed later. */
 export class Unreachable extends Error {}
 
+/** The codes of errors after which the same call may succeed. */
+const TEMPORARY = new Set<ErrorCode>([
+  "quota_exceeded",
+  "no_answer",
+  "connection_lost",
+  "sandbox_restarted",
+  "sandbox_unavailable",
+  "storage_unavailable",
+]);
+
 /** A tool failed, or the server refused the call. The message is for people. */
 export class ToolFailed extends Error {
   /** The tool error's code; undefined for a refusal, and if a client drops results' metadata. */
@@ -22,6 +32,10 @@ export class ToolFailed extends Error {
   constructor(message: string, code?: ErrorCode) {
     super(message);
     this.code = code;
+  }
+
+  get isTemporary(): boolean {
+    return this.code !== undefined && TEMPORARY.has(this.code);
   }
 }
 

@@ -105,7 +105,7 @@ describe("the panel", () => {
     expect(await page.evaluate("navigator.clipboard.readText()")).toBe(server.url);
 
     await page.click("a.brand");
-    await recent.last().locator("a").click();
+    await recent.filter({ hasText: "echo of one" }).locator("a").click();
     await page.waitForSelector("h1:text-is('one')");
     await until(async () => (await rows()).includes("of one"));
     expect(browserErrors).toEqual([]);

@@ -97,7 +97,7 @@ sub visit {
       open(my $state, "<", "$table/fdinfo/$name") or next;
       while (<$state>) { $waiting += $1 if /^scm_fds:\\s*(\\d+)/ }
     } else {
-      my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK);
+      my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
       $bytes += ($isOpen && fcntl($pipe, 1032, 0)) || ${MAX_PIPE_BYTES};
     }
   }

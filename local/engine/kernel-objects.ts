@@ -1,6 +1,7 @@
 /** How many kernel objects of a kind the machine has, and how many mappings of memory and pipes each sandbox has. */
 import { join } from "node:path";
 import { arch } from "node:process";
+import { waitAtMost } from "../../src/shared/timers.ts";
 import { Turns } from "../../src/shared/turns.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { readText } from "./host-files.ts";
@@ -103,19 +104,25 @@ sub visit {
   }
 }
 ${visitTables}
-$bytes = ${VERY_MANY} if isLate();
+$bytes = $waiting = ${VERY_MANY} if isLate();
 print "$bytes $waiting";
 `;
+const LATE = `${VERY_MANY} ${VERY_MANY}`;
 
-/** @returns what it printed; `late` if it did not end in time, for example because a pipe is locked; "" if it failed */
+/**
+ * A program that waits for a locked pipe cannot be killed. So the engine waits for it only a little longer than for one that limits its
+ * time itself, in milliseconds.
+ */
+const PERL_MS = 1000 * (COUNT_TIMEOUT_SECONDS + 1);
+
+/** @returns what it printed; `late` if it did not end in time; "" if it failed */
 async function runPerl(program: string, group: string, late = ""): Promise<string> {
   const call = compareCall[arch];
   if (call === undefined || group === "") return "";
   const args = ["perl", "-e", program, String(call), join(group, "cgroup.procs")];
-  return await runHost("nice", args).catch(({ cause }: Error) => (isKilled(cause) ? late : ""));
+  const printed = runHost("nice", args).catch(() => "");
+  return (await waitAtMost(PERL_MS, printed)) ?? late;
 }
-
-const isKilled = (error: unknown) => error instanceof Error && "killed" in error && error.killed === true;
 
 /**
  * The places in /proc of the tables of descriptors of a group's processes. A thread can have a table of its own. If the first thread has
@@ -134,9 +141,7 @@ const MAX_WAITING = 250;
 
 /** Counts how many bytes fit into the pipes of a group's processes, and how many files wait in their sockets. */
 async function countPipes(group: string): Promise<{ bytes: number; waiting: number }> {
-  const [bytes = 0, waiting = 0] = (await runPerl(printPipes, group, `${VERY_MANY} 0`))
-    .split(" ")
-    .map(Number);
+  const [bytes = 0, waiting = 0] = (await runPerl(printPipes, group, LATE)).split(" ").map(Number);
   return { bytes, waiting };
 }
 
@@ -150,19 +155,24 @@ export async function hasManyWaiting(group: string): Promise<boolean> {
  */
 const UNCOUNTED_RATIO = 64;
 
+/** How many bytes fit into the open pipes of a sandbox. */
+export async function pipeBytesOf({ groups: [group = ""] }: Pick<EngineSandbox, "groups">): Promise<number> {
+  return (await countPipes(group)).bytes;
+}
+
 /**
  * An upper bound of the memory in a sandbox's pipes that counts in no control group. A file that waits in a socket can be a pipe, or a
  * socket in which thousands of pipes wait.
- * @param counted the sandbox's kernel memory that a control group counts; 0 if unknown
+ * @param counted the kernel memory that a control group counts for the sandbox's work; undefined if unknown
  */
 export async function boundPipeMemory(
   { groups: [group = ""] }: Pick<EngineSandbox, "groups">,
-  counted: number,
+  counted: number | undefined,
 ): Promise<number> {
   const { bytes, waiting } = await countPipes(group);
-  const hidden =
-    counted > 0 ? counted * UNCOUNTED_RATIO : waiting > MAX_WAITING ? VERY_MANY : waiting * MAX_PIPE_BYTES;
-  return waiting > 0 ? bytes + hidden : bytes;
+  if (waiting === 0) return bytes;
+  if (counted !== undefined) return bytes + counted * UNCOUNTED_RATIO;
+  return waiting > MAX_WAITING ? VERY_MANY : bytes + waiting * MAX_PIPE_BYTES;
 }
 
 /**

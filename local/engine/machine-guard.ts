@@ -41,6 +41,7 @@ import {
   descriptorTables,
   hasManyWaiting,
   kernelObjects,
+  pipeBytesOf,
 } from "./kernel-objects.ts";
 import {
   countOf,
@@ -171,13 +172,22 @@ export function guardMachine(
     endsOthers: true,
   };
   const listRunning = () => registry.list().filter(({ isEnding }) => !isEnding);
-  const queuedMemoryOf = async (sandbox: EngineSandbox) => {
-    const counted = await countOf(sandbox.groups, kernelMemoryOf);
-    return await boundQueuedMemory(sandbox, counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined);
+  /** The kernel memory that a control group counts, without that of an idle sandbox; undefined if unknown. */
+  const countedMemoryOf = async ({ groups }: EngineSandbox) => {
+    const counted = await countOf(groups, kernelMemoryOf);
+    return counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined;
   };
+  const queuedMemoryOf = async (sandbox: EngineSandbox) =>
+    await boundQueuedMemory(sandbox, await countedMemoryOf(sandbox));
   const udpBytesOf = async (sandbox: EngineSandbox) =>
     (await countDatagramSockets(sandbox)) * UDP_SOCKET_BYTES;
   const part = (share: number) => (used: number) => used * share;
+  const manyPipes: Cause = {
+    usedBy: pipeBytesOf,
+    least: part(QUEUED_SHARE),
+    why: STOPPED_BECAUSE.pipes,
+    endsOthers: true,
+  };
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
     {
@@ -217,12 +227,11 @@ export function guardMachine(
       causes: [
         manyLocks,
         { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.sockets },
+        manyPipes,
         {
-          usedBy: async (sandbox) =>
-            await boundPipeMemory(sandbox, await countOf(sandbox.groups, kernelMemoryOf)),
-          least: part(QUEUED_SHARE),
-          why: STOPPED_BECAUSE.pipes,
-          endsOthers: true,
+          ...manyPipes,
+          // Only then, because a modest sandbox with a file that waits in a socket may hide as much.
+          usedBy: async (sandbox) => await boundPipeMemory(sandbox, await countedMemoryOf(sandbox)),
         },
       ],
     },

@@ -120,6 +120,24 @@ it.each([
   expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
 });
 
+it("memory of the kernel: a sandbox with a file in a socket is not ended for memory that another one takes by pipes", async () => {
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
+  const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+  // By the kernel's memory for the names, its socket could hide more pipes than the other sandbox has.
+  await modest.python([
+    "import array, os, socket, time",
+    "if os.fork() == 0:",
+    "  held = socket.socketpair(); file = array.array('i', [0])",
+    "  held[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, file)])",
+    "  for name in range(20_000): open(f'/dev/shm/{name}', 'w').close()",
+    "  open('/tmp/ready', 'w'); [os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
+    "while not os.path.exists('/tmp/ready'): time.sleep(0.01)",
+  ]);
+  void taker.python([...fillPipes(), "time.sleep(600)"]).catch(() => undefined);
+  expect((await taker.waitForEnd()).reason).toContain("many pipes");
+  expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
 /** Programs that make the kernel's threads work. */
 const THREAD_WORK = {
   "by pseudo terminals": [

@@ -50,6 +50,8 @@ async function callServer(method: string, params: object, signal?: AbortSignal, 
   const { status, text } = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), { signal });
   if (status === 401) throw new SignedOut();
   if (status === 429 || status === 503) throw new Unreachable(BUSY);
+  // For example 502, from a proxy whose server starts again.
+  if (status === 408 || status >= 500) throw new Unreachable(statusText(status));
   const reply = replyIn(text);
   if (!reply.result) throw new ToolFailed(reply.message || reply.error?.message || statusText(status));
   return reply.result;

@@ -1,8 +1,10 @@
 /** How the panel repeats its calls. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { browserHost } from "../../panel/browser.ts";
 import { followLog } from "../../panel/follow-log.ts";
 import { type Host, setHost, type ToolResult } from "../../panel/host.ts";
 import { poll } from "../../panel/poll.ts";
+import { Unreachable } from "../../panel/tools.ts";
 import { ERROR_META } from "../../src/shared/apps.ts";
 
 const callTool = vi.fn<Host["callTool"]>();
@@ -35,6 +37,12 @@ it("a poll leaves no listener at its signal after a step, because it may take th
   expect(added).toBeGreaterThanOrEqual(steps);
   expect(removed).toBe(added);
   end();
+});
+
+it.each([408, 502, 504])("a status of %i, for example of a proxy, counts as temporary", async (status) => {
+  vi.stubGlobal("location", { hash: "", origin: "http://localhost" });
+  vi.stubGlobal("fetch", async () => new Response("<h1>Bad gateway</h1>", { status }));
+  await expect(browserHost().callTool("get_result", {}, "structured")).rejects.toThrow(Unreachable);
 });
 
 describe("a run's output", () => {

@@ -82,8 +82,10 @@ export async function readBody(
   let endTurn: (() => void) | undefined;
   try {
     const announced = Math.min(maxBytes, Number(headers.get("content-length") ?? maxBytes)) || maxBytes;
-    // A short body needs room only for its announced size, and for one more byte, which detects its end.
-    let room = Math.min(memory ? CALL_BYTES : READ_BYTES, announced + 1);
+    // A short body needs room only for its announced size, and for one more byte, which detects its end. A longer one without an announced
+    // size needs room for the longest.
+    const isAnnounced = headers.has("content-length");
+    let room = Math.min(memory && isAnnounced ? CALL_BYTES : READ_BYTES, announced + 1);
     let hasRoom = memory ? undefined : true;
     let stallMs = memory?.hasRoomFor(0) === false ? CROWDED_MS : Infinity;
     for (let bytes = 0; ; room = READ_BYTES) {

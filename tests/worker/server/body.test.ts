@@ -412,6 +412,22 @@ describe("the memory of long bodies", () => {
     },
   );
 
+  it("is needed only for the size of a short body, also if the client does not announce it", async () => {
+    const [memory, other] = [hold(), hold()];
+    other.add(MAX_MEMORY_BYTES - MAX_BODY_BYTES / 2);
+    const body = new ReadableStream({
+      type: "bytes",
+      start(controller) {
+        controller.enqueue(new Uint8Array(20_000));
+        controller.close();
+      },
+    });
+    const bounds = { maxBytes: MAX_BODY_BYTES, memory };
+    expect(await readBody({ body, headers: new Headers() }, bounds)).toHaveProperty("bytes");
+    memory.release();
+    other.release();
+  });
+
   it("has few bodies that wait for it", async () => {
     const full = hold();
     full.add(MAX_MEMORY_BYTES);

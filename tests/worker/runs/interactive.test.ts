@@ -156,7 +156,7 @@ left = 600_000
 while left > 0:
     left -= len(os.read(0, 65536))
 print("a" * 9000, end="", flush=True)
-time.sleep(3)
+time.sleep(20)
 print("more", flush=True)
 time.sleep(60)`;
     await caller.call("write_file", { path: "/tmp/echo.py", content: program });

@@ -40,7 +40,7 @@ export class RunningTask {
   #storedOffset = 0;
   /**
    * The stored artifacts. The run's record has this very list, so that they count even if the container ends during the collection.
-   * Otherwise they would stay in R2 for as long as the record, in no quota.
+   * Otherwise they would stay in R2 for as long as the record, in no quota. The list of a later actor begins empty.
    */
   readonly #artifacts: Artifact[] = [];
 

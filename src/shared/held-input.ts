@@ -5,17 +5,17 @@
  */
 import { tooManyUnended } from "./errors.ts";
 import { PerPrincipal } from "./per-principal.ts";
+import { CALL_BYTES } from "./request-memory.ts";
 import { elapsedMs } from "./timers.ts";
 
 /** The most characters and bytes. The Worker lets a principal's connected clients send half as many. */
 const MAX_HELD = 32 * 1024 * 1024;
 
 /**
- * How much a call counts at least, so that a principal has at most MAX_CALLS calls. Measured without it: 1,926 calls that waited for a
- * set-up, and whose clients had disconnected, took 142 MB, and 160 more began each second, for 40 s each.
+ * A call counts at least as CALL_BYTES, so that a principal has at most MAX_CALLS calls. Measured without it: 1,926 calls that waited for
+ * a set-up, and whose clients had disconnected, took 142 MB, and 160 more began each second, for 40 s each.
  */
-const CALL = 16 * 1024;
-const MAX_CALLS = MAX_HELD / CALL;
+const MAX_CALLS = MAX_HELD / CALL_BYTES;
 
 /**
  * After this time in milliseconds, a call counts as ended. The platform can reset an actor, and then no call of it ends. Clients may
@@ -63,7 +63,7 @@ const held = new PerPrincipal(
  * @throws {ToolError} `quota_exceeded`, before the work
  */
 export async function whileHolding<T>(by: string, size: number, work: () => Promise<T>): Promise<T> {
-  const end = held.of(by).add(Math.max(size, CALL));
+  const end = held.of(by).add(Math.max(size, CALL_BYTES));
   if (!end) throw tooManyUnended(MAX_CALLS, MAX_HELD);
   try {
     return await work();

@@ -1,7 +1,9 @@
 /**
  * A program's output as lines of text. Colors and line rewrites are applied, other control sequences are dropped, and control
- * characters are shown as symbols, such as ␛. So output is always shown as text.
+ * characters are shown as symbols, such as ␛, and marks that change the writing direction as their code points. So output is always
+ * shown as text, in the order in which it was printed.
  */
+import { escapeOrdering } from "./escape-ordering.ts";
 import { outputLeftOut } from "./texts.ts";
 
 /** A span of a line in one style; `style` contains class names. */
@@ -105,7 +107,7 @@ export class OutputLog {
   }
 
   #write(text: string): void {
-    for (const character of text) {
+    for (const character of escapeOrdering(text)) {
       if (character === "\n") this.#endLine();
       else if (character === "\r") this.#column = 0;
       else if (character === "\b") this.#column = Math.max(0, this.#column - 1);

@@ -3,7 +3,7 @@ import type { RefusalReason } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
 import { tooManyWait } from "../shared/request-turns.ts";
-import { readBody, STALL_MS } from "../shared/stream-bytes.ts";
+import { readBody } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 import { CALL_MS, pause } from "../shared/timers.ts";
 import { Turns, TurnsByID } from "../shared/turns.ts";
@@ -79,7 +79,7 @@ const REFUSALS = {
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],
   no_room: [429, -32000, texts.noRoomText(MAX_MEMORY_BYTES)],
   no_turn: [429, -32000, tooManyWait().text],
-  too_slow: [408, -32700, texts.bodyTooSlowText(BODY_MS, STALL_MS)],
+  too_slow: [408, -32700, texts.bodyTooSlowText(BODY_MS)],
   not_utf8: [400, -32700, texts.UNREADABLE_BODY.not_utf8],
   not_json: [400, -32700, texts.UNREADABLE_BODY.not_json],
   too_many_values: [400, -32600, texts.tooManyValuesText(BOUNDS)],

@@ -60,8 +60,8 @@ export const bodyTooLargeText = (max: number) =>
   `The request body is over the limit of ${max} bytes (8 MiB). Write a large file in parts: write_file with append set to true for every part after the first.`;
 export const noRoomText = (max: number) =>
   `Too many requests: your calls in progress and the answers that you have not read take more than ${max / 1024 / 1024} MiB of the server's memory. Wait for the calls and read the answers, then send this request again.`;
-export const bodyTooSlowText = (ms: number, stallMs: number) =>
-  `Parse error: the request body took longer than ${ms / 1000} s, or it stalled for ${stallMs / 1000} s`;
+export const bodyTooSlowText = (ms: number) =>
+  `Parse error: the request body took longer than ${ms / 1000} s, or none of it came for some seconds`;
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
   `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
 export const REPEATED_ID = "Invalid Request: the requests of a batch must have different ids";

@@ -40,7 +40,7 @@ const READ_BYTES = 64 * 1024;
  * How long the next READ_BYTES of a long body may take while `memory` holds room for the whole body: two clients that stop halfway
  * through 8 MiB prevent other long bodies of their principal.
  */
-export const STALL_MS = 30_000;
+const STALL_MS = 30_000;
 
 /**
  * How long the beginning of a body may take while its principal has too many calls, and the rest of a body for which there is no room.

@@ -29,6 +29,12 @@ describe("the log of a run in the panel", () => {
     const [last] = log.lines().slice(-1);
     expect(last?.spans.map(({ text }) => text).join("")).toBe(`${"a".repeat(79)}c${"a".repeat(520)}b`);
   });
+
+  it("shows marks that change the writing direction", () => {
+    const log = new OutputLog();
+    log.append("rm \u202etxt.a\u200f\n");
+    expect(log.lines()[0]?.spans.map(({ text }) => text)).toEqual(["rm ⟨U+202E⟩txt.a⟨U+200F⟩"]);
+  });
 });
 
 describe("the text of a terminal", () => {

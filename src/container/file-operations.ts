@@ -25,8 +25,7 @@ import {
 } from "../../container/sandboxd/shapes.ts";
 import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
-import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
-import type { TakesTurns } from "../shared/turns.ts";
+import { type BodyTurns, isEncoded, readBounded } from "../shared/stream-bytes.ts";
 import type { ReadTurns, Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
@@ -172,7 +171,7 @@ async function jsonOf<Schema extends z.ZodMiniType>(
   return data;
 }
 
-async function bytesOf(response: Response, turns: TakesTurns, maxBytes: number): Promise<Uint8Array> {
+async function bytesOf(response: Response, turns: BodyTurns, maxBytes: number): Promise<Uint8Array> {
   const bytes = await readBounded(response, { maxBytes, turns });
   if (!bytes) throw malformedResponse();
   return bytes;

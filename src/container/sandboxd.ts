@@ -7,12 +7,11 @@ import {
   TOKEN_HEADER,
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
-import { RESPONSE_BYTES } from "../../container/sandboxd/shapes.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { countBefore } from "../shared/request-turns.ts";
-import { READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
+import { type BodyTurns, READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
 import { type TakesTurns, Turns, TurnsByID, takeAll } from "../shared/turns.ts";
 import { connectionsBreak, containerEnded, containerGone, tooManyUploads } from "./texts.ts";
@@ -97,7 +96,7 @@ const UPLOADS_OF_PRINCIPAL = 64;
 const uploadsOfPrincipals = new TurnsByID(() => new Turns(UPLOADS_OF_PRINCIPAL), DAY_MS);
 
 /** The turns for large responses: for those that are parsed, and for others. */
-export type ReadTurns = Record<"parsed" | "plain", TakesTurns>;
+export type ReadTurns = Record<"parsed" | "plain", BodyTurns>;
 
 /** Reads a response. A large response needs a turn of `turns`. */
 type Reading<T> = (response: Response, turns: ReadTurns) => Promise<T>;
@@ -132,9 +131,8 @@ export class Sandboxd {
    * is parsed counts like an answer of the principal, because the answer to the call may be much shorter: a completion lists 2,000 files.
    * Measured without this: while calls read 8 MB each and showed 26 characters, a neighbour's call took up to twelve times as long.
    */
-  #takeReadTurn(ms: number, { headers }: Response, isParsed: boolean): Promise<(() => void) | undefined> {
+  #takeReadTurn(ms: number, bytes: number, isParsed: boolean): Promise<(() => void) | undefined> {
     const principalID = this.#principalID() ?? "";
-    const bytes = Math.min(Number(headers.get("content-length") ?? RESPONSE_BYTES), RESPONSE_BYTES);
     const takes: TakesTurns["take"][] = [
       (left) => this.#ownLargeResponses.take(left),
       (left) => readByPrincipals.take(principalID, left),
@@ -265,8 +263,8 @@ export class Sandboxd {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
         const response = await this.fetch(request);
         return await read(response, {
-          parsed: { take: (ms) => this.#takeReadTurn(ms, response, true) },
-          plain: { take: (ms) => this.#takeReadTurn(ms, response, false) },
+          parsed: { take: (ms, bytes) => this.#takeReadTurn(ms, bytes, true) },
+          plain: { take: (ms, bytes) => this.#takeReadTurn(ms, bytes, false) },
         });
       } catch (error) {
         if (error instanceof ToolError) throw error;

@@ -1,6 +1,5 @@
 import { CALL_BYTES, type RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
-import type { TakesTurns } from "./turns.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
 export async function* splitStream(
@@ -53,6 +52,12 @@ const CROWDED_MS = 5000;
 /** How long the rest of a body may take after it got a turn, because other bodies wait for turns. */
 export const TURN_MS = 15_000;
 
+/** Turns for reading long bodies. `take` returns the function that ends the turn; undefined if there was none in `ms` milliseconds. */
+export interface BodyTurns {
+  /** @param bytes the most bytes that will be read */
+  take(ms: number, bytes: number): Promise<(() => void) | undefined>;
+}
+
 interface Bounds {
   maxBytes: number;
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
@@ -64,7 +69,7 @@ interface Bounds {
    */
   memory?: RequestMemory | undefined;
   /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
-  turns?: TakesTurns | undefined;
+  turns?: BodyTurns | undefined;
 }
 
 /**
@@ -81,10 +86,12 @@ export async function readBody(
   const reader = body.getReader({ mode: "byob" });
   let endTurn: (() => void) | undefined;
   try {
-    const announced = Math.min(maxBytes, Number(headers.get("content-length") ?? maxBytes)) || maxBytes;
+    // A response in chunks can announce any text as its size. A body must not be longer than announced.
+    const size = headers.get("content-length") ?? "";
+    const isAnnounced = /^\d+$/.test(size);
+    const announced = isAnnounced ? Math.min(maxBytes, Number(size)) : maxBytes;
     // A short body needs room only for its announced size, and for one more byte, which detects its end. A longer one without an announced
     // size needs room for the longest.
-    const isAnnounced = headers.has("content-length");
     let room = Math.min(memory && isAnnounced ? CALL_BYTES : READ_BYTES, announced + 1);
     let hasRoom = memory ? undefined : true;
     let stallMs = memory?.hasRoomFor(0) === false ? CROWDED_MS : Infinity;
@@ -96,7 +103,7 @@ export async function readBody(
       const length = value?.length ?? 0;
       const isEnd = done || length < room;
       if (turns && !endTurn && !isEnd) {
-        endTurn = await turns.take(until - Date.now());
+        endTurn = await turns.take(until - Date.now(), announced);
         if (!endTurn) return { problem: "too_slow" };
         until = Math.min(until, Date.now() + TURN_MS);
       }
@@ -107,12 +114,12 @@ export async function readBody(
         stallMs = hasRoom ? STALL_MS : Infinity;
         if (!hasRoom) until = Math.min(until, Date.now() + CROWDED_MS);
       }
-      if (bytes + length > maxBytes) {
-        if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
+      if (bytes + length > announced) {
+        if (isEnd || bytes + length > announced + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();
       } else if (hasRoom) {
         if (bytes + length > buffer.length) {
-          const larger = new Uint8Array(Math.min(maxBytes, 2 * (bytes + length)));
+          const larger = new Uint8Array(Math.min(announced, 2 * (bytes + length)));
           larger.set(buffer);
           buffer = larger;
         }

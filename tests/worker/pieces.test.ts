@@ -45,7 +45,7 @@ describe("of several large response bodies", () => {
     const read = () =>
       readBounded(
         respondWithoutEnd((bytes) => (taken += bytes)),
-        { maxBytes: MIB, ms: 500, turns },
+        { maxBytes: MIB, ms: 500, turns: { take: (ms) => turns.take(ms) } },
       );
     expect(await Promise.all(Array.from({ length: 20 }, read))).toEqual(Array(20).fill(undefined));
     // Two bodies, the first 64 KiB of 18 others, and the data that streams buffer.
@@ -55,7 +55,8 @@ describe("of several large response bodies", () => {
 
   it("those that wait are read when others have ended", async () => {
     const turns = new Turns(2);
-    const read = () => readBounded(new Response(new Uint8Array(MIB)), { maxBytes: MIB, turns });
+    const bounds = { maxBytes: MIB, turns: { take: (ms: number) => turns.take(ms) } };
+    const read = () => readBounded(new Response(new Uint8Array(MIB)), bounds);
     const bodies = await Promise.all(Array.from({ length: 20 }, read));
     expect(bodies.map((bytes) => bytes?.length)).toEqual(Array(20).fill(MIB));
   });

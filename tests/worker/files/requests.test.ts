@@ -66,30 +66,40 @@ it("few requests are open at once, the others wait for their turn, and all get a
   expect(most).toBeLessThan(100);
 });
 
-it("a long listing waits for the pace of the principal's answers before it is read, because a call may show almost nothing of it", async () => {
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
-  const json = JSON.stringify({ entries: [], more: "x".repeat(8_000_000) });
-  const headers = { "content-length": String(json.length) };
+/** Lists a directory in a sandbox whose sandboxd announces 8 MB like this. */
+function listLong(principal: string, announced = "8000000"): Promise<unknown> {
+  const json = JSON.stringify({ entries: [] }).padEnd(8_000_000);
+  const headers = { "content-length": announced };
   const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
   const port = {
     isRunning: true,
     noteUse: () => undefined,
     fetch: async () => new Response(json, { headers }),
   };
-  let read = 0;
-  for (const sandbox of ["one", "other"]) {
-    const fetch = new Sandboxd(port, kv, () => "lister").withWorkspace(lifecycle);
-    const files = new FileOperations(fetch, { noteChange: () => undefined });
-    const list = files.call("list", { path: `/${sandbox}`, depth: 1, limit: 1 });
-    void list.then(() => (read += 1));
-  }
-  const isRead = async () => {
-    for (let rounds = 0; rounds < 200; rounds++) await vi.advanceTimersByTimeAsync(0);
-    return read;
-  };
-  expect(await isRead()).toBe(1);
-  vi.advanceTimersByTime(1100);
-  expect(await isRead()).toBe(2);
+  const fetch = new Sandboxd(port, kv, () => principal).withWorkspace(lifecycle);
+  const files = new FileOperations(fetch, { noteChange: () => undefined });
+  return files.call("list", { path: "/", depth: 1, limit: 1 });
+}
+
+it.each(["8000000", "many", "-8000000"])(
+  "a long listing of the size %s waits for the pace of the principal's answers before it is read, because a call may show almost nothing of it",
+  async (announced) => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+    let read = 0;
+    for (let lists = 0; lists < 2; lists++)
+      void listLong(`lister of ${announced}`, announced).then(() => (read += 1));
+    const isRead = async () => {
+      for (let rounds = 0; rounds < 200; rounds++) await vi.advanceTimersByTimeAsync(0);
+      return read;
+    };
+    expect(await isRead()).toBe(1);
+    vi.advanceTimersByTime(1100);
+    expect(await isRead()).toBe(2);
+  },
+);
+
+it("a listing that is longer than announced is refused", async () => {
+  await expect(listLong("lister of 100000", "100000")).rejects.toThrow(/another program may be in its place/);
 });
 
 it("few uploads of a sandbox and of a principal are open at once, and leave places for other requests", async () => {

@@ -4,7 +4,6 @@ import { FAILED } from "../../../container/sandboxd/operations.ts";
 import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
-import { Turns } from "../../../src/shared/turns.ts";
 import {
   afterCrash,
   FakeContainer,
@@ -25,7 +24,7 @@ const SETTINGS = { forCheckpoint: undefined };
 
 const CONVERSATION = { below: "/talks", id: "talk" };
 
-const turns = new Turns(1);
+const turns = { take: async () => () => undefined };
 const readTurns = { parsed: turns, plain: turns };
 
 /** Makes a task leave files and a conversation in a sandbox. */

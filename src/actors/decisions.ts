@@ -4,7 +4,6 @@ import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { base64url, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { countdown } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -68,7 +67,7 @@ export class NetworkDecisions {
     if (network.addedHosts(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = base64url(digest).slice(0, LINK_ID_CHARS);
-    await this.#waitForDecision(id, waitMs);
+    await this.#waiters.until(() => this.#find(id)?.isRefused !== false, waitMs);
     // The policy may have changed during the wait.
     const added = network.addedHosts(next);
     if (added === undefined) return { state: "within", change: next };
@@ -121,10 +120,5 @@ export class NetworkDecisions {
     const stored: StoredDecision = { change, expires: Date.now() + DECISION_LIFETIME_MS, isRefused: false };
     kv.put(`${PREFIX}${id}`, stored);
     return stored;
-  }
-
-  async #waitForDecision(id: string, ms: number): Promise<void> {
-    const leftMs = countdown(ms);
-    while (leftMs() > 0 && this.#find(id)?.isRefused === false) await this.#waiters.wait(leftMs());
   }
 }

@@ -1,7 +1,6 @@
 /** The git hosts that a principal has signed in to, and their tokens. Only the egress gets a token. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
-import { countdown } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
 
 /** The most hosts. A further sign-in drops the host with the oldest sign-in. */
@@ -54,11 +53,8 @@ export class GitHosts {
   }
 
   async waitForSignIn(host: string, since: number, ms: number): Promise<boolean> {
-    const leftMs = countdown(ms);
-    for (;;) {
-      if (this.list().some((signIn) => signIn.host === host && signIn.signedInAt >= since)) return true;
-      if (leftMs() <= 0 || this.#waiters.size >= MAX_WAITING) return false;
-      await this.#waiters.wait(leftMs());
-    }
+    const isSignedIn = () => this.list().some((signIn) => signIn.host === host && signIn.signedInAt >= since);
+    await this.#waiters.until(() => isSignedIn() || this.#waiters.size >= MAX_WAITING, ms);
+    return isSignedIn();
   }
 }

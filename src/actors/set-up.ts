@@ -314,7 +314,7 @@ export class SetUp {
     if (mayBegin) await this.begin();
     const leftMs = countdown(ms);
     // Not by the set-up's promise: a call that has waited for it would stay in memory until the set-up ends.
-    for (let left = leftMs(); this.#underWay && left > 0; left = leftMs()) await this.#waiters.wait(left);
+    await this.#waiters.until(() => !this.#underWay, ms);
     let mayWait = mayBegin;
     if (!this.#underWay) {
       const done = this.#untilDone(() => mayWait).then(() => true);

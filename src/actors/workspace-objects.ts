@@ -2,7 +2,7 @@
 import { statePartMissing } from "../container/texts.ts";
 import { ToolError } from "../shared/errors.ts";
 import { isBroken, splitStream } from "../shared/stream-bytes.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { valueWithin } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
@@ -151,16 +151,11 @@ function keyOf(prefix: string, index: number): string {
   return `${prefix}${String(index).padStart(5, "0")}`;
 }
 
-async function withTimeLimit<T>(operation: Promise<T>): Promise<T> {
-  const done = operation.then(
-    (value) => ({ value }),
-    (error: unknown) => {
-      throw new StorageError(error);
-    },
-  );
-  const result = await waitAtMost(R2_MS, done);
-  if (!result) throw new StorageError(new Error(`no response after ${R2_MS} ms`), true);
-  return result.value;
+function withTimeLimit<T>(operation: Promise<T>): Promise<T> {
+  const done = operation.catch((error: unknown) => {
+    throw new StorageError(error);
+  });
+  return valueWithin(R2_MS, done, () => new StorageError(new Error(`no response after ${R2_MS} ms`), true));
 }
 
 function tooLong(max: number): ToolError {

@@ -3,7 +3,7 @@ import type { Env } from "../shared/config.ts";
 import { logError } from "../shared/log.ts";
 import type { SignInName } from "../shared/principal.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { waitAtMost } from "../shared/timers.ts";
+import { valueWithin } from "../shared/timers.ts";
 import { messageOf } from "../shared/text.ts";
 
 const MAX_KEY_BYTES = 512;
@@ -78,15 +78,10 @@ export function bytesOf(text: string): number {
 /** @throws {StoreError} if the operation fails or takes too long */
 export async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   try {
-    const done = await waitAtMost(
-      TIMEOUT_MS,
-      operation().then((value) => ({ value })),
-    );
-    if (done) return done.value;
+    return await valueWithin(TIMEOUT_MS, operation(), () => new Error("the store did not respond in time"));
   } catch (error) {
     throw new StoreError(messageOf(error), { cause: error });
   }
-  throw new StoreError("the store did not respond in time");
 }
 
 /** The result of the work. If the store failed, logs the error and returns undefined. */

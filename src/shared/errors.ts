@@ -5,7 +5,7 @@
 
 import { makeVisible, toVisibleJSON } from "./shown.ts";
 import { clause } from "./text.ts";
-import { waitAtMost } from "./timers.ts";
+import { valueWithin } from "./timers.ts";
 
 export type ErrorCode =
   | "invalid_argument"
@@ -163,13 +163,8 @@ export const connectionLost = () =>
   );
 
 /** Waits for a sandbox's result. @throws {ToolError} `no_answer` after `ms` milliseconds */
-export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
-  const result = await waitAtMost(
-    ms,
-    promise.then((value) => ({ value })),
-  );
-  if (!result) throw sandboxUnresponsive(ms);
-  return result.value;
+export function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
+  return valueWithin(ms, promise, () => sandboxUnresponsive(ms));
 }
 
 export const sandboxUnresponsive = (ms: number) =>

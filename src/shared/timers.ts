@@ -29,6 +29,14 @@ export async function waitAtMost<T>(ms: number, promise: Promise<T>): Promise<T 
   }
 }
 
+/** Waits for the promise. @throws what `late` returns, after `ms` milliseconds */
+export async function valueWithin<T>(ms: number, promise: Promise<T>, late: () => Error): Promise<T> {
+  const timely = promise.then((value) => ({ value }));
+  const result = await waitAtMost(ms, timely);
+  if (!result) throw late();
+  return result.value;
+}
+
 export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }

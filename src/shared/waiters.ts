@@ -1,4 +1,4 @@
-import { waitAtMost } from "./timers.ts";
+import { countdown, waitAtMost } from "./timers.ts";
 
 /**
  * Calls that wait for an event, any number of times. Not a promise for the next event: each wait would leave about 300 bytes at it
@@ -16,6 +16,12 @@ export class Waiters {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wakers.add(resolve);
     await waitAtMost(ms, promise).finally(() => this.#wakers.delete(resolve));
+  }
+
+  /** Waits until an event after which the condition holds, but at most `ms` milliseconds. */
+  async until(condition: () => boolean, ms: number): Promise<void> {
+    const leftMs = countdown(ms);
+    while (!condition() && leftMs() > 0) await this.wait(leftMs());
   }
 
   wakeAll(): void {

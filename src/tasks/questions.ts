@@ -10,7 +10,7 @@ import type { Allowance, End, Execution } from "../runs/run-types.ts";
 import type { QuestionDetail } from "../runs/task-detail.ts";
 import { MODEL_HOST } from "../shared/secrets.ts";
 import type { TraceContext } from "../shared/trace.ts";
-import { countdown, pause, unlessAborted } from "../shared/timers.ts";
+import { pause, unlessAborted } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { upstreamAdvice } from "./end.ts";
@@ -100,9 +100,7 @@ class Question {
   }
 
   async waitForCode(seen: number, ms: number): Promise<void> {
-    const leftMs = countdown(ms);
-    while (this.isWriting && this.#detail.code.length <= seen && leftMs() > 0)
-      await this.#waiters.wait(leftMs());
+    await this.#waiters.until(() => !this.isWriting || this.#detail.code.length > seen, ms);
   }
 
   async answer(): Promise<End> {

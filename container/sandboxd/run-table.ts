@@ -3,6 +3,7 @@
  * there is also a spare shell, which any session can use after reading the session's state.
  */
 import { rmSync, statSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { CodeRun } from "./code-run.ts";
@@ -20,6 +21,7 @@ import {
 import { codeOf } from "./file-error.ts";
 import type { Call, Event, Signal, StartCall } from "./protocol.ts";
 import { NO_ENV } from "./run-processes.ts";
+import { taskDirectory } from "./shapes.ts";
 import { CommandRun, type RunHost, stopSlot } from "./command-run.ts";
 import { Slot, Slots } from "./slot.ts";
 import { expectPortsOf } from "./listening.ts";
@@ -315,6 +317,8 @@ export class RunTable implements RunHost {
     run?.close();
     this.#runs.delete(id);
     rmSync(join(RUNS, id), { recursive: true, force: true });
+    // Not at once, because a task may have many files.
+    void rm(taskDirectory(id), { recursive: true, force: true }).catch(() => undefined);
     this.#code.get(id)?.close();
     this.#code.delete(id);
     for (const name of ["out", "err"]) rmSync(join(KERNEL_OUTPUT, `${id}.${name}`), { force: true });

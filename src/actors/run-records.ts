@@ -18,8 +18,8 @@ import { pause } from "../shared/timers.ts";
 import type { KV } from "./stored-value.ts";
 
 /**
- * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, or after a run with more
- * than CLEAN_BYTES of output.
+ * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, after a run with more than
+ * CLEAN_BYTES of output, or after a task, which has a copy of the workspace's files.
  */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
@@ -56,7 +56,8 @@ export class RunRecords {
     const { platform, connection, background } = this.#host;
     if (hasFiles && platform.isRunning) {
       this.#toClean.push(localID(run.id));
-      if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > CLEAN_BYTES) {
+      const isLarge = run.kind === "task" || run.logBytes + run.droppedBytes > CLEAN_BYTES;
+      if (this.#toClean.length >= CLEAN_BATCH || isLarge) {
         const ids = this.#toClean.splice(0);
         background(connection.send({ type: "forget", ids }).catch(() => undefined));
       }

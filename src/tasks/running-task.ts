@@ -208,10 +208,6 @@ export class RunningTask {
     if (detail.safe || verdict.state === "lost") return { ...verdict, detail };
     const note = await this.#limitToKeepTime(this.#collectResults(detail, verdict.note));
     detail.boot = this.#host.boot();
-    if (!this.#state.spec.ownSandbox)
-      await this.#host.files
-        .call("remove", { path: taskDirectory(this.id), recursive: true })
-        .catch(() => undefined);
     return {
       state: verdict.state,
       note: note ?? appendNote(verdict.note, texts.notAllKept(texts.NOT_KEPT_IN_TIME)),

@@ -2,6 +2,7 @@
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { EngineClient } from "../../../local/platform/engine-client.ts";
 import { Account, type Sandbox } from "../../../src/index.ts";
+import { SandboxNetwork } from "../../../src/actors/network.ts";
 import { Workspace } from "../../../src/actors/workspace.ts";
 import { FileOperations } from "../../../src/container/file-operations.ts";
 import { TaskBudgets } from "../../../src/tasks/budget.ts";
@@ -184,6 +185,26 @@ it("a task that used up its budget says so although its actor is evicted while t
   vi.restoreAllMocks();
   await evict(sandbox);
   expect((await result(id)).text).toMatch(/state: failed.*used up its budget/s);
+});
+
+it("a task has its changes although its actor is evicted before the end of the task is recorded", async () => {
+  const sandbox = "unstarted-recorded";
+  const taskFiles = "/var/lib/sandbox-mcp/tasks";
+  const recording = vi.spyOn(SandboxNetwork.prototype, "addRefusals");
+  const id = await begin({ task: "[[work]] x", sandbox });
+  await until(async () => (await sh(sandbox, "cat begun 2>/dev/null || true")) === "begun\n");
+  recording
+    .mockClear()
+    .mockImplementation(async (end) => (end.detail ? await new Promise<never>(() => {}) : end));
+  await sh(sandbox, "touch go-on");
+  const isRecording = () => recording.mock.calls.some(([end]) => end.detail !== undefined);
+  await until(async () => isRecording());
+  recording.mockRestore();
+  await evict(sandbox);
+  const { structured } = await result(id);
+  expect(structured).toMatchObject({ state: "succeeded", note: "" });
+  expect(structured.artifacts).toContainEqual({ path: "begun", size: 6 });
+  await until(async () => (await sh(sandbox, `ls ${taskFiles}`)) === "");
 });
 
 it("a task whose files could not be kept continues in its own sandbox, which stays", async () => {

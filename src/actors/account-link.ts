@@ -81,9 +81,12 @@ export class AccountLink {
     return this.#owner;
   }
 
-  /** The time up to which run seconds were reported, in milliseconds since the epoch; undefined if none were reported. */
+  /**
+   * The time up to which run seconds were reported, in milliseconds since the epoch; undefined if none were reported. The destruction of
+   * a sandbox that never existed stores a time, but no owner. That actor has no runs.
+   */
   get settledAt(): number | undefined {
-    return this.#kv.get<number>(SETTLED);
+    return this.#owner && this.#kv.get<number>(SETTLED);
   }
 
   get principalID(): string | undefined {

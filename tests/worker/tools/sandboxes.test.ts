@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import { type Caller, owner, principal, until, sleep, sandboxesOf, isRunning } from "../support.ts";
+import { type Caller, evict, owner, principal, until, sleep, sandboxesOf, isRunning } from "../support.ts";
 
 const run = (caller: Caller, sandbox: string, command: string) =>
   caller.call("run_command", { sandbox, command });
@@ -129,6 +129,15 @@ describe("destroy_sandbox", () => {
     expect(anew.structured.stdout).toBe("[] /workspace\n0\n");
     expect(anew.structured.notice).toBeUndefined();
     expect((await owner.call("run_code", { sandbox, code: "x" })).text).toContain("NameError");
+  });
+
+  it("of a sandbox that never existed leaves its name usable when the actor is replaced", async () => {
+    const name = "never-existed";
+    const { isError, text } = await owner.call("destroy_sandbox", { sandbox: name });
+    expect({ isError, text }).toMatchObject({ isError: false, text: expect.stringContaining("no sandbox") });
+    await evict(name);
+    expect((await run(owner, name, "echo ran")).structured.stdout).toBe("ran\n");
+    await owner.call("destroy_sandbox", { sandbox: name });
   });
 
   it("reports that a sandbox does not exist, also after it was destroyed, and needs the sandbox's name", async () => {

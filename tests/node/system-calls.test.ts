@@ -147,6 +147,11 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
       (flag) => `call(56, 220, ${flag} | 17, 0, 0, 0, 0)`,
     ),
   ],
+  "signal handlers that several processes share": [
+    "EPERM",
+    // CLONE_SIGHAND. The kernel itself would refuse this call with EINVAL, because it needs CLONE_VM, too.
+    ["call(56, 220, 0x800 | 17, 0, 0, 0, 0)"],
+  ],
   "socket options with memory that no limit counts, or that slow the whole machine": [
     "ENOPROTOOPT",
     [

@@ -15,7 +15,7 @@ import { DAY_MS } from "../../src/shared/days.ts";
 import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
 import { costlyCertificates } from "../setup/costly-certificates.ts";
-import { testEgress } from "../setup/egress.ts";
+import { testEgress, upstreamTo } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { keyUpdates } from "../setup/key-updates.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -120,7 +120,7 @@ it("the engine sends no request to a server without a valid certificate", async 
   });
   const port = await listen(server);
   const reach = async (host: string, authorities: string[]) => {
-    const options = { allowAddresses: new Map([[`${host}:443`, port]]), env: {}, authorities };
+    const options = { ...upstreamTo({ [`${host}:443`]: port }), authorities };
     return await startTLS(await connectUpstream(host, 443, options), host, options, shortReads());
   };
   const socket = await reach("api.example.com", [good?.pem ?? ""]);
@@ -137,7 +137,7 @@ describe("if a host's certificates are slow to verify", () => {
   const failureWith = async (count: number, reads: Pieces): Promise<string> => {
     const server = createServer(costlyCertificates(count));
     server.on("tlsClientError", () => undefined);
-    const options = { allowAddresses: new Map([[`${host}:443`, await listen(server)]]), env: {} };
+    const options = upstreamTo({ [`${host}:443`]: await listen(server) });
     const failure = startTLS(await connectUpstream(host, 443, options), host, options, reads);
     const { message } = await failure.then(
       () => new Error("no failure"),
@@ -175,8 +175,7 @@ describe("the engine limits the rate of key updates", () => {
     server.on("keylog", (line: Buffer) => (secret ||= secretIn(line, "SERVER") ?? ""));
     server.on("secureConnection", (open: TLSSocket) => open.write("hello"));
     const raw = once(server, "connection");
-    const allowAddresses = new Map([[`${host}:443`, port]]);
-    const options = { allowAddresses, env: {}, authorities: [authority.pem] };
+    const options = { ...upstreamTo({ [`${host}:443`]: port }), authorities: [authority.pem] };
     const reads = shortReads();
     const socket = await startTLS(await connectUpstream(host, 443, options), host, options, reads);
     await once(socket, "data");
@@ -193,8 +192,7 @@ describe("the engine limits the rate of key updates", () => {
   it("of a program in a sandbox", async () => {
     const authority = await CertificateAuthority.open(join(directory, "program-updates"));
     const reads = shortReads();
-    const upstream = { allowAddresses: new Map(), env: {} };
-    const server = testEgress({ https: [host], reads, upstream, authority });
+    const server = testEgress({ https: [host], reads, authority });
     const socket = await connectTo(await listen(server));
     socket.write(`CONNECT ${host}:443 HTTP/1.1\r\nHost: ${host}:443\r\n\r\n`);
     await once(socket, "data");

@@ -19,8 +19,8 @@ import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { elapsedMs } from "../../src/shared/timers.ts";
-import { testEgress } from "../setup/egress.ts";
-import { endLater } from "../setup/end-later.ts";
+import { startProxy, upstreamTo } from "../setup/egress.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -390,9 +390,9 @@ async function openTunnel(reads: Pieces) {
   const proxy = createServer();
   proxy.on(ACCEPTED, (socket: Socket) => proxy.emit("connection", socket) && socket.resume());
   const listener = createTCPServer();
-  const host = createTCPServer({ noDelay: true });
+  const host = endLater(createTCPServer({ noDelay: true }));
   const port = await listen(listener);
-  const closeConnections = serveListeners(proxy, [listener]);
+  doLater(serveListeners(proxy, [listener]));
   const upstream = connectBuffered({ port: await listen(host), host: "127.0.0.1", noDelay: true });
   const [outside] = (await once(host, "connection")) as [Socket];
   const program = connect({ port, host: "127.0.0.1", noDelay: true });
@@ -400,12 +400,8 @@ async function openTunnel(reads: Pieces) {
   const [, client] = (await once(proxy, "connect")) as [IncomingMessage, Socket];
   connectStreams(client, upstream, reads);
   for (const socket of [program, client, upstream, outside]) socket.on("error", () => undefined);
-  const close = () => {
-    closeConnections();
-    host.close();
-    for (const socket of [program, upstream, outside]) socket.destroy();
-  };
-  return { program, host: outside, client, upstream, close };
+  doLater(() => [program, upstream, outside].forEach((socket) => socket.destroy()));
+  return { program, host: outside, client, upstream };
 }
 
 it.each([
@@ -429,7 +425,6 @@ it.each([
     });
     expect(reads.isPaused).toBe(true);
     clearInterval(drip);
-    tunnel.close();
   },
 );
 
@@ -449,13 +444,12 @@ it("tunnels close when their programs end, although their rate is limited", asyn
       timeout: 30_000,
     })
     .toBe(true);
-  for (const { close } of tunnels) close();
 });
 
 it("a tunnel passes on all bytes unchanged while its rate is limited", async () => {
   // Each count below exceeds this burst, however slowly the test runs.
   const pieces = new Pieces({ pace: new Pace({ burst: 50, perSecond: 20_000 }) });
-  const { program, host, close } = await openTunnel(pieces);
+  const { program, host } = await openTunnel(pieces);
   const sent = randomBytes(20 * MIB);
   for (const [from, to] of [
     [program, host],
@@ -476,27 +470,19 @@ it("a tunnel passes on all bytes unchanged while its rate is limited", async () 
     expect(Buffer.concat(received).equals(sent)).toBe(true);
     expect(rests).toBeGreaterThan(0);
   }
-  close();
 });
 
-/** A proxy with this limit of short reads, whose only host is a server in this process. */
-async function openProxy(reads: Pieces, serve: (socket: Socket) => void) {
+/** Requests a response through a proxy with this limit of short reads, whose only host is a server in this process. */
+async function ask(reads: Pieces, serve: (socket: Socket) => void): Promise<Socket> {
   const host = createTCPServer({ noDelay: true }, (socket) => {
     socket.on("error", () => undefined).once("data", () => serve(socket));
   });
-  const upstream = { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} };
-  const proxy = testEgress({ https: [], reads, upstream, authority: undefined });
-  const listener = createTCPServer();
-  const port = await listen(listener);
-  const closeConnections = serveListeners(proxy, [listener]);
+  const upstream = upstreamTo({ "host.test:80": await listen(endLater(host)) });
+  const { port } = await startProxy({ reads, upstream });
   const client = connect(port, "127.0.0.1");
   client.on("error", () => undefined).write("GET http://host.test/ HTTP/1.1\r\nHost: host.test\r\n\r\n");
-  const close = () => {
-    client.destroy();
-    closeConnections();
-    host.close();
-  };
-  return { client, close };
+  doLater(() => client.destroy());
+  return client;
 }
 
 it.each([
@@ -507,20 +493,19 @@ it.each([
 ])("the engine counts single bytes of %s, and pauses reading them", async (_kind, head, piece) => {
   const reads = new Pieces({ pace: new Pace({ burst: 50, perSecond: 10 }) });
   let drip: NodeJS.Timeout | undefined;
-  const { close } = await openProxy(reads, (socket) => {
+  await ask(reads, (socket) => {
     socket.write(`HTTP/1.1 200 OK\r\n${head}`);
     drip = setInterval(() => void socket.write(piece), 1);
   });
   await expect.poll(() => reads.isPaused).toBe(true);
   clearInterval(drip);
-  close();
 });
 
 it("a response of known length is passed on unchanged while its rate is limited", async () => {
   const reads = new Pieces({ pace: new Pace({ burst: 50, perSecond: 20_000 }) });
   const sent = randomBytes(20 * MIB);
   let rests = 0;
-  const { client, close } = await openProxy(reads, async (socket) => {
+  const client = await ask(reads, async (socket) => {
     socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${sent.length}\r\n\r\n`);
     for (let at = 0, n = 0; at < sent.length; n++) {
       const end = Math.min(sent.length, at + (n % 2 === 0 ? 100 : 100_000));
@@ -539,7 +524,6 @@ it("a response of known length is passed on unchanged while its rate is limited"
   });
   expect(received.subarray(received.indexOf("\r\n\r\n") + 4).equals(sent)).toBe(true);
   expect(rests).toBeGreaterThan(0);
-  close();
 });
 
 it("the engine begins a limited number of simultaneous TLS handshakes, and further ones wait", async () => {

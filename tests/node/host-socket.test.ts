@@ -12,7 +12,7 @@ import { createEgress, type Egress, sendWithinPolicy } from "../../local/engine/
 import { HostSocket, trackHost } from "../../local/engine/host-socket.ts";
 import { InternetRequests } from "../../local/engine/internet-requests.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
-import { egressFor } from "../setup/egress.ts";
+import { egressFor, upstreamTo } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { connectTo, countConnections, listen } from "../setup/listen.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -33,13 +33,8 @@ async function startHost(onConnection: (socket: Socket) => void) {
   });
   doLater(() => sockets.forEach((socket) => socket.destroy()));
   const port = await listen(endLater(host));
-  const allowAddresses = new Map(["host.test:80", "host.test:443"].map((name) => [name, port]));
-  const upstream = { allowAddresses, env: {} };
-  return {
-    port,
-    sockets,
-    egress: egressFor({ https: [], reads: shortReads(), upstream, authority: undefined }),
-  };
+  const upstream = upstreamTo({ "host.test:80": port, "host.test:443": port });
+  return { port, sockets, egress: egressFor({ upstream }) };
 }
 
 /** Programs send through tunnels to a host that reads nothing, close their direction, and then disconnect as the host closes its own. */

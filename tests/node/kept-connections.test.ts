@@ -9,7 +9,6 @@ import { connectBuffered, resetConnection } from "../../local/engine/buffered-so
 import { sendWithinPolicy } from "../../local/engine/egress.ts";
 import { BODY_STALL_MS } from "../../local/engine/forward.ts";
 import { InternetRequests, MAX_INTERNET_REQUESTS } from "../../local/engine/internet-requests.ts";
-import { shortReads } from "../../local/engine/piece-limit.ts";
 import {
   ABANDONED_HEADER,
   frame,
@@ -17,9 +16,9 @@ import {
   SECRET_HEADER,
   URL_HEADER,
 } from "../../local/platform/engine-protocol.ts";
-import { egressFor, testEgress } from "../setup/egress.ts";
+import { egressFor, testEgress, upstreamTo } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
-import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { outboundHead, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { forwardTo } from "../setup/forwarder.ts";
 import { connectTo, countConnections, listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -60,22 +59,8 @@ async function sendBefore(line: string, headers: string[], sendBody: (write: Wri
 }
 type Write = (bytes: Buffer | string) => void;
 
-/** The number of the intercepted request that the Worker has taken. */
-function numberIn(poll: Response): number {
-  return JSON.parse(Buffer.from(poll.headers.get(OUTBOUND_HEADER) ?? "", "base64").toString()).number;
-}
-
-/** Responds to an intercepted request as the Worker does. */
-async function respond(number: number, status: number): Promise<Response> {
-  return await fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${number}`, {
-    method: "POST",
-    headers: {
-      [SECRET_HEADER]: engine.secret,
-      [OUTBOUND_HEADER]: Buffer.from(JSON.stringify({ status, headers: [] })).toString("base64"),
-    },
-    body: Buffer.concat([frame(Buffer.from("served")), frame()]),
-  });
-}
+/** The Worker's response to an intercepted request. */
+const SERVED = Buffer.concat([frame(Buffer.from("served")), frame()]);
 
 it("the engine continues to serve a connection after a host has responded without reading the request", async () => {
   const line = `POST /actors/${sandbox.id}/internet HTTP/1.1`;
@@ -87,10 +72,9 @@ it("the engine continues to serve a connection after a host has responded withou
 
 it("the engine closes a connection if a program in the sandbox disconnects in the middle of the response", async () => {
   const left = sandbox.run("curl -sSN http://api.internal/ | head -c 5");
-  const poll = await sandbox.call("GET", "/outbound");
-  const line = `POST /sandboxes/${sandbox.id}/outbound/${numberIn(poll)} HTTP/1.1`;
-  const head = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
-  const headers = [`${OUTBOUND_HEADER}: ${head}`, "Transfer-Encoding: chunked"];
+  const { number } = await sandbox.takeOutbound();
+  const line = `POST /sandboxes/${sandbox.id}/outbound/${number} HTTP/1.1`;
+  const headers = [`${OUTBOUND_HEADER}: ${outboundHead(200)}`, "Transfer-Encoding: chunked"];
   const received = sendBefore(line, headers, async (write) => {
     const sendPiece = (bytes: Buffer) => {
       const body = frame(bytes);
@@ -111,7 +95,7 @@ it("the engine closes a connection if a program in the sandbox disconnects in th
 it("the engine counts requests of disconnected programs until the Worker has ended its own requests for them", async () => {
   const numbers: number[] = [];
   const left = sandbox.run("for n in $(seq 16); do curl -sS -m 2 http://api.internal/ & done; wait");
-  while (numbers.length < 16) numbers.push(numberIn(await sandbox.call("GET", "/outbound")));
+  while (numbers.length < 16) numbers.push((await sandbox.takeOutbound()).number);
   // The engine reports to the Worker which requests to end.
   const abandoned: number[] = [];
   while (abandoned.length < 16) {
@@ -123,11 +107,11 @@ it("the engine counts requests of disconnected programs until the Worker has end
   await left;
   const next = sandbox.run("curl -sS http://api.internal/next");
   let isTaken = false;
-  const poll = sandbox.call("GET", "/outbound").finally(() => (isTaken = true));
+  const taken = sandbox.takeOutbound().finally(() => (isTaken = true));
   await sleep(500);
   expect(isTaken).toBe(false);
-  for (const number of numbers) expect((await respond(number, 502)).status).toBe(410);
-  await respond(numberIn(await poll), 200);
+  for (const number of numbers) expect((await sandbox.respond(number, 502, SERVED)).status).toBe(410);
+  await sandbox.respond((await taken).number, 200, SERVED);
   expect((await next).stdout).toBe("served");
 });
 
@@ -135,8 +119,8 @@ it("the engine breaks off a request's body to the Worker when the program has re
   const uploading = sandbox.run(
     "(echo first; sleep 1; echo second) | curl -sS -T . http://api.internal/; echo",
   );
-  const poll = await sandbox.call("GET", "/outbound");
-  await respond(numberIn(poll), 413);
+  const { number, poll } = await sandbox.takeOutbound();
+  await sandbox.respond(number, 413, SERVED);
   expect((await uploading).stdout).toBe("served");
   await expect(poll.text()).rejects.toThrow();
 });
@@ -148,8 +132,7 @@ it("the engine ends a request of the Worker whose host stops reading, and waits 
     request.resume().on("end", () => setTimeout(() => response.end("late"), 5 * stallMs)),
   );
   const ports = { "stalling.test:80": await listen(stalling), "slow.test:80": await listen(endLater(slow)) };
-  const upstream = { allowAddresses: new Map(Object.entries(ports)), env: {} };
-  const egress = egressFor({ https: [], reads: shortReads(), upstream, authority: undefined });
+  const egress = egressFor({ upstream: upstreamTo(ports) });
   const requests = new InternetRequests(stallMs);
   const worker = createHTTPServer((request, response) => {
     expect(requests.add(request, response)).toBe(true);
@@ -291,8 +274,7 @@ it.each([
   "the proxy closes the connection of a program that disconnects before its WebSocket begins: %s",
   async (_when, response) => {
     const host = await startResponder(response);
-    const upstream = { allowAddresses: new Map([["host.test:80", host.port]]), env: {} };
-    const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined });
+    const proxy = testEgress({ upstream: upstreamTo({ "host.test:80": host.port }) });
     let isClosed = false;
     proxy.on("upgrade", (_request, socket) => socket.on("close", () => (isClosed = true)));
     const program = await connectTo(await listen(endLater(proxy)));
@@ -311,8 +293,7 @@ it("the proxy passes on a host's data after a program has closed its direction o
   const host = createServer({ allowHalfOpen: true }, (socket) => {
     socket.once("data", () => socket.write(AGREED)).on("end", () => socket.end("the rest"));
   });
-  const upstream = { allowAddresses: new Map([["host.test:80", await listen(endLater(host))]]), env: {} };
-  const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined });
+  const proxy = testEgress({ upstream: upstreamTo({ "host.test:80": await listen(endLater(host)) }) });
   const program = connect({ port: await listen(endLater(proxy)), host: "127.0.0.1", allowHalfOpen: true });
   let received = "";
   program.on("data", (data) => (received += data));
@@ -326,9 +307,9 @@ it("the proxy passes on a host's data after a program has closed its direction o
 it("the proxy closes a tunnel whose host has disconnected before the program's first message", async () => {
   const accepted = Promise.withResolvers<Socket>();
   const host = createServer((socket) => accepted.resolve(socket));
-  const upstream = { allowAddresses: new Map([["host.test:443", await listen(endLater(host))]]), env: {} };
+  const upstream = upstreamTo({ "host.test:443": await listen(endLater(host)) });
   const policy = { internet: "allowlist", allowHosts: ["host.test"] } as const;
-  const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined, policy });
+  const proxy = testEgress({ upstream, policy });
   const socket = await connectTo(await listen(endLater(proxy)));
   let isClosed = false;
   socket.on("error", () => undefined).on("close", () => (isClosed = true));
@@ -345,10 +326,7 @@ it("the proxy keeps no data for a host that does not read after the program has 
   const sockets: Socket[] = [];
   const host = createServer((socket) => sockets.push(socket.pause().on("error", () => undefined)));
   const port = await listen(endLater(host));
-  const upstream = { allowAddresses: new Map([["host.test:443", port]]), env: {} };
-  const proxy = await listen(
-    endLater(testEgress({ https: [], reads: shortReads(), upstream, authority: undefined })),
-  );
+  const proxy = await listen(endLater(testEgress({ upstream: upstreamTo({ "host.test:443": port }) })));
   for (let count = 0; count < 5; count++) {
     const socket = await connectTo(proxy);
     socket.on("error", () => undefined);

@@ -373,19 +373,9 @@ const forms = (port: number) => [
 
 /** Accepts one request in place of the Worker, and sends the result of `respond`. */
 async function serve(from: TestSandbox, respond: (url: string, body: string) => string): Promise<void> {
-  const poll = await from.call("GET", "/outbound");
-  const description = JSON.parse(
-    Buffer.from(poll.headers.get("x-local-engine-outbound") ?? "", "base64").toString(),
-  );
-  const response = Buffer.from(JSON.stringify({ status: 201, headers: [["x-from", "worker"]] })).toString(
-    "base64",
-  );
-  const target = from === offline ? closed : engine;
-  await fetch(`${target.url}/sandboxes/${from.id}/outbound/${description.number}`, {
-    method: "POST",
-    headers: { "x-local-engine-secret": target.secret, "x-local-engine-outbound": response },
-    body: Buffer.concat([frame(Buffer.from(respond(description.url, await poll.text()))), frame()]),
-  });
+  const { number, url, poll } = await from.takeOutbound();
+  const body = Buffer.concat([frame(Buffer.from(respond(url, await poll.text()))), frame()]);
+  await from.respond(number, 201, body, [["x-from", "worker"]]);
 }
 
 describe("a request to a forbidden address", () => {
@@ -496,23 +486,12 @@ describe("hosts that the Worker serves", () => {
     const started = sandbox.run(
       "(echo first; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo second) | curl -sS -N -T . http://api.internal/ > /tmp/response & wait",
     );
-    const poll = await sandbox.call("GET", "/outbound");
-    const description = JSON.parse(
-      Buffer.from(poll.headers.get("x-local-engine-outbound") ?? "", "base64").toString(),
-    );
+    const { number, poll } = await sandbox.takeOutbound();
     const reader = poll.body?.getReader();
     expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("first\n");
     let push: ReadableStreamDefaultController<Uint8Array> | undefined;
     const body = new ReadableStream<Uint8Array>({ start: (controller) => void (push = controller) });
-    const response = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
-    const init = {
-      method: "POST",
-      headers: { "x-local-engine-secret": engine.secret, "x-local-engine-outbound": response },
-      body,
-      // Necessary for a streamed request body, but missing in the types of the DOM.
-      duplex: "half",
-    };
-    const sent = fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${description.number}`, init);
+    const sent = sandbox.respond(number, 200, body);
     push?.enqueue(frame(Buffer.from("early")));
     await expect.poll(async () => (await sandbox.run("cat /tmp/response")).stdout).toBe("early");
     await sandbox.run("touch /tmp/go");

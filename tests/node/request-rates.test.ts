@@ -5,29 +5,17 @@ import { connect, createServer } from "node:net";
 import { PassThrough } from "node:stream";
 import { expect, it, vi } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
-import { serveListeners } from "../../local/engine/proxy-listeners.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
+import { Pieces } from "../../local/engine/piece-limit.ts";
 import { endToEndHeaders } from "../../local/engine/outbound-queue.ts";
 import { piecesOf, RequestLimiter, RequestPaces } from "../../local/engine/request-limiter.ts";
-import { testEgress } from "../setup/egress.ts";
+import { startProxy, testEgress, upstreamTo } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { sleep, until } from "../setup/until.ts";
 
 const startLimiter = (together?: RequestPaces) => new RequestLimiter(createHTTPServer(), () => together);
-
-async function startProxy(pieces = new Pieces()) {
-  const upstream = { allowAddresses: new Map(), env: {} };
-  const proxy = endLater(
-    testEgress({ https: [], reads: shortReads(), upstream, authority: undefined, pieces }),
-  );
-  const listener = endLater(createServer());
-  const port = await listen(listener);
-  doLater(serveListeners(proxy, [listener]));
-  return { proxy, port };
-}
 
 /** Whether the next request must wait. */
 async function isFull(limiter: RequestLimiter): Promise<boolean> {
@@ -95,11 +83,7 @@ it.each([
 ])(
   "connections that %s are handled at a limited rate, and later ones get a response",
   async (_what, text) => {
-    const upstream = { allowAddresses: new Map(), env: {} };
-    const proxy = endLater(testEgress({ https: [], reads: shortReads(), upstream, authority: undefined }));
-    const listener = endLater(createServer());
-    const port = await listen(listener);
-    doLater(serveListeners(proxy, [listener]));
+    const { proxy, port } = await startProxy();
     let handled = 0;
     proxy.on("connection", () => handled++);
     const startedAt = performance.now();
@@ -132,14 +116,8 @@ it.each([
   ["with a tunnel", "CONNECT host.test:80 HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"],
 ])("of thousands of pipelined requests %s, only a few are parsed", async (_what, first, text) => {
   const resolve = () => new Promise<string[]>(() => undefined);
-  const upstream = { allowAddresses: new Map(), env: {}, resolve };
   const policy = { internet: "allowlist" as const, allowHosts: ["host.test"] };
-  const proxy = endLater(
-    testEgress({ https: [], reads: shortReads(), upstream, policy, authority: undefined }),
-  );
-  const listener = endLater(createServer());
-  const port = await listen(listener);
-  doLater(serveListeners(proxy, [listener]));
+  const { proxy, port } = await startProxy({ upstream: { ...upstreamTo(), resolve }, policy });
   let parsed = 0;
   proxy.on("request", () => parsed++);
   const client = await connectTo(port);
@@ -152,7 +130,7 @@ it.each([
 
 it("a new connection is not read while its sandbox exceeds a limit", async () => {
   const pieces = new Pieces();
-  const { proxy, port } = await startProxy(pieces);
+  const { proxy, port } = await startProxy({ pieces });
   pieces.take(0, 60_000);
   const accepted = once(proxy, "connection");
   const client = await connectTo(port);
@@ -193,10 +171,10 @@ it.each([
       socket.on("error", () => undefined).once("data", () => void socket.write(response)),
     ),
   );
-  const upstream = { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} };
+  const upstream = upstreamTo({ "host.test:80": await listen(host) });
   const limit = (burst: number) => new Pieces({ pace: new Pace({ burst, perSecond: 1 }) });
   const [reads, pieces] = [limit(40), limit(1000)];
-  const proxy = endLater(testEgress({ https: [], reads, pieces, upstream, authority: undefined }));
+  const proxy = endLater(testEgress({ reads, pieces, upstream }));
   const client = await connectTo(await listen(proxy));
   doLater(() => client.destroy());
   const upgrade = what.includes("WebSocket") ? UPGRADE : "";
@@ -216,14 +194,7 @@ it.each([
     const requests = new RequestPaces();
     const [rate] = requests.of("direct");
     const proxy = endLater(
-      testEgress({
-        https: [],
-        reads: shortReads(),
-        upstream: { allowAddresses: new Map(), env: {} },
-        authority: undefined,
-        policy: { internet: "allowlist", allowHosts: ["host.test"] },
-        requests,
-      }),
+      testEgress({ policy: { internet: "allowlist", allowHosts: ["host.test"] }, requests }),
     );
     const responses: ServerResponse[] = [];
     proxy.on("request", (_request, response) => responses.push(response));

@@ -9,11 +9,11 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { problemWithTLS } from "../../local/engine/client-hello.ts";
-import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
-import { ACCEPTED, serveListeners } from "../../local/engine/proxy-listeners.ts";
+import { Pieces } from "../../local/engine/piece-limit.ts";
+import { ACCEPTED } from "../../local/engine/proxy-listeners.ts";
 import { startTLSOver } from "../../local/engine/tls-records.ts";
-import { testEgress } from "../setup/egress.ts";
-import { doLater, endLater } from "../setup/end-later.ts";
+import { startProxy, upstreamTo } from "../setup/egress.ts";
+import { endLater } from "../setup/end-later.ts";
 import { forwardTo } from "../setup/forwarder.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
@@ -145,13 +145,9 @@ it.each([
   ],
 ])("%s to the proxy of a sandbox is read at a limited rate", async (_what, head, byte) => {
   const host = endLater(createServer((socket) => socket.on("error", () => undefined).resume()));
-  const upstream = { allowAddresses: new Map([["host.test:80", await listen(host)]]), env: {} };
-  const proxy = testEgress({ https: [], reads: shortReads(), upstream, authority: undefined });
+  const { proxy, port } = await startProxy({ upstream: upstreamTo({ "host.test:80": await listen(host) }) });
   const accepted: Socket[] = [];
   proxy.on(ACCEPTED, (socket: Socket) => accepted.push(socket));
-  const listener = createServer();
-  const port = await listen(listener);
-  doLater(serveListeners(proxy, [listener]));
   const programs = await Promise.all(Array.from({ length: CONNECTIONS }, () => connectTo(port)));
   for (const program of programs)
     program

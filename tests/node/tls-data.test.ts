@@ -10,8 +10,8 @@ import { expect, it } from "vitest";
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
-import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
-import { testEgress } from "../setup/egress.ts";
+import { connectUpstream, startTLS, type UpstreamOptions } from "../../local/engine/upstream.ts";
+import { testEgress, upstreamTo } from "../setup/egress.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -28,10 +28,10 @@ const RECEIVED_BYTES = 50_000;
 const authority = await CertificateAuthority.open(temporaryDirectory());
 
 /** Starts TLS in a tunnel through a proxy that intercepts the host. Returns both ends, and the encrypted connection of the proxy. */
-async function openTunnel(pieces?: Pieces): Promise<{ program: TLSSocket; raw: Socket; secure: TLSSocket }> {
-  const upstream = { allowAddresses: new Map(), env: {} };
-  const given = pieces === undefined ? {} : { pieces };
-  const proxy = endLater(testEgress({ https: [HOST], reads: shortReads(), upstream, authority, ...given }));
+async function openTunnel(
+  pieces = new Pieces(),
+): Promise<{ program: TLSSocket; raw: Socket; secure: TLSSocket }> {
+  const proxy = endLater(testEgress({ https: [HOST], authority, pieces }));
   const tunnel = once(proxy, "connect");
   const socket = await connectTo(await listen(proxy));
   doLater(() => socket.destroy());
@@ -44,14 +44,14 @@ async function openTunnel(pieces?: Pieces): Promise<{ program: TLSSocket; raw: S
   return { program, raw: (await tunnel)[1], secure: (await accepted)[0] };
 }
 
-async function startHost(onOpen: (socket: TLSSocket) => void): Promise<Parameters<typeof startTLS>[2]> {
+async function startHost(onOpen: (socket: TLSSocket) => void): Promise<UpstreamOptions> {
   const host = createServer({ SNICallback: callbackify((name: string) => authority.contextFor(name)) });
   host.on("secureConnection", (socket: TLSSocket) => {
     socket.on("error", () => undefined).setMaxSendFragment(RECORD_BYTES);
     onOpen(socket);
   });
   const port = await listen(endLater(host));
-  return { allowAddresses: new Map([[`${HOST}:443`, port]]), env: {}, authorities: [authority.pem] };
+  return { ...upstreamTo({ [`${HOST}:443`]: port }), authorities: [authority.pem] };
 }
 
 it("a program's records are not decrypted while its sandbox exceeds a limit", async () => {

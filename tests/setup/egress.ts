@@ -1,21 +1,33 @@
+import { createServer } from "node:net";
 import { createEgress } from "../../local/engine/egress.ts";
 import { InternetRequests } from "../../local/engine/internet-requests.ts";
 import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
-import { Pieces } from "../../local/engine/piece-limit.ts";
+import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
+import { serveListeners } from "../../local/engine/proxy-listeners.ts";
+import type { UpstreamOptions } from "../../local/engine/upstream.ts";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
+import { doLater, endLater } from "./end-later.ts";
+import { listen } from "./listen.ts";
 
 type Egress = Parameters<typeof createEgress>[0];
-type Given = Pick<Egress, "reads" | "authority" | "upstream"> &
-  Partial<Pick<Egress, "pieces" | "policy" | "requests">> & { https: string[] };
+type Given = Partial<Omit<Egress, "intercepts">> & { https?: string[] };
+
+/** The way to the internet, where these ports of loopback replace hosts, such as `{ "host.test:80": port }`. */
+export function upstreamTo(hosts: Readonly<Record<string, number>> = {}): UpstreamOptions {
+  return { allowAddresses: new Map(Object.entries(hosts)), env: {} };
+}
 
 /** A sandbox's proxy that intercepts only the hosts in `https`, and by default allows the whole internet. */
-export function testEgress(given: Given) {
+export function testEgress(given: Given = {}) {
   return createEgress(egressFor(given));
 }
 
 /** The settings of `testEgress`. */
-export function egressFor({ https, ...given }: Given): Egress {
+export function egressFor({ https = [], ...given }: Given = {}): Egress {
   return {
+    authority: undefined,
+    upstream: upstreamTo(),
+    reads: shortReads(),
     intercepts: { http: [], https },
     internet: { allowed: true },
     policy: { internet: "full", allowHosts: [] },
@@ -26,4 +38,13 @@ export function egressFor({ https, ...given }: Given): Egress {
     hosts: new Set(),
     ...given,
   };
+}
+
+/** Serves `testEgress` at a port of loopback as in a sandbox, until the time that `doLater` chooses. */
+export async function startProxy(given: Given = {}) {
+  const proxy = testEgress(given);
+  const listener = endLater(createServer());
+  const port = await listen(listener);
+  doLater(serveListeners(proxy, [listener]));
+  return { proxy, port };
 }

@@ -18,7 +18,13 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { startEngine, type Engine, type EngineOptions } from "../../local/engine/engine.ts";
 import { repository } from "../../local/engine/own-files.ts";
-import { SECRET_HEADER, type ExitReport, type StartRequest } from "../../local/platform/engine-protocol.ts";
+import {
+  type ExitReport,
+  OUTBOUND_HEADER,
+  type OutboundRequest,
+  SECRET_HEADER,
+  type StartRequest,
+} from "../../local/platform/engine-protocol.ts";
 import { python } from "./server.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { sleep } from "./until.ts";
@@ -178,6 +184,30 @@ export class TestSandbox {
     return this.run(`python3 - <<'PYTHON'\n${[program].flat().join("\n")}\nPYTHON`);
   }
 
+  /** Takes a request of the sandbox that the Worker serves. `poll` has its body. */
+  async takeOutbound(): Promise<OutboundRequest & { poll: Response }> {
+    const poll = await this.call("GET", "/outbound");
+    const request = Buffer.from(poll.headers.get(OUTBOUND_HEADER) ?? "", "base64");
+    return { ...JSON.parse(request.toString()), poll };
+  }
+
+  /** Responds to such a request as the Worker does. @param body in frames */
+  async respond(
+    number: number,
+    status: number,
+    body: Buffer<ArrayBuffer> | ReadableStream<Uint8Array>,
+    headers: [string, string][] = [],
+  ): Promise<Response> {
+    const init = {
+      method: "POST",
+      headers: { [SECRET_HEADER]: this.#engine.secret, [OUTBOUND_HEADER]: outboundHead(status, headers) },
+      body,
+      // Necessary for a stream, but missing in the types of the DOM.
+      duplex: "half",
+    };
+    return await fetch(`${this.#engine.url}/sandboxes/${this.id}/outbound/${number}`, init);
+  }
+
   async waitForEnd(): Promise<ExitReport> {
     const response = await this.call("GET", "/exit");
     const report: ExitReport = JSON.parse(await response.text());
@@ -214,6 +244,11 @@ export class TestSandbox {
       if (!failed.message.includes("502") || Date.now() > deadline) throw failed;
     }
   }
+}
+
+/** The head of a response to a request that the Worker serves. */
+export function outboundHead(status: number, headers: [string, string][] = []): string {
+  return Buffer.from(JSON.stringify({ status, headers })).toString("base64");
 }
 
 function textOf(pieces: Uint8Array[]): string {

@@ -11,7 +11,7 @@ import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { root } from "../cli/program-files.ts";
 import { type RunningWorker, startWorker } from "../cli/run-worker.ts";
 import { type Bare, type WorkerClient, bareClient, closeClients, workerClient } from "./worker-client.ts";
-import { children, commandLine } from "./process-memory.ts";
+import { type Process, tree } from "../tests/setup/processes.ts";
 
 /** The Worker of `npm start`, the baseline's Worker, and our Worker with counted operations. */
 export const CONFIGS = {
@@ -69,7 +69,7 @@ export async function startBed(): Promise<TestBed> {
 
 export async function startEngine(directory: string, more: Partial<EngineSettings> = {}): Promise<BedEngine> {
   const secret = randomBytes(24).toString("base64url");
-  const before = children(process.pid);
+  const before = children().map(({ pid }) => pid);
   const engine = await startEngineProcess(
     {
       secret,
@@ -93,7 +93,7 @@ export async function serve(
   { inspector = false, variables = {} }: { inspector?: boolean; variables?: Record<string, string> } = {},
 ): Promise<ServedWorker> {
   mkdirSync(stateDir, { recursive: true });
-  const before = children(process.pid);
+  const before = children().map(({ pid }) => pid);
   const worker = await startWorker({
     config,
     port: 0,
@@ -123,9 +123,11 @@ export async function serve(
 
 /** Finds a new child process by its program, because bundling also leaves a process of esbuild. */
 function newChild(before: readonly number[], program: RegExp): number {
-  const pid = children(process.pid).find(
-    (child) => !before.includes(child) && program.test(commandLine(child)),
-  );
-  if (pid === undefined) throw new Error("a process that was just started has ended");
-  return pid;
+  const found = children().find(({ pid, command }) => !before.includes(pid) && program.test(command));
+  if (!found) throw new Error("a process that was just started has ended");
+  return found.pid;
+}
+
+function children(): Process[] {
+  return tree(process.pid).filter(({ parent }) => parent === process.pid);
 }

@@ -1,21 +1,13 @@
 /** Processes and their memory, from /proc. */
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { procStat, procText } from "../container/sandboxd/proc-stat.ts";
+import { writeFileSync } from "node:fs";
+import { procText } from "../container/sandboxd/proc-stat.ts";
+import { type Process, statusNumber, tree } from "../tests/setup/processes.ts";
 
-export function children(pid: number): number[] {
-  return readdirSync("/proc")
-    .map(Number)
-    .filter((child) => child > 0 && Number(procStat(child)?.[1]) === pid);
-}
-
-/** The ids of a process's descendants, only those whose command line matches. */
-export function descendants(pid: number, pattern: RegExp): number[] {
-  const found = new Set<number>();
-  for (const child of children(pid)) {
-    if (pattern.test(commandLine(child))) found.add(child);
-    for (const below of descendants(child, pattern)) found.add(below);
-  }
-  return [...found];
+/** All processes of the engine's sandbox that has one with such a command line. */
+export function processesWith(command: RegExp, enginePID: number): Process[] {
+  const children = tree(enginePID).filter(({ parent }) => parent === enginePID);
+  const sandboxes = children.map(({ pid }) => tree(pid));
+  return sandboxes.find((members) => members.some((member) => command.test(member.command))) ?? [];
 }
 
 /** The ids of the server's processes in one sandbox. */
@@ -27,11 +19,9 @@ interface SandboxProcesses {
 
 /** Finds a sandbox by the process that `backgroundCommand(marker)` started there. Returns the server's processes in it. */
 export function processesOfSandbox(marker: string, enginePID: number): SandboxProcesses {
-  const first = children(enginePID).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
-  return {
-    control: descendants(first, /^sbx-control\s*$/)[0] ?? NaN,
-    sandboxd: descendants(first, /^sbxd\s*$/)[0] ?? NaN,
-  };
+  const members = processesWith(new RegExp(marker), enginePID);
+  const idOf = (name: string) => members.find(({ command }) => command === name)?.pid ?? NaN;
+  return { control: idOf("sbx-control"), sandboxd: idOf("sbxd") };
 }
 
 /** Returns a command that starts a background process with `marker` on its command line. */
@@ -41,8 +31,7 @@ export function backgroundCommand(marker: string): string {
 
 /** The most memory that a process has used since `resetPeak`, in MiB. */
 export function peakMiB(pid: number): number {
-  const kilobytes = /^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-  return Number(kilobytes) / 1024;
+  return statusNumber(pid, "VmHWM") / 1024;
 }
 
 /** The memory of a process, in MiB, with a proportional part of shared pages. 0 if the process has ended. */
@@ -59,9 +48,4 @@ export async function peaks(pids: readonly number[], work: () => Promise<void>):
   for (const pid of pids) resetPeak(pid);
   await work();
   return pids.map(peakMiB);
-}
-
-/** The arguments with a space after each; empty for a process that has ended. */
-export function commandLine(pid: number): string {
-  return procText(`/proc/${pid}/cmdline`).replaceAll("\0", " ");
 }

@@ -3,7 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { PREPARE_MS } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
-import { children, descendants, pssMiB } from "../process-memory.ts";
+import { processesWith, pssMiB } from "../process-memory.ts";
 import { type Sides, firstCommand, firstCommandOfEngine, withoutPrepared } from "./interactive.ts";
 
 /** The goals for the processor time of a start and for the memory of an idle sandbox. They are the baselines. */
@@ -91,8 +91,7 @@ async function memory({ engine }: Cold, times: number): Promise<Row> {
   for (let index = 0; index < times; index++) {
     const end = await firstCommandOfEngine(engine);
     await pause(SETTLE_MS);
-    const top = children(engine.pid).find((child) => descendants(child, /^sbxd\s*$/).length > 0) ?? NaN;
-    used.push([top, ...descendants(top, /(?:)/)].reduce((sum, pid) => sum + pssMiB(pid), 0));
+    used.push(processesWith(/^sbxd$/, engine.pid).reduce((sum, { pid }) => sum + pssMiB(pid), 0));
     await end();
   }
   return row("memory without kernels (PSS)", "MiB", quantile(used, 0.5), GOAL_MIB);

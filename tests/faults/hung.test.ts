@@ -4,11 +4,11 @@
  */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { afterAll, describe, expect, it } from "vitest";
 import { endLater } from "../setup/end-later.ts";
 import { idIn } from "../setup/mcp-client.ts";
-import { filterRunning, withoutForkedCopies, tree } from "../setup/processes.ts";
+import { filterRunning, statusNumber, withoutForkedCopies, tree } from "../setup/processes.ts";
 import { sleep, until, untilText } from "../setup/until.ts";
 import { LONG, startFaultServer } from "./support.ts";
 import EVALUATE from "../setup/evaluate.cjs?raw";
@@ -269,9 +269,6 @@ describe.concurrent("when sandboxd hangs for good", () => {
   });
 });
 
-const idOf = (pid: number, name: string) =>
-  Number(new RegExp(`^${name}:\\s(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
-
 describe.concurrent("when sandboxd ends whenever it is started", () => {
   it("the server stops following one run, does not start the next, and both results say what to do", async () => {
     const sandbox = "away";
@@ -285,7 +282,7 @@ describe.concurrent("when sandboxd ends whenever it is started", () => {
     const daemons = withoutForkedCopies(tree(first)).filter(({ command }) => command === "sbxd");
     // Node does not start with so little address space. A loop that kills each sandboxd would lose the race on a busy machine.
     // Only a process with the same ids, or with a capability that root has not on every machine, can set the limit of another.
-    const [uid, gid] = ["Uid", "Gid"].map((name) => idOf(first, name));
+    const [uid, gid] = ["Uid", "Gid"].map((name) => statusNumber(first, name));
     execFileSync("prlimit", ["--pid", String(first), "--as=100000000"], { uid, gid });
     for (const { pid } of daemons) process.kill(pid, "SIGKILL");
     await until(() => filterRunning(daemons).length === 0);

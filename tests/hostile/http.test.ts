@@ -1,11 +1,10 @@
 /** HTTP with hostile methods, paths, headers, bodies and connections. */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import { readFileSync } from "node:fs";
 import * as fc from "fast-check";
 import { HOST_CAPNP_CONNECT } from "miniflare";
 import { describe, expect, it } from "vitest";
-import { pidOf, portsOf, tree } from "../setup/processes.ts";
+import { pidOf, portsOf, statusNumber, tree } from "../setup/processes.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
@@ -34,10 +33,7 @@ async function stillServes(): Promise<void> {
 
 /** Memory of the Worker's process, MiB. */
 function memory(): number {
-  const workerd = tree(server.child.pid ?? 0).find(
-    ({ command }) => /workerd serve/.test(command) && !/^(\/bin\/)?sh /.test(command),
-  );
-  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${workerd?.pid}/status`, "utf8"))?.[1]) / 1024;
+  return statusNumber(pidOf("workerd", tree(server.child.pid ?? 0)), "VmRSS") / 1024;
 }
 
 describe("when clients send unusual methods and paths", () => {

@@ -1,13 +1,13 @@
 /** One principal attacks the server, for example by programs in place of the control server. Calls of another must succeed. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { endLater } from "../setup/end-later.ts";
 import { wsPackage } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
-import { type Process, tree, withoutForkedCopies } from "../setup/processes.ts";
+import { portsOf, type Process, statusNumber, tree, withoutForkedCopies } from "../setup/processes.ts";
 import { startParts } from "../setup/parts.ts";
 import { tool } from "../setup/tool.ts";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
@@ -160,34 +160,16 @@ function show(what: string, times: number[]): void {
 
 /** The loopback TCP ports on which this process's workerd listens. */
 function workerdPorts(): number[] {
-  const workerds = tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
-  const inodes = new Set(
-    workerds.flatMap(({ pid }) =>
-      readdirSync(`/proc/${pid}/fd`).map((fd) => {
-        try {
-          return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1];
-        } catch {
-          return undefined;
-        }
-      }),
-    ),
-  );
-  return readFileSync("/proc/net/tcp", "utf8")
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/))
-    .filter(([, , , state, , , , , , inode]) => state === "0A" && inodes.has(inode))
-    .map(([, local]) => Number.parseInt(local?.split(":")[1] ?? "0", 16));
+  return workerds().flatMap(({ pid }) => portsOf(pid));
+}
+
+function workerds(): Process[] {
+  return tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
 }
 
 /** The highest memory use of this process's workerd so far, in bytes. */
 function mostMemory(): number {
-  const found = tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
-  return Math.max(
-    ...found.map(({ pid }) => {
-      const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
-      return Number(kilobytes) * 1024;
-    }),
-  );
+  return Math.max(...workerds().map(({ pid }) => statusNumber(pid, "VmHWM"))) * 1024;
 }
 
 /** The server's memory use, in bytes. */
@@ -195,10 +177,7 @@ function memoryNow(): number {
   const found = withoutForkedCopies(tree(process.pid)).filter(({ command }) =>
     /workerd serve|local\/engine\/main/.test(command),
   );
-  const resident = found.map(
-    ({ pid }) => /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1],
-  );
-  return resident.reduce((sum, kilobytes) => sum + Number(kilobytes ?? 0) * 1024, 0);
+  return found.reduce((sum, { pid }) => sum + statusNumber(pid, "VmRSS") * 1024, 0);
 }
 
 describe("when workerd's own header MF-Original-URL names another host", () => {

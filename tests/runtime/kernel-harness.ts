@@ -14,6 +14,7 @@ import {
   runCell,
 } from "../../src/container/kernels/kernel-protocol.ts";
 import { doLater } from "../setup/end-later.ts";
+import { statusNumber } from "../setup/processes.ts";
 import { type Runtime, startRuntime } from "./runtime.ts";
 
 const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));
@@ -143,7 +144,6 @@ export class TestKernel {
 
   /** The kernel's peak memory, in bytes. */
   get peakBytes(): number {
-    const peak = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
-    return Number(peak?.[1]) * 1024;
+    return statusNumber(this.process.pid, "VmHWM") * 1024;
   }
 }

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { attempt } from "../../container/sandboxd/file-error.ts";
+import { procStat, procText } from "../../container/sandboxd/proc-stat.ts";
 import { until } from "./until.ts";
 
 export interface Process {
@@ -89,10 +90,18 @@ export function portsOf(pid: number): number[] {
   const ports = new Map(
     Array.from(listed, ([, port = "", inode]) => [`socket:[${inode}]`, Number.parseInt(port, 16)]),
   );
-  const files = readdirSync(`/proc/${pid}/fd`).map((fd) =>
-    attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`), ""),
-  );
-  return files.flatMap((file) => ports.get(file) ?? []);
+  return openFiles(pid).flatMap((file) => ports.get(file) ?? []);
+}
+
+/** The path, or the kind and the inode, of each open file of a process. None if the process has ended. */
+export function openFiles(pid: number): string[] {
+  const descriptors = attempt(() => readdirSync(`/proc/${pid}/fd`), []);
+  return descriptors.map((fd) => attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`), ""));
+}
+
+/** A number in /proc/PID/status, for example `VmRSS`, which is in KiB. NaN if the process has ended. */
+export function statusNumber(pid: number | undefined, name: string): number {
+  return Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(procText(`/proc/${pid}/status`))?.[1]);
 }
 
 /** The processes of `before` that still run, without later processes with the same id. */
@@ -119,9 +128,8 @@ function read(pid: number): Process | undefined {
 }
 
 function statusOf(pid: number): Omit<Process, "command"> | undefined {
-  const stat = attempt(() => readFileSync(`/proc/${pid}/stat`, "utf8"), "");
-  const [state, parent, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  if (stat === "" || state === "Z" || state === "X") return undefined;
+  const [state, parent, ...rest] = procStat(pid) ?? [];
+  if (state === undefined || state === "Z" || state === "X") return undefined;
   return { pid, parent: Number(parent), started: rest[17] ?? "" };
 }
 

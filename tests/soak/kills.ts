@@ -7,9 +7,9 @@
  *   SOAK_MINUTES=5 npm run soak -- --kills      as many as five minutes allow
  */
 import { createHash } from "node:crypto";
-import { readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { procText } from "../../container/sandboxd/proc-stat.ts";
 import { type FaultServer, startFaultServer } from "../faults/support.ts";
-import { type Process, tree } from "../setup/processes.ts";
+import { openFiles, type Process, tree } from "../setup/processes.ts";
 import { sleep } from "../setup/until.ts";
 
 const KILLS = 1000;
@@ -84,14 +84,6 @@ const killsSoFar = () => Object.values(figures.kills).reduce((sum, one) => sum +
 /** The path of a sandbox's files on this machine, through its first process. */
 const pathInSandbox = (pid: number, path: string) => `/proc/${pid}/root${path}`;
 
-function textAt(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
-  }
-}
-
 function firstProcesses(server: FaultServer): Process[] {
   return server.all().filter(({ command }) => command === "sbx-init");
 }
@@ -109,17 +101,7 @@ function kill(pid: number, moment: Moment): number {
 
 /** Whether a sandboxd reads a large file for a save. */
 function isSaving(pid: number): boolean {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).some((fd) => {
-      try {
-        return readlinkSync(`/proc/${pid}/fd/${fd}`).endsWith("/large");
-      } catch {
-        return false;
-      }
-    });
-  } catch {
-    return false;
-  }
+  return openFiles(pid).some((file) => file.endsWith("/large"));
 }
 
 const random = (least: number, most: number) => least + Math.random() * (most - least);
@@ -154,7 +136,7 @@ class Victim {
 
   async round(): Promise<void> {
     const first = firstProcesses(this.#server).find(
-      ({ pid }) => textAt(pathInSandbox(pid, "/workspace/name")) === this.#sandbox,
+      ({ pid }) => procText(pathInSandbox(pid, "/workspace/name")) === this.#sandbox,
     );
     if (!first) throw new Error(`${this.#sandbox} does not run`);
     const moment = pick<Moment>(["any", "any", "save", "restore"]);
@@ -239,7 +221,7 @@ class Victim {
     const wait = random(0, 50);
     const findRestoring = () =>
       firstProcesses(this.#server).find(({ pid }) =>
-        textAt(pathInSandbox(pid, "/var/lib/sandbox-mcp/snapshot/mark")).includes('"isRestoring":true'),
+        procText(pathInSandbox(pid, "/var/lib/sandbox-mcp/snapshot/mark")).includes('"isRestoring":true'),
       );
     while (Date.now() < latest) {
       if (findRestoring()) {

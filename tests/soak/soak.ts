@@ -8,13 +8,13 @@
  *   npm run soak -- --write            also writes the table into docs/internals/reliability.md
  *   npm run soak -- --kills            kills sandboxes instead: kills.ts
  */
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CONFIGS, TOKEN, serve, startEngine } from "../../bench/bed.ts";
 import { closeClients } from "../../bench/worker-client.ts";
 import { PRODUCT_SERVICE, openHeap } from "../../bench/heap.ts";
-import { type Process, tree } from "../setup/processes.ts";
+import { openFiles, type Process, statusNumber, tree } from "../setup/processes.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
 
@@ -45,12 +45,9 @@ function measure(pids: readonly number[], processes: number): Sample[string] {
   let kib = 0;
   let fds = 0;
   for (const pid of pids) {
-    try {
-      kib += Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
-      fds += readdirSync(`/proc/${pid}/fd`).length;
-    } catch {
-      // The process ended between the two reads.
-    }
+    // A process may have ended.
+    kib += statusNumber(pid, "VmRSS") || 0;
+    fds += openFiles(pid).length;
   }
   return { MiB: kib / 1024, fds, processes };
 }

@@ -17,6 +17,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import type * as WranglerModule from "wrangler";
+import { attempt } from "../container/sandboxd/file-error.ts";
 import { bundlePanel } from "../scripts/bundle-panel.ts";
 import { isPackaged, root } from "./program-files.ts";
 import { noModule, scratchUnwritable, workerNotBuilt } from "./texts.ts";
@@ -138,13 +139,11 @@ export function keyOf(config: string): string {
 
 /** Whether builds can be cached. The clone may belong to another user. */
 export function isWritable(): boolean {
-  try {
+  return attempt(() => {
     mkdirSync(CACHE_DIRECTORY, { recursive: true });
     accessSync(CACHE_DIRECTORY, constants.W_OK);
     return true;
-  } catch {
-    return false;
-  }
+  }, false);
 }
 
 function deleteOldBuilds(): void {

@@ -1,4 +1,5 @@
 /** Checks a server with requests like a client's. */
+import { parseJSON } from "../src/shared/bounded.ts";
 import { unexpectedResponse } from "./texts.ts";
 
 /** Sends a JSON-RPC request without parameters, outside any session. */
@@ -33,10 +34,6 @@ export async function whyNotServing(url: string, token: string): Promise<string 
 
 /** The problems of the configuration, from the Worker's response. */
 function explain(body: string): string | undefined {
-  try {
-    const { problems }: { problems?: unknown } = JSON.parse(body);
-    return Array.isArray(problems) ? problems.join("\n") : undefined;
-  } catch {
-    return undefined;
-  }
+  const { problems } = (parseJSON(body) ?? {}) as { problems?: unknown };
+  return Array.isArray(problems) ? problems.join("\n") : undefined;
 }

@@ -1,5 +1,6 @@
 /** Rotates a token: makes a new one, and keeps the previous one valid for a while. */
 import { createHash, randomBytes } from "node:crypto";
+import { parseJSON } from "../src/shared/bounded.ts";
 import { unknownToken, wrongTokenList } from "./texts.ts";
 
 export const newToken = () => randomBytes(32).toString("base64url");
@@ -60,11 +61,8 @@ export function previousTokenEnd(
 type Entry = Record<string, unknown>;
 
 function entriesOf(list: string): Entry[] {
-  try {
-    const entries: unknown = JSON.parse(list);
-    if (Array.isArray(entries)) return entries;
-  } catch {
-    // The error below leaves out the parser's message, because that message quotes the tokens' list.
-  }
-  throw wrongTokenList();
+  const entries = parseJSON(list);
+  // The parser's message is left out, because it quotes the tokens' list.
+  if (!Array.isArray(entries)) throw wrongTokenList();
+  return entries;
 }

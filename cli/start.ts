@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { accessSync, chmodSync, constants, existsSync, statfsSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
+import { attempt } from "../container/sandboxd/file-error.ts";
 import { prepareAgent } from "../local/engine/agent-packages.ts";
 import { printable } from "../local/engine/printable.ts";
 import { findToolchain } from "../local/engine/toolchain.ts";
@@ -189,12 +190,7 @@ async function start(): Promise<void> {
  */
 function agentsDirectory(stateDir: string): string {
   const shared = join(defaultStateDir(process.env), "agents");
-  try {
-    makeDirectories(shared, 0o755);
-    return shared;
-  } catch {
-    return join(stateDir, "agents");
-  }
+  return attempt(() => (makeDirectories(shared, 0o755), shared), join(stateDir, "agents"));
 }
 
 /** @throws {UserError} that says what to do */

@@ -27,12 +27,9 @@ export async function checkBubblewrap(path = systemPath()): Promise<Check> {
   if (process.platform !== "linux") {
     return failedCheck(BUBBLEWRAP.notLinux(process.platform), BUBBLEWRAP.useOther);
   }
-  let help: string;
-  try {
-    help = await run("bwrap", ["--help"]);
-  } catch {
+  const help = await run("bwrap", ["--help"]).catch(() => undefined);
+  if (help === undefined)
     return failedCheck(BUBBLEWRAP.missing("bubblewrap"), BUBBLEWRAP.install(installCommand()));
-  }
   for (const program of ["nsenter", "setpriv"]) {
     const found = await run(program, ["--version"]).catch(() => "");
     // BusyBox has programs of the same names with too few options.

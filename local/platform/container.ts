@@ -2,6 +2,7 @@
  * `ctx.container` on the local platform: the part of workerd's interface that @cloudflare/containers and @cloudflare/sandbox
  * use.
  */
+import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import { actorNamed } from "../../src/container/actor.ts";
@@ -273,11 +274,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   async #serve(instance: Instance): Promise<void> {
-    try {
-      await instance.ready;
-    } catch {
-      return;
-    }
+    if (!(await succeeds(instance.ready))) return;
     const find = (pattern: string) => this.#find(pattern);
     await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.isEnded);
   }

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { realpathSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
+import { attempt } from "../../../container/sandboxd/file-error.ts";
 import type { KernelProgram } from "../../../src/shared/languages.ts";
 import { SerialQueue } from "../../../src/shared/queue.ts";
 
@@ -164,21 +165,14 @@ export class Kernel {
 function fileOf(command: string): string | undefined {
   if (command.includes("/")) return command;
   for (const directory of (process.env.PATH ?? "").split(delimiter)) {
-    try {
-      return realpathSync(join(directory, command));
-    } catch {
-      // The file does not exist.
-    }
+    const file = attempt(() => realpathSync(join(directory, command)), undefined);
+    if (file !== undefined) return file;
   }
   return undefined;
 }
 
 /** The directories that a kernel names when it is ready. User code may have printed the line, so it is checked. */
 function packagesIn(line: string): string[] {
-  try {
-    const { packages }: { packages?: unknown } = JSON.parse(line);
-    return Array.isArray(packages) ? packages.map(String) : [];
-  } catch {
-    return [];
-  }
+  const { packages } = attempt((): { packages?: unknown } => JSON.parse(line) ?? {}, {});
+  return Array.isArray(packages) ? packages.map(String) : [];
 }

@@ -1,7 +1,7 @@
 /** The Worker of `npm run dev:docker`. It is production's Worker, and also saves all workspaces before the server stops. */
 import production, { Account, Attempts, ContainerProxy, Sandbox as ProductionSandbox } from "../src/index.ts";
 import type * as Production from "../src/index.ts";
-import { isStop, refuseToServe, saveAll } from "./platform/stop.ts";
+import { serveUntilStop } from "./platform/stop.ts";
 
 type SandboxEnv = ConstructorParameters<typeof ProductionSandbox>[1];
 type Env = SandboxEnv & { STOP_SECRET?: string };
@@ -22,15 +22,10 @@ export class Sandbox extends ProductionSandbox {
 // The compiler reports a class of production that this module does not export.
 void ({ Account, Attempts, ContainerProxy, Sandbox, default: production } satisfies typeof Production);
 
-let isStopping = false;
-
 export default {
   ...production,
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
-    if (isStop(request, env.STOP_SECRET ?? "")) {
-      isStopping = true;
-      return await saveAll(env, async () => actors);
-    }
-    return isStopping ? refuseToServe() : await production.fetch(request, env, ctx);
+    const serve = () => production.fetch(request, env, ctx);
+    return await serveUntilStop(request, env.STOP_SECRET ?? "", env, async () => actors, serve);
   },
 };

@@ -11,7 +11,7 @@ import { EngineClient, type LocalEnv } from "./platform/engine-client.ts";
 import { Attempts, withExpiry } from "./platform/expiry.ts";
 import { type ObjectFolderEnv, withObjectFolder } from "./platform/object-folder.ts";
 import { markSandboxRequest, useEngine } from "./platform/engine-internet.ts";
-import { isStop, refuseToServe, runningActors, saveAll } from "./platform/stop.ts";
+import { runningActors, serveUntilStop } from "./platform/stop.ts";
 
 useEngine(localEnv);
 
@@ -67,17 +67,10 @@ function localEnv(env: unknown): LocalEnv {
   throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
 }
 
-let isStopping = false;
-
 export default {
   ...production,
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
-    if (isStop(request, env.LOCAL_ENGINE_SECRET)) {
-      isStopping = true;
-      return await saveAll(env, () => runningActors(env));
-    }
-    return isStopping
-      ? refuseToServe()
-      : await production.fetch(request, withObjectFolder(withExpiry(env)), ctx);
+    const serve = () => production.fetch(request, withObjectFolder(withExpiry(env)), ctx);
+    return await serveUntilStop(request, env.LOCAL_ENGINE_SECRET, env, () => runningActors(env), serve);
   },
 };

@@ -1,4 +1,4 @@
-/** The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server. */
+/** `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server. */
 import { actorOf } from "../../src/container/actor.ts";
 import type { Sandbox } from "../../src/index.ts";
 import type { SandboxNamespaces } from "../../src/shared/config.ts";
@@ -6,7 +6,30 @@ import { countdown, waitAtMost } from "../../src/shared/timers.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
 
-export function isStop(request: Request, known: string): boolean {
+let isStopping = false;
+
+/**
+ * Serves requests until one stops the server: that one saves all workspaces. Later ones are refused, because their changes could not
+ * be saved.
+ * @param secret of the request that stops the server
+ * @param listRunning the ids of the actors of the running sandboxes
+ */
+export async function serveUntilStop(
+  request: Request,
+  secret: string,
+  env: SandboxNamespaces,
+  listRunning: () => Promise<Iterable<string>>,
+  serve: () => Promise<Response>,
+): Promise<Response> {
+  if (isStop(request, secret)) {
+    isStopping = true;
+    return await saveAll(env, listRunning);
+  }
+  if (!isStopping) return await serve();
+  return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });
+}
+
+function isStop(request: Request, known: string): boolean {
   const header = request.headers.get(SECRET_HEADER);
   if (header === null) return false;
   const givenBytes = new TextEncoder().encode(header);
@@ -19,11 +42,6 @@ export function isStop(request: Request, known: string): boolean {
     // A request with two Host headers has an invalid URL.
     URL.parse(request.url)?.pathname === STOP_PATH
   );
-}
-
-/** The response to all later requests, because their changes could not be saved. */
-export function refuseToServe(): Response {
-  return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });
 }
 
 export async function runningActors(env: LocalEnv): Promise<string[]> {
@@ -39,7 +57,6 @@ const ROUND_MS = 1000;
 /**
  * Saves until no running sandbox has unsaved changes. Calls that began before the stop continue meanwhile: they may change files, and
  * start sandboxes.
- * @param listRunning the ids of the actors of the running sandboxes
  * @param ms how long to try
  */
 export async function saveAll(

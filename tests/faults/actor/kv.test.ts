@@ -4,6 +4,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import worker from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
+import { beforeCalls } from "../../setup/before-calls.ts";
 import { CALLBACK } from "../../setup/oauth-client.ts";
 import { Caller, ORIGIN } from "../../worker/support.ts";
 
@@ -13,16 +14,9 @@ const operations: string[] = [];
 /** Called before each operation. It may throw, or never return. */
 let fault: () => Promise<void>;
 
-const store = new Proxy((env as { OAUTH_KV: KVNamespace }).OAUTH_KV, {
-  get(target, name) {
-    const method = Reflect.get(target, name);
-    if (typeof method !== "function") return method;
-    return async (...args: unknown[]) => {
-      operations.push(String(name));
-      await fault();
-      return Reflect.apply(method, target, args);
-    };
-  },
+const store = beforeCalls((env as { OAUTH_KV: KVNamespace }).OAUTH_KV, async (operation) => {
+  operations.push(operation);
+  await fault();
 });
 
 const broken = {

@@ -6,6 +6,7 @@ import production, {
   ContainerProxy,
   Sandbox as LocalSandbox,
 } from "../../../local/worker.ts";
+import { beforeCalls } from "../../setup/before-calls.ts";
 
 type Operation = "put" | "get" | "delete";
 
@@ -29,25 +30,13 @@ export function endFaults(): void {
   buckets.clear();
 }
 
-function faulty<Binding extends object>(bucket: Binding, sandbox: string): Binding {
-  return new Proxy(bucket, {
-    get(target, name) {
-      const method = Reflect.get(target, name);
-      if (typeof method !== "function") return method;
-      return async (...args: unknown[]) => {
-        await bucketOf(sandbox).fault?.(name as Operation);
-        return Reflect.apply(method, target, args);
-      };
-    },
-  });
-}
-
 export class Sandbox extends LocalSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     // An actor's name is its sandbox's name and its principal's hash.
     const sandbox = (ctx.id.name ?? "").replace(/-\w+$/, "");
     const { RESULTS } = withObjectFolder(env);
-    super(ctx, { ...env, OBJECTS_FOLDER: undefined, RESULTS: faulty(RESULTS, sandbox) });
+    const faulty = beforeCalls(RESULTS, (operation) => bucketOf(sandbox).fault?.(operation as Operation));
+    super(ctx, { ...env, OBJECTS_FOLDER: undefined, RESULTS: faulty });
   }
 }
 

@@ -3,7 +3,8 @@ import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { isOwnAuthorization } from "../../../src/auth/bearer.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
-import { ORIGIN, TOKEN, recordEachLog, urlsParsedBy, watchStore } from "../server/support.ts";
+import { beforeCalls } from "../../setup/before-calls.ts";
+import { ORIGIN, TOKEN, recordEachLog, urlsParsedBy } from "../server/support.ts";
 import { sleep } from "../../setup/until.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
@@ -14,7 +15,7 @@ const app = oauthApp();
 describe("the limits of sizes", () => {
   it("ids, codes and tokens that are too long for a key of the store are refused before the store is used", async () => {
     const storeKeys: string[] = [];
-    const OAUTH_KV = watchStore(env.OAUTH_KV, (key) => storeKeys.push(key));
+    const OAUTH_KV = beforeCalls(env.OAUTH_KV, (_operation, [key]) => void storeKeys.push(String(key)));
     const watched = oauthApp({ OAUTH_KV });
     const client = new Client(watched, (await Client.register(app)).id);
     const reaches = async (request: () => Promise<unknown>) => {

@@ -7,7 +7,8 @@ import { type Attempts as LocalAttempts, withExpiry } from "../../../local/platf
 import { interceptStore } from "../../../src/auth/oauth-store.ts";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
 import { ProcessLimiter } from "../../../src/shared/limiter.ts";
-import { recordEachLog, watchStore } from "../server/support.ts";
+import { beforeCalls } from "../../setup/before-calls.ts";
+import { recordEachLog } from "../server/support.ts";
 import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf, type Tokens } from "./support.ts";
 
 recordEachLog();
@@ -145,8 +146,8 @@ describe("invalid tokens in the form of this server's tokens", () => {
     const limit = async ({ key }: { key: string }) => ({
       success: !key.startsWith("address:") || (remaining -= 1) >= 0,
     });
-    const reads = vi.fn<(key: string) => void>();
-    const OAUTH_KV = watchStore(env.OAUTH_KV, reads);
+    const reads = vi.fn<() => void>();
+    const OAUTH_KV = beforeCalls(env.OAUTH_KV, reads);
     const app = oauthApp({ RATE_LIMITER: { limit }, OAUTH_KV });
     const { tokens } = await signIn(app);
     expect(await statusOf(app, tokens.access_token)).toBe(200);
@@ -159,9 +160,9 @@ describe("invalid tokens in the form of this server's tokens", () => {
 });
 
 it("without the platform's limiters, requests for which OAuth uses its store are refused if too many wait, also with valid tokens", async () => {
-  const reads = vi.fn<(key: string) => void>();
+  const reads = vi.fn<() => void>();
   const unbound = { RATE_LIMITER: undefined, ADDRESS_LIMITER: undefined };
-  const app = oauthApp({ OAUTH_KV: watchStore(env.OAUTH_KV, reads), ...unbound });
+  const app = oauthApp({ OAUTH_KV: beforeCalls(env.OAUTH_KV, reads), ...unbound });
   const { tokens } = await signIn(app);
   const statuses = () =>
     Promise.all([

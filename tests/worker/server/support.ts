@@ -122,20 +122,6 @@ export function recordEachLog(): ReturnType<typeof recordLogs> {
   return { entries: () => logs.entries(), tokens: () => logs.tokens(), text: () => logs.text() };
 }
 
-/** Returns the store, but calls `onUse` with the key of each operation. */
-export function watchStore(store: KVNamespace, onUse: (key: string) => void): KVNamespace {
-  return new Proxy(store, {
-    get(target, name) {
-      const member: unknown = Reflect.get(target, name);
-      if (typeof member !== "function") return member;
-      return (...given: unknown[]) => {
-        onUse(String(given[0]));
-        return Reflect.apply(member, target, given);
-      };
-    },
-  });
-}
-
 export async function sha256Hex(value: string): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(value))).toHex();
 }

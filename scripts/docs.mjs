@@ -55,14 +55,8 @@ function put(path, content) {
 async function listTools() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };
-  const server = createMCPServer(
-    { config, principal: { id: "docs", scopes: SCOPES }, mayShowApps: true },
-    connection,
-    {
-      called: [],
-      onlyCalls: false,
-    },
-  );
+  const caller = { config, principal: { id: "docs", scopes: SCOPES }, mayShowApps: true };
+  const server = createMCPServer(caller, connection, { called: [], onlyCalls: false });
   const [near, far] = InMemoryTransport.createLinkedPair();
   const client = new Client({ name: "docs", version: "0" });
   await Promise.all([server.connect(far), client.connect(near)]);
@@ -129,20 +123,24 @@ function fill(path, marker, content) {
   const page = textOf(path);
   const pattern = new RegExp(`(<!-- ${marker}:start[^>]*-->\n)[\\s\\S]*?(<!-- ${marker}:end -->)`);
   if (!pattern.test(page)) throw new Error(`${path} has no marks for ${marker}`);
-  pages.set(
-    path,
-    page.replace(pattern, (_all, start, end) => `${start}\n${content.trim()}\n\n${end}`),
-  );
+  const filled = page.replace(pattern, (_all, start, end) => `${start}\n${content.trim()}\n\n${end}`);
+  pages.set(path, filled);
 }
 
+/** A table in Markdown. @param alignment of each column */
+function table(columns, rows, alignment = columns.map(() => "---")) {
+  return [columns, alignment, ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
+}
+
+const inBackticks = (list) => list.map((word) => `\`${word}\``).join(", ");
+
 function inputRow(name, property, required) {
-  const type = property.enum?.map((value) => `\`${value}\``).join(", ") ?? property.type ?? "";
+  const type = property.enum ? inBackticks(property.enum) : (property.type ?? "");
   const fallback = property.default === undefined ? "" : ` Default \`${JSON.stringify(property.default)}\`.`;
-  return `| \`${name}\`${required ? " (required)" : ""} | ${type} | ${property.description ?? ""}${fallback} |`;
+  return [`\`${name}\`${required ? " (required)" : ""}`, type, `${property.description ?? ""}${fallback}`];
 }
 
 const definitions = await listTools();
-const inBackticks = (list) => list.map((scope) => `\`${scope}\``).join(", ");
 const scopesText = ({ scopes, taskScopes }) =>
   inBackticks(scopes) + (taskScopes ? `; ${inBackticks(taskScopes)} for a task` : "");
 const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
@@ -164,39 +162,31 @@ for (const file of existsSync(directory) ? readdirSync(directory) : []) {
   if (!check) rmSync(join(directory, file));
 }
 
-const table = definitions.map(({ name, description = "" }) => {
+const toolRows = definitions.map(({ name, description = "" }) => {
   const [sentence] = description.split(/(?<=\.)\s/);
-  return `| \`${name}\` | ${sentence} | ${scopes.get(name)} |`;
+  return [`\`${name}\``, sentence, scopes.get(name)];
 });
-fill("README.md", "tools", `| tool | what it does | scope |\n| --- | --- | --- |\n${table.join("\n")}`);
+fill("README.md", "tools", table(["tool", "what it does", "scope"], toolRows));
 
 const reference = definitions.map(({ name, title, description, inputSchema }) => {
   const required = new Set(inputSchema.required ?? []);
   const rows = Object.entries(inputSchema.properties ?? {}).map(([field, property]) =>
     inputRow(field, property, required.has(field)),
   );
-  const inputs =
-    rows.length > 0 ? `\n\n| input | type | meaning |\n| --- | --- | --- |\n${rows.join("\n")}` : "";
+  const inputs = rows.length > 0 ? `\n\n${table(["input", "type", "meaning"], rows)}` : "";
   return `## \`${name}\`\n\n${title}. Scope ${scopes.get(name)}.\n\n${description}${inputs}`;
 });
 fill("docs/reference/tools.md", "tools", reference.join("\n\n"));
-const sets = Object.entries(TOOL_SETS).map(
-  ([set, members]) => `| \`${set}\` | ${members.map((tool) => `\`${tool}\``).join(", ")} |`,
-);
-fill("docs/reference/tools.md", "sets", `| set | tools |\n| --- | --- |\n${sets.join("\n")}`);
+const sets = Object.entries(TOOL_SETS).map(([set, members]) => [`\`${set}\``, inBackticks(members)]);
+fill("docs/reference/tools.md", "sets", table(["set", "tools"], sets));
 fill("docs/reference/cli.md", "commands", commandReference());
-const limits = LIMITS.map((row) => `| ${row.join(" | ")} |`).join("\n");
-fill("docs/reference/limits.md", "limits", `| limit | value | page |\n| --- | --: | --- |\n${limits}`);
+const limits = table(["limit", "value", "page"], LIMITS, ["---", "--:", "---"]);
+fill("docs/reference/limits.md", "limits", limits);
 
 function contentTable({ tables, keys }) {
   const rows = (prefix, all) =>
-    Object.entries(all).map(([name, { holds, kept }]) => `| ${prefix}\`${name}\` | ${holds} | ${kept} |`);
-  return [
-    "| table or key | holds | kept |",
-    "| --- | --- | --- |",
-    ...rows("", tables),
-    ...rows("key ", keys),
-  ].join("\n");
+    Object.entries(all).map(([name, { holds, kept }]) => [`${prefix}\`${name}\``, holds, kept]);
+  return table(["table or key", "holds", "kept"], [...rows("", tables), ...rows("key ", keys)]);
 }
 for (const [marker, content] of Object.entries({
   "sandbox-tables": SANDBOX_CONTENT,
@@ -204,33 +194,30 @@ for (const [marker, content] of Object.entries({
   "attempts-tables": ATTEMPTS_CONTENT,
 }))
   fill("docs/internals/storage.md", marker, contentTable(content));
-const methodKeys = Object.entries(METHOD_KEYS).map(
-  ([key, { id, holds, kept }]) => `| \`${key}:${id}\` | ${holds} | ${kept} |`,
-);
-fill(
-  "docs/internals/storage.md",
-  "method-keys",
-  `| key | value | kept |\n| --- | --- | --- |\n${methodKeys.join("\n")}`,
-);
-const methodRows = Object.entries(SIGN_IN_DOCS).map(
-  ([name, { title, offeredWhen, who }]) =>
-    `| ${title} | ${offeredWhen} | \`${PRINCIPAL_IDS[name].form}\` | ${who} |`,
-);
-fill(
-  "docs/internals/security.md",
-  "sign-in-methods",
-  `| method | offered when | principal | who may |\n| --- | --- | --- | --- |\n${methodRows.join("\n")}`,
-);
+const methodKeys = Object.entries(METHOD_KEYS).map(([key, { id, holds, kept }]) => [
+  `\`${key}:${id}\``,
+  holds,
+  kept,
+]);
+fill("docs/internals/storage.md", "method-keys", table(["key", "value", "kept"], methodKeys));
+const methodRows = Object.entries(SIGN_IN_DOCS).map(([name, { title, offeredWhen, who }]) => [
+  title,
+  offeredWhen,
+  `\`${PRINCIPAL_IDS[name].form}\``,
+  who,
+]);
+const methods = table(["method", "offered when", "principal", "who may"], methodRows);
+fill("docs/internals/security.md", "sign-in-methods", methods);
 
 /** A row of docs/reference/variables.md. @param {[string, import("../src/shared/variables.ts").Variable]} entry */
 function variableRow([name, { docs, example, secret, fallback = "off", default: value }]) {
   const meaning = `${docs}${secret === "value" ? " Secret." : ""}${example ? ` Example: \`${example}\`.` : ""}`;
-  return `| \`${name}\` | ${meaning} | ${value === undefined || Array.isArray(value) ? fallback : `\`${value}\``} |`;
+  return [`\`${name}\``, meaning, value === undefined || Array.isArray(value) ? fallback : `\`${value}\``];
 }
 
 const groups = Object.entries(GROUPS).map(([title, rows]) => {
   const lines = Object.entries(rows).filter(([, { reader }]) => reader !== "local");
-  return `## ${title}\n\n| variable | meaning | if not set |\n| --- | --- | --- |\n${lines.map(variableRow).join("\n")}\n`;
+  return `## ${title}\n\n${table(["variable", "meaning", "if not set"], lines.map(variableRow))}\n`;
 });
 fill("docs/reference/variables.md", "variables", groups.join("\n"));
 
@@ -274,13 +261,9 @@ for (const [path, sentence, value] of stated) {
   const [before, after] = sentence.split("{}").map((part) => RegExp.escape(part));
   const pattern = new RegExp(`(?<=${before}).{1,300}?(?=${after})`);
   if (!pattern.test(page))
-    throw new Error(
-      `${path} and the list in scripts/docs.mjs must agree: the page does not say "${sentence}"`,
-    );
-  pages.set(
-    path,
-    page.replace(pattern, () => value),
-  );
+    throw new Error(`${path} and the list in scripts/docs.mjs disagree: the page does not say "${sentence}"`);
+  const said = page.replace(pattern, () => value);
+  pages.set(path, said);
 }
 /** Words of the code that pages must have. */
 const [[exitCode]] = endLines({ exitCode: 0 });
@@ -304,25 +287,18 @@ if (missing.length > 0)
 for (const [path, content] of pages) put(path, content);
 
 const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);
-put(
-  ".dev.vars.example",
-  `# The Deploy to Cloudflare button asks for these variables. For npm start, copy those that you need into .dev.vars.\n\n${askedVariables
-    .map(([name, { askAtDeploy }]) => `# ${askAtDeploy}\n${name}=\n`)
-    .join("")}`,
-);
+const INTRODUCTION =
+  "# The Deploy to Cloudflare button asks for these variables. For npm start, copy those that you need into .dev.vars.\n\n";
+const examples = askedVariables.map(([name, { askAtDeploy }]) => `# ${askAtDeploy}\n${name}=\n`);
+put(".dev.vars.example", INTRODUCTION + examples.join(""));
 const questions = Object.fromEntries(
   askedVariables.map(([name, { askAtDeploy }]) => [name, { description: askAtDeploy }]),
 );
 const description = readFileSync(join(root, "package.json"), "utf8");
 if (!isDeepStrictEqual(JSON.parse(description).cloudflare.bindings, questions)) {
   const formattingOptions = { insertSpaces: true, tabSize: 2 };
-  put(
-    "package.json",
-    applyEdits(
-      description,
-      modify(description, ["cloudflare", "bindings"], questions, { formattingOptions }),
-    ),
-  );
+  const edits = modify(description, ["cloudflare", "bindings"], questions, { formattingOptions });
+  put("package.json", applyEdits(description, edits));
 }
 
 if (!check) {

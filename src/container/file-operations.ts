@@ -25,7 +25,7 @@ import {
 } from "../../container/sandboxd/shapes.ts";
 import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
-import { type BodyTurns, isEncoded, readBounded } from "../shared/stream-bytes.ts";
+import { announcedBytes, type BodyTurns, isEncoded, readBounded } from "../shared/stream-bytes.ts";
 import type { ReadTurns, Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
@@ -153,8 +153,7 @@ async function resultOf(response: Response, turns: ReadTurns, row: Row, call: ob
   const { success, data } = row.result.safeParse(Object.fromEntries(fields));
   if (success && row.down === "bytes")
     return { ...data, bytes: await bytesOf(response, turns.plain, maxBytes) };
-  const length = headers.get("content-length") ?? undefined;
-  if (success && body) return { ...data, body, length: length && Number(length) };
+  if (success && body) return { ...data, body, length: announcedBytes(headers) };
   await body?.cancel();
   throw malformedResponse();
 }

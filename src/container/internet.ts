@@ -10,6 +10,7 @@ import { Mask } from "../shared/mask.ts";
 import { asSecret, isGitRequest } from "../shared/git-credential.ts";
 import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
 import { type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
+import { announcedBytes } from "../shared/stream-bytes.ts";
 import { accountOf, actorOf } from "./actor.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
@@ -125,9 +126,9 @@ async function forward(
  */
 function reportSize(response: Response, client: AbortSignal, end: (bytes: number) => void): Response {
   const { body, headers } = response;
-  const length = headers.get("content-length");
-  if (body === null || length !== null) {
-    end(body === null ? 0 : Number(length));
+  const length = body === null ? 0 : announcedBytes(headers);
+  if (body === null || length !== undefined) {
+    end(length ?? 0);
     return response;
   }
   let bytes = 0;
@@ -166,7 +167,7 @@ async function sendWith(
   const mask = new Mask(secrets);
   const { method, body: given } = request;
   // Some clients announce an empty body for GET, which cannot have one.
-  const isEmpty = given === null || request.headers.get("content-length") === "0";
+  const isEmpty = given === null || announcedBytes(request.headers) === 0;
   const sentBody = isEmpty ? null : fixLength(given, request.headers);
   // A cached response could reach a caller without the secret.
   const init = { method, headers, body: sentBody, redirect: "manual", cache: "no-store" } as const;
@@ -194,8 +195,8 @@ async function sendWith(
 
 /** A body with its announced length, because some servers refuse bodies of unknown length. */
 function fixLength(body: ReadableStream, headers: Headers): ReadableStream {
-  const length = headers.get("content-length");
-  return length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));
+  const length = announcedBytes(headers);
+  return length === undefined ? body : body.pipeThrough(new FixedLengthStream(length));
 }
 
 function refusal(status: number, reason: string): Response {

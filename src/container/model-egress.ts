@@ -16,7 +16,7 @@ import {
   REPORT_MS,
   type UpstreamError,
 } from "./model-calls.ts";
-import { readBounded } from "../shared/stream-bytes.ts";
+import { announcedBytes, readBounded } from "../shared/stream-bytes.ts";
 import { cutText, decodeText } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
@@ -221,12 +221,12 @@ function meterBody(
   let isSent = false;
   const wasSent = () => isSent;
   if (!request.body) return { body: null, wasSent, meter, refused };
-  const length = request.headers.get("content-length");
-  const isTooLarge = Number(length) > MAX_REQUEST_BYTES;
+  const length = announcedBytes(request.headers);
+  const isTooLarge = (length ?? 0) > MAX_REQUEST_BYTES;
   const { readable, writable } =
-    length === null || isTooLarge
+    length === undefined || isTooLarge
       ? new TransformStream<Uint8Array, Uint8Array>()
-      : new FixedLengthStream(Number(length));
+      : new FixedLengthStream(length);
   const { body } = request;
   const pump = async () => {
     const writer = writable.getWriter();

@@ -31,6 +31,12 @@ export async function isBroken(stream: WritableStream<Uint8Array>): Promise<bool
   return broken;
 }
 
+/** The announced size of a body; undefined if unknown. A response in chunks can announce any text. */
+export function announcedBytes(headers: Headers): number | undefined {
+  const size = headers.get("content-length") ?? "";
+  return /^\d{1,15}$/.test(size) ? Number(size) : undefined;
+}
+
 /** The default time limit of a body in milliseconds, and how many bytes are read at once. */
 export const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
@@ -86,13 +92,12 @@ export async function readBody(
   const reader = body.getReader({ mode: "byob" });
   let endTurn: (() => void) | undefined;
   try {
-    // A response in chunks can announce any text as its size. A body must not be longer than announced.
-    const size = headers.get("content-length") ?? "";
-    const isAnnounced = /^\d+$/.test(size);
-    const announced = isAnnounced ? Math.min(maxBytes, Number(size)) : maxBytes;
+    // A body must not be longer than announced.
+    const size = announcedBytes(headers);
+    const announced = Math.min(maxBytes, size ?? maxBytes);
     // A short body needs room only for its announced size, and for one more byte, which detects its end. A longer one without an announced
     // size needs room for the longest.
-    let room = Math.min(memory && isAnnounced ? CALL_BYTES : READ_BYTES, announced + 1);
+    let room = Math.min(memory && size !== undefined ? CALL_BYTES : READ_BYTES, announced + 1);
     let hasRoom = memory ? undefined : true;
     let stallMs = memory?.hasRoomFor(0) === false ? CROWDED_MS : Infinity;
     for (let bytes = 0; ; room = READ_BYTES) {

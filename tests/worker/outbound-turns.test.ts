@@ -40,6 +40,7 @@ describe("the Worker handles 16 requests of a sandbox at once", () => {
   it.each([
     ["of unknown length", {}],
     ["of known length", { "content-length": "3" }],
+    ["of a length that is not a number", { "content-length": "abc" }],
     ["compressed", { "content-length": "3", "content-encoding": "gzip" }],
   ])("until each response has been sent, or its client has disconnected: %s", async (kind, headers) => {
     const bodies: WritableStream[] = [];

@@ -6,6 +6,7 @@
 import { waitUntil } from "cloudflare:workers";
 import { INTERNET_TEXTS } from "../../container/texts.ts";
 import { pacesOf } from "../../shared/per-principal.ts";
+import { announcedBytes } from "../../shared/stream-bytes.ts";
 import { CALL_MS, pause, waitForPaces } from "../../shared/timers.ts";
 import { Turns, TurnsByID } from "../../shared/turns.ts";
 
@@ -55,13 +56,13 @@ export async function inTurn(
 /** Calls `end` when the response has been sent. The streams between are the platform's own, so the pieces cost almost nothing. */
 function endAfter(response: Response, end: () => void): Response {
   const { body, headers } = response;
-  const length = headers.get("content-length");
+  const length = announcedBytes(headers);
   if (body === null) {
     end();
     return response;
   }
   const { readable, writable } =
-    length === null ? new IdentityTransformStream() : new FixedLengthStream(Number(length));
+    length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
   waitUntil(body.pipeTo(writable).then(end, end));
   return new Response(readable, response);
 }

@@ -7,7 +7,7 @@ import {
 } from "../../container/sandboxd/operations.ts";
 import { actorNamed } from "../container/actor.ts";
 import { type Env, type SandboxNamespaces, parseConfig } from "../shared/config.ts";
-import { PLATFORM_FAILURE, ToolError } from "../shared/errors.ts";
+import { PLATFORM_FAILURE, ToolError, isReset } from "../shared/errors.ts";
 import { type ActorName, actorName } from "../shared/names.ts";
 import { makeVisible } from "../shared/shown.ts";
 import type { Region, Scope } from "../shared/principal.ts";
@@ -131,19 +131,6 @@ export function sandboxActor(
   return actorNamed<Sandbox>(env, name, place);
 }
 
-/** Messages of platform errors that have no property to identify them, such as broken connections. */
-const RESET_MESSAGE =
-  /^broken\.|Network connection lost|Durable Object (storage operation exceeded|reset because|has been reset)|isolate exceeded|Cannot resolve Durable Object/;
-
-/** Whether a stub's error means that the actor was reset, or its connection lost, during the call. */
-function isReset(error: unknown): boolean {
-  if (!(error instanceof Error) || error instanceof ToolError) return false;
-  if (Reflect.get(error, "durableObjectReset") === true) return true;
-  // The actor's own code threw this error, so the actor was not reset, even if the message looks like it.
-  if (Reflect.get(error, "remote") === true) return false;
-  return Reflect.get(error, "retryable") === true || RESET_MESSAGE.test(error.message);
-}
-
 /** Whether the actor was overloaded, so that it refused the call before the call began. */
 function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
@@ -159,8 +146,8 @@ export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Converts a reset, overload or internal failure of a sandbox's actor to a `ToolError`. Returns other errors unchanged. */
-function explainReset(error: unknown, sandbox: string): unknown {
+/** Converts a reset, overload or internal failure of an actor or account to a `ToolError`. Returns other errors unchanged. */
+export function explainReset(error: unknown, sandbox: string): unknown {
   if (isOverloaded(error)) return overloaded(sandbox);
   if (error instanceof Error && PLATFORM_FAILURE.test(error.message))
     return platformFailed(sandbox, error.message);

@@ -1,5 +1,5 @@
 /** A run under way: collects its output, stores its record, and wakes waiting callers. */
-import { type ErrorCode, ToolError, internalError } from "../shared/errors.ts";
+import { type ErrorCode, ToolError, internalError, isReset } from "../shared/errors.ts";
 import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { countdown, elapsedMs, throttled } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
@@ -14,6 +14,7 @@ import type { End, Execution, RunDetail, RunSink, RunSummary, RunView, WaitState
 import { type RunRecord, type RunStore, hasNeverStarted, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import {
+  NOT_STARTED_SERVER_RESTARTED,
   RESULTS_NOT_STORED,
   failureNote,
   hasEnded,
@@ -213,6 +214,9 @@ export class ActiveRun implements RunSink, WaitingLog {
       // must not reach the stopping container.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(CONTAINER_END_WAIT_MS);
       if (this.isEnded) return;
+      // The account was reset.
+      if (isReset(error) && hasNeverStarted(this.record))
+        return this.finish({ state: "lost", note: NOT_STARTED_SERVER_RESTARTED });
       const { id, detail, resumeState } = this.record;
       const isAgent = detail !== undefined && "agent" in detail;
       this.failure = failureOf(error, id, !isAgent && resumeState !== undefined);

@@ -106,6 +106,19 @@ export const NEWER_DATABASE = "A newer server has written this database";
 /** The platform's message about a failure of its own, which is not the actor's, or about a damaged database. */
 export const PLATFORM_FAILURE = /^internal error; reference = \w+$|: SQLITE_(CORRUPT|NOTADB)$/;
 
+/** Messages of platform errors that have no property to identify them, such as broken connections. */
+const RESET_MESSAGE =
+  /^broken\.|Network connection lost|Durable Object (storage operation exceeded|reset because|has been reset)|isolate exceeded|Cannot resolve Durable Object/;
+
+/** Whether a stub's error means that the actor or account was reset, or its connection lost, during the call. */
+export function isReset(error: unknown): boolean {
+  if (!(error instanceof Error) || error instanceof ToolError) return false;
+  if (Reflect.get(error, "durableObjectReset") === true) return true;
+  // The actor's own code threw this error, so the actor was not reset, even if the message looks like it.
+  if (Reflect.get(error, "remote") === true) return false;
+  return Reflect.get(error, "retryable") === true || RESET_MESSAGE.test(error.message);
+}
+
 /**
  * The error for the caller: a `ToolError` is returned unchanged. For an unexpected error, the caller gets only a reference to
  * the log.

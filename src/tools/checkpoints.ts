@@ -1,6 +1,7 @@
 import { accountOf } from "../actors/account-of.ts";
 import type { Fork } from "../actors/account.ts";
 import type { Owner } from "../actors/account-calls.ts";
+import { explainReset } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";
@@ -22,7 +23,9 @@ export function requireSavedWorkspaces({ config }: ToolContext): void {
  */
 export async function fork(context: ToolContext, checkpoint: string, sandbox: string): Promise<Fork> {
   const { env, principal } = context;
-  return unwrap(await accountOf(env, principal.id).fork(ownerOf(context, sandbox), checkpoint));
+  return await unlessReset(sandbox, async () =>
+    unwrap(await accountOf(env, principal.id).fork(ownerOf(context, sandbox), checkpoint)),
+  );
 }
 
 /**
@@ -31,7 +34,18 @@ export async function fork(context: ToolContext, checkpoint: string, sandbox: st
  */
 export async function forkTask(context: ToolContext, run: string, sandbox: string): Promise<void> {
   const { env, principal } = context;
-  unwrap(await accountOf(env, principal.id).forkArchive(ownerOf(context, sandbox), run));
+  await unlessReset(sandbox, async () =>
+    unwrap(await accountOf(env, principal.id).forkArchive(ownerOf(context, sandbox), run)),
+  );
+}
+
+/** @throws {ToolError} also if the account is reset during the call */
+async function unlessReset<T>(sandbox: string, call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw explainReset(error, sandbox);
+  }
 }
 
 function ownerOf({ config, principal }: ToolContext, sandbox: string): Owner {

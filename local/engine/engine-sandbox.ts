@@ -226,7 +226,7 @@ export class EngineSandbox {
               key,
               (how) => sandbox?.end(how),
             );
-      closeEgress = serveListeners(server, running.egress);
+      closeEgress = serveListeners(server, running.egress, () => sandbox?.principal);
       sandbox = new EngineSandbox(common, place, running, egress, groups, cleanUp);
       return sandbox;
     } catch (error) {

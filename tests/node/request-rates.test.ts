@@ -50,6 +50,28 @@ it("the requests of all sandboxes of a principal are limited together, and those
   expect(timeOfOther).toBeLessThan(500);
 });
 
+/** Opens connections that stay open. Returns how many of them the proxy serves. */
+async function openConnections(port: number, count: number): Promise<number> {
+  const served = Array.from({ length: count }, async () => {
+    const client = connect(port, "127.0.0.1").on("error", () => undefined);
+    doLater(() => client.destroy());
+    client.write("GET / HTTP/1.1\r\n\r\n");
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    client.once("data", () => resolve(true)).once("close", () => resolve(false));
+    return await promise;
+  });
+  return (await Promise.all(served)).filter(Boolean).length;
+}
+
+it("all sandboxes of a principal have a limited number of connections to the proxy, and each sandbox has some", async () => {
+  const served: number[] = [];
+  for (const principal of ["many", "many", "many", "other"]) {
+    const { port } = await startProxy({}, principal);
+    served.push(await openConnections(port, 250));
+  }
+  expect(served).toEqual([250, 250, 32, 250]);
+});
+
 it("the Connection header of a request names only a few headers", () => {
   const names = Array.from({ length: 1000 }, (_, number) => `x-header-${number}`);
   const fields = names.flatMap((name) => [name, "value"]);

@@ -41,10 +41,10 @@ export function egressFor({ https = [], ...given }: Given = {}): Egress {
 }
 
 /** Serves `testEgress` at a port of loopback as in a sandbox, until the time that `doLater` chooses. */
-export async function startProxy(given: Given = {}) {
+export async function startProxy(given: Given = {}, principal?: string) {
   const proxy = testEgress(given);
   const listener = endLater(createServer());
   const port = await listen(listener);
-  doLater(serveListeners(proxy, [listener]));
+  doLater(serveListeners(proxy, [listener], () => principal));
   return { proxy, port };
 }

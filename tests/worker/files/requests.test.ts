@@ -259,7 +259,7 @@ it("large responses that three principals do not finish delay no read of 8 MB by
   const attack = ["first", "second", "third"].flatMap((principal) =>
     Array.from({ length: 5 }, () => unfinished.readBy(principal).finally(() => (ended += 1))),
   );
-  await until(() => unfinished.readCount() === 6);
+  await until(() => unfinished.readCount() >= 6);
   expect(await readFrom("fourth", new Response(new Uint8Array(MAX_BYTES)))).toHaveLength(MAX_BYTES);
   expect(ended).toBe(0);
   await unfinished.end();

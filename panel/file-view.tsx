@@ -10,6 +10,7 @@ import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import type { Block } from "./host.ts";
 import { callTool, showError, ToolFailed } from "./tools.ts";
+import { wholeText } from "../src/shared/text.ts";
 import { LOADING, MIXED_LINE_ENDS, NAME_NOT_UTF8, NO_FILE, OVERWRITE, onlyFirst } from "./texts.ts";
 
 type View =
@@ -135,7 +136,7 @@ async function loadView(sandbox: string, path: string, signal?: AbortSignal): Pr
     if (error instanceof ToolFailed && error.code === "not_found") return { kind: "missing" };
     throw error;
   }
-  const text = textIn(file.bytes, file.isCut);
+  const text = wholeText(file.bytes, file.isCut ? "end" : "none")?.text;
   if (text === undefined) {
     const { content } = await callTool("read_file", { sandbox, path }, signal);
     return { kind: "other", blocks: content };
@@ -145,14 +146,4 @@ async function loadView(sandbox: string, path: string, signal?: AbortSignal): Pr
   if (unix.includes("\r") || (unix !== text && /[^\r]\n|^\n/.test(text)))
     return { kind: "fixed", text, why: MIXED_LINE_ENDS };
   return { kind: "text", text: unix, newline: unix === text ? "\n" : "\r\n" };
-}
-
-function textIn(bytes: Uint8Array<ArrayBuffer>, isCut: boolean): string | undefined {
-  if (bytes.includes(0)) return undefined;
-  try {
-    // A cut file may end in the middle of a character.
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: isCut });
-  } catch {
-    return undefined;
-  }
 }

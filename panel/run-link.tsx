@@ -5,15 +5,6 @@ import { escapeOrdering } from "./escape-ordering.ts";
 import { hrefOf } from "./route.ts";
 import { Time } from "./time.tsx";
 
-const STATES: Record<ListedRun["state"], string> = {
-  running: "running",
-  succeeded: "succeeded",
-  failed: "failed",
-  cancelled: "cancelled",
-  timed_out: "timed out",
-  lost: "lost",
-};
-
 interface RunLinkProps {
   run: ListedRun;
   sandbox: string;
@@ -42,5 +33,5 @@ export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }
 }
 
 export function State({ state }: { state: ListedRun["state"] }) {
-  return <span class={`state ${state}`}>{STATES[state]}</span>;
+  return <span class={`state ${state}`}>{state.replace("_", " ")}</span>;
 }

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect as connectTCP } from "node:net";
 import { describe, expect, it } from "vitest";
-import { WebSocket } from "ws";
+import type { WebSocket } from "ws";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { collectOutput } from "../../local/engine/sandbox-processes.ts";
 import { endLater } from "../setup/end-later.ts";
@@ -30,19 +30,13 @@ interface Peer {
 
 /** Connects to the control server as the Worker does, and counts the received data. */
 function connect(sandbox: TestSandbox): Peer {
-  const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/3000/rpc`;
-  const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
+  const socket = sandbox.openSocket("/ports/3000/rpc");
   const received = { bytes: 0, messages: 0 };
-  socket.on("error", () => undefined);
   socket.on("message", (data: Buffer) => {
     received.bytes += data.length;
     received.messages += 1;
   });
   return { socket, received };
-}
-
-async function waitForClose(socket: WebSocket): Promise<void> {
-  await new Promise((resolve) => socket.once("close", resolve));
 }
 
 async function attacker(attack: string): Promise<TestSandbox> {
@@ -111,7 +105,7 @@ describe("a control server that code has replaced", () => {
     const sandbox = await attacker(attack);
     const { socket, received } = connect(sandbox);
     for (const message of BEGIN_CALL) socket.once("open", () => socket.send(message));
-    const [report] = await Promise.all([sandbox.waitForEnd(), waitForClose(socket)]);
+    const [report] = await Promise.all([sandbox.waitForEnd(), once(socket, "close")]);
     expect(report).toMatchObject({ exitCode: 137, reason: expect.stringMatching(reason) });
     expect(received.bytes / MIB).toBeLessThan(48);
     expect(logged.filter((line) => line.includes(sandbox.id)).join()).toMatch(reason);

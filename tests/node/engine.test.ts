@@ -11,7 +11,6 @@ import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
 import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import { WebSocket } from "ws";
 import { CACHE_DIRECTORY } from "../../cli/bundle.ts";
 import { SANDBOXD_PORT, TOKEN_HEADER } from "../../container/sandboxd/protocol.ts";
 import { syncFile } from "../../local/engine/durable.ts";
@@ -179,10 +178,8 @@ describe("access to the engine", () => {
 
   it("is denied to an upgrade without the secret", async () => {
     const sandbox = await TestSandbox.start(engine);
-    const socket = new WebSocket(
-      `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/3000/rpc`,
-    );
-    const error = await new Promise<Error>((resolve) => socket.once("error", resolve));
+    const socket = sandbox.openSocket("/ports/3000/rpc", {});
+    const [error] = (await once(socket, "error")) as [Error];
     expect(error.message).toContain("401");
     await sandbox.destroy();
   });
@@ -287,9 +284,7 @@ it("the Worker reaches no port of a sandbox but those of its two servers", async
   const response = await sandbox.call("GET", "/ports/8000/");
   expect(response.status).toBe(404);
   expect(await response.text()).toContain("port 8000 is not reachable");
-  const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/8000/`;
-  const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
-  const [error] = (await once(socket, "error")) as [Error];
+  const [error] = (await once(sandbox.openSocket("/ports/8000/"), "error")) as [Error];
   expect(error.message).toContain("404");
   await sandbox.destroy();
 });
@@ -302,9 +297,7 @@ it("sandboxd accepts only requests with the token of its sandbox's start", async
   expect(await sandbox.ask("GET", "/")).toBe("sandboxd\n");
   expect((await sandbox.call("GET", place)).status).toBe(401);
   for (const headers of [{}, { [TOKEN_HEADER]: "of another sandbox" }]) {
-    const socket = new WebSocket(`${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}${place}`, {
-      headers: { [SECRET_HEADER]: engine.secret, ...headers },
-    });
+    const socket = sandbox.openSocket(place, { [SECRET_HEADER]: engine.secret, ...headers });
     const [error] = (await once(socket, "error")) as [Error];
     expect(error.message).toContain("401");
   }
@@ -372,8 +365,7 @@ describe("a server in the place of sandboxd", () => {
   );
 
   it("opens no WebSocket after a thousand interim responses", async () => {
-    const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}${PLACE}interim`;
-    const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
+    const socket = sandbox.openSocket(`${PLACE}interim`);
     const outcome = new Promise((resolve) =>
       socket.on("open", () => resolve("open")).on("error", () => resolve("refused")),
     );

@@ -5,10 +5,10 @@ import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
-import { endLater } from "../setup/end-later.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, waitForEnd, type Process } from "../setup/processes.ts";
@@ -16,11 +16,6 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
 
 const groupParents = await findGroupParents();
-
-const cleanUp: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const step of cleanUp.splice(0).toReversed()) await step();
-});
 
 /** Starts a background process, then runs an attack that tries to keep the sandbox alive. */
 async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Process[] }> {
@@ -30,7 +25,7 @@ async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Pro
   await expect.poll(() => findSleepers().length).toBe(1);
   const remaining = findSleepers();
   // If the attack succeeds, only this kill ends the process.
-  cleanUp.push(async () => {
+  doLater(async () => {
     for (const { pid } of await waitForEnd(remaining, 0)) process.kill(pid, "SIGKILL");
   });
   const { stdout, stderr } = await sandbox.run(outliveCommand);
@@ -40,7 +35,7 @@ async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Pro
 /** An engine in a process that a test can kill. */
 async function spawnEngine(runDir: string): Promise<EngineAddress & { child: ChildProcess }> {
   const engine = await spawnTestEngine(runDir);
-  cleanUp.push(async () => engine.child.kill("SIGKILL"));
+  doLater(() => engine.child.kill("SIGKILL"));
   return engine;
 }
 
@@ -86,9 +81,8 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     "print(limits() == before)",
     "import resource; print(resource.prlimit(1, resource.RLIMIT_CPU)[0], resource.prlimit(0, resource.RLIMIT_CPU, (99, 99))[0])",
   ];
-  const { stdout, stderr } = await sandbox.run(
-    `touch /tmp/mark; python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`,
-  );
+  await sandbox.run("touch /tmp/mark");
+  const { stdout, stderr } = await sandbox.python(attempts);
   const refused = "Operation not permitted";
   expect([stdout.split("\n"), stderr]).toEqual([
     ["done", ...Array<string>(7).fill(refused), `${refused} True`, "True", "-1 -1"],
@@ -138,7 +132,7 @@ describe("processes and files that an earlier engine left behind", () => {
 
   function straggler(): ChildProcess {
     const child = spawn("sleep", ["86400"], { stdio: "ignore" });
-    cleanUp.push(async () => child.kill("SIGKILL"));
+    doLater(() => child.kill("SIGKILL"));
     return child;
   }
 
@@ -187,7 +181,7 @@ describe("processes and files that an earlier engine left behind", () => {
       const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
       const makeGroups = async (name: string) => {
         const groups = await createGroups(groupParents, `${boot}/${name}`, limits);
-        cleanUp.push(async () => await removeGroups(groups));
+        doLater(() => removeGroups(groups));
         return groups;
       };
       const [young, used, old] = [
@@ -307,7 +301,7 @@ print(s.recv(12))`;
     // The engine also closes files during the pause.
     const leaveNone = () => execFileSync("prlimit", [`--pid=${pid}`, `--nofile=${lowestFree(pid)}:`]);
     const repeating = setInterval(leaveNone, 200);
-    cleanUp.push(async () => clearInterval(repeating));
+    doLater(() => clearInterval(repeating));
     expect((await connection).stdout).toBe("b''");
     clearInterval(repeating);
     leaveFree(100);

@@ -7,28 +7,21 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { hostRegistries, registryAddresses } from "../../local/engine/registries.ts";
 import { connectUpstream } from "../../local/engine/upstream.ts";
-import { endLater } from "../setup/end-later.ts";
+import { upstreamTo } from "../setup/egress.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
 const directory = temporaryDirectory();
-const cleanUp: (() => unknown)[] = [];
-
-afterEach(async () => {
-  for (const step of cleanUp.splice(0).toReversed()) await step();
-});
 
 /** Starts an engine with these environment variables, and returns one of its sandboxes. */
 async function sandboxWith(variables: Record<string, string>): Promise<TestSandbox> {
-  for (const [name, value] of Object.entries(variables)) {
-    const before = process.env[name];
-    process.env[name] = value;
-    cleanUp.push(() => (before === undefined ? delete process.env[name] : (process.env[name] = before)));
-  }
+  for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
+  doLater(() => void vi.unstubAllEnvs());
   return await TestSandbox.start(endLater(await startTestEngine()));
 }
 
@@ -57,15 +50,9 @@ describe("the indexes of the host", () => {
   });
 
   it("may have a private address, but only their own ports can be reached there", async () => {
-    const server = createServer((_request, response) => void response.end());
-    const port = await listen(server);
-    cleanUp.push(() => server.close());
-    const options = {
-      allowAddresses: new Map(),
-      registries: new Set([`mirror.test:${port}`, `localhost:${port}`]),
-      env: {},
-      resolve: async () => ["127.0.0.1"],
-    };
+    const port = await listen(endLater(createServer((_request, response) => void response.end())));
+    const registries = new Set([`mirror.test:${port}`, `localhost:${port}`]);
+    const options = { ...upstreamTo(), registries, resolve: async () => ["127.0.0.1"] };
     (await connectUpstream("mirror.test", port, options)).destroy();
     await expect(connectUpstream("mirror.test", port + 1, options)).rejects.toThrow("loopback");
     await expect(connectUpstream("other.test", port, options)).rejects.toThrow("loopback");
@@ -112,7 +99,7 @@ describe("the indexes of the host", () => {
       else response.writeHead(404).end();
     }).listen(0, ownAddress?.address);
     await once(mirror, "listening");
-    cleanUp.push(() => mirror.close());
+    endLater(mirror);
     const host = `${ownAddress?.address}:${(mirror.address() as AddressInfo).port}`;
     const sandbox = await sandboxWith({
       PIP_INDEX_URL: `http://me:secret@${host}/simple/`,

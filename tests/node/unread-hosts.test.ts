@@ -1,5 +1,4 @@
 /** The machine's memory for TCP is full of data that hosts of a sandbox, or clients of the server, do not read. */
-import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
@@ -7,7 +6,7 @@ import type { Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
-import { tcpBytes } from "../setup/processes.ts";
+import { tcpBytes, tcpOrphans } from "../setup/processes.ts";
 
 async function openIdleConnections(sandbox: TestSandbox): Promise<void> {
   const program = [
@@ -70,10 +69,8 @@ it("the engine ends no sandbox with idle connections when other programs use the
   expect(await outputAfter({ tcpBytesOfMachine }, isExceeded, fill)).toBe("unharmed");
 });
 
-const orphans = () => Number(/orphan (\d+)/.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-
 it("the engine ends a sandbox that leaves closed connections whose other ends stay open", async () => {
-  const one = endLater(await startTestEngine({ limits: { tcpOrphansOfMachine: orphans() + 1000 } }));
+  const one = endLater(await startTestEngine({ limits: { tcpOrphansOfMachine: tcpOrphans() + 1000 } }));
   const taker = await TestSandbox.start(one);
   const program = [
     "import socket, time",
@@ -93,12 +90,12 @@ it("the engine ends a sandbox that leaves closed connections whose other ends st
 });
 
 it("the engine ends no sandbox with idle connections when other programs leave closed connections with unsent data", async () => {
-  const tcpOrphansOfMachine = orphans() + 50;
+  const tcpOrphansOfMachine = tcpOrphans() + 50;
   const leave = (client: Socket) => {
     // More than the other end receives, and less than waits in Node.
     client.write(Buffer.alloc(8 * 1024 * 1024));
     setTimeout(() => client.destroy(), 500);
   };
-  const isExceeded = () => orphans() > tcpOrphansOfMachine;
+  const isExceeded = () => tcpOrphans() > tcpOrphansOfMachine;
   expect(await outputAfter({ tcpOrphansOfMachine }, isExceeded, leave)).toBe("unharmed");
 });

@@ -13,10 +13,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { readText } from "../../local/engine/host-files.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
-import { endLater } from "../setup/end-later.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
 import { tree } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -25,10 +25,6 @@ const isRoot = process.getuid?.() === 0;
 const ordinary = isRoot ? 54_321 : undefined;
 const directory = temporaryDirectory();
 chmodSync(directory, 0o755);
-const cleanUp: (() => unknown)[] = [() => rmSync(directory, { recursive: true, force: true })];
-afterAll(async () => {
-  for (const step of cleanUp.toReversed()) await step();
-});
 
 /** The engine for all tests without special needs. */
 const common = endLater(await startTestEngine());
@@ -37,9 +33,9 @@ async function ordinaryEngine() {
   const runDir = mkdtempSync(join(directory, "ordinary-"));
   if (ordinary !== undefined) chownSync(runDir, ordinary, ordinary);
   const engine = await spawnTestEngine(runDir, ordinary);
-  cleanUp.push(async () => {
+  doLater(async () => {
     engine.child.stdin?.end();
-    await new Promise((resolve) => engine.child.once("exit", resolve));
+    await once(engine.child, "exit");
   });
   return engine;
 }

@@ -142,6 +142,15 @@ export class TestSandbox {
     });
   }
 
+  /** Opens a WebSocket. @param path the part of the path after `/sandboxes/<id>` */
+  openSocket(
+    path: string,
+    headers: Record<string, string> = { [SECRET_HEADER]: this.#engine.secret },
+  ): WebSocket {
+    const url = `${this.#engine.url.replace("http", "ws")}/sandboxes/${this.id}${path}`;
+    return new WebSocket(url, { headers }).on("error", () => undefined);
+  }
+
   /** Runs a bash command, by default in a new session. Removes the last newline of its output. */
   async run(command: string, session?: string): Promise<Result> {
     const socket = await this.#connect();
@@ -231,11 +240,9 @@ export class TestSandbox {
 
   /** Connects to sandboxd, which begins to listen a moment after the sandbox has started. */
   async #connect(): Promise<WebSocket> {
-    const url = `${this.#engine.url.replace("http", "ws")}/sandboxes/${this.id}/ports/${SANDBOXD_PORT}/`;
     for (const deadline = Date.now() + CONNECT_MS; ; await sleep(20)) {
-      const socket = new WebSocket(url, {
-        headers: { [SECRET_HEADER]: this.#engine.secret, [TOKEN_HEADER]: this.#token },
-      });
+      const headers = { [SECRET_HEADER]: this.#engine.secret, [TOKEN_HEADER]: this.#token };
+      const socket = this.openSocket(`/ports/${SANDBOXD_PORT}/`, headers);
       const failed = await new Promise<Error | undefined>((resolve) => {
         socket.once("open", () => resolve(undefined));
         socket.on("error", resolve);

@@ -154,11 +154,14 @@ export function valuesInGroups(
 }
 
 /** The machine's memory for TCP, in bytes. */
-export function tcpBytes(): number {
-  return Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]) * 4096;
-}
+export const tcpBytes = () => inSockstat(/^TCP:.* mem (\d+)$/m) * 4096;
 
 /** The machine's memory for UDP, in bytes. */
-export function udpBytes(): number {
-  return Number(/^UDP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]) * 4096;
+export const udpBytes = () => inSockstat(/^UDP:.* mem (\d+)$/m) * 4096;
+
+/** The machine's closed TCP connections with data to send. */
+export const tcpOrphans = () => inSockstat(/orphan (\d+)/);
+
+function inSockstat(number: RegExp): number {
+  return Number(number.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
 }

@@ -28,7 +28,6 @@ export const PREPARE_MS = 1500;
 interface ServedWorker extends RunningWorker {
   url: string;
   pid: number;
-  /** A client of our Worker. */
   client: WorkerClient;
 }
 

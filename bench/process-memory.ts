@@ -10,7 +10,6 @@ export function processesWith(command: RegExp, enginePID: number): Process[] {
   return sandboxes.find((members) => members.some((member) => command.test(member.command))) ?? [];
 }
 
-/** The ids of the server's processes in one sandbox. */
 interface SandboxProcesses {
   /** The control server, `local/runtime/main.ts`. */
   control: number;

@@ -48,7 +48,6 @@ export class ServerConnections {
     this.#onFlood = onFlood;
   }
 
-  /** Begins to accept connections. */
   accept(listener: Server): void {
     if (this.#isClosed) return void listener.close();
     this.#listener = createServer(SOCKET_OPTIONS, (socket) => this.#greet(socket)).listen(listener);

@@ -97,7 +97,6 @@ describe("when SIGTERM stops the server during 20 runs", () => {
   });
 });
 
-/** The time of the sandbox's last save. */
 async function savedAt(name: string): Promise<number> {
   const { structured } = await server.call("list_sandboxes");
   const listed = structured.sandboxes as { name: string; saved_at?: string }[];

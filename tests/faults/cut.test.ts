@@ -53,7 +53,6 @@ class FlakyProxy {
     return this.#cuts;
   }
 
-  /** Breaks every connection now. */
   cut(): void {
     for (const socket of this.#pairs) socket.destroy();
   }

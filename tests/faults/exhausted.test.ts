@@ -30,7 +30,6 @@ async function neighbourIsFine(): Promise<void> {
   expect(await server.sh("echo fine", { sandbox: "neighbour" })).toBe("fine\n");
 }
 
-/** Checks that commands, code and files work. */
 async function checkWorks(sandbox: string): Promise<void> {
   expect(await server.sh("echo works", { sandbox })).toBe("works\n");
   expect((await server.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");

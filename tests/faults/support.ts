@@ -31,7 +31,6 @@ interface Calls {
 export interface FaultServer extends Calls {
   readonly server: Server;
   pid(part: ServerPart): number;
-  /** All current processes of the server and its sandboxes. */
   all(): Process[];
   /** Waits until the server has ended, and starts it again with the same state. */
   restart(): Promise<void>;

@@ -11,7 +11,6 @@ import { tool } from "../setup/tool.ts";
 import { expectHarmless, HEADERS, LONG, nastyString, postRaw, sendRaw, tries } from "./support.ts";
 import { sleep, until } from "../setup/until.ts";
 
-/** The owner's limit of parallel runs. */
 const RUNS = 8;
 
 interface CallAnswer {

@@ -296,8 +296,8 @@ it("sandboxd accepts only requests with the token of its sandbox's start", async
   const place = `/ports/${SANDBOXD_PORT}/`;
   expect(await sandbox.ask("GET", "/")).toBe("sandboxd\n");
   expect((await sandbox.call("GET", place)).status).toBe(401);
-  for (const headers of [{}, { [TOKEN_HEADER]: "of another sandbox" }]) {
-    const socket = sandbox.openSocket(place, { [SECRET_HEADER]: engine.secret, ...headers });
+  for (const token of [{}, { [TOKEN_HEADER]: "of another sandbox" }]) {
+    const socket = sandbox.openSocket(place, { [SECRET_HEADER]: engine.secret, ...token });
     const [error] = (await once(socket, "error")) as [Error];
     expect(error.message).toContain("401");
   }

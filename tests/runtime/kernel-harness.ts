@@ -142,7 +142,6 @@ export class TestKernel {
     process.kill(this.process.pid, signal);
   }
 
-  /** The kernel's peak memory, in bytes. */
   get peakBytes(): number {
     return statusNumber(this.process.pid, "VmHWM") * 1024;
   }

@@ -15,7 +15,6 @@ const KERNELS = fileURLToPath(new URL("../../local/runtime/kernels", import.meta
 /** If set, the tests use this running server, for example the image's: `ws://127.0.0.1:<port>/rpc`. */
 export const REMOTE_URL = process.env.SANDBOX_RUNTIME_URL;
 
-/** A control server under test and a connection to it. */
 export interface Runtime {
   api: RpcStub<SandboxAPI>;
   stop: () => Promise<void>;

@@ -22,7 +22,6 @@ export function testEgress(given: Given = {}) {
   return createEgress(egressFor(given));
 }
 
-/** The settings of `testEgress`. */
 export function egressFor({ https = [], ...given }: Given = {}): Egress {
   return {
     authority: undefined,

@@ -145,7 +145,7 @@ export class TestSandbox {
   /** Opens a WebSocket. @param path the part of the path after `/sandboxes/<id>` */
   openSocket(
     path: string,
-    headers: Record<string, string> = { [SECRET_HEADER]: this.#engine.secret },
+    headers: Record<string, string | undefined> = { [SECRET_HEADER]: this.#engine.secret },
   ): WebSocket {
     const url = `${this.#engine.url.replace("http", "ws")}/sandboxes/${this.id}${path}`;
     return new WebSocket(url, { headers }).on("error", () => undefined);

@@ -8,7 +8,6 @@ export interface Block {
 }
 
 export interface Result {
-  /** The HTTP status. */
   status: number;
   /** Also true if the call reached no tool and `text` is a JSON-RPC error. */
   isError: boolean;
@@ -16,7 +15,6 @@ export interface Result {
   /** All text blocks, joined. */
   text: string;
   structured: Record<string, unknown>;
-  /** The messages of progress notifications. */
   progress: string[];
 }
 
@@ -35,7 +33,6 @@ interface Answer {
 }
 
 interface CallOptions {
-  /** Requests progress notifications. */
   progressToken?: string;
   /** Other fields of `_meta`. */
   meta?: Record<string, string>;
@@ -44,7 +41,6 @@ interface CallOptions {
 
 /** The response to a request of revision 2026-07-28. */
 export interface ModernAnswer {
-  /** The HTTP status. */
   status: number;
   result?: Record<string, unknown>;
   error?: { code: number; message: string };

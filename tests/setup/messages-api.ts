@@ -12,13 +12,11 @@ export type Block =
   | { type: "text"; text: string }
   | { type: "tool_use"; name: string; input: Record<string, unknown> };
 
-/** The model's reply to a request. */
 export type Reply =
   | {
       blocks: Block[];
       /** Tokens, as the usage reports them. */
       usage?: { input: number; output: number };
-      /** Replaces the usual stop reason. */
       stopReason?: string;
       /** The pause before each event of the stream, milliseconds. */
       delayMs?: number;

@@ -53,7 +53,6 @@ export class Browser {
   }
 }
 
-/** A page that the server returned. */
 export class Page {
   readonly url: string;
   readonly response: Response;
@@ -82,7 +81,6 @@ export class Page {
     return this.#find(/<form method="post" action="([^"]+)"/).replaceAll("&#38;", "&");
   }
 
-  /** The scopes that are ticked. */
   get scopes(): string[] {
     return this.#matches(/name="scope" value="([^"]+)" checked/g);
   }

@@ -10,7 +10,6 @@ interface Message {
 const textOf = ({ content }: Message): string =>
   typeof content === "string" ? content : (content ?? []).map(({ text }) => text ?? "").join("\n");
 
-/** A call of a tool that the model makes. */
 export interface ScriptedCall {
   name: string;
   arguments: Record<string, unknown>;

@@ -20,7 +20,6 @@ export const PRIVATE_SECRETS = JSON.stringify([
   { name: "query", hosts: ["*.query.test"], query: "key={value}", value: PRIVATE_VALUE, principals },
 ]);
 
-/** A request that arrived. */
 export interface Arrived {
   host: string;
   url: string;

@@ -10,9 +10,7 @@ import { findChromium, isExecutable } from "./executable.ts";
 import { installClaudeCode } from "./installed.ts";
 
 interface Need {
-  /** The program's usual name. */
   name: string;
-  /** The package of Debian. */
   package: string;
 }
 

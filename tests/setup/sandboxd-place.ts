@@ -37,7 +37,6 @@ beforeAll(async () => {
 const AGAIN = 'export KILL_AT=$1; shift; while :; do "$@"; KILL_AT=0; done';
 
 interface PlaceOptions {
-  /** A program that is loaded before sandboxd. */
   preloaded?: string;
   variables?: NodeJS.ProcessEnv;
   /** The sizes in bytes of separate disks for the workspace and for sandboxd's own files. */
@@ -83,7 +82,6 @@ export class Place {
     this.#sandbox = spawn("bwrap", args, { env, cwd: "/", stdio: "ignore" });
   }
 
-  /** Ids of the runs that have files. */
   get runs(): string[] {
     return readdirSync(join(this.root, "runs"));
   }

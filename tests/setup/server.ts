@@ -15,7 +15,6 @@ export interface ServerOptions {
   flags?: string[];
   /** Merged with this process's environment; undefined removes a variable. */
   env?: Record<string, string | undefined>;
-  /** The directory of the package. */
   directory?: string;
   /** Makes npm the leader of a process group, like a shell's foreground job. */
   ownGroup?: boolean;
@@ -89,7 +88,6 @@ function run(
   return { child, exited, stdout: () => printed.stdout, stderr: () => printed.stderr };
 }
 
-/** How long a start may take on a busy machine. */
 const START_MS = 150_000;
 
 /** Starts a server and waits until it is ready. @throws Error with its output if it ends first */

@@ -7,11 +7,9 @@ import { sandboxMark } from "../../local/engine/leftovers.ts";
 import { until } from "./until.ts";
 
 interface PreparedSandbox {
-  /** The id of its first process. */
   pid: number;
   /** Identifies the sandbox: the output of `whichCommand` in it. */
   which: string;
-  /** Its name on the host. */
   name: string;
 }
 

@@ -14,10 +14,8 @@ import {
 import { type CallToolResult, Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 
 export interface Opening {
-  /** The MCP endpoint. */
   endpoint: string;
   token: string;
-  /** The URL of the proxy. */
   proxy: string;
   tool: string;
   args: Record<string, unknown>;
@@ -29,12 +27,10 @@ export interface Opening {
   isNarrow?: boolean;
 }
 
-/** The App's requests to the client. */
 interface PageRequests {
   links: string[];
   heights: number[];
   modes: McpUiDisplayMode[];
-  /** The number of tool calls. */
   calls: number;
 }
 

@@ -1,10 +1,7 @@
 /** Installs Debian packages as root. Nothing is installed if that would need the user's password. */
-import { execFile, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
-import { promisify } from "node:util";
-import { failureOf, systemPath } from "../local/engine/host-programs.ts";
-
-const run = promisify(execFile);
+import { failureOf, systemPath, runFile } from "../local/engine/host-programs.ts";
 
 export function hasApt(): boolean {
   return existsSync("/usr/bin/apt-get");
@@ -31,7 +28,7 @@ export async function install(packages: readonly string[], log?: string): Promis
   const apt = async (...words: string[]) => {
     const args = ["-q", "-o", "DPkg::Lock::Timeout=300", ...words];
     await (log === undefined
-      ? run("apt-get", args, { env, maxBuffer: 64 << 20 })
+      ? runFile("apt-get", args, { env, maxBuffer: 64 << 20 })
       : runDetached(args, env, log));
   };
   const installOnce = () => apt("install", "-y", "--no-install-recommends", ...packages);

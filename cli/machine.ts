@@ -1,9 +1,8 @@
 /** The requirements of `npm start` and `npm run deploy`. */
-import { execFile } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { runFile } from "../local/engine/host-programs.ts";
 import { checkBubblewrap } from "../local/engine/check.ts";
 import { findGroupParents, unlimited } from "../local/engine/limits.ts";
 import { PACKAGES } from "../local/engine/python.ts";
@@ -18,13 +17,11 @@ import { isPackaged, root, startLine } from "./program-files.ts";
 import { findPython } from "./sandbox-python.ts";
 import { DEFAULT_PORT } from "./options.ts";
 
-const execute = promisify(execFile);
-
 const TIMEOUT_MS = 20_000;
 
 async function output(program: string, args: string[], env = process.env): Promise<string | undefined> {
   // wrangler must not run in the user's directory: a file `.env` there could set the address to which it sends its token.
-  return execute(program, args, { timeout: TIMEOUT_MS, env, cwd: root }).then(
+  return runFile(program, args, { timeout: TIMEOUT_MS, env, cwd: root }).then(
     ({ stdout }) => stdout.trim(),
     () => undefined,
   );

@@ -2,11 +2,10 @@
  * Builds the production Worker as `wrangler deploy` would, but without Docker, an account or the network. Prints the Worker's
  * size, and fails if the size is over the limit, or if the guide to deployment shows another size.
  */
-import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { runFile } from "../local/engine/host-programs.ts";
 import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
 import { root } from "../cli/program-files.ts";
 
@@ -21,7 +20,7 @@ const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-dry-run-"));
 const flags = ["deploy", "--dry-run", "--containers-rollout", "none", "--outdir", join(directory, "worker")];
 
 try {
-  const { stdout } = await promisify(execFile)(process.execPath, [wranglerProgram(), ...flags], {
+  const { stdout } = await runFile(process.execPath, [wranglerProgram(), ...flags], {
     cwd: root,
     env: { ...process.env, ...quietWrangler(directory), WRANGLER_LOG: "log", NO_COLOR: "1" },
   });

@@ -1,15 +1,13 @@
-import { execFile, fork } from "node:child_process";
+import { fork } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
+import { runFile } from "../../local/engine/host-programs.ts";
 import { CONFIGS, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
 import { backgroundCommand, peaks, processesOfSandbox } from "../process-memory.ts";
-
-const run = promisify(execFile);
 
 const CLIENT = fileURLToPath(new URL("../proxied-client.ts", import.meta.url));
 const CONNECTIONS = 200;
@@ -57,7 +55,7 @@ export const proxy: Figure = {
         const seconds: { ours: number[]; direct: number[] } = { ours: [], direct: [] };
         for (let round = 0; round < Math.max(3, count(10)); round++) {
           const args = [CLIENT, CONNECTIONS, bytes, `127.0.0.1:${port}`, kind].map(String);
-          seconds.direct.push(Number((await run(process.execPath, args)).stdout));
+          seconds.direct.push(Number((await runFile(process.execPath, args)).stdout));
           seconds.ours.push(await transferInSandbox(kind, known, bytes));
         }
         // Compares the fastest rounds, because other work on the machine slows our four programs more than the baseline's two.

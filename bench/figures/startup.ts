@@ -1,7 +1,6 @@
-import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join, relative } from "node:path";
-import { promisify } from "node:util";
+import { runFile } from "../../local/engine/host-programs.ts";
 import { quietWrangler } from "../../cli/bundle.ts";
 import { root } from "../../cli/program-files.ts";
 import { CONFIGS } from "../bed.ts";
@@ -35,7 +34,7 @@ interface Profile {
 /** Milliseconds of processor time in which workerd compiled and evaluated a configuration's module. */
 async function activeTime(config: string, outfile: string): Promise<number> {
   const args = `--args=-c ${relative(root, config)} --containers-rollout=none`;
-  await promisify(execFile)(process.execPath, [wrangler, "check", "startup", args, "--outfile", outfile], {
+  await runFile(process.execPath, [wrangler, "check", "startup", args, "--outfile", outfile], {
     cwd: root,
     env: { ...process.env, ...quietWrangler(outfile.replace(/\.cpuprofile$/, "-build")) },
   });

@@ -1,16 +1,14 @@
-import { execFile, fork } from "node:child_process";
+import { fork } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
+import { runFile } from "../../local/engine/host-programs.ts";
 import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 import { backgroundCommand, peaks, processesOfSandbox } from "../process-memory.ts";
-
-const run = promisify(execFile);
 
 const MB = 1e6;
 
@@ -82,6 +80,6 @@ async function link({ ours }: TestBed, direction: "upload" | "download"): Promis
 
 /** Returns how long curl takes. @throws Error if the status is not a success */
 async function secondsOf(args: readonly string[]): Promise<number> {
-  const { stdout } = await run("curl", ["-sSf", ...args, "-w", "\n%{time_total}"]);
+  const { stdout } = await runFile("curl", ["-sSf", ...args, "-w", "\n%{time_total}"]);
   return Number(stdout.slice(stdout.lastIndexOf("\n") + 1));
 }

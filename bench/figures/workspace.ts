@@ -1,12 +1,9 @@
-import { execFile } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { runFile } from "../../local/engine/host-programs.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
 import { IN_MEMORY } from "./transfer.ts";
-
-const run = promisify(execFile);
 
 /** A program that makes COUNT files of 50 KB in a hundred directories. One half of each file is text, the other is random. */
 const TREE = `
@@ -98,7 +95,7 @@ async function restic(files: number): Promise<Tool> {
   return await withTree(files, async (tree, directory) => {
     const repository = join(directory, "repository");
     const call = (...args: string[]) =>
-      run("restic", ["--quiet", "--no-cache", "--repo", repository, ...args], {
+      runFile("restic", ["--quiet", "--no-cache", "--repo", repository, ...args], {
         env: { ...process.env, RESTIC_PASSWORD: "bench" },
       });
     await call("init").catch((error: unknown) => {
@@ -119,7 +116,7 @@ async function withTree<T>(files: number, work: (tree: string, directory: string
   const tree = join(directory, "tree");
   mkdirSync(tree);
   try {
-    await run(process.execPath, ["-e", TREE], { cwd: tree, env: { ...process.env, COUNT: `${files}` } });
+    await runFile(process.execPath, ["-e", TREE], { cwd: tree, env: { ...process.env, COUNT: `${files}` } });
     return await work(tree, directory);
   } finally {
     rmSync(directory, { recursive: true });
@@ -127,7 +124,7 @@ async function withTree<T>(files: number, work: (tree: string, directory: string
 }
 
 async function shell(command: string, args: readonly string[]): Promise<void> {
-  await run("/bin/bash", ["-o", "pipefail", "-c", command, ...args]);
+  await runFile("/bin/bash", ["-o", "pipefail", "-c", command, ...args]);
 }
 
 async function secondsOf(work: () => Promise<unknown>): Promise<number> {
@@ -138,6 +135,6 @@ async function secondsOf(work: () => Promise<unknown>): Promise<number> {
 
 /** Bytes that a file, or all files below a directory, take. */
 async function bytesIn(path: string): Promise<number> {
-  const { stdout } = await run("du", ["-sb", path]);
+  const { stdout } = await runFile("du", ["-sb", path]);
   return Number.parseInt(stdout, 10);
 }

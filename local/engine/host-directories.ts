@@ -1,18 +1,14 @@
 /** Host directories that the operator mounted, each into one named sandbox. */
-import { execFile } from "node:child_process";
 import { constants } from "node:fs";
 import { type FileHandle, open, readlink, realpath, stat } from "node:fs/promises";
-import { promisify } from "node:util";
 import { shownName } from "../../src/shared/shown.ts";
 import type { Mount } from "./bubblewrap.ts";
 import type { HostDirectory } from "./engine-settings.ts";
 import { O_PATH } from "./host-files.ts";
-import { runHost, systemPath } from "./host-programs.ts";
+import { runHost, systemPath, runFile } from "./host-programs.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
 import type { MountMaps } from "./id-mapped-mount.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
-
-const run = promisify(execFile);
 
 export interface HostIDs extends IDRange, IDMap {
   /** Only for a directory that belongs to the machine's root. */
@@ -83,7 +79,7 @@ export async function refuseSetID(directory: string, path = systemPath()): Promi
   // Root can search all directories.
   const tests = user === 0 ? setID : ["(", ...setID, "-o", ...closed, ")"];
   // find exits with an error if it cannot read a directory, but still prints the first match.
-  const { stdout, code } = await run("find", [directory, ...tests, "-print", "-quit"], {
+  const { stdout, code } = await runFile("find", [directory, ...tests, "-print", "-quit"], {
     env: { ...process.env, PATH: path },
   }).then(
     ({ stdout: found }) => ({ stdout: found, code: undefined }),

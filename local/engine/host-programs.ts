@@ -1,7 +1,8 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 
-const run = promisify(execFile);
+/** Runs a program, and resolves with its output. */
+export const runFile = promisify(execFile);
 
 /**
  * Where to look for the host's programs: the distributions' usual places first, then the user's PATH. `npm start` removes
@@ -19,7 +20,7 @@ export async function runHost(
   path = systemPath(),
 ): Promise<string> {
   try {
-    return (await run(program, args, { cwd: "/", env: { PATH: path }, timeout: 10_000 })).stdout;
+    return (await runFile(program, args, { cwd: "/", env: { PATH: path }, timeout: 10_000 })).stdout;
   } catch (error) {
     throw new Error(failureOf(error), { cause: error });
   }

@@ -4,14 +4,11 @@
  * The environment is inside the sandbox and writable, so pip installs into it. Python also finds the packages that `npm start`
  * installed for the interpreter, and the interpreter's own packages. Both are read-only.
  */
-import { execFile } from "node:child_process";
+import { runFile } from "./host-programs.ts";
 import { createHash } from "node:crypto";
 import { constants, existsSync, realpathSync } from "node:fs";
 import { access, realpath, stat } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
-import { promisify } from "node:util";
-
-const run = promisify(execFile);
 
 /** The modules in the production image, with their packages on PyPI and in Debian. */
 export const PACKAGES = [
@@ -96,7 +93,9 @@ const PROBE_MS = 30_000;
 export async function describePython(command: string): Promise<Python | undefined> {
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];
-    const { stdout } = await run(command, ["-I", "-S", "-c", probeScript, ...modules], { timeout: PROBE_MS });
+    const { stdout } = await runFile(command, ["-I", "-S", "-c", probeScript, ...modules], {
+      timeout: PROBE_MS,
+    });
     const report: [string, string, string, string, string, string[], boolean, string[]] = JSON.parse(stdout);
     const [executable, base, prefix, environment, version, sitePackages, seesSystem, found] = report;
     if (!version.startsWith("3.")) return undefined;

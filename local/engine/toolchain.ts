@@ -1,14 +1,12 @@
 /** Finds the host's programs for sandboxes: node, npm, python3 and coding agents. */
-import { execFile } from "node:child_process";
 import { access, open, realpath } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { promisify } from "node:util";
+import { runFile } from "./host-programs.ts";
 import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { repository } from "./own-files.ts";
 import { choosePython, describePython, findPythons, findOnPath, type Python } from "./python.ts";
 
-const run = promisify(execFile);
 const require = createRequire(import.meta.url);
 
 export interface Toolchain {
@@ -43,7 +41,7 @@ async function optionsFor(node: string): Promise<string[]> {
   const isKnown =
     node === (await realpath(process.execPath))
       ? process.allowedNodeEnvironmentFlags.has(option)
-      : await succeeds(run(node, [option, "--version"]));
+      : await succeeds(runFile(node, [option, "--version"]));
   return ["--disable-warning=ExperimentalWarning", ...(isKnown ? [option] : [])];
 }
 

@@ -2,11 +2,9 @@
  * Real MCP clients with their default time limits. In agents, a scripted model makes the calls; plain clients make
  * the same calls directly.
  */
-import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { createMCPClient } from "@ai-sdk/mcp";
 import { BaseChatModel } from "@langchain/core/language_models/chat_models";
 import { AIMessage, type BaseMessage } from "@langchain/core/messages";
@@ -16,6 +14,7 @@ import {
   Client as NewClient,
   StreamableHTTPClientTransport as NewTransport,
 } from "@modelcontextprotocol/client";
+import { runFile } from "../../local/engine/host-programs.ts";
 import { Client, StreamableHTTPClientTransport } from "./sdk1.ts";
 import {
   Agent,
@@ -77,8 +76,6 @@ function sdk2(mode: "legacy" | { pin: string }) {
   };
 }
 
-const run = promisify(execFile);
-
 async function inspector({ url, token }: Endpoint, script: Script): Promise<void> {
   const home = mkdtempSync(join(tmpdir(), "sandbox-mcp-inspector-"));
   const program = join(repository, "tests/clients/node_modules/.bin/mcp-inspector");
@@ -89,7 +86,7 @@ async function inspector({ url, token }: Endpoint, script: Script): Promise<void
       `${field}=${String(value)}`,
     ]);
     const call = ["--method", "tools/call", "--tool-name", name, ...toolArguments];
-    const { stdout } = await run(program, [...flags, ...call], {
+    const { stdout } = await runFile(program, [...flags, ...call], {
       env: { ...process.env, HOME: home },
       cwd: home,
     });

@@ -1,9 +1,8 @@
 /** The adapters of the client library, each with its real framework and a scripted model. */
-import { execFile } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { describe, expect, inject, it } from "vitest";
+import { runFile } from "../../local/engine/host-programs.ts";
 import { aiSandbox } from "../../client/adapters/ai-sdk.ts";
 import { sandboxMCP } from "../../client/adapters/computesdk.ts";
 import { deepAgentsBackend } from "../../client/adapters/deepagents.ts";
@@ -18,8 +17,6 @@ import { until } from "../setup/until.ts";
 
 const server = inject("server");
 const client = endLater(connect({ url: server.url, token: TOKEN }));
-
-const runFile = promisify(execFile);
 
 /** Runs an example. Returns the last message of its agent, which repeats the results of its tools. */
 async function runAgent(example: string, script: readonly ScriptedCall[]): Promise<string> {

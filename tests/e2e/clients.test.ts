@@ -1,13 +1,13 @@
 /** Real clients of every kind, against the server that `npm start` started. */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { promisify } from "node:util";
 import {
   Client as NewClient,
   StreamableHTTPClientTransport as NewTransport,
 } from "@modelcontextprotocol/client";
+import { runFile } from "../../local/engine/host-programs.ts";
 import { Client, StreamableHTTPClientTransport } from "../clients/sdk1.ts";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { runClaudeCode } from "../setup/claude-code.ts";
@@ -18,8 +18,6 @@ import { repository, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-
-const run = promisify(execFile);
 
 const TOOLS = readdirSync(join(repository, "tests/definitions")).map((file) => file.replace(".json", ""));
 /** The clients share a sandbox, because kernels and matplotlib take seconds of processor time to load. */
@@ -138,7 +136,7 @@ it("a client follows what a command prints while it runs", async () => {
 const inspect = async (connection: readonly string[], ...args: string[]) => {
   const program = join(repository, "tests/clients/node_modules/.bin/mcp-inspector");
   const env = { ...process.env, HOME: home };
-  const { stdout } = await run(program, ["--cli", ...connection, ...args], { env, cwd: home });
+  const { stdout } = await runFile(program, ["--cli", ...connection, ...args], { env, cwd: home });
   return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Block[] };
 };
 
@@ -170,7 +168,7 @@ describe("Claude Code", () => {
 
   it("connects with the line that npm start prints, calls the tools, and its model sees their answers", async () => {
     const line = /^ {2}claude (mcp add .*)$/m.exec(server.stdout)?.[1] ?? "";
-    const { stdout: words } = await run("sh", ["-c", `printf '%s\\0' ${line}`], {
+    const { stdout: words } = await runFile("sh", ["-c", `printf '%s\\0' ${line}`], {
       env: { ...process.env, SERVER_AUTH_TOKEN: TOKEN },
     });
     await claude(words.split("\0").slice(0, -1));
@@ -324,7 +322,7 @@ describe("the examples", () => {
     const { status, stdout } = await runExample("clone-build-test.ts", ["1", "/tmp/origin", "sh build.sh"]);
     expect({ status, stdout }).toEqual({ status: 0, stdout: "building\n" });
     const archive = join(place, "artifacts.tar.gz");
-    expect((await run("tar", ["-xzOf", archive, "--wildcards", "*word"])).stdout).toContain("desserts");
+    expect((await runFile("tar", ["-xzOf", archive, "--wildcards", "*word"])).stdout).toContain("desserts");
     rmSync(archive);
     expect(await sandboxes()).not.toContain("ci-1");
   });

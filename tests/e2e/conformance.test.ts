@@ -2,20 +2,17 @@
  * The official conformance suite against a running server. tests/conformance/README.md explains the expected
  * failures.
  */
-import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { type IncomingHttpHeaders, request as send } from "node:http";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { describe, expect, inject, it } from "vitest";
+import { runFile } from "../../local/engine/host-programs.ts";
 import expectedFailures from "../conformance/expected-failures.json" with { type: "json" };
 import { MCPClient } from "../setup/mcp-client.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { serve } from "../setup/serve.ts";
-
-const run = promisify(execFile);
 
 /** Revisions with server scenarios, and some scenarios that must have run for each. */
 const REVISIONS: [revision: string, scenarios: string[]][] = [
@@ -120,7 +117,7 @@ async function conformance(name: string, options: string[]): Promise<Map<string,
   );
   const target = ["--url", proxy, ...options];
   // The exit status only counts failures, so it is ignored. The files name them.
-  await run(process.execPath, [program, "server", ...target, "-o", output]).catch(() => undefined);
+  await runFile(process.execPath, [program, "server", ...target, "-o", output]).catch(() => undefined);
   const scenarios = readdirSync(output).map((directory): [string, Check[]] => {
     const scenario = directory.replace(/^server-/, "").replace(/-\d{4}-\d\d-\d\dT.*$/, "");
     return [scenario, JSON.parse(readFileSync(join(output, directory, "checks.json"), "utf8"))];

@@ -2,7 +2,6 @@
  * `npm start -- --mount <directory>`: a sandbox of the server's owner gets the directory, with the rights of the directory's
  * owner only.
  */
-import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   chmodSync,
@@ -19,8 +18,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
+import { runFile } from "../../local/engine/host-programs.ts";
 import { endLater } from "../setup/end-later.ts";
 import { repository, startServer, TOKEN } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
@@ -195,7 +194,7 @@ describe("a mounted directory", () => {
 it("npm start refuses to mount a directory that contains its Node, or modules that its Node would load", async () => {
   const args = ["--port", "0", "--state-dir", join(directory, "state"), "--mount", join(directory, "fixed")];
   const start = (node: string, more: object = {}) =>
-    promisify(execFile)(node, [join(repository, "cli/start.ts"), ...args], {
+    runFile(node, [join(repository, "cli/start.ts"), ...args], {
       env: { ...process.env, ...more },
     });
   const modules = { NODE_PATH: join(directory, "fixed/node_modules") };

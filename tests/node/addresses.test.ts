@@ -10,6 +10,8 @@ import { refusedAddress } from "../../local/engine/addresses.ts";
 import { attachedNetworksOf } from "../../local/engine/attached.ts";
 import { shortReads } from "../../local/engine/piece-limit.ts";
 import { connectUpstream, hostProxy, startTLS } from "../../local/engine/upstream.ts";
+import { upstreamTo } from "../setup/egress.ts";
+import { endLater } from "../setup/end-later.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { repository } from "../setup/server.ts";
 
@@ -155,7 +157,7 @@ describe("the engine refuses connections", () => {
   it("to a name that has a refused address, and looks the name up only once", async () => {
     const resolved = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
     let lookups = 0;
-    const options = { allowAddresses: new Map(), env: {}, resolve: async () => resolved[lookups++] ?? [] };
+    const options = { ...upstreamTo(), resolve: async () => resolved[lookups++] ?? [] };
     await expect(connectUpstream("mixed.test", 80, options)).rejects.toThrow(
       "mixed.test (127.0.0.1) is a loopback address",
     );
@@ -174,7 +176,7 @@ it("the engine uses the host's proxy with its credentials, except for the hosts 
       socket.write("HTTP/1.1 200 OK\r\n\r\n");
     });
   });
-  const port = await listen(proxy);
+  const port = await listen(endLater(proxy));
   const env = {
     HTTPS_PROXY: `http://me:s%40cret@127.0.0.1:${port}`,
     NO_PROXY: "direct.test,.inside.test",
@@ -182,7 +184,6 @@ it("the engine uses the host's proxy with its credentials, except for the hosts 
   const options = { allowAddresses: new Map(), env, resolve: async () => ["1.1.1.1"] };
   const socket = await connectUpstream("far.test", 443, options);
   socket.destroy();
-  proxy.close();
   expect(heads[0]).toContain("CONNECT far.test:443 HTTP/1.1");
   expect(heads[0]).toContain(`Basic ${Buffer.from("me:s@cret").toString("base64")}`);
   expect(hostProxy("a.inside.test", env)).toBeUndefined();
@@ -191,7 +192,7 @@ it("the engine uses the host's proxy with its credentials, except for the hosts 
 });
 
 it("the engine tries only two addresses of each family, because a name can have thousands", async () => {
-  const server = createServer((socket) => socket.destroy()).listen(0, "127.0.0.2");
+  const server = endLater(createServer((socket) => socket.destroy()).listen(0, "127.0.0.2"));
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   const connect = (...addresses: string[]) =>
@@ -205,20 +206,18 @@ it("the engine tries only two addresses of each family, because a name can have 
   (await connect("127.0.0.1", "127.0.0.2")).destroy();
   (await connect("::2", "::3", "::4", "127.0.0.2")).destroy();
   await expect(connect("127.0.0.1", "127.0.0.1", "127.0.0.2")).rejects.toThrow("could not be reached");
-  server.close();
 });
 
 it("the engine offers a host no DHE, because the host's prime can be so long that a handshake takes seconds", async () => {
-  const server = createServer();
+  const server = endLater(createServer());
   const port = await listen(server);
   const hello = once(server, "connection").then(
     async ([client]) => (await once(client, "data"))[0] as Buffer,
   );
   const socket = await connectTo(port);
-  startTLS(socket, "host.test", { allowAddresses: new Map(), env: {} }, shortReads()).catch(() => undefined);
+  startTLS(socket, "host.test", upstreamTo(), shortReads()).catch(() => undefined);
   const bytes = await hello;
   socket.destroy();
-  server.close();
   // The list of cipher suites follows the record's head, the message's head, the version, the random bytes and the session (RFC 8446, 4.1.2).
   const at = 5 + 4 + 2 + 32 + 1 + bytes.readUInt8(5 + 4 + 2 + 32);
   const count = bytes.readUInt16BE(at) / 2;

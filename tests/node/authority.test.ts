@@ -39,7 +39,7 @@ async function peerCertificate(
   const server = createServer({
     SNICallback: callbackify((_name: string) => authority.contextFor(name)),
   });
-  const port = await listen(server);
+  const port = await listen(endLater(server));
   const client = connect({ host: "127.0.0.1", port, servername: serverName, ca: authority.pem });
   try {
     await once(client, "secureConnect");
@@ -48,7 +48,6 @@ async function peerCertificate(
     return error as Error;
   } finally {
     client.destroy();
-    server.close();
   }
 }
 
@@ -118,7 +117,7 @@ it("the engine sends no request to a server without a valid certificate", async 
   const server = createServer({
     SNICallback: callbackify(async (name: string) => await good?.contextFor(name)),
   });
-  const port = await listen(server);
+  const port = await listen(endLater(server));
   const reach = async (host: string, authorities: string[]) => {
     const options = { ...upstreamTo({ [`${host}:443`]: port }), authorities };
     return await startTLS(await connectUpstream(host, 443, options), host, options, shortReads());
@@ -128,7 +127,6 @@ it("the engine sends no request to a server without a valid certificate", async 
   socket.destroy();
   for (const authorities of [[], [bad?.pem ?? ""]])
     await expect(reach("api.example.com", authorities)).rejects.toThrow("could not be reached by TLS");
-  server.close();
 });
 
 describe("if a host's certificates are slow to verify", () => {
@@ -137,14 +135,12 @@ describe("if a host's certificates are slow to verify", () => {
   const failureWith = async (count: number, reads: Pieces): Promise<string> => {
     const server = createServer(costlyCertificates(count));
     server.on("tlsClientError", () => undefined);
-    const options = upstreamTo({ [`${host}:443`]: await listen(server) });
+    const options = upstreamTo({ [`${host}:443`]: await listen(endLater(server)) });
     const failure = startTLS(await connectUpstream(host, 443, options), host, options, reads);
-    const { message } = await failure.then(
-      () => new Error("no failure"),
-      (error: Error) => error,
+    return await failure.then(
+      () => "no failure",
+      ({ message }: Error) => message,
     );
-    server.close();
-    return message;
   };
 
   it("the engine reads no more than 16 KB of them", async () => {

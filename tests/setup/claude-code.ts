@@ -1,9 +1,6 @@
-import { execFile } from "node:child_process";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { runFile } from "../../local/engine/host-programs.ts";
 import { repository } from "./server.ts";
-
-const run = promisify(execFile);
 
 /** The directory of a clone in which servers install agents. */
 export const AGENTS = join(repository, ".sandbox-mcp/agents");
@@ -28,7 +25,7 @@ export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9")
 /** Runs Claude Code to its end and returns its output. @throws Error if it fails */
 export async function runClaudeCode(home: string, args: string[], modelURL?: string): Promise<string> {
   const options = { env: claudeEnvironment(home, modelURL), cwd: home, timeout: 170_000 };
-  const running = run(CLAUDE_CODE, args, options);
+  const running = runFile(CLAUDE_CODE, args, options);
   running.child.stdin?.end();
   return (await running).stdout;
 }

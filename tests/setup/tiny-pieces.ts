@@ -1,8 +1,7 @@
 /** Floods a preview with pieces of one byte, from its visitors or from its sandbox; see tiny-pieces.cjs. */
-import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { runFile } from "../../local/engine/host-programs.ts";
 import type { Result } from "./mcp-client.ts";
 import { repository } from "./server.ts";
 
@@ -24,7 +23,7 @@ export async function startFloodablePreview(
   const { host, port } = new URL(/https?:\/\/[^\s)]+/.exec(text)?.[0] ?? "");
   return async (visit) => {
     const words = ["visit", port, host, ...visit.map(String)];
-    const { stdout } = await promisify(execFile)(process.execPath, [program, ...words]);
+    const { stdout } = await runFile(process.execPath, [program, ...words]);
     return Number(/responses (\d+)/.exec(stdout)?.[1]);
   };
 }

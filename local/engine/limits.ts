@@ -39,7 +39,7 @@ export const limitsSchema = z.strictObject({
   kernelGrowthOfMachine: z.number(),
   /** When this many mappings of memory have been added on the machine, a sandbox is ended if it holds at least half of them. */
   mappingsOfMachine: z.number(),
-  /** When this many file locks have been added on the machine, a sandbox is ended if most of the latest locks are its own. */
+  /** When this many file locks have been added on the machine, a sandbox is ended if it holds at least half as many. */
   fileLocksOfMachine: z.number(),
   /**
    * When the kernel's threads for pseudo terminals and Unix sockets use this many processors, a sandbox with many of these is
@@ -268,6 +268,9 @@ export function unlimited(parents: GroupParent[]): string[] {
  * a controller, the engine enables it as far up as it may: there, the fewest other groups are affected.
  */
 async function findParentOfVersion2(own: string): Promise<GroupParent | undefined> {
+  // On a machine with both versions, groups of version 2 have no controllers. They only stop programs (freeze.ts).
+  const hybrid: GroupParent = { version: 2, path: join("/sys/fs/cgroup/unified", own), controllers: [] };
+  if (await isUsable(hybrid)) return hybrid;
   const directories: string[] = [];
   for (let at = own; at !== dirname(at);) directories.push(join("/sys/fs/cgroup", (at = dirname(at))));
   if (directories.length === 0) directories.push("/sys/fs/cgroup");
@@ -421,7 +424,7 @@ async function moveProcesses(from: string, to: string): Promise<void> {
 }
 
 /** The ids of a group's processes. */
-export async function membersOf(group: string): Promise<number[]> {
+async function membersOf(group: string): Promise<number[]> {
   return (await loadText(join(group, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
 }
 

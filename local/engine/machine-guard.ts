@@ -33,22 +33,19 @@ import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
-import { runHost } from "./host-programs.ts";
 import {
+  boundLocks,
   boundPipeMemory,
-  COUNT_TIMEOUT_SECONDS,
-  countMappings,
-  descriptorTables,
-  hasManyWaiting,
   kernelObjects,
-  pipeBytesOf,
+  lazyCount,
+  type ObjectsOf,
+  VERY_MANY,
 } from "./kernel-objects.ts";
 import {
   countOf,
   kernelMemory,
   kernelMemoryOf,
   lacksMemory,
-  membersOf,
   memoryMargin,
   memoryOfAll,
   memoryWithCacheOf,
@@ -69,7 +66,7 @@ import {
 import { sum } from "./sum.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 import { guardUDP, UDP_INTERVAL_MS } from "./udp-guard.ts";
-import { largestPrincipal, measureUses, sumOf } from "./uses.ts";
+import { largestPrincipal, measureUses, sumOf, type Use } from "./uses.ts";
 
 const CHECK_INTERVAL_MS = 250;
 /**
@@ -96,7 +93,7 @@ interface Meter {
 }
 
 interface Cause {
-  usedBy: (sandbox: EngineSandbox) => Promise<number>;
+  usedBy: (sandbox: EngineSandbox, objectsOf: ObjectsOf) => Promise<number>;
   /**
    * If the sandboxes of a principal together use less than this, none is ended, because another program of the machine must be
    * using most of the resource.
@@ -115,6 +112,8 @@ const PROCESSES_BEFORE_END = 7 / 8;
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
+/** The kernel's memory for a file lock: `file_lock_cache` in /proc/slabinfo. */
+const LOCK_BYTES = 192;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
 /** The memory that the kernel counts at most for the unread data of a UDP socket: net.core.rmem_default and the last packet. */
@@ -128,26 +127,11 @@ const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
  */
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
-/**
- * The most bytes read of the machine's list of file locks: several hundred locks. While the list is shorter than this, no sandbox
- * is ended. The kernel returns 4 KiB at a time, and meanwhile nobody on the machine can set or remove a lock. While 600 programs with
- * 12,000 locks ended, 256 KiB took several seconds, and the server's database waited.
- */
-const MAX_LOCK_LIST_BYTES = 32 * 1024;
-
-/** A principal's sockets or pipes must explain at least this part of the kernel's growth before one of its sandboxes is ended. */
+/** A principal's sockets, pipes or locks must explain at least this part of the kernel's growth before one of its sandboxes is ended. */
 const QUEUED_SHARE = 0.5;
 
-/** A principal must have at least this part of the listed locks before one of its sandboxes is ended. */
+/** A principal must have at least this part of the machine's new locks before one of its sandboxes is ended. */
 const MOST_LOCKS = 0.5;
-
-/**
- * The least interval between two reads of the list of locks, in milliseconds. Nobody on the machine can set a lock during a read.
- */
-const LOCK_LIST_INTERVAL_MS = 500;
-
-/** How much processor time it may take to count the locks of a sandbox's descriptors, in seconds. */
-const COUNT_LOCKS_SECONDS = 5;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 const MIN_TERMINALS = 8;
@@ -165,12 +149,6 @@ export function guardMachine(
   limits: Limits,
   registry: Pick<SandboxRegistry, "list" | "count">,
 ): () => void {
-  const manyLocks: Cause = {
-    usedBy: lockShares(),
-    least: () => MOST_LOCKS,
-    why: STOPPED_BECAUSE.locks,
-    endsOthers: true,
-  };
   const listRunning = () => registry.list().filter(({ isEnding }) => !isEnding);
   /** The kernel memory that a control group counts, without that of an idle sandbox; undefined if unknown. */
   const countedMemoryOf = async ({ groups }: EngineSandbox) => {
@@ -183,9 +161,15 @@ export function guardMachine(
     (await countDatagramSockets(sandbox)) * UDP_SOCKET_BYTES;
   const part = (share: number) => (used: number) => used * share;
   const manyPipes: Cause = {
-    usedBy: pipeBytesOf,
+    usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).pipeBytes,
     least: part(QUEUED_SHARE),
     why: STOPPED_BECAUSE.pipes,
+    endsOthers: true,
+  };
+  const manyLocks: Cause = {
+    usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).locks * LOCK_BYTES,
+    least: part(QUEUED_SHARE),
+    why: STOPPED_BECAUSE.locks,
     endsOthers: true,
   };
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
@@ -225,29 +209,36 @@ export function guardMachine(
       used: new Growth(kernelMemory),
       limit: limits.kernelGrowthOfMachine,
       causes: [
-        manyLocks,
         { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.sockets },
         manyPipes,
+        manyLocks,
         {
           ...manyPipes,
           // Only then, because a modest sandbox with a file that waits in a socket may hide as much.
-          usedBy: async (sandbox) => await boundPipeMemory(sandbox, await countedMemoryOf(sandbox)),
+          usedBy: async (sandbox, objectsOf) =>
+            boundPipeMemory(await objectsOf(sandbox), await countedMemoryOf(sandbox)),
         },
       ],
     },
     {
       used: new Growth(() => kernelObjects("vm_area_struct")),
       limit: limits.mappingsOfMachine,
-      causes: [{ usedBy: countMappings, least: part(MAPPINGS_SHARE), why: STOPPED_BECAUSE.mappings }],
+      causes: [
+        {
+          usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).mappings,
+          least: part(MAPPINGS_SHARE),
+          why: STOPPED_BECAUSE.mappings,
+        },
+      ],
     },
     {
       used: new Growth(() => kernelObjects("file_lock_cache")),
       limit: limits.fileLocksOfMachine,
       causes: [
-        manyLocks,
         {
           ...manyLocks,
-          usedBy: async (sandbox) => await countLocks(sandbox, limits.fileLocksOfMachine),
+          usedBy: async (sandbox, objectsOf) =>
+            Math.min(boundLocks(await objectsOf(sandbox)), limits.fileLocksOfMachine),
           least: () => limits.fileLocksOfMachine * MOST_LOCKS,
         },
       ],
@@ -273,7 +264,7 @@ export function guardMachine(
   ];
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
-    ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
+    ...pools.map((pool) => async () => await endLargestUser(pool, listRunning, lazyCount(listRunning))),
     async () => await guardMemory(engineGroups, limits.allMemoryBytes, () => registry.list()),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
     shareProcessors(engineGroups, registry),
@@ -369,6 +360,7 @@ class Growth implements Meter {
 async function endLargestUser(
   { used, limit, causes }: Pool,
   sandboxes: () => EngineSandbox[],
+  objectsOf: ObjectsOf,
 ): Promise<void> {
   if (sandboxes().length === 0) return;
   let inUse = await used.measure();
@@ -379,7 +371,8 @@ async function endLargestUser(
   }
   if (inUse === undefined) return;
   for (const { usedBy, least, why, endsOthers } of causes) {
-    const users = await findLargestUsers(sandboxes(), usedBy, least(inUse));
+    const uses = await measureUses(sandboxes(), async (sandbox) => await usedBy(sandbox, objectsOf));
+    const users = findLargestUsers(uses, least(inUse));
     if (users.length === 0) continue;
     const ending = endsOthers ? users : users.slice(0, 1);
     for (const sandbox of ending) sandbox.end(why);
@@ -391,62 +384,14 @@ async function endLargestUser(
 
 /**
  * The sandboxes of the principal that uses most: first the largest, then the sandboxes that use at least half as much as the
- * largest. None if the principal uses less than `least`.
+ * largest. If it took too long to count the largest, those that use at least half of `least`. None if the principal uses less than `least`.
  */
-async function findLargestUsers(
-  sandboxes: EngineSandbox[],
-  usedBy: Cause["usedBy"],
-  least: number,
-): Promise<EngineSandbox[]> {
-  const uses = largestPrincipal(await measureUses(sandboxes, usedBy));
+function findLargestUsers(all: Use[], least: number): EngineSandbox[] {
+  const uses = largestPrincipal(all);
   const [largest] = uses;
   if (largest === undefined || sumOf(uses) < least) return [];
-  return uses.filter(({ use }) => use >= largest.use / 2).map(({ sandbox }) => sandbox);
-}
-
-/** Returns a function that finds a sandbox's share of the machine's latest file locks. The share is 0 if there are few locks. */
-function lockShares(): (sandbox: EngineSandbox) => Promise<number> {
-  let listedAt = -Infinity;
-  let holders: Promise<number[]> = Promise.resolve([]);
-  return async ({ groups: [group = ""] }) => {
-    if (performance.now() > listedAt + LOCK_LIST_INTERVAL_MS) {
-      listedAt = performance.now();
-      holders = lockHolders();
-    }
-    const groupMembers = new Set(await membersOf(group));
-    const all = await holders;
-    return all.length === 0 ? 0 : all.filter((pid) => groupMembers.has(pid)).length / all.length;
-  };
-}
-
-/** The processes with the machine's latest file locks, one for each lock; none if there are few locks. */
-async function lockHolders(): Promise<number[]> {
-  const text = await beginningOf("/proc/locks", MAX_LOCK_LIST_BYTES);
-  if (text.length < MAX_LOCK_LIST_BYTES) return [];
-  return Array.from(text.matchAll(/^\d+: \w+ +\w+ +\w+ (\d+) /gm), ([, pid]) => Number(pid));
-}
-
-/**
- * Counts the locks of a sandbox's open files, up to `most`. A sandbox with many files in its sockets counts as one with `most`,
- * because the locks of these files are in no list of a process. The machine's list of locks names the process that set a lock, even
- * after this process has ended. The lock remains while another process has the open file (flock), or shares the table of
- * descriptors (CLONE_FILES).
- *
- * Another program reads the files, because a sandbox can have 500,000 descriptors, and the kernel goes through the locks of a file
- * for each of its descriptors. If this takes too much time, the sandbox counts as one with `most` locks (`yes`). The programs of all
- * sandboxes run at once, because a sandbox with few locks must not delay the count of one with many. So they have a low priority.
- */
-async function countLocks({ groups: [group = ""] }: EngineSandbox, most: number): Promise<number> {
-  const directories = (await descriptorTables(group)).map((table) => `${table}/fdinfo`);
-  if (directories.length === 0) return 0;
-  const grep = `(ulimit -S -t ${COUNT_LOCKS_SECONDS}; exec nice timeout ${COUNT_TIMEOUT_SECONDS} grep -rhs ^lock: "$@")`;
-  // 128 and the number of SIGXCPU.
-  const script = `{ ${grep}; [ $? != 152 ] || yes; } | head -n ${most} | wc -l`;
-  const [locks, isHidden] = await Promise.all([
-    runHost("sh", ["-c", script, "sh", ...directories]).catch(() => 0),
-    hasManyWaiting(group),
-  ]);
-  return isHidden ? most : Number(locks);
+  const much = largest.use < VERY_MANY ? largest.use : least;
+  return uses.filter(({ use }) => use >= much / 2).map(({ sandbox }) => sandbox);
 }
 
 /**

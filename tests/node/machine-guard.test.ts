@@ -11,6 +11,7 @@ import {
   countOf,
   defaultLimits,
   findGroupParents,
+  kernelMemory,
   memoryMargin,
   memoryOf,
   memoryOfAll,
@@ -79,16 +80,24 @@ const END_FIRST_THREAD = [
   "ctypes.CDLL(None).pthread_exit(None)",
 ];
 
+/** A process that ends while its files are counted seems to have none. */
+const passOn = (pauseSeconds = 0.005) => [
+  "while True:",
+  "  if os.fork(): os._exit(0)",
+  `  time.sleep(${pauseSeconds})`,
+];
+
 const MAKE_NAMED_PIPE = [
   "def make():",
   "  path = f'/tmp/{os.getpid()}'; os.mkfifo(path); end = os.open(path, os.O_RDWR); os.remove(path); return end, end",
 ];
-/** Linux makes small pipes for a user with many, so there are several users. */
-const fillPipes = (make = ["make = os.pipe"]) => [
+/** Fills 25 MB of pipes for each user, one after another. Linux makes small pipes for a user with many. */
+const fillPipes = (make = ["make = os.pipe"], users = 10, pauseSeconds = 0) => [
   "import array, ctypes, os, socket, threading, time",
   ...make,
-  "for user in range(1000, 1010):",
+  `for user in range(1000, ${1000 + users}):`,
   "  if os.fork() == 0: break",
+  `  time.sleep(${pauseSeconds})`,
   "else: time.sleep(600)",
   "os.setgid(user); os.setuid(user); zeros = os.open('/dev/zero', os.O_RDONLY)",
   "pipes = [make() for _ in range(400)]",
@@ -112,12 +121,36 @@ it.each([
   ["in transit", [...fillPipes(), ...PUT_IN_TRANSIT]],
   ["in transit in sockets in transit", [...fillPipes(), ...PUT_IN_TRANSIT, ...PUT_SOCKET_IN_TRANSIT]],
   ["of processes whose first threads have ended", [...fillPipes(), ...END_FIRST_THREAD]],
+  ["passed on to new processes", [...fillPipes(), ...passOn()]],
 ])("memory of the kernel: the engine ends a sandbox that keeps data in many pipes, %s", async (_, fill) => {
   const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
   const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
   void taker.python([...fill, "time.sleep(600)"]).catch(() => undefined);
   expect((await taker.waitForEnd()).reason).toContain("many pipes");
   expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
+it("memory of the kernel: no sandbox can fill more memory while the count of another one of its principal lasts", async () => {
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
+  const start = () => TestSandbox.start(engine, { principal: "attacker" });
+  const [slow, taker] = [await start(), await start()];
+  const copies = [
+    "import os, time",
+    "for _ in range(950): os.dup(0)",
+    "for _ in range(400):",
+    "  if os.fork() == 0: time.sleep(600)",
+    "open('/tmp/ready', 'w'); time.sleep(600)",
+  ];
+  void slow.python(copies).catch(() => undefined);
+  await slow.run("until [ -e /tmp/ready ]; do sleep 0.1; done");
+  const before = kernelMemory() ?? 0;
+  let most = 0;
+  const timer = setInterval(() => (most = Math.max(most, kernelMemory() ?? 0)), 20);
+  onTestFinished(() => clearInterval(timer));
+  // It would fill 1,000 MB.
+  void taker.python([...fillPipes(undefined, 40, 0.25), "time.sleep(600)"]).catch(() => undefined);
+  expect((await taker.waitForEnd()).reason).toContain("many pipes");
+  expect(Math.round((most - before) / MiB)).toBeLessThan(500);
 });
 
 it("memory of the kernel: a sandbox with a file in a socket is not ended for memory that another one takes by pipes", async () => {
@@ -197,10 +230,8 @@ describe.runIf(existsSync("/sys/kernel/slab/vm_area_struct"))("mappings of memor
 
   it.each([
     ["processes", []],
-    [
-      "processes whose first threads have ended",
-      ["threading.Thread(target=lambda: time.sleep(600)).start()", "ctypes.CDLL(None).pthread_exit(None)"],
-    ],
+    ["processes whose first threads have ended", END_FIRST_THREAD],
+    ["mappings that are passed on to new processes", passOn()],
   ])("the engine ends the sandbox that has most, and not one with many files: of %s", async (_, end) => {
     const attacker = await TestSandbox.start(engine);
     void attacker.python([...MAP_OFTEN, ...COPY_OFTEN, ...end, "time.sleep(600)"]).catch(() => undefined);
@@ -235,6 +266,9 @@ const SET_LOCKS = {
   "for thousands of open files, in processes that have ended": lockMany(),
   "for thousands of open files of processes whose first threads have ended": lockMany(
     ...END_FIRST_THREAD.map((line) => `    ${line}`),
+  ),
+  "for thousands of open files that are passed on to new processes": lockMany(
+    ...passOn(0.05).map((line) => `    ${line}`),
   ),
   "for thousands of open files that wait in sockets": lockMany(
     "    held = socket.socketpair()",

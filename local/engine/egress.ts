@@ -37,7 +37,7 @@ import {
   sendHead,
 } from "./outbound-queue.ts";
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
-import { ACCEPTED } from "./proxy-listeners.ts";
+import { ACCEPTED, noticeReset } from "./proxy-listeners.ts";
 import { piecesOf, RequestLimiter, type RequestPaces } from "./request-limiter.ts";
 import { startTLSOver } from "./tls-records.ts";
 import {
@@ -89,6 +89,7 @@ export function createEgress(egress: Egress): Server {
     requireHostHeader: false,
   });
   pieces.watch(server);
+  server.on("connection", noticeReset);
   const limiter = new RequestLimiter(server, () => egress.requests);
   const accept = async (socket: Socket) => {
     if (!(await limiter.waitForRate(socket, "connection"))) return;

@@ -322,23 +322,39 @@ it("the proxy closes a tunnel whose host has disconnected before the program's f
   await until(() => isClosed, 10_000);
 });
 
-it("the proxy keeps no data for a host that does not read after the program has reset its tunnel", async () => {
-  const sockets: Socket[] = [];
-  const host = createServer((socket) => sockets.push(socket.pause().on("error", () => undefined)));
-  const port = await listen(endLater(host));
-  const proxy = await listen(endLater(testEgress({ upstream: upstreamTo({ "host.test:443": port }) })));
-  for (let count = 0; count < 5; count++) {
-    const socket = await connectTo(proxy);
-    socket.on("error", () => undefined);
-    socket.write("CONNECT host.test:443 HTTP/1.1\r\nHost: host.test:443\r\n\r\n");
-    expect(String(await once(socket, "data"))).toContain("200");
-    await new Promise((resolve) => void socket.write(Buffer.alloc(2_000_000), resolve));
-    socket.resetAndDestroy();
-  }
-  await until(() => sockets.length === 5);
-  await until(() => countConnections(port) === 0, 20_000);
-  for (const socket of sockets) socket.destroy();
-});
+it.each([
+  ["the system has taken all of it", 2_000_000],
+  ["the proxy waits for the host with the rest", 50_000_000],
+])(
+  "the proxy keeps no data for a host that does not read after the program has reset its tunnel: %s",
+  async (_when, bytes) => {
+    const sockets: Socket[] = [];
+    const host = createServer((socket) => sockets.push(socket.pause().on("error", () => undefined)));
+    const port = await listen(endLater(host));
+    const proxy = endLater(testEgress({ upstream: upstreamTo({ "host.test:443": port }) }));
+    const accepted: Socket[] = [];
+    proxy.on("connection", (socket) => accepted.push(socket));
+    const proxyPort = await listen(proxy);
+    const count = 5;
+    for (let index = 0; index < count; index++) {
+      const socket = await connectTo(proxyPort);
+      socket.on("error", () => undefined);
+      socket.write("CONNECT host.test:443 HTTP/1.1\r\nHost: host.test:443\r\n\r\n");
+      expect(String(await once(socket, "data"))).toContain("200");
+      socket.write(Buffer.alloc(bytes));
+      let pauses = 0;
+      await until(() => {
+        pauses = accepted[index]?.isPaused() === true ? pauses + 1 : 0;
+        return socket.writableLength === 0 || pauses === 10;
+      });
+      socket.resetAndDestroy();
+    }
+    await until(() => sockets.length === count);
+    await until(() => countConnections(port) === 0);
+    expect(sockets).toHaveLength(count);
+    for (const socket of sockets) socket.destroy();
+  },
+);
 
 it("a connection to a host closes although the system is shutting it down", async () => {
   const host = createServer((socket) => void socket.resume().on("error", () => undefined));

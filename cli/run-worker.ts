@@ -2,6 +2,7 @@
  * Runs the Worker in workerd, through miniflare: clients connect to the Worker's own socket. `wrangler dev` would run a proxy in a
  * second workerd, and serve every R2 bucket without a token under /cdn-cgi/.
  */
+import { execFileSync } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -59,6 +60,9 @@ export const OBJECTS = `${DATA}/objects`;
 const MAX_RESTARTS = 5;
 const RESTARTS_MS = 600_000;
 
+/** The limit of open files that the server sets for workerd, if it may. */
+const OPEN_FILES = 524_288;
+
 /** Starts the Worker; resolves when workerd listens. @throws Error with the problem */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const buildDirectory = join(options.stateDir, "build");
@@ -100,7 +104,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       telemetry: { enabled: false },
       log: new RestartLog(options.isVerbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: data,
-      unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir },
+      unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir, SANDBOX_MCP_OPEN_FILES: String(OPEN_FILES) },
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
       // miniflare has started workerd again, at the same address.
       unsafeHandleRuntimeRestart: () => {
@@ -115,7 +119,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           name,
           modules,
           modulesRoot: dirname(modules[0]?.path ?? buildDirectory),
-          bindings: { ...vars, ...Object.fromEntries(setVariables) },
+          bindings: { ...vars, ...Object.fromEntries(setVariables), LOCAL_OPEN_FILES: maxOpenFiles() },
           serviceBindings: {
             ...Object(worker.serviceBindings),
             ...engineService(variables.LOCAL_ENGINE_URL),
@@ -163,6 +167,13 @@ function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   return STOP_SIGNALS.flatMap((signal) =>
     process.listeners(signal).map((listener): [NodeJS.Signals, NodeJS.SignalsListener] => [signal, listener]),
   );
+}
+
+/** The most files that workerd can open, after `workerd.sh` has raised the limit. */
+function maxOpenFiles(): string {
+  return execFileSync("sh", ["-c", `ulimit -n ${OPEN_FILES} 2>/dev/null; ulimit -n`], {
+    encoding: "utf8",
+  }).trim();
 }
 
 /** miniflare with its workerd, started through workerd.sh. */

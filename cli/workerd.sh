@@ -5,7 +5,7 @@ PATH=$PATH:/usr/bin:/bin
 # workerd ends when it has no free descriptor for a connection. With this limit, no program of the machine should be able to use
 # up the descriptors by idle connections, which workerd closes after 15 seconds. Without the right to raise the limit, the old one
 # stays.
-ulimit -n 524288 2>/dev/null || true
+ulimit -n "$SANDBOX_MCP_OPEN_FILES" 2>/dev/null || true
 # miniflare's own port obeys headers that choose the host, and its page about errors shows any file that a preview names. Instead
 # of the port, workerd gets a socket that only this user can open.
 umask 077

@@ -36,7 +36,7 @@ import { servePreview } from "./preview-routes.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
-import { paceLargeHead, paceOpenRequest } from "../shared/open-requests.ts";
+import { countFor, OpenRequest, paceLargeHead, paceOpenRequest } from "../shared/open-requests.ts";
 import { traceOfHeaders } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
 
@@ -205,6 +205,30 @@ export function createApp(parts: MCPParts): App {
     return route.serve.open(request, context);
   }
 
+  async function serve(request: Request, context: RequestContext): Promise<Response> {
+    const { config, requestID } = context;
+    const message = headProblem(request);
+    if (message !== undefined) {
+      await paceLargeHead(request.signal);
+      const response = json({ error: "Request head too large", message }, 431);
+      return withStandardHeaders(refuse(context, { reason: "large_head", response }), requestID);
+    }
+    const named = namedOrigin(request);
+    const trace = traceOfHeaders(request.headers);
+    const known = { ...context, origin: named?.origin, trace };
+    const label = named && previewLabel(named, config);
+    if (named && label !== undefined)
+      return servePreview(request, { label, origin: named.origin }, known).catch((error) =>
+        unexpectedErrorResponse(known, "preview", error),
+      );
+    const response = await respond(request, known).catch((error) =>
+      unexpectedErrorResponse(known, "app", error),
+    );
+    const out = withStandardHeaders(response, requestID);
+    allowReading(request, config, out.headers);
+    return out;
+  }
+
   return {
     async fetch(request, env, ctx) {
       const arrivedAt = Date.now();
@@ -217,29 +241,12 @@ export function createApp(parts: MCPParts): App {
           return withStandardHeaders(misconfiguredResponse(request, error), requestID);
         throw error;
       }
-      const message = headProblem(request);
-      if (message !== undefined) {
-        await paceLargeHead();
-        const response = json({ error: "Request head too large", message }, 431);
-        return withStandardHeaders(
-          refuse({ config, requestID }, { reason: "large_head", response }),
-          requestID,
-        );
+      const open = new OpenRequest(request.signal, config.openFiles);
+      try {
+        return await serve(request, { env, config, ctx, origin: undefined, arrivedAt, requestID });
+      } finally {
+        open.end();
       }
-      const named = namedOrigin(request);
-      const trace = traceOfHeaders(request.headers);
-      const context = { env, config, ctx, origin: named?.origin, arrivedAt, requestID, trace };
-      const label = named && previewLabel(named, config);
-      if (named && label !== undefined)
-        return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
-          unexpectedErrorResponse(context, "preview", error),
-        );
-      const response = await respond(request, context).catch((error) =>
-        unexpectedErrorResponse(context, "app", error),
-      );
-      const out = withStandardHeaders(response, requestID);
-      allowReading(request, config, out.headers);
-      return out;
     },
   };
 }
@@ -328,6 +335,7 @@ async function inTurn(
   sender: Omit<CallerContext, "turns">,
   handle: Serve<CallerContext>,
 ): Promise<Response> {
+  countFor(request.signal, sender.principal.id);
   const turns = new RequestTurns(sender.principal.id, request.signal);
   const caller = { ...sender, turns };
   try {

@@ -20,6 +20,7 @@ import {
 } from "../shared/link-token.ts";
 import { MAX_MEMORY_BYTES, RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
+import { countFor } from "../shared/open-requests.ts";
 import { principalOf, SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
@@ -46,7 +47,9 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
   if (!named) return refuse(request, 403, texts.LINK_TEXTS.invalid);
-  const turns = new RequestTurns(`links of ${principalOf(named.actor)}`, request.signal);
+  const sender = `links of ${principalOf(named.actor)}`;
+  countFor(request.signal, sender);
+  const turns = new RequestTurns(sender, request.signal);
   try {
     if (await turns.begin()) return await serveNamed(request, context, named);
     await drainBody(request);

@@ -14,7 +14,7 @@ import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { ProcessLimiter, isRateLimited } from "../shared/limiter.ts";
 import { linkKeys } from "../actors/link-keys.ts";
-import { paceOpenRequest } from "../shared/open-requests.ts";
+import { countFor, mayWait, paceOpenRequest } from "../shared/open-requests.ts";
 import { type ActorName, principalOf } from "../shared/names.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -95,6 +95,9 @@ export async function servePreview(
  */
 async function takeTurn(actor: ActorName, client: AbortSignal): Promise<(() => void) | undefined> {
   const principal = principalOf(actor);
+  const sender = `previews of ${principal}`;
+  countFor(client, sender);
+  if (!mayWait(sender)) return undefined;
   const open: TakesTurns["take"][] = [
     (ms) => openOfSandbox.take(actor, ms, client),
     (ms) => openOfPrincipal.take(principal, ms, client),

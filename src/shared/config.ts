@@ -175,6 +175,7 @@ function configOf(values: Values) {
     },
     mounts: values.MOUNTED_DIRECTORIES,
     localTokenCommand: values.LOCAL_TOKEN_COMMAND,
+    openFiles: values.LOCAL_OPEN_FILES,
   };
 }
 

@@ -1,7 +1,7 @@
 /** Rate limits. The platform's limiter counts per data center. Two limiters in memory replace missing bindings. */
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { TOO_MANY_REQUESTS } from "./errors.ts";
-import { PAUSES, waitForPace } from "./open-requests.ts";
+import { countFor, waitForPace } from "./open-requests.ts";
 import { pacesOf } from "./per-principal.ts";
 import { json, type Refusal } from "./responses.ts";
 
@@ -69,11 +69,11 @@ export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(
  * took 1.7 s (median).
  */
 const knownLookUps = pacesOf({ burst: 200, perSecond: 250 });
-const pausesOfKnown = pacesOf(PAUSES);
 
 /** @returns false if the principal has too many requests under way */
-export function paceKnownLookUp(principalID: string): Promise<boolean> {
-  return waitForPace(knownLookUps.of(principalID), 1, MAX_WAIT_MS, pausesOfKnown.of(principalID));
+export function paceKnownLookUp(principalID: string, client: AbortSignal): Promise<boolean> {
+  countFor(client, principalID);
+  return waitForPace(knownLookUps.of(principalID), 1, MAX_WAIT_MS, principalID);
 }
 
 /** Counts uses of `key`, and returns whether the limit is reached. Without a limiter, the limit is never reached. */

@@ -4,6 +4,7 @@
  */
 
 import { tooMuchUnread } from "./errors.ts";
+import { keepOpen } from "./open-requests.ts";
 import { CALL_MS, pause } from "./timers.ts";
 import { Turns, TurnsByID } from "./turns.ts";
 
@@ -67,6 +68,7 @@ export class RequestMemory {
   #whenRead: (() => Promise<void>)[] | undefined;
   /** For a stream by link: the count of all such streams of its principal, which ends with this one. */
   #ofAll: RequestMemory | undefined;
+  #close: (() => void) | undefined;
 
   /**
    * @param key the principal, or one kind of its streams. The bytes of each key are counted separately
@@ -95,6 +97,7 @@ export class RequestMemory {
   static forStream(principalID: string, by: StreamRequester, client: AbortSignal): RequestMemory {
     const ofAll = new RequestMemory(`streams by ${by === "token" ? by : "link"} of ${principalID}`, client);
     ofAll.addAnswer(STREAM_BYTES, true);
+    ofAll.#close = keepOpen(client);
     if (by === "token") return ofAll;
     const ofLink = new RequestMemory(`streams of ${by.link}`, client);
     ofLink.#ofAll = ofAll;
@@ -205,6 +208,7 @@ export class RequestMemory {
       return response;
     }
     if (mayGrow) this.#whenRead = [];
+    this.#close = keepOpen(this.#client);
     const reader = body.getReader();
     const followed = new ReadableStream<Uint8Array>(
       {
@@ -234,6 +238,7 @@ export class RequestMemory {
     if (this.#isReleased) return;
     this.#isReleased = true;
     this.#ofAll?.release();
+    this.#close?.();
     const rest = (usedBytes.get(this.#key) ?? 0) - this.#bytes;
     if (rest > 0) usedBytes.set(this.#key, rest);
     else usedBytes.delete(this.#key);

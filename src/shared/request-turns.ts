@@ -9,7 +9,7 @@
 
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { tooManyCalls } from "./errors.ts";
-import { MAX_PACE_MS, PAUSES, pauseRefused, REQUEST_PACE, waitForPace } from "./open-requests.ts";
+import { MAX_PACE_MS, mayWait, pauseRefused, REQUEST_PACE, waitForPace } from "./open-requests.ts";
 import { json, type Refusal } from "./responses.ts";
 import { CALL_MS, pause } from "./timers.ts";
 import { Turns, TurnsByID } from "./turns.ts";
@@ -49,10 +49,9 @@ export const noTurn = (): Refusal => ({
 class PrincipalTurns extends Turns {
   readonly pace = new Pace(REQUEST_PACE);
   readonly answers = new Pace(ANSWER_PACE);
-  readonly pauses = new Pace(PAUSES);
 
   override get isUnused(): boolean {
-    return super.isUnused && this.pace.isFull && this.answers.isFull && this.pauses.isFull;
+    return super.isUnused && this.pace.isFull && this.answers.isFull;
   }
 }
 
@@ -104,8 +103,8 @@ export class RequestTurns {
    * @returns false if the wait is too long
    */
   async admit(more: number): Promise<boolean> {
-    const { pace, pauses } = principals.of(this.#principalID);
-    const isAdmitted = await waitForPace(pace, more, MAX_PACE_MS, pauses);
+    const id = this.#principalID;
+    const isAdmitted = await waitForPace(principals.of(id).pace, more, MAX_PACE_MS, id);
     if (isAdmitted) this.#counted = more;
     return isAdmitted;
   }
@@ -138,12 +137,12 @@ export class RequestTurns {
     const turns = principals.of(id);
     // About as many calls wait for the pace as for a turn. Refusals do not use the pace of open requests: a principal could delay the
     // open requests of everybody.
-    if (turns.waiting >= MAX_WAITING) {
-      await pauseRefused(turns.pauses);
+    if (turns.waiting >= MAX_WAITING || !mayWait(id)) {
+      await pauseRefused(id);
       return undefined;
     }
     if (this.#counted > 0) this.#counted -= 1;
-    else if (!(await waitForPace(turns.pace, 1, MAX_PACE_MS, turns.pauses))) return undefined;
+    else if (!(await waitForPace(turns.pace, 1, MAX_PACE_MS, id))) return undefined;
     const mustWait = turns.isFull;
     const end = await principals.take(id, CALL_MS, client);
     if (!end) return undefined;

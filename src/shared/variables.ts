@@ -411,6 +411,11 @@ const otherVariables = {
     reader: "local",
     docs: "The command that prints the owner's token.",
   }),
+  LOCAL_OPEN_FILES: variable({
+    schema: z.coerce.number(),
+    reader: "local",
+    docs: "The most files that workerd can open.",
+  }),
 };
 
 export const GROUPS = {

@@ -1,7 +1,15 @@
 /** The calls of a principal that the server works on at once. */
 import { afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { Sandbox } from "../../../src/index.ts";
-import { MAX_PACE_MS, paceLargeHead, paceOpenRequest } from "../../../src/shared/open-requests.ts";
+import {
+  countFor,
+  keepOpen,
+  MAX_PACE_MS,
+  mayWait,
+  OpenRequest,
+  paceLargeHead,
+  paceOpenRequest,
+} from "../../../src/shared/open-requests.ts";
 import { RequestTurns } from "../../../src/shared/request-turns.ts";
 import { Turns, TurnsByID } from "../../../src/shared/turns.ts";
 import { messagesIn } from "../../setup/mcp-client.ts";
@@ -222,7 +230,7 @@ describe("a request of a stranger waits for at most two seconds", () => {
   });
 
   it("and not at all because of refused heads", async () => {
-    for (let count = 0; count < 300; count++) void paceLargeHead();
+    for (let count = 0; count < 300; count++) void paceLargeHead(new AbortController().signal);
     expect(await isServedAfter(0)).toBe(true);
   });
 
@@ -231,12 +239,76 @@ describe("a request of a stranger waits for at most two seconds", () => {
     expect(await isServedAfter(MAX_PACE_MS)).toBe(true);
   });
 
+  /** Starts requests without a token. Returns the function that counts those that still wait after a time. */
+  function openMany(count: number) {
+    let waiting = count;
+    for (let index = 0; index < count; index++) {
+      const request = new OpenRequest(new AbortController().signal);
+      void paceOpenRequest().finally(() => {
+        request.end();
+        waiting--;
+      });
+    }
+    return async (ms: number) => {
+      vi.advanceTimersByTime(ms);
+      await vi.advanceTimersByTimeAsync(0);
+      return waiting;
+    };
+  }
+
   it("and few others wait at once, because each keeps a connection, also if its client has disconnected", async () => {
-    let waiting = 6000;
-    for (let count = waiting; count > 0; count--) void paceOpenRequest().then(() => waiting--);
-    vi.advanceTimersByTime(500);
-    await vi.advanceTimersByTimeAsync(0);
-    expect(waiting).toBeLessThan(4000);
+    const countAfter = openMany(6000);
+    const waiting = await countAfter(100);
+    expect(waiting).toBeGreaterThan(3500);
+    expect(waiting).toBeLessThan(4200);
+    expect(await countAfter(MAX_PACE_MS)).toBe(0);
+  });
+});
+
+describe("open requests", () => {
+  const files = 20_000;
+
+  /** Opens requests of a sender until one may not wait. Returns their clients. */
+  function openAll(sender: string): AbortController[] {
+    const clients: AbortController[] = [];
+    for (;;) {
+      const client = new AbortController();
+      clients.push(client);
+      new OpenRequest(client.signal, files).countFor(sender);
+      if (!mayWait(sender) || clients.length > files) return clients;
+    }
+  }
+
+  it("of many senders take at most half of the server's files, and another sender may still open some", () => {
+    const clients = Array.from({ length: 50 }, (_, n) => openAll(`opens-many-${n}`));
+    const later = openAll("opens-later");
+    for (const client of clients.flat()) client.abort();
+    for (const client of later) client.abort();
+    const atFirst = openAll("opens-later");
+    for (const client of atFirst) client.abort();
+    expect(clients[0]?.length).toBe(atFirst.length);
+    expect(atFirst.length).toBeGreaterThan(2000);
+    // Each takes two files.
+    expect(2 * (clients.flat().length + later.length)).toBeLessThan(0.6 * files);
+    expect(later.length).toBeGreaterThan(10);
+  });
+
+  it("count for their sender until they end, their client disconnects, or it has read a long response", () => {
+    const clients = Array.from({ length: 18 }, () => new AbortController());
+    const requests = clients.map(({ signal }) => new OpenRequest(signal, 0));
+    const isFull = () => !mayWait("opens-18");
+    expect(isFull()).toBe(false);
+    for (const { signal } of clients) countFor(signal, "opens-18");
+    expect(isFull()).toBe(true);
+    const ends = clients.map(({ signal }) => keepOpen(signal));
+    for (const request of requests) request.end();
+    expect(isFull()).toBe(true);
+    clients[0]?.abort();
+    expect(isFull()).toBe(true);
+    ends[1]?.();
+    expect(isFull()).toBe(false);
+    for (const end of ends) end();
+    expect(openAll("opens-18").length).toBeGreaterThan(2000);
   });
 });
 

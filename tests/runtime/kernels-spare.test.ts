@@ -39,3 +39,16 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     expect(printed.trim()).toBe("ran");
   });
 });
+
+it.skipIf(REMOTE_URL)(
+  "a kernel starts although code prints a line that looks like its report, with any packages",
+  async () => {
+    const directory = sharedDirectory();
+    const report = JSON.stringify({ ready: true, packages: [{ toString: 1, valueOf: 1 }] });
+    writeFileSync(join(directory, "sitecustomize.py"), `print('${report}')\n`);
+    const { api } = endLater(await startRuntime(["/usr/bin/env", `PYTHONPATH=${directory}`]));
+    expect(await api.interpreter.createCodeContext({ language: "python" })).toMatchObject({
+      language: "python",
+    });
+  },
+);

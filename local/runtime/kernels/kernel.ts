@@ -173,6 +173,9 @@ function fileOf(command: string): string | undefined {
 
 /** The directories that a kernel names when it is ready. User code may have printed the line, so it is checked. */
 function packagesIn(line: string): string[] {
-  const { packages } = attempt((): { packages?: unknown } => JSON.parse(line) ?? {}, {});
-  return Array.isArray(packages) ? packages.map(String) : [];
+  return attempt(() => {
+    const { packages }: { packages?: unknown } = JSON.parse(line);
+    // Fails for an object with a member `toString`.
+    return Array.isArray(packages) ? packages.map(String) : [];
+  }, []);
 }

@@ -40,7 +40,7 @@ export async function forkTask(context: ToolContext, run: string, sandbox: strin
 }
 
 /** @throws {ToolError} also if the account is reset during the call */
-async function unlessReset<T>(sandbox: string, call: () => Promise<T>): Promise<T> {
+export async function unlessReset<T>(sandbox: string, call: () => Promise<T>): Promise<T> {
   try {
     return await call();
   } catch (error) {

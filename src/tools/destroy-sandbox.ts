@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
 import { unwrap } from "../shared/errors.ts";
+import { unlessReset } from "./checkpoints.ts";
 import { type ToolContext, defineTool, sandboxName, text } from "./define.ts";
 import { checkpointDeletedText, checkpointsLeftText, destroyedText, oneOrAllCheckpoints } from "./texts.ts";
 
@@ -35,7 +36,9 @@ export const destroySandbox = defineTool({
 
 /** @throws {ToolError} `not_found`, `invalid_argument` for a checkpoint of another sandbox */
 async function deleteCheckpoint({ env, principal }: ToolContext, sandbox: string, checkpoint: string) {
-  const left = unwrap(await accountOf(env, principal.id).removeCheckpoint(sandbox, checkpoint));
+  const left = await unlessReset(sandbox, async () =>
+    unwrap(await accountOf(env, principal.id).removeCheckpoint(sandbox, checkpoint)),
+  );
   const summary = checkpointDeletedText(checkpoint, sandbox, left);
   return { content: [text(summary)], structured: { sandbox, existed: true, checkpoints_left: left } };
 }

@@ -1,9 +1,11 @@
 /** If git lacked credentials in a run, the server asks a person to sign in to the host, or the answer says what to do. */
 import { accountOf } from "../actors/account-of.ts";
+import { retryOnce } from "../actors/sandbox-client.ts";
 import { type RunView, hasFailed } from "../runs/run-types.ts";
 import { GIT_PATH } from "../shared/link-token.ts";
 import { gitHost, refusedByHost } from "../shared/git-credential.ts";
 import { networkLimits } from "../shared/network-limits.ts";
+import { countdown } from "../shared/timers.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { CLONE_FAILED } from "../tasks/texts.ts";
@@ -33,8 +35,7 @@ function signInPage({ config, hasSignIn, origin }: ToolContext, host: string): s
 export async function gitHint(context: ToolContext, run: RunView): Promise<string | undefined> {
   const host = refusingHost(context, run);
   if (host === undefined) return undefined;
-  const account = accountOf(context.env, context.principal.id);
-  if (await account.gitSignedIn(host, run.startedAt, 0)) return signedInText(host);
+  if (await hasSignedInTo(context, host, run, 0)) return signedInText(host);
   return signInText(host, signInPage(context, host));
 }
 
@@ -60,7 +61,7 @@ export function gitQuestion(
 
 /** The run that the previous call's question was about, and whether the person signed in; undefined without such a question. */
 export async function signInAnswer(context: ToolContext, { isTask }: { isTask: boolean }) {
-  const { questionedRun: id, urlElicitation, config, isDeclined, env, principal } = context;
+  const { questionedRun: id, urlElicitation, config, isDeclined } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;
   const read = { id, waitMs: 0 };
   const { run } = await context.reading(requireSandboxOf(id), (actor, owner) => actor.readRun(owner, read));
@@ -68,6 +69,14 @@ export async function signInAnswer(context: ToolContext, { isTask }: { isTask: b
   // The tools for tasks and for commands need different scopes.
   if (host === undefined || isTask !== (taskDetailOf(run) !== undefined)) return undefined;
   const waitMs = isDeclined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
-  const hasSignedIn = await accountOf(env, principal.id).gitSignedIn(host, run.startedAt, waitMs);
+  const hasSignedIn = await hasSignedInTo(context, host, run, waitMs);
   return { run, hasSignedIn, hint: hasSignedIn ? signedInText(host) : didNotSignInText(host) };
+}
+
+/** Waits for a sign-in after the run's start. */
+async function hasSignedInTo({ env, principal }: ToolContext, host: string, run: RunView, ms: number) {
+  const leftMs = countdown(ms);
+  return await retryOnce(async () =>
+    accountOf(env, principal.id).gitSignedIn(host, run.startedAt, Math.max(0, leftMs())),
+  );
 }

@@ -2,11 +2,12 @@
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { CodeContext } from "@cloudflare/sandbox";
+import { vi } from "vitest";
 import type { LocalEnv } from "../../local/platform/engine-client.ts";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { withObjectFolder } from "../../local/platform/object-folder.ts";
 import type { Region, Scope } from "../../src/shared/principal.ts";
-import worker, { type Account, type Sandbox } from "../../src/index.ts";
+import worker, { Account, type Sandbox } from "../../src/index.ts";
 import { actorName, principalHash } from "../../src/shared/names.ts";
 import { type Config, type Env, parseConfig } from "../../src/shared/config.ts";
 import { objectStore } from "../../src/storage/object-store.ts";
@@ -188,6 +189,14 @@ export async function evictActor(
     state.abort("evicted by a test");
   }).catch(() => undefined);
   return sandbox;
+}
+
+/** Resets the account when `method` is called next, as after a deployment. */
+export function resetAccountAt(method: "fork" | "gitSignedIn" | "removeCheckpoint" | "workspace"): void {
+  vi.spyOn(Account.prototype, method).mockImplementationOnce(function (this: Account) {
+    (Reflect.get(this, "ctx") as DurableObjectState).abort("reset by a test");
+    throw new Error("not reached");
+  });
 }
 
 /** The key under which the local platform stores an actor's container. */

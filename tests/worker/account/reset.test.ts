@@ -1,21 +1,12 @@
 /** The account is reset during a call, as after a deployment. */
 import { afterEach, expect, it, vi } from "vitest";
-import { Account } from "../../../src/index.ts";
-import { owner, sh } from "../support.ts";
+import { owner, resetAccountAt, sh } from "../support.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 
-/** Resets the account when `method` is called next. */
-function resetAt(method: "fork" | "workspace"): void {
-  vi.spyOn(Account.prototype, method).mockImplementationOnce(function (this: Account) {
-    (Reflect.get(this, "ctx") as DurableObjectState).abort("reset by a test");
-    throw new Error("not reached");
-  });
-}
-
 it("a run that has not begun says that it never started, and the next one runs", async () => {
   const sandbox = "reset-run";
-  resetAt("workspace");
+  resetAccountAt("workspace");
   const { structured, text } = await owner.call("run_command", { sandbox, command: "echo ran" });
   expect(structured.state).toBe("lost");
   expect(text).toContain("The run never started, because the server was restarted first.");
@@ -27,8 +18,18 @@ it("a call that creates a sandbox from a checkpoint says that the server was res
   await sh(sandbox, "echo kept > file");
   const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
   const fork = () => owner.call("restore_sandbox", { sandbox: "reset-forked", checkpoint });
-  resetAt("fork");
+  resetAccountAt("fork");
   expect((await fork()).text).toContain("The server restarted during this call for sandbox reset-forked.");
   expect((await fork()).isError).toBe(false);
   expect(await sh("reset-forked", "cat file")).toBe("kept\n");
+});
+
+it("a call that deletes a checkpoint says that the server was restarted", async () => {
+  const sandbox = "reset-delete";
+  await sh(sandbox, "echo kept > file");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+  const remove = () => owner.call("destroy_sandbox", { sandbox, checkpoint });
+  resetAccountAt("removeCheckpoint");
+  expect((await remove()).text).toContain("The server restarted during this call for sandbox reset-delete.");
+  expect((await remove()).isError).toBe(false);
 });

@@ -5,7 +5,7 @@ import type { Env } from "../../../src/shared/config.ts";
 import { asSecret } from "../../../src/shared/git-credential.ts";
 import type { Arrived } from "../../setup/private-secrets.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
-import { ORIGIN, actorOf, evictActor, principal } from "../support.ts";
+import { ORIGIN, actorOf, evictActor, principal, resetAccountAt } from "../support.ts";
 import { OPENS_URLS, app, appOf, callLegacy, elicitationIn, owner, variables } from "./elicited-pages.ts";
 
 const PAGE = `${ORIGIN}/panel/git`;
@@ -122,6 +122,11 @@ describe("a command whose git lacks credentials", () => {
       expect((await ask("run_command", { sandbox: "git", command })).result).toMatchObject({
         resultType: "complete",
       });
+  });
+
+  it("has the advice although the account is reset before the result", async () => {
+    resetAccountAt("gitSignedIn");
+    expect(await sh("git", CLONE)).toContain(`sign in to this host at ${PAGE}`);
   });
 
   it("has the advice in each result that another call reads later", async () => {

@@ -77,12 +77,20 @@ const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
 /** How long a sandbox may take to end, before the guard ends another one for the same memory or other resource. */
 const END_TIMEOUT_MS = 5000;
+/** How long checks of a pool rest after a count that explains nothing, as a multiple of the count's time, and at most, in milliseconds. */
+const RESTS = 4;
+const MAX_REST_MS = 2000;
 
 interface Pool {
   used: Meter;
   limit: number;
   /** The ways to use the resource. The first cause that explains the use decides which sandbox is ended. */
   causes: Cause[];
+  /**
+   * Whether checks pause after a count that explains nothing. A program can take and release such objects within milliseconds, and each
+   * count stops all sandboxes. Without a pause, a neighbour whose count takes a second was stopped for most of the time.
+   */
+  rests?: boolean;
 }
 
 interface Meter {
@@ -223,6 +231,7 @@ export function guardMachine(
     {
       used: new Growth(() => kernelObjects("vm_area_struct")),
       limit: limits.mappingsOfMachine,
+      rests: true,
       causes: [
         {
           usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).mappings,
@@ -234,6 +243,7 @@ export function guardMachine(
     {
       used: new Growth(() => kernelObjects("file_lock_cache")),
       limit: limits.fileLocksOfMachine,
+      rests: true,
       causes: [
         {
           ...manyLocks,
@@ -358,7 +368,7 @@ class Growth implements Meter {
 }
 
 async function endLargestUser(
-  { used, limit, causes }: Pool,
+  { used, limit, causes, rests }: Pool,
   sandboxes: () => EngineSandbox[],
   objectsOf: ObjectsOf,
 ): Promise<void> {
@@ -370,6 +380,7 @@ async function endLargestUser(
     inUse = await used.measure();
   }
   if (inUse === undefined) return;
+  const begunAt = performance.now();
   for (const { usedBy, least, why, endsOthers } of causes) {
     const uses = await measureUses(sandboxes(), async (sandbox) => await usedBy(sandbox, objectsOf));
     const users = findLargestUsers(uses, least(inUse));
@@ -380,6 +391,10 @@ async function endLargestUser(
     return;
   }
   used.restart?.();
+  // What is taken during the pause counts as growth.
+  await used.measure();
+  const restMs = Math.min(RESTS * (performance.now() - begunAt), MAX_REST_MS);
+  if (rests === true) await pause(restMs, undefined, { ref: false });
 }
 
 /**

@@ -2,11 +2,14 @@
 import { execFileSync, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, constants, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { attempt } from "../../container/sandboxd/file-error.ts";
+import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
+import { lazyCount } from "../../local/engine/kernel-objects.ts";
 import {
   countOf,
   defaultLimits,
@@ -18,11 +21,12 @@ import {
 } from "../../local/engine/limits.ts";
 import { guardMachine } from "../../local/engine/machine-guard.ts";
 import { repository } from "../../local/engine/own-files.ts";
+import { sum } from "../../local/engine/sum.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { findProcess } from "../setup/processes.ts";
+import { findProcess, processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const MiB = 1024 * 1024;
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
@@ -462,3 +466,75 @@ it("memory: when the engine begins to end sandboxes, a tenth is free, on small m
     409, 819, 1024, 2048,
   ]);
 });
+
+/** A control group whose list of processes is a pipe. A count of the group waits until it is written. */
+function fakeGroup(): { directory: string; list: string } {
+  const directory = temporaryDirectory();
+  const list = join(directory, "cgroup.procs");
+  execFileSync("mkfifo", [list]);
+  return { directory, list };
+}
+
+/** Opens a list whose count has begun. */
+const openCounted = (list: string) =>
+  attempt(() => openSync(list, constants.O_WRONLY | constants.O_NONBLOCK), undefined);
+
+it("the counts of a principal's sandboxes together get as much processor time as the count of another one's only sandbox", async () => {
+  const groups = Array.from({ length: 9 }, fakeGroup);
+  const sandboxes = groups.map(({ directory }, at) => ({
+    principal: at === 0 ? "one" : "many",
+    groups: [directory],
+  }));
+  const [sandbox] = sandboxes as unknown as EngineSandbox[];
+  const counted = lazyCount(() => sandboxes as unknown as EngineSandbox[])(sandbox as EngineSandbox);
+  const weights = await until(() => {
+    const all = processes();
+    const found = groups.map(({ list }) =>
+      all.find(({ command }) => command.startsWith("perl") && command.endsWith(list)),
+    );
+    const niceness = found.map((process) => Number(procStat(process?.pid ?? 0)?.[16]));
+    return niceness.every((level) => level >= 0) ? niceness.map((level) => 1.25 ** -level) : undefined;
+  });
+  for (const { list } of groups) closeSync(await until(() => openCounted(list)));
+  await counted;
+  const [one = 0, ...many] = weights;
+  expect(sum(many) / one).toBeCloseTo(1, 0);
+});
+
+it.runIf(existsSync("/sys/kernel/slab/file_lock_cache"))(
+  "file locks: after a count that explains nothing, the engine does not count again at once",
+  async () => {
+    const { directory, list } = fakeGroup();
+    const sandbox = { groups: [directory], chargedGroups: [], end: () => undefined };
+    const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
+    const unlimited = Object.keys(defaultLimits()).map((name) => [name, Infinity]);
+    onTestFinished(
+      guardMachine(
+        [],
+        { ...defaultLimits(), ...Object.fromEntries(unlimited), fileLocksOfMachine: 3000 },
+        registry,
+      ),
+    );
+    // Takes more locks whenever it reads a line.
+    const lines = [
+      "import fcntl, os, sys",
+      "held = []",
+      "for _ in sys.stdin:",
+      "  for file in [os.memfd_create('locked') for _ in range(200)]:",
+      "    held.append(file)",
+      "    for at in range(0, 60, 2): fcntl.lockf(file, fcntl.LOCK_EX, 1, at)",
+    ];
+    const taker = spawn("python3", ["-c", lines.join("\n")], { stdio: ["pipe", "ignore", "inherit"] });
+    onTestFinished(() => void taker.kill("SIGKILL"));
+    await sleep(500);
+    taker.stdin.write("\n");
+    const counted = await until(() => openCounted(list));
+    await sleep(1000);
+    closeSync(counted);
+    await sleep(400);
+    taker.stdin.write("\n");
+    await sleep(600);
+    expect(openCounted(list)).toBe(undefined);
+    closeSync(await until(() => openCounted(list)));
+  },
+);

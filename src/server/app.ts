@@ -188,7 +188,7 @@ export function createApp(parts: MCPParts): App {
       });
     }
 
-    await paceOpenRequest();
+    await paceOpenRequest(request.signal);
     if (sender && "reason" in sender) return refuse(context, sender, route?.path);
     if (problem) return refuse(context, problem);
     if (!route) return notFound(request);
@@ -219,10 +219,10 @@ export function createApp(parts: MCPParts): App {
     const label = named && previewLabel(named, config);
     if (named && label !== undefined)
       return servePreview(request, { label, origin: named.origin }, known).catch((error) =>
-        unexpectedErrorResponse(known, "preview", error),
+        unexpectedErrorResponse(request, known, "preview", error),
       );
     const response = await respond(request, known).catch((error) =>
-      unexpectedErrorResponse(known, "app", error),
+      unexpectedErrorResponse(request, known, "app", error),
     );
     const out = withStandardHeaders(response, requestID);
     allowReading(request, config, out.headers);
@@ -346,8 +346,13 @@ async function inTurn(
 }
 
 /** Anybody may be able to cause this error repeatedly. */
-async function unexpectedErrorResponse(context: RequestContext, where: string, error: unknown) {
-  await paceOpenRequest();
+async function unexpectedErrorResponse(
+  { signal }: Request,
+  context: RequestContext,
+  where: string,
+  error: unknown,
+): Promise<Response> {
+  await paceOpenRequest(signal);
   return internalErrorResponse(context, where, error);
 }
 

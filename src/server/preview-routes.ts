@@ -165,7 +165,7 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
 }
 
 async function notice(request: Request, kind: keyof typeof NOTICES): Promise<Response> {
-  await paceOpenRequest();
+  await paceOpenRequest(request.signal);
   const { status, refresh } = NOTICES[kind];
   const { title, message } = PREVIEW_TEXTS[kind];
   const headers = new Headers({ "cache-control": "no-store", "x-robots-tag": "noindex, nofollow" });

@@ -77,6 +77,10 @@ export class OpenRequest {
     else client.addEventListener("abort", () => this.#end());
   }
 
+  get sender(): string {
+    return this.#sender;
+  }
+
   countFor(sender: string): void {
     if (this.#ends <= 0) return;
     this.#remove();
@@ -134,8 +138,9 @@ export function mayWait(sender: string): boolean {
   return (bySender.get(sender)?.size ?? 0) <= Math.max(MIN_OPEN, most);
 }
 
-export async function paceOpenRequest(): Promise<void> {
-  await waitForPace(pace, 1);
+/** @param client of the request. A refused request of a principal waits too, but as one of the principal's */
+export async function paceOpenRequest(client: AbortSignal): Promise<void> {
+  await waitForPace(pace, 1, MAX_PACE_MS, byClient.get(client)?.sender);
 }
 
 /** @param client of the request with a large head */

@@ -212,7 +212,7 @@ describe("a request of a stranger waits for at most two seconds", () => {
   /** Whether an open request may be served after this time. */
   async function isServedAfter(ms: number): Promise<boolean> {
     let isServed = false;
-    void paceOpenRequest().then(() => (isServed = true));
+    void paceOpenRequest(new AbortController().signal).then(() => (isServed = true));
     // The asynchronous method takes a millisecond for each timer.
     vi.advanceTimersByTime(ms);
     await vi.advanceTimersByTimeAsync(0);
@@ -235,16 +235,18 @@ describe("a request of a stranger waits for at most two seconds", () => {
   });
 
   it("however many other clients have sent a request and disconnected", async () => {
-    for (let count = 0; count < 3000; count++) void paceOpenRequest();
+    for (let count = 0; count < 3000; count++) void paceOpenRequest(new AbortController().signal);
     expect(await isServedAfter(MAX_PACE_MS)).toBe(true);
   });
 
-  /** Starts requests without a token. Returns the function that counts those that still wait after a time. */
-  function openMany(count: number) {
+  /** Starts requests of a sender, or without a token. Returns the function that counts those that still wait after a time. */
+  function openMany(count: number, sender?: string) {
     let waiting = count;
     for (let index = 0; index < count; index++) {
-      const request = new OpenRequest(new AbortController().signal);
-      void paceOpenRequest().finally(() => {
+      const { signal } = new AbortController();
+      const request = new OpenRequest(signal);
+      if (sender !== undefined) request.countFor(sender);
+      void paceOpenRequest(signal).finally(() => {
         request.end();
         waiting--;
       });
@@ -256,13 +258,19 @@ describe("a request of a stranger waits for at most two seconds", () => {
     };
   }
 
-  it("and few others wait at once, because each keeps a connection, also if its client has disconnected", async () => {
-    const countAfter = openMany(6000);
-    const waiting = await countAfter(100);
-    expect(waiting).toBeGreaterThan(3500);
-    expect(waiting).toBeLessThan(4200);
-    expect(await countAfter(MAX_PACE_MS)).toBe(0);
-  });
+  it.each([
+    ["others", undefined],
+    ["refused requests to a preview", "previews of opens-refused"],
+  ])(
+    "and few %s wait at once, because each keeps a connection, also if its client has left",
+    async (_, sender) => {
+      const countAfter = openMany(6000, sender);
+      const waiting = await countAfter(100);
+      expect(waiting).toBeGreaterThan(3500);
+      expect(waiting).toBeLessThan(4200);
+      expect(await countAfter(MAX_PACE_MS)).toBe(0);
+    },
+  );
 });
 
 describe("open requests", () => {

@@ -268,11 +268,13 @@ it("large responses that three principals do not finish delay no read of 8 MB by
 
 it("large responses that a principal does not finish delay none of its reads of 700 KB", async () => {
   const unfinished = createUnfinished();
-  const attack = Array.from({ length: 4 }, () => unfinished.readBy("own"));
+  let ended = 0;
+  const attack = Array.from({ length: 10 }, () => unfinished.readBy("own").finally(() => (ended += 1)));
   await until(() => unfinished.readCount() === 2);
   const headers = { "content-length": "700000" };
   const response = new Response(new Uint8Array(700_000), { headers });
   expect(await readFrom("own", response)).toHaveLength(700_000);
+  expect(ended).toBe(0);
   await unfinished.end();
   await Promise.all(attack);
 });

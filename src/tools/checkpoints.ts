@@ -3,7 +3,7 @@ import type { Fork } from "../actors/account.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { explainReset } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
-import { unwrap } from "../shared/errors.ts";
+import { isReset, unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";
 import { noCheckpoints } from "./texts.ts";
 
@@ -44,7 +44,7 @@ export async function unlessReset<T>(sandbox: string, call: () => Promise<T>): P
   try {
     return await call();
   } catch (error) {
-    throw explainReset(error, sandbox);
+    throw isReset(error) ? explainReset(error, sandbox) : error;
   }
 }
 

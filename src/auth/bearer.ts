@@ -136,7 +136,8 @@ export async function lookUpToken(
   const { RATE_LIMITER: limiter } = context.env;
   const isKnown = (validUntil.get(token) ?? 0) > Date.now();
   const isLimited = isKnown
-    ? !limiter && !(await paceKnownLookUp(token.slice(0, token.indexOf(":")), request.signal))
+    ? !limiter &&
+      !(await paceKnownLookUp(decodeURIComponent(token.slice(0, token.indexOf(":"))), request.signal))
     : await isRateLimited(limiter ?? PROCESS_LOOKUP_LIMITER, `address:${addressOf(request)}`);
   if (isLimited) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);

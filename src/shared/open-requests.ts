@@ -130,8 +130,8 @@ export function keepOpen(client: AbortSignal): () => void {
 }
 
 /**
- * Whether an open request of this sender may wait. A sender may have as many as are left for others: one half of all, each of two a
- * third. So there are always some for the next sender.
+ * Whether an open request of this sender may wait. A sender may have half of what the other senders leave, at most MAX_OPEN. So there
+ * are always some for the next sender, also if others keep theirs.
  */
 export function mayWait(sender: string): boolean {
   const most = Math.min(MAX_OPEN, maxOpen - open);

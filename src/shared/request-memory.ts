@@ -208,7 +208,7 @@ export class RequestMemory {
       return response;
     }
     if (mayGrow) this.#whenRead = [];
-    this.#close = keepOpen(this.#client);
+    this.#close ??= keepOpen(this.#client);
     const reader = body.getReader();
     const followed = new ReadableStream<Uint8Array>(
       {

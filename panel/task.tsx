@@ -113,9 +113,7 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
   const list = useRef<HTMLOListElement>(null);
   const onScroll = useFollowEnd(list, [version]);
   const lines = log.lines().filter(({ length }) => length > 0);
-  const shown = lines
-    .slice(-count)
-    .map(({ spans }) => escapeOrdering(spans.map(({ text }) => text).join("")));
+  const shown = lines.slice(-count).map(({ spans }) => spans.map(({ text }) => text).join(""));
   const from = lines.length - shown.length;
   return (
     <>

@@ -37,10 +37,10 @@ const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
 const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
 
 /**
- * Prints the numbers of `KernelObjects` for a group's processes. The kernel counts nothing for a first thread that has ended, and a thread can
- * have descriptors of its own. So this program visits each different table of descriptors. The number 2 is KCMP_FILES, and 3 is ESRCH, for a
- * thread that has ended. Opens a pipe for a moment to ask for its size (F_GETPIPE_SZ, 1032). A sandbox can have 500,000 descriptors and
- * millions of mappings, and the kernel goes through all locks of a file for each of its descriptors.
+ * Prints the numbers of `KernelObjects` for a group's processes. The kernel counts nothing for a first thread that has ended, and a
+ * thread can have descriptors of its own. So this program visits each different table of descriptors. The number 2 is KCMP_FILES, and
+ * 3 is ESRCH, for a thread that has ended. Opens a pipe for a moment to ask for its size (F_GETPIPE_SZ, 1032). A sandbox can have
+ * 500,000 descriptors and millions of mappings, and the kernel goes through all locks of a file for each of its descriptors.
  */
 const program = `
 use Fcntl;

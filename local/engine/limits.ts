@@ -39,7 +39,7 @@ export const limitsSchema = z.strictObject({
   kernelGrowthOfMachine: z.number(),
   /** When this many mappings of memory have been added on the machine, a sandbox is ended if it holds at least half of them. */
   mappingsOfMachine: z.number(),
-  /** When this many file locks have been added on the machine, a sandbox is ended if it holds at least half as many. */
+  /** When this many file locks have been added on the machine, sandboxes of a principal that has at least half as many are ended. */
   fileLocksOfMachine: z.number(),
   /**
    * When the kernel's threads for pseudo terminals and Unix sockets use this many processors, a sandbox with many of these is

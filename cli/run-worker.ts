@@ -60,7 +60,7 @@ export const OBJECTS = `${DATA}/objects`;
 const MAX_RESTARTS = 5;
 const RESTARTS_MS = 600_000;
 
-/** The limit of open files that the server sets for workerd, if it may. */
+/** The limit of open files for workerd, if the server may set it. */
 const OPEN_FILES = 524_288;
 
 /** Starts the Worker; resolves when workerd listens. @throws Error with the problem */
@@ -79,6 +79,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   await mkdir(objects, { recursive: true });
   await moveObjects(objects);
   shrinkDatabases(data);
+  const openFiles = maxOpenFiles();
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let isClosing = false;
@@ -104,7 +105,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       telemetry: { enabled: false },
       log: new RestartLog(options.isVerbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: data,
-      unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir, SANDBOX_MCP_OPEN_FILES: String(OPEN_FILES) },
+      unsafeRuntimeEnv: { SANDBOX_MCP_STATE: options.stateDir, SANDBOX_MCP_OPEN_FILES: openFiles },
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
       // miniflare has started workerd again, at the same address.
       unsafeHandleRuntimeRestart: () => {
@@ -119,7 +120,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           name,
           modules,
           modulesRoot: dirname(modules[0]?.path ?? buildDirectory),
-          bindings: { ...vars, ...Object.fromEntries(setVariables), LOCAL_OPEN_FILES: maxOpenFiles() },
+          bindings: { ...vars, ...Object.fromEntries(setVariables), LOCAL_OPEN_FILES: openFiles },
           serviceBindings: {
             ...Object(worker.serviceBindings),
             ...engineService(variables.LOCAL_ENGINE_URL),
@@ -169,7 +170,7 @@ function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   );
 }
 
-/** The most files that workerd can open, after `workerd.sh` has raised the limit. */
+/** The limit of open files that `workerd.sh` can set. */
 function maxOpenFiles(): string {
   return execFileSync("sh", ["-c", `ulimit -n ${OPEN_FILES} 2>/dev/null; ulimit -n`], {
     encoding: "utf8",

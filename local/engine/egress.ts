@@ -89,7 +89,10 @@ export function createEgress(egress: Egress): Server {
     requireHostHeader: false,
   });
   pieces.watch(server);
-  server.on("connection", noticeReset);
+  server.on("connection", (socket: Socket) => {
+    // The requests in a tunnel arrive on its connection, or over it, and this connection is checked already.
+    if (!tunnelTargets.has(socket)) noticeReset(socket);
+  });
   const limiter = new RequestLimiter(server, () => egress.requests);
   const accept = async (socket: Socket) => {
     if (!(await limiter.waitForRate(socket, "connection"))) return;

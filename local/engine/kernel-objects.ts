@@ -18,8 +18,8 @@ export interface KernelObjects {
   /** How many files wait in sockets (SCM_RIGHTS). They can be pipes, locked files, or sockets in which thousands of files wait. */
   waiting: number;
   /**
-   * Locks of open files. The machine's list of locks names the process that set a lock, even after this process has ended. The lock remains
-   * while another process has the open file (flock), or shares the table of descriptors (CLONE_FILES).
+   * Locks of open files, counted where they are kept. A lock remains after the process that set it has ended, while another process has
+   * the open file (flock), or shares the table of descriptors (CLONE_FILES).
    */
   locks: number;
 }

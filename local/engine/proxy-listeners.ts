@@ -2,7 +2,6 @@
 import type { Server } from "node:http";
 import { createServer, type Server as ListeningServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { TLSSocket } from "node:tls";
 import { PerPrincipal } from "../../src/shared/per-principal.ts";
 
 /** The most connections of a sandbox to the proxy. Each takes up to two of the file descriptors that all sandboxes share. */
@@ -70,10 +69,9 @@ const RESET_CHECK_MS = 1000;
 /**
  * Node notices that a program has reset its connection only when it reads or writes. While a host does not take what the program has
  * sent, the proxy does not read, so the connection would stay open for as long as the host likes. Writing nothing fails after a reset.
- * Over TLS, it would write to the connection below, which the proxy checks anyway, and Node can fail.
+ * @param socket not one over TLS: there it would write to the connection below, and Node can fail
  */
 export function noticeReset(socket: Duplex): void {
-  if (socket instanceof TLSSocket) return;
   const check = setInterval(() => {
     if (socket.isPaused() && socket.writable && socket.writableLength === 0) socket.write("");
   }, RESET_CHECK_MS).unref();

@@ -146,8 +146,17 @@ export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Calls the account about a sandbox. @throws {ToolError} also if the account is reset during the call */
+export async function unlessReset<T>(sandbox: string, call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw isReset(error) ? explainReset(error, sandbox) : error;
+  }
+}
+
 /** Converts a reset, overload or internal failure of an actor or account to a `ToolError`. Returns other errors unchanged. */
-export function explainReset(error: unknown, sandbox: string): unknown {
+function explainReset(error: unknown, sandbox: string): unknown {
   if (isOverloaded(error)) return overloaded(sandbox);
   if (error instanceof Error && PLATFORM_FAILURE.test(error.message))
     return platformFailed(sandbox, error.message);

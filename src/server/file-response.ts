@@ -1,5 +1,5 @@
 /** Files of a sandbox as HTTP responses. All bodies are streamed. */
-import { readBody } from "../shared/stream-bytes.ts";
+import { announcedBytes, readBody } from "../shared/stream-bytes.ts";
 import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
 import type { FileStat } from "../../container/sandboxd/shapes.ts";
@@ -223,7 +223,7 @@ export async function drainBody(request: Request): Promise<void> {
 const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");
 
 function isTooLarge(request: Request, max: number): boolean {
-  const length = Number(request.headers.get("content-length") ?? 0);
+  const length = announcedBytes(request.headers) ?? 0;
   return length > max + (isForm(request) ? FORM_OVERHEAD_BYTES : 0);
 }
 
@@ -231,12 +231,12 @@ function bodyOf(
   request: Request,
 ): Pick<Input<"store">, "body"> & { length?: number; mark?: string; form?: string } {
   const { headers, body } = request;
-  const header = headers.get("content-length");
+  const length = announcedBytes(headers);
   const form = isForm(request) ? (headers.get("content-type") ?? "") : undefined;
   if (body === null)
     return { body: new Blob([]).stream(), ...(form === undefined ? { length: 0 } : { form }) };
   if (form !== undefined) return { body, form };
-  if (header !== null) return { body, length: Number(header) };
+  if (length !== undefined) return { body, length };
   const mark = crypto.getRandomValues(new Uint8Array(16));
   return { body: appendMark(body, mark), mark: mark.toHex() };
 }

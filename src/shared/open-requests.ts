@@ -5,6 +5,7 @@
  * connections without a token repeated `GET /unknown`: workerd read no other request until they stopped.
  */
 import { Pace } from "../../container/sandboxd/pace.ts";
+import { PerPrincipal } from "./per-principal.ts";
 import { elapsedMs, pause } from "./timers.ts";
 
 /**
@@ -53,7 +54,10 @@ const LONGEST_MS = 900_000;
 const STRANGERS = "strangers";
 const LARGE_HEADS = "large heads";
 
-const bySender = new Map<string, Set<OpenRequest>>();
+const bySender = new PerPrincipal(
+  () => new Set<OpenRequest>(),
+  (all) => all.size === 0,
+);
 const byClient = new WeakMap<AbortSignal, OpenRequest>();
 let open = 0;
 let maxOpen = Infinity;
@@ -73,8 +77,8 @@ export class OpenRequest {
     maxOpen = files / FILES_FOR_A_REQUEST;
     byClient.set(client, this);
     this.#add();
-    if (client.aborted) this.#end();
-    else client.addEventListener("abort", () => this.#end());
+    if (client.aborted) this.#drop();
+    else client.addEventListener("abort", () => this.#drop());
   }
 
   get sender(): string {
@@ -97,25 +101,24 @@ export class OpenRequest {
     if (this.#ends <= 0) this.#remove();
   }
 
-  #end(): void {
+  /** Ends the request also for its long responses. */
+  #drop(): void {
     this.#ends = 0;
     this.#remove();
   }
 
   #add(): void {
-    const all = bySender.get(this.#sender) ?? new Set();
+    const all = bySender.of(this.#sender);
     for (const oldest of all) {
       if (elapsedMs(oldest.#begunAt) < LONGEST_MS) break;
-      oldest.#end();
+      oldest.#drop();
     }
-    bySender.set(this.#sender, all.add(this));
+    all.add(this);
     open += 1;
   }
 
   #remove(): void {
-    const all = bySender.get(this.#sender);
-    if (all?.delete(this) === true) open -= 1;
-    if (all?.size === 0) bySender.delete(this.#sender);
+    if (bySender.of(this.#sender).delete(this)) open -= 1;
   }
 }
 
@@ -135,7 +138,7 @@ export function keepOpen(client: AbortSignal): () => void {
  */
 export function mayWait(sender: string): boolean {
   const most = Math.min(MAX_OPEN, maxOpen - open);
-  return (bySender.get(sender)?.size ?? 0) <= Math.max(MIN_OPEN, most);
+  return bySender.of(sender).size <= Math.max(MIN_OPEN, most);
 }
 
 /** @param client of the request. A refused request of a principal waits too, but as one of the principal's */

@@ -7,6 +7,7 @@ import type { Config, Env } from "../shared/config.ts";
 import type { ToolError } from "../shared/errors.ts";
 import { type ObjectStore, objectStore } from "../storage/object-store.ts";
 import { log } from "../shared/log.ts";
+import { announcedBytes } from "../shared/stream-bytes.ts";
 import { cutText, textOf } from "../shared/text.ts";
 import { UNUSABLE, noDefinition, notADefinition, tooManyNames, unusableDefinition } from "./texts.ts";
 import { parseSafely } from "../shared/bounded.ts";
@@ -93,7 +94,7 @@ function folderSource(folder: Fetcher): Source {
       // `fetch` throws if the operating system refuses access.
       const response = await folder.fetch(`http://folder/${path}`).catch(() => undefined);
       if (!response) return { problem: UNUSABLE.unreadable };
-      const size = Number(response.headers.get("content-length") ?? Number.NaN);
+      const size = announcedBytes(response.headers) ?? Infinity;
       if (response.ok && size <= MAX_BYTES) return await response.bytes();
       await response.body?.cancel();
       if (isDirectory(response)) return { problem: UNUSABLE.directory };

@@ -1,9 +1,9 @@
 import { accountOf } from "../actors/account-of.ts";
 import type { Fork } from "../actors/account.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import { explainReset } from "../actors/sandbox-client.ts";
+import { unlessReset } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
-import { isReset, unwrap } from "../shared/errors.ts";
+import { unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";
 import { noCheckpoints } from "./texts.ts";
 
@@ -37,15 +37,6 @@ export async function forkTask(context: ToolContext, run: string, sandbox: strin
   await unlessReset(sandbox, async () =>
     unwrap(await accountOf(env, principal.id).forkArchive(ownerOf(context, sandbox), run)),
   );
-}
-
-/** @throws {ToolError} also if the account is reset during the call */
-export async function unlessReset<T>(sandbox: string, call: () => Promise<T>): Promise<T> {
-  try {
-    return await call();
-  } catch (error) {
-    throw isReset(error) ? explainReset(error, sandbox) : error;
-  }
 }
 
 function ownerOf({ config, principal }: ToolContext, sandbox: string): Owner {

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
+import { unlessReset } from "../actors/sandbox-client.ts";
 import { unwrap } from "../shared/errors.ts";
-import { unlessReset } from "./checkpoints.ts";
 import { type ToolContext, defineTool, sandboxName, text } from "./define.ts";
 import { checkpointDeletedText, checkpointsLeftText, destroyedText, oneOrAllCheckpoints } from "./texts.ts";
 

@@ -36,7 +36,13 @@ describe.runIf(canFreeze)("programs of a sandbox", () => {
     ["ends", async () => undefined],
     ["fails", async () => await Promise.reject(new Error("failed"))],
   ])("do not run during a count, and go on when it %s", async (_, end) => {
-    const sandbox = await TestSandbox.start(endLater(await startTestEngine()));
+    // An engine that counts something, because of another program of the machine, would let the sandbox go on after its count.
+    const limits = {
+      kernelGrowthOfMachine: Infinity,
+      mappingsOfMachine: Infinity,
+      fileLocksOfMachine: Infinity,
+    };
+    const sandbox = await TestSandbox.start(endLater(await startTestEngine({ limits })));
     const group = groupOf(await startSleeper(sandbox));
     let output: string | undefined;
     const whileStopped = await new Promise((resolve) => {

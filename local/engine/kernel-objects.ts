@@ -22,6 +22,8 @@ export interface KernelObjects {
    * the open file (flock), or shares the table of descriptors (CLONE_FILES).
    */
   locks: number;
+  /** The most watches of one file by epoll. All files of eventfd, timerfd and signalfd count as one: they have one inode. */
+  watches: number;
 }
 
 /** How much processor time the count of a sandbox may take, in seconds. A sandbox that needs more has very many objects. */
@@ -29,6 +31,8 @@ const COUNT_SECONDS = 5;
 /** How long the count of a sandbox may take, in seconds. */
 const COUNT_TIMEOUT_SECONDS = 8;
 export const VERY_MANY = 1e12;
+/** The most files that programs of a sandbox may watch by epoll. The count keeps each of them in memory. */
+const MAX_WATCHED = 200_000;
 
 /** The most bytes of a pipe. Linux allows at most 2 GiB. */
 const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
@@ -40,13 +44,16 @@ const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
  * Prints the numbers of `KernelObjects` for a group's processes. The kernel counts nothing for a first thread that has ended, and a
  * thread can have descriptors of its own. So this program visits each different table of descriptors. The number 2 is KCMP_FILES, and
  * 3 is ESRCH, for a thread that has ended. Opens a pipe for a moment to ask for its size (F_GETPIPE_SZ, 1032). A sandbox can have
- * 500,000 descriptors and millions of mappings, and the kernel goes through all locks of a file for each of its descriptors.
+ * 500,000 descriptors and millions of mappings and watches, and the kernel goes through all locks of a file for each of its descriptors.
  */
 const program = `
 use Fcntl;
 my ($compare, $list) = @ARGV;
-my ($mappings, $bytes, $waiting, $locks, %seen) = (0, 0, 0, 0);
-sub isLate { my ($user, $system) = times; return $user + $system > ${COUNT_SECONDS} || time - $^T >= ${COUNT_TIMEOUT_SECONDS} }
+my ($mappings, $bytes, $waiting, $locks, $watches, %seen, %watched) = (0, 0, 0, 0, 0);
+sub isLate {
+  my ($user, $system) = times;
+  return $user + $system > ${COUNT_SECONDS} || time - $^T >= ${COUNT_TIMEOUT_SECONDS} || keys %watched > ${MAX_WATCHED};
+}
 sub isSame { my $order = syscall($compare + 0, $_[0] + 0, $_[1] + 0, 2, 0, 0); return $order == 0 || ($order < 0 && $! != 3) }
 sub countLines {
   my $count = 0;
@@ -64,6 +71,9 @@ sub visit {
     while (<$state>) {
       $locks++ if /^lock:/;
       $waiting += $1 if $isFirst && /^scm_fds:\\s*(\\d+)/;
+      next unless /^tfd:.* ino:(\\S+) +sdev:(\\S+)/;
+      my $ofFile = ++$watched{"$1:$2"};
+      $watches = $ofFile if $ofFile > $watches;
     }
     next unless $isFirst && ($mode & 0170000) == 0010000;
     my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
@@ -81,10 +91,10 @@ for my $process (map { 0 + $_ } <$processes>) {
   }
   $mappings += $ofProcess;
 }
-$mappings = $bytes = $waiting = $locks = ${VERY_MANY} if isLate();
-print "$mappings $bytes $waiting $locks";
+$mappings = $bytes = $waiting = $locks = $watches = ${VERY_MANY} if isLate();
+print "$mappings $bytes $waiting $locks $watches";
 `;
-const LATE = [VERY_MANY, VERY_MANY, VERY_MANY, VERY_MANY].join(" ");
+const LATE = Array.from({ length: 5 }, () => VERY_MANY).join(" ");
 
 /**
  * A program that waits for a locked pipe cannot be killed. So the engine waits for it only a little longer than for one that limits its
@@ -105,8 +115,8 @@ async function countIn(group: string, niceness: number): Promise<KernelObjects> 
   const command = ["-n", String(niceness), "perl", "-e", program, ...args];
   const printed = group === "" ? "" : runHost("nice", command).catch(() => "");
   const counts = (await waitAtMost(PROGRAM_MS, Promise.resolve(printed))) ?? LATE;
-  const [mappings = 0, pipeBytes = 0, waiting = 0, locks = 0] = counts.split(" ").map(Number);
-  return { mappings, pipeBytes, waiting, locks };
+  const [mappings = 0, pipeBytes = 0, waiting = 0, locks = 0, watches = 0] = counts.split(" ").map(Number);
+  return { mappings, pipeBytes, waiting, locks, watches };
 }
 
 /** One count at a time stops programs, so that none lets them go on during another. How long to wait for the others, in milliseconds. */
@@ -141,7 +151,7 @@ export function lazyCount(sandboxes: () => EngineSandbox[]): ObjectsOf {
   let counts: ReturnType<typeof countObjects> | undefined;
   return async (sandbox) => {
     const counted = await (counts ??= countObjects(sandboxes()));
-    return counted.get(sandbox) ?? { mappings: 0, pipeBytes: 0, waiting: 0, locks: 0 };
+    return counted.get(sandbox) ?? { mappings: 0, pipeBytes: 0, waiting: 0, locks: 0, watches: 0 };
   };
 }
 
@@ -171,12 +181,29 @@ export function boundPipeMemory({ pipeBytes, waiting }: KernelObjects, counted: 
   return waiting > MAX_WAITING ? VERY_MANY : pipeBytes + waiting * MAX_PIPE_BYTES;
 }
 
+/** An upper bound of a sandbox's watches of one file. A descriptor of epoll with thousands of watches can wait in a socket. */
+export const boundWatches = ({ watches, waiting }: KernelObjects): number =>
+  waiting > 0 ? VERY_MANY : watches;
+
+/** The part of its time in which the engine may read a number of kernel objects. */
+const READ_SHARE = 1 / 20;
+
 /**
- * The number of the machine's kernel objects of a kind. Some kernels count other small objects with them.
+ * Returns a function that reads the number of the machine's kernel objects of a kind. Some kernels count other small objects with them.
+ * The kernel takes 0.2 ms for 1,000 pages with free places, which programs can make. Then the function often returns its last result.
  * @param cache the name of their cache in /proc/slabinfo
  * @returns undefined if only root may know it
  */
-export function kernelObjects(cache: string): number | undefined {
-  const text = readText(`/sys/kernel/slab/${cache}/total_objects`);
-  return text === "" ? undefined : Number.parseInt(text, 10);
+export function kernelObjects(cache: string): () => number | undefined {
+  let last: number | undefined;
+  let nextAt = 0;
+  return () => {
+    const begin = performance.now();
+    if (begin < nextAt) return last;
+    const text = readText(`/sys/kernel/slab/${cache}/objects`);
+    last = text === "" ? undefined : Number.parseInt(text, 10);
+    const end = performance.now();
+    nextAt = end + (end - begin) / READ_SHARE;
+    return last;
+  };
 }

@@ -41,6 +41,8 @@ export const limitsSchema = z.strictObject({
   mappingsOfMachine: z.number(),
   /** When this many file locks have been added on the machine, sandboxes of a principal that has at least half as many are ended. */
   fileLocksOfMachine: z.number(),
+  /** When this many watches of epoll have been added on the machine, a sandbox is ended if at least half of them are of one of its files. */
+  epollWatchesOfMachine: z.number(),
   /**
    * When the kernel's threads for pseudo terminals and Unix sockets use this many processors, a sandbox with many of these is
    * ended.
@@ -101,6 +103,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     mappingsOfMachine: 500_000,
     // To close a descriptor of epoll then takes about 1 ms.
     fileLocksOfMachine: 10_000,
+    // A packet with 120 segments then stops a processor for about 0.1 s.
+    epollWatchesOfMachine: 5000,
     kernelThreadProcessorsOfMachine: availableParallelism() / 4,
     ...given,
   };

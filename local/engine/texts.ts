@@ -157,6 +157,7 @@ export const STOPPED_BECAUSE = {
   terminals: "used most of the kernel's threads for pseudo terminals",
   localSockets: "kept a thread of the kernel busy with many Unix sockets",
   mappings: "mapped files into memory so often that each change of such a file delayed the machine",
+  watches: "watched a file with epoll so often that each event of it delayed the machine",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   connections: "opened many connections to the port of the server's own programs (8671)",
   frame: (why: string) => `sent an invalid WebSocket frame (${why})`,

@@ -258,6 +258,51 @@ describe.runIf(existsSync("/sys/kernel/slab/vm_area_struct"))("mappings of memor
   });
 });
 
+/** Watches a file 20,000 times with epoll, by 900 descriptors. */
+const WATCH_OFTEN = [
+  "import array, os, select, socket, threading, time, ctypes",
+  "watched = os.pipe()[0]; copies = [os.dup(watched) for _ in range(900)]; polls = []",
+  "for _ in range(23):",
+  "  polls.append(select.epoll()); [polls[-1].register(copy, select.EPOLLIN) for copy in copies]",
+];
+const PUT_POLLS_IN_TRANSIT = [
+  "held = socket.socketpair(); rights = array.array('i', [poll.fileno() for poll in polls])",
+  "held[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
+  "for poll in polls: poll.close()",
+];
+/** Waits for the events of 20,000 ends of pipes, as a server with many connections does. */
+const WATCH_MANY_FILES = [
+  "import os, select, time",
+  "for one in range(25):",
+  "  if os.fork() == 0: break",
+  "else:",
+  "  time.sleep(4); print('kept', flush=True); os._exit(0)",
+  "poll = select.epoll(); ends = [end for _ in range(400) for end in os.pipe()]",
+  "for end in ends: poll.register(end, select.EPOLLIN)",
+  "[os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
+];
+
+describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll", async () => {
+  const engine = endLater(await startTestEngine());
+
+  it.each([
+    ["descriptors", []],
+    ["descriptors that wait in sockets", PUT_POLLS_IN_TRANSIT],
+    ["a process whose first thread has ended", END_FIRST_THREAD],
+    ["descriptors that are passed on to new processes", passOn()],
+  ])("the engine ends a sandbox that watches one file very often: by %s", async (_, hide) => {
+    const [modest, watcher] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    void watcher.python([...WATCH_OFTEN, ...hide, "time.sleep(600)"]).catch(() => undefined);
+    expect((await watcher.waitForEnd()).reason).toContain("epoll");
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+  });
+
+  it("the engine ends no sandbox that watches many files once each", async () => {
+    const server = await TestSandbox.start(engine);
+    expect((await server.python(WATCH_MANY_FILES)).stdout).toBe("kept");
+  });
+});
+
 /** Unlocking every second byte, from the end, splits one lock into many. */
 const SPLIT = "for at in range(100_000, 0, -2): fcntl.lockf(file, fcntl.LOCK_UN, 1, at)";
 

@@ -144,20 +144,26 @@ it("memory of the kernel: no sandbox can fill more memory while the count of ano
   const copies = [
     "import os, time",
     "for _ in range(950): os.dup(0)",
-    "for _ in range(400):",
+    "for _ in range(200):",
     "  if os.fork() == 0: time.sleep(600)",
     "open('/tmp/ready', 'w'); time.sleep(600)",
   ];
   void slow.python(copies).catch(() => undefined);
   await slow.run("until [ -e /tmp/ready ]; do sleep 0.1; done");
-  const before = kernelMemory() ?? 0;
+  const mark = `fill-${randomUUID()}`;
+  const fill = [...fillPipes(undefined, undefined, 0.1), "time.sleep(600)"].join("\n");
+  void taker.run(`exec -a ${mark} python3 -c "${fill}"`).catch(() => undefined);
   let most = 0;
-  const timer = setInterval(() => (most = Math.max(most, kernelMemory() ?? 0)), 20);
+  const timer = setInterval(() => {
+    const parent = findProcess(mark)?.pid;
+    const children = attempt(() => readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8"), "");
+    most = Math.max(most, children.split(" ").length);
+  }, 100);
   onTestFinished(() => clearInterval(timer));
-  // It would fill 1,000 MB.
-  void taker.python([...fillPipes(undefined, undefined, 0.25), "time.sleep(600)"]).catch(() => undefined);
   expect((await taker.waitForEnd()).reason).toContain("many pipes");
-  expect(Math.round((most - before) / MiB)).toBeLessThan(500);
+  // Each has filled 25 MB.
+  expect(most).toBeGreaterThan(1);
+  expect(most).toBeLessThan(20);
 });
 
 it("memory of the kernel: a sandbox with a file in a socket is not ended for memory that another one takes by pipes", async () => {

@@ -446,7 +446,7 @@ async function createInEach(
  * four times a second. An asynchronous attempt to read takes six times as long as this, and an asynchronous read of a number takes
  * ten times as long as a synchronous one.
  */
-const hasFile = (group: string, file: string) => existsSync(join(group, file));
+export const hasFile = (group: string, file: string) => existsSync(join(group, file));
 
 /** Bytes of memory, including the file cache; 0 if the group does not count memory. */
 export function memoryWithCacheOf(group: string): number {

@@ -33,6 +33,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
+import { freeNames } from "./free-names.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import {
@@ -304,6 +305,7 @@ export function guardMachine(
   const checks = [
     async () => await guardMemory(engineGroups, limits.allMemoryBytes, () => registry.list()),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
+    async () => await freeNames(listRunning()),
     shareProcessors(engineGroups, registry),
   ];
   const repeat = (check: () => Promise<void>, intervalMs: number) => {

@@ -24,6 +24,15 @@ async function startGreedy(): Promise<TestSandbox> {
   return greedy;
 }
 
+/** Linux keeps 0.7 KB for each of these names. */
+const lookUpInVain = (names: number) => [
+  "import os",
+  "unique = os.urandom(8).hex()",
+  `for number in range(${names}):`,
+  "  try: os.stat(f'/usr/bin/{unique}.{number:0220}')",
+  "  except OSError: pass",
+];
+
 const endedFor = (resource: string) => ({ exitCode: 137, reason: expect.stringContaining(resource) });
 
 /** Expects a new engine to end a sandbox with this program, because of this resource. Returns the output of another sandbox. */
@@ -499,18 +508,24 @@ describe.runIf(isMemoryLimited)("all sandboxes together", () => {
     expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
   });
 
+  it("keep few names that were looked up in /usr in vain, because a watch of a directory goes through all of them", async () => {
+    const greedy = await startGreedy();
+    const mark = `sleep 86400.${randomUUID().replaceAll(/\D/g, "")}`;
+    await greedy.run(`setsid ${mark} >/dev/null 2>&1 &`);
+    const kernelMemory = () =>
+      Math.max(
+        ...valuesInGroups(findProcess(mark)?.pid ?? 0, ["memory.kmem.usage_in_bytes", "memory.current"]),
+      );
+    await greedy.python(lookUpInVain(300_000));
+    await expect.poll(kernelMemory).toBeLessThan(128 * MiB);
+    expect((await greedy.run("echo goes on")).stdout).toBe("goes on");
+  });
+
   it("are not ended for memory that Linux keeps of ended sandboxes: names that were looked up in /usr in vain", async () => {
     const one = endLater(await startTestEngine({ limits: { ...whole, allMemoryBytes: 240 * MiB } }));
     const modest = await TestSandbox.start(one);
-    const lookUp = [
-      "import os",
-      "unique = os.urandom(8).hex()",
-      "for number in range(150_000):",
-      "  try: os.stat(f'/usr/bin/{unique}.{number:0220}')",
-      "  except OSError: pass",
-    ];
     const passing = await TestSandbox.start(one);
-    await passing.python(lookUp).catch(() => undefined);
+    await passing.python(lookUpInVain(150_000)).catch(() => undefined);
     await passing.destroy();
     await modest.run(`{ ${hold(100)} & } | head -n 1; sleep 2`);
     expect((await modest.run("pgrep -c -f bytearray")).stdout).toBe("1");

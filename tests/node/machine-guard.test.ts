@@ -14,7 +14,6 @@ import {
   countOf,
   defaultLimits,
   findGroupParents,
-  kernelMemory,
   memoryMargin,
   memoryOf,
   memoryOfAll,

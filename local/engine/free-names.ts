@@ -12,6 +12,9 @@ import { countOf, hasFile } from "./limits.ts";
  */
 const MAX_NAME_BYTES = 128 * 1024 * 1024;
 
+/** How often the engine looks at this memory, in milliseconds: in version 2 of control groups, this takes longer than most of its checks. */
+export const NAMES_INTERVAL_MS = 1000;
+
 /** What could not be freed, in bytes: the names of the sandbox's files, and other memory of the kernel. */
 const kept = new WeakMap<EngineSandbox, number>();
 
@@ -29,8 +32,10 @@ export async function freeNames(sandboxes: EngineSandbox[]): Promise<void> {
 
 /** The memory of a group's names. Version 1 of control groups counts it together with other memory of the kernel. */
 async function nameBytesOf(group: string): Promise<number> {
-  const ofVersion2 = /^slab_reclaimable (\d+)$/m.exec(await loadText(join(group, "memory.stat")))?.[1];
-  return Number(ofVersion2 ?? (await loadText(join(group, "memory.kmem.usage_in_bytes"))));
+  const version1 = await loadText(join(group, "memory.kmem.usage_in_bytes"));
+  if (version1 !== "") return Number(version1);
+  const version2 = /^slab_reclaimable (\d+)$/m.exec(await loadText(join(group, "memory.stat")));
+  return Number(version2?.[1] ?? 0);
 }
 
 /** Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it. */

@@ -33,7 +33,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
-import { freeNames } from "./free-names.ts";
+import { freeNames, NAMES_INTERVAL_MS } from "./free-names.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import {
@@ -305,7 +305,6 @@ export function guardMachine(
   const checks = [
     async () => await guardMemory(engineGroups, limits.allMemoryBytes, () => registry.list()),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
-    async () => await freeNames(listRunning()),
     shareProcessors(engineGroups, registry),
   ];
   const repeat = (check: () => Promise<void>, intervalMs: number) => {
@@ -327,6 +326,7 @@ export function guardMachine(
     ),
     ...checks.map((check) => repeat(check, CHECK_INTERVAL_MS)),
     repeat(guardUDP(listRunning), UDP_INTERVAL_MS),
+    repeat(async () => await freeNames(listRunning()), NAMES_INTERVAL_MS),
   ];
   return () => timers.forEach((timer) => clearInterval(timer));
 }

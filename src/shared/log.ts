@@ -136,18 +136,25 @@ export function logError(
   log(config, { event: "error", ref, where, error });
 }
 
+/** The most frames of an error, and the most characters of a frame or message. */
+const MAX_FRAMES = 50;
+const MAX_CHARS = 1000;
+
 /**
  * The logged parts of an unexpected error. Its message may quote user data (a command, a path), so the message is logged only
- * at `debug`. Class, code and stack frames locate the fault without the message.
+ * at `debug`. Class, code and stack frames locate the fault without the message. The stack begins with the message, whose lines can
+ * look like frames: code in a sandbox wrote a line of 12 MB into the log so, and the server stood still for 14 seconds.
  */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };
-  const code = "code" in error && ["string", "number"].includes(typeof error.code) ? error.code : undefined;
-  const frames = error.stack?.split("\n").filter((line) => /^\s+at /.test(line));
+  const { name, message, stack = "" } = error;
+  const code = "code" in error && /^[\w-]{1,64}$/.test(String(error.code)) ? error.code : undefined;
+  const lines = stack.slice(stack.indexOf(message) + message.length).split("\n", MAX_FRAMES);
+  const frames = lines.filter((line) => /^ {4}at /.test(line));
   return {
-    error_name: error.name,
+    error_name: name,
     error_code: code,
-    error_stack: frames?.map((line) => line.trim()),
-    error_message: level === "debug" ? error.message : undefined,
+    error_stack: frames.map((line) => line.trim().slice(0, MAX_CHARS)),
+    error_message: level === "debug" ? message.slice(0, MAX_CHARS) : undefined,
   };
 }

@@ -69,6 +69,8 @@ const STOP_MS = 10_000;
 /** How long a connection stays open if only abandoned calls use it, in milliseconds. */
 const HANG_UP_MS = 5000;
 const DETAIL_CHARS = 200;
+/** How much of the reason is read why a prelude did not load, in characters. A program in the control server's place can send megabytes. */
+const LOAD_CHARS = 500;
 /** Contexts have UUIDs. */
 const MAX_CONTEXT_ID_CHARS = 64;
 
@@ -294,7 +296,9 @@ export class Kernels {
     );
     const process = parseHello(logs.stdout.join(""));
     if (process) return process;
-    const detail = error ? `${error.name}: ${error.message}` : cutText(logs.stderr.join(""), 500, "start");
+    const detail = error
+      ? cutText(`${error.name}: ${error.message}`, LOAD_CHARS)
+      : cutText(logs.stderr.join(""), LOAD_CHARS, "start");
     if (saysExhausted(detail)) throw exhausted();
     if (/No space left|quota/i.test(detail)) throw kernelWithoutSpace(language);
     // A working executor prints something for every cell.

@@ -110,10 +110,24 @@ describe("an unexpected error", () => {
     [undefined, "undefined", undefined],
     [{ secret: 1 }, "object", undefined],
     [Object.assign(new Error("x"), { code: { secret: 1 } }), "Error", undefined],
+    [Object.assign(new Error("x"), { code: "the secret" }), "Error", undefined],
+    [new Error("x\n    at secret (secret:1:1)\n at secret"), "Error", undefined],
   ])("%o is logged with its place and without its message", (error, name, code) => {
     log({ logLevel: "info" }, { event: "error", ref: "r", where: "run_code", error });
     expect(logs.entries()).toMatchObject([{ error_name: name, ref: "r", where: "run_code" }]);
     expect(logs.entries()[0]?.error_code).toBe(code);
     expect(logs.text()).not.toContain("secret");
   });
+
+  it.each(["info", "debug"] as const)(
+    "at the level %s takes a short line, whatever its message",
+    (logLevel) => {
+      const error = new Error("\n    at forged".repeat(100_000));
+      log({ logLevel }, { event: "error", ref: "r", where: "run", error });
+      expect(logs.text().length).toBeLessThan(20_000);
+      expect(logs.entries()[0]?.error_stack).toEqual(
+        expect.arrayContaining([expect.stringMatching(/^at .*log\.test/)]),
+      );
+    },
+  );
 });

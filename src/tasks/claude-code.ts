@@ -111,5 +111,5 @@ function contentOf(event: Fields): Fields[] {
 
 function failure({ content }: Fields): string {
   const first = Array.isArray(content) ? field.text(field.record(content[0])?.text) : field.text(content);
-  return failureLine(field.shorten((first ?? "").replaceAll("\n", " ")));
+  return failureLine(field.shortenLines(first ?? ""));
 }

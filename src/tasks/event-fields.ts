@@ -41,6 +41,11 @@ export function shorten(value: string, characters = LINE_CHARACTERS): string {
   return shortened(line, characters);
 }
 
+/** As `shorten`, with spaces for line ends. To replace two million line ends takes 80 MB and a tenth of a second. */
+export function shortenLines(value: string): string {
+  return shorten(value.slice(0, 2 * LINE_CHARACTERS).replaceAll("\n", " "));
+}
+
 /** The agent's floating point sums have visible errors. */
 export function dollars(amount: number | undefined): number | undefined {
   return amount === undefined ? undefined : Math.round(amount * 1e6) / 1e6;

@@ -56,7 +56,7 @@ export class OpenCodeEvents implements EventReader {
       path === undefined ? subject && `: ${subject}` : ` ${field.relativeTo(this.#directory, path)}`;
     const line = callLine(field.shorten(`${name}${tail ?? ""}`));
     const error = state.status === "error" ? field.text(state.error) : undefined;
-    return error === undefined ? [line] : [line, failureLine(field.shorten(error.replaceAll("\n", " ")))];
+    return error === undefined ? [line] : [line, failureLine(field.shortenLines(error))];
   }
 
   /** Each model request is a step. The reason of the last one says how the agent ended. */

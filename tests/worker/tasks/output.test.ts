@@ -1,5 +1,5 @@
 /** The conversion of an agent's stream to lines, for any output in any pieces. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { archive, leftOutText } from "../../../src/tasks/archive.ts";
 import { AGENTS } from "../../../src/tasks/agents.ts";
 import { PIECE_BYTES, WINDOW_BYTES } from "../../../container/sandboxd/protocol.ts";
@@ -108,6 +108,18 @@ describe("the stream of an agent", () => {
     const reader = agent.reader("/workspace/app", "conversation");
     for (let time = 0; time < 3; time++) readLine(reader, JSON.stringify(eventOf(1e308)));
     expect(JSON.parse(JSON.stringify(reader.report))).toEqual(reader.report);
+  });
+
+  it("has the beginning of a failure's lines, and the rest is not read", () => {
+    const run = new Recorder();
+    const { output } = outputTo(run);
+    const replaced = vi.spyOn(String.prototype, "replaceAll");
+    const content = [{ type: "tool_result", is_error: true, content: "\n".repeat(1000) }];
+    output.output("stdout", encoder.encode(`${JSON.stringify({ type: "user", message: { content } })}\n`));
+    const read = replaced.mock.contexts.filter((text) => String(text).startsWith("\n"));
+    replaced.mockRestore();
+    expect(read.map((text) => String(text).length)).toEqual([400]);
+    expect(run.received.stdout).toMatch(/^ {2}failed: *\n$/);
   });
 
   it("is cut between two characters", () => {

@@ -84,6 +84,8 @@ export class FramedConnection extends Duplex {
   }
 
   override _final(done: () => void): void {
+    // A destroyed connection would never report its end. The engine destroys those of an earlier server, and the Worker would wait.
+    if (this.#socket.destroyed) return done();
     this.#socket.end(done);
   }
 

@@ -66,6 +66,16 @@ it("the memory of an incomplete message counts each read and each fragment, unti
   expect((await send("x")).memory).toBeGreaterThan(500);
 });
 
+it("a connection whose socket was destroyed ends", async () => {
+  const socket = new PassThrough();
+  const connection = new FramedConnection(socket, new Pieces(), true, () => undefined);
+  // `ws` ends its direction when the other one has ended.
+  connection.once("end", () => connection.end()).resume();
+  socket.destroy();
+  await once(connection, "close", { signal: AbortSignal.timeout(5000) });
+  expect(connection.destroyed).toBe(true);
+});
+
 it("short reads of a long frame are limited like frames", async () => {
   const pace = new Pace({ burst: 100, perSecond: 1 });
   const socket = new PassThrough();

@@ -310,8 +310,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   take(bytes: number, output: () => void): Promise<void> {
-    // A cancelled run must end within seconds, so the rate limit does not delay its last output.
-    return this.#host.backlog.take(this.#isCancelled ? 0 : bytes, output);
+    return this.#host.backlog.take(bytes, output, this.#isCancelled);
   }
 
   output(stream: Stream, bytes: Uint8Array): void {

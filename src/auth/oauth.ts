@@ -109,7 +109,7 @@ export function oauthAPI({ server }: OAuth, context: RequestContext): OAuthHelpe
 export function providerEnv(context: RequestContext): ProviderEnv {
   const { OAUTH_KV } = context.env;
   const issuer = context.config.publicOrigin ?? context.origin;
-  const store = OAUTH_KV && guardStore(rememberRevocations(OAUTH_KV, context.env));
+  const store = OAUTH_KV && guardStore(rememberRevocations(OAUTH_KV, context));
   return { ...context.env, OAUTH_KV: store && issuer ? addPanelClient(store, issuer) : store, context };
 }
 

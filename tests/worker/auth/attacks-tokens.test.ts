@@ -90,17 +90,25 @@ describe("tokens", () => {
     expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
   });
 
-  it("a refresh that ends after the revocation does not restore the sign-in", async () => {
+  it.each([
+    [
+      "the client revoked it",
+      (client: Client, tokens: Tokens) => client.token({ token: tokens.refresh_token }),
+    ],
+    ["the person approved the client anew", (client: Client) => approve(client)],
+  ])("a refresh that ends after a sign-in has ended, because %s, does not restore it", async (_, end) => {
     const { client, tokens } = await signIn(app);
     // What such a refresh stores: the grant and a token.
     const names = (await env.OAUTH_KV.list()).keys.map(({ name }) => name);
     const [user, grant] = tokens.access_token.split(":");
     const own = names.filter((name) => name.includes(`:${user}:${grant}`));
+    expect(own).toHaveLength(2);
     const values = await Promise.all(own.map(async (name) => [name, await env.OAUTH_KV.get(name)] as const));
-    expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
+    await end(client, tokens);
     for (const [name, value] of values) await env.OAUTH_KV.put(name, value ?? "");
     await until(async () => (await statusOf(app, tokens.access_token)) === 401);
     expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
+    expect(await env.OAUTH_KV.get(`grant:${user}:${grant}`)).toBeNull();
   });
 
   it("a location that still has an old copy of a revoked grant does not restore it", async () => {

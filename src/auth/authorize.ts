@@ -16,7 +16,7 @@ import { type Identity, type Offer, type Problem, type RedirectMethod, SiteError
 import { BODY_MS, moveToIssuer } from "./endpoints.ts";
 import { readForm } from "../shared/stream-bytes.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
-import { PANEL_CLIENT_ID } from "./panel-client.ts";
+import { PANEL_CLIENT_ID, panelCallback } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
@@ -74,8 +74,11 @@ async function show(context: PageContext): Promise<Response> {
   const { search, searchParams } = new URL(request.url);
   checkQuery(search, searchParams);
   const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
+  const { clientId, redirectUri } = authRequest;
+  // A program on another port of this machine could receive the code. Only this server's own page may look like the panel's sign-in.
+  const isForged = clientId === PANEL_CLIENT_ID && redirectUri !== panelCallback(oauth);
   // A client with a metadata document never registers, so its redirect URI is checked here.
-  if (!hasAllowedHost(authRequest.redirectUri, context.config))
+  if (isForged || !hasAllowedHost(redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.badRedirect });
   checkChallenge(authRequest);
   if (offeredScopes(authRequest, context.config).length === 0)

@@ -14,8 +14,8 @@ import { lookUpToken, unauthorized } from "./bearer.ts";
 import { messagePage } from "./consent-page.ts";
 import { COOKIE_PREFIX, cookiesOf, removeCookiePrefix } from "./cookies.ts";
 import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
-import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
-import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
+import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, panelCallback } from "./panel-client.ts";
+import { AUTHORIZE_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import * as texts from "./texts.ts";
 
@@ -44,7 +44,7 @@ export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<
   url.search = new URLSearchParams({
     response_type: "code",
     client_id: PANEL_CLIENT_ID,
-    redirect_uri: `${oauth.issuer}${PANEL_CALLBACK_PATH}`,
+    redirect_uri: panelCallback(oauth),
     // A separate resource, so that the cookie's value is not a token for `/mcp`.
     resource: `${oauth.issuer}${PANEL_PATH}`,
     state,
@@ -68,7 +68,7 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   const body = new URLSearchParams({
     grant_type: "authorization_code",
     client_id: PANEL_CLIENT_ID,
-    redirect_uri: `${oauth.issuer}${PANEL_CALLBACK_PATH}`,
+    redirect_uri: panelCallback(oauth),
     code,
     code_verifier: verifier,
   });

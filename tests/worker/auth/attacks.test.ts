@@ -361,6 +361,16 @@ describe("the panel's session", () => {
     expect((await panelCall(victim)).status).toBe(401);
   });
 
+  it("spoofing: on loopback, a program on another port cannot sign in as the panel", async () => {
+    const origin = "http://localhost:8787";
+    const local = oauthApp({ PUBLIC_ORIGIN: undefined });
+    const client = new Client(local, "panel", undefined, origin);
+    const open = async (redirect_uri: string) =>
+      new Browser(local).open(await client.authorizationURL({ redirect_uri, resource: `${origin}/mcp` }));
+    expect((await open(`${origin}/panel/callback`)).text).toContain("Sign in to the panel");
+    expect((await open("http://localhost:9999/panel/callback")).isErrorPage).toBe(true);
+  });
+
   it("cookie tossing: ignores a cookie whose name begins with a space that only scripts trim", async () => {
     // The prefix `__Host-` is not at the beginning of such a name, so another host of the domain may set the cookie.
     const browser = await panelBrowser(app);

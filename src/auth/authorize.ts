@@ -23,6 +23,7 @@ import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasAllowedHost, isShortRedirect } from "./redirects.ts";
 import { bytesOf, methodStore, StoreError } from "./oauth-store.ts";
 import { hasLongHost } from "../shared/long-host.ts";
+import { previewLabel } from "../shared/preview-address.ts";
 import { messageOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
@@ -73,6 +74,10 @@ async function show(context: PageContext): Promise<Response> {
   const { request, oauth } = context;
   const { search, searchParams } = new URL(request.url);
   checkQuery(search, searchParams);
+  // The page would show this server's name as the name of the app's publisher. But a file's link or a preview shows what a sandbox has.
+  const document = URL.parse(searchParams.get("client_id") ?? "");
+  if (document && (document.origin === oauth.issuer || previewLabel(document, context.config) !== undefined))
+    throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.unknownClient });
   const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
   const { clientId, redirectUri } = authRequest;
   // A program on another port of this machine could receive the code. Only this server's own page may look like the panel's sign-in.

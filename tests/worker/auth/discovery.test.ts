@@ -215,10 +215,10 @@ describe("a client metadata document", () => {
   };
 
   /** A stub of the internet that serves only this document. */
-  function serveDocument(): void {
+  function serveDocument(at = id): void {
     vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
       const url = input instanceof Request ? input.url : String(input);
-      return url === id ? Response.json(document) : new Response(null, { status: 404 });
+      return url === at ? Response.json({ ...document, client_id: at }) : new Response(null, { status: 404 });
     });
   }
 
@@ -231,6 +231,20 @@ describe("a client metadata document", () => {
     const { code } = await approve(client);
     expect((await client.exchange(code)).status).toBe(200);
   });
+
+  it.each([
+    ["a link to a file in a sandbox", `${ORIGIN}/files/default-abcdefgh23456723.00abcdefghijk`],
+    ["a preview", "https://8000-default.preview.example/client.json"],
+  ])(
+    "spoofing: at the address of %s does not make a client known by the server's own name",
+    async (_, at) => {
+      serveDocument(at);
+      const app = oauthApp({ PREVIEW_HOST: "preview.example" });
+      const page = await new Browser(app).open(await new Client(app, at).authorizationURL());
+      expect(page.isErrorPage).toBe(true);
+      expect(page.text).toContain("This app is not registered");
+    },
+  );
 
   it("that the server cannot fetch is reported to the person", async () => {
     serveDocument();

@@ -1,12 +1,13 @@
 /** Counts objects of the kernel: those of a kind on the machine, and those of the processes of sandboxes. */
 import { join } from "node:path";
 import { arch } from "node:process";
+import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { Turns } from "../../src/shared/turns.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { whileFrozen } from "./freeze.ts";
 import { readText } from "./host-files.ts";
-import { runHost } from "./host-programs.ts";
+import { runFile, systemPath } from "./host-programs.ts";
 import { readSetting } from "./limits.ts";
 
 /** The objects of a sandbox's processes. */
@@ -28,8 +29,9 @@ export interface KernelObjects {
 
 /** How much processor time the count of a sandbox may take, in seconds. A sandbox that needs more has very many objects. */
 const COUNT_SECONDS = 5;
-/** How long the count of a sandbox may take, in seconds. */
-const COUNT_TIMEOUT_SECONDS = 8;
+/** After this time less processor time is enough, in seconds, because several principals can make counts slow at once. */
+const SLOW_SECONDS = 8;
+const SLOW_COUNT_SECONDS = 2;
 export const VERY_MANY = 1e12;
 /** The most files that programs of a sandbox may watch by epoll. The count keeps each of them in memory. */
 const MAX_WATCHED = 200_000;
@@ -52,7 +54,7 @@ my ($compare, $list) = @ARGV;
 my ($mappings, $bytes, $waiting, $locks, $watches, %seen, %watched) = (0, 0, 0, 0, 0);
 sub isLate {
   my ($user, $system) = times;
-  return $user + $system > ${COUNT_SECONDS} || time - $^T >= ${COUNT_TIMEOUT_SECONDS} || keys %watched > ${MAX_WATCHED};
+  return $user + $system > (time - $^T < ${SLOW_SECONDS} ? ${COUNT_SECONDS} : ${SLOW_COUNT_SECONDS}) || keys %watched > ${MAX_WATCHED};
 }
 sub isSame { my $order = syscall($compare + 0, $_[0] + 0, $_[1] + 0, 2, 0, 0); return $order == 0 || ($order < 0 && $! != 3) }
 sub countLines {
@@ -96,11 +98,34 @@ print "$mappings $bytes $waiting $locks $watches";
 `;
 const LATE = Array.from({ length: 5 }, () => VERY_MANY).join(" ");
 
+/** How often to look whether a program that counts uses a processor or waits for one, in milliseconds. */
+const LOOK_MS = 500;
 /**
- * A program that waits for a locked pipe cannot be killed. So the engine waits for it only a little longer than for one that limits its
- * time itself, in milliseconds.
+ * In how many looks the program may wait for anything else than a processor, for example for a locked pipe. Then it cannot be killed, and
+ * its sandbox counts as one with very many objects. If it waits for a processor, other programs are the reason.
  */
-const PROGRAM_MS = 1000 * (COUNT_TIMEOUT_SECONDS + 1);
+const MAX_WAITING_LOOKS = 16;
+/** After so many looks the engine gives up the count, and finds no objects, because the sandbox is stopped meanwhile. */
+const MAX_LOOKS = 60;
+
+/**
+ * Runs a program that prints counts.
+ * @returns an empty text if it got too little processor time
+ * @throws Error if it failed
+ */
+async function outputOf(file: string, args: string[]): Promise<string> {
+  const running = runFile(file, args, { cwd: "/", env: { PATH: systemPath() } });
+  const printed = running.then(({ stdout }) => stdout);
+  let [looks, waiting] = [0, 0];
+  for (; looks < MAX_LOOKS && waiting < MAX_WAITING_LOOKS; looks += 1) {
+    const output = await waitAtMost(LOOK_MS, printed);
+    if (output !== undefined) return output;
+    if (procStat(running.child.pid ?? 0)?.[0] !== "R") waiting += 1;
+  }
+  printed.catch(() => undefined);
+  running.child.kill("SIGKILL");
+  return waiting < MAX_WAITING_LOOKS ? "" : LATE;
+}
 
 /**
  * The niceness of the programs that count a principal's sandboxes, so that all together get about as much processor time as one thread of
@@ -113,8 +138,7 @@ async function countIn(group: string, niceness: number): Promise<KernelObjects> 
   const args = [String(compareCall[arch] ?? -1), join(group, "cgroup.procs")];
   // The programs for all sandboxes run at once, because a sandbox with few objects must not delay the count of one with many.
   const command = ["-n", String(niceness), "perl", "-e", program, ...args];
-  const printed = group === "" ? "" : runHost("nice", command).catch(() => "");
-  const counts = (await waitAtMost(PROGRAM_MS, Promise.resolve(printed))) ?? LATE;
+  const counts = group === "" ? "" : await outputOf("nice", command).catch(() => "");
   const [mappings = 0, pipeBytes = 0, waiting = 0, locks = 0, watches = 0] = counts.split(" ").map(Number);
   return { mappings, pipeBytes, waiting, locks, watches };
 }

@@ -2,14 +2,24 @@
 import { execFileSync, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, constants, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
-import { lazyCount } from "../../local/engine/kernel-objects.ts";
+import { type KernelObjects, lazyCount, VERY_MANY } from "../../local/engine/kernel-objects.ts";
 import {
   countOf,
   defaultLimits,
@@ -21,7 +31,7 @@ import {
 import { guardMachine } from "../../local/engine/machine-guard.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { sum } from "../../local/engine/sum.ts";
-import { endLater } from "../setup/end-later.ts";
+import { doLater, endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -552,6 +562,46 @@ it("the counts of a principal's sandboxes together get as much processor time as
   await counted;
   const [one = 0, ...many] = weights;
   expect(sum(many) / one).toBeCloseTo(1, 0);
+});
+
+/** Counts the objects of these processes, or of nobody if the list is never written. */
+async function countProcesses(write: (list: string) => Promise<void>): Promise<KernelObjects> {
+  const { directory, list } = fakeGroup();
+  const sandbox = { groups: [directory] } as unknown as EngineSandbox;
+  const counting = lazyCount(() => [sandbox])(sandbox);
+  await write(list);
+  return await counting;
+}
+
+const processorParent = (await findGroupParents()).find(({ controllers }) => controllers.includes("cpu"));
+
+it.runIf(processorParent !== undefined)(
+  "a count that waits for a processor is not the fault of its sandbox, whose objects it then finds",
+  async () => {
+    const group = join(processorParent?.path ?? "", `sandbox-mcp-test-${randomUUID()}`);
+    mkdirSync(group);
+    doLater(() => rmdirSync(group));
+    const [file, share] = processorParent?.version === 1 ? ["cpu.cfs_quota_us", "1000"] : ["cpu.max", "1000"];
+    if (processorParent?.version === 1) writeFileSync(join(group, "cpu.cfs_period_us"), "1000000");
+    writeFileSync(join(group, file), share + (processorParent?.version === 1 ? "" : " 1000000"));
+    const counted = await countProcesses(async (list) => {
+      const program = await until(() =>
+        processes().find(({ command }) => command.startsWith("perl") && command.endsWith(list)),
+      );
+      writeFileSync(join(group, "cgroup.procs"), String(program.pid));
+      const opened = await until(() => openCounted(list));
+      // Long enough for about 20 s.
+      writeSync(opened, `${process.pid}\n`.repeat(8));
+      closeSync(opened);
+    });
+    expect(counted.mappings).toBeGreaterThan(100);
+    expect(counted.mappings).toBeLessThan(VERY_MANY);
+  },
+);
+
+it("a count that neither ends nor uses a processor, as one that waits for a locked pipe, is the fault of its sandbox", async () => {
+  const counted = await countProcesses(async () => undefined);
+  expect(counted.mappings).toBe(VERY_MANY);
 });
 
 it.runIf(existsSync("/sys/kernel/slab/file_lock_cache"))(

@@ -156,7 +156,7 @@ const MIN_LOCAL_SOCKETS = 5000;
 /** How long the processor time of the kernel's threads is measured, in milliseconds. */
 const THREADS_MS = 400;
 
-/** A principal must have at least this part of the new mappings or watches before one of its sandboxes is ended. */
+/** A principal must have at least this part of the new mappings, or of the limit of watches, before one of its sandboxes is ended. */
 const MAPPINGS_SHARE = 0.5;
 const WATCHES_SHARE = 0.5;
 
@@ -191,7 +191,7 @@ export function guardMachine(
   };
   const manyWatches: Cause = {
     usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).watches,
-    least: part(WATCHES_SHARE),
+    least: () => limits.epollWatchesOfMachine * WATCHES_SHARE,
     why: STOPPED_BECAUSE.watches,
     endsOthers: true,
   };

@@ -33,6 +33,7 @@ import { repository } from "../../local/engine/own-files.ts";
 import { sum } from "../../local/engine/sum.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
 import { findProcess, processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -86,19 +87,6 @@ it("memory of the kernel: a sandbox with many empty pipes is not ended because o
   await takeKernelMemory();
   expect((await kept).stdout).toBe("kept");
 });
-
-/** Ends a process's first thread, so that the process seems to have no files. */
-const END_FIRST_THREAD = [
-  "threading.Thread(target=lambda: time.sleep(600)).start()",
-  "ctypes.CDLL(None).pthread_exit(None)",
-];
-
-/** A process that ends while its files are counted seems to have none. */
-const passOn = (pauseSeconds = 0.005) => [
-  "while True:",
-  "  if os.fork(): os._exit(0)",
-  `  time.sleep(${pauseSeconds})`,
-];
 
 const MAKE_NAMED_PIPE = [
   "def make():",
@@ -270,51 +258,6 @@ describe.runIf(existsSync("/sys/kernel/slab/vm_area_struct"))("mappings of memor
     await once(other.stdout, "data");
     await sleep(3000);
     expect((await full.run("echo unharmed")).stdout).toBe("unharmed");
-  });
-});
-
-/** Watches a file 20,000 times with epoll, by 900 descriptors. */
-const WATCH_OFTEN = [
-  "import array, os, select, socket, threading, time, ctypes",
-  "watched = os.pipe()[0]; copies = [os.dup(watched) for _ in range(900)]; polls = []",
-  "for _ in range(23):",
-  "  polls.append(select.epoll()); [polls[-1].register(copy, select.EPOLLIN) for copy in copies]",
-];
-const PUT_POLLS_IN_TRANSIT = [
-  "held = socket.socketpair(); rights = array.array('i', [poll.fileno() for poll in polls])",
-  "held[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
-  "for poll in polls: poll.close()",
-];
-/** Waits for the events of 20,000 ends of pipes, as a server with many connections does. */
-const WATCH_MANY_FILES = [
-  "import os, select, time",
-  "for one in range(25):",
-  "  if os.fork() == 0: break",
-  "else:",
-  "  time.sleep(4); print('kept', flush=True); os._exit(0)",
-  "poll = select.epoll(); ends = [end for _ in range(400) for end in os.pipe()]",
-  "for end in ends: poll.register(end, select.EPOLLIN)",
-  "[os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
-];
-
-describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll", async () => {
-  const engine = endLater(await startTestEngine());
-
-  it.each([
-    ["descriptors", []],
-    ["descriptors that wait in sockets", PUT_POLLS_IN_TRANSIT],
-    ["a process whose first thread has ended", END_FIRST_THREAD],
-    ["descriptors that are passed on to new processes", passOn()],
-  ])("the engine ends a sandbox that watches one file very often: by %s", async (_, hide) => {
-    const [modest, watcher] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
-    void watcher.python([...WATCH_OFTEN, ...hide, "time.sleep(600)"]).catch(() => undefined);
-    expect((await watcher.waitForEnd()).reason).toContain("epoll");
-    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
-  });
-
-  it("the engine ends no sandbox that watches many files once each", async () => {
-    const server = await TestSandbox.start(engine);
-    expect((await server.python(WATCH_MANY_FILES)).stdout).toBe("kept");
   });
 });
 

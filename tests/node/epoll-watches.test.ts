@@ -1,0 +1,63 @@
+/** Watches of epoll: an event, or a read in /proc, visits all watches, and no other program runs on the processor meanwhile. */
+import { existsSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { endLater } from "../setup/end-later.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
+
+/** Watches a file 20,000 times with epoll, by 900 descriptors. */
+const WATCH_OFTEN = [
+  "import array, os, select, socket, threading, time, ctypes",
+  "watched = os.pipe()[0]; copies = [os.dup(watched) for _ in range(900)]; polls = []",
+  "for _ in range(23):",
+  "  polls.append(select.epoll()); [polls[-1].register(copy, select.EPOLLIN) for copy in copies]",
+];
+const PUT_POLLS_IN_TRANSIT = [
+  "held = socket.socketpair(); rights = array.array('i', [poll.fileno() for poll in polls])",
+  "held[0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])",
+  "for poll in polls: poll.close()",
+];
+/** Watches 400 files 500 times each with one epoll, by other numbers of descriptors. */
+const WATCH_MANY_FILES_OFTEN = [
+  "import os, select, time",
+  "poll = select.epoll()",
+  "for _ in range(400):",
+  "  file, end = os.pipe(); os.close(end)",
+  "  for at in range(500, 1000): os.dup2(file, at); poll.register(at, select.EPOLLIN)",
+];
+/** Waits for the events of 20,000 ends of pipes, as a server with many connections does. */
+const WATCH_MANY_FILES = [
+  "import os, select, time",
+  "for one in range(25):",
+  "  if os.fork() == 0: break",
+  "else:",
+  "  time.sleep(4); print('kept', flush=True); os._exit(0)",
+  "poll = select.epoll(); ends = [end for _ in range(400) for end in os.pipe()]",
+  "for end in ends: poll.register(end, select.EPOLLIN)",
+  "[os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
+];
+
+describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll", async () => {
+  const engine = endLater(await startTestEngine());
+
+  it.each([
+    ["one file very often", WATCH_OFTEN],
+    ["one file very often, with descriptors that wait in sockets", [...WATCH_OFTEN, ...PUT_POLLS_IN_TRANSIT]],
+    ["one file very often, in a process whose first thread has ended", [...WATCH_OFTEN, ...END_FIRST_THREAD]],
+    [
+      "one file very often, with descriptors that are passed on to new processes",
+      [...WATCH_OFTEN, ...passOn()],
+    ],
+    ["hundreds of files often", WATCH_MANY_FILES_OFTEN],
+  ])("the engine ends a sandbox that watches %s", async (_, watch) => {
+    const [modest, watcher] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    void watcher.python([...watch, "time.sleep(600)"]).catch(() => undefined);
+    expect((await watcher.waitForEnd()).reason).toContain("epoll");
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+  });
+
+  it("the engine ends no sandbox that watches many files once each", async () => {
+    const server = await TestSandbox.start(engine);
+    expect((await server.python(WATCH_MANY_FILES)).stdout).toBe("kept");
+  });
+});

@@ -448,15 +448,25 @@ async function createInEach(
  */
 export const hasFile = (group: string, file: string) => existsSync(join(group, file));
 
+/**
+ * For each byte of the kernel's memory that a group counts, at most this many bytes count in no group. Measured for directories in each
+ * other: the list of a directory's entries (maple_node) takes 256 bytes.
+ */
+const UNCOUNTED_PART = 0.3;
+
+/** The most bytes that `memoryOf` can return. */
+export const mostMemoryOf = (group: string) => memoryWithCacheOf(group) * (1 + UNCOUNTED_PART);
+
 /** Bytes of memory, including the file cache; 0 if the group does not count memory. */
-export function memoryWithCacheOf(group: string): number {
+function memoryWithCacheOf(group: string): number {
   const file = ["memory.current", "memory.usage_in_bytes"].find((name) => hasFile(group, name));
   return file === undefined ? 0 : Number(readText(join(group, file)));
 }
 
 /**
- * Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group's counts cannot be read. The lists of file
- * pages (`inactive_file`) are no measure of the cache: a program can put its own memory there (MADV_FREE) and write to it again.
+ * Bytes of memory, also uncounted ones of the kernel, but without the file cache, which the kernel can reclaim; 0 if the group's counts
+ * cannot be read. The lists of file pages (`inactive_file`) are no measure of the cache: a program can put its own memory there
+ * (MADV_FREE) and write to it again.
  */
 export async function memoryOf(group: string): Promise<number> {
   const used = memoryWithCacheOf(group);
@@ -467,7 +477,10 @@ export async function memoryOf(group: string): Promise<number> {
     Number(new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0);
   // The files of tmpfs, and locked pages, cannot be reclaimed.
   const cached = of(isVersion1 ? "cache" : "file") - of("shmem") - of("unevictable");
-  return Math.max(0, used - Math.max(0, cached));
+  const ofKernel = isVersion1
+    ? Number(readText(join(group, "memory.kmem.usage_in_bytes")))
+    : of("slab_unreclaimable");
+  return Math.max(0, used - Math.max(0, cached)) + ofKernel * UNCOUNTED_PART;
 }
 
 /** The memory of a sandbox. In version 1, only one of its groups counts memory. */

@@ -52,7 +52,7 @@ import {
   lacksMemory,
   memoryMargin,
   memoryOfAll,
-  memoryWithCacheOf,
+  mostMemoryOf,
   processesOf,
   type Limits,
 } from "./limits.ts";
@@ -358,7 +358,7 @@ async function guardMemory(groups: string[], limit: number, sandboxes: () => Eng
     const isExhausted = lacks && lacked;
     lacked = lacks;
     // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
-    const most = sandboxes().flatMap(({ chargedGroups }) => chargedGroups.map(memoryWithCacheOf));
+    const most = sandboxes().flatMap(({ chargedGroups }) => chargedGroups.map(mostMemoryOf));
     if (!lacks && sum(most) < full * NEAR_SHARE) return;
     const uses = await measureUses(
       sandboxes(),

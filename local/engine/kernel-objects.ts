@@ -28,6 +28,8 @@ export interface KernelObjects {
    * as one: they have one inode.
    */
   watches: number;
+  /** Open directories. A copy of a descriptor counts again. */
+  directories: number;
 }
 
 /** How much processor time the count of a sandbox may take, in seconds. A sandbox that needs more has very many objects. */
@@ -59,7 +61,7 @@ const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
 const program = `
 use Fcntl;
 my ($compare, $list) = @ARGV;
-my ($mappings, $bytes, $waiting, $locks, $watches, $allWatches, %seen, %watched) = (0, 0, 0, 0, 0, 0);
+my ($mappings, $bytes, $waiting, $locks, $watches, $allWatches, $directories, %seen, %watched) = (0) x 7;
 sub isLate {
   my ($user, $system) = times;
   return $user + $system > (time - $^T < ${SLOW_SECONDS} ? ${COUNT_SECONDS} : ${SLOW_COUNT_SECONDS}) || keys %watched > ${MAX_WATCHED};
@@ -76,6 +78,7 @@ sub visit {
   opendir(my $descriptors, "$table/fd") or return;
   while (!isLate() && defined(my $name = readdir $descriptors)) {
     my ($device, $inode, $mode) = stat "$table/fd/$name" or next;
+    $directories++ if ($mode & 0170000) == 0040000;
     my $isFirst = !$seen{"$device:$inode"}++;
     open(my $state, "<", "$table/fdinfo/$name") or next;
     while (<$state>) {
@@ -103,10 +106,10 @@ for my $process (map { 0 + $_ } <$processes>) {
   $mappings += $ofProcess;
 }
 $watches = int($allWatches / ${WATCHES_OF_OTHERS}) if $allWatches / ${WATCHES_OF_OTHERS} > $watches;
-$mappings = $bytes = $waiting = $locks = $watches = ${VERY_MANY} if isLate();
-print "$mappings $bytes $waiting $locks $watches";
+$mappings = $bytes = $waiting = $locks = $watches = $directories = ${VERY_MANY} if isLate();
+print "$mappings $bytes $waiting $locks $watches $directories";
 `;
-const LATE = Array.from({ length: 5 }, () => VERY_MANY).join(" ");
+const LATE = Array.from({ length: 6 }, () => VERY_MANY).join(" ");
 
 /** How often to look whether a program that counts uses a processor or waits for one, in milliseconds. */
 const LOOK_MS = 500;
@@ -144,13 +147,19 @@ async function outputOf(file: string, args: string[]): Promise<string> {
  */
 const nicenessFor = (programs: number) => Math.round(Math.log(programs) / Math.log(1.25));
 
+function objectsIn(counts: string): KernelObjects {
+  const [mappings = 0, pipeBytes = 0, waiting = 0, locks = 0, watches = 0, directories = 0] = counts
+    .split(" ")
+    .map(Number);
+  return { mappings, pipeBytes, waiting, locks, watches, directories };
+}
+
 async function countIn(group: string, niceness: number): Promise<KernelObjects> {
   const args = [String(compareCall[arch] ?? -1), join(group, "cgroup.procs")];
   // The programs for all sandboxes run at once, because a sandbox with few objects must not delay the count of one with many.
   const command = ["-n", String(niceness), "perl", "-e", program, ...args];
   const counts = group === "" ? "" : await outputOf("nice", command).catch(() => "");
-  const [mappings = 0, pipeBytes = 0, waiting = 0, locks = 0, watches = 0] = counts.split(" ").map(Number);
-  return { mappings, pipeBytes, waiting, locks, watches };
+  return objectsIn(counts);
 }
 
 /** One count at a time stops programs, so that none lets them go on during another. How long to wait for the others, in milliseconds. */
@@ -185,7 +194,7 @@ export function lazyCount(sandboxes: () => EngineSandbox[]): ObjectsOf {
   let counts: ReturnType<typeof countObjects> | undefined;
   return async (sandbox) => {
     const counted = await (counts ??= countObjects(sandboxes()));
-    return counted.get(sandbox) ?? { mappings: 0, pipeBytes: 0, waiting: 0, locks: 0, watches: 0 };
+    return counted.get(sandbox) ?? objectsIn("");
   };
 }
 

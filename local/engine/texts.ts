@@ -154,6 +154,7 @@ export const STOPPED_BECAUSE = {
   locks: "had most of the machine's file locks, which slow all programs",
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   pipes: "left data in many pipes unread, which fills the kernel's memory",
+  directories: "kept many directories open and read them in part, which fills the kernel's memory",
   terminals: "used most of the kernel's threads for pseudo terminals",
   localSockets: "kept a thread of the kernel busy with many Unix sockets",
   mappings: "mapped files into memory so often that each change of such a file delayed the machine",

@@ -1,6 +1,6 @@
 /** Kernel memory that no control group counts, but that the limit of memory for all sandboxes must include. */
 import { randomInt } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { countOf, findGroupParents, kernelMemoryOf, memoryOf } from "../../local/engine/limits.ts";
@@ -34,5 +34,32 @@ it.runIf(isMemoryLimited)(
     const after = await measure();
     // Measured: 960 bytes of a directory are counted, and 286 are not.
     expect(after.memory - before.memory).toBeGreaterThan(1.2 * (after.kernel - before.kernel));
+  },
+);
+
+/** ext4, which keeps the entries that a program has not read yet. */
+const isExt4 = statfsSync("/usr/bin").type === 0xef53;
+
+it.runIf(isExt4)(
+  "the engine ends a sandbox whose many open directories fill the kernel's memory",
+  async () => {
+    const limits = { kernelGrowthOfMachine: 200 * 1024 * 1024 };
+    const engine = endLater(await startTestEngine({ limits }));
+    const [modest, reader] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    const open = [
+      "import ctypes, os, platform, time",
+      "getdents = 217 if platform.machine() == 'x86_64' else 61",
+      "libc, entries = ctypes.CDLL(None), ctypes.create_string_buffer(300)",
+      "for _ in range(60):",
+      "  reader, writer = os.pipe()",
+      "  if os.fork() == 0:",
+      "    for file in [os.open('/usr/bin', os.O_RDONLY) for _ in range(900)]: libc.syscall(getdents, file, entries, 300)",
+      "    os.write(writer, b'x'); time.sleep(600)",
+      "  os.read(reader, 1); os.close(reader); os.close(writer)",
+      "time.sleep(600)",
+    ];
+    void reader.python(open).catch(() => undefined);
+    expect((await reader.waitForEnd()).reason).toContain("many directories");
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
   },
 );

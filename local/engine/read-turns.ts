@@ -25,6 +25,9 @@ class ReadTurns {
   take(socket: Duplex, bytes: number, group: object): void {
     this.#bytes += bytes;
     this.#schedule();
+    // Node has resumed a waiting connection, and another limit counts it. In the groups of both limits, it would never leave the first
+    // one: the connections behind it waited without end, and the thread never rested.
+    if (this.isWaiting(socket)) return void socket.pause();
     const others = this.#waiting.get(group);
     if ((this.#bytes <= BYTES_AT_ONCE && others === undefined) || socket.isPaused()) return;
     if (others === undefined) this.#waiting.set(group, new Set([socket]));

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { Duplex } from "node:stream";
+import { Duplex, PassThrough } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
@@ -72,6 +72,22 @@ it("a few downloads do not wait for turns", async () => {
     upstream.on("pause", () => void (readTurns.isWaiting(upstream) && (waits += 1)));
   await Promise.all(downloads.map(({ program }) => once(program, "finish")));
   expect(waits).toBe(0);
+});
+
+it("a connection that another limit counts while it waits has only one turn, and its end delays no other connection", async () => {
+  const [reads, pieces] = [new Pieces(), new Pieces()];
+  const [first, second] = [new PassThrough(), new PassThrough()];
+  reads.join(first);
+  reads.read(first, MIB);
+  expect(readTurns.isWaiting(first)).toBe(true);
+  // Node resumes a connection before its reader can pause it again, and may read meanwhile.
+  first.resume();
+  pieces.read(first, 1);
+  first.destroy();
+  await once(first, "close");
+  reads.read(second, MIB);
+  for (let left = 100; left > 0 && readTurns.isWaiting(second); left--) await turn();
+  expect(readTurns.isWaiting(second)).toBe(false);
 });
 
 it("WebSockets with long messages read a few pieces at a time, and get all bytes", async () => {

@@ -532,6 +532,7 @@ function switchToWebSocket(
   outgoing.on("response", (declined) => {
     if (isDeclined) return;
     reads.takeFields(declined.rawHeaders);
+    reads.count(socket);
     if (!declineUpgrade(declined, request, socket)) return refuseResponse();
     hasResponded = true;
     entry.status = declined.statusCode ?? 502;

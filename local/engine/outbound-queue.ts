@@ -368,6 +368,10 @@ export function closeAtEnd(client: Duplex): () => void {
   return () => void client.off("end", close);
 }
 
+/**
+ * Passes on the response of a server that refuses an upgrade. Node's server has given the connection up, so it neither resumes the
+ * response when the client has read a part of it, nor notices the client's end.
+ */
 export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
@@ -377,6 +381,7 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
     // The client has not read the previous response yet.
     return false;
   }
+  socket.on("drain", () => response.emit("drain")).resume();
   response.on("finish", () => endRefused(socket));
   return streamResponse(incoming, response);
 }

@@ -16,7 +16,7 @@ import {
   SECRET_HEADER,
   URL_HEADER,
 } from "../../local/platform/engine-protocol.ts";
-import { egressFor, testEgress, upstreamTo } from "../setup/egress.ts";
+import { egressFor, startProxy, testEgress, upstreamTo } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { outboundHead, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { forwardTo } from "../setup/forwarder.ts";
@@ -286,6 +286,63 @@ it.each([
     expect(isClosed).toBe(false);
     program.end();
     await until(() => isClosed && host.open === 0, 10_000);
+  },
+);
+
+const PROXY_UPGRADE =
+  "GET http://host.test/ HTTP/1.1\r\nHost: host.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/** Starts a host that refuses WebSockets with these pieces of a response, one after another. Returns its port. */
+async function startRefusing(pieces: readonly string[]): Promise<number> {
+  const host = createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", async () => {
+      for (const piece of pieces) {
+        socket.write(piece);
+        await sleep(50);
+      }
+    });
+  });
+  return await listen(endLater(host));
+}
+
+/** Connects to a proxy that reaches this port as `host.test`. */
+async function connectToProxy(host: number): Promise<Socket> {
+  const { port } = await startProxy({ upstream: upstreamTo({ "host.test:80": host }) });
+  return await connectTo(port);
+}
+
+it.each(["a host", "a preview's program"])(
+  "a client gets the whole response of %s that refuses a WebSocket",
+  async (who) => {
+    const body = "x".repeat(BODY.length);
+    const head = `HTTP/1.1 403 Forbidden\r\nContent-Length: ${body.length}\r\n\r\n`;
+    const host = await startRefusing([head, "x", body.slice(1)]);
+    const forwarder = forwardTo(() => connectTo(host));
+    const isPreview = who !== "a host";
+    const client = isPreview
+      ? await connectTo(await listen(endLater(forwarder.engine)))
+      : await connectToProxy(host);
+    client.write(isPreview ? `GET / HTTP/1.1\r\n${PREVIEW_PORT}: 8080\r\n${UPGRADE}` : PROXY_UPGRADE);
+    let received = 0;
+    client.on("data", (bytes) => (received += bytes.length));
+    await until(() => received > body.length, 10_000);
+    expect(received).toBeGreaterThan(body.length);
+  },
+);
+
+it.each(["destroy", "end"] as const)(
+  "the proxy closes the connection to a host that refuses a WebSocket and then says nothing after the program's %s",
+  async (leave) => {
+    const host = await startRefusing(["HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\n"]);
+    const client = await connectToProxy(host);
+    client.on("error", () => undefined).write(`${PROXY_UPGRADE}more`);
+    await once(client, "data");
+    expect(countConnections(host)).toBe(1);
+    client[leave]();
+    await until(() => countConnections(host) === 0, 10_000);
+    client.destroy();
+    expect(countConnections(host)).toBe(0);
   },
 );
 

@@ -116,7 +116,10 @@ function basicParts(word: string): string[] {
   }
 }
 
-/** Recently valid OAuth tokens, with the time until which they are exempt from the lookup limit. */
+/**
+ * The grants of recently valid OAuth tokens, with the time until which their tokens are exempt from the lookup limit. Not the tokens: a
+ * client that refreshed and used 1,000 tokens made the server forget those of others, which invalid tokens could then lock out.
+ */
 const validUntil = new Map<string, number>();
 const EXEMPT_MS = 600_000;
 const MAX_EXEMPT = 1000;
@@ -134,7 +137,8 @@ export async function lookUpToken(
 ): Promise<Principal | Refusal | undefined> {
   if (!isTokenShaped(token)) return undefined;
   const { RATE_LIMITER: limiter } = context.env;
-  const isKnown = (validUntil.get(token) ?? 0) > Date.now();
+  const grant = token.slice(0, token.lastIndexOf(":"));
+  const isKnown = (validUntil.get(grant) ?? 0) > Date.now();
   const isLimited = isKnown
     ? !limiter &&
       !(await paceKnownLookUp(decodeURIComponent(token.slice(0, token.indexOf(":"))), request.signal))
@@ -142,9 +146,9 @@ export async function lookUpToken(
   if (isLimited) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
-  validUntil.delete(token);
+  validUntil.delete(grant);
   if (!holder) return undefined;
-  remember(validUntil, token, Date.now() + EXEMPT_MS, MAX_EXEMPT);
+  remember(validUntil, grant, Date.now() + EXEMPT_MS, MAX_EXEMPT);
   return holder;
 }
 

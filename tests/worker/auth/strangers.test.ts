@@ -157,6 +157,24 @@ describe("invalid tokens in the form of this server's tokens", () => {
     expect(reads).not.toHaveBeenCalled();
     expect(await statusOf(app, tokens.access_token)).toBe(200);
   });
+
+  it("affect no sign-in with a recently valid token, however many tokens another client gets", async () => {
+    const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: true }));
+    const app = oauthApp({ RATE_LIMITER: { limit } });
+    const { client, tokens } = await signIn(app);
+    expect(await statusOf(app, tokens.access_token)).toBe(200);
+    const lookUps = () => limit.mock.calls.filter(([{ key }]) => key.startsWith("address:")).length;
+    expect(lookUps()).toBe(1);
+    // The server remembers a limited number of sign-ins. If it remembered each token, a client could use up this number.
+    const refreshed = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
+    expect(await statusOf(app, refreshed.access_token)).toBe(200);
+    expect(lookUps()).toBe(1);
+    const [user, grant] = tokens.access_token.split(":");
+    const invalid = `${user}:${grant}:${"s".repeat(32)}`;
+    expect(await statusOf(app, invalid)).toBe(401);
+    expect(await statusOf(app, invalid)).toBe(401);
+    expect(lookUps()).toBe(2);
+  });
 });
 
 it("without the platform's limiters, requests for which OAuth uses its store are refused if too many wait, also with valid tokens", async () => {

@@ -141,14 +141,14 @@ it("memory of the kernel: no sandbox can fill more memory while the count of ano
   const copies = [
     "import os, time",
     "for _ in range(950): os.dup(0)",
-    "for _ in range(200):",
+    "for _ in range(100):",
     "  if os.fork() == 0: time.sleep(600)",
     "open('/tmp/ready', 'w'); time.sleep(600)",
   ];
   void slow.python(copies).catch(() => undefined);
   await slow.run("until [ -e /tmp/ready ]; do sleep 0.1; done");
   const mark = `fill-${randomUUID()}`;
-  const fill = [...fillPipes(undefined, undefined, 0.1), "time.sleep(600)"].join("\n");
+  const fill = [...fillPipes(undefined, undefined, 0.05), "time.sleep(600)"].join("\n");
   void taker.run(`exec -a ${mark} python3 -c "${fill}"`).catch(() => undefined);
   let most = 0;
   const timer = setInterval(() => {

@@ -4,9 +4,11 @@ import { setTimeout as pause } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
 import type { Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
-import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { tcpBytes, tcpOrphans } from "../setup/processes.ts";
+
+const MiB = 1024 * 1024;
 
 async function openIdleConnections(sandbox: TestSandbox): Promise<void> {
   const program = [
@@ -22,8 +24,8 @@ async function openIdleConnections(sandbox: TestSandbox): Promise<void> {
 it("the engine ends a sandbox whose hosts do not read, and not one with more connections", async () => {
   const host = endLater(createServer((socket) => socket.pause().on("error", () => undefined)));
   const allowAddresses = [`host.test:443=${await listen(host)}`];
-  const tcpBytesOfMachine = tcpBytes() + 100 * 1024 * 1024;
-  const one = endLater(await startTestEngine({ allowAddresses, limits: { tcpBytesOfMachine } }));
+  const limits = { ...NO_MACHINE_LIMITS, tcpBytesOfMachine: 100 * MiB };
+  const one = endLater(await startTestEngine({ allowAddresses, limits }));
   const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
   await openIdleConnections(modest);
   const tunnels = [
@@ -47,7 +49,7 @@ it("the engine ends a sandbox whose hosts do not read, and not one with more con
  * @param use called with further connections to a server that does not read, until the limit is exceeded
  */
 async function outputAfter(limit: Partial<Limits>, isExceeded: () => boolean, use: (client: Socket) => void) {
-  const one = endLater(await startTestEngine({ limits: limit }));
+  const one = endLater(await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, ...limit } }));
   const idle = await TestSandbox.start(one);
   await openIdleConnections(idle);
   const port = await listen(endLater(createServer((socket) => socket.pause().on("error", () => undefined))));
@@ -63,14 +65,15 @@ async function outputAfter(limit: Partial<Limits>, isExceeded: () => boolean, us
 }
 
 it("the engine ends no sandbox with idle connections when other programs use the memory", async () => {
-  const tcpBytesOfMachine = tcpBytes() + 40 * 1024 * 1024;
-  const fill = (client: Socket) => void client.write(Buffer.alloc(8 * 1024 * 1024));
+  const tcpBytesOfMachine = 40 * MiB;
+  const fill = (client: Socket) => void client.write(Buffer.alloc(8 * MiB));
   const isExceeded = () => tcpBytes() > tcpBytesOfMachine;
   expect(await outputAfter({ tcpBytesOfMachine }, isExceeded, fill)).toBe("unharmed");
 });
 
 it("the engine ends a sandbox that leaves closed connections whose other ends stay open", async () => {
-  const one = endLater(await startTestEngine({ limits: { tcpOrphansOfMachine: tcpOrphans() + 1000 } }));
+  const limits = { ...NO_MACHINE_LIMITS, tcpOrphansOfMachine: 1000 };
+  const one = endLater(await startTestEngine({ limits }));
   const taker = await TestSandbox.start(one);
   const program = [
     "import socket, time",
@@ -90,10 +93,10 @@ it("the engine ends a sandbox that leaves closed connections whose other ends st
 });
 
 it("the engine ends no sandbox with idle connections when other programs leave closed connections with unsent data", async () => {
-  const tcpOrphansOfMachine = tcpOrphans() + 50;
+  const tcpOrphansOfMachine = 50;
   const leave = (client: Socket) => {
     // More than the other end receives, and less than waits in Node.
-    client.write(Buffer.alloc(8 * 1024 * 1024));
+    client.write(Buffer.alloc(8 * MiB));
     setTimeout(() => client.destroy(), 500);
   };
   const isExceeded = () => tcpOrphans() > tcpOrphansOfMachine;

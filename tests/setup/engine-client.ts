@@ -17,6 +17,7 @@ import {
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
 import { startEngine, type Engine, type EngineOptions } from "../../local/engine/engine.ts";
+import { type Limits, limitsSchema } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import {
   type ExitReport,
@@ -39,6 +40,16 @@ export interface TestEngine extends EngineAddress {
   runDir: string;
   close(): Promise<void>;
 }
+
+/**
+ * For a test of one of the machine's limits, which sets this limit again: other programs, such as tests in other processes, can reach the
+ * others. Give limits as amounts, not as amounts beyond the use at the start, which others may reduce by more.
+ */
+export const NO_MACHINE_LIMITS: Partial<Limits> = Object.fromEntries(
+  Object.keys(limitsSchema.shape)
+    .filter((name) => name.endsWith("OfMachine"))
+    .map((name) => [name, Infinity]),
+);
 
 /** The mount of the package `ws`, for servers that tests start in sandboxes. */
 export const wsPackage = {

@@ -16,8 +16,9 @@ import { repository } from "../../local/engine/own-files.ts";
 import { equalLimit, limitsOf, shareProcessors } from "../../local/engine/processor-shares.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { findProcess, processes, valuesInGroups } from "../setup/processes.ts";
+import { filesInGroups, findProcess, processes, valuesInGroups } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { until } from "../setup/until.ts";
 
 const canary = `canary-${randomBytes(12).toString("hex")}`;
 process.env.HOST_CANARY = canary;
@@ -136,14 +137,16 @@ describe.runIf(isLimited)("processors", () => {
 
   it("busy sandboxes leave an eighth of their processors to sandboxes that use little", async () => {
     const mark = `busy-${randomUUID()}`;
-    const loop = `timeout 50 bash -c 'while :; do :; done' ${mark}`;
+    const loop = `timeout 100 bash -c 'while :; do :; done' ${mark}`;
     const busy = sandbox.run(`for i in $(seq ${availableParallelism()}); do ${loop} & done; wait`);
-    const limits = (parent?: string) =>
-      processes()
-        .filter(({ command }) => command.startsWith("bash") && command.includes(mark))
-        .flatMap(({ pid }) => processorLimits(pid, parent));
-    // While other tests keep the processors busy, sandboxes cannot use most of their time, and get no limits.
-    await expect.poll(() => limits(), { timeout: 45_000 }).not.toEqual([]);
+    const loops = () =>
+      processes().filter(({ command }) => command.startsWith("bash") && command.includes(mark));
+    const limits = (parent?: string) => loops().flatMap(({ pid }) => processorLimits(pid, parent));
+    // Otherwise, sandboxes cannot use most of the time while other programs keep the processors busy, and get no limits.
+    const { pid } = await until(() => loops()[0]);
+    for (const file of filesInGroups(pid, ["cpu.shares", "cpu.weight"], ".."))
+      await writeFile(file, file.endsWith("shares") ? "262144" : "10000");
+    await expect.poll(() => limits(), { timeout: 90_000 }).not.toEqual([]);
     expect(Math.max(...limits())).toBeLessThanOrEqual((SANDBOX_PROCESSORS * 7 * 20_000) / 8);
     // Without the limit of all sandboxes together, new sandboxes could use all processors until the engine limits them.
     expect(limits("..")).not.toEqual([]);
@@ -281,13 +284,13 @@ describe("the host's files", () => {
         "try: print('seen', len(os.read(watch, 4096)))",
         "except BlockingIOError: print('seen nothing')",
       ];
-      const until = (word: string) => `until grep ${word} /tmp/seen; do sleep 0.1; done`;
+      const untilSeen = (word: string) => `until grep ${word} /tmp/seen; do sleep 0.1; done`;
       await sandbox.run(`cat > /tmp/watch.py <<'PYTHON'\n${lines.join("\n")}\nPYTHON`);
-      await sandbox.run(`python3 /tmp/watch.py > /tmp/seen & ${until("watches")}`);
+      await sandbox.run(`python3 /tmp/watch.py > /tmp/seen & ${untilSeen("watches")}`);
       const takes = `/usr/bin/env ${files.map((file) => `flock --nonblock ${file}`).join(" ")} echo taken`;
       expect((await other.run(takes)).stdout).toBe("taken");
       expect(execFileSync("/bin/sh", ["-c", takes], { encoding: "utf8" })).toBe("taken\n");
-      expect((await sandbox.run(`touch /tmp/go; ${until("seen")}`)).stdout).toBe("seen nothing");
+      expect((await sandbox.run(`touch /tmp/go; ${untilSeen("seen")}`)).stdout).toBe("seen nothing");
     },
   );
 });

@@ -138,26 +138,27 @@ function commandOf(pid: number): string | undefined {
 }
 
 /**
- * The values of a file in the control groups of a process, by the file's name in version 1 and in version 2.
+ * A file in the control groups of a process, by the file's name in version 1 and in version 2.
  * @param parent `..` for the groups that contain these groups
  */
-export function valuesInGroups(
+export function filesInGroups(
   pid: number,
   [first, second]: readonly [string, string],
   parent = "",
-): number[] {
+): string[] {
   const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
   const files = Array.from(groups, ([, controllers = "", path = ""]) =>
     join("/sys/fs/cgroup", controllers, path, parent, controllers === "" ? second : first),
   );
-  return files.filter((file) => existsSync(file)).map((file) => parseInt(readFileSync(file, "utf8")));
+  return files.filter((file) => existsSync(file));
 }
+
+/** The values of these files. */
+export const valuesInGroups = (...of: Parameters<typeof filesInGroups>): number[] =>
+  filesInGroups(...of).map((file) => parseInt(readFileSync(file, "utf8")));
 
 /** The machine's memory for TCP, in bytes. */
 export const tcpBytes = () => inSockstat(/^TCP:.* mem (\d+)$/m) * 4096;
-
-/** The machine's memory for UDP, in bytes. */
-export const udpBytes = () => inSockstat(/^UDP:.* mem (\d+)$/m) * 4096;
 
 /** The machine's closed TCP connections with data to send. */
 export const tcpOrphans = () => inSockstat(/orphan (\d+)/);

@@ -9,7 +9,7 @@ import { collectOutput } from "../../local/engine/sandbox-processes.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
 
@@ -73,24 +73,29 @@ it("the log drops output of our programs that has very many lines", async () => 
   expect(logged.filter((line) => line.endsWith("many")).length).toBeLessThan(2000);
 });
 
+/** On a busy machine, pauses are longer. */
+const secondsSince = (from: number) => (performance.now() - from) / 1000;
+
 it("the engine reads only some megabytes a second of the output of a sandbox's programs", async () => {
   const program = spawn("yes");
   let length = 0;
   collectOutput(program, (text) => (length += text.length));
+  const from = performance.now();
   await sleep(2000);
   program.kill();
   expect(length / MIB).toBeGreaterThan(4);
-  expect(length / MIB).toBeLessThan(24);
+  expect(length / MIB).toBeLessThan(12 * secondsSince(from));
 });
 
 it("the engine reads the output of a sandbox's programs only some hundred times a second", async () => {
   const program = spawn("perl", ["-e", "syswrite STDOUT, 'x' while 1"]);
   let reads = 0;
   collectOutput(program, () => (reads += 1));
+  const from = performance.now();
   await sleep(2000);
   program.kill();
   expect(reads).toBeGreaterThan(50);
-  expect(reads).toBeLessThan(1500);
+  expect(reads).toBeLessThan(750 * secondsSince(from));
 });
 
 describe("a control server that code has replaced", () => {
@@ -139,7 +144,7 @@ describe("a control server that code has replaced", () => {
     await once(socket, "open");
     for (const message of BEGIN_CALL) socket.send(message);
     const from = performance.now();
-    await expect.poll(() => received.messages, { timeout: 20_000 }).toBeGreaterThan(20_000);
+    await until(() => received.messages > 20_000);
     // The first 10,000 messages arrive at once, and then 5,000 a second.
     expect(performance.now() - from).toBeGreaterThan(1500);
     socket.close();

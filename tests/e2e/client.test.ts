@@ -127,9 +127,13 @@ describe("commands", () => {
     const connection = new Connection({ url: server.url, token: TOKEN });
     const command = "echo begun; sleep 1000";
     const first = await connection.call("run_command", { command, sandbox: "library", wait_seconds: 0 });
+    const { id } = first.data;
+    await expect
+      .poll(async () => (await connection.call("get_result", { id, wait_seconds: 0 })).data.stdout)
+      .toBe("begun\n");
     const left = await follow(connection, first, { deadline: Date.now() + 2500 });
     expect(left).toMatchObject({ data: { state: "running" }, stdout: "begun\n", isTruncated: false });
-    await connection.call("cancel_run", { id: left.data.id });
+    await connection.call("cancel_run", { id });
     await connection.close();
   });
 

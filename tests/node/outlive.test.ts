@@ -11,9 +11,9 @@ import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../
 import { doLater, endLater } from "../setup/end-later.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
-import { processes, waitForEnd, type Process } from "../setup/processes.ts";
+import { findProcess, processes, waitForEnd, type Process } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const groupParents = await findGroupParents();
 
@@ -218,7 +218,7 @@ it.runIf(groupParents.length > 0)(
     expect(remaining()).toEqual(groups);
     child.kill("SIGKILL");
     await exit;
-    await expect.poll(remaining, { timeout: 5000 }).toEqual([]);
+    await expect.poll(remaining).toEqual([]);
     await removeGroups(groups.map((group) => dirname(group)));
   },
 );
@@ -288,20 +288,23 @@ it.each(["GET http://8.8.8.8/", "CONNECT 8.8.8.8:443"])(
     const pid = engine.child.pid ?? 0;
     const leaveFree = limiterOf(pid);
     // During the pause, the engine loses its descriptors. It also forgets the list of its networks, which it keeps for a second.
-    const script = `import socket, time
+    const mark = `connected-${randomBytes(8).toString("hex")}`;
+    const script = `import signal, socket
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 s = socket.create_connection(("127.0.0.1", 3128))
 open("/tmp/connected", "w")
-time.sleep(5)
+signal.sigwait([signal.SIGUSR1])
 s.sendall(b"${line} HTTP/1.1\\r\\nHost: 8.8.8.8\\r\\n\\r\\n")
 print(s.recv(12))`;
-    const connection = sandbox.python(script);
-    await expect
-      .poll(async () => (await sandbox.run("ls /tmp/connected")).stdout, { timeout: 5000 })
-      .toBe("/tmp/connected");
+    const connection = sandbox.run(`python3 - ${mark} <<'PYTHON'\n${script}\nPYTHON`);
+    await expect.poll(async () => (await sandbox.run("ls /tmp/connected")).stdout).toBe("/tmp/connected");
+    const program = await until(() => findProcess(`python3 - ${mark}`));
     // The engine also closes files during the pause.
     const leaveNone = () => execFileSync("prlimit", [`--pid=${pid}`, `--nofile=${lowestFree(pid)}:`]);
     const repeating = setInterval(leaveNone, 200);
     doLater(() => clearInterval(repeating));
+    await sleep(1500);
+    process.kill(program.pid, "SIGUSR1");
     expect((await connection).stdout).toBe("b''");
     clearInterval(repeating);
     leaveFree(100);

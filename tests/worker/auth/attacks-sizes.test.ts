@@ -138,15 +138,22 @@ describe("the limits of sizes", () => {
   it("an Authorization header of strings of digits that collide takes a preview no longer than another one", async () => {
     const config = parseConfig({ ...env, SERVER_AUTH_TOKEN: TOKEN });
     // Numbers with the same last 16 bits.
-    const digits = Array.from({ length: 1600 }, (_, n) => String((((n + 1000) << 16) >>> 0) + 7));
+    const digits = (last: number) =>
+      Array.from({ length: 1600 }, (_, n) => String((((n + 1000) << 16) >>> 0) + last));
     const timeOf = async (words: string[]) => {
       const from = performance.now();
       expect(await isOwnAuthorization(words.join(" "), config)).toBe(true);
       await sleep(0);
       return performance.now() - from;
     };
-    const before = await timeOf(digits.map((word) => word.replace(/.$/, "x")));
-    expect(await timeOf(digits)).toBeLessThan(20 + 5 * before);
+    // The shortest of several times, because other programs delay some of them.
+    const times = { usual: Infinity, colliding: Infinity };
+    for (const last of [3, 4, 5, 6, 7]) {
+      const usual = digits(last).map((word) => word.replace(/.$/, "x"));
+      times.usual = Math.min(times.usual, await timeOf(usual));
+      times.colliding = Math.min(times.colliding, await timeOf(digits(last)));
+    }
+    expect(times.colliding).toBeLessThan(20 + 5 * times.usual);
   });
 
   it("addresses with a host of a thousand characters are refused", async () => {

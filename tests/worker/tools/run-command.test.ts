@@ -106,7 +106,9 @@ describe("run_command", () => {
     };
     await run("true");
     const other = await timeOf("#");
-    expect(await timeOf("\n")).toBeLessThan(5 * other + 1000);
+    // The shorter of two times, because other programs may delay one of them.
+    const times = [await timeOf("\n"), await timeOf("\n")];
+    expect(Math.min(...times)).toBeLessThan(5 * other + 1000);
   });
 
   it("accepts surrogates and unusual characters", async () => {

@@ -170,9 +170,7 @@ describe("a mounted directory", () => {
     await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
     rmSync(join(directory, "theirs"), { recursive: true });
     await expect(run("work", "true")).rejects.toThrow(/could not be started/);
-    await expect
-      .poll(() => server.stderr(), { timeout: 20_000 })
-      .toMatch(/the mounted directory \S+theirs no longer exists/);
+    await expect.poll(() => server.stderr()).toMatch(/the mounted directory \S+theirs no longer exists/);
     expect(await run("default", "echo others go on")).toContain("others go on");
     mkdirSync(join(directory, "theirs"));
     writeFileSync(join(directory, "theirs/file"), "made again");
@@ -186,7 +184,7 @@ describe("a mounted directory", () => {
     symlinkSync(join(directory, "moved"), join(directory, "theirs"));
     await expect(run("work", "cat /workspace/link/file")).rejects.toThrow(/could not be started/);
     await expect
-      .poll(() => server.stderr(), { timeout: 20_000 })
+      .poll(() => server.stderr())
       .toMatch(/a symbolic link has replaced the mounted directory \S+theirs/);
   });
 });

@@ -83,7 +83,7 @@ describe("the panel", () => {
     await page.waitForSelector("main a:has(.title:text-is('two')):has-text('used just now')");
     const recent = page.locator("[aria-labelledby=recent] li");
     await expect
-      .poll(() => recent.allInnerTexts(), { timeout: 10_000 })
+      .poll(() => recent.allInnerTexts())
       .toEqual([
         expect.stringMatching(/40 \+ 2\s+two, code, just now/),
         expect.stringMatching(/echo of one\s+one, command, just now/),

@@ -446,7 +446,7 @@ describe("the engine as a program", () => {
     // The prepared sandbox must be complete: the next engine cannot end one that is still being made.
     const controlServers = () =>
       tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
-    await expect.poll(() => controlServers().length, { timeout: 20_000 }).toBe(3);
+    await expect.poll(() => controlServers().length).toBe(3);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
     expect(await waitForEnd(all, 15_000)).toEqual([]);

@@ -263,7 +263,7 @@ it.each([
     if (response !== "") await until(() => received.includes("hi"));
     expect(isClosed).toBe(false);
     client.end();
-    await until(() => isClosed && sandboxd.open === 0, 10_000);
+    await until(() => isClosed && sandboxd.open === 0);
   },
 );
 
@@ -285,7 +285,7 @@ it.each([
     if (response !== "") await until(() => received.includes("hi"));
     expect(isClosed).toBe(false);
     program.end();
-    await until(() => isClosed && host.open === 0, 10_000);
+    await until(() => isClosed && host.open === 0);
   },
 );
 
@@ -376,7 +376,7 @@ it("the proxy closes a tunnel whose host has disconnected before the program's f
   // The proxy notices this only a moment later.
   await sleep(200);
   connectTLS({ socket, servername: "host.test" }).on("error", () => undefined);
-  await until(() => isClosed, 10_000);
+  await until(() => isClosed);
 });
 
 it.each([
@@ -422,7 +422,7 @@ it("a connection to a host closes although the system is shutting it down", asyn
   connection.on("error", () => undefined).on("close", () => (isClosed = true));
   connection.end();
   resetConnection(connection);
-  expect(await until(() => isClosed, 10_000)).toBe(true);
+  expect(await until(() => isClosed)).toBe(true);
 });
 
 it("a program that sends more to a refused tunnel can still connect, however often it does so", async () => {

@@ -113,5 +113,5 @@ it("a visitor that disconnects before the program accepts its upgrade occupies n
   const passing = passUpgrade(program, incoming, client, Buffer.alloc(0));
   client.destroy();
   await passing;
-  expect(await until(() => countOpenPreviews() === 0, 10_000)).toBe(true);
+  expect(await until(() => countOpenPreviews() === 0)).toBe(true);
 });

@@ -44,7 +44,7 @@ describe("a write to R2 that is never confirmed", () => {
       execution.print("stdout", pattern(3 * MiB, 6));
       execution.end({ state: "succeeded" });
       expect(await runs.result(id, 20_000)).toMatchObject({ state: "succeeded" });
-      await until(() => onRunEnd.mock.calls.length > 0, 5000);
+      await until(() => onRunEnd.mock.calls.length > 0);
       expect({ isBusy: runs.isBusy, hasActive: runs.hasActive }).toEqual({ isBusy: false, hasActive: true });
       arrive();
       await until(() => !runs.hasActive);
@@ -68,7 +68,7 @@ describe("a write to R2 that is never confirmed", () => {
         execution.print("stdout", printed);
         execution.end({ state: "succeeded" });
         await runs.result(id, 20_000);
-        await until(() => !runs.hasActive, 20_000);
+        await until(() => !runs.hasActive);
         timers.mockRestore();
         expect(rowsOf(sql, id).bytes).toBe(left);
         const read = async () =>
@@ -98,7 +98,7 @@ describe("a write to R2 that is never confirmed", () => {
         execution.end({ state: "succeeded" });
         ids.push(id);
       }
-      await until(() => !runs.hasActive, 20_000);
+      await until(() => !runs.hasActive);
       timers.mockRestore();
       expect(held.length).toBeLessThan(12);
       for (const id of ids) expect(rowsOf(sql, id).bytes).toBe(MiB / 4);
@@ -128,9 +128,9 @@ describe("a write to R2 that is never confirmed", () => {
       await until(() => {
         execution.print("stdout", "more");
         return held.length === 8;
-      }, 20_000);
+      });
       execution.end({ state: "succeeded" });
-      await until(() => !runs.hasActive, 20_000);
+      await until(() => !runs.hasActive);
       timers.mockRestore();
       hasEnded = true;
       arrive();

@@ -28,7 +28,7 @@ it("if a task's actor is evicted right after the task's end, the next actor dest
   await sh(sandbox, "touch /workspace/go-on");
   // Something starts the next actor, for example the alarm of its container.
   await until(async () => (await result(id)).text.includes("state: succeeded"));
-  await until(async () => !(await isListed(sandbox)), 30_000);
+  await until(async () => !(await isListed(sandbox)));
   await sh(sandbox, "echo kept > /workspace/later");
   await evict(sandbox);
   expect(await sh(sandbox, "cat /workspace/later")).toBe("kept\n");
@@ -46,7 +46,7 @@ async function endedTask(step: { mock: { calls: unknown[] } }) {
   const args = { task: "[[write]] x", wait_seconds: 0 };
   const { id } = (await owner.call("execute_task", args)).structured as { id: string };
   const sandbox = id.split(".")[0] ?? "";
-  await until(() => step.mock.calls.length > 0, 30_000);
+  await until(() => step.mock.calls.length > 0);
   return { id, sandbox };
 }
 
@@ -94,7 +94,7 @@ describe("if the account fails when the sandbox of an ended task is destroyed", 
     const { id, sandbox } = await endedTask(report);
     expect(await isListed(sandbox)).toBe(true);
     report.mockRestore();
-    await until(async () => !(await isListed(sandbox)), 15_000);
+    await until(async () => !(await isListed(sandbox)));
     expect((await result(id)).text).toContain("state: succeeded");
   });
 
@@ -105,7 +105,7 @@ describe("if the account fails when the sandbox of an ended task is destroyed", 
     for (const { sandbox } of [unused, used]) await evict(sandbox);
     report.mockRestore();
     expect((await result(unused.id)).text).toContain("state: succeeded");
-    await until(async () => !(await isListed(unused.sandbox)), 15_000);
+    await until(async () => !(await isListed(unused.sandbox)));
     expect(await sh(used.sandbox, "cat /workspace/later")).toBe("kept\n");
     await owner.call("destroy_sandbox", { sandbox: used.sandbox });
   });

@@ -46,7 +46,7 @@ describe("a task that continues another in its own sandbox", () => {
     restoring(() => Promise.reject(new ToolError("storage_unavailable", "failed by a test", "", true)));
     const id = await begin({ ...next, continue_from: first });
     await untilText(async () => (await result(id)).text, "state: failed");
-    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    await until(async () => !(await isListed(sandboxOf(id))));
     expect((await result(id)).text).toContain("failed by a test");
   });
 
@@ -58,7 +58,7 @@ describe("a task that continues another in its own sandbox", () => {
     expect(structured).toMatchObject({ state: "cancelled", note: "Cancelled before the agent started." });
     // It has no files with which it could be continued.
     expect(structured).not.toHaveProperty("next");
-    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    await until(async () => !(await isListed(sandboxOf(id))));
   });
 
   it("does not restore its conversation if it is cancelled while its agent is installed", async () => {
@@ -71,7 +71,7 @@ describe("a task that continues another in its own sandbox", () => {
     await until(() => prepare.mock.calls.length > 0);
     expect((await owner.call("cancel_run", { id })).structured.state).toBe("cancelled");
     resolve();
-    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    await until(async () => !(await isListed(sandboxOf(id))));
     expect(restore).not.toHaveBeenCalled();
   });
 
@@ -81,7 +81,7 @@ describe("a task that continues another in its own sandbox", () => {
     await until(() => restore.mock.calls.length > 0);
     await evict(sandboxOf(id));
     expect((await result(id)).text).toMatch(/state: lost.*never started, because the server/s);
-    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    await until(async () => !(await isListed(sandboxOf(id))));
   });
 });
 
@@ -103,7 +103,7 @@ describe("a task that waits for the set-up of its own sandbox", () => {
   it("leaves no sandbox behind if it is cancelled", async () => {
     const id = await waiting();
     expect((await owner.call("cancel_run", { id })).structured.state).toBe("cancelled");
-    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    await until(async () => !(await isListed(sandboxOf(id))));
     const plain = await (await owner.http(`/tasks/${id}/result`)).json();
     expect(plain).toMatchObject({ success: false, error: "Cancelled before it started." });
   });
@@ -112,7 +112,7 @@ describe("a task that waits for the set-up of its own sandbox", () => {
     const id = await waiting();
     await evict(sandboxOf(id));
     expect((await result(id)).text).toContain("state: lost");
-    await until(async () => !(await isListed(sandboxOf(id))), 10_000);
+    await until(async () => !(await isListed(sandboxOf(id))));
   });
 });
 

@@ -1,7 +1,9 @@
 /** Commands with input: in a terminal, typed with send_input, or from the parameter stdin. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { idIn, type Result } from "../../setup/mcp-client.ts";
-import { callsIn, evict, owner, principal, result, sh, until, untilText } from "../support.ts";
+import { callsIn, evict, owner, result, sh, until, untilText } from "../support.ts";
+import { withTestTimers } from "../test-timers.ts";
+import { start, withRuns } from "./conducted-runs.ts";
 
 const sandbox = "interactive";
 
@@ -145,37 +147,30 @@ print("\\x1b[?1049l", end="")`;
   });
 });
 
-describe("many calls that type long texts", () => {
-  it("return at the echo when they have compared too much text with the output", async () => {
-    const caller = await principal("echoes");
-    const program = `
-import os, time, tty
-tty.setraw(0)
-print("ready", flush=True)
-left = 600_000
-while left > 0:
-    left -= len(os.read(0, 65536))
-print("a" * 9000, end="", flush=True)
-time.sleep(20)
-print("more", flush=True)
-time.sleep(60)`;
-    await caller.call("write_file", { path: "/tmp/echo.py", content: program });
-    const started = await caller.call("run_command", {
-      command: "stty -echo; python3 /tmp/echo.py",
-      interactive: true,
-    });
-    const id = idIn(started);
-    await untilText(async () => (await caller.call("get_result", { id, cursor: 0 })).text, "ready");
-    const text = `${"a".repeat(9999)}\n`;
-    const typed = await Promise.all(
-      Array.from({ length: 60 }, () => caller.call("send_input", { id, text })),
-    );
-    expect(typed.filter(({ isError }) => isError)).toEqual([]);
-    const echo = typed.find((answer) => answer.text.includes("aaa"));
-    expect(echo?.text).not.toContain("more");
-    await caller.call("cancel_run", { id });
-  });
-});
+it("many calls that type long texts return at the echo when they have compared too much text with the output", () =>
+  withRuns("echoes", (runs) =>
+    withTestTimers(async () => {
+      const { id, execution } = await start(runs);
+      Object.assign(execution, { type: async ({ text }: { text: string }) => text.length });
+      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date", "performance"] });
+      const text = `${"a".repeat(9999)}\n`;
+      let returned = 0;
+      const typing = Array.from({ length: 60 }, async () => {
+        await runs.type(id, { text }, 1000);
+        returned += 1;
+      });
+      await vi.advanceTimersByTimeAsync(0);
+      execution.print("stdout", "a".repeat(9000));
+      await vi.advanceTimersByTimeAsync(1000);
+      expect(returned).toBeGreaterThan(0);
+      // The others wait for the program's output.
+      expect(returned).toBeLessThan(60);
+      execution.print("stdout", "more");
+      await vi.advanceTimersByTimeAsync(1000);
+      await Promise.all(typing);
+      execution.end({ state: "succeeded" });
+    }),
+  ));
 
 describe("input to a run", () => {
   it("is refused with the reason if nothing reads it", async () => {

@@ -518,6 +518,7 @@ it("the next connection gets a command's current ports, which changed while noth
     await until(() => existsSync(ended));
     // Longer than the interval in which sandboxd looks for ports.
     await sleep(2000);
-    expect(await portsAfter({ type: "follow", id: "r1", stdout: 0, stderr: 0 })).toEqual([]);
+    const portsLater = () => portsAfter({ type: "follow", id: "r1", stdout: 0, stderr: 0 });
+    await expect.poll(portsLater).toEqual([]);
   });
 });

@@ -1,7 +1,7 @@
 /** The actor's storage refuses operations, is slow, or reaches a limit. */
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
-import { actorOf, idIn, objectsOf, owner, sh, sleep, until } from "../../worker/support.ts";
+import { actorOf, idIn, objectsOf, owner, sh, until } from "../../worker/support.ts";
 import { bucketOf, endFaults } from "./worker.ts";
 
 // Calls wait for time limits of the server.
@@ -83,9 +83,10 @@ describe("when R2 is slow", () => {
   it("runs start, end and return results without waiting for R2, which gets the logs later", async () => {
     const sandbox = "slow-bucket";
     await sh(sandbox, "true");
+    const held = Promise.withResolvers<void>();
     let hasStored = false;
     bucketOf(sandbox).fault = async () => {
-      await sleep(4000);
+      await held.promise;
       hasStored = true;
     };
     const result = await owner.call("run_command", { sandbox, command: COMMAND });
@@ -95,6 +96,7 @@ describe("when R2 is slow", () => {
     expect(await log(id)).toBe(EXPECTED);
     expect((await owner.call("list_runs", { sandbox })).isError).toBe(false);
     expect(hasStored).toBe(false);
+    held.resolve();
     await until(() => hasStored);
     delete bucketOf(sandbox).fault;
     expect(await log(id)).toBe(EXPECTED);

@@ -23,16 +23,17 @@ const quotaOf = (answered = Promise.resolve()) =>
 
 it("the seconds of code count when it has ended, and its place when its output was delivered", async () => {
   const quota = quotaOf();
+  vi.useFakeTimers({ toFake: ["Date"] });
   const work = async (runs: Runs) => {
     const { id, execution } = await start(runs);
     execution.run.markStarted();
-    await sleep(1100);
+    vi.advanceTimersByTime(1100);
     execution.run.markExecuted();
     const settled = quota.settle();
     // The next actor counts runs that ended after a settlement. The end of this run is before it.
     expect([...settled.spent]).toEqual([[dayOf(Date.now()), 2]]);
     expect(settled.inUse).toEqual({ slots: 1, seconds: 0 });
-    await sleep(1100);
+    vi.advanceTimersByTime(1100);
     execution.end({ state: "succeeded" });
     await runs.result(id, 5000);
     await until(() => quota.settle().inUse.slots === 0);

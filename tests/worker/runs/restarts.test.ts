@@ -104,7 +104,7 @@ describe.concurrent("the next actor after an eviction", () => {
     const start = async (line: string, more: Record<string, unknown>) =>
       idIn(await command(sandbox, line, { wait_seconds: 0, ...more }));
     const ended = await start("echo alpha; sleep 2; echo beta; exit 5", { session: "a" });
-    const long = await start("echo gamma; sleep 1000", { session: "b", timeout_seconds: 5 });
+    const long = await start("echo gamma; sleep 1000", { session: "b", timeout_seconds: 15 });
     const cancelled = await start("echo first | tee order; sleep 1000", {});
     await waitForText(ended, "alpha");
     await waitForText(long, "gamma");

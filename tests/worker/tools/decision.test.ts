@@ -93,7 +93,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
     const repeated = configure(sandbox, TWO);
     elicitationIn(await configure(sandbox, TWO, { by: owner.withVariables({ MAX_WAIT_SECONDS: "1" }) }));
     await decide(await panelBrowser(app), url, "allow");
-    const answer = await Promise.race([repeated, sleep(10_000)]);
+    const answer = await Promise.race([repeated, sleep(40_000)]);
     expect(JSON.stringify(answer?.result)).toContain("two.example.com");
   });
 

@@ -102,7 +102,7 @@ it(
     });
     await first.close();
     expect(await cut).toContain("A run that the call started may continue: list_runs shows it.");
-    expect(await waitForEnd(server, 30_000)).toEqual([]);
+    expect(await waitForEnd(server)).toEqual([]);
     const repeated = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
     expect(repeated.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });
     const after = readRunning(stateDir);
@@ -110,7 +110,7 @@ it(
 
     const last = tree(after?.pid ?? 0);
     await second.close();
-    expect(await waitForEnd(last, 30_000)).toEqual([]);
+    expect(await waitForEnd(last)).toEqual([]);
     expect(readRunning(stateDir)).toBeUndefined();
   },
 );

@@ -85,7 +85,7 @@ describe("when SIGTERM stops the server during 20 runs", () => {
     expect(sleepersIn(all)).toHaveLength(3);
     process.kill(server.pid("start"), "SIGTERM");
     expect(await server.server.exited).toBe(0);
-    expect(await waitForEnd(all, 20_000)).toEqual([]);
+    expect(await waitForEnd(all)).toEqual([]);
     expect(server.server.stderr()).not.toMatch(/unexpected|error/i);
     await server.restart();
     for (const [index, run] of runs.entries()) {

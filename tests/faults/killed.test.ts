@@ -166,7 +166,7 @@ describe("when the engine is killed during a command and code", () => {
     const all = server.all();
     expect(sleepersIn(all)).toHaveLength(3);
     process.kill(server.pid("engine"), "SIGKILL");
-    expect(await waitForEnd(all, 20_000)).toEqual([]);
+    expect(await waitForEnd(all)).toEqual([]);
     expect(await server.server.exited).toBe(1);
     expect(server.server.stderr()).toMatch(/The sandbox engine stopped unexpectedly \(SIGKILL\)/);
 

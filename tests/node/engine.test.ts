@@ -449,7 +449,7 @@ describe("the engine as a program", () => {
     await expect.poll(() => controlServers().length).toBe(3);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
-    expect(await waitForEnd(all, 15_000)).toEqual([]);
+    expect(await waitForEnd(all)).toEqual([]);
     expect(processes().filter(({ command }) => command.includes(program.boot))).toEqual([]);
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     endLater(await startTestEngine({ runDir }));

@@ -124,7 +124,7 @@ it("a sandbox that tries to outlive its engine ends with it", async () => {
   const sandbox = await TestSandbox.start(engine);
   const { left: remaining } = await attack(sandbox);
   engine.child.kill("SIGKILL");
-  expect(await waitForEnd(remaining, 5000)).toEqual([]);
+  expect(await waitForEnd(remaining)).toEqual([]);
 });
 
 describe("processes and files that an earlier engine left behind", () => {

@@ -110,7 +110,7 @@ export function filterRunning(before: readonly Process[]): Process[] {
 }
 
 /** Waits until all processes of `before` have ended, at most `withinMs`. Returns the ones that still run. */
-export async function waitForEnd(before: readonly Process[], withinMs: number): Promise<Process[]> {
+export async function waitForEnd(before: readonly Process[], withinMs = 60_000): Promise<Process[]> {
   return until(() => filterRunning(before).length === 0, withinMs).then(
     () => [],
     () => filterRunning(before),

@@ -47,7 +47,7 @@ it("registrations count even if their clients disconnect", async () => {
     const stored = await storedClients();
     const counted = new Set(await countedClients());
     return stored.length > 0 && stored.every((client) => counted.has(client));
-  }, 20_000);
+  });
 });
 
 /** How many keys of a panel session are stored: two for its grant and its token. */
@@ -83,7 +83,7 @@ it("a sign-out of the panel completes even if the browser disconnects", async ()
     const stored = await until(async () => {
       const count = await storedKeys(session);
       return count === 1 ? undefined : { count };
-    }, 10_000);
+    });
     if (!response && stored.count === 0) interrupted++;
   }
   expect(interrupted).toBeGreaterThan(0);

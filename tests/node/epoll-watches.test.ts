@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { endLater } from "../setup/end-later.ts";
-import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
 
 /** Watches a file 20,000 times with epoll, by 900 descriptors. */
@@ -38,7 +38,9 @@ const WATCH_MANY_FILES = [
 ];
 
 describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll", async () => {
-  const engine = endLater(await startTestEngine());
+  const engine = endLater(
+    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, epollWatchesOfMachine: 5000 } }),
+  );
 
   it.each([
     ["one file very often", WATCH_OFTEN],

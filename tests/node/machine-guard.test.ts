@@ -32,7 +32,7 @@ import { guardMachine } from "../../local/engine/machine-guard.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { sum } from "../../local/engine/sum.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
-import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
 import { findProcess, processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -59,7 +59,9 @@ async function takeKernelMemory(): Promise<void> {
 }
 
 it("memory of the kernel: a sandbox with many locks is not ended because of memory that another program took", async () => {
-  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
+  const engine = endLater(
+    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 200 * MiB } }),
+  );
   const locks = [
     "import fcntl, os",
     "held = os.memfd_create('locked')",
@@ -75,7 +77,9 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
 });
 
 it("memory of the kernel: a sandbox with many empty pipes is not ended because of memory that another program took", async () => {
-  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
+  const engine = endLater(
+    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 200 * MiB } }),
+  );
   const modest = await TestSandbox.start(engine);
   const pipes = [
     "import os",
@@ -127,7 +131,9 @@ it.each([
   ["of processes whose first threads have ended", [...fillPipes(), ...END_FIRST_THREAD]],
   ["passed on to new processes", [...fillPipes(), ...passOn()]],
 ])("memory of the kernel: the engine ends a sandbox that keeps data in many pipes, %s", async (_, fill) => {
-  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
+  const engine = endLater(
+    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 150 * MiB } }),
+  );
   const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
   void taker.python([...fill, "time.sleep(600)"]).catch(() => undefined);
   expect((await taker.waitForEnd()).reason).toContain("many pipes");
@@ -135,7 +141,9 @@ it.each([
 });
 
 it("memory of the kernel: no sandbox can fill more memory while the count of another one of its principal lasts", async () => {
-  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
+  const engine = endLater(
+    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 150 * MiB } }),
+  );
   const start = () => TestSandbox.start(engine, { principal: "attacker" });
   const [slow, taker] = [await start(), await start()];
   const copies = [
@@ -164,7 +172,9 @@ it("memory of the kernel: no sandbox can fill more memory while the count of ano
 });
 
 it("memory of the kernel: a sandbox with a file in a socket is not ended for memory that another one takes by pipes", async () => {
-  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
+  const engine = endLater(
+    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 150 * MiB } }),
+  );
   const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
   // By the kernel's memory for the names, its socket could hide more pipes than the other sandbox has.
   await modest.python([
@@ -216,7 +226,9 @@ it.runIf(existsSync("/proc/2/task/2/children")).each([
 ] as const)(
   "the kernel's threads: the engine ends a sandbox that makes them work %s",
   async (how, reason) => {
-    const engine = endLater(await startTestEngine({ limits: { kernelThreadProcessorsOfMachine: 0.1 } }));
+    const engine = endLater(
+      await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelThreadProcessorsOfMachine: 0.1 } }),
+    );
     const [modest, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
     void busy.python(THREAD_WORK[how]).catch(() => undefined);
     expect((await busy.waitForEnd()).reason).toContain(reason);
@@ -234,7 +246,9 @@ const MAP_OFTEN = [
 const COPY_OFTEN = ["for _ in range(9):", "  if os.fork() == 0: break"];
 
 describe.runIf(existsSync("/sys/kernel/slab/vm_area_struct"))("mappings of memory", async () => {
-  const engine = endLater(await startTestEngine({ limits: { mappingsOfMachine: 300_000 } }));
+  const engine = endLater(
+    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, mappingsOfMachine: 300_000 } }),
+  );
   const full = await TestSandbox.start(engine);
   await full.run("mkdir /tmp/many && cd /tmp/many && seq 60000 | xargs touch; ls -lR /usr | head -90000");
 
@@ -553,13 +567,8 @@ it.runIf(existsSync("/sys/kernel/slab/file_lock_cache"))(
     const { directory, list } = fakeGroup();
     const sandbox = { groups: [directory], chargedGroups: [], end: () => undefined };
     const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
-    const unlimited = Object.keys(defaultLimits()).map((name) => [name, Infinity]);
     onTestFinished(
-      guardMachine(
-        [],
-        { ...defaultLimits(), ...Object.fromEntries(unlimited), fileLocksOfMachine: 3000 },
-        registry,
-      ),
+      guardMachine([], { ...defaultLimits(NO_MACHINE_LIMITS), fileLocksOfMachine: 3000 }, registry),
     );
     // Takes more locks whenever it reads a line.
     const lines = [

@@ -96,6 +96,8 @@ export interface LifecycleParts {
   workspace: Pick<
     Workspace,
     | "resume"
+    | "prepareStart"
+    | "isContainerOver"
     | "restore"
     | "saveToStop"
     | "mayStop"

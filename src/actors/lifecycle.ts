@@ -1,7 +1,6 @@
 /**
  * Starts, restores and ends the sandbox's container, and decides who may use it. No other file does this.
  * docs/internals/architecture.md has a diagram of the states.
- *
  * Each transition checks and replaces the state without an await in between. After a wait, a call checks the state again.
  */
 import { containerEnded } from "../container/texts.ts";
@@ -207,10 +206,18 @@ export class Lifecycle {
       await this.admit(this.#parts.account.owner);
   }
 
-  /** Waits until no container is ending, and ends a container that a restored checkpoint replaces. */
+  /** Finishes what an earlier actor began, and enforces the policy, without waiting for a call. */
+  resume(): Promise<void> {
+    return this.#finishPrevious().finally(() => this.enforceNetwork());
+  }
+
+  /** Waits until no container is ending, and ends a container that must not be used any more. */
   async #finishPrevious(): Promise<void> {
     await this.#untilEndsAreOver();
     const { workspace } = this.#parts;
+    const isOver = () => "life" in this.#position && workspace.isContainerOver;
+    // An earlier actor began to end the container. Runs are recorded as lost, and not all changes are saved.
+    if (isOver()) await this.#end(async () => isOver() && (await this.#endContainer("lost")));
     // An earlier actor began to restore a checkpoint, and was discarded before it ended the container.
     if (workspace.isRestoringCheckpoint)
       await this.#end(async () => {
@@ -279,8 +286,9 @@ export class Lifecycle {
   }
 
   async #startContainer(starting: Starting): Promise<AbortSignal> {
-    const { platform, network, environment, account } = this.#parts;
+    const { platform, network, workspace, environment, account } = this.#parts;
     try {
+      workspace.prepareStart();
       network.prepareStart();
       await network.enforce();
       // An end that began during these steps would miss a container that starts now.
@@ -329,9 +337,7 @@ export class Lifecycle {
     this.#states.step(state, restoring);
     const attempt = work().then(() => this.#restoreWorkspace(restoring));
     restoring.attempt = attempt;
-    attempt.catch(() => {
-      restoring.attempt = undefined;
-    });
+    attempt.catch(() => (restoring.attempt = undefined));
     await attempt;
   }
 

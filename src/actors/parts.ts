@@ -123,7 +123,7 @@ export function createParts(actor: ActorPlatform) {
   actor.platform.onIdle(parts.idle);
   // Enforced now, because programs in the sandbox may act before the next call. If this fails, the next call enforces
   // the policy again.
-  if (account.principalID !== undefined) parts.background(lifecycle.enforceNetwork().catch(() => undefined));
+  if (account.principalID !== undefined) parts.background(lifecycle.resume().catch(() => undefined));
 
   // The parts that the methods of `Sandbox` call.
   return {

@@ -90,6 +90,8 @@ export class Workspace {
   readonly #unconfirmed: StoredValue<string>;
   /** The running container must end first. */
   readonly #restoring: StoredValue<BegunRestore>;
+  /** Set from the moment when a container must not be used any more until the next one starts. */
+  readonly #over: StoredValue<true>;
   /** Aborted when the last restored container ends. */
   #container = AbortSignal.abort();
   /** Serializes saves and restores: sandboxd does one at a time. */
@@ -116,6 +118,7 @@ export class Workspace {
     this.#origin = new StoredValue(host.kv, "workspace:container");
     this.#unconfirmed = new StoredValue(host.kv, "workspace:committing");
     this.#restoring = new StoredValue(host.kv, "workspace:going-back");
+    this.#over = new StoredValue(host.kv, "workspace:over");
   }
 
   /** Continues with an earlier actor's container, which may have ended. @returns whether the container had its workspace */
@@ -136,7 +139,18 @@ export class Workspace {
     return this.#restoring.value !== undefined;
   }
 
+  /** Whether a container that still runs must not be used: an earlier actor began to end it. */
+  get isContainerOver(): boolean {
+    return this.#over.value === true;
+  }
+
+  /** Call it when no container runs, before the next one starts. */
+  prepareStart(): void {
+    this.#over.value = undefined;
+  }
+
   onContainerEnd(end: string): void {
+    this.#over.value = true;
     this.#forgetContainer();
     if (end === "destroy") this.finishCheckpointRestore();
   }

@@ -140,8 +140,8 @@ export const SANDBOX_CONTENT = {
     },
     "workspace:*": {
       holds:
-        "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored, and the settings for the checkpoint of the state before it",
-      kept: "the saved state until the container ends; the save and the checkpoint until the server knows how they ended",
+        "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored, and the settings for the checkpoint of the state before it; whether the container must not be used any more",
+      kept: "the saved state until the container ends; the save and the checkpoint until the server knows how they ended; the last until the next container starts",
     },
     "boots:*": {
       holds:

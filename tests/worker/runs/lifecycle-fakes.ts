@@ -123,6 +123,7 @@ export class Actor {
       throw containerGone();
     }
     world.check(!world.isRollingBack, "a use of a container with the state before a rollback");
+    world.check(!world.isContainerOver, "a use of a container that an earlier actor began to end");
     world.check(!life.aborted, "a use of a container that is being ended");
     world.check(this.#ready === container, "a use before onContainerReady");
     if (use) {
@@ -182,7 +183,9 @@ export class Actor {
     const atWork = [...this.uses, ...this.runs].filter((use) => use.container);
     const isUnsaved = end.startsWith("unsaved_");
     const isOrderly = /^(?:unsaved_)?(?:idle|room)$/.test(end);
-    world.check(end !== "lost" || !container, "a container that runs is reported as lost");
+    const isLost = !container || world.isContainerOver;
+    world.check(end !== "lost" || isLost, "a container that runs is reported as lost");
+    world.isContainerOver = true;
     world.check(end === "lost" || end === "destroy" || this.#notedEnd === end, "an end without a notice");
     world.check(!isOrderly || atWork.length === 0, `an end as ${end} during a use`);
     const isStillUsed = this.#usesAtSave.some((use) => this.uses.has(use) || this.runs.has(use));
@@ -484,6 +487,13 @@ export class Actor {
       get mayStop() {
         const writes = isWhole() ? (world.container?.writes ?? []) : [];
         return !isSaving() && [...writes].every((write) => world.saved.has(write));
+      },
+      prepareStart: () => {
+        world.check(!world.container, "a start while the previous container runs");
+        world.isContainerOver = false;
+      },
+      get isContainerOver() {
+        return world.isContainerOver;
       },
       get isRestoringCheckpoint() {
         return world.isRollingBack;

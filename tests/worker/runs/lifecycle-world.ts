@@ -91,6 +91,8 @@ export abstract class World {
   /** The container whose workspace was restored, according to the actor's storage. */
   restoredContainer: FakeContainer | undefined;
   isRollingBack = false;
+  /** Whether the container must not be used any more, according to the actor's storage. */
+  isContainerOver = false;
   policy = { version: 0, since: 0, isEnforced: true };
   usedAt = 0;
   keptAt = 0;

@@ -76,7 +76,7 @@ async function show(context: PageContext): Promise<Response> {
   checkQuery(search, searchParams);
   // The page would show this server's name as the name of the app's publisher. But a file's link or a preview shows what a sandbox has.
   const document = URL.parse(searchParams.get("client_id") ?? "");
-  if (document && (document.origin === oauth.issuer || previewLabel(document, context.config) !== undefined))
+  if (document && isOwnHost(document, context))
     throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.unknownClient });
   const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
   const { clientId, redirectUri } = authRequest;
@@ -89,6 +89,12 @@ async function show(context: PageContext): Promise<Response> {
   if (offeredScopes(authRequest, context.config).length === 0)
     throw refusal(authRequest, "invalid_scope", texts.REQUEST_PROBLEMS.noScope);
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
+}
+
+/** Whether a URL has this server's name or a preview's. The page shows no port, and a name with a final dot is the same host. */
+function isOwnHost(url: URL, { oauth, config }: PageContext): boolean {
+  const isServer = url.hostname.replace(/\.$/, "") === new URL(oauth.issuer).hostname;
+  return isServer || previewLabel(url, config) !== undefined;
 }
 
 /** Shows the consent page. Its form has a new handle, which works only once and only in this browser. */

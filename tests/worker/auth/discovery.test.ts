@@ -234,6 +234,8 @@ describe("a client metadata document", () => {
 
   it.each([
     ["a link to a file in a sandbox", `${ORIGIN}/files/default-abcdefgh23456723.00abcdefghijk`],
+    ["such a link with another port", `${ORIGIN}:8443/files/default-abcdefgh23456723.00abcdefghijk`],
+    ["such a link with a final dot", `${ORIGIN}./files/default-abcdefgh23456723.00abcdefghijk`],
     ["a preview", "https://8000-default.preview.example/client.json"],
   ])(
     "spoofing: at the address of %s does not make a client known by the server's own name",

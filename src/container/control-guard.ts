@@ -49,11 +49,11 @@ const bytesPerValue = 256;
 /** Types of capnweb that take much time to build and that the control server never sends. */
 const unused = new Set(["bigint", "blob", "headers", "readable", "remap", "request", "response", "writable"]);
 /**
- * Types that refer to a value of the Worker. The control server sends them only where a call begins, up to `callAt`. capnweb also makes
- * calls inside of values, which nothing would count, and of the SDK's main object.
+ * Types that refer to a value of the Worker. The control server sends them only where a call begins, at `callAt`. capnweb also makes calls
+ * inside of values and instead of an error, which nothing would count, and of the SDK's main object.
  */
 const used = new Set(["import", "pipeline"]);
-const callAt = '["stream",["'.length;
+const callAt = '["push",["'.length;
 /** Types that refer to a value of the sender. The Worker keeps an entry for each. */
 const references = new Set(["export", "promise"]);
 
@@ -283,7 +283,7 @@ function scan(
       if (length >= 8 && length <= 10 && isDigits.test(message.slice(start, at))) digits += 1;
       if (message.charCodeAt(start - 2) !== bracket || length > 16) continue;
       const word = message.slice(start, at);
-      if (unused.has(word) || (used.has(word) && start > callAt)) return BROKE_CONTROL.unused(word);
+      if (unused.has(word) || (used.has(word) && start !== callAt)) return BROKE_CONTROL.unused(word);
       if (references.has(word)) referenceCount += 1;
     } else if (code === bracket || code === brace || code === comma) {
       values += 1;

@@ -24,8 +24,8 @@ export interface KernelObjects {
    */
   locks: number;
   /**
-   * The most watches of one file by epoll, or a fiftieth of all watches if that is more. All files of eventfd, timerfd and signalfd count
-   * as one: they have one inode.
+   * The watches of files by epoll without the first two of each file, or a fiftieth of all watches if that is more. The two ends of a
+   * pipe count as one file, and so do all files of eventfd, timerfd and signalfd: they have one inode.
    */
   watches: number;
   /** Open directories. A copy of a descriptor counts again. */
@@ -39,8 +39,9 @@ const SLOW_SECONDS = 8;
 const SLOW_COUNT_SECONDS = 2;
 export const VERY_MANY = 1e12;
 /**
- * How many watches of different files count as one watch of the same file. An event visits all watches of its file, but a read of
- * /proc/PID/fdinfo visits all watches of an epoll: 960,000 stopped a processor for 0.5 s.
+ * How many watches of different files count as one more watch of the same file. An event visits all watches of its file, and a packet to
+ * 190 sockets those of all these files. But a read of /proc/PID/fdinfo visits all watches of an epoll: 960,000 stopped a processor for
+ * 0.5 s.
  */
 const WATCHES_OF_OTHERS = 50;
 /** The most files that programs of a sandbox may watch by epoll. The count keeps each of them in memory. */
@@ -49,24 +50,28 @@ const MAX_WATCHED = 200_000;
 /** The most bytes of a pipe. Linux allows at most 2 GiB. */
 const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
 
-/** The number of kcmp(2), which compares resources of two threads. Without it, only the descriptors of first threads count. */
+/**
+ * The number of kcmp(2), which compares resources of two threads. Without it, only the descriptors of first threads count, and only one
+ * epoll of those with the same number.
+ */
 const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
 
 /**
  * Prints the numbers of `KernelObjects` for a group's processes. The kernel counts nothing for a first thread that has ended, and a
- * thread can have descriptors of its own. So this program visits each different table of descriptors. The number 2 is KCMP_FILES, and
- * 3 is ESRCH, for a thread that has ended. Opens a pipe for a moment to ask for its size (F_GETPIPE_SZ, 1032). A sandbox can have
- * 500,000 descriptors and millions of mappings and watches, and the kernel goes through all locks of a file for each of its descriptors.
+ * thread can have descriptors of its own. So this program visits each different table of descriptors, and each different
+ * epoll, because a forked process has the same one. The number 0 is KCMP_FILE, 2 is KCMP_FILES, and 3 is ESRCH, for a thread that has
+ * ended. Opens a pipe for a moment to ask for its size (F_GETPIPE_SZ, 1032). A sandbox can have 500,000 descriptors and millions of
+ * mappings and watches, and the kernel goes through all locks of a file for each of its descriptors.
  */
 const program = `
 use Fcntl;
 my ($compare, $list) = @ARGV;
-my ($mappings, $bytes, $waiting, $locks, $watches, $allWatches, $directories, %seen, %watched) = (0) x 7;
+my ($mappings, $bytes, $waiting, $locks, $watches, $repeated, $directories, %seen, %watched, %polls) = (0) x 7;
 sub isLate {
   my ($user, $system) = times;
   return $user + $system > (time - $^T < ${SLOW_SECONDS} ? ${COUNT_SECONDS} : ${SLOW_COUNT_SECONDS}) || keys %watched > ${MAX_WATCHED};
 }
-sub isSame { my $order = syscall($compare + 0, $_[0] + 0, $_[1] + 0, 2, 0, 0); return $order == 0 || ($order < 0 && $! != 3) }
+sub isSame { my $order = syscall($compare + 0, map { 0 + $_ } @_); return $order == 0 || ($order < 0 && $! != 3) }
 sub countLines {
   my $count = 0;
   open(my $file, "<", $_[0]) or return 0;
@@ -74,21 +79,24 @@ sub countLines {
   return $count;
 }
 sub visit {
-  my ($table) = @_;
+  my ($thread, $table) = @_;
   opendir(my $descriptors, "$table/fd") or return;
   while (!isLate() && defined(my $name = readdir $descriptors)) {
     my ($device, $inode, $mode) = stat "$table/fd/$name" or next;
     $directories++ if ($mode & 0170000) == 0040000;
     my $isFirst = !$seen{"$device:$inode"}++;
     open(my $state, "<", "$table/fdinfo/$name") or next;
+    my $isPoll;
     while (<$state>) {
       $locks++ if /^lock:/;
       $waiting += $1 if $isFirst && /^scm_fds:\\s*(\\d+)/;
       next unless /^tfd:.* ino:(\\S+) +sdev:(\\S+)/;
-      $allWatches++;
-      my $ofFile = ++$watched{"$1:$2"};
-      $watches = $ofFile if $ofFile > $watches;
+      my $file = "$1:$2";
+      last if !$isPoll++ && grep { isSame($thread, $_, 0, $name, $name) } @{$polls{$name}};
+      $watches++;
+      $repeated++ if ++$watched{$file} > 2;
     }
+    push @{$polls{$name}}, $thread if $isPoll;
     next unless $isFirst && ($mode & 0170000) == 0010000;
     my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
     $bytes += ($isOpen && fcntl($pipe, 1032, 0)) || ${MAX_PIPE_BYTES};
@@ -99,13 +107,14 @@ for my $process (map { 0 + $_ } <$processes>) {
   my ($ofProcess, @different) = (0);
   for my $thread (map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
     $ofProcess ||= countLines("/proc/$process/task/$thread/maps");
-    next if isLate() || grep { isSame($thread, $_) } @different;
+    next if isLate() || grep { isSame($thread, $_, 2, 0, 0) } @different;
     push @different, $thread;
-    visit("/proc/$process/task/$thread");
+    visit($thread, "/proc/$process/task/$thread");
   }
   $mappings += $ofProcess;
 }
-$watches = int($allWatches / ${WATCHES_OF_OTHERS}) if $allWatches / ${WATCHES_OF_OTHERS} > $watches;
+$watches = int($watches / ${WATCHES_OF_OTHERS});
+$watches = $repeated if $repeated > $watches;
 $mappings = $bytes = $waiting = $locks = $watches = $directories = ${VERY_MANY} if isLate();
 print "$mappings $bytes $waiting $locks $watches $directories";
 `;
@@ -224,7 +233,7 @@ export function boundPipeMemory({ pipeBytes, waiting }: KernelObjects, counted: 
   return waiting > MAX_WAITING ? VERY_MANY : pipeBytes + waiting * MAX_PIPE_BYTES;
 }
 
-/** An upper bound of a sandbox's watches of one file. A descriptor of epoll with thousands of watches can wait in a socket. */
+/** An upper bound of a sandbox's repeated watches. A descriptor of epoll with thousands of watches can wait in a socket. */
 export const boundWatches = ({ watches, waiting }: KernelObjects): number =>
   waiting > 0 ? VERY_MANY : watches;
 

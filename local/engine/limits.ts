@@ -41,7 +41,7 @@ export const limitsSchema = z.strictObject({
   mappingsOfMachine: z.number(),
   /** When this many file locks have been added on the machine, sandboxes of a principal that has at least half as many are ended. */
   fileLocksOfMachine: z.number(),
-  /** When this many watches of epoll have been added on the machine, a sandbox is ended if at least half as many are of one of its files. */
+  /** When this many watches of epoll have been added on the machine, a sandbox is ended if it has at least half as many repeated ones. */
   epollWatchesOfMachine: z.number(),
   /**
    * When the kernel's threads for pseudo terminals and Unix sockets use this many processors, a sandbox with many of these is

@@ -25,7 +25,13 @@ const WATCH_MANY_FILES_OFTEN = [
   "  file, end = os.pipe(); os.close(end)",
   "  for at in range(500, 1000): os.dup2(file, at); poll.register(at, select.EPOLLIN)",
 ];
-/** Waits for the events of 20,000 ends of pipes, as a server with many connections does. */
+/** Watches 100 files 100 times each. A packet to many sockets is an event of each of them. */
+const WATCH_FILES_A_LITTLE = [
+  "import os, select, time",
+  "watched = [os.pipe()[0] for _ in range(100)]; polls = [select.epoll() for _ in range(100)]",
+  "[poll.register(file, select.EPOLLIN) for poll in polls for file in watched]",
+];
+/** Waits for the events of 20,000 ends of pipes, as a server with many connections does. Forked processes have the same epoll. */
 const WATCH_MANY_FILES = [
   "import os, select, time",
   "for one in range(25):",
@@ -34,7 +40,7 @@ const WATCH_MANY_FILES = [
   "  time.sleep(4); print('kept', flush=True); os._exit(0)",
   "poll = select.epoll(); ends = [end for _ in range(400) for end in os.pipe()]",
   "for end in ends: poll.register(end, select.EPOLLIN)",
-  "[os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
+  "[os.close(one) for one in (0, 1, 2)]; os.fork(); time.sleep(600)",
 ];
 
 describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll", async () => {
@@ -51,6 +57,7 @@ describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll",
       [...WATCH_OFTEN, ...passOn()],
     ],
     ["hundreds of files often", WATCH_MANY_FILES_OFTEN],
+    ["a hundred files a hundred times", WATCH_FILES_A_LITTLE],
   ])("the engine ends a sandbox that watches %s", async (_, watch) => {
     const [modest, watcher] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
     void watcher.python([...watch, "time.sleep(600)"]).catch(() => undefined);

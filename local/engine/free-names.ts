@@ -1,4 +1,4 @@
-/** Frees the names of files that the kernel keeps for sandboxes. */
+/** Frees the names of files that the kernel keeps for sandboxes, also for ended ones. */
 import { join } from "node:path";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { loadText } from "./host-files.ts";
@@ -12,21 +12,31 @@ import { countOf, hasFile } from "./limits.ts";
  */
 const MAX_NAME_BYTES = 128 * 1024 * 1024;
 
+/** How many bytes of names and other memory of the kernel it may keep for all sandboxes together. It keeps names of ended sandboxes too. */
+const MAX_ALL_NAME_BYTES = 2 * MAX_NAME_BYTES;
+
 /** How often the engine looks at this memory, in milliseconds: in version 2 of control groups, this takes longer than most of its checks. */
 export const NAMES_INTERVAL_MS = 1000;
 
 /** What could not be freed, in bytes: the names of the sandbox's files, and other memory of the kernel. */
-const kept = new WeakMap<EngineSandbox, number>();
+const kept = new WeakMap<object, number>();
 
-export async function freeNames(sandboxes: EngineSandbox[]): Promise<void> {
-  for (const sandbox of sandboxes) {
-    const bytes = await countOf(sandbox.chargedGroups, nameBytesOf);
-    if (bytes >= (kept.get(sandbox) ?? 0) + MAX_NAME_BYTES) {
-      await Promise.all(sandbox.chargedGroups.map((group) => reclaim(group, bytes)));
-      kept.set(sandbox, await countOf(sandbox.chargedGroups, nameBytesOf));
-    } else if (bytes < (kept.get(sandbox) ?? 0)) {
-      kept.set(sandbox, bytes);
-    }
+/** @param engineGroups the groups of all sandboxes together */
+export async function freeNames(sandboxes: EngineSandbox[], engineGroups: readonly string[]): Promise<void> {
+  await Promise.all([
+    ...sandboxes.map((sandbox) => freeNamesIn(sandbox.chargedGroups, MAX_NAME_BYTES, sandbox)),
+    freeNamesIn(engineGroups, MAX_ALL_NAME_BYTES),
+  ]);
+}
+
+async function freeNamesIn(groups: readonly string[], most: number, owner: object = groups): Promise<void> {
+  const bytes = await countOf(groups, nameBytesOf);
+  const keptBytes = kept.get(owner) ?? 0;
+  if (bytes >= keptBytes + most) {
+    const areDone = await Promise.all(groups.map((group) => reclaim(group, bytes)));
+    if (areDone.every(Boolean)) kept.set(owner, await countOf(groups, nameBytesOf));
+  } else if (bytes < keptBytes) {
+    kept.set(owner, bytes);
   }
 }
 
@@ -38,12 +48,18 @@ async function nameBytesOf(group: string): Promise<number> {
   return Number(version2?.[1] ?? 0);
 }
 
-/** Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it. */
-async function reclaim(group: string, bytes: number): Promise<void> {
+/**
+ * Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it.
+ * @returns false if the program took too long. Other programs of the machine can cause that, so the kernel may free more later
+ */
+async function reclaim(group: string, bytes: number): Promise<boolean> {
   const [file, value] = hasFile(group, "memory.force_empty")
     ? ["memory.force_empty", 0]
     : ["memory.reclaim", bytes];
   const write = ["sh", "-c", 'echo "$1" > "$0"', join(group, file), String(value)];
-  // The kernel reports an error if it can free less.
-  await runHost("nice", ["-n", "19", ...write]).catch(() => undefined);
+  return await runHost("nice", ["-n", "19", ...write]).then(
+    () => true,
+    // The kernel reports an error if it can free less.
+    (error: Error) => !(error.cause as { killed?: boolean }).killed,
+  );
 }

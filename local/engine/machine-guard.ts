@@ -340,7 +340,7 @@ export function guardMachine(
     ),
     ...checks.map((check) => repeat(check, CHECK_INTERVAL_MS)),
     repeat(guardUDP(listRunning), UDP_INTERVAL_MS),
-    repeat(async () => await freeNames(listRunning()), NAMES_INTERVAL_MS),
+    repeat(async () => await freeNames(listRunning(), engineGroups), NAMES_INTERVAL_MS),
   ];
   return () => timers.forEach((timer) => clearInterval(timer));
 }

@@ -1,6 +1,7 @@
 /** Counts objects of the kernel: those of a kind on the machine, and those of the processes of sandboxes. */
 import { join } from "node:path";
 import { arch } from "node:process";
+import { setTimeout as pause } from "node:timers/promises";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { Turns } from "../../src/shared/turns.ts";
@@ -233,9 +234,22 @@ export function boundPipeMemory({ pipeBytes, waiting }: KernelObjects, counted: 
   return waiting > MAX_WAITING ? VERY_MANY : pipeBytes + waiting * MAX_PIPE_BYTES;
 }
 
-/** An upper bound of a sandbox's repeated watches. A descriptor of epoll with thousands of watches can wait in a socket. */
-export const boundWatches = ({ watches, waiting }: KernelObjects): number =>
-  waiting > 0 ? VERY_MANY : watches;
+/** How often a sandbox is counted while files wait in its sockets each time, and the pause between two counts, in milliseconds. */
+const WAITING_COUNTS = 5;
+const BETWEEN_COUNTS_MS = 100;
+
+/**
+ * An upper bound of a sandbox's repeated watches. A descriptor of epoll with thousands of watches can wait in a socket. But connections that
+ * a server passes on to its other processes wait only for moments, so a sandbox with files that wait is counted again.
+ */
+export async function boundWatches(sandbox: EngineSandbox, objectsOf: ObjectsOf): Promise<number> {
+  let objects = await objectsOf(sandbox);
+  for (let counts = 1; objects.waiting > 0 && counts < WAITING_COUNTS; counts += 1) {
+    await pause(BETWEEN_COUNTS_MS);
+    objects = await lazyCount(() => [sandbox])(sandbox);
+  }
+  return objects.waiting > 0 ? VERY_MANY : objects.watches;
+}
 
 /** The part of its time in which the engine may read a number of kernel objects. */
 const READ_SHARE = 1 / 20;

@@ -289,11 +289,8 @@ export function guardMachine(
       intervalMs: WATCHES_INTERVAL_MS,
       causes: [
         manyWatches,
-        {
-          ...manyWatches,
-          // Only then, for the same reason as with pipes.
-          usedBy: async (sandbox, objectsOf) => boundWatches(await objectsOf(sandbox)),
-        },
+        // Only then, for the same reason as with pipes.
+        { ...manyWatches, usedBy: boundWatches },
       ],
     },
     {

@@ -1,9 +1,12 @@
 /** Watches of epoll: an event, or a read in /proc, visits all watches, and no other program runs on the processor meanwhile. */
 import { existsSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
+import { boundWatches } from "../../local/engine/kernel-objects.ts";
 import { endLater } from "../setup/end-later.ts";
 import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** Watches a file 20,000 times with epoll, by 900 descriptors. */
 const WATCH_OFTEN = [
@@ -69,4 +72,10 @@ describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll",
     const server = await TestSandbox.start(engine);
     expect((await server.python(WATCH_MANY_FILES)).stdout).toBe("kept");
   });
+});
+
+it("a sandbox in whose sockets files wait only for a moment does not count as one with very many watches", async () => {
+  const sandbox = { groups: [temporaryDirectory()] } as unknown as EngineSandbox;
+  const first = { mappings: 0, pipeBytes: 0, waiting: 1, locks: 0, watches: 7, directories: 0 };
+  expect(await boundWatches(sandbox, async () => first)).toBe(0);
 });

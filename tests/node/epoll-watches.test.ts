@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
 import { boundWatches } from "../../local/engine/kernel-objects.ts";
 import { endLater } from "../setup/end-later.ts";
-import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -47,9 +47,7 @@ const WATCH_MANY_FILES = [
 ];
 
 describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll", async () => {
-  const engine = endLater(
-    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, epollWatchesOfMachine: 5000 } }),
-  );
+  const engine = endLater(await startTestEngine({ limits: { epollWatchesOfMachine: 5000 } }));
 
   it.each([
     ["one file very often", WATCH_OFTEN],

@@ -77,8 +77,6 @@ const internetPort = await listen(endLater(internet));
 const engine = endLater(
   await startTestEngine({
     hasAuthority: true,
-    // Test files that run beside this one take more than 1 GB of the kernel's memory, and the attacker's full sockets would be blamed.
-    limits: { kernelGrowthOfMachine: Infinity },
     allowAddresses: [
       `internet.test:80=${internetPort}`,
       `internet.test:443=${internetPort}`,

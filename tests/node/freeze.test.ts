@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { whileFrozen } from "../../local/engine/freeze.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
-import { NO_MACHINE_LIMITS, spawnTestEngine, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { spawnTestEngine, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, type Process, waitForEnd } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
@@ -36,9 +36,7 @@ describe.runIf(canFreeze)("programs of a sandbox", () => {
     ["ends", async () => undefined],
     ["fails", async () => await Promise.reject(new Error("failed"))],
   ])("do not run during a count, and go on when it %s", async (_, end) => {
-    // An engine that counts something, because of another program of the machine, would let the sandbox go on after its count.
-    const limits = NO_MACHINE_LIMITS;
-    const sandbox = await TestSandbox.start(endLater(await startTestEngine({ limits })));
+    const sandbox = await TestSandbox.start(endLater(await startTestEngine()));
     const group = groupOf(await startSleeper(sandbox));
     let output: string | undefined;
     const whileStopped = await new Promise((resolve) => {

@@ -4,12 +4,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { findGroupParents, type Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
-import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, valuesInGroups } from "../setup/processes.ts";
 
 const MiB = 1024 * 1024;
 const limits = {
-  ...NO_MACHINE_LIMITS,
   diskBytes: 64 * MiB,
   memoryBytes: 384 * MiB,
   processes: 100,
@@ -359,7 +358,7 @@ describe("resources of the whole machine", () => {
       "    time.sleep(600)",
       "time.sleep(600)",
     ];
-    expect(await endFor("TCP connections", connections, { tcpOrphansOfMachine: 3000 })).toBe("unharmed");
+    expect(await endFor("TCP connections", connections, { tcpOrphansOfMachine: 200 })).toBe("unharmed");
   });
 
   it("memory of netlink: a process can send messages to the kernel, but not to another process", async () => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { countOf, findGroupParents, kernelMemoryOf, memoryOf } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
-import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess } from "../setup/processes.ts";
 
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
@@ -43,7 +43,7 @@ const isExt4 = statfsSync("/usr/bin").type === 0xef53;
 it.runIf(isExt4)(
   "the engine ends a sandbox whose many open directories fill the kernel's memory",
   async () => {
-    const limits = { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 200 * 1024 * 1024 };
+    const limits = { kernelGrowthOfMachine: 200 * 1024 * 1024 };
     const engine = endLater(await startTestEngine({ limits }));
     const [modest, reader] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
     const open = [

@@ -59,9 +59,7 @@ async function takeKernelMemory(): Promise<void> {
 }
 
 it("memory of the kernel: a sandbox with many locks is not ended because of memory that another program took", async () => {
-  const engine = endLater(
-    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 200 * MiB } }),
-  );
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
   const locks = [
     "import fcntl, os",
     "held = os.memfd_create('locked')",
@@ -77,9 +75,7 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
 });
 
 it("memory of the kernel: a sandbox with many empty pipes is not ended because of memory that another program took", async () => {
-  const engine = endLater(
-    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 200 * MiB } }),
-  );
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } }));
   const modest = await TestSandbox.start(engine);
   const pipes = [
     "import os",
@@ -131,9 +127,7 @@ it.each([
   ["of processes whose first threads have ended", [...fillPipes(), ...END_FIRST_THREAD]],
   ["passed on to new processes", [...fillPipes(), ...passOn()]],
 ])("memory of the kernel: the engine ends a sandbox that keeps data in many pipes, %s", async (_, fill) => {
-  const engine = endLater(
-    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 150 * MiB } }),
-  );
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
   const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
   void taker.python([...fill, "time.sleep(600)"]).catch(() => undefined);
   expect((await taker.waitForEnd()).reason).toContain("many pipes");
@@ -141,9 +135,7 @@ it.each([
 });
 
 it("memory of the kernel: no sandbox can fill more memory while the count of another one of its principal lasts", async () => {
-  const engine = endLater(
-    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 150 * MiB } }),
-  );
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
   const start = () => TestSandbox.start(engine, { principal: "attacker" });
   const [slow, taker] = [await start(), await start()];
   const copies = [
@@ -172,9 +164,7 @@ it("memory of the kernel: no sandbox can fill more memory while the count of ano
 });
 
 it("memory of the kernel: a sandbox with a file in a socket is not ended for memory that another one takes by pipes", async () => {
-  const engine = endLater(
-    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelGrowthOfMachine: 150 * MiB } }),
-  );
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * MiB } }));
   const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
   // By the kernel's memory for the names, its socket could hide more pipes than the other sandbox has.
   await modest.python([
@@ -226,9 +216,7 @@ it.runIf(existsSync("/proc/2/task/2/children")).each([
 ] as const)(
   "the kernel's threads: the engine ends a sandbox that makes them work %s",
   async (how, reason) => {
-    const engine = endLater(
-      await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, kernelThreadProcessorsOfMachine: 0.1 } }),
-    );
+    const engine = endLater(await startTestEngine({ limits: { kernelThreadProcessorsOfMachine: 0.1 } }));
     const [modest, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
     void busy.python(THREAD_WORK[how]).catch(() => undefined);
     expect((await busy.waitForEnd()).reason).toContain(reason);
@@ -246,9 +234,7 @@ const MAP_OFTEN = [
 const COPY_OFTEN = ["for _ in range(9):", "  if os.fork() == 0: break"];
 
 describe.runIf(existsSync("/sys/kernel/slab/vm_area_struct"))("mappings of memory", async () => {
-  const engine = endLater(
-    await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, mappingsOfMachine: 300_000 } }),
-  );
+  const engine = endLater(await startTestEngine({ limits: { mappingsOfMachine: 300_000 } }));
   const full = await TestSandbox.start(engine);
   await full.run("mkdir /tmp/many && cd /tmp/many && seq 60000 | xargs touch; ls -lR /usr | head -90000");
 
@@ -326,7 +312,7 @@ function lockMany(...hide: string[]): string[] {
 it.runIf(existsSync("/sys/kernel/slab/file_lock_cache")).each(Object.entries(SET_LOCKS))(
   "file locks: the engine ends the sandbox that has most of them on the inode of all epoll descriptors %s",
   async (_, lock) => {
-    const engine = endLater(await startTestEngine());
+    const engine = endLater(await startTestEngine({ limits: { fileLocksOfMachine: 10_000 } }));
     const locks = [
       "import array, ctypes, fcntl, os, platform, signal, socket, threading, time",
       "file = os.eventfd(0)",

@@ -1,7 +1,7 @@
 /** A sandbox opens many UDP sockets: a packet to all of them delays the machine, and their data fills the machine's memory for UDP. */
 import { expect, it } from "vitest";
 import { endLater } from "../setup/end-later.ts";
-import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 
 const MiB = 1024 * 1024;
 
@@ -63,7 +63,7 @@ it("a sandbox may have many UDP sockets of different ports while one gets multic
 });
 
 it("the engine ends a sandbox that fills the memory of UDP with sockets that have no port, and not one with more connections", async () => {
-  const limits = { ...NO_MACHINE_LIMITS, udpBytesOfMachine: 40 * MiB };
+  const limits = { udpBytesOfMachine: 40 * MiB };
   const one = endLater(await startTestEngine({ limits }));
   const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
   await hold(modest, [

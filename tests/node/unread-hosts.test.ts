@@ -4,7 +4,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
 import type { Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
-import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { tcpBytes, tcpOrphans } from "../setup/processes.ts";
 
@@ -24,7 +24,7 @@ async function openIdleConnections(sandbox: TestSandbox): Promise<void> {
 it("the engine ends a sandbox whose hosts do not read, and not one with more connections", async () => {
   const host = endLater(createServer((socket) => socket.pause().on("error", () => undefined)));
   const allowAddresses = [`host.test:443=${await listen(host)}`];
-  const limits = { ...NO_MACHINE_LIMITS, tcpBytesOfMachine: 100 * MiB };
+  const limits = { tcpBytesOfMachine: 100 * MiB };
   const one = endLater(await startTestEngine({ allowAddresses, limits }));
   const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
   await openIdleConnections(modest);
@@ -49,7 +49,7 @@ it("the engine ends a sandbox whose hosts do not read, and not one with more con
  * @param use called with further connections to a server that does not read, until the limit is exceeded
  */
 async function outputAfter(limit: Partial<Limits>, isExceeded: () => boolean, use: (client: Socket) => void) {
-  const one = endLater(await startTestEngine({ limits: { ...NO_MACHINE_LIMITS, ...limit } }));
+  const one = endLater(await startTestEngine({ limits: { ...limit } }));
   const idle = await TestSandbox.start(one);
   await openIdleConnections(idle);
   const port = await listen(endLater(createServer((socket) => socket.pause().on("error", () => undefined))));
@@ -72,7 +72,7 @@ it("the engine ends no sandbox with idle connections when other programs use the
 });
 
 it("the engine ends a sandbox that leaves closed connections whose other ends stay open", async () => {
-  const limits = { ...NO_MACHINE_LIMITS, tcpOrphansOfMachine: 1000 };
+  const limits = { tcpOrphansOfMachine: 1000 };
   const one = endLater(await startTestEngine({ limits }));
   const taker = await TestSandbox.start(one);
   const program = [

@@ -41,10 +41,7 @@ export interface TestEngine extends EngineAddress {
   close(): Promise<void>;
 }
 
-/**
- * For a test of one of the machine's limits, which sets this limit again: other programs, such as tests in other processes, can reach the
- * others. Give limits as amounts, not as amounts beyond the use at the start, which others may reduce by more.
- */
+/** Without the limits of the whole machine, which tests in other processes can reach. */
 export const NO_MACHINE_LIMITS: Partial<Limits> = Object.fromEntries(
   Object.keys(limitsSchema.shape)
     .filter((name) => name.endsWith("OfMachine"))
@@ -57,9 +54,13 @@ export const wsPackage = {
   to: "/opt/sandbox-runtime/node_modules/ws",
 };
 
-/** Starts an engine in this process, in a new run directory. By default it prepares no sandbox: few tests use its Python kernel. */
+/**
+ * Starts an engine in this process, in a new run directory. By default it prepares no sandbox, because few tests use its Python kernel. It
+ * has only those limits of the whole machine that are given. Give amounts, and not the use at the start and more: other tests may reduce it.
+ */
 export async function startTestEngine({
   hasAuthority = false,
+  limits,
   ...options
 }: Partial<EngineOptions> & { hasAuthority?: boolean } = {}): Promise<TestEngine> {
   const runDir = options.runDir ?? (await mkdtemp(join(tmpdir(), "sandbox-mcp-test-")));
@@ -70,6 +71,7 @@ export async function startTestEngine({
     isolation: "bubblewrap",
     runDir,
     prepareSandbox: false,
+    limits: { ...NO_MACHINE_LIMITS, ...limits },
     ...(python === undefined ? {} : { python }),
     ...(hasAuthority ? { authority: join(runDir, "authority") } : {}),
     ...options,

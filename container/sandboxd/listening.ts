@@ -88,13 +88,16 @@ function scanPorts(): void {
  * milliseconds.
  */
 function areAllKnown(): boolean {
-  const connected = Number(/^Tcp:(?: -?\d+){8} (\d+)/m.exec(procText("/proc/net/snmp"))?.[1]);
+  const countConnected = () => Number(/^Tcp:(?: -?\d+){8} (\d+)/m.exec(procText("/proc/net/snmp"))?.[1]);
+  const connected = countConnected();
   const counts = ["/proc/net/sockstat", "/proc/net/sockstat6"].map((file) =>
     Number(/^TCP6?: inuse (\d+)/m.exec(procText(file))?.[1]),
   );
   const isOpen = ([socket, { file }]: [string, Listening]) =>
     file === undefined || targetOf(file) === `socket:[${socket}]`;
-  return counts.reduce((sum, count) => sum + count) - connected === known.size && [...known].every(isOpen);
+  const unconnected = counts.reduce((sum, count) => sum + count) - connected;
+  // A connection that closes between the two reads would hide a new listener.
+  return unconnected === known.size && countConnected() === connected && [...known].every(isOpen);
 }
 
 /** Counts open connections of programs to hosts outside the sandbox. @param own processes of this server, which do not count */

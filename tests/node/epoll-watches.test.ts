@@ -5,7 +5,7 @@ import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
 import { boundWatches } from "../../local/engine/kernel-objects.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
+import { END_FIRST_THREAD, passOn } from "../setup/python-programs.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** Watches a file 20,000 times with epoll, by 900 descriptors. */

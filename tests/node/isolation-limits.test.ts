@@ -6,6 +6,7 @@ import { findGroupParents, type Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, valuesInGroups } from "../setup/processes.ts";
+import { lookUpInVain } from "../setup/python-programs.ts";
 
 const MiB = 1024 * 1024;
 const limits = {
@@ -28,15 +29,6 @@ async function startGreedy(): Promise<TestSandbox> {
   });
   return greedy;
 }
-
-/** Linux keeps 0.7 KB for each of these names. */
-const lookUpInVain = (names: number) => [
-  "import os",
-  "unique = os.urandom(8).hex()",
-  `for number in range(${names}):`,
-  "  try: os.stat(f'/usr/bin/{unique}.{number:0220}')",
-  "  except OSError: pass",
-];
 
 const endedFor = (resource: string) => ({ exitCode: 137, reason: expect.stringContaining(resource) });
 

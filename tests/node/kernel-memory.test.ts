@@ -1,20 +1,13 @@
 /** Kernel memory that no control group counts, but that the limit of memory for all sandboxes must include. */
 import { randomInt } from "node:crypto";
-import { readFileSync, statfsSync } from "node:fs";
-import { join } from "node:path";
+import { statfsSync } from "node:fs";
 import { expect, it } from "vitest";
 import { countOf, findGroupParents, kernelMemoryOf, memoryOf } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { findProcess } from "../setup/processes.ts";
+import { findProcess, groupsOf } from "../setup/processes.ts";
 
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
-
-/** The control groups of a process. */
-function groupsOf(pid: number | undefined): string[] {
-  const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
-  return Array.from(lines, ([, controllers = "", path = ""]) => join("/sys/fs/cgroup", controllers, path));
-}
 
 it.runIf(isMemoryLimited)(
   "directories in each other count with the memory for the lists of their entries",

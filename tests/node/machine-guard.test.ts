@@ -33,8 +33,8 @@ import { repository } from "../../local/engine/own-files.ts";
 import { sum } from "../../local/engine/sum.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { END_FIRST_THREAD, passOn } from "../setup/hide-files.ts";
-import { findProcess, processes } from "../setup/processes.ts";
+import { END_FIRST_THREAD, passOn } from "../setup/python-programs.ts";
+import { findProcess, groupsOf, processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep, until } from "../setup/until.ts";
 
@@ -369,12 +369,7 @@ it.runIf(isMemoryLimited)(
       "print(1, flush=True); time.sleep(60)",
     ];
     await sandbox.run(`{ exec -a ${mark} python3 -c "${program.join("\n")}" & } | head -n 1`);
-    const lines = readFileSync(`/proc/${findProcess(mark)?.pid}/cgroup`, "utf8").matchAll(
-      /^\d+:(.*):(.*)$/gm,
-    );
-    const groups = Array.from(lines, ([, controllers = "", path = ""]) =>
-      join("/sys/fs/cgroup", controllers, path),
-    );
+    const groups = groupsOf(findProcess(mark)?.pid);
     expect(await countOf(groups, memoryOf)).toBeGreaterThan(200 * MiB);
   },
 );

@@ -157,6 +157,12 @@ export function filesInGroups(
 export const valuesInGroups = (...of: Parameters<typeof filesInGroups>): number[] =>
   filesInGroups(...of).map((file) => parseInt(readFileSync(file, "utf8")));
 
+/** The directories of a process's control groups of version 1. */
+export function groupsOf(pid: number | undefined): string[] {
+  const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
+  return Array.from(lines, ([, controllers = "", path = ""]) => join("/sys/fs/cgroup", controllers, path));
+}
+
 /** The machine's memory for TCP, in bytes. */
 export const tcpBytes = () => inSockstat(/^TCP:.* mem (\d+)$/m) * 4096;
 

@@ -1,4 +1,4 @@
-/** Lines of Python programs that hide their files from a count. */
+/** Lines of Python programs that use resources of the kernel. */
 
 /** Ends a process's first thread, so that the process seems to have no files. */
 export const END_FIRST_THREAD = [
@@ -11,4 +11,13 @@ export const passOn = (pauseSeconds = 0.005) => [
   "while True:",
   "  if os.fork(): os._exit(0)",
   `  time.sleep(${pauseSeconds})`,
+];
+
+/** Linux keeps 0.7 KB for each of these names. */
+export const lookUpInVain = (names: number) => [
+  "import os",
+  "unique = os.urandom(8).hex()",
+  `for number in range(${names}):`,
+  "  try: os.stat(f'/usr/bin/{unique}.{number:0220}')",
+  "  except OSError: pass",
 ];

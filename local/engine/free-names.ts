@@ -1,9 +1,8 @@
 /** Frees the names of files that the kernel keeps for sandboxes, also for ended ones. */
 import { join } from "node:path";
 import type { EngineSandbox } from "./engine-sandbox.ts";
-import { loadText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
-import { countOf, hasFile } from "./limits.ts";
+import { countOf, hasFile, slabOf } from "./limits.ts";
 
 /**
  * How many bytes of names the kernel may keep for a sandbox, besides those of its files. A name takes about 400 bytes. For a call that
@@ -40,13 +39,7 @@ async function freeNamesIn(groups: readonly string[], most: number, owner: objec
   }
 }
 
-/** The memory of a group's names. Version 1 of control groups counts it together with other memory of the kernel. */
-async function nameBytesOf(group: string): Promise<number> {
-  const version1 = await loadText(join(group, "memory.kmem.usage_in_bytes"));
-  if (version1 !== "") return Number(version1);
-  const version2 = /^slab_reclaimable (\d+)$/m.exec(await loadText(join(group, "memory.stat")));
-  return Number(version2?.[1] ?? 0);
-}
+const nameBytesOf = (group: string) => slabOf(group, "reclaimable");
 
 /**
  * Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it.

@@ -488,10 +488,13 @@ export async function memoryOfAll(groups: readonly string[]): Promise<number> {
   return sum(await Promise.all(groups.map(memoryOf)));
 }
 
-export async function kernelMemoryOf(group: string): Promise<number> {
-  const ofVersion2 = /^slab_unreclaimable (\d+)$/m.exec(await loadText(join(group, "memory.stat")))?.[1];
-  return Number(ofVersion2 ?? (await loadText(join(group, "memory.kmem.usage_in_bytes"))));
+/** The kernel's memory for a group: of version 2 of control groups, a part of it. Version 1 does not distinguish the parts. */
+export async function slabOf(group: string, part: "reclaimable" | "unreclaimable"): Promise<number> {
+  const version1 = await loadText(join(group, "memory.kmem.usage_in_bytes"));
+  const version2 = version1 === "" ? await loadText(join(group, "memory.stat")) : "";
+  return Number(new RegExp(`^slab_${part} (\\d+)$`, "m").exec(version2)?.[1] ?? version1);
 }
+export const kernelMemoryOf = (group: string) => slabOf(group, "unreclaimable");
 
 /** The number of a group's processes and threads, including those in groups inside it; 0 if the group does not count them. */
 export const processesOf = async (group: string) => Number(await loadText(join(group, "pids.current")));

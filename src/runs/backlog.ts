@@ -64,7 +64,8 @@ export class Backlog {
 
   /**
    * Calls `output` when there is room, or when R2 has failed to make room.
-   * @param bytes the size of this output, for the rate limit @param isLast whether its run was cancelled, and must end within seconds
+   * @param bytes the size of this output, for the rate limit
+   * @param isLast whether its run was cancelled, and must end within seconds
    */
   async take(bytes: number, output: () => void, isLast = false): Promise<void> {
     const ms = isLast && this.#last.tryTake(bytes) ? 0 : this.#waitMs(bytes);

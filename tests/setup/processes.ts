@@ -137,31 +137,26 @@ function commandOf(pid: number): string | undefined {
   return attempt(() => readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim(), undefined);
 }
 
+/** The directories of a process's control groups. On a machine with both versions, only those of version 1. */
+export function groupsOf(pid: number | undefined): string[] {
+  const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
+  return Array.from(lines, ([, controllers = "", path = ""]) => join("/sys/fs/cgroup", controllers, path));
+}
+
 /**
- * A file in the control groups of a process, by the file's name in version 1 and in version 2.
+ * A file in the control groups of a process.
+ * @param names the file's name in version 1 and in version 2
  * @param parent `..` for the groups that contain these groups
  */
-export function filesInGroups(
-  pid: number,
-  [first, second]: readonly [string, string],
-  parent = "",
-): string[] {
-  const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
-  const files = Array.from(groups, ([, controllers = "", path = ""]) =>
-    join("/sys/fs/cgroup", controllers, path, parent, controllers === "" ? second : first),
-  );
+export function filesInGroups(pid: number, names: readonly [string, string], parent = ""): string[] {
+  const different = [...new Set(names)];
+  const files = groupsOf(pid).flatMap((group) => different.map((name) => join(group, parent, name)));
   return files.filter((file) => existsSync(file));
 }
 
 /** The values of these files. */
 export const valuesInGroups = (...of: Parameters<typeof filesInGroups>): number[] =>
   filesInGroups(...of).map((file) => parseInt(readFileSync(file, "utf8")));
-
-/** The directories of a process's control groups of version 1. */
-export function groupsOf(pid: number | undefined): string[] {
-  const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
-  return Array.from(lines, ([, controllers = "", path = ""]) => join("/sys/fs/cgroup", controllers, path));
-}
 
 /** The machine's memory for TCP, in bytes. */
 export const tcpBytes = () => inSockstat(/^TCP:.* mem (\d+)$/m) * 4096;

@@ -29,6 +29,9 @@ const respondWith = (response: string, times = 1) =>
     `open("/tmp/response", "w").write(${JSON.stringify(response)}); open("/tmp/times", "w").write("${times}")`,
   );
 
+/** Compresses the body of the response. */
+const ENCODE = `import gzip; a = open("/tmp/response", "rb").read(); h, m, b = a.partition(b"\\n\\n"); open("/tmp/response", "wb").write(h + m + gzip.compress(b))`;
+
 beforeAll(async () => {
   await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
   await respondWith(EMPTY);
@@ -75,15 +78,18 @@ describe("a sandbox with a program in place of sandboxd", () => {
   });
 
   it("is reported as damaged for a response with an unrequested encoding", async () => {
-    const body = '{"entries":[],"size":1}';
+    const body = '{"entries":[],"size":1,"problem":"missing"}';
     const plain = `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: ${body.length}\n\n${body}`;
     await respondWith(plain);
     expect((await owner.call("list_files", { sandbox })).isError).toBe(false);
-    await respondWith(plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip"));
-    await runInKernel(
-      sandbox,
-      `import gzip; a = open("/tmp/response", "rb").read(); h, m, b = a.partition(b"\\n\\n"); open("/tmp/response", "wb").write(h + m + gzip.compress(b))`,
-    );
+    await respondWith(plain.replace("200 OK", "422 X"));
+    expect((await owner.call("list_files", { sandbox })).text).toContain("There is no");
+    const encoded = plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip");
+    await respondWith(encoded);
+    await runInKernel(sandbox, ENCODE);
+    expect(await calls()).toEqual(DAMAGED);
+    await respondWith(encoded.replace("200 OK", "422 X"));
+    await runInKernel(sandbox, ENCODE);
     expect(await calls()).toEqual(DAMAGED);
   });
 

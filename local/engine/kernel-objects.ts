@@ -17,7 +17,10 @@ export interface KernelObjects {
   mappings: number;
   /** How many bytes fit into the open pipes. */
   pipeBytes: number;
-  /** How many files wait in sockets (SCM_RIGHTS). They can be pipes, locked files, or sockets in which thousands of files wait. */
+  /**
+   * How many files wait in sockets (SCM_RIGHTS) and are not counted here, for example in connections that no program has accepted. They
+   * can be pipes, locked files, or sockets in which thousands of files wait.
+   */
   waiting: number;
   /**
    * Locks of open files, counted where they are kept. A lock remains after the process that set it has ended, while another process has
@@ -57,16 +60,26 @@ const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
  */
 const compareCall: Record<string, number> = { x64: 312, arm64: 272 };
 
+/** The number of recvmsg(2). Without it, files that wait in sockets only count in `waiting`. */
+const receiveCall: Record<string, number> = { x64: 47, arm64: 212 };
+const [PIDFD_THREAD, MSG_PEEK, MSG_DONTWAIT, SO_PEEK_OFF] = [0o200, 0x2, 0x40, 42];
+/** More than the bytes in a socket (net.core.wmem_default). A message that was read in two parts would count twice. */
+const MESSAGE_BYTES = 1024 * 1024;
+
 /**
  * Prints the numbers of `KernelObjects` for a group's processes. The kernel counts nothing for a first thread that has ended, and a
  * thread can have descriptors of its own. So this program visits each different table of descriptors, and each different
  * epoll, because a forked process has the same one. The number 0 is KCMP_FILE, 2 is KCMP_FILES, and 3 is ESRCH, for a thread that has
  * ended. Opens a pipe for a moment to ask for its size (F_GETPIPE_SZ, 1032). A sandbox can have 500,000 descriptors and millions of
  * mappings and watches, and the kernel goes through all locks of a file for each of its descriptors.
+ *
+ * Of files that wait in a socket, the program takes copies for a moment and visits them, too. It reads the messages without removing them,
+ * one after another (SO_PEEK_OFF), from a copy of the socket: 434 is pidfd_open(2), 438 is pidfd_getfd(2). They find no socket of a further
+ * thread that has descriptors of its own before Linux 6.9, and no connection that no program has accepted.
  */
 const program = `
 use Fcntl;
-my ($compare, $list) = @ARGV;
+my ($compare, $receive, $list) = @ARGV;
 my ($mappings, $bytes, $waiting, $locks, $watches, $repeated, $directories, %seen, %watched, %polls) = (0) x 7;
 sub isLate {
   my ($user, $system) = times;
@@ -79,29 +92,64 @@ sub countLines {
   while (!isLate() && sysread($file, my $lines, 65536)) { $count += $lines =~ tr/\\n// }
   return $count;
 }
+sub zeros { my $bytes = ""; vec($bytes, $_[0] - 1, 8) = 0; return $bytes }
+my ($text, $control) = (zeros(${MESSAGE_BYTES}), zeros(4096));
+sub copyOf {
+  my ($thread, $name) = map { 0 + $_ } @_;
+  my ($process, $copy);
+  my $number = syscall(434, $thread, ${PIDFD_THREAD});
+  $number = syscall(434, $thread, 0) if $number < 0;
+  open($process, "<&=", $number) or return;
+  open($copy, "+<&=", syscall(438, $number, $name, 0)) or return;
+  return $copy;
+}
+sub unseenIn {
+  my ($count, $socket) = @_;
+  my $begin = $socket && getsockopt($socket, 1, ${SO_PEEK_OFF}) or return $count;
+  setsockopt($socket, 1, ${SO_PEEK_OFF}, 0);
+  my $seen = 0;
+  while (!isLate() && $seen <= $count) {
+    my $part = pack "PQ", $text, ${MESSAGE_BYTES};
+    my $message = pack "QQPQPQQ", 0, 0, $part, 1, $control, 4096, 0;
+    my $read = syscall($receive + 0, fileno $socket, $message, ${MSG_PEEK | MSG_DONTWAIT});
+    my ($length, @files) = unpack "x40Q", $message;
+    last if $read < 0 || $read + $length == 0;
+    for (my ($at, $size) = (0, 0); $at + 16 <= $length; $at += ($size + 7) & ~7) {
+      ($size, my ($level, $type)) = unpack "x\${at}QLL", $control;
+      push @files, unpack "l*", substr $control, $at + 16, $size - 16 if $level == 1 && $type == 1;
+    }
+    my @copies = map { open(my $copy, "<&=", $_); $copy } @files;
+    visitFile($$, "/proc/self", $_) for @files;
+    $seen += @files;
+  }
+  setsockopt($socket, 1, ${SO_PEEK_OFF}, unpack "l", $begin);
+  return $seen == $count ? 0 : $count;
+}
+sub visitFile {
+  my ($thread, $table, $name) = @_;
+  my ($device, $inode, $mode) = stat "$table/fd/$name" or return;
+  $directories++ if ($mode & 0170000) == 0040000;
+  my $isFirst = !$seen{"$device:$inode"}++;
+  open(my $state, "<", "$table/fdinfo/$name") or return;
+  my $isPoll;
+  while (<$state>) {
+    $locks++ if /^lock:/;
+    $waiting += unseenIn($1, copyOf($thread, $name)) if $isFirst && /^scm_fds:\\s*([1-9]\\d*)/;
+    next unless /^tfd:.* ino:(\\S+) +sdev:(\\S+)/;
+    my $file = "$1:$2";
+    last if !$isPoll++ && grep { isSame($thread, $_, 0, $name, $name) } @{$polls{$name}};
+    $watches++;
+    $repeated++ if ++$watched{$file} > 2;
+  }
+  push @{$polls{$name}}, $thread if $isPoll && $thread != $$;
+  return unless $isFirst && ($mode & 0170000) == 0010000;
+  my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  $bytes += ($isOpen && fcntl($pipe, 1032, 0)) || ${MAX_PIPE_BYTES};
+}
 sub visit {
   my ($thread, $table) = @_;
   opendir(my $descriptors, "$table/fd") or return;
-  while (!isLate() && defined(my $name = readdir $descriptors)) {
-    my ($device, $inode, $mode) = stat "$table/fd/$name" or next;
-    $directories++ if ($mode & 0170000) == 0040000;
-    my $isFirst = !$seen{"$device:$inode"}++;
-    open(my $state, "<", "$table/fdinfo/$name") or next;
-    my $isPoll;
-    while (<$state>) {
-      $locks++ if /^lock:/;
-      $waiting += $1 if $isFirst && /^scm_fds:\\s*(\\d+)/;
-      next unless /^tfd:.* ino:(\\S+) +sdev:(\\S+)/;
-      my $file = "$1:$2";
-      last if !$isPoll++ && grep { isSame($thread, $_, 0, $name, $name) } @{$polls{$name}};
-      $watches++;
-      $repeated++ if ++$watched{$file} > 2;
-    }
-    push @{$polls{$name}}, $thread if $isPoll;
-    next unless $isFirst && ($mode & 0170000) == 0010000;
-    my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    $bytes += ($isOpen && fcntl($pipe, 1032, 0)) || ${MAX_PIPE_BYTES};
-  }
+  while (!isLate() && defined(my $name = readdir $descriptors)) { visitFile($thread, $table, $name) }
 }
 open(my $processes, "<", $list) or exit;
 for my $process (map { 0 + $_ } <$processes>) {
@@ -165,7 +213,8 @@ function objectsIn(counts: string): KernelObjects {
 }
 
 async function countIn(group: string, niceness: number): Promise<KernelObjects> {
-  const args = [String(compareCall[arch] ?? -1), join(group, "cgroup.procs")];
+  const calls = [compareCall[arch] ?? -1, receiveCall[arch] ?? -1].map(String);
+  const args = [...calls, join(group, "cgroup.procs")];
   // The programs for all sandboxes run at once, because a sandbox with few objects must not delay the count of one with many.
   const command = ["-n", String(niceness), "perl", "-e", program, ...args];
   const counts = group === "" ? "" : await outputOf("nice", command).catch(() => "");
@@ -239,8 +288,8 @@ const WAITING_COUNTS = 5;
 const BETWEEN_COUNTS_MS = 100;
 
 /**
- * An upper bound of a sandbox's repeated watches. A descriptor of epoll with thousands of watches can wait in a socket. But connections that
- * a server passes on to its other processes wait only for moments, so a sandbox with files that wait is counted again.
+ * An upper bound of a sandbox's repeated watches. A descriptor of epoll with thousands of watches can wait in a socket. But files in
+ * connections that a server is about to accept wait only for moments, so a sandbox with files that wait is counted again.
  */
 export async function boundWatches(sandbox: EngineSandbox, objectsOf: ObjectsOf): Promise<number> {
   let objects = await objectsOf(sandbox);

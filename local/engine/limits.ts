@@ -43,11 +43,10 @@ export const limitsSchema = z.strictObject({
   fileLocksOfMachine: z.number(),
   /** When this many watches of epoll have been added on the machine, a sandbox is ended if it has at least half as many repeated ones. */
   epollWatchesOfMachine: z.number(),
-  /**
-   * When the kernel's threads for pseudo terminals and Unix sockets use this many processors, a sandbox with many of these is
-   * ended.
-   */
+  /** When the kernel's threads for terminals and Unix sockets use this many processors, a sandbox with many of these is ended. */
   kernelThreadProcessorsOfMachine: z.number(),
+  /** When this many threads of sandboxes wait to open or close a pseudo terminal, the sandboxes of a principal that has most are ended. */
+  terminalWaitersOfMachine: z.number(),
 });
 
 export type Limits = z.infer<typeof limitsSchema>;
@@ -106,6 +105,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     // A packet with 120 segments then stops a processor for about 0.1 s.
     epollWatchesOfMachine: 5000,
     kernelThreadProcessorsOfMachine: availableParallelism() / 4,
+    // Another one then waits for up to 0.3 s.
+    terminalWaitersOfMachine: 32,
     ...given,
   };
 }

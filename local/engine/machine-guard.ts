@@ -17,6 +17,8 @@
  *   kept 97 MB, for which the group was charged 5 MB.
  * - Pseudo terminals: when programs write to a terminal, a thread of the kernel works, outside all control groups. 540 terminals
  *   took 2.8 of four processors, and commands of other sandboxes took 5 s.
+ *   The kernel opens and closes one terminal at a time. While 60 processes in each of eight sandboxes repeated both, another sandbox
+ *   got a terminal after 4 s.
  * - Unix sockets in transit (SCM_RIGHTS): whenever a socket is closed, a thread of the kernel looks for cycles among all of them.
  *   288,000 of them kept this thread busy: a command of another sandbox took 91 ms instead of 20.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
@@ -31,6 +33,7 @@
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
 import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
@@ -159,6 +162,11 @@ const MOST_LOCKS = 0.5;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 const MIN_TERMINALS = 8;
+/** Where threads wait to open or close a terminal, as /proc/PID/wchan says. The kernel reserves the number of a terminal before that. */
+const WAITS_FOR_TERMINAL = /^(?:ptmx_open|pty_close|tty_release_struct)$/;
+const TERMINALS_INTERVAL_MS = 1000;
+/** The most threads of a sandbox at which a check looks: 100 take 2 ms. Of more, it looks at a part. */
+const MAX_LOOKED = 100;
 /** A principal with fewer Unix sockets keeps its sandboxes. Measured: with 5,760 in transit, the thread used a third of a processor. */
 const MIN_LOCAL_SOCKETS = 5000;
 /** How long the processor time of the kernel's threads is measured, in milliseconds. */
@@ -167,6 +175,8 @@ const THREADS_MS = 400;
 /** A principal must have at least this part of the new mappings, or of the limit of watches, before one of its sandboxes is ended. */
 const MAPPINGS_SHARE = 0.5;
 const WATCHES_SHARE = 0.5;
+/** A principal must have at least this part of the threads that wait for terminals before its sandboxes are ended. */
+const MOST_WAITERS = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
 export function guardMachine(
@@ -291,6 +301,19 @@ export function guardMachine(
         manyWatches,
         // Only then, for the same reason as with pipes.
         { ...manyWatches, usedBy: boundWatches },
+      ],
+    },
+    {
+      used: { measure: async () => sum(listRunning().map(countTerminalWaiters)) },
+      limit: limits.terminalWaitersOfMachine,
+      intervalMs: TERMINALS_INTERVAL_MS,
+      causes: [
+        {
+          usedBy: async (sandbox) => countTerminalWaiters(sandbox),
+          least: part(MOST_WAITERS),
+          why: STOPPED_BECAUSE.terminalWaiters,
+          endsOthers: true,
+        },
       ],
     },
     {
@@ -465,7 +488,7 @@ function findLargestUsers(all: Use[], least: number): EngineSandbox[] {
 function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number | undefined> {
   let begin: { at: number; ticks: Map<string, number> } | undefined;
   const hasWork = () => {
-    if (numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/) >= MIN_TERMINALS) return true;
+    if (machineTerminals() >= MIN_TERMINALS) return true;
     return sum(sandboxes().map(countLocalSockets)) >= MIN_LOCAL_SOCKETS;
   };
   return async () => {
@@ -498,6 +521,18 @@ function kernelThreadTicks(): Map<string, number> {
   );
 }
 
+/** About how many threads wait to open or close a terminal; 0 while the machine has fewer terminals than MIN_TERMINALS. */
+function countTerminalWaiters({ groups: [group = ""], hasEnded }: EngineSandbox): number {
+  if (hasEnded || machineTerminals() < MIN_TERMINALS) return 0;
+  // Version 1 of control groups names the list differently.
+  const threads = (readText(join(group, "cgroup.threads")) || readText(join(group, "tasks"))).split("\n");
+  const parts = Math.ceil(threads.length / MAX_LOOKED);
+  // Not always the same part, because programs could wait in the others.
+  const looked = Math.floor(Math.random() * parts);
+  const waits = (thread: string) => WAITS_FOR_TERMINAL.test(readText(`/proc/${thread}/wchan`));
+  return parts * threads.filter((thread, at) => at % parts === looked && waits(thread)).length;
+}
+
 async function countTerminals({ pid, hasEnded }: EngineSandbox): Promise<number> {
   if (pid === undefined || hasEnded) return 0;
   const names = await readdir(`/proc/${pid}/root/dev/pts`).catch(() => []);
@@ -517,6 +552,8 @@ async function unreadNetlink(sandbox: EngineSandbox): Promise<number> {
   const [, ...sockets] = text.trimEnd().split("\n");
   return sum(sockets.map((line) => Number(line.split(/\s+/)[4])));
 }
+
+const machineTerminals = () => numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/);
 
 /** A number in a short file, read synchronously: that takes a tenth of the time. */
 function numberIn(file: string, pattern: RegExp): number {

@@ -156,6 +156,7 @@ export const STOPPED_BECAUSE = {
   pipes: "left data in many pipes unread, which fills the kernel's memory",
   directories: "kept many directories open and read them in part, which fills the kernel's memory",
   terminals: "used most of the kernel's threads for pseudo terminals",
+  terminalWaiters: "opened and closed so many pseudo terminals at once that other programs waited for theirs",
   localSockets: "kept a thread of the kernel busy with many Unix sockets",
   mappings: "mapped files into memory so often that each change of such a file delayed the machine",
   watches: "watched a file with epoll so often that each event of it delayed the machine",

@@ -224,6 +224,27 @@ it.runIf(existsSync("/proc/2/task/2/children")).each([
   },
 );
 
+it("pseudo terminals: the engine ends a sandbox whose processes open and close them without a pause, and none with open ones", async () => {
+  const engine = endLater(await startTestEngine({ limits: { terminalWaitersOfMachine: 32 } }));
+  const [modest, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+  const kept = modest.python([
+    "import os, time",
+    "for _ in range(40): terminal = os.openpty(); os.fork() or time.sleep(600)",
+  ]);
+  void kept.catch(() => undefined);
+  void busy
+    .python([
+      "import os",
+      "for _ in range(6): os.fork()",
+      "while True:",
+      "  try: os.close(os.open('/dev/ptmx', os.O_RDWR))",
+      "  except OSError: pass",
+    ])
+    .catch(() => undefined);
+  expect((await busy.waitForEnd()).reason).toContain("pseudo terminals at once");
+  expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
 /** Maps a file 60,000 times: at most 65,530 mappings are possible for a process. */
 const MAP_OFTEN = [
   "import ctypes, mmap, os, threading, time",

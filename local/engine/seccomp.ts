@@ -136,6 +136,13 @@ const MADV_GUARD_REMOVE = 103;
 const MAX_POLLED = 1024;
 const fewFiles = (index: number) => ifAtLeast(argument(index), MAX_POLLED + 1, refuse(EINVAL), allow);
 
+/**
+ * The most bytes for a call that lists a directory: as many as the C library asks for at most. No other program runs on the processor
+ * during a call. With a larger buffer, a list of 262,144 files took 0.1 s, and one of 65,000 mappings in /proc/self/map_files 0.15 s.
+ */
+const MAX_LIST_BYTES = 1024 * 1024;
+const shortList = ifAtLeast(argument(2), MAX_LIST_BYTES + 1, refuse(EINVAL), allow);
+
 const adviceRule = ifEqual(
   argument(2),
   MADVISE_WILLNEED,
@@ -174,6 +181,8 @@ const rulesOfCalls: Record<string, Decision> = {
   ppoll: fewFiles(1),
   select: fewFiles(0),
   pselect6: fewFiles(0),
+  getdents: shortList,
+  getdents64: shortList,
   fadvise64: decideByValue(
     argument(3),
     [

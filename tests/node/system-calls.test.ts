@@ -283,6 +283,14 @@ it("no call of a sandbox goes through terabytes of addresses: no other program w
   expect(await python(lines)).toEqual(["EFAULT", "ENOMEM", "EINVAL", "EINVAL"]);
 });
 
+it("a call lists at most 1 MiB of a directory, because no other program runs on the processor meanwhile", async () => {
+  const lines = [
+    "listed = os.open('/usr/bin', os.O_RDONLY)",
+    "for size in (1 << 20, (1 << 20) + 1): print(resultOf(lambda: call(217, 61, listed, bytes(size), size)))",
+  ];
+  expect(await python(lines)).toEqual(["done", "EINVAL"]);
+});
+
 it("a program waits for at most 1,024 files with poll and select, because no limit counts the kernel's memory for it", async () => {
   const lines = [
     "import select",

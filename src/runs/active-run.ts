@@ -272,12 +272,12 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (!this.isEnded && this.#log.hasFullObject) void this.moveLog();
   }
 
-  #put(record: RunRecord): void {
+  #put(record: RunRecord, onStateStored = this.#onStateStored): void {
     const { store, growth } = this.#host;
     store.put(growth.isExceeded ? withoutResults(record) : record);
     growth.count();
     this.#savedAt = Date.now();
-    this.#onStateStored?.();
+    onStateStored?.();
     this.#stored.stdout = record.output.stdout.bytes;
     this.#stored.stderr = record.output.stderr.bytes;
   }
@@ -444,15 +444,14 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** Output that R2 refuses stays in memory or SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
-    // Output that arrives during the upload is not in the object, so the record written with it must not count that output.
+    // Output that arrives during the upload is not in the object, so the record written with it must not count that output. Its state
+    // must not either: the next actor of a task reads the agent's output only from the place in the state.
     const copyRecord = () => {
       const { stdout, stderr } = this.record.output;
-      const recordAtStart = {
-        output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
-        droppedBytes: this.record.droppedBytes,
-        logBytes: this.#log.bytes,
-      };
-      return (isNew: boolean) => isNew && this.#put({ ...this.record, ...recordAtStart });
+      const output = { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) };
+      const recordAtStart = { ...this.record, output, logBytes: this.#log.bytes };
+      const onStateStored = this.#onStateStored;
+      return (isNew: boolean) => isNew && this.#put(recordAtStart, onStateStored);
     };
     await this.#log.moveToStore(copyRecord).catch(() => undefined);
   }

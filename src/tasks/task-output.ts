@@ -79,7 +79,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #pendingLines: string[] = [];
 
   /**
-   * @param onProgress called after each output
+   * @param onProgress called with each output, before the run gets the lines
    * @param onCommandStart receives the state for resuming the agent's command
    * @param storedOffset returns how many bytes of the agent's stdout were read and stored
    * @param principalID whose tasks share a limit
@@ -165,14 +165,12 @@ export class TaskOutput implements RunSink<CommandState> {
       rest = rest.subarray(end + 1);
     }
     this.#appendToLine(rest);
-    this.#flushLines();
-    this.#onProgress();
+    this.#report();
   }
 
   finish(): void {
     if (this.#partialBytes > 0) this.#endLine();
-    this.#flushLines();
-    this.#onProgress();
+    this.#report();
   }
 
   addLine(line: string): void {
@@ -212,7 +210,9 @@ export class TaskOutput implements RunSink<CommandState> {
     }
   }
 
-  #flushLines(): void {
+  /** The run may store its record as soon as it has the lines, so it gets the new offset first. */
+  #report(): void {
+    this.#onProgress();
     if (this.#pendingLines.length > 0) this.addLine(this.#pendingLines.join("\n"));
     this.#pendingLines = [];
   }

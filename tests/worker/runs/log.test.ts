@@ -495,3 +495,37 @@ it("a run whose actor ended before it recorded an object in R2 leaves nothing be
   };
   await withRuns("unrecorded-object", work, { objects });
 });
+
+it("the state stored with an object in R2 is that of its output, so the next actor reads the later output again", async () => {
+  const [sent, arrive] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const put = async (key: string, content: Uint8Array) => {
+    sent.resolve();
+    await arrive.promise;
+    await bucket.put(key, content);
+  };
+  const objects = { bucket: { ...bucket, put }, prefix: (id: string) => `hash/${id}/` };
+  const work = async (runs: Runs, _host: RunsHost, sql: SqlStorage) => {
+    const { id, execution } = await start(runs);
+    const { run } = execution;
+    run.save();
+    const stored = vi.fn<(offset: number) => void>();
+    const print = (offset: number, content: Uint8Array) => {
+      run.keepState({ offset }, () => stored(offset));
+      execution.print("stdout", content);
+    };
+    print(1, pattern(MiB, 4));
+    print(2, pattern(MiB, 5));
+    const moved = run.moveLog();
+    await sent.promise;
+    stored.mockClear();
+    print(3, pattern(MiB, 6));
+    arrive.resolve();
+    await moved;
+    const row = sql.exec("SELECT log_bytes AS bytes, resume_state AS state FROM runs WHERE id = ?", id).one();
+    expect(row).toEqual({ bytes: 2 * MiB, state: '{"offset":2}' });
+    expect(stored.mock.calls).toEqual([[2]]);
+    execution.end({ state: "succeeded" });
+    await runs.result(id, 20_000);
+  };
+  await withRuns("state-of-object", work, { objects });
+});

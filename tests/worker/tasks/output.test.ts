@@ -14,7 +14,7 @@ import { Recorder } from "./recorder.ts";
 
 const encoder = new TextEncoder();
 
-function outputTo(run: RunSink, offset = 0) {
+function outputTo(run: RunSink, offset = 0, onProgress = () => {}) {
   const reader = AGENTS["claude-code"].reader("/workspace/app", "conversation");
   return {
     reader,
@@ -22,7 +22,7 @@ function outputTo(run: RunSink, offset = 0) {
       run,
       reader,
       { offset },
-      () => undefined,
+      onProgress,
       () => undefined,
       () => 0,
       () => "owner",
@@ -62,6 +62,16 @@ describe("the stream of an agent", () => {
     for (let sent = 0; sent < WINDOW_BYTES; sent += PIECE_BYTES)
       output.output("stdout", new Uint8Array(PIECE_BYTES));
     expect(output.offset).toBe(WINDOW_BYTES);
+  });
+
+  it("is counted as read before its lines are in the log, which the run may store at once", () => {
+    const run = new Recorder();
+    const logs: string[] = [];
+    const { output } = outputTo(run, 0, () => logs.push(run.received.stdout));
+    output.output("stdout", encoder.encode("one\ntwo"));
+    output.output("stdout", encoder.encode("\n"));
+    output.finish();
+    expect(logs).toEqual(["", "one\n", "one\ntwo\n"]);
   });
 
   it.each([1, 3, 64, 100_000])("becomes the same lines in pieces of %i bytes", (size) => {

@@ -96,7 +96,6 @@ export interface LifecycleParts {
   workspace: Pick<
     Workspace,
     | "resume"
-    | "prepareStart"
     | "isContainerOver"
     | "restore"
     | "saveToStop"
@@ -120,11 +119,19 @@ interface Before {
   absent: Position["is"];
   registered: "absent" | "starting";
   starting: "registered";
-  restoring: "starting" | "ready";
+  restoring: "starting" | "ready" | "absent";
   ready: "restoring";
 }
 
 export const ABSENT: Named<"absent"> = { is: "absent" };
+
+/** A container runs, and no call has needed it yet. @param life of a container that may already be used */
+export const unusedContainer = (life = new AbortController()): Restoring => ({
+  is: "restoring",
+  life,
+  attempt: undefined,
+  isRegistered: false,
+});
 
 /** The current state. `Lifecycle` changes it only by these methods, so a transition that is not in `Before` does not compile. */
 export class LifecycleState {
@@ -147,6 +154,20 @@ export class LifecycleState {
     if (this.position !== from) return false;
     this.#current = this.#current.is === "ending" ? { ...this.#current, position: to } : to;
     return true;
+  }
+
+  /**
+   * Ends the container in the platform. If this fails, the next use of the sandbox ends the container, as it does if an earlier actor
+   * began to end it.
+   */
+  async endContainer({ platform, workspace }: Pick<LifecycleParts, "platform" | "workspace">): Promise<void> {
+    await platform.end().catch((error: unknown) => {
+      if (!platform.isRunning) return;
+      workspace.isContainerOver = true;
+      const { position } = this;
+      if (position.is === "absent" || position.is === "starting") this.step(position, unusedContainer());
+      throw error;
+    });
   }
 
   beginEnding(): void {

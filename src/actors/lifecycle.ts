@@ -27,6 +27,7 @@ import {
   type Starting,
   type State,
   type Subscriber,
+  unusedContainer,
 } from "./lifecycle-state.ts";
 import type { Checkpoint } from "./saved-states.ts";
 import type { Settings } from "./workspace.ts";
@@ -80,8 +81,7 @@ export class Lifecycle {
     const isWhole = parts.workspace.resume(life.signal);
     let first: Position = ABSENT;
     if (isWhole && !parts.workspace.isRestoringCheckpoint) first = { is: "ready", isRegistered: false, life };
-    else if (isWhole || parts.platform.isRunning)
-      first = { is: "restoring", isRegistered: false, life, attempt: undefined };
+    else if (isWhole || parts.platform.isRunning) first = unusedContainer(life);
     this.#states = new LifecycleState(first);
     parts.platform.onEnd(() => this.#containerEnded());
   }
@@ -288,7 +288,7 @@ export class Lifecycle {
   async #startContainer(starting: Starting): Promise<AbortSignal> {
     const { platform, network, workspace, environment, account } = this.#parts;
     try {
-      workspace.prepareStart();
+      workspace.isContainerOver = false;
       network.prepareStart();
       await network.enforce();
       // An end that began during these steps would miss a container that starts now.
@@ -301,7 +301,7 @@ export class Lifecycle {
       // Another call ended this start, so its error does not matter.
       if (this.#position !== starting) throw containerEnded();
       // A container that started only partly holds no user data.
-      if (platform.isRunning) await this.#end(() => platform.end());
+      if (platform.isRunning) await this.#end(() => this.#states.endContainer(this.#parts));
       this.#states.step(starting, { is: "registered" });
       this.release();
       throw error;
@@ -459,7 +459,7 @@ export class Lifecycle {
     const wasRunning = platform.isRunning;
     // Called first. Otherwise a run that ends with the container would look as if it had ended by itself.
     this.#retire(end);
-    await platform.end();
+    await this.#states.endContainer(this.#parts);
     if (wasRunning) account.reportStop();
   }
 

@@ -139,18 +139,20 @@ export class Workspace {
     return this.#restoring.value !== undefined;
   }
 
-  /** Whether a container that still runs must not be used: an earlier actor began to end it. */
+  /**
+   * Whether a container that still runs must not be used: an earlier actor began to end it, or it did not end. Set it to false when no
+   * container runs, before the next one starts.
+   */
   get isContainerOver(): boolean {
     return this.#over.value === true;
   }
 
-  /** Call it when no container runs, before the next one starts. */
-  prepareStart(): void {
-    this.#over.value = undefined;
+  set isContainerOver(isOver: boolean) {
+    this.#over.value = isOver || undefined;
   }
 
   onContainerEnd(end: string): void {
-    this.#over.value = true;
+    this.isContainerOver = true;
     this.#forgetContainer();
     if (end === "destroy") this.finishCheckpointRestore();
   }

@@ -52,6 +52,8 @@ export class Actor {
   /** How many containers are being ended, and how many have ended. */
   #ends = { running: 0, past: 0 };
   #notedEnd: string | undefined;
+  /** Whether the end in progress is a destruction, which removes the settings. */
+  #isDestroying = false;
   #lastNote: string | undefined;
   /** Whether this actor began the rollback that is in progress. */
   #isRollingBack = false;
@@ -207,7 +209,7 @@ export class Actor {
     world.loseUnsaved();
     world.count.interruptions++;
     for (const run of this.runs) if (run.container) this.runs.delete(run);
-    if (end === "destroy") world.acknowledgedSettings = 0;
+    this.#isDestroying = end === "destroy";
     this.#isStarted = false;
     this.#ready = undefined;
     world.restoredContainer = undefined;
@@ -238,12 +240,20 @@ export class Actor {
         this.#ends.running++;
         if (container) container.isEnding = true;
         await this.waitForStep();
-        this.starting = undefined;
-        const latest = world.container;
-        if (latest) world.removeContainer(latest);
         world.count.interruptions++;
         this.#ends.running--;
         this.#ends.past++;
+        const isDestroying = this.#isDestroying;
+        this.#isDestroying = false;
+        if (container && world.consumeFault("end fails")) {
+          container.isEnding = false;
+          world.policy.isEnforced = false;
+          throw new ToolError("sandbox_unavailable", "the container did not end");
+        }
+        if (isDestroying) world.acknowledgedSettings = 0;
+        this.starting = undefined;
+        const latest = world.container;
+        if (latest) world.removeContainer(latest);
       },
       fetch: () => never,
       onEnd: (listener) => (this.reportEnd = listener),
@@ -488,12 +498,12 @@ export class Actor {
         const writes = isWhole() ? (world.container?.writes ?? []) : [];
         return !isSaving() && [...writes].every((write) => world.saved.has(write));
       },
-      prepareStart: () => {
-        world.check(!world.container, "a start while the previous container runs");
-        world.isContainerOver = false;
-      },
       get isContainerOver() {
         return world.isContainerOver;
+      },
+      set isContainerOver(isOver) {
+        world.check(isOver || !world.container, "a start while the previous container runs");
+        world.isContainerOver = isOver;
       },
       get isRestoringCheckpoint() {
         return world.isRollingBack;

@@ -16,6 +16,7 @@ export const FAULTS = [
   "refuse",
   "enforce fails",
   "saves fail",
+  "end fails",
 ] as const;
 export type Fault = (typeof FAULTS)[number];
 

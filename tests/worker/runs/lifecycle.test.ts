@@ -430,6 +430,17 @@ const EXAMPLES: Sequence[] = [
     ],
     "idle",
   ],
+  // The platform fails to end a container that a checkpoint replaces.
+  [
+    [],
+    [
+      ["write", NEXT],
+      ["end fails", NEXT],
+      ["roll back", [...NEXT, ...NEXT]],
+      ["write", NEXT],
+    ],
+    "idle",
+  ],
   // A call finds three containers ended in turn. The fourth one runs.
   [
     [],

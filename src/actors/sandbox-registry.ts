@@ -105,8 +105,13 @@ export class SandboxRegistry {
     );
   }
 
-  /** Removes a sandbox but keeps its settings and stored sizes. Returns whether it existed. */
+  /**
+   * Removes a sandbox but keeps its settings and stored sizes. Returns whether it existed. If it has a lease, it may have runs that its
+   * actor has not reported yet. The actor may end before that, so the row has it asked when they expire.
+   */
   remove(name: string): boolean {
+    const query = "INSERT OR IGNORE INTO storage SELECT sandbox, 0, ? FROM leases WHERE sandbox = ?";
+    this.#rows.write(query, Date.now(), name);
     return this.#rows.write("DELETE FROM sandboxes WHERE name = ?", name) > 0;
   }
 

@@ -100,7 +100,7 @@ export const ACCOUNT_CONTENT = {
     storage: {
       holds:
         "[how many bytes](#what-counts-as-storage) the runs of a sandbox have stored, and when the first of these runs ended",
-      kept: "while something is stored, within `MAX_STORAGE_MB`",
+      kept: "while something is stored or may be, within `MAX_STORAGE_MB`",
     },
     workspaces: {
       holds:

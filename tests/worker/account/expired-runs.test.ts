@@ -37,6 +37,21 @@ it("are deleted although the sandbox has no alarm, and its actor did not report 
   expect(await storedIn(caller)).toEqual([]);
 });
 
+it("are deleted although their sandbox was destroyed, and no actor has reported them", async () => {
+  const caller = await principal("unreported-runs");
+  const sandbox = "unreported";
+  const id = String((await caller.call("run_command", { sandbox, command: "echo here" })).structured.id);
+  await caller.call("destroy_sandbox", { sandbox });
+  await evictActor(await actorOf(sandbox, caller));
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
+  try {
+    expect(await runDurableObjectAlarm(accountOf(caller))).toBe(true);
+  } finally {
+    vi.useRealTimers();
+  }
+  expect((await caller.call("get_result", { id })).text).toContain("There is no run");
+});
+
 it("are deleted in few sandboxes at a time, and a sandbox that fails does not prevent the others", async () => {
   await runInDurableObject(
     accountOf(await principal("many-expired")),

@@ -26,8 +26,8 @@ import { saveWorkspaces } from "./save-workspaces.ts";
 import { ENGINE_SOCKET, OBJECTS, type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
 import * as texts from "./texts.ts";
 
-/** About how many bytes the server writes before its first call. */
-const NEEDED_BYTES = 1024 * 1024;
+/** About how many bytes the server writes before its first call. workerd's configuration, with the Worker, has 2.8 MB. */
+const NEEDED_BYTES = 6 * 1024 * 1024;
 
 const print = (line: string) => process.stderr.write(`${line}\n`);
 

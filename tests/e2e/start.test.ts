@@ -362,7 +362,7 @@ describe.concurrent("npm start", () => {
 
   it.runIf(process.getuid?.() === 0)("reports a full disk in one line", async () => {
     const directory = temporaryDirectory();
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k,mode=700", "full", directory]);
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m,mode=700", "full", directory]);
     const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] }).finally(() =>
       execFileSync("umount", [directory]),
     );

@@ -40,6 +40,20 @@ it("a command does not go on in the next call if the actor is evicted while it d
   expect(next.structured.stdout).toBe("saved\n");
 });
 
+it("a command does not go on in the next call if the platform fails to end the container", async () => {
+  await runInActor(sandbox, (actor) => {
+    const prototype: Sandbox = Object.getPrototypeOf(actor);
+    vi.spyOn(prototype, "destroy").mockRejectedValueOnce(new Error("failed by a test"));
+  });
+  expect((await owner.call("destroy_sandbox", { sandbox })).isError).toBe(true);
+  const next = await owner.call("run_command", {
+    sandbox,
+    command: "ls; wc -l </tmp/ticks; sleep 0.5; wc -l </tmp/ticks",
+  });
+  expect(next.structured.notice).toMatch(GONE);
+  expect(next.structured.stdout).toBe("saved\n");
+});
+
 it("the next actor ends the container without a call, and does not claim that all was saved", async () => {
   await interruptDestruction();
   const isRunning = () => runInActor(sandbox, (_actor, { container }) => container?.running === true);

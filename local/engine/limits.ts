@@ -37,6 +37,11 @@ export const limitsSchema = z.strictObject({
   udpBytesOfMachine: z.number(),
   /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks, sockets or pipes explain the growth. */
   kernelGrowthOfMachine: z.number(),
+  /**
+   * When this many bytes of the machine's memory are in use, and the kernel's memory has grown by `kernelGrowthOfMachine` while sandboxes
+   * ran, the sandbox with most of the kernel's memory is ended, whatever the reason of the growth is.
+   */
+  usedMemoryOfMachine: z.number(),
   /** When this many mappings of memory have been added on the machine, a sandbox is ended if it holds at least half of them. */
   mappingsOfMachine: z.number(),
   /** When this many file locks have been added on the machine, sandboxes of a principal that has at least half as many are ended. */
@@ -83,10 +88,12 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     Math.min(most, Math.max(least, Math.floor(totalmem() / part / MiB) * MiB));
   const processes = given.processes ?? 512;
   const maxOpenFiles = readSetting("fs/file-max");
+  const allMemoryBytes =
+    given.allMemoryBytes ?? Math.max(Math.floor(totalmem() / 2), totalmem() - share(8, 1024 * MiB, Infinity));
   return {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
-    allMemoryBytes: Math.max(Math.floor(totalmem() / 2), totalmem() - share(8, 1024 * MiB, Infinity)),
+    allMemoryBytes,
     diskReadBytes: 128 * MiB,
     processes,
     allProcesses: processesOfAll(readSetting("kernel/pid_max"), readSetting("kernel/threads-max")),
@@ -98,6 +105,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     // Half of the first number: beyond it, the kernel drops most packets.
     udpBytesOfMachine: (readSetting("net/ipv4/udp_mem", 0) / 2) * 4096,
     kernelGrowthOfMachine: totalmem() / 16,
+    // Three quarters of what the sandboxes leave to other programs.
+    usedMemoryOfMachine: totalmem() - (totalmem() - allMemoryBytes) / 4,
     // To truncate a file with this many mappings then takes about 0.2 s. A browser has about 15,000.
     mappingsOfMachine: 500_000,
     // To close a descriptor of epoll then takes about 1 ms.
@@ -122,26 +131,6 @@ export function openFilesPerProcess(openFilesOfMachine: number, processes: numbe
  */
 export function openFilesBeforeEnd(maxOpenFiles: number, memoryBytes = totalmem()): number {
   return Math.min(maxOpenFiles, memoryBytes / 10_240) * 0.7;
-}
-
-/** The fields of /proc/meminfo about memory with a known use. KReclaimable contains the slabs that the kernel can reclaim. */
-const NAMED =
-  "MemFree Buffers Cached SwapCached AnonPages KReclaimable PageTables SecPageTables KernelStack Percpu Hugetlb Zswap";
-
-/**
- * Bytes of memory that the machine's kernel uses and cannot reclaim: its slabs, and pages without a known use, such as the
- * data in sockets and pipes. Free pages that the kernel keeps for each processor, up to an eighth of the memory, do not count.
- * @returns undefined if the amount cannot be read, for example because the engine has no descriptors left
- */
-export function kernelMemory(): number | undefined {
-  const meminfo = readText("/proc/meminfo");
-  const zoneinfo = readText("/proc/zoneinfo");
-  if (meminfo === "" || zoneinfo === "") return undefined;
-  const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(meminfo)?.[1] ?? 0);
-  const named = sum(NAMED.split(" ").map(of));
-  const perProcessor = zoneinfo.matchAll(/^ +count: +(\d+)$/gm);
-  const kept = sum(Array.from(perProcessor, ([, pages]) => Number(pages) * 4));
-  return (of("MemTotal") - named - kept) * 1024;
 }
 
 /** @param index which of the setting's numbers; without it, the last */

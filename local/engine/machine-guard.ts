@@ -24,6 +24,8 @@
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
  * - Mappings of memory: to truncate a file, the kernel visits all mappings of this file, and no other program runs on the processor
  *   meanwhile. With 20 million mappings, which 300 processes made in 43 s, other calls took 3 s.
+ * - Kernel memory that none of these explains, when the machine has almost no memory left: the kernel would end programs of all sandboxes,
+ *   the largest ones first.
  * - Watches of epoll: an event of a file visits all watches of this file, with interrupts disabled. A packet with 120 segments visited
  *   50,000 of them for each segment: a processor stood still for 0.8 s.
  *
@@ -52,7 +54,6 @@ import {
 } from "./kernel-objects.ts";
 import {
   countOf,
-  kernelMemory,
   kernelMemoryOf,
   lacksMemory,
   memoryMargin,
@@ -61,6 +62,7 @@ import {
   processesOf,
   type Limits,
 } from "./limits.ts";
+import { kernelMemory, usedMemory } from "./machine-memory.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 import {
@@ -123,6 +125,8 @@ interface Cause {
   why: string;
   /** Whether to end the principal's other large sandboxes at the same time. To end them one by one takes seconds for each. */
   endsOthers?: boolean;
+  /** How long to wait after the end of a sandbox, in milliseconds, because the kernel frees its memory later. */
+  freesMs?: number;
 }
 
 /** A principal's sandboxes must use at least this share of a resource before one of them is ended. */
@@ -156,6 +160,15 @@ const DIRECTORY_BYTES = 340 * 64;
 
 /** A principal's sockets, pipes, locks or open directories must explain at least this part of the kernel's growth before one of its sandboxes is ended. */
 const QUEUED_SHARE = 0.5;
+
+/**
+ * A principal's sandboxes must count at least this part of the kernel's growth as their own before one of them is ended although no cause
+ * explains the growth. Otherwise another program must be the reason, or a driver, such as the cache of ZFS. Pipes count a fourteenth of
+ * their memory, and open directories a twentieth.
+ */
+const COUNTED_SHARE = 1 / 64;
+/** After a sandbox with 250,000 files has ended, the kernel took less than a second to free them. */
+const FREES_MS = 3000;
 
 /** A principal must have at least this part of the machine's new locks before one of its sandboxes is ended. */
 const MOST_LOCKS = 0.5;
@@ -213,6 +226,7 @@ export function guardMachine(
     why: STOPPED_BECAUSE.watches,
     endsOthers: true,
   };
+  const shortage = new Shortage(limits);
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
     {
@@ -264,6 +278,18 @@ export function guardMachine(
           // Only then, because a modest sandbox with a file that waits in a socket may hide as much.
           usedBy: async (sandbox, objectsOf) =>
             boundPipeMemory(await objectsOf(sandbox), await countedMemoryOf(sandbox)),
+        },
+      ],
+    },
+    {
+      used: shortage,
+      limit: 1,
+      causes: [
+        {
+          usedBy: async (sandbox) => (await countedMemoryOf(sandbox)) ?? 0,
+          least: () => shortage.growth * COUNTED_SHARE,
+          why: STOPPED_BECAUSE.kernelMemory,
+          freesMs: FREES_MS,
         },
       ],
     },
@@ -438,6 +464,28 @@ class Growth implements Meter {
   }
 }
 
+/**
+ * Measures how near the machine is to the end of its memory because of the kernel's: 1 when the machine's memory is used up, and the
+ * kernel's has grown by its limit. Other programs alone cause the first without the second.
+ */
+class Shortage extends Growth {
+  growth = 0;
+  readonly #limits: Limits;
+
+  constructor(limits: Limits) {
+    super(kernelMemory);
+    this.#limits = limits;
+  }
+
+  override async measure(): Promise<number | undefined> {
+    const growth = await super.measure();
+    if (growth === undefined) return undefined;
+    this.growth = growth;
+    const { kernelGrowthOfMachine, usedMemoryOfMachine } = this.#limits;
+    return Math.min(growth / kernelGrowthOfMachine, usedMemory() / usedMemoryOfMachine);
+  }
+}
+
 async function endLargestUser(
   { used, limit, causes, rests }: Pool,
   sandboxes: () => EngineSandbox[],
@@ -452,13 +500,14 @@ async function endLargestUser(
   }
   if (inUse === undefined) return;
   const begunAt = performance.now();
-  for (const { usedBy, least, why, endsOthers } of causes) {
+  for (const { usedBy, least, why, endsOthers, freesMs } of causes) {
     const uses = await measureUses(sandboxes(), async (sandbox) => await usedBy(sandbox, objectsOf));
     const users = findLargestUsers(uses, least(inUse));
     if (users.length === 0) continue;
     const ending = endsOthers ? users : users.slice(0, 1);
     for (const sandbox of ending) sandbox.end(why);
     await waitAtMost(END_TIMEOUT_MS, Promise.all(ending.map((sandbox) => sandbox.ended)));
+    if (freesMs !== undefined) await pause(freesMs, undefined, { ref: false });
     return;
   }
   used.restart?.();

@@ -155,6 +155,8 @@ export const STOPPED_BECAUSE = {
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   pipes: "left data in many pipes unread, which fills the kernel's memory",
   directories: "kept many directories open and read them in part, which fills the kernel's memory",
+  kernelMemory:
+    "used most of the kernel's memory for sandboxes, which has grown until little memory of the machine was left",
   terminals: "used most of the kernel's threads for pseudo terminals",
   terminalWaiters: "opened and closed so many pseudo terminals at once that other programs waited for theirs",
   localSockets: "kept a thread of the kernel busy with many Unix sockets",

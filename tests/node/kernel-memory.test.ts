@@ -1,11 +1,15 @@
-/** Kernel memory that no control group counts, but that the limit of memory for all sandboxes must include. */
+/** Kernel memory that the limit of memory for all sandboxes misses, and kernel memory for which the engine ends a sandbox. */
+import { spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
+import { once } from "node:events";
 import { statfsSync } from "node:fs";
-import { expect, it } from "vitest";
+import { totalmem } from "node:os";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { countOf, findGroupParents, kernelMemoryOf, memoryOf } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, groupsOf } from "../setup/processes.ts";
+import { sleep } from "../setup/until.ts";
 
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
@@ -56,3 +60,52 @@ it.runIf(isExt4)(
     expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
   },
 );
+
+/** Takes 180 MB of the kernel's memory for a reason that the engine does not look for. */
+const MAKE_FILES = [
+  "import os, time",
+  "for at in range(190_000): os.close(os.open(f'/tmp/{at}', os.O_CREAT))",
+  "print('made', flush=True); time.sleep(4); print('kept')",
+];
+/** Takes 400 MB with a program outside all sandboxes: memory of its own, or of the kernel. */
+const TAKE = {
+  "its own": ["kept = bytearray(b'1') * (400 << 20)"],
+  "the kernel's": [
+    "import os; zeros = os.open('/dev/zero', os.O_RDONLY); pipes = [os.pipe() for _ in range(400)]",
+    "import fcntl; [fcntl.fcntl(end, 1031, 1 << 20) for _, end in pipes]",
+    "for _, end in pipes: os.sendfile(end, zeros, 0, 1 << 20)",
+  ],
+};
+
+describe.runIf(isMemoryLimited)("kernel memory without a known reason, 150 MB more of it", () => {
+  const kernelGrowthOfMachine = 150 * 1024 * 1024;
+
+  it("while the machine has no memory left, the engine ends the sandbox that has most of it", async () => {
+    const limits = { kernelGrowthOfMachine, usedMemoryOfMachine: 1 };
+    const engine = endLater(await startTestEngine({ limits }));
+    const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+    void taker.python(MAKE_FILES).catch(() => undefined);
+    expect((await taker.waitForEnd()).reason).toContain("most of the kernel's memory");
+    expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+  });
+
+  it("while the machine has memory left, the engine ends no sandbox", async () => {
+    const limits = { kernelGrowthOfMachine, usedMemoryOfMachine: totalmem() };
+    const sandbox = await TestSandbox.start(endLater(await startTestEngine({ limits })));
+    expect((await sandbox.python(MAKE_FILES)).stdout).toBe("made\nkept");
+  });
+
+  it.each(Object.entries(TAKE))(
+    "the engine ends no sandbox when another program takes the rest of the machine's memory, %s",
+    async (_, take) => {
+      const limits = { kernelGrowthOfMachine, usedMemoryOfMachine: 1 };
+      const sandbox = await TestSandbox.start(endLater(await startTestEngine({ limits })));
+      const program = [...take, "import time; print(1, flush=True); time.sleep(600)"].join("\n");
+      const taker = spawn("python3", ["-c", program], { stdio: ["ignore", "pipe", "inherit"] });
+      onTestFinished(() => void taker.kill("SIGKILL"));
+      await once(taker.stdout, "data");
+      await sleep(2000);
+      expect((await sandbox.run("echo unharmed")).stdout).toBe("unharmed");
+    },
+  );
+});

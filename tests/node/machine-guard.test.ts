@@ -349,7 +349,7 @@ it.runIf(existsSync("/sys/kernel/slab/file_lock_cache")).each(Object.entries(SET
 
 it("memory of the kernel: without free descriptors, the amount counts as unknown and not as zero", () => {
   const program = [
-    `import { kernelMemory } from ${JSON.stringify(join(repository, "local/engine/limits.ts"))}`,
+    `import { kernelMemory } from ${JSON.stringify(join(repository, "local/engine/machine-memory.ts"))}`,
     "import { openSync } from 'node:fs'",
     "console.log(kernelMemory() > 0)",
     "try { while (true) openSync('/dev/null') } catch {}",

@@ -45,7 +45,7 @@ const nameBytesOf = (group: string) => slabOf(group, "reclaimable");
  * Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it.
  * @returns false if the program took too long. Other programs of the machine can cause that, so the kernel may free more later
  */
-async function reclaim(group: string, bytes: number): Promise<boolean> {
+export async function reclaim(group: string, bytes: number): Promise<boolean> {
   const [file, value] = hasFile(group, "memory.force_empty")
     ? ["memory.force_empty", 0]
     : ["memory.reclaim", bytes];

@@ -448,7 +448,7 @@ const UNCOUNTED_PART = 0.3;
 export const mostMemoryOf = (group: string) => memoryWithCacheOf(group) * (1 + UNCOUNTED_PART);
 
 /** Bytes of memory, including the file cache; 0 if the group does not count memory. */
-function memoryWithCacheOf(group: string): number {
+export function memoryWithCacheOf(group: string): number {
   const file = ["memory.current", "memory.usage_in_bytes"].find((name) => hasFile(group, name));
   return file === undefined ? 0 : Number(readText(join(group, file)));
 }

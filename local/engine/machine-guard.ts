@@ -40,6 +40,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
+import { CachedFiles } from "./cached-files.ts";
 import { freeNames, NAMES_INTERVAL_MS } from "./free-names.ts";
 import { readText } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
@@ -57,7 +58,6 @@ import {
   kernelMemoryOf,
   lacksMemory,
   memoryMargin,
-  memoryOfAll,
   mostMemoryOf,
   processesOf,
   type Limits,
@@ -362,8 +362,9 @@ export function guardMachine(
     },
   ];
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
+  const files = new CachedFiles();
   const checks = [
-    async () => await guardMemory(engineGroups, limits.allMemoryBytes, () => registry.list()),
+    async () => await guardMemory(engineGroups, limits.allMemoryBytes, () => registry.list(), files),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
     shareProcessors(engineGroups, registry),
   ];
@@ -386,6 +387,7 @@ export function guardMachine(
     ),
     ...checks.map((check) => repeat(check, CHECK_INTERVAL_MS)),
     repeat(guardUDP(listRunning), UDP_INTERVAL_MS),
+    repeat(async () => await files.free(listRunning(), fullAt(limits.allMemoryBytes)), NAMES_INTERVAL_MS),
     repeat(async () => await freeNames(listRunning(), engineGroups), NAMES_INTERVAL_MS),
   ];
   return () => timers.forEach((timer) => clearInterval(timer));
@@ -404,13 +406,21 @@ async function tcpBytesOf(sandbox: EngineSandbox): Promise<number> {
   return sockets * CONNECTION_BYTES + unreceived;
 }
 
+/** From this many bytes on, the guard ends sandboxes for the memory of all sandboxes. */
+const fullAt = (limit: number) => limit - memoryMargin(limit);
+
 /**
  * Ends sandboxes before the memory of all sandboxes is used up. It ends several at once when the memory of one is not enough, and
  * expects the memory of sandboxes that it ends to be free soon. The memory of the common group is no measure: Linux counts files
  * and names there that it cached for ended sandboxes.
  */
-async function guardMemory(groups: string[], limit: number, sandboxes: () => EngineSandbox[]): Promise<void> {
-  const full = limit - memoryMargin(limit);
+async function guardMemory(
+  groups: string[],
+  limit: number,
+  sandboxes: () => EngineSandbox[],
+  files: CachedFiles,
+): Promise<void> {
+  const full = fullAt(limit);
   let lacked = false;
   while (sandboxes().length > 0) {
     const lacks = groups.some(lacksMemory);
@@ -420,10 +430,7 @@ async function guardMemory(groups: string[], limit: number, sandboxes: () => Eng
     // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
     const most = sandboxes().flatMap(({ chargedGroups }) => chargedGroups.map(mostMemoryOf));
     if (!lacks && sum(most) < full * NEAR_SHARE) return;
-    const uses = await measureUses(
-      sandboxes(),
-      async ({ chargedGroups }) => await memoryOfAll(chargedGroups),
-    );
+    const uses = await measureUses(sandboxes(), (sandbox) => files.memoryOf(sandbox, isExhausted));
     const used = isExhausted ? limit : sumOf(uses);
     if (!lacks && used < full * NEAR_SHARE) return;
     if (used >= full) {

@@ -2,13 +2,16 @@
 import { spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { once } from "node:events";
-import { statfsSync } from "node:fs";
+import { chmodSync, statfsSync, writeFileSync } from "node:fs";
+import { truncate } from "node:fs/promises";
 import { totalmem } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { countOf, findGroupParents, kernelMemoryOf, memoryOf } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { findProcess, groupsOf } from "../setup/processes.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
 
 const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
@@ -109,3 +112,37 @@ describe.runIf(isMemoryLimited)("kernel memory without a known reason, 150 MB mo
     },
   );
 });
+
+it.runIf(isMemoryLimited)(
+  "the engine ends a sandbox that keeps cached files in pipes until the memory of all sandboxes is used up",
+  async () => {
+    const directory = temporaryDirectory();
+    chmodSync(directory, 0o755);
+    const file = join(directory, "large");
+    writeFileSync(file, "");
+    await truncate(file, 2 ** 31);
+    const MiB = 1024 * 1024;
+    const limits = { allMemoryBytes: 900 * MiB, diskBytes: 512 * MiB, memoryBytes: 1024 * MiB };
+    const readOnly = [{ from: directory, to: "/opt/large" }];
+    const engine = endLater(await startTestEngine({ limits, readOnly }));
+    const start = (principal: string) => TestSandbox.start(engine, { principal });
+    const [neighbour, keeper] = [await start("neighbour"), await start("keeper")];
+    // Without the cached files, the neighbour has most.
+    const hold = "python3 -c 'x = bytearray(200 << 20); print(1, flush=True); import time; time.sleep(600)'";
+    await neighbour.run(`{ ${hold} & } | head -n 1`);
+    const keep = [
+      "import os, time",
+      "for user in range(18):",
+      "  if os.fork() == 0: break",
+      "else: time.sleep(600)",
+      // 470 MB together. Linux makes small pipes for a user with many.
+      "os.setgid(1000 + user); os.setuid(1000 + user); file = os.open('/opt/large/large', os.O_RDONLY)",
+      "pipes = [os.pipe() for _ in range(400)]",
+      "for at, (_, end) in enumerate(pipes): os.sendfile(end, file, (user * 400 + at) << 16, 65_536)",
+      "time.sleep(600)",
+    ];
+    void keeper.python(keep).catch(() => undefined);
+    expect((await keeper.waitForEnd()).reason).toContain("memory of all sandboxes");
+    expect((await neighbour.run("echo unharmed")).stdout).toBe("unharmed");
+  },
+);

@@ -5,7 +5,7 @@
  */
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { reclaim } from "./free-names.ts";
-import { memoryOfAll, memoryWithCacheOf } from "./limits.ts";
+import { memoryOfAll, memoryWithCacheOf } from "./group-use.ts";
 import { sum } from "./sum.ts";
 import { largestPrincipal, measureUses, sumOf } from "./uses.ts";
 

@@ -90,7 +90,8 @@ export class EngineSandbox {
   readonly pid: number | undefined;
   /** The control groups of the sandbox's processes. */
   groups: readonly string[];
-  readonly #firstGroups: readonly string[];
+  /** Also the groups that the processes have left: in version 2, what the processes had used by then stays charged there. */
+  chargedGroups: readonly string[];
   readonly #running: RunningProcess;
   readonly #common: SharedSettings;
   readonly #place: SandboxPlace;
@@ -110,7 +111,7 @@ export class EngineSandbox {
     this.#running = running;
     this.egress = egress;
     this.groups = groups;
-    this.#firstGroups = groups;
+    this.chargedGroups = groups;
     this.pid = running.pid;
     // A sandbox that breaks the control protocol is ended: it could crash the Worker that all sandboxes share.
     this.forward = new PortForwarder(running.connect, (reason) => this.end(reason));
@@ -265,12 +266,8 @@ export class EngineSandbox {
     // Without isolation, the sandbox's reaper knows its groups by their names.
     if (this.#common.bubblewrap === undefined) return;
     this.groups = await joinPrincipal(this.groups, principal, this.#common.limits);
+    this.chargedGroups = [...new Set([...this.chargedGroups, ...this.groups])];
     if (this.hasEnded) await removeGroups(this.groups);
-  }
-
-  /** Also the groups that the processes have left: in version 2, what the processes had used by then stays charged there. */
-  get chargedGroups(): string[] {
-    return [...new Set([...this.#firstGroups, ...this.groups])];
   }
 
   get isEnding(): boolean {

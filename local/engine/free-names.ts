@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { runHost } from "./host-programs.ts";
-import { countOf, hasFile, slabOf } from "./limits.ts";
+import { countOf, groupsWith, hasFile, slabOf } from "./group-use.ts";
 
 /**
  * How many bytes of names the kernel may keep for a sandbox, besides those of its files. A name takes about 400 bytes. For a call that
@@ -28,7 +28,8 @@ export async function freeNames(sandboxes: EngineSandbox[], engineGroups: readon
   ]);
 }
 
-async function freeNamesIn(groups: readonly string[], most: number, owner: object = groups): Promise<void> {
+async function freeNamesIn(all: readonly string[], most: number, owner: object = all): Promise<void> {
+  const groups = groupsWith("memory.stat", all);
   const bytes = await countOf(groups, nameBytesOf);
   const keptBytes = kept.get(owner) ?? 0;
   if (bytes >= keptBytes + most) {

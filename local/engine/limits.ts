@@ -12,7 +12,6 @@ import { loadText, readText } from "./host-files.ts";
 import { runHost } from "./host-programs.ts";
 import { identify, kill } from "./identity.ts";
 import { processesOfAll } from "./process-limits.ts";
-import { sum } from "./sum.ts";
 
 export const limitsSchema = z.strictObject({
   /** Bytes of the sandbox's files. They are in memory. */
@@ -431,88 +430,9 @@ async function createInEach(
   return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
 }
 
-/**
- * Whether a group has this file: in version 1, each group has only the files of its controller. The guard measures each sandbox
- * four times a second. An asynchronous attempt to read takes six times as long as this, and an asynchronous read of a number takes
- * ten times as long as a synchronous one.
- */
-export const hasFile = (group: string, file: string) => existsSync(join(group, file));
-
-/**
- * For each byte of the kernel's memory that a group counts, at most this many bytes count in no group. Measured for directories in each
- * other: the list of a directory's entries (maple_node) takes 256 bytes.
- */
-const UNCOUNTED_PART = 0.3;
-
-/** The most bytes that `memoryOf` can return. */
-export const mostMemoryOf = (group: string) => memoryWithCacheOf(group) * (1 + UNCOUNTED_PART);
-
-/** Bytes of memory, including the file cache; 0 if the group does not count memory. */
-export function memoryWithCacheOf(group: string): number {
-  const file = ["memory.current", "memory.usage_in_bytes"].find((name) => hasFile(group, name));
-  return file === undefined ? 0 : Number(readText(join(group, file)));
-}
-
-/**
- * Bytes of memory, also uncounted ones of the kernel, but without the file cache, which the kernel can reclaim; 0 if the group's counts
- * cannot be read. The lists of file pages (`inactive_file`) are no measure of the cache: a program can put its own memory there
- * (MADV_FREE) and write to it again.
- */
-export async function memoryOf(group: string): Promise<number> {
-  const used = memoryWithCacheOf(group);
-  const statistics = used === 0 ? "" : await loadText(join(group, "memory.stat"));
-  if (statistics === "") return 0;
-  const isVersion1 = /^total_cache /m.test(statistics);
-  const of = (name: string) =>
-    Number(new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0);
-  // The files of tmpfs, and locked pages, cannot be reclaimed.
-  const cached = of(isVersion1 ? "cache" : "file") - of("shmem") - of("unevictable");
-  const ofKernel = isVersion1
-    ? Number(readText(join(group, "memory.kmem.usage_in_bytes")))
-    : of("slab_unreclaimable");
-  return Math.max(0, used - Math.max(0, cached)) + ofKernel * UNCOUNTED_PART;
-}
-
-/** The memory of a sandbox. In version 1, only one of its groups counts memory. */
-export async function memoryOfAll(groups: readonly string[]): Promise<number> {
-  return sum(await Promise.all(groups.map(memoryOf)));
-}
-
-/** The kernel's memory for a group: of version 2 of control groups, a part of it. Version 1 does not distinguish the parts. */
-export async function slabOf(group: string, part: "reclaimable" | "unreclaimable"): Promise<number> {
-  const version1 = await loadText(join(group, "memory.kmem.usage_in_bytes"));
-  const version2 = version1 === "" ? await loadText(join(group, "memory.stat")) : "";
-  return Number(new RegExp(`^slab_${part} (\\d+)$`, "m").exec(version2)?.[1] ?? version1);
-}
-export const kernelMemoryOf = (group: string) => slabOf(group, "unreclaimable");
-
-/** The number of a group's processes and threads, including those in groups inside it; 0 if the group does not count them. */
-export const processesOf = async (group: string) => Number(await loadText(join(group, "pids.current")));
-
-/** The processor time that a group has used; 0 if the group does not count it. */
-export async function processorSecondsOf(group: string): Promise<number> {
-  if (hasFile(group, "cpuacct.usage")) return Number(readText(join(group, "cpuacct.usage"))) / 1e9;
-  if (!hasFile(group, "cpu.stat")) return 0;
-  return Number(/^usage_usec (\d+)$/m.exec(await loadText(join(group, "cpu.stat")))?.[1] ?? 0) / 1e6;
-}
-
 /** Limits a group's processors; undefined means no limit. Does nothing if the kernel does not support this limit. */
 export async function limitProcessors(group: string, processors: number | undefined): Promise<void> {
   await setFiles(group, processorLimit(processors));
-}
-
-/** The highest count of the groups. If each controller has a separate group, only one group has a count. */
-export async function countOf(
-  groups: readonly string[],
-  count: (group: string) => Promise<number>,
-): Promise<number> {
-  return Math.max(0, ...(await Promise.all(groups.map(count))));
-}
-
-/** Whether programs of a group wait until memory is free. Only version 1 of control groups tells. */
-export function lacksMemory(group: string): boolean {
-  if (!hasFile(group, "memory.oom_control")) return false;
-  return /^under_oom 1$/m.test(readText(join(group, "memory.oom_control")));
 }
 
 /** How long to wait until groups are removed, in milliseconds. */

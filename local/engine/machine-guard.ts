@@ -53,15 +53,8 @@ import {
   type ObjectsOf,
   VERY_MANY,
 } from "./kernel-objects.ts";
-import {
-  countOf,
-  kernelMemoryOf,
-  lacksMemory,
-  memoryMargin,
-  mostMemoryOf,
-  processesOf,
-  type Limits,
-} from "./limits.ts";
+import { countOf, groupsWith, kernelMemoryOf, lackMemory, mostMemoryOf, processesOf } from "./group-use.ts";
+import { memoryMargin, type Limits } from "./limits.ts";
 import { kernelMemory, usedMemory } from "./machine-memory.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
@@ -230,7 +223,9 @@ export function guardMachine(
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
     {
-      used: { measure: async () => await countOf(engineGroups, processesOf) },
+      used: {
+        measure: async () => await countOf(groupsWith("pids.current", engineGroups), processesOf),
+      },
       limit: limits.allProcesses * PROCESSES_BEFORE_END,
       causes: [{ usedBy: countProcesses, least: part(BLAMED_SHARE), why: STOPPED_BECAUSE.processes }],
     },
@@ -423,12 +418,14 @@ async function guardMemory(
   const full = fullAt(limit);
   let lacked = false;
   while (sandboxes().length > 0) {
-    const lacks = groups.some(lacksMemory);
+    const lacks = lackMemory(groups);
     // Programs may wait for a moment only, while the kernel frees what it keeps of ended sandboxes.
     const isExhausted = lacks && lacked;
     lacked = lacks;
     // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
-    const most = sandboxes().flatMap(({ chargedGroups }) => chargedGroups.map(mostMemoryOf));
+    const most = sandboxes().flatMap(({ chargedGroups }) =>
+      groupsWith("memory.stat", chargedGroups).map(mostMemoryOf),
+    );
     if (!lacks && sum(most) < full * NEAR_SHARE) return;
     const uses = await measureUses(sandboxes(), (sandbox) => files.memoryOf(sandbox, isExhausted));
     const used = isExhausted ? limit : sumOf(uses);

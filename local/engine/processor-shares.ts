@@ -17,7 +17,8 @@ import { availableParallelism } from "node:os";
 import { TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { readText } from "./host-files.ts";
-import { countOf, limitProcessors, processorSecondsOf, SANDBOX_PROCESSORS } from "./limits.ts";
+import { processorSecondsOf } from "./group-use.ts";
+import { limitProcessors, SANDBOX_PROCESSORS } from "./limits.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 import { sum } from "./sum.ts";
 
@@ -127,7 +128,7 @@ export function shareProcessors(
     measuredAt = now;
     const measured = await Promise.all(
       registry.list().map(async (sandbox) => {
-        const seconds = await countOf(sandbox.groups, processorSecondsOf);
+        const seconds = await processorSecondsOf(sandbox.groups);
         const use: Use = uses.get(sandbox) ?? {
           principal: sandbox.principal ?? sandbox,
           seconds,
@@ -141,7 +142,7 @@ export function shareProcessors(
         return { groups: sandbox.groups, use };
       }),
     );
-    const secondsOfAll = await countOf(engineGroups, processorSecondsOf);
+    const secondsOfAll = await processorSecondsOf(engineGroups);
     // Also of sandboxes that start, and of ended ones, whose files the kernel may still be closing.
     const processors = (secondsOfAll - (secondsBefore ?? secondsOfAll)) / elapsedSeconds;
     secondsBefore = secondsOfAll;

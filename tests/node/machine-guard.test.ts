@@ -20,14 +20,8 @@ import { attempt } from "../../container/sandboxd/file-error.ts";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
 import { type KernelObjects, lazyCount, VERY_MANY } from "../../local/engine/kernel-objects.ts";
-import {
-  countOf,
-  defaultLimits,
-  findGroupParents,
-  memoryMargin,
-  memoryOf,
-  memoryOfAll,
-} from "../../local/engine/limits.ts";
+import { countOf, memoryOf, memoryOfAll } from "../../local/engine/group-use.ts";
+import { defaultLimits, findGroupParents, memoryMargin } from "../../local/engine/limits.ts";
 import { guardMachine } from "../../local/engine/machine-guard.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { sum } from "../../local/engine/sum.ts";

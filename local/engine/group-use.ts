@@ -1,0 +1,103 @@
+/** What the processes of control groups use. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { loadText, readText } from "./host-files.ts";
+import { sum } from "./sum.ts";
+
+/** Whether a group has this file. An asynchronous attempt to read takes six times as long as this. */
+export const hasFile = (group: string, file: string) => existsSync(join(group, file));
+
+const groupsByFile = new WeakMap<readonly string[], Map<string, string[]>>();
+
+/**
+ * Those of the groups that have this file: in version 1, each group has only the files of its controller. The guard measures each sandbox
+ * four times a second, and takes twice as long if it looks for the files each time.
+ * @param groups a list that does not change
+ */
+export function groupsWith(file: string, groups: readonly string[]): string[] {
+  const known = groupsByFile.get(groups) ?? new Map<string, string[]>();
+  groupsByFile.set(groups, known);
+  const found = known.get(file) ?? groups.filter((group) => hasFile(group, file));
+  known.set(file, found);
+  return found;
+}
+
+/**
+ * For each byte of the kernel's memory that a group counts, at most this many bytes count in no group. Measured for directories in each
+ * other: the list of a directory's entries (maple_node) takes 256 bytes.
+ */
+const UNCOUNTED_PART = 0.3;
+
+/** The most bytes that `memoryOf` can return. */
+export const mostMemoryOf = (group: string) => memoryWithCacheOf(group) * (1 + UNCOUNTED_PART);
+
+/** Bytes of memory, including the file cache; 0 if the group does not count memory. */
+export function memoryWithCacheOf(group: string): number {
+  const file = ["memory.current", "memory.usage_in_bytes"].find((name) => hasFile(group, name));
+  return file === undefined ? 0 : Number(readText(join(group, file)));
+}
+
+/**
+ * Bytes of memory, also uncounted ones of the kernel, but without the file cache, which the kernel can reclaim; 0 if the group's counts
+ * cannot be read. The lists of file pages (`inactive_file`) are no measure of the cache: a program can put its own memory there
+ * (MADV_FREE) and write to it again.
+ */
+export async function memoryOf(group: string): Promise<number> {
+  const used = memoryWithCacheOf(group);
+  const statistics = used === 0 ? "" : await loadText(join(group, "memory.stat"));
+  if (statistics === "") return 0;
+  const isVersion1 = /^total_cache /m.test(statistics);
+  const of = (name: string) =>
+    Number(new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0);
+  // The files of tmpfs, and locked pages, cannot be reclaimed.
+  const cached = of(isVersion1 ? "cache" : "file") - of("shmem") - of("unevictable");
+  const ofKernel = isVersion1
+    ? Number(readText(join(group, "memory.kmem.usage_in_bytes")))
+    : of("slab_unreclaimable");
+  return Math.max(0, used - Math.max(0, cached)) + ofKernel * UNCOUNTED_PART;
+}
+
+/** The memory of a sandbox. In version 1, only one of its groups counts memory. */
+export async function memoryOfAll(groups: readonly string[]): Promise<number> {
+  return sum(await Promise.all(groups.map(memoryOf)));
+}
+
+/** The kernel's memory for a group: of version 2 of control groups, a part of it. Version 1 does not distinguish the parts. */
+export async function slabOf(group: string, part: "reclaimable" | "unreclaimable"): Promise<number> {
+  const version1 = await loadText(join(group, "memory.kmem.usage_in_bytes"));
+  const version2 = version1 === "" ? await loadText(join(group, "memory.stat")) : "";
+  return Number(new RegExp(`^slab_${part} (\\d+)$`, "m").exec(version2)?.[1] ?? version1);
+}
+export const kernelMemoryOf = (group: string) => slabOf(group, "unreclaimable");
+
+/** The number of a group's processes and threads, including those in groups inside it; 0 if the group does not count them. */
+export const processesOf = async (group: string) => Number(await loadText(join(group, "pids.current")));
+
+/**
+ * The processor time that the processes of groups have used; 0 if no group counts it. Version 1 is read synchronously: for a number, that
+ * takes a tenth of the time.
+ */
+export async function processorSecondsOf(groups: readonly string[]): Promise<number> {
+  const [ofVersion1] = groupsWith("cpuacct.usage", groups);
+  if (ofVersion1 !== undefined) return Number(readText(join(ofVersion1, "cpuacct.usage"))) / 1e9;
+  return await countOf(groupsWith("cpu.stat", groups), async (group) => {
+    const statistics = await loadText(join(group, "cpu.stat"));
+    return Number(/^usage_usec (\d+)$/m.exec(statistics)?.[1] ?? 0) / 1e6;
+  });
+}
+
+/** The highest count of the groups. If each controller has a separate group, only one group has a count. */
+export async function countOf(
+  groups: readonly string[],
+  count: (group: string) => Promise<number>,
+): Promise<number> {
+  return Math.max(0, ...(await Promise.all(groups.map(count))));
+}
+
+/** Whether programs of these groups wait until memory is free. Only version 1 of control groups tells. */
+export function lackMemory(groups: readonly string[]): boolean {
+  const texts = groupsWith("memory.oom_control", groups).map((group) =>
+    readText(join(group, "memory.oom_control")),
+  );
+  return texts.some((text) => /^under_oom 1$/m.test(text));
+}

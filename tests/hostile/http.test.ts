@@ -1,4 +1,5 @@
 /** HTTP with hostile methods, paths, headers, bodies and connections. */
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import * as fc from "fast-check";
@@ -13,13 +14,31 @@ import { sleep, until } from "../setup/until.ts";
 
 const RUNS = 8;
 
+/** The tokens of principals for tests that run at the same time, because each fills its principal's limits and waits for their end. */
+const OTHERS = {
+  answers: "token-of-the-answers",
+  downloads: "token-of-the-downloads",
+  closing: "token-of-the-closing",
+  resetting: "token-of-the-resetting",
+  calls: "token-of-the-calls",
+  batches: "token-of-the-batches",
+};
+const AUTH_TOKENS = Object.entries(OTHERS).map(([name, token]) => ({
+  name,
+  sha256: createHash("sha256").update(token).digest("hex"),
+  scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"],
+}));
+
 interface CallAnswer {
   id: number;
   result: { isError?: boolean; content: { text: string }[]; structuredContent?: Record<string, unknown> };
 }
 
 const server = endLater(
-  await startServer({ flags: ["--network", "none"], env: { MAX_CONCURRENT_RUNS: String(RUNS) } }),
+  await startServer({
+    flags: ["--network", "none"],
+    env: { MAX_CONCURRENT_RUNS: String(RUNS), AUTH_TOKENS: JSON.stringify(AUTH_TOKENS) },
+  }),
 );
 const authority = new URL(server.url).host;
 
@@ -363,7 +382,7 @@ describe("when clients send bodies in chunks of one byte", () => {
   });
 });
 
-describe("when clients make the server keep data in memory", () => {
+describe.concurrent("when clients make the server keep data in memory", () => {
   /** Opens connections that send these bytes, and neither send nor read more until `work` has ended. */
   async function stalled<T>(
     count: number,
@@ -381,8 +400,9 @@ describe("when clients make the server keep data in memory", () => {
     }
   }
 
-  const head = (length: number) =>
-    `POST /mcp HTTP/1.1\r\nhost: ${authority}\r\n${Object.entries(HEADERS)
+  const authorized = (token: string) => ({ authorization: `Bearer ${token}` });
+  const head = (token: string, length: number) =>
+    `POST /mcp HTTP/1.1\r\nhost: ${authority}\r\n${Object.entries({ ...HEADERS, ...authorized(token) })
       .map(([name, value]) => `${name}: ${value}\r\n`)
       .join("")}content-length: ${length}\r\n\r\n`;
   const read = (id: number) => ({
@@ -393,26 +413,27 @@ describe("when clients make the server keep data in memory", () => {
   });
   const reads = (count: number) => JSON.stringify(Array.from({ length: count }, (_, id) => read(id)));
   // Six answers, because the memory of 200 calls (3 MiB) is free again when they have ended.
-  const isWithheld = async () => (await postRaw(server.url, reads(6))).text.includes("withheld");
+  const isWithheld = async (token: string) =>
+    (await postRaw(server.url, reads(6), authorized(token))).text.includes("withheld");
 
   it("the memory for unread answers is limited and freed when the connections close, and commands still run", async () => {
-    const part = await tool(server.url, "run_command", { command: "head -c 700000 /dev/zero >part" });
-    expect(part.isError).toBe(false);
+    const token = OTHERS.answers;
+    const run = (command: string) => tool(server.url, "run_command", { command }, { token });
+    expect((await run("head -c 700000 /dev/zero >part")).isError).toBe(false);
     const batch = reads(100);
-    await stalled(2, head(batch.length) + batch, async () => {
-      await until(isWithheld);
-      expect((await tool(server.url, "run_command", { command: "echo still here" })).text).toContain(
-        "still here",
-      );
+    await stalled(2, head(token, batch.length) + batch, async () => {
+      await until(() => isWithheld(token));
+      expect((await run("echo still here")).text).toContain("still here");
     });
-    await until(async () => !(await isWithheld()));
+    await until(async () => !(await isWithheld(token)));
   });
 
   it("the memory for unread downloads is limited and freed when the connections close, and calls still run", async () => {
     const files = ["a", "b", "c", "d"];
     const command = `yes 0123456789 | head -c 20000000; head -c 1000000 /dev/zero >big; truncate -s 20000000 ${files.join(" ")}`;
-    const ofLog = await tool(server.url, "run_command", { command });
-    const ofFiles = files.map((file) => tool(server.url, "file_link", { path: file }));
+    const token = OTHERS.downloads;
+    const ofLog = await tool(server.url, "run_command", { command }, { token });
+    const ofFiles = files.map((file) => tool(server.url, "file_link", { path: file }, { token }));
     const answers = [ofLog, ...(await Promise.all(ofFiles))];
     const paths = answers.map(({ text }) => /\/files\/[\w.-]+/.exec(text)?.[0] ?? "");
     const [path = "", next = ""] = paths;
@@ -439,13 +460,12 @@ describe("when clients make the server keep data in memory", () => {
       expect((await fetch(origin + path, { headers: { range: "bytes=0-99" } })).status).toBe(206);
       // The principal's own downloads have a separate limit.
       const own = await fetch(`${origin}/sandboxes/default/files/big`, {
-        headers: { authorization: `Bearer ${TOKEN}` },
+        headers: authorized(token),
       });
       expect([own.status, (await own.arrayBuffer()).byteLength]).toEqual([200, 1_000_000]);
       await stillServes();
-      expect((await tool(server.url, "run_command", { command: "echo still here" })).text).toContain(
-        "still here",
-      );
+      const here = await tool(server.url, "run_command", { command: "echo still here" }, { token });
+      expect(here.text).toContain("still here");
     } finally {
       for (const socket of sockets) socket.destroy();
     }
@@ -457,50 +477,51 @@ describe("when clients make the server keep data in memory", () => {
   });
 
   it.each([
-    ["close", (socket: Socket) => socket.destroy()],
-    ["are reset", (socket: Socket) => socket.resetAndDestroy()],
+    ["close", OTHERS.closing, (socket: Socket) => socket.destroy()],
+    ["are reset", OTHERS.resetting, (socket: Socket) => socket.resetAndDestroy()],
   ])(
     "the memory for incomplete bodies is limited, and freed with their connections: they %s",
-    async (_, close) => {
+    async (_, token, close) => {
       const length = 8 * 1024 * 1024;
       // A long body waits 40 s for room.
-      const status = async () => (await postRaw(server.url, LIST.padEnd(length))).status;
+      const status = async () => (await postRaw(server.url, LIST.padEnd(length), authorized(token))).status;
       const work = async () => {
         await until(async () => (await status()) === 429, 100_000);
         await stillServes();
       };
-      await stalled(20, head(length) + " ".repeat(length - 1), work, close);
+      // The memory has room for one.
+      await stalled(5, head(token, length) + " ".repeat(length - 1), work, close);
       await until(async () => (await status()) === 200);
       await stillServes();
     },
   );
 
   it("the memory for many calls at once is limited, and freed when the connections close", async () => {
-    const status = async () => (await postRaw(server.url, LIST)).status;
-    await stalled(2100, `${head(1000)} `, () => until(async () => (await status()) === 429));
+    const token = OTHERS.calls;
+    const status = async () => (await postRaw(server.url, LIST, authorized(token))).status;
+    await stalled(2100, `${head(token, 1000)} `, () => until(async () => (await status()) === 429));
     await until(async () => (await status()) === 200);
     await stillServes();
   });
 
   it("the memory for many calls in batches is limited, and freed when the connections close", async () => {
-    const sandbox = "waiting";
-    const { structured } = await tool(server.url, "run_command", {
-      sandbox,
-      command: "sleep 600",
-      wait_seconds: 0,
-    });
+    const [sandbox, token] = ["waiting", OTHERS.batches];
+    const slow = { sandbox, command: "sleep 600", wait_seconds: 0 };
+    const { structured } = await tool(server.url, "run_command", slow, { token });
     expect(structured.state).toBe("running");
     const batchOf = (message: object) =>
       JSON.stringify(Array.from({ length: 100 }, (_, id) => ({ jsonrpc: "2.0", id, ...message })));
     const params = { name: "get_result", arguments: { id: structured.id, wait_seconds: 50 } };
     const waiting = batchOf({ method: "tools/call", params });
-    const status = async () => (await postRaw(server.url, batchOf({ method: "ping" }))).status;
+    const pings = batchOf({ method: "ping" });
+    const status = async () => (await postRaw(server.url, pings, authorized(token))).status;
     const disconnecting = new AbortController();
     const { signal } = disconnecting;
     // The responses are kept, because Node closes the connection of an unread response that is garbage.
     const responses: Response[] = [];
     const send = async () => {
-      responses.push(await fetch(server.url, { method: "POST", headers: HEADERS, body: waiting, signal }));
+      const headers = { ...HEADERS, ...authorized(token) };
+      responses.push(await fetch(server.url, { method: "POST", headers, body: waiting, signal }));
     };
     const batches = Array.from({ length: 42 }, () => send().catch(() => undefined));
     const statuses = () => responses.map((response) => response.status);
@@ -511,7 +532,7 @@ describe("when clients make the server keep data in memory", () => {
     }
     await Promise.all(batches);
     await until(async () => (await status()) === 200);
-    await tool(server.url, "destroy_sandbox", { sandbox });
+    await tool(server.url, "destroy_sandbox", { sandbox }, { token });
     await stillServes();
   });
 

@@ -94,17 +94,17 @@ function isSlowMachine(): boolean {
 }
 
 /**
- * How many files run at once. A test file waits about half of its time. Six files kept two cores busy all the time, and tests that must
- * run in time failed. Each file and its sandboxes take up to 1 GB.
+ * How many files run at once. Four left a quarter of two cores idle, because most files wait more than half of their time. With six,
+ * tests that must run in time failed. Each file and its sandboxes take up to 1 GB.
  */
-const AT_ONCE = Math.min(6, availableParallelism() + (isSlowMachine() ? 1 : 2));
+const AT_ONCE = Math.min(6, availableParallelism() + (isSlowMachine() ? 2 : 3));
 
 /** Small files whose tests take ten seconds or more. */
 const SLOW =
-  /\/(long-command|parallel|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|clock|listening|running|service|idle)\.test\.ts$/;
+  /\/(long-command|parallel|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|clock|listening|running|service|idle|workspaces|deadline|egress)\.test\.ts$/;
 
-/** Suites that need no clients and no quiet machine. */
-const FIRST_SUITES = new Set(["runtime", "soak"]);
+/** Suites that need no clients. */
+const FIRST_SUITES = new Set(["faults", "runtime", "soak"]);
 
 /**
  * Vitest sorts suites by name, and starts large files of a suite first. This also starts slow files first, so that no slow file runs
@@ -143,7 +143,7 @@ export default defineConfig({
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
           // own sandboxes and principals, and restores shared settings that it changes.
           isolate: false,
-          // These files wait more than those of the other suites: four of them left a fifth of two cores idle.
+          // These files wait more than those of the other suites.
           maxWorkers: AT_ONCE + 1,
           sequence: { groupOrder: 1 },
           ...timeLimits(120_000),

@@ -22,6 +22,10 @@ it.runIf(parent?.version === 1)("the kernel keeps few names of ended sandboxes",
   await expect.poll(() => (rmdirSync(ended), existsSync(ended))).toBe(false);
   const names = () => Number(readFileSync(join(group, "memory.kmem.usage_in_bytes"), "utf8"));
   expect(names()).toBeGreaterThan(256 * MiB);
-  await freeNames([], [group]);
-  expect(names()).toBeLessThan(64 * MiB);
+  // On a busy machine, the kernel moves the names of the ended group to this group a moment later, and can free them only then.
+  const freed = async () => {
+    await freeNames([], [group]);
+    return names();
+  };
+  await expect.poll(freed).toBeLessThan(64 * MiB);
 });

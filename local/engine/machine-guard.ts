@@ -34,15 +34,12 @@
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
-import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { CachedFiles } from "./cached-files.ts";
 import { freeNames, NAMES_INTERVAL_MS } from "./free-names.ts";
-import { readText } from "./host-files.ts";
+import { numberIn } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import {
   boundLocks,
@@ -54,6 +51,13 @@ import {
   VERY_MANY,
 } from "./kernel-objects.ts";
 import { countOf, groupsWith, kernelMemoryOf, lackMemory, mostMemoryOf, processesOf } from "./group-use.ts";
+import {
+  countTerminals,
+  countTerminalWaiters,
+  kernelThreadUse,
+  MIN_LOCAL_SOCKETS,
+  MIN_TERMINALS,
+} from "./kernel-threads.ts";
 import { memoryMargin, type Limits } from "./limits.ts";
 import { kernelMemory, usedMemory } from "./machine-memory.ts";
 import { shareProcessors } from "./processor-shares.ts";
@@ -166,18 +170,8 @@ const FREES_MS = 3000;
 /** A principal must have at least this part of the machine's new locks before one of its sandboxes is ended. */
 const MOST_LOCKS = 0.5;
 
-/** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
-const MIN_TERMINALS = 8;
-/** Where threads wait to open or close a terminal, as /proc/PID/wchan says. The kernel reserves the number of a terminal before that. */
-const WAITS_FOR_TERMINAL = /^(?:ptmx_open|pty_close|tty_release_struct)$/;
+/** How often the guard looks at threads that wait for terminals, in milliseconds. */
 const TERMINALS_INTERVAL_MS = 1000;
-/** The most threads of a sandbox at which a check looks: 100 take 2 ms. Of more, it looks at a part. */
-const MAX_LOOKED = 100;
-/** A principal with fewer Unix sockets keeps its sandboxes. Measured: with 5,760 in transit, the thread used a third of a processor. */
-const MIN_LOCAL_SOCKETS = 5000;
-/** How long the processor time of the kernel's threads is measured, in milliseconds. */
-const THREADS_MS = 400;
-
 /** A principal must have at least this part of the new mappings, or of the limit of watches, before one of its sandboxes is ended. */
 const MAPPINGS_SHARE = 0.5;
 const WATCHES_SHARE = 0.5;
@@ -533,65 +527,6 @@ function findLargestUsers(all: Use[], least: number): EngineSandbox[] {
   return uses.filter(({ use }) => use >= much / 2).map(({ sandbox }) => sandbox);
 }
 
-/**
- * Returns a function that measures how many processors the kernel's threads for pseudo terminals and Unix sockets use. It returns
- * undefined until they were measured for a while. They also do other work, so the use counts as 0 while there are few terminals
- * and sockets.
- */
-function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number | undefined> {
-  let begin: { at: number; ticks: Map<string, number> } | undefined;
-  const hasWork = () => {
-    if (machineTerminals() >= MIN_TERMINALS) return true;
-    return sum(sandboxes().map(countLocalSockets)) >= MIN_LOCAL_SOCKETS;
-  };
-  return async () => {
-    if (!hasWork()) {
-      begin = undefined;
-      return 0;
-    }
-    begin ??= { at: performance.now(), ticks: kernelThreadTicks() };
-    const elapsedMs = performance.now() - begin.at;
-    if (elapsedMs < THREADS_MS) return undefined;
-    const before = begin.ticks;
-    // The next measurement begins after this check. Otherwise the use of a sandbox that this check ends would count against
-    // another sandbox.
-    begin = undefined;
-    const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
-    return (sum(used) * TICK_MS) / elapsedMs;
-  };
-}
-
-/** The processor time of each thread that works for pseudo terminals and Unix sockets, in ticks. In a container, they are not visible. */
-function kernelThreadTicks(): Map<string, number> {
-  if (readText("/proc/2/comm") !== "kthreadd\n") return new Map();
-  const threads = readText("/proc/2/task/2/children").trim().split(" ");
-  const workers = threads.filter((thread) => readText(`/proc/${thread}/comm`).endsWith("events_unbound\n"));
-  return new Map(
-    workers.map((thread) => {
-      const [user = 0, system = 0] = procStat(Number(thread))?.slice(11, 13).map(Number) ?? [];
-      return [thread, user + system];
-    }),
-  );
-}
-
-/** About how many threads wait to open or close a terminal; 0 while the machine has fewer terminals than MIN_TERMINALS. */
-function countTerminalWaiters({ groups: [group = ""], hasEnded }: EngineSandbox): number {
-  if (hasEnded || machineTerminals() < MIN_TERMINALS) return 0;
-  // Version 1 of control groups names the list differently.
-  const threads = (readText(join(group, "cgroup.threads")) || readText(join(group, "tasks"))).split("\n");
-  const parts = Math.ceil(threads.length / MAX_LOOKED);
-  // Not always the same part, because programs could wait in the others.
-  const looked = Math.floor(Math.random() * parts);
-  const waits = (thread: string) => WAITS_FOR_TERMINAL.test(readText(`/proc/${thread}/wchan`));
-  return parts * threads.filter((thread, at) => at % parts === looked && waits(thread)).length;
-}
-
-async function countTerminals({ pid, hasEnded }: EngineSandbox): Promise<number> {
-  if (pid === undefined || hasEnded) return 0;
-  const names = await readdir(`/proc/${pid}/root/dev/pts`).catch(() => []);
-  return names.filter((name) => /^\d+$/.test(name)).length;
-}
-
 async function endIfNetlinkUnread(sandbox: EngineSandbox): Promise<void> {
   if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES) sandbox.end(STOPPED_BECAUSE.netlink);
 }
@@ -604,11 +539,4 @@ async function unreadNetlink(sandbox: EngineSandbox): Promise<number> {
   if (text.length === MAX_NETLINK_LIST_BYTES) return Infinity;
   const [, ...sockets] = text.trimEnd().split("\n");
   return sum(sockets.map((line) => Number(line.split(/\s+/)[4])));
-}
-
-const machineTerminals = () => numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/);
-
-/** A number in a short file, read synchronously: that takes a tenth of the time. */
-function numberIn(file: string, pattern: RegExp): number {
-  return Number(pattern.exec(readText(file))?.[1] ?? 0);
 }

@@ -1,0 +1,80 @@
+/** The work of the kernel for pseudo terminals and Unix sockets, which delays other programs. */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
+import type { EngineSandbox } from "./engine-sandbox.ts";
+import { numberIn, readText } from "./host-files.ts";
+import { countLocalSockets } from "./socket-usage.ts";
+import { sum } from "./sum.ts";
+
+/** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
+export const MIN_TERMINALS = 8;
+/** Where threads wait to open or close a terminal, as /proc/PID/wchan says. The kernel reserves the number of a terminal before that. */
+const WAITS_FOR_TERMINAL = /^(?:ptmx_open|pty_close|tty_release_struct)$/;
+/** The most threads of a sandbox at which a check looks: 100 take 2 ms. Of more, it looks at a part. */
+const MAX_LOOKED = 100;
+/** A principal with fewer Unix sockets keeps its sandboxes. Measured: with 5,760 in transit, the thread used a third of a processor. */
+export const MIN_LOCAL_SOCKETS = 5000;
+/** How long the processor time of the kernel's threads is measured, in milliseconds. */
+const THREADS_MS = 400;
+
+/**
+ * Returns a function that measures how many processors the kernel's threads for pseudo terminals and Unix sockets use. It returns
+ * undefined until they were measured for a while. They also do other work, so the use counts as 0 while there are few terminals
+ * and sockets.
+ */
+export function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number | undefined> {
+  let begin: { at: number; ticks: Map<string, number> } | undefined;
+  const hasWork = () => {
+    if (machineTerminals() >= MIN_TERMINALS) return true;
+    return sum(sandboxes().map(countLocalSockets)) >= MIN_LOCAL_SOCKETS;
+  };
+  return async () => {
+    if (!hasWork()) {
+      begin = undefined;
+      return 0;
+    }
+    begin ??= { at: performance.now(), ticks: kernelThreadTicks() };
+    const elapsedMs = performance.now() - begin.at;
+    if (elapsedMs < THREADS_MS) return undefined;
+    const before = begin.ticks;
+    // The next measurement begins after this check. Otherwise the use of a sandbox that this check ends would count against
+    // another sandbox.
+    begin = undefined;
+    const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
+    return (sum(used) * TICK_MS) / elapsedMs;
+  };
+}
+
+/** The processor time of each thread that works for pseudo terminals and Unix sockets, in ticks. In a container, they are not visible. */
+function kernelThreadTicks(): Map<string, number> {
+  if (readText("/proc/2/comm") !== "kthreadd\n") return new Map();
+  const threads = readText("/proc/2/task/2/children").trim().split(" ");
+  const workers = threads.filter((thread) => readText(`/proc/${thread}/comm`).endsWith("events_unbound\n"));
+  return new Map(
+    workers.map((thread) => {
+      const [user = 0, system = 0] = procStat(Number(thread))?.slice(11, 13).map(Number) ?? [];
+      return [thread, user + system];
+    }),
+  );
+}
+
+/** About how many threads wait to open or close a terminal; 0 while the machine has fewer terminals than MIN_TERMINALS. */
+export function countTerminalWaiters({ groups: [group = ""], hasEnded }: EngineSandbox): number {
+  if (hasEnded || machineTerminals() < MIN_TERMINALS) return 0;
+  // Version 1 of control groups names the list differently.
+  const threads = (readText(join(group, "cgroup.threads")) || readText(join(group, "tasks"))).split("\n");
+  const parts = Math.ceil(threads.length / MAX_LOOKED);
+  // Not always the same part, because programs could wait in the others.
+  const looked = Math.floor(Math.random() * parts);
+  const waits = (thread: string) => WAITS_FOR_TERMINAL.test(readText(`/proc/${thread}/wchan`));
+  return parts * threads.filter((thread, at) => at % parts === looked && waits(thread)).length;
+}
+
+export async function countTerminals({ pid, hasEnded }: EngineSandbox): Promise<number> {
+  if (pid === undefined || hasEnded) return 0;
+  const names = await readdir(`/proc/${pid}/root/dev/pts`).catch(() => []);
+  return names.filter((name) => /^\d+$/.test(name)).length;
+}
+
+const machineTerminals = () => numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/);

@@ -7,6 +7,7 @@ import {
   frame,
 } from "./engine-protocol.ts";
 import { parseSafely } from "../../src/shared/bounded.ts";
+import { changePieces } from "../../src/shared/stream-bytes.ts";
 import { pause } from "../../src/shared/timers.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import type { EngineClient } from "./engine-client.ts";
@@ -101,19 +102,11 @@ async function respond(
     await engine.fetch(`/sandboxes/${sandbox}/outbound/${outbound.number}`, {
       method: "POST",
       headers: { [OUTBOUND_HEADER]: header },
-      body: response.body?.pipeThrough(frames()) ?? frame(),
+      body:
+        response.body === null ? frame() : changePieces(response.body, closed.signal, frame, frame).readable,
     });
   } finally {
     // Aborts the handler if the process in the sandbox has disconnected. In all other cases the handler has ended already.
     closed.abort();
   }
-}
-
-function frames(): TransformStream<Uint8Array, Uint8Array> {
-  return new TransformStream({
-    transform: (piece, controller) => {
-      if (piece.byteLength > 0) controller.enqueue(frame(piece));
-    },
-    flush: (controller) => controller.enqueue(frame()),
-  });
 }

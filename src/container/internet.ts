@@ -9,9 +9,10 @@ import type { Connection } from "../shared/connection-log.ts";
 import { Mask } from "../shared/mask.ts";
 import { asSecret, isGitRequest } from "../shared/git-credential.ts";
 import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
-import { type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
-import { announcedBytes } from "../shared/stream-bytes.ts";
+import { addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
+import { announcedBytes, changePieces } from "../shared/stream-bytes.ts";
 import { accountOf, actorOf } from "./actor.ts";
+import { waitToPass } from "./passed-pace.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
 /** The handler's parameters, set by `SandboxNetwork.enforce`: the principal of the sandbox, and the policy. */
@@ -102,12 +103,10 @@ async function forward(
   const signal = AbortSignal.any([request.signal]);
   const from: RequestSource = { env, containerID, ...named, signal };
   const report = (end: { status: number; bytes: number }) => record({ ...end, ...named });
+  const mask = used.length === 0 ? undefined : new Mask(used);
   let response: Response;
   try {
-    response =
-      used.length === 0
-        ? await sendToInternet(request, from)
-        : await sendWith(used, request, url, headers, from);
+    response = mask ? await sendWith(mask, request, url, headers, from) : await sendToInternet(request, from);
   } catch {
     // The reason is hidden, because it may name internal proxies.
     response = refusal(502, INTERNET_TEXTS.unreachable(host));
@@ -117,30 +116,36 @@ async function forward(
     }
   }
   const { status } = response;
-  return reportSize(response, signal, (bytes) => waitUntil(report({ status, bytes })));
+  const end = (bytes: number) => waitUntil(report({ status, bytes }));
+  return passOn(response, mask, principalID ?? containerID, signal, end);
 }
 
 /**
- * Reports a response's size: at once if the length is known, else when the body has ended or its reader has stopped.
+ * Masks a response, and reports its size: at once if the length is known, else when the body has ended or its reader has stopped.
  * @param client aborts when the reader disconnects. The response may not have reached the platform then, so nothing cancels its body
  */
-function reportSize(response: Response, client: AbortSignal, end: (bytes: number) => void): Response {
+function passOn(
+  response: Response,
+  mask: Mask | undefined,
+  principalID: string,
+  client: AbortSignal,
+  end: (bytes: number) => void,
+): Response {
   const { body, headers } = response;
   const length = body === null ? 0 : announcedBytes(headers);
-  if (body === null || length !== undefined) {
-    end(length ?? 0);
-    return response;
-  }
+  if (length !== undefined) end(length);
+  if (body === null || (length !== undefined && !mask)) return response;
+  const masked = mask?.body();
   let bytes = 0;
-  const counter = new TransformStream<Uint8Array, Uint8Array>({
-    transform: (piece, controller) => {
-      bytes += piece.byteLength;
-      controller.enqueue(piece);
-    },
-  });
-  const reportEnd = () => end(bytes);
-  waitUntil(body.pipeTo(counter.writable, { signal: client }).then(reportEnd, reportEnd));
-  return new Response(counter.readable, response);
+  const change = async (piece: Uint8Array) => {
+    bytes += piece.byteLength;
+    await waitToPass(principalID, piece.byteLength, client);
+    return masked?.next(piece) ?? piece;
+  };
+  const passed = changePieces(body, client, change, () => masked?.end() ?? new Uint8Array());
+  const isOver = passed.isComplete.then(() => length === undefined && end(bytes));
+  waitUntil(isOver);
+  return new Response(passed.readable, response);
 }
 
 /**
@@ -153,9 +158,9 @@ const DROPPED_RESPONSE_HEADERS = ["alt-svc", "transfer-encoding"];
 /** The content codings that the platform decodes. It distinguishes upper and lower case: `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 
-/** Sends a request with its secrets, only by TLS and to the standard port, and masks them in the response. */
+/** Sends a request with its secrets, only by TLS and to the standard port, and masks them in the head of the response. */
 async function sendWith(
-  secrets: readonly Secret[],
+  mask: Mask,
   request: Request,
   url: URL,
   headers: Headers,
@@ -164,7 +169,6 @@ async function sendWith(
   url.protocol = "https:";
   for (const name of DROPPED_REQUEST_HEADERS) headers.delete(name);
   headers.set("accept-encoding", "identity");
-  const mask = new Mask(secrets);
   const { method, body: given } = request;
   // Some clients announce an empty body for GET, which cannot have one.
   const isEmpty = given === null || announcedBytes(request.headers) === 0;
@@ -190,7 +194,7 @@ async function sendWith(
     await body?.cancel();
     return refusal(502, INTERNET_TEXTS.coding(url.hostname, coding));
   }
-  return new Response(body && body.pipeThrough(mask.stream()), { status, headers: responseHeaders });
+  return new Response(body, { status, headers: responseHeaders });
 }
 
 /** A body with its announced length, because some servers refuse bodies of unknown length. */

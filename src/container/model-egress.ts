@@ -16,7 +16,7 @@ import {
   REPORT_MS,
   type UpstreamError,
 } from "./model-calls.ts";
-import { announcedBytes, readBounded } from "../shared/stream-bytes.ts";
+import { announcedBytes, changePieces, readBounded } from "../shared/stream-bytes.ts";
 import { cutText, decodeText } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
@@ -147,16 +147,18 @@ async function forward(
     await finish({ tokens: 0 });
     return new Response(null, { status: response.status, headers: responseHeaders });
   }
-  const { readable, counted } = countTokens(response.body, request.signal);
+  const [counter, masked] = [new UsageCounter(), mask.body()];
+  const change = (piece: Uint8Array) => {
+    counter.add(piece);
+    return masked.next(piece);
+  };
+  const passed = changePieces(response.body, request.signal, change, () => masked.end());
   // The tokens count even if the agent stops reading the response.
-  const charged = counted.then(({ counter, isComplete }) => {
-    return finish({ tokens: isCharged ? counter.charge(meter, isComplete) : 0, cut: !isComplete });
-  });
+  const charged = passed.isComplete.then((isComplete) =>
+    finish({ tokens: isCharged ? counter.charge(meter, isComplete) : 0, cut: !isComplete }),
+  );
   waitUntil(charged);
-  return new Response(readable.pipeThrough(mask.stream()), {
-    status: response.status,
-    headers: responseHeaders,
-  });
+  return new Response(passed.readable, { status: response.status, headers: responseHeaders });
 }
 
 /** Reports the end of a request to the actor. Retries once, because the actor may have been reset. */
@@ -256,38 +258,6 @@ function meterBody(
   };
   waitUntil(pump());
   return { body: readable, wasSent, meter, refused };
-}
-
-/** Forwards a body piece by piece and counts its reported tokens until its reader disconnects. */
-function countTokens(
-  body: ReadableStream<Uint8Array>,
-  closed: AbortSignal,
-): { readable: ReadableStream; counted: Promise<{ counter: UsageCounter; isComplete: boolean }> } {
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const counter = new UsageCounter();
-  let isComplete = false;
-  const pump = async () => {
-    const writer = writable.getWriter();
-    const reader = body.getReader();
-    const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
-    // While the API is silent, no write can fail: only the signal shows that the reader has disconnected.
-    closed.addEventListener("abort", () => void stop(closed.reason));
-    try {
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (done) break;
-        counter.add(value);
-        await writer.write(value);
-      }
-      // The response is complete, even if the agent has stopped reading it.
-      isComplete = true;
-      await writer.close();
-    } catch (error) {
-      await stop(error);
-    }
-    return { counter, isComplete };
-  };
-  return { readable, counted: pump() };
 }
 
 function isPassed(name: string): boolean {

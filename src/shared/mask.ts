@@ -64,35 +64,50 @@ export class Mask {
     return safe;
   }
 
-  /** Masks a body while it streams. Holds back the last word while it may be the beginning of a value. */
-  stream(): TransformStream<Uint8Array, Uint8Array> {
-    const traces = this.#traces;
-    const maxHeldBytes = Math.max(0, ...traces.map((trace) => trace.maxHeldBytes));
-    /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
-    let tail: Uint8Array = new Uint8Array();
-    /** How many bytes of `tail` have been sent. */
-    let sent = 0;
-    return new TransformStream({
-      transform(piece, controller) {
-        const bytes = tail.length === 0 ? piece : joinBytes([tail, piece]);
-        // The held-back bytes are of one word, so only the new ones can end it.
-        let end = bytes.length;
-        while (end > tail.length && isVisible(bytes[end - 1] ?? 0)) end--;
-        const endsWord = end > tail.length;
-        if (!endsWord) end = sent;
-        // Only a part of a long word is held back. The search begins before the bytes that it sends. So it sends many of them at once:
-        // when it sent each byte that arrived alone, such bytes took the thread 10 ms each with a value of 5,000 characters.
-        const isLong = bytes.length - end >= 2 * maxHeldBytes;
-        if (isLong) end = bytes.length - maxHeldBytes;
-        if (end > sent) controller.enqueue(maskBytes(bytes, traces, sent, end));
-        const tailStart = endsWord && !isLong ? end : Math.max(0, end - maxHeldBytes);
-        tail = bytes.slice(tailStart);
-        sent = end - tailStart;
-      },
-      flush(controller) {
-        if (tail.length > sent) controller.enqueue(maskBytes(tail, traces, sent));
-      },
-    });
+  body(): BodyMask {
+    return new BodyMask(this.#traces);
+  }
+}
+
+/** Masks a body while it streams. Holds back the last word while it may be the beginning of a value. */
+class BodyMask {
+  readonly #traces: readonly TraceMatcher[];
+  readonly #maxHeldBytes: number;
+  /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
+  #tail: Uint8Array = new Uint8Array();
+  /** How many bytes of `#tail` have been returned. */
+  #sent = 0;
+
+  constructor(traces: readonly TraceMatcher[]) {
+    this.#traces = traces;
+    this.#maxHeldBytes = Math.max(0, ...traces.map((trace) => trace.maxHeldBytes));
+  }
+
+  /** Returns what may be sent after this piece has arrived. */
+  next(piece: Uint8Array): Uint8Array {
+    const [tail, sent, maxHeldBytes] = [this.#tail, this.#sent, this.#maxHeldBytes];
+    const bytes = tail.length === 0 ? piece : joinBytes([tail, piece]);
+    // The held-back bytes are of one word, so only the new ones can end it.
+    let end = bytes.length;
+    while (end > tail.length && isVisible(bytes[end - 1] ?? 0)) end--;
+    const endsWord = end > tail.length;
+    if (!endsWord) end = sent;
+    // Only a part of a long word is held back. The search begins before the bytes that it sends. So it sends many of them at once:
+    // when it sent each byte that arrived alone, such bytes took the thread 10 ms each with a value of 5,000 characters.
+    const isLong = bytes.length - end >= 2 * maxHeldBytes;
+    if (isLong) end = bytes.length - maxHeldBytes;
+    const masked = end > sent ? maskBytes(bytes, this.#traces, sent, end) : new Uint8Array();
+    const tailStart = endsWord && !isLong ? end : Math.max(0, end - maxHeldBytes);
+    this.#tail = bytes.slice(tailStart);
+    this.#sent = end - tailStart;
+    return masked;
+  }
+
+  /** Returns the rest, after the last piece. */
+  end(): Uint8Array {
+    return this.#tail.length > this.#sent
+      ? maskBytes(this.#tail, this.#traces, this.#sent)
+      : new Uint8Array();
   }
 }
 

@@ -102,8 +102,7 @@ async function respond(
     await engine.fetch(`/sandboxes/${sandbox}/outbound/${outbound.number}`, {
       method: "POST",
       headers: { [OUTBOUND_HEADER]: header },
-      body:
-        response.body === null ? frame() : changePieces(response.body, closed.signal, frame, frame).readable,
+      body: response.body === null ? frame() : changePieces(response.body, undefined, frame, frame).readable,
     });
   } finally {
     // Aborts the handler if the process in the sandbox has disconnected. In all other cases the handler has ended already.

@@ -23,16 +23,16 @@ export async function* splitStream(
 const PIECE_BYTES = 64 * 1024;
 
 /**
- * Passes a body on, changed, in pieces as they arrive. Reads a piece only when the reader asks for one.
+ * Passes a body on, changed, in pieces as they arrive. Reads at most two pieces before the reader asks for them.
  * @param body must be a byte stream
- * @param closed aborts when the reader disconnects. While the sender is silent, nothing else shows that
+ * @param closed aborts when the reader disconnects, if it does not cancel the body then. While the sender is silent, nothing else shows that
  * @param change returns what is passed on for a piece, perhaps nothing
  * @param end returns what is passed on at the end
  * @returns `isComplete` tells whether the whole body was read, also if its reader has stopped then
  */
 export function changePieces(
   body: ReadableStream<Uint8Array>,
-  closed: AbortSignal,
+  closed: AbortSignal | undefined,
   change: (piece: Uint8Array) => Uint8Array | Promise<Uint8Array>,
   end: () => Uint8Array = () => new Uint8Array(),
 ): { readable: ReadableStream<Uint8Array>; isComplete: Promise<boolean> } {
@@ -41,7 +41,7 @@ export function changePieces(
   let leave: () => void;
   const finish = (isWhole: boolean) => {
     resolve(isWhole);
-    closed.removeEventListener("abort", leave);
+    closed?.removeEventListener("abort", leave);
   };
   const stop = (reason: unknown) => {
     finish(false);
@@ -51,11 +51,11 @@ export function changePieces(
   const source: UnderlyingSource<Uint8Array> = {
     start(controller: ReadableStreamDefaultController<Uint8Array>) {
       leave = () => {
-        stop(closed.reason);
-        controller.error(closed.reason);
+        stop(closed?.reason);
+        controller.error(closed?.reason);
       };
-      if (closed.aborted) leave();
-      else closed.addEventListener("abort", leave);
+      if (closed?.aborted) leave();
+      else closed?.addEventListener("abort", leave);
     },
     async pull(controller: ReadableStreamDefaultController<Uint8Array>) {
       try {
@@ -75,7 +75,8 @@ export function changePieces(
     },
     cancel: stop,
   };
-  return { readable: new ReadableStream(source, { highWaterMark: 0 }), isComplete };
+  // Two, so that a short body is read to its end even if its reader takes nothing.
+  return { readable: new ReadableStream(source, { highWaterMark: 2 }), isComplete };
 }
 
 /** Whether a stream has failed. */

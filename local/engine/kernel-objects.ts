@@ -65,6 +65,8 @@ const receiveCall: Record<string, number> = { x64: 47, arm64: 212 };
 const [PIDFD_THREAD, MSG_PEEK, MSG_DONTWAIT, SO_PEEK_OFF] = [0o200, 0x2, 0x40, 42];
 /** More than the bytes in a socket (net.core.wmem_default). A message that was read in two parts would count twice. */
 const MESSAGE_BYTES = 1024 * 1024;
+/** In how many sockets, each in a message of the one before, the program looks for files. Since Linux 6.10, 60,000 are possible. */
+const MAX_DEPTH = 4;
 
 /**
  * Prints the numbers of `KernelObjects` for a group's processes. The kernel counts nothing for a first thread that has ended, and a
@@ -75,7 +77,8 @@ const MESSAGE_BYTES = 1024 * 1024;
  *
  * Of files that wait in a socket, the program takes copies for a moment and visits them, too. It reads the messages without removing them,
  * one after another (SO_PEEK_OFF), from a copy of the socket: 434 is pidfd_open(2), 438 is pidfd_getfd(2). They find no socket of a further
- * thread that has descriptors of its own before Linux 6.9, and no connection that no program has accepted.
+ * thread that has descriptors of its own before Linux 6.9, and no connection that no program has accepted. A message can also have a
+ * descriptor of its sender (SO_PASSPIDFD, type 4). The program closes it, too: without descriptors of its own, it would see no more files.
  */
 const program = `
 use Fcntl;
@@ -105,22 +108,24 @@ sub copyOf {
 }
 sub unseenIn {
   my ($count, $socket) = @_;
-  my $begin = $socket && getsockopt($socket, 1, ${SO_PEEK_OFF}) or return $count;
+  local $depth = $depth + 1;
+  my $begin = $depth <= ${MAX_DEPTH} && $socket && getsockopt($socket, 1, ${SO_PEEK_OFF}) or return $count;
   setsockopt($socket, 1, ${SO_PEEK_OFF}, 0);
   my $seen = 0;
   while (!isLate() && $seen <= $count) {
     my $part = pack "PQ", $text, ${MESSAGE_BYTES};
     my $message = pack "QQPQPQQ", 0, 0, $part, 1, $control, 4096, 0;
     my $read = syscall($receive + 0, fileno $socket, $message, ${MSG_PEEK | MSG_DONTWAIT});
-    my ($length, @files) = unpack "x40Q", $message;
+    my ($length, @files, @copies) = unpack "x40Q", $message;
     last if $read < 0 || $read + $length == 0;
     for (my ($at, $size) = (0, 0); $at + 16 <= $length; $at += ($size + 7) & ~7) {
       ($size, my ($level, $type)) = unpack "x\${at}QLL", $control;
-      push @files, unpack "l*", substr $control, $at + 16, $size - 16 if $level == 1 && $type == 1;
+      next unless $level == 1 && ($type == 1 || $type == 4);
+      my @numbers = unpack "l*", substr $control, $at + 16, $size - 16;
+      push @copies, map { open(my $copy, "<&=", $_); $copy } @numbers;
+      push @files, @numbers if $type == 1;
     }
-    my @copies = map { open(my $copy, "<&=", $_); $copy } @files;
-    visitFile($$, "/proc/self", $_) for @files;
-    $seen += @files;
+    $seen += grep { !isLate() && visitFile($$, "/proc/self", $_) } @files;
   }
   setsockopt($socket, 1, ${SO_PEEK_OFF}, unpack "l", $begin);
   return $seen == $count ? 0 : $count;
@@ -133,6 +138,7 @@ sub visitFile {
   open(my $state, "<", "$table/fdinfo/$name") or return;
   my $isPoll;
   while (<$state>) {
+    last if $. % 1000 == 0 && isLate();
     $locks++ if /^lock:/;
     $waiting += unseenIn($1, copyOf($thread, $name)) if $isFirst && /^scm_fds:\\s*([1-9]\\d*)/;
     next unless /^tfd:.* ino:(\\S+) +sdev:(\\S+)/;
@@ -142,7 +148,7 @@ sub visitFile {
     $repeated++ if ++$watched{$file} > 2;
   }
   push @{$polls{$name}}, $thread if $isPoll && $thread != $$;
-  return unless $isFirst && ($mode & 0170000) == 0010000;
+  return 1 unless $isFirst && ($mode & 0170000) == 0010000;
   my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
   $bytes += ($isOpen && fcntl($pipe, 1032, 0)) || ${MAX_PIPE_BYTES};
 }

@@ -1,0 +1,88 @@
+/** Counts of files that wait in sockets (SCM_RIGHTS). The programs of these tests run outside sandboxes. */
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, writeFileSync } from "node:fs";
+import { release } from "node:os";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { type KernelObjects, VERY_MANY } from "../../local/engine/kernel-objects.ts";
+import { repository } from "../../local/engine/own-files.ts";
+import { doLater } from "../setup/end-later.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
+import { until } from "../setup/until.ts";
+
+const IMPORTS = [
+  "import array, fcntl, os, select, socket, sys, time",
+  "def give(end, *files): end.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', files))])",
+];
+
+/** Counts the objects of a Python program. @param openFiles how many files the program that counts may open */
+async function countOf(program: string[], openFiles = 1024): Promise<KernelObjects> {
+  const group = temporaryDirectory();
+  const ready = join(group, "ready");
+  const lines = [...IMPORTS, ...program, "os.mkdir(sys.argv[1]); time.sleep(600)"];
+  const counted = spawn("python3", ["-c", lines.join("\n"), ready], { stdio: "ignore" });
+  doLater(() => void counted.kill("SIGKILL"));
+  await until(() => existsSync(ready));
+  writeFileSync(join(group, "cgroup.procs"), `${counted.pid}\n`);
+  const count = [
+    `import { lazyCount } from ${JSON.stringify(join(repository, "local/engine/kernel-objects.ts"))}`,
+    `const sandbox = { groups: [${JSON.stringify(group)}] }`,
+    "console.log(JSON.stringify(await lazyCount(() => [sandbox])(sandbox)))",
+  ].join("\n");
+  const limited = `ulimit -n ${openFiles}; exec "$0" --experimental-strip-types --input-type=module -e "$1"`;
+  const output = execFileSync("sh", ["-c", limited, process.execPath, count], { encoding: "utf8" });
+  return JSON.parse(output) as KernelObjects;
+}
+
+const PIPE_BYTES = 65_536;
+/** The tests' own pipes, which their programs inherit. */
+const { pipeBytes: OWN_BYTES } = await countOf([]);
+
+it("a count sees pipes that wait in nested sockets, each once", async () => {
+  const counted = await countOf([
+    "inner, outer = socket.socketpair(), socket.socketpair()",
+    "ends = os.pipe(); give(inner[0], *ends); give(inner[0], *ends); give(outer[0], inner[1].fileno())",
+    "[os.close(end) for end in ends]; inner[1].close()",
+  ]);
+  expect(counted).toMatchObject({ waiting: 0, pipeBytes: OWN_BYTES + PIPE_BYTES });
+});
+
+/** Earlier kernels allow four sockets in each other. */
+const isDepthUnlimited = release().localeCompare("6.10", undefined, { numeric: true }) >= 0;
+
+it.runIf(isDepthUnlimited)(
+  "a count does not follow sockets in each other without end, and says that files wait there",
+  async () => {
+    const counted = await countOf([
+      "held = socket.socketpair(); give(held[0], os.pipe()[0])",
+      "for _ in range(40): outer = socket.socketpair(); give(outer[0], held[1].fileno()); held = outer",
+    ]);
+    expect(counted.waiting).toBe(1);
+  },
+);
+
+it("a count sees all pipes although messages also have descriptors of their senders", async () => {
+  const counted = await countOf(
+    [
+      "pairs = [socket.socketpair() for _ in range(4)]; file = os.open('/dev/null', os.O_RDONLY)",
+      "for one, other in pairs:",
+      "  other.setsockopt(socket.SOL_SOCKET, 76, 1)",
+      "  for _ in range(100): give(one, file)",
+      "inner, outer = socket.socketpair(), socket.socketpair(); ends = [end for _ in range(10) for end in os.pipe()]",
+      "give(inner[0], *ends); give(outer[0], inner[1].fileno()); inner[1].close(); [os.close(end) for end in ends]",
+    ],
+    200,
+  );
+  expect(counted).toMatchObject({ waiting: 0, pipeBytes: OWN_BYTES + 10 * PIPE_BYTES });
+});
+
+it("a message with many copies of a large epoll cannot delay a count until it ends without a result", async () => {
+  const counted = await countOf([
+    "poll = select.epoll()",
+    "for _ in range(250):",
+    "  file, end = os.pipe(); os.close(end)",
+    "  for at in range(500, 1000): os.dup2(file, at); poll.register(at, select.EPOLLIN)",
+    "held = socket.socketpair(); give(held[0], *[poll.fileno()] * 253)",
+  ]);
+  expect(counted.watches).toBe(VERY_MANY);
+});

@@ -1,16 +1,16 @@
 /**
- * Finds sandboxes whose cached files the kernel cannot free. Programs can keep the pages of files in pipes and sockets (`sendfile`), up to
+ * Finds cached files of sandboxes that the kernel cannot free. Programs can keep the pages of files in pipes and sockets (`sendfile`), up to
  * the size of all files that they can read. A cache usually is no reason to end a sandbox. But when kept pages and other memory reached the
  * limit of all sandboxes, the programs of all sandboxes waited without end.
  */
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { reclaim } from "./free-names.ts";
-import { memoryOfAll, memoryWithCacheOf } from "./group-use.ts";
+import { groupsWith, memoryOfAll, memoryWithCacheOf } from "./group-use.ts";
 import { sum } from "./sum.ts";
 import { largestPrincipal, measureUses, sumOf } from "./uses.ts";
 
-/** More than the libraries of running programs, which the kernel does not free at once. */
-const MAX_KEPT_BYTES = 128 * 1024 * 1024;
+/** A principal needs at least so many cached files, besides those that remained last time, before the kernel tries to free them. */
+const MIN_FREED_BYTES = 128 * 1024 * 1024;
 
 const withCache = ({ chargedGroups }: EngineSandbox) => sum(chargedGroups.map(memoryWithCacheOf));
 const withoutCache = async ({ chargedGroups }: EngineSandbox) => await memoryOfAll(chargedGroups);
@@ -18,31 +18,41 @@ const cacheOf = async (sandbox: EngineSandbox) =>
   Math.max(0, withCache(sandbox) - (await withoutCache(sandbox)));
 
 export class CachedFiles {
-  /** The sandboxes that kept much when the kernel last tried to free their cached files. */
-  readonly #keepers = new WeakSet<EngineSandbox>();
+  /** How many bytes of cached files remained of each sandbox when the kernel last tried to free them. */
+  readonly #kept = new WeakMap<EngineSandbox, number>();
 
   /** The memory of a sandbox that the kernel cannot free. @param isExhausted whether it has just tried to free all it can */
   async memoryOf(sandbox: EngineSandbox, isExhausted: boolean): Promise<number> {
-    return isExhausted || this.#keepers.has(sandbox) ? withCache(sandbox) : await withoutCache(sandbox);
+    const all = withCache(sandbox);
+    if (isExhausted) return all;
+    const used = await withoutCache(sandbox);
+    return used + this.#keptOf(sandbox, Math.max(0, all - used));
   }
 
   /**
-   * If the memory of all sandboxes is used up with the cached files, lets the kernel free those of the principal that has most, to see which
-   * it cannot free. @param full how many bytes all sandboxes may have
+   * If the memory of all sandboxes is used up with the cached files, lets the kernel free those of the principal that has most new ones, to
+   * see which it cannot free. @param full how many bytes all sandboxes may have
    */
   async free(sandboxes: EngineSandbox[], full: number): Promise<void> {
     if (sum(sandboxes.map(withCache)) < full) return;
-    const uses = await measureUses(
-      sandboxes.filter((sandbox) => !this.#keepers.has(sandbox)),
-      cacheOf,
-    );
+    const uses = await measureUses(sandboxes, async (sandbox) => {
+      const cached = await cacheOf(sandbox);
+      return cached - this.#keptOf(sandbox, cached);
+    });
     const largest = largestPrincipal(uses);
-    if (sumOf(largest) < MAX_KEPT_BYTES) return;
-    await Promise.all(
-      largest.map(async ({ sandbox, use }) => {
-        await Promise.all(sandbox.chargedGroups.map((group) => reclaim(group, use)));
-        if ((await cacheOf(sandbox)) > MAX_KEPT_BYTES) this.#keepers.add(sandbox);
-      }),
-    );
+    if (sumOf(largest) >= MIN_FREED_BYTES) await Promise.all(largest.map((use) => this.#free(use.sandbox)));
+  }
+
+  async #free(sandbox: EngineSandbox): Promise<void> {
+    const groups = groupsWith("memory.stat", sandbox.chargedGroups);
+    const areDone = await Promise.all(groups.map((group) => reclaim(group, memoryWithCacheOf(group))));
+    if (areDone.every(Boolean)) this.#kept.set(sandbox, await cacheOf(sandbox));
+  }
+
+  /** @param cached a sandbox's cached files: it no longer keeps more than these */
+  #keptOf(sandbox: EngineSandbox, cached: number): number {
+    const kept = Math.min(this.#kept.get(sandbox) ?? 0, cached);
+    this.#kept.set(sandbox, kept);
+    return kept;
   }
 }

@@ -34,7 +34,8 @@ async function freeNamesIn(all: readonly string[], most: number, owner: object =
   const keptBytes = kept.get(owner) ?? 0;
   if (bytes >= keptBytes + most) {
     const areDone = await Promise.all(groups.map((group) => reclaim(group, bytes)));
-    if (areDone.every(Boolean)) kept.set(owner, await countOf(groups, nameBytesOf));
+    // Of the rest, the kernel may free some later: it frees names of an ended group only after it has moved them to the group above.
+    if (areDone.every(Boolean)) kept.set(owner, (keptBytes + (await countOf(groups, nameBytesOf))) / 2);
   } else if (bytes < keptBytes) {
     kept.set(owner, bytes);
   }
@@ -44,12 +45,13 @@ const nameBytesOf = (group: string) => slabOf(group, "reclaimable");
 
 /**
  * Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it.
- * @returns false if the program took too long. Other programs of the machine can cause that, so the kernel may free more later
+ * @returns false if the kernel cannot do that (before Linux 5.19 in version 2 of control groups), or if the program took too long. Other
+ * programs of the machine can cause that, so the kernel may free more later
  */
 export async function reclaim(group: string, bytes: number): Promise<boolean> {
-  const [file, value] = hasFile(group, "memory.force_empty")
-    ? ["memory.force_empty", 0]
-    : ["memory.reclaim", bytes];
+  const file = ["memory.force_empty", "memory.reclaim"].find((name) => hasFile(group, name));
+  if (file === undefined) return false;
+  const value = file === "memory.reclaim" ? bytes : 0;
   const write = ["sh", "-c", 'echo "$1" > "$0"', join(group, file), String(value)];
   return await runHost("nice", ["-n", "19", ...write]).then(
     () => true,

@@ -1,13 +1,14 @@
 /** The kernel keeps names that a sandbox looked up in vain, also after its end. A watch of the directory goes through all of them. */
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { freeNames } from "../../local/engine/free-names.ts";
 import { findGroupParents } from "../../local/engine/limits.ts";
 import { doLater } from "../setup/end-later.ts";
 import { lookUpInVain } from "../setup/python-programs.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const MiB = 1024 * 1024;
 const parent = (await findGroupParents()).find(({ controllers }) => controllers.includes("memory"));
@@ -28,4 +29,17 @@ it.runIf(parent?.version === 1)("the kernel keeps few names of ended sandboxes",
     return names();
   };
   await expect.poll(freed).toBeLessThan(64 * MiB);
+});
+
+it("the engine lets the kernel free names again if none were free at the first attempt, but not without end", async () => {
+  const group = temporaryDirectory();
+  writeFileSync(join(group, "memory.stat"), `slab_reclaimable ${600 * MiB}\n`);
+  const groups = [group];
+  const attempts = [];
+  for (let round = 0; round < 4; round++) {
+    writeFileSync(join(group, "memory.reclaim"), "");
+    await freeNames([], groups);
+    attempts.push(readFileSync(join(group, "memory.reclaim"), "utf8") !== "");
+  }
+  expect(attempts).toEqual([true, true, false, false]);
 });

@@ -1,0 +1,61 @@
+/** Cached files of sandboxes that the kernel cannot free, in control groups that are plain directories. */
+import { execFileSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { CachedFiles } from "../../local/engine/cached-files.ts";
+import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
+
+const MiB = 1024 * 1024;
+const FULL = 800 * MiB;
+
+/** A sandbox with 200 MiB besides its cached files. */
+function fakeSandbox() {
+  const group = temporaryDirectory();
+  const sandbox = { principal: "one", chargedGroups: [group] } as unknown as EngineSandbox;
+  const cache = (mebibytes: number) => {
+    writeFileSync(join(group, "memory.current"), String((200 + mebibytes) * MiB));
+    writeFileSync(join(group, "memory.stat"), `file ${mebibytes * MiB}\nshmem 0\n`);
+  };
+  return { sandbox, cache, file: join(group, "memory.reclaim") };
+}
+
+it("cached files that the kernel could not free count as memory, but no files that a sandbox reads later", async () => {
+  const [files, { sandbox, cache, file }] = [new CachedFiles(), fakeSandbox()];
+  const memory = async () => (await files.memoryOf(sandbox, false)) / MiB;
+  writeFileSync(file, "");
+  cache(700);
+  expect(await memory()).toBe(200);
+  await files.free([sandbox], FULL);
+  expect(await memory()).toBe(900);
+  cache(2000);
+  expect(await memory()).toBe(900);
+  cache(100);
+  expect(await memory()).toBe(300);
+});
+
+it("cached files that several sandboxes of a principal keep count as memory, also if each keeps few", async () => {
+  const [files, all] = [new CachedFiles(), Array.from({ length: 8 }, fakeSandbox)];
+  for (const { cache, file } of all) {
+    writeFileSync(file, "");
+    cache(100);
+  }
+  await files.free(
+    all.map(({ sandbox }) => sandbox),
+    FULL,
+  );
+  const memory = await Promise.all(all.map(({ sandbox }) => files.memoryOf(sandbox, false)));
+  expect(memory).toEqual(all.map(() => 300 * MiB));
+});
+
+it.each([
+  ["the kernel cannot free them for one group (before Linux 5.19)", () => undefined],
+  ["to free them takes too long", (file: string) => void execFileSync("mkfifo", [file])],
+])("cached files do not count as memory if %s", { timeout: 30_000 }, async (_, make) => {
+  const [files, { sandbox, cache, file }] = [new CachedFiles(), fakeSandbox()];
+  make(file);
+  cache(700);
+  await files.free([sandbox], FULL);
+  expect(await files.memoryOf(sandbox, false)).toBe(200 * MiB);
+});

@@ -18,7 +18,8 @@ export function groupsWith(file: string, groups: readonly string[]): string[] {
   const known = groupsByFile.get(groups) ?? new Map<string, string[]>();
   groupsByFile.set(groups, known);
   const found = known.get(file) ?? groups.filter((group) => hasFile(group, file));
-  known.set(file, found);
+  // A group without processes may be missing: another engine removes it, and the next sandbox makes it again.
+  if (found.length > 0) known.set(file, found);
   return found;
 }
 

@@ -485,7 +485,7 @@ class Shortage extends Growth {
 }
 
 async function endLargestUser(
-  { used, limit, causes, rests }: Pool,
+  { used, limit, causes, rests, intervalMs = 0 }: Pool,
   sandboxes: () => EngineSandbox[],
   objectsOf: ObjectsOf,
 ): Promise<void> {
@@ -493,7 +493,8 @@ async function endLargestUser(
   let inUse = await used.measure();
   while (inUse !== undefined && inUse < limit) {
     if (inUse < limit * NEAR_SHARE || sandboxes().length === 0) return;
-    await pause(NEAR_INTERVAL_MS, undefined, { ref: false });
+    // A pool that is rarely checked takes long to measure.
+    await pause(Math.max(NEAR_INTERVAL_MS, intervalMs / 10), undefined, { ref: false });
     inUse = await used.measure();
   }
   if (inUse === undefined) return;

@@ -15,6 +15,10 @@ export class PerPrincipal<T> {
     this.#isUnused = isUnused;
   }
 
+  get usedCount(): number {
+    return [...this.#values.values()].filter((value) => !this.#isUnused(value)).length;
+  }
+
   of(principalID: string): T {
     const known = this.#values.get(principalID);
     if (known !== undefined) return known;

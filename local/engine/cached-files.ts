@@ -12,8 +12,10 @@ import { largestPrincipal, measureUses, sumOf } from "./uses.ts";
 /** A principal needs at least so many cached files, besides those that remained last time, before the kernel tries to free them. */
 const MIN_FREED_BYTES = 128 * 1024 * 1024;
 
-const withCache = ({ chargedGroups }: EngineSandbox) => sum(chargedGroups.map(memoryWithCacheOf));
-const withoutCache = async ({ chargedGroups }: EngineSandbox) => await memoryOfAll(chargedGroups);
+/** In version 1, only one of a sandbox's groups counts memory. */
+const groupsOf = ({ chargedGroups }: EngineSandbox) => groupsWith("memory.stat", chargedGroups);
+const withCache = (sandbox: EngineSandbox) => sum(groupsOf(sandbox).map(memoryWithCacheOf));
+const withoutCache = async (sandbox: EngineSandbox) => await memoryOfAll(groupsOf(sandbox));
 const cacheOf = async (sandbox: EngineSandbox) =>
   Math.max(0, withCache(sandbox) - (await withoutCache(sandbox)));
 
@@ -44,8 +46,9 @@ export class CachedFiles {
   }
 
   async #free(sandbox: EngineSandbox): Promise<void> {
-    const groups = groupsWith("memory.stat", sandbox.chargedGroups);
-    const areDone = await Promise.all(groups.map((group) => reclaim(group, memoryWithCacheOf(group))));
+    const areDone = await Promise.all(
+      groupsOf(sandbox).map((group) => reclaim(group, memoryWithCacheOf(group))),
+    );
     if (areDone.every(Boolean)) this.#kept.set(sandbox, await cacheOf(sandbox));
   }
 

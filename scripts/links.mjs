@@ -134,7 +134,7 @@ for (const path of documents)
 
 /** The code, with the pieces of split messages joined. */
 const code = files
-  .filter((path) => /^(src|cli|local|container)\/.*\.(ts|py|cjs)$/.test(path))
+  .filter((path) => /^(src|cli|local|container)\/.*\.(ts|py|pl|cjs)$/.test(path))
   .map((path) => read(path).replace(/["`] \+\s+["`]/g, ""))
   .join("\n");
 for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
@@ -204,7 +204,7 @@ const literalParts = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)
 // The server's variables are in VARIABLES. Other names in capitals are constants, bindings and variables of the programs.
 const variables = new Set(VARIABLES.map(([name]) => name));
 const programs = files
-  .filter((path) => /(?:\.(?:ts|cjs|py|sh|jsonc|yml)|Dockerfile)$/.test(path) && !path.startsWith("tests/"))
+  .filter((path) => /(?:\.(?:ts|cjs|py|pl|sh|jsonc|yml)|Dockerfile)$/.test(path) && !path.startsWith("tests/"))
   .map(read)
   .join("\n");
 const named = new Set(programs.match(/\b[A-Z][A-Z0-9]*(?:_[A-Za-z0-9]+)+\b/g));
@@ -227,7 +227,7 @@ for (const path of quoting) {
     if (!options.has(option) && !USAGE.includes(`  ${option} `) && !FOREIGN_OPTIONS.has(option))
       problem(`there is no option ${option}`);
   const paths =
-    /(?<![\w./<>*@:-])(?:src|container|local|cli|client|panel|tests|scripts|bench|examples)\/[\w./-]+\.(?:ts|tsx|mjs|cjs|py|sh|md|json)\b/g;
+    /(?<![\w./<>*@:-])(?:src|container|local|cli|client|panel|tests|scripts|bench|examples)\/[\w./-]+\.(?:ts|tsx|mjs|cjs|py|pl|sh|md|json)\b/g;
   for (const [file] of read(path).matchAll(paths))
     if (!existsSync(join(root, file)) && !FOREIGN_FILES.has(file)) problem(`there is no file ${file}`);
 }

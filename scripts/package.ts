@@ -14,7 +14,7 @@ import { root } from "../cli/program-files.ts";
 const dist = join(root, "dist");
 
 /** Folders with files that the modules read or start by path. */
-const ASSETS = ["cli", "container", "local/runtime"];
+const ASSETS = ["cli", "container", "local/engine", "local/runtime"];
 const ASSET_KINDS = new Set([".sh", ".py", ".pl", ".cjs"]);
 
 rmSync(dist, { recursive: true, force: true });

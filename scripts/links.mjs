@@ -204,7 +204,9 @@ const literalParts = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)
 // The server's variables are in VARIABLES. Other names in capitals are constants, bindings and variables of the programs.
 const variables = new Set(VARIABLES.map(([name]) => name));
 const programs = files
-  .filter((path) => /(?:\.(?:ts|cjs|py|pl|sh|jsonc|yml)|Dockerfile)$/.test(path) && !path.startsWith("tests/"))
+  .filter(
+    (path) => /(?:\.(?:ts|cjs|py|pl|sh|jsonc|yml)|Dockerfile)$/.test(path) && !path.startsWith("tests/"),
+  )
   .map(read)
   .join("\n");
 const named = new Set(programs.match(/\b[A-Z][A-Z0-9]*(?:_[A-Za-z0-9]+)+\b/g));

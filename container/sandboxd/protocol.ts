@@ -55,10 +55,7 @@ export const PIECE_BYTES = 256 * 1024;
  * everything.
  */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
-/**
- * The same for all streams of a sandbox together. At this limit, each stream still sends LEAST_WINDOW_BYTES ahead. Measured without
- * this limit: 50 commands that printed much took 222 MiB.
- */
+/** The same for all streams of a sandbox together. At this limit, each stream still sends LEAST_WINDOW_BYTES ahead. */
 export const SHARED_WINDOW_BYTES = 2 * WINDOW_BYTES;
 export const LEAST_WINDOW_BYTES = 64 * 1024;
 /** The longest event that the actor accepts. */

@@ -23,12 +23,11 @@ const inotify = { instances: 64, watches: 65_536 };
 const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * The most queues of messages (msgget(2)), and Linux's defaults for semaphores, but a million of all sets together (semget(2)), and
- * 32 in one call (semop(2)), Linux's default before 3.19:
- * - A queue can have 16,384 messages. When the sandbox has ended, a thread of the kernel frees all of them at once, and no other
- *   program runs on its processor meanwhile. Linux allows 32,000 queues and a billion semaphores.
- * - After a call, the kernel tries the calls of all waiting threads again, and no other program runs on its processor meanwhile. With
- *   480 threads and 500 semaphores in each call, this took 0.15 to 0.38 s, with 32 semaphores 0.04 s.
+ * The most queues of messages (msgget(2)), and Linux's defaults for semaphores, but a million of all sets together (semget(2)), and 32 in
+ * one call (semop(2)), Linux's default before 3.19:
+ * - A queue can have 16,384 messages. When the sandbox has ended, a thread of the kernel frees all of them at once, and no other program
+ * runs on its processor meanwhile. Linux allows 32,000 queues and a billion semaphores.
+ * - After a call, the kernel tries the calls of all waiting threads again, and no other program runs on its processor meanwhile.
  */
 const ipcLimits = { msgmni: "64", sem: "32000 1024000 32 32000" };
 /** Before Linux 6.10, only the machine's root may set these limits; since then, only the namespace's root. */

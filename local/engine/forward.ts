@@ -37,10 +37,7 @@ const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 const maxOpen = 256;
 /** The most open requests and WebSockets of previews. Anybody can open previews, so the rest of `maxOpen` is reserved for the user. */
 const maxPreviews = 192;
-/**
- * Unusually many header fields cost this many pieces each, because the Worker reads them too. Measured without this limit: 400
- * connections to previews whose responses have 900 fields made a neighbour's call take 1.5 s.
- */
+/** Unusually many header fields cost this many pieces each, because the Worker reads them too. */
 const WEIGHT_OF_A_FIELD = 10;
 /** The longest message of sandboxd: a piece of output with its head. A longer one would only take memory, and the actor refuses it. */
 const maxReportBytes = 2 * PIECE_BYTES;

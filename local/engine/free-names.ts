@@ -7,7 +7,7 @@ import { countOf, groupsWith, hasFile, slabOf } from "./group-use.ts";
 /**
  * How many bytes of names the kernel may keep for a sandbox, besides those of its files. A name takes about 400 bytes. For a call that
  * watches a directory (inotify), the kernel goes through all names that it keeps in this directory, also those that do not exist, and no
- * other program runs on the processor meanwhile. With 5.9 million names, a neighbour's call took 2.2 s (median).
+ * other program runs on the processor meanwhile.
  */
 const MAX_NAME_BYTES = 128 * 1024 * 1024;
 

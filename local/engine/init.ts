@@ -68,7 +68,6 @@ export function userLimits({ processes }: Pick<Limits, "processes">): string {
 const lockedKiB = 8192;
 /**
  * The limit of pending signals and POSIX timers. All processes of a user share it. All timers can end in one interrupt, and each then
- * visits all watches of its signal (signalfd). With 4,000 timers and 5,000 watches of epoll, both of two processors stood still for a
- * second. Programs have few timers, and most signals do not need a place in the queue.
+ * visits all watches of its signal (signalfd). Programs have few timers, and most signals do not need a place in the queue.
  */
 const pendingSignals = 128;

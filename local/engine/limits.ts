@@ -174,14 +174,14 @@ export const memoryMargin = (allMemoryBytes: number) =>
   Math.max(allMemoryBytes / 10, Math.min(1024 * MiB, allMemoryBytes / 5));
 
 /**
- * The limits of all sandboxes together. Under contention, the sandboxes get half as much processor time as the server. In version
- * 1, the sandboxes' group competes with the server's threads. Each thread has a weight of 1,024, and the group's weight is
- * divided among the processors. In version 2, the group competes with the group that contains the server, whose weight is usually
- * 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
+ * The limits of all sandboxes together. Under contention, the sandboxes get half as much processor time as the server. In version 1, the
+ * sandboxes' group competes with the server's threads. Each thread has a weight of 1,024, and the group's weight is divided among the
+ * processors. In version 2, the group competes with the group that contains the server, whose weight is usually 100. The weights are not
+ * enough: when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
  *
- * Sandboxes can take memory faster than the guard ends them: with fallocate, 17 GB a second on two cores. At the limit, the kernel
- * would end the largest program, which may be a neighbour's. So programs wait until the guard has ended sandboxes. In version 1, they
- * wait when they use a new page, and system calls get ENOMEM (`oom_control`). In version 2, they wait before the limit (`high`).
+ * Sandboxes can take memory faster than the guard ends them. At the limit, the kernel would end the largest program, which may be a
+ * neighbour's. So programs wait until the guard has ended sandboxes. In version 1, they wait when they use a new page, and system calls get
+ * ENOMEM (`oom_control`). In version 2, they wait before the limit (`high`).
  */
 const engineLimits = ({ allMemoryBytes, allProcesses }: Limits): FileValues => [
   ["pids.max", allProcesses],

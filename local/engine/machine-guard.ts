@@ -1,35 +1,7 @@
 /**
- * Ends a sandbox that exhausts a resource of the machine for which the kernel has no limit per sandbox:
- * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small processes.
- * - Processes of all sandboxes: at their limit, no sandbox could start a program.
- * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
- * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
- * - Memory of UDP: the kernel counts the whole packet for each socket that receives a broadcast, and then drops packets of others.
- * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
- * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them. All descriptors of
- *   epoll, eventfd and timerfd on the machine have one inode. Whoever closes such a descriptor goes through the locks of this inode:
- *   with a million, a command of another sandbox took 3 s.
- * - Sockets: control groups count at most a small part of the memory for unsent and unread data. One TCP connection kept 85 MB, for
- *   which its group was charged 130 KB.
- * - Pipes: control groups do not count the pages that sendfile(2) puts there. 20,000 pipes kept 1,250 MB, for which the group was
- *   charged 90 MB. A sandbox can have 250,000 pipes, or large ones.
- * - Directories that are read in part: control groups do not count the entries that ext4 has read for a program. 9,000 open directories
- *   kept 97 MB, for which the group was charged 5 MB.
- * - Pseudo terminals: when programs write to a terminal, a thread of the kernel works, outside all control groups. 540 terminals
- *   took 2.8 of four processors, and commands of other sandboxes took 5 s.
- *   The kernel opens and closes one terminal at a time. While 60 processes in each of eight sandboxes repeated both, another sandbox
- *   got a terminal after 4 s.
- * - Unix sockets in transit (SCM_RIGHTS): whenever a socket is closed, a thread of the kernel looks for cycles among all of them.
- *   288,000 of them kept this thread busy: a command of another sandbox took 91 ms instead of 20.
- * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
- * - Mappings of memory: to truncate a file, the kernel visits all mappings of this file, and no other program runs on the processor
- *   meanwhile. With 20 million mappings, which 300 processes made in 43 s, other calls took 3 s.
- * - Kernel memory that none of these explains, when the machine has almost no memory left: the kernel would end programs of all sandboxes,
- *   the largest ones first.
- * - Watches of epoll: an event of a file visits all watches of this file, with interrupts disabled. A packet with 120 segments visited
- *   50,000 of them for each segment: a processor stood still for 0.8 s.
- *
- * UDP sockets have their own check (udp-guard.ts).
+ * Ends a sandbox that exhausts a resource of the machine for which the kernel has no limit per sandbox, or of which control groups count
+ * only a part. docs/internals/security.md (Local sandboxes, Kernel memory) says for each resource what a sandbox could do without its
+ * check. UDP sockets have their own check (udp-guard.ts).
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.

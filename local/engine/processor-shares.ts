@@ -1,17 +1,14 @@
 /**
  * Limits busy sandboxes, so that some processor time is left for the other sandboxes.
  *
- * All principals have the same weight, and so have all sandboxes of a principal, so Linux should give them equal shares of the
- * processors. But Linux 6.18 gave one sandbox all processor time when two of its programs passed a byte back and forth and so woke up
- * often. Commands of other sandboxes waited until these programs ended. So when the sandboxes use most of the processor time that they
- * may use, each principal with busy sandboxes gets the same limit, and its busy sandboxes get equal parts of it.
+ * All principals have the same weight, and so have all sandboxes of a principal, so Linux should give them equal shares of the processors.
+ * But Linux 6.18 gave one sandbox all processor time when two of its programs passed a byte back and forth and so woke up often. Commands
+ * of other sandboxes waited until these programs ended. So when the sandboxes use most of the processor time that they may use, each
+ * principal with busy sandboxes gets the same limit, and its busy sandboxes get equal parts of it.
  *
- * Linux 6.18 stops a program that exceeded a limit only when its system call ends, and for programs that end, never. Until then it
- * charges the time to the limit of all sandboxes too. One sandbox with long system calls used this limit up in advance, and commands
- * of another sandbox waited 41 s. When sandboxes with 500,000 locked eventfds had ended, they waited 46 s. So while sandboxes use more
- * than the limit of all sandboxes, the engine sets this limit again at each check: then the kernel forgets what was used in advance.
- * The limit is never off, because it protects the engine. Without it, three sandboxes that were started, woke up often and were
- * destroyed, again and again, delayed the next check and all calls by 6 s.
+ * Linux 6.18 stops a program that exceeded a limit only when its system call ends, and for programs that end, never. Until then it charges
+ * the time to the limit of all sandboxes too. So while sandboxes use more than the limit of all sandboxes, the engine sets this limit again
+ * at each check: then the kernel forgets what was used in advance. The limit is never off, because it protects the engine.
  */
 import { availableParallelism } from "node:os";
 import { TICK_MS } from "../../container/sandboxd/proc-stat.ts";

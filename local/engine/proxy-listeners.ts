@@ -6,10 +6,7 @@ import { PerPrincipal } from "../../src/shared/per-principal.ts";
 
 /** The most connections of a sandbox to the proxy. Each takes up to two of the file descriptors that all sandboxes share. */
 const maxConnections = 256;
-/**
- * The most connections of all sandboxes of a principal. Measured with only the limit of each sandbox: ten sandboxes made the engine grow
- * from 150 to 700 MB, about 0.2 MB for each connection.
- */
+/** The most connections of all sandboxes of a principal. */
 const maxTogether = 2 * maxConnections;
 /** The connections that a sandbox may have even if others of its principal use all of `maxTogether`. */
 const ownConnections = 32;

@@ -1,7 +1,6 @@
 /**
- * Lets connections with much data read in turns. Node reads from every connection that has data before it does anything else, 64 KiB
- * from each. Measured with 200 downloads of one sandbox: a neighbour's call took 189 instead of 31 ms (median), because it needs the
- * engine's thread several times. From WebSockets, the engine even read all data before it did anything else.
+ * Lets connections with much data read in turns. Node reads from every connection that has data before it does anything else, 64 KiB from
+ * each. From WebSockets, the engine even read all data before it did anything else.
  */
 import type { Duplex } from "node:stream";
 

@@ -32,7 +32,7 @@ const maxBuffered = 128 * 1024 * 1024;
 const maxOwnBuffered = 64 * 1024 * 1024;
 /**
  * The most for our servers in a sandbox while all sandboxes of its principal have more than `maxBuffered`. One message fits, so that code
- * in some sandboxes cannot stop calls to the others. Measured without this limit: ten sandboxes took 570 MB of the engine's memory.
+ * in some sandboxes cannot stop calls to the others.
  */
 const leastOwnBuffered = maxMessageBytes;
 /**

@@ -114,9 +114,8 @@ const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 const noAttributes = refuse(EOPNOTSUPP);
 
 /**
- * Two ways to request a signal at each event of a file. One write to a pipe that 10,000 open files with 400 receivers referred to
- * sent 4 million signals, and delayed commands of other sandboxes by 4 s. Nearly all programs wait for events instead. nginx
- * requests such signals with FIOASYNC, and works without them.
+ * Two ways to request a signal at each event of a file. One write to a pipe can send millions of signals. Nearly all programs wait for
+ * events instead. nginx requests such signals with FIOASYNC, and works without them.
  */
 const FIOASYNC = 0x5452;
 const O_ASYNC = 0o20000;

@@ -1,7 +1,7 @@
 /**
- * Ends a principal's largest sandboxes if it has too many UDP sockets. The kernel delivers a broadcast or multicast to all sockets of
- * its port, and cuts it into segments (UDP_SEGMENT) for each of them anew: 35 us with 46 segments, 107 us with 128, the most. No other
- * program runs on the processor meanwhile. With 16,000 sockets, other calls took 2 s.
+ * Ends a principal's largest sandboxes if it has too many UDP sockets. The kernel delivers a broadcast or multicast to all sockets of its
+ * port, and cuts it into segments (UDP_SEGMENT) for each of them anew: 35 us with 46 segments, 107 us with 128, the most. No other program
+ * runs on the processor meanwhile.
  */
 import { setImmediate, setTimeout as pause } from "node:timers/promises";
 import type { EngineSandbox } from "./engine-sandbox.ts";

@@ -53,10 +53,7 @@ const addressMs = 1;
 /** The longest wait of a timer of Node. The client's disconnection ends the wait for a turn. */
 const maxWaitMs = 2 ** 31 - 1;
 const NO_AUTHORITIES: readonly string[] = [];
-/**
- * The most addresses of each family that are tried. A name can have thousands, and each try takes 0.2 ms of the engine's thread.
- * Measured without a limit: one sandbox with such a name delayed a neighbour's call by 6 s.
- */
+/** The most addresses of each family that are tried. A name can have thousands, and each try takes 0.2 ms of the engine's thread. */
 const maxTried = 2;
 /**
  * Without DHE, in which the host chooses the prime. With a prime of 10,000 bits, a handshake takes 1.5 s of the engine's thread. Hosts

@@ -1,7 +1,6 @@
 /**
- * Limits how fast the databases of a principal's sandboxes grow. While the server runs, their files never shrink: what is deleted
- * leaves pages that only the same sandbox can use again, and `MAX_STORAGE_MB` does not count these pages. Measured without this
- * limit, with 50 MB as `MAX_STORAGE_MB`: results in five sandboxes, one after the other, left 388 MB on the disk.
+ * Limits how fast the databases of a principal's sandboxes grow. While the server runs, their files never shrink: what is deleted leaves
+ * pages that only the same sandbox can use again, and `MAX_STORAGE_MB` does not count these pages.
  */
 import type { Pace } from "../../container/sandboxd/pace.ts";
 import { pacesOf } from "../shared/per-principal.ts";

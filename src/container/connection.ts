@@ -55,8 +55,7 @@ const EVENT_UNIT_CHARS = 1000;
 export const CLOSE_MS = 1000;
 /**
  * The most characters of calls that sandboxd has not confirmed. Further starts and inputs wait for a confirmation. What a program in
- * sandboxd's place does not read stays in the server's memory, also when the runs have ended. Measured without this limit: 60 commands
- * with the longest input, which had ended, took 450 MB.
+ * sandboxd's place does not read stays in the server's memory, also when the runs have ended.
  */
 export const MAX_UNREAD_CHARS = 1024 * 1024;
 /** The id of no run. */

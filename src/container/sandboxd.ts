@@ -57,11 +57,10 @@ const REPORT_MS = 2000;
 const TOKEN_KEY = "sandboxd:token";
 
 /**
- * How many large responses of a sandbox, of all sandboxes of a principal, and of all sandboxes are read at once. A program in
- * sandboxd's place can send almost all of a response and then wait until its time is over. Measured without a limit: 200 such
- * responses to `list_files` took 2.4 GB. With only the limit of a sandbox, those of ten sandboxes took 194 MiB of V8's heap. An
- * isolate on Cloudflare has 128 MB. Each principal has at most LONG_BY_PRINCIPAL responses in the line for the last limit. Measured when
- * each had five there: a neighbour's listing of 1.3 MB took 14 to 23 seconds instead of 3 while three principals attacked.
+ * How many large responses of a sandbox, of all sandboxes of a principal, and of all sandboxes are read at once. A program in sandboxd's
+ * place can send almost all of a response and then wait until its time is over. With only the limit of a sandbox, those of ten sandboxes
+ * took 194 MiB of V8's heap. An isolate on Cloudflare has 128 MB. Each principal has at most LONG_BY_PRINCIPAL responses in the line for
+ * the last limit.
  */
 const READ_AT_ONCE = 2;
 const READ_BY_PRINCIPAL = 5;
@@ -70,7 +69,7 @@ const READ_BY_ALL = 7;
 
 /**
  * The largest response, by its announced size, that needs no turn of all sandboxes. With such a turn for each large response, two
- * principals could occupy all turns: a neighbour's read of 400 KB took 12 instead of 3 seconds (on a busy machine).
+ * principals could occupy all turns.
  */
 const SHORT_BYTES = 1024 * 1024;
 
@@ -83,11 +82,7 @@ const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL), READ_
 const longByPrincipals = new TurnsByID(() => new Turns(LONG_BY_PRINCIPAL), READ_MS + LONGEST_READ_MS);
 const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL), LONGEST_READ_MS);
 
-/**
- * How many requests of an actor, except uploads, are open at once. The others wait, which costs almost nothing. Measured without a
- * limit: 3,000 requests to a sandboxd that did not respond, each repeated every RETRY_MS, delayed the calls of other principals by 25
- * seconds.
- */
+/** How many requests of an actor, except uploads, are open at once. The others wait, which costs almost nothing. */
 const OPEN_AT_ONCE = 64;
 /**
  * How many uploads of a sandbox, and of all sandboxes of a principal, are in progress at once. Without a limit, 256 of them, whose clients

@@ -21,10 +21,7 @@ const REFUSED_MS = 10_000;
  * terminal.
  */
 const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
-/**
- * The limit for all sandboxes of a principal together. Measured without it: while ten sandboxes ran `yes`, another principal's command
- * took 223 instead of 15 ms (median), and the bursts lasted 25 s.
- */
+/** The limit for all sandboxes of a principal together. */
 const OUTPUT_TOGETHER = { burst: OUTPUT_PACE.burst, perSecond: 2 * OUTPUT_PACE.perSecond };
 const pacesTogether = pacesOf(OUTPUT_TOGETHER);
 /**

@@ -47,10 +47,7 @@ export function isGitRequest({ method, url, headers }: Request): boolean {
   );
 }
 
-/**
- * The secrets of the latest credentials. The search for a value in responses is prepared for each of these objects. Measured with a new
- * object for each request: with a token of 1,000 characters, a request took the thread 19 ms, and with a usual one 2 ms.
- */
+/** The secrets of the latest credentials. The search for a value in responses is prepared for each of these objects. */
 const latest = new Map<string, Secret>();
 /** As many as the hosts of a principal. The search for one with the longest token takes 1.4 MB. */
 const MAX_LATEST = 20;

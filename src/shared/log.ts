@@ -141,9 +141,8 @@ const MAX_FRAMES = 50;
 const MAX_CHARS = 1000;
 
 /**
- * The logged parts of an unexpected error. Its message may quote user data (a command, a path), so the message is logged only
- * at `debug`. Class, code and stack frames locate the fault without the message. The stack begins with the message, whose lines can
- * look like frames: code in a sandbox wrote a line of 12 MB into the log so, and the server stood still for 14 seconds.
+ * The logged parts of an unexpected error. Its message may quote user data (a command, a path), so the message is logged only at `debug`.
+ * Class, code and stack frames locate the fault without the message. The stack begins with the message, whose lines can look like frames.
  */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };

@@ -19,10 +19,7 @@ const MAX_LINE = WINDOW_BYTES - PIECE_BYTES;
 
 /** How fast events are read, in bytes. The burst is more than agents print in a minute. */
 const PACE = { burst: 64 * 1024, perSecond: 3 * 1024 * 1024 };
-/**
- * The limit for all tasks of a principal together, because they may share the thread. Measured without it, and without LINE_BYTES: while
- * the agents of ten tasks printed empty lines, another principal's command took 825 instead of 30 ms (median).
- */
+/** The limit for all tasks of a principal together, because they may share the thread. */
 const PACE_TOGETHER = { burst: 10 * PACE.burst, perSecond: PACE.perSecond };
 const pacesTogether = pacesOf(PACE_TOGETHER);
 /** Each line counts as this many more bytes, also an empty one, because its bytes are not most of its cost. */

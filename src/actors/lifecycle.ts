@@ -6,7 +6,7 @@
 import { containerEnded } from "../container/texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { CALL_MS, pause, waitAtMost } from "../shared/timers.ts";
+import { CALL_MS, pause, pauseUnlessAborted, waitAtMost } from "../shared/timers.ts";
 import type {
   CheckpointSettings,
   Destroyed,
@@ -388,13 +388,7 @@ export class Lifecycle {
   async #untilReportedEnd(): Promise<void> {
     this.#checkState();
     const position = this.#position;
-    if (!("life" in position)) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const { signal } = position.life;
-    const end = () => resolve();
-    signal.addEventListener("abort", end);
-    await waitAtMost(END_REPORT_MS, promise);
-    signal.removeEventListener("abort", end);
+    if ("life" in position) await pauseUnlessAborted(END_REPORT_MS, position.life.signal);
   }
 
   /** The error for an interrupted call: its container may be gone, or only the connection broke. */

@@ -4,7 +4,7 @@ import { actorNamed } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { parseSafely } from "../shared/bounded.ts";
-import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
+import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import { whileHolding } from "../shared/held-input.ts";
@@ -37,28 +37,13 @@ import {
 } from "./saved-states.ts";
 import { SnapshotRegistry } from "./snapshot-registry.ts";
 import { StoredRuns } from "./stored-runs.ts";
-import { type SandboxRecord, recordOf } from "./sandbox-record.ts";
+import { type AccountView, recordOf } from "./sandbox-record.ts";
 import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
 import { type ACCOUNT_CONTENT, ACCOUNT_MIGRATIONS } from "../storage/account-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
 const NO_SETTINGS: CheckpointSettings = { env: {}, network: {}, setup: undefined };
-
-export interface AccountView {
-  sandboxes: SandboxRecord[];
-  /** Of how many sandboxes the settings are missing, because they are too long for a list. These sandboxes are the last ones. */
-  unlistedSettings: number;
-  limits: Limits;
-  runSecondsToday: number;
-  modelTokensToday: number;
-  /** Bytes of records, logs and artifacts; may be some seconds old. */
-  storedBytes: number;
-  /** Newest first. */
-  checkpoints: Checkpoint[];
-  /** Bytes of saved workspaces, checkpoints and task archives. */
-  workspaceBytes: number;
-}
 
 export interface Fork {
   to: Checkpoint;
@@ -470,11 +455,6 @@ export class Account extends DurableObject<Env> {
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
   }
 
-  async #deleteObjects(principalID: string, prefix: string): Promise<void> {
-    const fullPrefix = workspacesPrefix(await principalHash(principalID)) + prefix;
-    await deleteBelow(objectStore(this.env), fullPrefix);
-  }
-
   /**
    * Records how much the runs of a sandbox store, and evicts runs while the principal's limit is exceeded. Returns true if nothing more
    * can be evicted and the limit is still exceeded.
@@ -565,7 +545,9 @@ export class Account extends DurableObject<Env> {
     const principalID = this.#principalID;
     this.#snapshots.expire();
     if (principalID !== undefined) {
-      await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix), ALARM_PART_MS);
+      const place = workspacesPrefix(await principalHash(principalID));
+      const bucket = objectStore(this.env);
+      await this.#snapshots.sweep((prefix) => deleteBelow(bucket, place + prefix), ALARM_PART_MS);
       await this.#removeIdle(principalID);
       await this.#storedRuns.expire(principalID);
     }

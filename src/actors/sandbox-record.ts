@@ -1,8 +1,9 @@
-/** What an account's list tells of one sandbox. */
+/** What an account tells of its sandboxes in a list. */
+import type { Limits } from "../shared/config.ts";
 import type { ListedSandbox } from "../shared/sandbox-listing.ts";
 import type { Preview, SandboxStatus } from "./account-calls.ts";
 import type { ListedSettings, RegisteredSandbox } from "./sandbox-registry.ts";
-import type { SavedWorkspace } from "./saved-states.ts";
+import type { Checkpoint, SavedWorkspace } from "./saved-states.ts";
 
 /** A listed sandbox, without its preview URLs and the operator's network limits. */
 export interface SandboxRecord
@@ -10,6 +11,21 @@ export interface SandboxRecord
     Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">,
     Partial<ListedSettings> {
   previews: Preview[];
+}
+
+export interface AccountView {
+  sandboxes: SandboxRecord[];
+  /** Of how many sandboxes the settings are missing, because they are too long for a list. These sandboxes are the last ones. */
+  unlistedSettings: number;
+  limits: Limits;
+  runSecondsToday: number;
+  modelTokensToday: number;
+  /** Bytes of records, logs and artifacts; may be some seconds old. */
+  storedBytes: number;
+  /** Newest first. */
+  checkpoints: Checkpoint[];
+  /** Bytes of saved workspaces, checkpoints and task archives. */
+  workspaceBytes: number;
 }
 
 export function recordOf(

@@ -1,6 +1,7 @@
 /** Texts of the tools: results for models, and errors. Each tool's file has its description. */
 import { ToolError } from "../shared/errors.ts";
-import type { AccountView, Fork } from "../actors/account.ts";
+import type { Fork } from "../actors/account.ts";
+import type { AccountView } from "../actors/sandbox-record.ts";
 import type { RestoredCheckpoint } from "../actors/account-calls.ts";
 import type { Checkpoint } from "../actors/saved-states.ts";
 import type { SetUpState } from "../actors/set-up.ts";

@@ -43,15 +43,24 @@ const SEQUENCE = /^\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x
 // oxlint-disable-next-line no-control-regex
 const UNFINISHED = /^\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)$/;
 
+/** Attributes by the codes that set and reset them. */
+const SET: Record<number, Attribute> = { 1: "bold", 2: "dim", 3: "italic", 4: "underline", 7: "inverse" };
+const RESET: Record<number, readonly Attribute[]> = {
+  22: ["bold", "dim"],
+  23: ["italic"],
+  24: ["underline"],
+  27: ["inverse"],
+};
+
+type Attribute = "bold" | "dim" | "italic" | "underline" | "inverse";
+
 interface Style {
-  color?: number;
-  background?: number;
-  bold?: boolean;
-  dim?: boolean;
-  italic?: boolean;
-  underline?: boolean;
-  inverse?: boolean;
+  color?: number | undefined;
+  background?: number | undefined;
+  attributes: readonly Attribute[];
 }
+
+const PLAIN: Style = { attributes: [] };
 
 interface Cell {
   character: string;
@@ -64,7 +73,7 @@ export class OutputLog {
   /** The current line, and the cursor's column. */
   #cells: Cell[] = [];
   #column = 0;
-  #style: Style = {};
+  #style = PLAIN;
   #classes = "";
   /** An incomplete control sequence, completed by the next chunk. */
   #pending = "";
@@ -191,16 +200,10 @@ function applyCodes(before: Style, codes: readonly number[]): Style {
   let style = { ...before };
   for (let index = 0; index < codes.length; index++) {
     const code = codes[index] ?? 0;
-    if (code === 0) style = {};
-    else if (code === 1) style.bold = true;
-    else if (code === 2) style.dim = true;
-    else if (code === 3) style.italic = true;
-    else if (code === 4) style.underline = true;
-    else if (code === 7) style.inverse = true;
-    else if (code === 22) style.bold = style.dim = false;
-    else if (code === 23) style.italic = false;
-    else if (code === 24) style.underline = false;
-    else if (code === 27) style.inverse = false;
+    const attribute = SET[code];
+    if (code === 0) style = { ...PLAIN };
+    else if (attribute) style.attributes = [...new Set(style.attributes).add(attribute)];
+    else if (RESET[code]) style.attributes = style.attributes.filter((one) => !RESET[code]?.includes(one));
     else if (code >= 30 && code <= 37) style.color = code - 30;
     else if (code >= 90 && code <= 97) style.color = code - 90 + 8;
     else if (code === 39) style.color = undefined;
@@ -239,16 +242,7 @@ function nearestColor(red: number, green: number, blue: number): number {
   return (part(red, 1) | part(green, 2) | part(blue, 4)) + (brightest > 200 ? 8 : 0);
 }
 
-function classesOf({ color, background, bold, dim, italic, underline, inverse }: Style): string {
-  return [
-    color !== undefined && `f${color}`,
-    background !== undefined && `b${background}`,
-    bold && "bold",
-    dim && "dim",
-    italic && "italic",
-    underline && "underline",
-    inverse && "inverse",
-  ]
-    .filter(Boolean)
-    .join(" ");
+function classesOf({ color, background, attributes }: Style): string {
+  const colors = [color !== undefined && `f${color}`, background !== undefined && `b${background}`];
+  return [...colors.filter(Boolean), ...attributes].join(" ");
 }

@@ -54,15 +54,10 @@ export function report(checks: readonly Check[], asJSON: boolean, more: object =
 
 /** A one-line summary; skipped checks count as neither passed nor failed. */
 function verdictOf(checks: readonly Check[]): string {
-  const namesOf = (verdict: Check["verdict"]) =>
-    checks.flatMap((check) => (check.verdict === verdict ? check.name : [])).join(", ");
-  const parts = (
-    [
-      [VERDICTS.failed, namesOf("failed")],
-      [VERDICTS.warning, namesOf("warning")],
-      [VERDICTS.skipped, namesOf("skipped")],
-    ] as const
-  ).flatMap(([title, names]) => (names === "" ? [] : `${title}: ${names}`));
+  const parts = (["failed", "warning", "skipped"] as const).flatMap((verdict) => {
+    const names = checks.filter((check) => check.verdict === verdict).map(({ name }) => name);
+    return names.length === 0 ? [] : `${VERDICTS[verdict]}: ${names.join(", ")}`;
+  });
   const isWell = checks.every(({ verdict }) => verdict === "ok" || verdict === "skipped");
   return [...(isWell ? [ALL_IS_WELL] : []), ...parts].join(isWell ? " " : "; ");
 }

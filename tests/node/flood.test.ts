@@ -444,6 +444,19 @@ it("tunnels close when their programs end, although their rate is limited", asyn
     .toBe(true);
 });
 
+/** Sends bytes in short pieces, which exhaust the limit, and long ones, which fill the buffers. @returns how often the limit paused them */
+async function sendPieces(to: Socket, sent: Buffer, limit: Pieces): Promise<number> {
+  let pauses = 0;
+  for (let at = 0, n = 0; at < sent.length; n++) {
+    const end = Math.min(sent.length, at + (n % 2 === 0 ? 100 : 100_000));
+    if (!to.write(sent.subarray(at, end))) await once(to, "drain");
+    limit.take(0, 100);
+    pauses += Number(limit.isPaused);
+    at = end;
+  }
+  return pauses;
+}
+
 it("a tunnel passes on all bytes unchanged while its rate is limited", async () => {
   // Each count below exceeds this burst, however slowly the test runs.
   const pieces = new Pieces({ pace: new Pace({ burst: 50, perSecond: 20_000 }) });
@@ -455,15 +468,7 @@ it("a tunnel passes on all bytes unchanged while its rate is limited", async () 
   ] as const) {
     const received: Buffer[] = [];
     to.on("data", (bytes: Buffer) => void received.push(bytes));
-    let rests = 0;
-    for (let at = 0, n = 0; at < sent.length; n++) {
-      // Short pieces exhaust the limit; long ones fill the buffers.
-      const end = Math.min(sent.length, at + (n % 2 === 0 ? 100 : 100_000));
-      if (!from.write(sent.subarray(at, end))) await once(from, "drain");
-      pieces.take(0, 100);
-      rests += Number(pieces.isPaused);
-      at = end;
-    }
+    const rests = await sendPieces(from, sent, pieces);
     await until(() => received.reduce((sum, { length }) => sum + length, 0) === sent.length);
     expect(Buffer.concat(received).equals(sent)).toBe(true);
     expect(rests).toBeGreaterThan(0);
@@ -505,13 +510,7 @@ it("a response of known length is passed on unchanged while its rate is limited"
   let rests = 0;
   const client = await ask(reads, async (socket) => {
     socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${sent.length}\r\n\r\n`);
-    for (let at = 0, n = 0; at < sent.length; n++) {
-      const end = Math.min(sent.length, at + (n % 2 === 0 ? 100 : 100_000));
-      if (!socket.write(sent.subarray(at, end))) await once(socket, "drain");
-      reads.take(0, 100);
-      rests += Number(reads.isPaused);
-      at = end;
-    }
+    rests = await sendPieces(socket, sent, reads);
   });
   let received = Buffer.alloc(0);
   const pieces: Buffer[] = [];

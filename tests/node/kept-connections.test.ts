@@ -245,47 +245,39 @@ async function startResponder(response: string) {
   return state;
 }
 
+/** The engine between a client and sandboxd, and the proxy between a program and a host. */
+const BETWEEN = {
+  engine: (port: number) => ({
+    server: forwardTo(() => connectTo(port)).engine,
+    request: `GET / HTTP/1.1\r\n${PREVIEW_PORT}: 8080\r\n`,
+  }),
+  proxy: (port: number) => ({
+    server: testEgress({ upstream: upstreamTo({ "host.test:80": port }) }),
+    request: "GET http://host.test/ HTTP/1.1\r\n",
+  }),
+};
+
 it.each([
-  ["the program does not respond", ""],
-  ["the program declines with a stream", QUIET_STREAM],
-])(
-  "the engine closes the connection of a client that disconnects before its WebSocket begins: %s",
-  async (_when, response) => {
-    const sandboxd = await startResponder(response);
-    const { engine: server } = forwardTo(() => connectTo(sandboxd.port));
+  ["engine", "there is no response", ""],
+  ["engine", "the response is a stream", QUIET_STREAM],
+  ["proxy", "there is no response", ""],
+  ["proxy", "the response is a stream", QUIET_STREAM],
+] as const)(
+  "the %s closes the connection of a client that disconnects before its WebSocket begins: %s",
+  async (kind, _when, response) => {
+    const responder = await startResponder(response);
+    const { server, request } = BETWEEN[kind](responder.port);
     let isClosed = false;
     server.on("upgrade", (_request, socket) => socket.on("close", () => (isClosed = true)));
     const client = await connectTo(await listen(endLater(server)));
     let received = "";
     client.on("error", () => undefined).on("data", (data) => (received += data));
-    client.write(`GET / HTTP/1.1\r\n${PREVIEW_PORT}: 8080\r\n${UPGRADE}`);
-    await until(() => sandboxd.received === 1);
+    client.write(request + UPGRADE);
+    await until(() => responder.received === 1);
     if (response !== "") await until(() => received.includes("hi"));
     expect(isClosed).toBe(false);
     client.end();
-    await until(() => isClosed && sandboxd.open === 0);
-  },
-);
-
-it.each([
-  ["the host does not respond", ""],
-  ["the host declines with a stream", QUIET_STREAM],
-])(
-  "the proxy closes the connection of a program that disconnects before its WebSocket begins: %s",
-  async (_when, response) => {
-    const host = await startResponder(response);
-    const proxy = testEgress({ upstream: upstreamTo({ "host.test:80": host.port }) });
-    let isClosed = false;
-    proxy.on("upgrade", (_request, socket) => socket.on("close", () => (isClosed = true)));
-    const program = await connectTo(await listen(endLater(proxy)));
-    let received = "";
-    program.on("error", () => undefined).on("data", (data) => (received += data));
-    program.write(`GET http://host.test/ HTTP/1.1\r\n${UPGRADE}`);
-    await until(() => host.received === 1);
-    if (response !== "") await until(() => received.includes("hi"));
-    expect(isClosed).toBe(false);
-    program.end();
-    await until(() => isClosed && host.open === 0);
+    await until(() => isClosed && responder.open === 0);
   },
 );
 

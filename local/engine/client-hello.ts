@@ -16,6 +16,8 @@ const encryptedClientHello = 0xfe0d;
 const maxRecords = 8;
 const noTLS = { problem: "the connection does not begin with TLS" };
 const tooMuch = { problem: "the ClientHello is too long" };
+/** The program has left, or was too slow. It named no other host, so this is no refusal. */
+export const NO_HELLO = "no ClientHello arrived";
 
 /**
  * Reads the ClientHello in a tunnel and puts it back for the next reader. Returns undefined if the ClientHello names the tunnel's
@@ -37,7 +39,7 @@ export async function problemWithTLS(
   let hello = reader.add(head);
   while (hello === undefined) {
     const more = await nextBytes(socket, deadline);
-    if (more === undefined) return "no ClientHello arrived";
+    if (more === undefined) return NO_HELLO;
     pieces.push(more);
     hello = reader.add(more);
   }

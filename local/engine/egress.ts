@@ -19,7 +19,7 @@ import {
 import { parseURL } from "../../src/shared/long-host.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import { connectStreams, passThrough, resetConnection } from "./buffered-socket.ts";
-import { problemWithTLS } from "./client-hello.ts";
+import { NO_HELLO, problemWithTLS } from "./client-hello.ts";
 import { trackHost } from "./host-socket.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import type { InternetRequests } from "./internet-requests.ts";
@@ -364,10 +364,8 @@ async function tunnel(
   socket.write(tunnelEstablished);
   const problem = isUnrestricted ? undefined : await problemWithTLS(host, socket, head, egress.reads);
   if (problem !== undefined) {
-    egress.connections.refuse(added, "mismatch");
     upstream.destroy();
-    endRefused(socket, unrecognizedName);
-    return;
+    return endWithoutTLS(egress, socket, added, problem);
   }
   // The host may have disconnected during the check. Then its stream emits no more events, and the client would wait without end.
   if (upstream.destroyed) return void socket.destroy();
@@ -412,26 +410,31 @@ function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, por
 
 /** Terminates TLS in place of the tunnel's host, and sends the requests inside the tunnel to the Worker. */
 async function terminateTLS(
-  { connections, authority, pieces, reads }: Egress,
+  egress: Egress,
   server: Server,
   socket: Duplex,
   head: Buffer,
   entry: Connection,
 ): Promise<void> {
+  const { connections, authority, pieces, reads } = egress;
   const { host, port } = entry;
   if (authority === undefined) return refuseTunnel(socket, 403, REFUSALS.noCertificate(host));
   socket.write(tunnelEstablished);
-  if ((await problemWithTLS(host, socket, head, reads)) !== undefined) {
-    connections.add({ ...entry, refused: "mismatch" });
-    endRefused(socket, unrecognizedName);
-    return;
-  }
+  const problem = await problemWithTLS(host, socket, head, reads);
+  if (problem !== undefined) return endWithoutTLS(egress, socket, connections.add(entry), problem);
   const secureContext = await authority.contextFor(host);
   if (socket.destroyed) return;
   const options = { isServer: true, secureContext, ALPNProtocols: ["http/1.1", "http/1.0"] };
   const secure = startTLSOver(socket, reads, (records) => new TLSSocket(records, options), pieces);
   tunnelTargets.set(secure, `${host}:${port}`);
   server.emit("connection", secure);
+}
+
+/** Ends a tunnel whose program sent no ClientHello for the tunnel's host. */
+function endWithoutTLS({ connections }: Egress, socket: Duplex, entry: Connection, problem: string): void {
+  if (problem === NO_HELLO) entry.status = clientClosed;
+  else connections.refuse(entry, "mismatch");
+  endRefused(socket, problem === NO_HELLO ? undefined : unrecognizedName);
 }
 
 const tunnelEstablished = "HTTP/1.1 200 Connection established\r\n\r\n";

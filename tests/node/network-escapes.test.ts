@@ -378,6 +378,20 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     await one.destroy();
   });
 
+  it("has no refusal in the log if a program leaves its tunnel before the TLS handshake", async () => {
+    const one = await TestSandbox.start(engine, { policy: listed });
+    await one.run(
+      `for part in '' $'\\x16\\x03\\x01'; do
+exec 3<>/dev/tcp/127.0.0.1/3128
+printf 'CONNECT good.test:443 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; head -n 2 <&3; printf "$part" >&3; exec 3>&-
+done`,
+    );
+    const readLog = async () => JSON.parse(await (await one.call("GET", "/connections")).text());
+    const left = { host: "good.test", method: "CONNECT", status: 499 };
+    await expect.poll(readLog).toMatchObject({ refused: 0, connections: [left, left] });
+    await one.destroy();
+  });
+
   it("gets a redirect unchanged, and cannot follow it to another host", async () => {
     const { stdout } = await sandbox.run(
       "curl -sS -o /dev/null -w '%{num_redirects} %{http_code}' -L http://good.test/to-evil",

@@ -1,7 +1,13 @@
 import { PerPrincipal } from "./per-principal.ts";
 import { waitAtMost } from "./timers.ts";
 
-/** Limits how much work is done at once: each piece of work needs a turn. The others wait in the order in which they asked. */
+/**
+ * Limits how much work is done at once: each piece of work needs a turn. The others wait in the order in which they asked.
+ *
+ * The end of one request's turn wakes another request. workerd continues each request in its own context, also if the first one has
+ * ended: this is the compatibility flag `handle_cross_request_promise_resolution`, the default since 2024-10-14. Without it, almost all
+ * requests that wait hang ("Promise will never complete").
+ */
 export class Turns {
   readonly #count: number;
   #taken = 0;

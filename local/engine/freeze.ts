@@ -2,11 +2,17 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import { Turns } from "../../src/shared/turns.ts";
 import { readText } from "./host-files.ts";
 
 /** How long the kernel may take to stop programs, in milliseconds. Usually it takes a few. A program that waits for a disk stops later. */
 const FREEZE_MS = 100;
 const POLL_MS = 2;
+
+/** One at a time stops programs, so that none lets them go on which another has stopped. How long to wait for the others, in milliseconds. */
+const turn = new Turns(1);
+const TURN_MS = 60_000;
+export const takeFreezeTurn = async () => await turn.take(TURN_MS);
 
 const isFrozen = (group: string) => !readText(join(group, "cgroup.events")).includes("frozen 0");
 

@@ -4,9 +4,8 @@ import { arch } from "node:process";
 import { setTimeout as pause } from "node:timers/promises";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
-import { Turns } from "../../src/shared/turns.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
-import { whileFrozen } from "./freeze.ts";
+import { takeFreezeTurn, whileFrozen } from "./freeze.ts";
 import { readText } from "./host-files.ts";
 import { runFile, systemPath } from "./host-programs.ts";
 import { readSetting } from "./limits.ts";
@@ -104,17 +103,13 @@ async function countIn(group: string, niceness: number): Promise<KernelObjects> 
   return objectsIn(await outputOf("nice", ["-n", String(niceness), "perl", ...command]).catch(() => ""));
 }
 
-/** One count at a time stops programs, so that none lets them go on during another. How long to wait for the others, in milliseconds. */
-const turn = new Turns(1);
-const TURN_MS = 60_000;
-
 /**
  * Counts the objects of sandboxes. Stops all sandboxes of a principal until they are counted: their programs could pass descriptors on to
  * new processes, or take more memory while the count of another sandbox lasts.
  */
 async function countObjects(sandboxes: EngineSandbox[]): Promise<Map<EngineSandbox, KernelObjects>> {
   const counts = new Map<EngineSandbox, KernelObjects>();
-  const endTurn = await turn.take(TURN_MS);
+  const endTurn = await takeFreezeTurn();
   if (endTurn === undefined) return counts;
   const count = async (sandbox: EngineSandbox, niceness: number) =>
     void counts.set(sandbox, await countIn(sandbox.groups[0] ?? "", niceness));

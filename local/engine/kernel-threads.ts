@@ -1,11 +1,14 @@
 /** The work of the kernel for pseudo terminals and Unix sockets, which delays other programs. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
+import { takeFreezeTurn, whileFrozen } from "./freeze.ts";
 import { numberIn, readText } from "./host-files.ts";
 import { countLocalSockets } from "./socket-usage.ts";
 import { sum } from "./sum.ts";
+import { isOfPrincipal } from "./uses.ts";
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 export const MIN_TERMINALS = 8;
@@ -24,7 +27,7 @@ const THREADS_MS = 400;
  * and sockets.
  */
 export function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise<number | undefined> {
-  let begin: { at: number; ticks: Map<string, number> } | undefined;
+  let begin: ReturnType<typeof beginUse> | undefined;
   const hasWork = () => {
     if (machineTerminals() >= MIN_TERMINALS) return true;
     return sum(sandboxes().map(countLocalSockets)) >= MIN_LOCAL_SOCKETS;
@@ -34,16 +37,56 @@ export function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise
       begin = undefined;
       return 0;
     }
-    begin ??= { at: performance.now(), ticks: kernelThreadTicks() };
-    const elapsedMs = performance.now() - begin.at;
-    if (elapsedMs < THREADS_MS) return undefined;
-    const before = begin.ticks;
+    begin ??= beginUse();
+    if (performance.now() - begin.at < THREADS_MS) return undefined;
+    const use = useSince(begin);
     // The next measurement begins after this check. Otherwise the use of a sandbox that this check ends would count against
     // another sandbox.
     begin = undefined;
-    const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
-    return (sum(used) * TICK_MS) / elapsedMs;
+    return use;
   };
+}
+
+/** For how long the terminals of a sandbox count as idle after a test, in milliseconds. */
+const IDLE_MS = 5000;
+
+/**
+ * Returns a function that tests whether the terminals of a sandbox's principal make the kernel's threads work: it stops the programs of all
+ * others, and measures again. Otherwise, a principal with a few busy terminals could end the sandboxes of another one, which has more idle ones.
+ * @param least how many processors the threads use then at least
+ */
+export function terminalTest(
+  sandboxes: () => EngineSandbox[],
+  least: number,
+): (suspect: EngineSandbox) => Promise<boolean> {
+  const idleUntil = new WeakMap<EngineSandbox, number>();
+  return async (suspect) => {
+    if (performance.now() < (idleUntil.get(suspect) ?? 0)) return false;
+    const others = sandboxes().filter((sandbox) => !isOfPrincipal(sandbox, suspect));
+    if (others.length === 0) return true;
+    const endTurn = await takeFreezeTurn();
+    if (endTurn === undefined) return false;
+    let use = 0;
+    const measure = async () => {
+      const begin = beginUse();
+      await pause(THREADS_MS);
+      use = useSince(begin);
+    };
+    await whileFrozen(
+      others.flatMap(({ groups }) => groups),
+      measure,
+    ).finally(endTurn);
+    if (use < least) idleUntil.set(suspect, performance.now() + IDLE_MS);
+    return use >= least;
+  };
+}
+
+const beginUse = () => ({ at: performance.now(), ticks: kernelThreadTicks() });
+
+/** How many processors the threads have used since then. */
+function useSince({ at, ticks: before }: ReturnType<typeof beginUse>): number {
+  const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
+  return (sum(used) * TICK_MS) / (performance.now() - at);
 }
 
 /** The processor time of each thread that works for pseudo terminals and Unix sockets, in ticks. In a container, they are not visible. */

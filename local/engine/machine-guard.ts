@@ -27,6 +27,7 @@ import {
   countTerminals,
   countTerminalWaiters,
   kernelThreadUse,
+  terminalTest,
   MIN_LOCAL_SOCKETS,
   MIN_TERMINALS,
 } from "./kernel-threads.ts";
@@ -46,7 +47,7 @@ import {
 import { sum } from "./sum.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 import { guardUDP, UDP_INTERVAL_MS } from "./udp-guard.ts";
-import { largestPrincipal, measureUses, sumOf, type Use } from "./uses.ts";
+import { isOfPrincipal, largestPrincipal, measureUses, sumOf, type Use } from "./uses.ts";
 
 const CHECK_INTERVAL_MS = 250;
 /** A program can add 200 watches in a millisecond. */
@@ -92,6 +93,8 @@ interface Cause {
    */
   least: (used: number) => number;
   why: string;
+  /** Tests whether the principal of this sandbox is the reason. Without it, the principal that uses most is the reason. */
+  isReason?: (largest: EngineSandbox) => Promise<boolean>;
   /** Whether to end the principal's other large sandboxes at the same time. To end them one by one takes seconds for each. */
   endsOthers?: boolean;
   /** How long to wait after the end of a sandbox, in milliseconds, because the kernel frees its memory later. */
@@ -147,6 +150,8 @@ const TERMINALS_INTERVAL_MS = 1000;
 /** A principal must have at least this part of the new mappings, or of the limit of watches, before one of its sandboxes is ended. */
 const MAPPINGS_SHARE = 0.5;
 const WATCHES_SHARE = 0.5;
+/** The kernel's threads must use at least this part of their limit when only the programs of one principal run, before its sandboxes are ended. */
+const THREADS_SHARE = 0.5;
 /** A principal must have at least this part of the threads that wait for terminals before its sandboxes are ended. */
 const MOST_WAITERS = 0.5;
 
@@ -316,6 +321,7 @@ export function guardMachine(
         {
           usedBy: countTerminals,
           least: () => MIN_TERMINALS,
+          isReason: terminalTest(listRunning, limits.kernelThreadProcessorsOfMachine * THREADS_SHARE),
           why: STOPPED_BECAUSE.terminals,
           endsOthers: true,
         },
@@ -471,9 +477,15 @@ async function endLargestUser(
   }
   if (inUse === undefined) return;
   const begunAt = performance.now();
-  for (const { usedBy, least, why, endsOthers, freesMs } of causes) {
-    const uses = await measureUses(sandboxes(), async (sandbox) => await usedBy(sandbox, objectsOf));
-    const users = findLargestUsers(uses, least(inUse));
+  for (const { usedBy, least, why, isReason, endsOthers, freesMs } of causes) {
+    let uses = await measureUses(sandboxes(), async (sandbox) => await usedBy(sandbox, objectsOf));
+    let users = findLargestUsers(uses, least(inUse));
+    for (let [largest] = users; largest !== undefined && isReason !== undefined; [largest] = users) {
+      if (await isReason(largest)) break;
+      const idle = largest;
+      uses = uses.filter(({ sandbox }) => !isOfPrincipal(sandbox, idle));
+      users = findLargestUsers(uses, least(inUse));
+    }
     if (users.length === 0) continue;
     const ending = endsOthers ? users : users.slice(0, 1);
     for (const sandbox of ending) sandbox.end(why);

@@ -16,9 +16,14 @@ export async function measureUses(
 
 export const sumOf = (uses: Use[]) => sum(uses.map(({ use }) => use));
 
-/** The sandboxes of each principal, the largest first. A sandbox without a known principal counts alone. */
+/** A sandbox without a known principal counts alone. */
+const principalOf = (sandbox: EngineSandbox) => sandbox.principal ?? sandbox;
+export const isOfPrincipal = (sandbox: EngineSandbox, other: EngineSandbox) =>
+  principalOf(sandbox) === principalOf(other);
+
+/** The sandboxes of each principal, the largest first. */
 export function byPrincipal(uses: Use[]): Use[][] {
-  const groups = Map.groupBy(uses, ({ sandbox }) => sandbox.principal ?? sandbox);
+  const groups = Map.groupBy(uses, ({ sandbox }) => principalOf(sandbox));
   return [...groups.values()].map((group) => group.toSorted((a, b) => b.use - a.use));
 }
 

@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { whileFrozen } from "../../local/engine/freeze.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { findProcess, type Process, waitForEnd } from "../setup/processes.ts";
+import { canFreeze, findProcess, type Process, waitForEnd } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
 
@@ -26,10 +26,6 @@ async function startSleeper(sandbox: TestSandbox): Promise<Process> {
   await expect.poll(() => findProcess(command)).toBeDefined();
   return findProcess(command) as Process;
 }
-
-const canFreeze = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].some((root) =>
-  existsSync(join(root, "cgroup.procs")),
-);
 
 describe.runIf(canFreeze)("programs of a sandbox", () => {
   it.each([

@@ -167,3 +167,8 @@ export const tcpOrphans = () => inSockstat(/orphan (\d+)/);
 function inSockstat(number: RegExp): number {
   return Number(number.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
 }
+
+/** Whether the machine has groups of version 2 of control groups, whose programs the kernel can stop. */
+export const canFreeze = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].some((root) =>
+  existsSync(join(root, "cgroup.procs")),
+);

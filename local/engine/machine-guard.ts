@@ -22,6 +22,7 @@ import {
   type ObjectsOf,
   VERY_MANY,
 } from "./kernel-objects.ts";
+import { Growth, KernelGrowth, type Meter, Shortage } from "./growth.ts";
 import { countOf, groupsWith, kernelMemoryOf, lackMemory, mostMemoryOf, processesOf } from "./group-use.ts";
 import {
   countTerminals,
@@ -32,7 +33,6 @@ import {
   MIN_TERMINALS,
 } from "./kernel-threads.ts";
 import { memoryMargin, type Limits } from "./limits.ts";
-import { kernelMemory, usedMemory } from "./machine-memory.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 import {
@@ -76,13 +76,6 @@ interface Pool {
   rests?: boolean;
   /** How often the pool is checked, in milliseconds; by default CHECK_INTERVAL_MS. */
   intervalMs?: number;
-}
-
-interface Meter {
-  /** Returns undefined if the use cannot be measured now, for example because the engine has no descriptors left. */
-  measure: () => Promise<number | undefined>;
-  /** Called when the resource is used up and no cause explains it, and while there are no sandboxes. */
-  restart?: () => void;
 }
 
 interface Cause {
@@ -167,8 +160,9 @@ export function guardMachine(
     const counted = await countOf(groups, kernelMemoryOf);
     return counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined;
   };
+  const growth = new KernelGrowth(limits.kernelGrowthOfMachine * QUEUED_SHARE);
   const queuedMemoryOf = async (sandbox: EngineSandbox) =>
-    await boundQueuedMemory(sandbox, await countedMemoryOf(sandbox));
+    growth.isInPages ? await boundQueuedMemory(sandbox, await countedMemoryOf(sandbox)) : 0;
   const udpBytesOf = async (sandbox: EngineSandbox) =>
     (await countDatagramSockets(sandbox)) * UDP_SOCKET_BYTES;
   const part = (share: number) => (used: number) => used * share;
@@ -227,10 +221,9 @@ export function guardMachine(
       causes: [{ usedBy: countOrphans, least: part(BLAMED_SHARE), why: STOPPED_BECAUSE.orphans }],
     },
     {
-      used: new Growth(kernelMemory),
+      used: growth,
       limit: limits.kernelGrowthOfMachine,
       causes: [
-        { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.sockets },
         manyPipes,
         manyLocks,
         {
@@ -239,6 +232,8 @@ export function guardMachine(
           why: STOPPED_BECAUSE.directories,
           endsOthers: true,
         },
+        // After those that are counted: a connection with a few KiB of unread data may hide 85 MB.
+        { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.sockets },
         {
           ...manyPipes,
           // Only then, because a modest sandbox with a file that waits in a socket may hide as much.
@@ -414,51 +409,6 @@ async function guardMemory(
       }
     }
     await pause(NEAR_INTERVAL_MS, undefined, { ref: false });
-  }
-}
-
-/** Measures how much an amount has grown since it was lowest, or since the last growth that no sandbox explains. */
-class Growth implements Meter {
-  readonly #read: () => number | undefined;
-  #baseline: number | undefined;
-
-  /** @param read returns undefined if the amount cannot be measured now */
-  constructor(read: () => number | undefined) {
-    this.#read = read;
-  }
-
-  async measure(): Promise<number | undefined> {
-    const amount = this.#read();
-    if (amount === undefined) return undefined;
-    this.#baseline = Math.min(this.#baseline ?? amount, amount);
-    return amount - this.#baseline;
-  }
-
-  /** Other programs took the rest. With the old baseline, the guard would end the next sandbox that uses a part of the amount. */
-  restart(): void {
-    this.#baseline = undefined;
-  }
-}
-
-/**
- * Measures how near the machine is to the end of its memory because of the kernel's: 1 when the machine's memory is used up, and the
- * kernel's has grown by its limit. Other programs alone cause the first without the second.
- */
-class Shortage extends Growth {
-  growth = 0;
-  readonly #limits: Limits;
-
-  constructor(limits: Limits) {
-    super(kernelMemory);
-    this.#limits = limits;
-  }
-
-  override async measure(): Promise<number | undefined> {
-    const growth = await super.measure();
-    if (growth === undefined) return undefined;
-    this.growth = growth;
-    const { kernelGrowthOfMachine, usedMemoryOfMachine } = this.#limits;
-    return Math.min(growth / kernelGrowthOfMachine, usedMemory() / usedMemoryOfMachine);
   }
 }
 

@@ -22,6 +22,12 @@ export function kernelMemory(): number | undefined {
   return of("MemTotal") - named - kept;
 }
 
+/** Bytes of `kernelMemory` in pages without a known use, such as the data in sockets and pipes. */
+export function kernelPages(): number | undefined {
+  const all = kernelMemory();
+  return all === undefined ? undefined : all - bytesIn(readText("/proc/meminfo"), "SUnreclaim");
+}
+
 /** Bytes of the machine's memory that the kernel cannot give to programs. */
 export function usedMemory(): number {
   const meminfo = readText("/proc/meminfo");

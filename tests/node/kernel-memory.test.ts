@@ -114,6 +114,38 @@ describe.runIf(isMemoryLimited)("kernel memory without a known reason, 150 MB mo
   );
 });
 
+it("the engine does not end a sandbox with unread data in a few connections for memory that another one takes by pipes", async () => {
+  const engine = endLater(await startTestEngine({ limits: { kernelGrowthOfMachine: 150 * 1024 * 1024 } }));
+  const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+  // Each connection could hide 85 MB.
+  const connect = [
+    "import os, socket",
+    "server = socket.create_server(('127.0.0.1', 0)); held = []",
+    "for _ in range(8):",
+    "  client = socket.create_connection(server.getsockname())",
+    "  client.sendall(bytes(10_000)); held.append((client, server.accept()))",
+    "open('/tmp/connected', 'w').close()",
+    "os.system('until [ -e /tmp/end ]; do sleep 0.1; done'); print('kept')",
+  ];
+  const kept = modest.python(connect);
+  void kept.catch(() => undefined);
+  await modest.run("until [ -e /tmp/connected ]; do sleep 0.1; done");
+  const fill = [
+    "import os, time",
+    "for user in range(1000, 1020):",
+    "  if os.fork() == 0: break",
+    "else: time.sleep(600)",
+    "os.setgid(user); os.setuid(user); zeros = os.open('/dev/zero', os.O_RDONLY)",
+    "pipes = [os.pipe() for _ in range(400)]",
+    "for _, end in pipes: os.sendfile(end, zeros, 0, 65_536)",
+    "time.sleep(600)",
+  ];
+  void taker.python(fill).catch(() => undefined);
+  expect((await taker.waitForEnd()).reason).toContain("many pipes");
+  await modest.run("touch /tmp/end");
+  expect((await kept).stdout).toBe("kept");
+});
+
 it.runIf(isMemoryLimited)(
   "the engine ends a sandbox that keeps cached files in pipes until the memory of all sandboxes is used up",
   async () => {

@@ -40,7 +40,7 @@ my ($architecture, $maxPipeBytes, $list) = @ARGV;
 my %calls = (x64 => [312, 47], arm64 => [272, 212]);
 my ($compare, $receive) = @{$calls{$architecture} // [-1, -1]};
 
-my ($mappings, $bytes, $waiting, $locks, $watches, $repeated, $directories, %seen, %watched, %polls) = (0) x 7;
+my ($mappings, $bytes, $waiting, $locks, $watches, $repeated, $directories, $timers, %seen, %watched, %polls) = (0) x 8;
 
 sub isLate {
   my ($user, $system) = times;
@@ -111,6 +111,7 @@ sub visitFile {
   while (<$state>) {
     last if $. % 1000 == 0 && isLate();
     $locks++ if /^lock:/;
+    $timers++ if /^it_value: \((?!0, 0\))/;
     $waiting += unseenIn($1, copyOf($thread, $name)) if $isFirst && /^scm_fds:\s*([1-9]\d*)/;
     next unless /^tfd:.* ino:(\S+) +sdev:(\S+)/;
     my $file = "$1:$2";
@@ -147,5 +148,6 @@ if (isLate()) {
 } else {
   $watches = int($watches / WATCHES_OF_OTHERS);
   $watches = $repeated if $repeated > $watches;
-  print qq({"mappings":$mappings,"pipeBytes":$bytes,"waiting":$waiting,"locks":$locks,"watches":$watches,"directories":$directories});
+  print qq({"mappings":$mappings,"pipeBytes":$bytes,"waiting":$waiting,"locks":$locks,"watches":$watches,);
+  print qq("directories":$directories,"timers":$timers});
 }

@@ -34,6 +34,8 @@ export interface KernelObjects {
   watches: number;
   /** Open directories. A copy of a descriptor counts again. */
   directories: number;
+  /** Timers that are files (timerfd) and have not ended yet. A copy of a descriptor counts again. */
+  timers: number;
 }
 
 export const VERY_MANY = 1e12;
@@ -89,6 +91,7 @@ const allOf = (count: number): KernelObjects => ({
   locks: count,
   watches: count,
   directories: count,
+  timers: count,
 });
 
 function objectsIn(counts: string): KernelObjects {
@@ -136,14 +139,18 @@ export function lazyCount(sandboxes: () => EngineSandbox[]): ObjectsOf {
 }
 
 /**
- * How many files may wait in the sockets of a sandbox before it counts as one with very many locks. The engine does not see whether they
- * are locked.
+ * How many files may wait in the sockets of a sandbox before it counts as one with very many locks or timers. The engine does not see
+ * whether they are locked, or timers.
  */
 const MAX_WAITING = 250;
 
 /** An upper bound of a sandbox's file locks. */
 export const boundLocks = ({ locks, waiting }: KernelObjects): number =>
   waiting > MAX_WAITING ? VERY_MANY : locks;
+
+/** An upper bound of a sandbox's timers. */
+export const boundTimers = ({ timers, waiting }: KernelObjects): number =>
+  waiting > MAX_WAITING ? VERY_MANY : timers;
 
 /**
  * For each byte of the kernel's memory that a control group counts for pipes, at most this many bytes in them count in none. For a pipe of

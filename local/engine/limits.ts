@@ -28,6 +28,8 @@ export const limitsSchema = z.strictObject({
   openFiles: z.int(),
   /** At this many open files on the machine, a sandbox with many open files is ended. Needs a control group. */
   openFilesOfMachine: z.number(),
+  /** When this many files have been opened on the machine, a sandbox is ended if it has at least half as many timers (timerfd). */
+  timersOfMachine: z.number(),
   /** At this many bytes in TCP connections on the machine, a sandbox with many connections is ended. */
   tcpBytesOfMachine: z.number(),
   /** At this many closed TCP connections with unsent data on the machine, a sandbox with many connections is ended. */
@@ -98,6 +100,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     allProcesses: processesOfAll(readSetting("kernel/pid_max"), readSetting("kernel/threads-max")),
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: openFilesBeforeEnd(maxOpenFiles),
+    // If they all end at once, a processor stops for about 0.1 s.
+    timersOfMachine: 100_000,
     // Half of the kernel's limit, which is in pages.
     tcpBytesOfMachine: (readSetting("net/ipv4/tcp_mem") / 2) * 4096,
     tcpOrphansOfMachine: readSetting("net/ipv4/tcp_max_orphans") / 2,

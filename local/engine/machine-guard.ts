@@ -16,6 +16,7 @@ import { countUnreceived } from "./host-socket.ts";
 import {
   boundLocks,
   boundPipeMemory,
+  boundTimers,
   boundWatches,
   kernelObjects,
   lazyCount,
@@ -140,6 +141,8 @@ const MOST_LOCKS = 0.5;
 
 /** How often the guard looks at threads that wait for terminals, in milliseconds. */
 const TERMINALS_INTERVAL_MS = 1000;
+/** A principal must have at least this part of the limit of timers before its sandboxes are ended. */
+const TIMERS_SHARE = 0.5;
 /** A principal must have at least this part of the new mappings, or of the limit of watches, before one of its sandboxes is ended. */
 const MAPPINGS_SHARE = 0.5;
 const WATCHES_SHARE = 0.5;
@@ -178,6 +181,12 @@ export function guardMachine(
     why: STOPPED_BECAUSE.locks,
     endsOthers: true,
   };
+  const manyTimers: Cause = {
+    usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).timers,
+    least: () => limits.timersOfMachine * TIMERS_SHARE,
+    why: STOPPED_BECAUSE.timers,
+    endsOthers: true,
+  };
   const manyWatches: Cause = {
     usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).watches,
     least: () => limits.epollWatchesOfMachine * WATCHES_SHARE,
@@ -202,6 +211,19 @@ export function guardMachine(
           usedBy: ({ groups: of }) => countOf(of, kernelMemoryOf),
           least: (used) => IDLE_BYTES + used * BLAMED_SHARE * FILE_BYTES,
           why: STOPPED_BECAUSE.files,
+        },
+      ],
+    },
+    {
+      used: new Growth(() => numberIn("/proc/sys/fs/file-nr", /^(\d+)/)),
+      limit: limits.timersOfMachine,
+      rests: true,
+      causes: [
+        manyTimers,
+        // Only then, for the same reason as with pipes.
+        {
+          ...manyTimers,
+          usedBy: async (sandbox, objectsOf) => boundTimers(await objectsOf(sandbox)),
         },
       ],
     },

@@ -145,6 +145,7 @@ export const BUBBLEWRAP = {
 export const STOPPED_BECAUSE = {
   processes: "had most of the processes of all sandboxes, and few more could be started",
   files: "had most of the machine's open files, and few more could be opened",
+  timers: "set so many timers (timerfd) that their end delayed the machine",
   tcp: "used most of the machine's memory for TCP connections, and little was left",
   udp: "used most of the machine's memory for UDP sockets, and little was left",
   udpSockets: (mostOfPort: number, most: number) =>

@@ -175,6 +175,24 @@ it("memory of the kernel: a sandbox with a file in a socket is not ended for mem
   expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
 });
 
+it("timers: the engine ends a sandbox that has thousands as files, and none that has other files", async () => {
+  const engine = endLater(await startTestEngine({ limits: { timersOfMachine: 8000 } }));
+  const [modest, taker] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
+  const open = (make: string) => [
+    "import ctypes, os, struct, time; libc = ctypes.CDLL(None)",
+    "def timer():",
+    "  made = libc.timerfd_create(1, 0); libc.timerfd_settime(made, 0, struct.pack('4q', 0, 0, 900, 0), None)",
+    "for _ in range(12):",
+    `  if os.fork() == 0: kept = [${make} for _ in range(900)]; time.sleep(600)`,
+    "time.sleep(1); open('/tmp/open', 'w').close(); time.sleep(600)",
+  ];
+  void modest.python(open("os.open('/dev/null', 0)")).catch(() => undefined);
+  await modest.run("until [ -e /tmp/open ]; do sleep 0.1; done");
+  void taker.python(open("timer()")).catch(() => undefined);
+  expect((await taker.waitForEnd()).reason).toContain("timers");
+  expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+});
+
 /** Maps a file 60,000 times: at most 65,530 mappings are possible for a process. */
 const MAP_OFTEN = [
   "import ctypes, mmap, os, threading, time",

@@ -18,8 +18,9 @@ import { pause } from "../shared/timers.ts";
 import type { KV } from "./stored-value.ts";
 
 /**
- * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, after a run with more than
- * CLEAN_BYTES of output, or after a task, which has a copy of the workspace's files.
+ * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, when they have more than
+ * CLEAN_BYTES of output together, or after a task, which has a copy of the workspace's files. Until the call, their output counts in
+ * sandboxd's window (SHARED_WINDOW_BYTES): after eight commands that printed 1 MiB, each further one took 3 s.
  */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
@@ -43,6 +44,7 @@ interface RunRecordsHost {
 export class RunRecords {
   readonly #host: RunRecordsHost;
   #toClean: string[] = [];
+  #bytesToClean = 0;
   #isReportDue = false;
   #reported: Stored = { bytes: -1 };
 
@@ -56,9 +58,11 @@ export class RunRecords {
     const { platform, connection, background } = this.#host;
     if (hasFiles && platform.isRunning) {
       this.#toClean.push(localID(run.id));
-      const isLarge = run.kind === "task" || run.logBytes + run.droppedBytes > CLEAN_BYTES;
+      this.#bytesToClean += run.output.stdout.bytes + run.output.stderr.bytes;
+      const isLarge = run.kind === "task" || this.#bytesToClean > CLEAN_BYTES;
       if (this.#toClean.length >= CLEAN_BATCH || isLarge) {
         const ids = this.#toClean.splice(0);
+        this.#bytesToClean = 0;
         background(connection.send({ type: "forget", ids }).catch(() => undefined));
       }
     }
@@ -67,6 +71,7 @@ export class RunRecords {
   /** The container's files are gone, so none are left to delete. */
   onContainerEnd(): void {
     this.#toClean = [];
+    this.#bytesToClean = 0;
   }
 
   onRunsChange(): void {

@@ -418,3 +418,15 @@ describe("long output", () => {
     expect(log.stderr).toBe("err\n");
   });
 });
+
+it("the files of ended runs are deleted when these runs have printed much together", async () => {
+  const many = "output-many";
+  for (let count = 0; count < 4; count++) await sh(many, "yes | head -c 400k");
+  const count = "ls /var/lib/sandbox-mcp/runs | wc -l";
+  const counted = await sh(
+    many,
+    `for n in $(seq 50); do [ $(${count}) -lt 5 ] && break; sleep .1; done; ${count}`,
+  );
+  // The command that counts has a directory, too.
+  expect(Number(counted)).toBe(2);
+});

@@ -8,7 +8,13 @@ import type { RefusalReason } from "../shared/log.ts";
 import type { Config } from "../shared/config.ts";
 import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { PROCESS_LOOKUP_LIMITER, isRateLimited, paceKnownLookUp, rateLimited } from "../shared/limiter.ts";
+import {
+  isRateLimited,
+  paceKnownLookUp,
+  paceKnownRefresh,
+  PROCESS_LOOKUP_LIMITER,
+  rateLimited,
+} from "../shared/limiter.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import { addressOf } from "../actors/attempts.ts";
@@ -117,12 +123,17 @@ function basicParts(word: string): string[] {
 }
 
 /**
- * The grants of recently valid OAuth tokens, with the time until which their tokens are exempt from the lookup limit. Not the tokens: a
+ * The grants whose tokens were valid, with the time until which their tokens are exempt from the lookup limit. Not the tokens: a
  * client that refreshed and used 1,000 tokens made the server forget those of others, which invalid tokens could then lock out.
  */
-const validUntil = new Map<string, number>();
+const exemptUntil = new Map<string, number>();
 const EXEMPT_MS = 600_000;
-const MAX_EXEMPT = 1000;
+const MAX_KNOWN = 1000;
+
+const grantOf = (token: string) => token.slice(0, token.lastIndexOf(":"));
+
+/** The id of the principal whose grant it is. */
+const holderOf = (grant: string) => decodeURIComponent(grant.slice(0, grant.indexOf(":")));
 
 /**
  * Returns the principal of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute.
@@ -137,19 +148,29 @@ export async function lookUpToken(
 ): Promise<Principal | Refusal | undefined> {
   if (!isTokenShaped(token)) return undefined;
   const { RATE_LIMITER: limiter } = context.env;
-  const grant = token.slice(0, token.lastIndexOf(":"));
-  const isKnown = (validUntil.get(grant) ?? 0) > Date.now();
-  const isLimited = isKnown
-    ? !limiter &&
-      !(await paceKnownLookUp(decodeURIComponent(token.slice(0, token.indexOf(":"))), request.signal))
+  const grant = grantOf(token);
+  const isExempt = (exemptUntil.get(grant) ?? 0) > Date.now();
+  const isLimited = isExempt
+    ? !limiter && !(await paceKnownLookUp(holderOf(grant), request.signal))
     : await isRateLimited(limiter ?? PROCESS_LOOKUP_LIMITER, `address:${addressOf(request)}`);
   if (isLimited) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
-  validUntil.delete(grant);
-  if (!holder) return undefined;
-  remember(validUntil, grant, Date.now() + EXEMPT_MS, MAX_EXEMPT);
+  if (holder) remember(exemptUntil, grant, Date.now() + EXEMPT_MS, MAX_KNOWN);
+  // The grant stays known, because a client whose token has expired refreshes it next.
+  else if (exemptUntil.has(grant)) exemptUntil.set(grant, 0);
   return holder;
+}
+
+/**
+ * Whether a refresh or revocation exceeds a limit of its own; undefined if its token belongs to no grant that this process knows. Only
+ * holders of its tokens know the id of a grant, so the store need not be read: strangers can neither use up this limit nor cause work.
+ */
+export async function isKnownGrantLimited(token: string, request: Request, { env }: RequestContext) {
+  const grant = grantOf(token);
+  if (!exemptUntil.has(grant)) return undefined;
+  if (env.ADDRESS_LIMITER) return isRateLimited(env.ADDRESS_LIMITER, `grant:${grant}`);
+  return !(await paceKnownRefresh(holderOf(grant), request.signal));
 }
 
 /**

@@ -48,6 +48,23 @@ const MAX_CLIENT_URL_BYTES = 2048;
  */
 const MAX_CREDENTIAL_CHARACTERS = 4096;
 
+/** What a client with a known grant sends: a refresh has some hundred bytes, with a signed assertion up to 2,000. It sends them at once. */
+const MAX_KNOWN_BYTES = 4096;
+const KNOWN_BODY_MS = 1000;
+
+/**
+ * The refresh token of a request to the token endpoint, or the token that it revokes; undefined if a short body without one arrived, or
+ * none arrived soon. The request's own body can still be read.
+ */
+export async function presentedGrantToken(request: Request): Promise<string | undefined> {
+  const bounds = { maxBytes: MAX_KNOWN_BYTES, ms: KNOWN_BODY_MS };
+  const read = await readBody(request.clone(), bounds).catch(() => undefined);
+  const text = read && "bytes" in read ? new TextDecoder().decode(read.bytes) : "";
+  // Only this parameter is parsed.
+  const [parameter] = /(?<=^|&)(?:refresh_)?token=[^&]*/.exec(text) ?? [];
+  return parameter && [...new URLSearchParams(parameter).values()][0];
+}
+
 /** The request with the public origin in its URL. Behind a proxy, the request may have arrived with another origin. */
 export function moveToIssuer(request: Request, { issuer }: OAuth): Request {
   const { pathname, search, origin } = new URL(request.url);

@@ -1,9 +1,9 @@
 /** Handles a request in this order: host and origin, route, token, turn, rate limit, scopes, handler. */
 import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, callbackPath, serveCallback } from "../auth/authorize.ts";
-import { authenticate, insufficientScope } from "../auth/bearer.ts";
+import { authenticate, insufficientScope, isKnownGrantLimited } from "../auth/bearer.ts";
 import { messagePage } from "../auth/consent-page.ts";
-import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
+import { presentedGrantToken, serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
 import { REDIRECT_METHODS } from "../auth/methods/index.ts";
 import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
@@ -191,8 +191,7 @@ export function createApp(parts: MCPParts): App {
       return json({ error: "Method not allowed" }, 405, { allow: methods });
     if (route.causesWrites && isEmbedded(request))
       return refuse(context, forbidden("bad_origin", texts.EMBEDDED_TEXT), route.path);
-    const limiter = route.causesWrites ? (context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER) : undefined;
-    if (await isRateLimited(limiter, limitedSender(request)))
+    if (route.causesWrites && (await isWriteLimited(request, context, route.path)))
       return refuse(context, rateLimited(), route.path);
     return route.serve.open(request, context);
   }
@@ -258,6 +257,14 @@ function senderProblem(request: Request, config: Config, isPublic: boolean): Ref
 function isEmbedded({ method, headers }: Request): boolean {
   const isPage = (headers.get("sec-fetch-dest") ?? "document") === "document" && !headers.has("sec-purpose");
   return !isPage && (method === "GET" || method === "HEAD");
+}
+
+/** Refreshes and revocations of known grants have limits of their own, which strangers cannot use up. */
+async function isWriteLimited(request: Request, context: RequestContext, path: string): Promise<boolean> {
+  const token = path === paths.TOKEN_PATH ? await presentedGrantToken(request) : undefined;
+  const isLimited = token ? await isKnownGrantLimited(token, request, context) : undefined;
+  if (isLimited !== undefined) return isLimited;
+  return isRateLimited(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, limitedSender(request));
 }
 
 /**

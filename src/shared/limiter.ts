@@ -2,7 +2,7 @@
 import { Pace } from "../../container/sandboxd/pace.ts";
 import { TOO_MANY_REQUESTS } from "./errors.ts";
 import { countFor, waitForPace } from "./open-requests.ts";
-import { pacesOf } from "./per-principal.ts";
+import { pacesOf, type PerPrincipal } from "./per-principal.ts";
 import { json, type Refusal } from "./responses.ts";
 
 const MINUTE_MS = 60_000;
@@ -69,10 +69,23 @@ export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(
  */
 const knownLookUps = pacesOf({ burst: 200, perSecond: 250 });
 
+/**
+ * The rate of each principal's refreshes and revocations. They write to the store, and have a rate of their own so that they delay no
+ * calls: with that of look-ups, a client that repeated refreshes made calls of its principal's other clients take 5 s.
+ */
+const knownRefreshes = pacesOf({ burst: 10, perSecond: 10 });
+
 /** @returns false if the principal has too many requests under way */
-export function paceKnownLookUp(principalID: string, client: AbortSignal): Promise<boolean> {
+export const paceKnownLookUp = (principalID: string, client: AbortSignal) =>
+  paceKnown(knownLookUps, principalID, client);
+
+/** @returns false if the principal has too many requests under way */
+export const paceKnownRefresh = (principalID: string, client: AbortSignal) =>
+  paceKnown(knownRefreshes, principalID, client);
+
+function paceKnown(paces: PerPrincipal<Pace>, principalID: string, client: AbortSignal): Promise<boolean> {
   countFor(client, principalID);
-  return waitForPace(knownLookUps.of(principalID), 1, MAX_WAIT_MS, principalID);
+  return waitForPace(paces.of(principalID), 1, MAX_WAIT_MS, principalID);
 }
 
 /** Counts uses of `key`, and returns whether the limit is reached. Without a limiter, the limit is never reached. */

@@ -6,7 +6,7 @@ import { Pace } from "../../../container/sandboxd/pace.ts";
 import { type Attempts as LocalAttempts, withExpiry } from "../../../local/platform/expiry.ts";
 import { interceptStore } from "../../../src/auth/oauth-store.ts";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
-import { ProcessLimiter } from "../../../src/shared/limiter.ts";
+import { PROCESS_ADDRESS_LIMITER, ProcessLimiter } from "../../../src/shared/limiter.ts";
 import { beforeCalls } from "../../setup/before-calls.ts";
 import { recordEachLog } from "../server/support.ts";
 import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf, type Tokens } from "./support.ts";
@@ -197,6 +197,64 @@ it("without the platform's limiters, requests for which OAuth uses its store are
   await vi.advanceTimersByTimeAsync(20_000);
   expect(await refused).toEqual([429, 429, 429]);
   expect(reads).not.toHaveBeenCalled();
+});
+
+describe("requests of strangers to the token endpoint", () => {
+  const from = (address: string) => ({ "cf-connecting-ip": address });
+  const form = (fields: Record<string, string>, address: string) => ({
+    method: "POST",
+    headers: { "content-type": "application/x-www-form-urlencoded", ...from(address) },
+    body: new URLSearchParams(fields).toString(),
+  });
+  const refresh = (client: Client, token: string, address: string) =>
+    form({ grant_type: "refresh_token", refresh_token: token, client_id: client.id }, address);
+
+  it("prevent no refresh or revocation of a known sign-in at the same address", async () => {
+    const ADDRESS_LIMITER = limiterFor(3);
+    const { client, tokens } = await signIn(oauthApp());
+    const other = await signIn(oauthApp());
+    const app = oauthApp({ ADDRESS_LIMITER });
+    expect(await statusOf(app, tokens.access_token)).toBe(200);
+    const statuses = [];
+    for (let index = 0; index < 4; index++) {
+      const garbage = `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;
+      statuses.push((await app("/oauth/token", refresh(client, garbage, "192.0.2.9"))).status);
+    }
+    expect(statuses).toEqual([400, 400, 400, 429]);
+    const refreshed = await app("/oauth/token", refresh(client, tokens.refresh_token, "192.0.2.9"));
+    expect(refreshed.status).toBe(200);
+    const { access_token, refresh_token } = await refreshed.json<Tokens>();
+    // After its token has expired, a client refreshes it.
+    const expired = `${access_token.slice(0, access_token.lastIndexOf(":"))}:${"s".repeat(32)}`;
+    expect(await statusOf(app, expired)).toBe(401);
+    const again = await app("/oauth/token", refresh(client, refresh_token, "192.0.2.9"));
+    expect(again.status).toBe(200);
+    const revocation = form(
+      { token: (await again.json<Tokens>()).refresh_token, client_id: client.id },
+      "192.0.2.9",
+    );
+    expect((await app("/oauth/token", revocation)).status).toBe(200);
+    expect(await statusOf(app, access_token)).toBe(401);
+    // The server does not know a sign-in before its first call.
+    const unknown = refresh(other.client, other.tokens.refresh_token, "192.0.2.9");
+    expect((await app("/oauth/token", unknown)).status).toBe(429);
+  });
+
+  it("of other addresses prevent no refresh of a known sign-in without the platform's limiter", async () => {
+    const app = oauthApp({ ADDRESS_LIMITER: undefined, RATE_LIMITER: undefined });
+    const { client, tokens } = await signIn(app);
+    expect(await statusOf(app, tokens.access_token)).toBe(200);
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const flood = Promise.all(
+      Array.from({ length: 900 }, (_, index) => PROCESS_ADDRESS_LIMITER.limit({ key: `attacker ${index}` })),
+    );
+    const refreshed = app("/oauth/token", refresh(client, tokens.refresh_token, "192.0.2.10"));
+    const registered = register(app, {}, ORIGIN, from("192.0.2.11"));
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect((await flood).filter(({ success }) => !success)).not.toEqual([]);
+    expect((await registered).status).toBe(429);
+    expect((await refreshed).status).toBe(200);
+  });
 });
 
 it("a body that does not arrive is refused after some seconds", async () => {

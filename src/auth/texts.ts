@@ -129,6 +129,7 @@ export const ENDPOINT_TEXTS = {
   tooSlow: "The request body took too long",
   parameterTooLong: "A parameter is too long",
   manyParameters: "The request has too many parameters",
+  noAssertions: "The server supports no client assertions. Send the client_id without one, and use PKCE",
   manyRedirects: "The client has too many redirect URIs",
   hostTooLong: "The host of an address is too long",
   forbiddenHost: "A redirect URI must not point to a preview, and its host must be a valid name or address",

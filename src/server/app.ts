@@ -3,7 +3,12 @@ import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, callbackPath, serveCallback } from "../auth/authorize.ts";
 import { authenticate, insufficientScope, isKnownGrantLimited } from "../auth/bearer.ts";
 import { messagePage } from "../auth/consent-page.ts";
-import { presentedGrantToken, serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
+import {
+  presentedGrantToken,
+  serveAuthorizationServer,
+  serveResourceMetadata,
+  serveServerMetadata,
+} from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
 import { REDIRECT_METHODS } from "../auth/methods/index.ts";
 import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
@@ -151,7 +156,7 @@ export function createApp(parts: MCPParts): App {
     writingRoute(`${GIT_PATH}/:host`, FORM, gitPage),
     { path: paths.METADATA_PATH, methods: READ, serve: requireOAuth(serveResourceMetadata) },
     { path: `${paths.METADATA_PATH}/mcp`, methods: READ, serve: requireOAuth(serveResourceMetadata) },
-    { path: paths.SERVER_METADATA_PATH, methods: READ, serve: requireOAuth(serveAuthorizationServer) },
+    { path: paths.SERVER_METADATA_PATH, methods: READ, serve: requireOAuth(serveServerMetadata) },
     writingRoute(paths.REGISTRATION_PATH, "POST", serveAuthorizationServer),
     writingRoute(paths.TOKEN_PATH, "POST", serveAuthorizationServer),
     writingRoute(paths.AUTHORIZE_PATH, FORM, serveAuthorize),

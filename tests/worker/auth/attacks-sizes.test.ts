@@ -234,7 +234,7 @@ describe("the limits of sizes", () => {
         send(`Basic ${btoa(`${encodeURIComponent(id)}:secret`)}`, {}),
         send("none", assertion),
       ]);
-      expect(statuses.map(({ status }) => status)).toEqual([400, 400]);
+      expect(statuses.map(({ status }) => status)).toEqual([400, 401]);
     });
     expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
   });

@@ -42,6 +42,7 @@ describe("the metadata", () => {
       code_challenge_methods_supported: ["S256"],
       authorization_response_iss_parameter_supported: true,
       client_id_metadata_document_supported: true,
+      token_endpoint_auth_methods_supported: ["client_secret_basic", "client_secret_post", "none"],
     });
   });
 
@@ -247,6 +248,25 @@ describe("a client metadata document", () => {
       expect(page.text).toContain("This app is not registered");
     },
   );
+
+  it("makes the server fetch nothing for a request for tokens with an assertion", async () => {
+    const fetched = vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
+      const url = input instanceof Request ? input.url : String(input);
+      const keys = { token_endpoint_auth_method: "private_key_jwt", jwks_uri: "https://client.example/keys" };
+      return Response.json(url === id ? { ...document, ...keys } : { keys: [] });
+    });
+    const encode = (part: object) => btoa(JSON.stringify(part)).replaceAll("=", "");
+    const claims = { iss: id, sub: id, aud: ORIGIN, exp: Math.floor(Date.now() / 1000) + 60, jti: "first" };
+    const body = new URLSearchParams({
+      grant_type: "refresh_token",
+      refresh_token: "a:b:c",
+      client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+      client_assertion: `${encode({ alg: "RS256" })}.${encode(claims)}.AAAA`,
+    });
+    const refused = await oauthApp()("/oauth/token", { method: "POST", body });
+    expect([refused.status, await refused.json()]).toMatchObject([401, { error: "invalid_client" }]);
+    expect(fetched).not.toHaveBeenCalled();
+  });
 
   it("that the server cannot fetch is reported to the person", async () => {
     serveDocument();

@@ -2,7 +2,6 @@
  * Authentication by the Authorization header, with static tokens or OAuth access tokens. Refusals have the challenges of RFC 6750
  * in `WWW-Authenticate`.
  */
-import { remember } from "../../container/sandboxd/remember.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import type { RefusalReason } from "../shared/log.ts";
 import type { Config } from "../shared/config.ts";
@@ -18,6 +17,7 @@ import {
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import { addressOf } from "../actors/attempts.ts";
+import { grantOf } from "./known-grants.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
 import {
   missingScopes,
@@ -123,21 +123,8 @@ function basicParts(word: string): string[] {
 }
 
 /**
- * The grants whose tokens were valid, with the time until which their tokens are exempt from the lookup limit. Not the tokens: a
- * client that refreshed and used 1,000 tokens made the server forget those of others, which invalid tokens could then lock out.
- */
-const exemptUntil = new Map<string, number>();
-const EXEMPT_MS = 600_000;
-const MAX_KNOWN = 1000;
-
-const grantOf = (token: string) => token.slice(0, token.lastIndexOf(":"));
-
-/** The id of the principal whose grant it is. */
-const holderOf = (grant: string) => decodeURIComponent(grant.slice(0, grant.indexOf(":")));
-
-/**
  * Returns the principal of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute.
- * Recently valid tokens are exempt, so that a flood of guesses does not lock out signed-in clients.
+ * Grants whose last token was valid are exempt, so that a flood of guesses does not lock out signed-in clients.
  */
 export async function lookUpToken(
   token: string,
@@ -149,28 +136,26 @@ export async function lookUpToken(
   if (!isTokenShaped(token)) return undefined;
   const { RATE_LIMITER: limiter } = context.env;
   const grant = grantOf(token);
-  const isExempt = (exemptUntil.get(grant) ?? 0) > Date.now();
-  const isLimited = isExempt
-    ? !limiter && !(await paceKnownLookUp(holderOf(grant), request.signal))
+  const isLimited = grant.isValid
+    ? !limiter && !(await paceKnownLookUp(grant.principalID(), request.signal))
     : await isRateLimited(limiter ?? PROCESS_LOOKUP_LIMITER, `address:${addressOf(request)}`);
   if (isLimited) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
-  if (holder) remember(exemptUntil, grant, Date.now() + EXEMPT_MS, MAX_KNOWN);
-  // The grant stays known, because a client whose token has expired refreshes it next.
-  else if (exemptUntil.has(grant)) exemptUntil.set(grant, 0);
+  if (holder) grant.noteValid();
+  else grant.noteInvalid();
   return holder;
 }
 
 /**
- * Whether a refresh or revocation exceeds a limit of its own; undefined if its token belongs to no grant that this process knows. Only
- * holders of its tokens know the id of a grant, so the store need not be read: strangers can neither use up this limit nor cause work.
+ * Whether a refresh or revocation exceeds a limit of its own; undefined if this process does not know the token's grant. The store is not
+ * read for that, so strangers can neither use up this limit nor cause work.
  */
 export async function isKnownGrantLimited(token: string, request: Request, { env }: RequestContext) {
   const grant = grantOf(token);
-  if (!exemptUntil.has(grant)) return undefined;
-  if (env.ADDRESS_LIMITER) return isRateLimited(env.ADDRESS_LIMITER, `grant:${grant}`);
-  return !(await paceKnownRefresh(holderOf(grant), request.signal));
+  if (!grant.isKnown) return undefined;
+  if (env.ADDRESS_LIMITER) return isRateLimited(env.ADDRESS_LIMITER, `grant:${grant.id}`);
+  return !(await paceKnownRefresh(grant.principalID(), request.signal));
 }
 
 /**

@@ -14,6 +14,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { log, logError } from "../shared/log.ts";
 import { isLoopback, namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
+import { grantOf } from "./known-grants.ts";
 import { isRuleInForce, METHODS } from "./methods/index.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
 import { AUTHORIZE_PATH, METADATA_PATH, PANEL_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
@@ -146,6 +147,8 @@ function build(issuer: string, config: Config, isOnLoopback: boolean): OAuth {
           description: ENDPOINT_TEXTS.grantEnded,
           internal: { category: "grant_policy", reason: hasRule ? "revoked" : "rule_gone" },
         });
+      // The new access token has the same grant. Its first look-up must not wait for those of strangers.
+      grantOf(`${userId}:${grantId}:`).noteValid();
       const session = clientId === PANEL_CLIENT_ID ? SESSION : undefined;
       log(config, {
         event: "token",

@@ -5,7 +5,7 @@
  */
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { reclaim } from "./free-names.ts";
-import { groupsWith, memoryOfAll, memoryWithCacheOf } from "./group-use.ts";
+import { groupsWith, measureMemory, memoryWithCacheOf } from "./group-use.ts";
 import { sum } from "./sum.ts";
 import { largestPrincipal, measureUses, sumOf } from "./uses.ts";
 
@@ -15,9 +15,6 @@ const MIN_FREED_BYTES = 128 * 1024 * 1024;
 /** In version 1, only one of a sandbox's groups counts memory. */
 const groupsOf = ({ chargedGroups }: EngineSandbox) => groupsWith("memory.stat", chargedGroups);
 const withCache = (sandbox: EngineSandbox) => sum(groupsOf(sandbox).map(memoryWithCacheOf));
-const withoutCache = async (sandbox: EngineSandbox) => await memoryOfAll(groupsOf(sandbox));
-const cacheOf = async (sandbox: EngineSandbox) =>
-  Math.max(0, withCache(sandbox) - (await withoutCache(sandbox)));
 
 export class CachedFiles {
   /** How many bytes of cached files remained of each sandbox when the kernel last tried to free them. */
@@ -25,10 +22,9 @@ export class CachedFiles {
 
   /** The memory of a sandbox that the kernel cannot free. @param isExhausted whether it has just tried to free all it can */
   async memoryOf(sandbox: EngineSandbox, isExhausted: boolean): Promise<number> {
-    const all = withCache(sandbox);
-    if (isExhausted) return all;
-    const used = await withoutCache(sandbox);
-    return used + this.#keptOf(sandbox, Math.max(0, all - used));
+    if (isExhausted) return withCache(sandbox);
+    const { used, cached } = await measureMemory(groupsOf(sandbox));
+    return used + this.#keptOf(sandbox, cached);
   }
 
   /**
@@ -38,7 +34,7 @@ export class CachedFiles {
   async free(sandboxes: EngineSandbox[], full: number): Promise<void> {
     if (sum(sandboxes.map(withCache)) < full) return;
     const uses = await measureUses(sandboxes, async (sandbox) => {
-      const cached = await cacheOf(sandbox);
+      const { cached } = await measureMemory(groupsOf(sandbox));
       return cached - this.#keptOf(sandbox, cached);
     });
     const largest = largestPrincipal(uses);
@@ -49,7 +45,7 @@ export class CachedFiles {
     const areDone = await Promise.all(
       groupsOf(sandbox).map((group) => reclaim(group, memoryWithCacheOf(group))),
     );
-    if (areDone.every(Boolean)) this.#kept.set(sandbox, await cacheOf(sandbox));
+    if (areDone.every(Boolean)) this.#kept.set(sandbox, (await measureMemory(groupsOf(sandbox))).cached);
   }
 
   /** @param cached a sandbox's cached files: it no longer keeps more than these */

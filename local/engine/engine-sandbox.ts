@@ -18,7 +18,14 @@ import type { HostDirectory } from "./engine-settings.ts";
 import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
 import { launch, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
-import { createGroups, joinPrincipal, removeGroups, type GroupParent, type Limits } from "./limits.ts";
+import {
+  createGroups,
+  joinPrincipal,
+  killAtOnce,
+  removeGroups,
+  type GroupParent,
+  type Limits,
+} from "./limits.ts";
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces, readsTogether, requestPiecesTogether, shortReads } from "./piece-limit.ts";
@@ -276,6 +283,9 @@ export class EngineSandbox {
 
   async #kill(): Promise<void> {
     this.killedAt ??= performance.now();
+    // Otherwise the kernel ends the others after the first process. In a busy group that waited for up to 8 s for its turn, and the guard
+    // ended a neighbour for the same memory.
+    void killAtOnce(this.groups);
     await this.#running.kill();
   }
 

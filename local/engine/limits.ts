@@ -503,7 +503,13 @@ export async function removeForgottenGroups(parents: GroupParent[]): Promise<voi
   }
 }
 
+/** Ends all programs of groups at once. Only version 2 of control groups can do that, since Linux 5.14. */
+export async function killAtOnce(groups: readonly string[]): Promise<void> {
+  await Promise.all(groups.map(async (group) => await setFiles(group, [["cgroup.kill", 1]])));
+}
+
 async function killGroup(directory: string): Promise<void> {
+  await killAtOnce([directory]);
   for (let attempt = 0; attempt < 10; attempt += 1) {
     const members = await membersOf(directory);
     if (members.length === 0) return;

@@ -405,17 +405,17 @@ async function guardMemory(
   files: CachedFiles,
 ): Promise<void> {
   const full = fullAt(limit);
+  // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
+  const most = sandboxes().flatMap(({ chargedGroups }) =>
+    groupsWith("memory.stat", chargedGroups).map(mostMemoryOf),
+  );
+  if (!lackMemory(groups) && sum(most) < full * NEAR_SHARE) return;
   let lacked = false;
   while (sandboxes().length > 0) {
     const lacks = lackMemory(groups);
     // Programs may wait for a moment only, while the kernel frees what it keeps of ended sandboxes.
     const isExhausted = lacks && lacked;
     lacked = lacks;
-    // Almost always this is enough. The statistics of a group, which tell the cache, take much longer to read.
-    const most = sandboxes().flatMap(({ chargedGroups }) =>
-      groupsWith("memory.stat", chargedGroups).map(mostMemoryOf),
-    );
-    if (!lacks && sum(most) < full * NEAR_SHARE) return;
     const uses = await measureUses(sandboxes(), (sandbox) => files.memoryOf(sandbox, isExhausted));
     const used = isExhausted ? limit : sumOf(uses);
     if (!lacks && used < full * NEAR_SHARE) return;

@@ -20,7 +20,7 @@ import { attempt } from "../../container/sandboxd/file-error.ts";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
 import { type KernelObjects, lazyCount, VERY_MANY } from "../../local/engine/kernel-objects.ts";
-import { countOf, memoryOf, memoryOfAll } from "../../local/engine/group-use.ts";
+import { countOf, measureMemory, memoryOf } from "../../local/engine/group-use.ts";
 import { defaultLimits, findGroupParents, memoryMargin } from "../../local/engine/limits.ts";
 import { guardMachine } from "../../local/engine/machine-guard.ts";
 import { repository } from "../../local/engine/own-files.ts";
@@ -324,7 +324,7 @@ it("memory: what a sandbox used before it moved into its principal's group count
     await writeFile(join(group, "memory.current"), String(100 * MiB));
     await writeFile(join(group, "memory.stat"), `file ${60 * MiB}\nshmem 0\nunevictable 0\n`);
   }
-  expect(await memoryOfAll(groups)).toBe(80 * MiB);
+  expect(await measureMemory(groups)).toEqual({ used: 80 * MiB, cached: 120 * MiB });
 });
 
 it.runIf(isMemoryLimited)(

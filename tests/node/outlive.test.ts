@@ -2,10 +2,11 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes, randomInt } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
+import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
@@ -309,5 +310,32 @@ print(s.recv(12))`;
     clearInterval(repeating);
     leaveFree(100);
     expect((await sandbox.run("curl -s http://8.8.8.8/")).stdout).toContain("8.8.8.8");
+  },
+);
+
+const freezer = "/sys/fs/cgroup/freezer";
+
+it.runIf(existsSync(freezer) && groupParents.some(({ version }) => version === 2))(
+  "a sandbox's programs end at once, also if its first process gets no turn",
+  async () => {
+    const sandbox = await TestSandbox.start(endLater(await startTestEngine()));
+    const sleeper = `sleep 86400.${randomInt(1e9)}`;
+    await sandbox.run(`setsid ${sleeper} >/dev/null 2>&1 &`);
+    let first = (await until(() => findProcess(sleeper))).pid;
+    const isFirst = () => /^NSpid:.*\t1$/m.test(readFileSync(`/proc/${first}/status`, "utf8"));
+    while (!isFirst()) first = Number(procStat(first)?.[1]);
+    // In version 1 of control groups, a stopped process cannot be killed.
+    const group = join(freezer, `sandbox-mcp-test-${randomInt(1e9)}`);
+    await mkdir(group);
+    doLater(async () => await removeGroups([group]));
+    await writeFile(join(group, "cgroup.procs"), String(first));
+    await writeFile(join(group, "freezer.state"), "FROZEN");
+    const thaw = async () => await writeFile(join(group, "freezer.state"), "THAWED");
+    doLater(thaw);
+    const ending = sandbox.call("DELETE", "");
+    await expect.poll(() => findProcess(sleeper)).toBe(undefined);
+    expect(identify(first)).toBeDefined();
+    await thaw();
+    await ending;
   },
 );

@@ -16,6 +16,41 @@ const MIN_FREED_BYTES = 128 * 1024 * 1024;
 const groupsOf = ({ chargedGroups }: EngineSandbox) => groupsWith("memory.stat", chargedGroups);
 const withCache = (sandbox: EngineSandbox) => sum(groupsOf(sandbox).map(memoryWithCacheOf));
 
+/** If the kernel has freed less than this part in ten seconds, it cannot free the rest. It frees clean files in a second. */
+const LEAST_FREED = 1 / 8;
+
+/**
+ * Lets the kernel free cached files. It goes through all of them again and again, while programs that wait for memory do the same: with
+ * low priority, that did not end on a busy machine.
+ * @returns whether the rest cannot be freed
+ */
+async function tryToFree(groups: readonly string[], measure: () => Promise<number>): Promise<boolean> {
+  const before = await measure();
+  const results = await Promise.all(groups.map((group) => reclaim(group, memoryWithCacheOf(group), 0)));
+  if (results.includes("impossible")) return false;
+  return results.every((result) => result === "done") || before - (await measure()) < before * LEAST_FREED;
+}
+
+/**
+ * How many bytes of cached files the kernel cannot free although the sandboxes that read them first, for which they count, have ended:
+ * others keep them. 0 if there are fewer than `least`, or if less than `full` of the memory of all sandboxes is used.
+ */
+export async function keptOfEnded(
+  engineGroups: readonly string[],
+  sandboxes: () => EngineSandbox[],
+  full: number,
+  least: number,
+): Promise<number> {
+  const groups = groupsWith("memory.stat", engineGroups);
+  const measure = async () => {
+    const uses = await measureUses(sandboxes(), async (one) => (await measureMemory(groupsOf(one))).cached);
+    return (await measureMemory(groups)).cached - sumOf(uses);
+  };
+  if (sum(groups.map(memoryWithCacheOf)) < full || (await measure()) < least) return 0;
+  const kept = (await tryToFree(groups, measure)) ? await measure() : 0;
+  return kept < least ? 0 : kept;
+}
+
 export class CachedFiles {
   /** How many bytes of cached files remained of each sandbox when the kernel last tried to free them. */
   readonly #kept = new WeakMap<EngineSandbox, number>();
@@ -42,10 +77,9 @@ export class CachedFiles {
   }
 
   async #free(sandbox: EngineSandbox): Promise<void> {
-    const areDone = await Promise.all(
-      groupsOf(sandbox).map((group) => reclaim(group, memoryWithCacheOf(group))),
-    );
-    if (areDone.every(Boolean)) this.#kept.set(sandbox, (await measureMemory(groupsOf(sandbox))).cached);
+    const groups = groupsOf(sandbox);
+    const isTried = await tryToFree(groups, async () => (await measureMemory(groups)).cached);
+    if (isTried) this.#kept.set(sandbox, (await measureMemory(groups)).cached);
   }
 
   /** @param cached a sandbox's cached files: it no longer keeps more than these */

@@ -12,6 +12,7 @@
 # Linux 6.9, and no connection that no program has accepted.
 use strict;
 use Fcntl;
+use List::Util qw(min);
 
 # How much processor time the count may take, in seconds. A sandbox that needs more has very many objects.
 use constant COUNT_SECONDS => 5;
@@ -30,7 +31,8 @@ use constant MAX_DEPTH => 4;
 
 # Constants of Linux that Fcntl does not have. pidfd_open(2) and pidfd_getfd(2) have these numbers on both architectures.
 use constant {
-  KCMP_FILE => 0, KCMP_FILES => 2, ESRCH => 3, F_GETPIPE_SZ => 1032, PIDFD_OPEN => 434, PIDFD_GETFD => 438, PIDFD_THREAD => 0200,
+  KCMP_FILE => 0, KCMP_FILES => 2, ESRCH => 3, F_GETPIPE_SZ => 1032, FIONREAD => 0x541b, PAGE_BYTES => 4096,
+  PIDFD_OPEN => 434, PIDFD_GETFD => 438, PIDFD_THREAD => 0200,
   SOL_SOCKET => 1, SO_PEEK_OFF => 42, SCM_RIGHTS => 1, SCM_PIDFD => 4, MSG_PEEK => 0x2, MSG_DONTWAIT => 0x40,
 };
 
@@ -40,7 +42,7 @@ my ($architecture, $maxPipeBytes, $list) = @ARGV;
 my %calls = (x64 => [312, 47], arm64 => [272, 212]);
 my ($compare, $receive) = @{$calls{$architecture} // [-1, -1]};
 
-my ($mappings, $bytes, $waiting, $locks, $watches, $repeated, $directories, $timers, %seen, %watched, %polls) = (0) x 8;
+my ($mappings, $bytes, $pages, $waiting, $locks, $watches, $repeated, $directories, $timers, %seen, %watched, %polls) = (0) x 9;
 
 sub isLate {
   my ($user, $system) = times;
@@ -121,9 +123,13 @@ sub visitFile {
   }
   push @{$polls{$name}}, $thread if $isPoll && $thread != $$;
   return 1 unless $isFirst && ($mode & 0170000) == 0010000;
-  # The pipe is open for a moment to ask for its size.
+  # The pipe is open for a moment to ask for its size and its unread bytes.
   my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
-  $bytes += ($isOpen && fcntl($pipe, F_GETPIPE_SZ, 0)) || $maxPipeBytes;
+  my ($size, $unread) = ($isOpen && fcntl($pipe, F_GETPIPE_SZ, 0) || $maxPipeBytes, pack "L", $isOpen ? 0 : $maxPipeBytes);
+  ioctl($pipe, FIONREAD, $unread) if $isOpen;
+  $bytes += $size;
+  $pages += min($size / PAGE_BYTES, unpack "L", $unread);
+  return 1;
 }
 
 sub visit {
@@ -148,6 +154,6 @@ if (isLate()) {
 } else {
   $watches = int($watches / WATCHES_OF_OTHERS);
   $watches = $repeated if $repeated > $watches;
-  print qq({"mappings":$mappings,"pipeBytes":$bytes,"waiting":$waiting,"locks":$locks,"watches":$watches,);
+  print qq({"mappings":$mappings,"pipeBytes":$bytes,"pipePages":$pages,"waiting":$waiting,"locks":$locks,"watches":$watches,);
   print qq("directories":$directories,"timers":$timers});
 }

@@ -33,9 +33,10 @@ async function freeNamesIn(all: readonly string[], most: number, owner: object =
   const bytes = await countOf(groups, nameBytesOf);
   const keptBytes = kept.get(owner) ?? 0;
   if (bytes >= keptBytes + most) {
-    const areDone = await Promise.all(groups.map((group) => reclaim(group, bytes)));
+    const results = await Promise.all(groups.map((group) => reclaim(group, bytes)));
     // Of the rest, the kernel may free some later: it frees names of an ended group only after it has moved them to the group above.
-    if (areDone.every(Boolean)) kept.set(owner, (keptBytes + (await countOf(groups, nameBytesOf))) / 2);
+    if (results.every((result) => result === "done"))
+      kept.set(owner, (keptBytes + (await countOf(groups, nameBytesOf))) / 2);
   } else if (bytes < keptBytes) {
     kept.set(owner, bytes);
   }
@@ -45,17 +46,21 @@ const nameBytesOf = (group: string) => slabOf(group, "reclaimable");
 
 /**
  * Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it.
- * @returns false if the kernel cannot do that (before Linux 5.19 in version 2 of control groups), or if the program took too long. Other
- * programs of the machine can cause that, so the kernel may free more later
+ * @returns "impossible" before Linux 5.19 in version 2 of control groups, and "late" if the program took too long, so that the kernel may
+ * free more later: other programs of the machine can cause that
  */
-export async function reclaim(group: string, bytes: number): Promise<boolean> {
+export async function reclaim(
+  group: string,
+  bytes: number,
+  niceness = 19,
+): Promise<"done" | "late" | "impossible"> {
   const file = ["memory.force_empty", "memory.reclaim"].find((name) => hasFile(group, name));
-  if (file === undefined) return false;
+  if (file === undefined) return "impossible";
   const value = file === "memory.reclaim" ? bytes : 0;
   const write = ["sh", "-c", 'echo "$1" > "$0"', join(group, file), String(value)];
-  return await runHost("nice", ["-n", "19", ...write]).then(
-    () => true,
+  return await runHost("nice", ["-n", String(niceness), ...write]).then(
+    () => "done",
     // The kernel reports an error if it can free less.
-    (error: Error) => !(error.cause as { killed?: boolean }).killed,
+    (error: Error) => ((error.cause as { killed?: boolean }).killed === true ? "late" : "done"),
   );
 }

@@ -11,16 +11,16 @@ export interface Meter {
 
 /** Measures how much an amount has grown since it was lowest, or since the last growth that no sandbox explains. */
 export class Growth implements Meter {
-  readonly #read: () => number | undefined;
+  readonly #read: () => number | undefined | Promise<number | undefined>;
   #baseline: number | undefined;
 
   /** @param read returns undefined if the amount cannot be measured now */
-  constructor(read: () => number | undefined) {
+  constructor(read: () => number | undefined | Promise<number | undefined>) {
     this.#read = read;
   }
 
   async measure(): Promise<number | undefined> {
-    const amount = this.#read();
+    const amount = await this.#read();
     if (amount === undefined) return undefined;
     this.#baseline = Math.min(this.#baseline ?? amount, amount);
     return amount - this.#baseline;

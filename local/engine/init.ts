@@ -65,7 +65,11 @@ export function userLimits({ processes }: Pick<Limits, "processes">): string {
   return limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ");
 }
 
-const lockedKiB = 8192;
+/**
+ * Linux's default before 5.16, for each process. Locked pages of a file count for the sandbox that read it first, also after its end: with
+ * 8 MiB, 512 processes could keep 4 GiB that count nowhere.
+ */
+const lockedKiB = 64;
 /**
  * The limit of pending signals and POSIX timers. All processes of a user share it. All timers can end in one interrupt, and each then
  * visits all watches of its signal (signalfd). Programs have few timers, and most signals do not need a place in the queue.

@@ -17,6 +17,8 @@ export interface KernelObjects {
   mappings: number;
   /** How many bytes fit into the open pipes. */
   pipeBytes: number;
+  /** The most pages that wait in pipes. */
+  pipePages: number;
   /**
    * How many files wait in sockets (SCM_RIGHTS) and are not counted here, for example in connections that no program has accepted. They
    * can be pipes, locked files, or sockets in which thousands of files wait.
@@ -87,6 +89,7 @@ const nicenessFor = (programs: number) => Math.round(Math.log(programs) / Math.l
 const allOf = (count: number): KernelObjects => ({
   mappings: count,
   pipeBytes: count,
+  pipePages: count,
   waiting: count,
   locks: count,
   watches: count,
@@ -166,6 +169,18 @@ export function boundPipeMemory({ pipeBytes, waiting }: KernelObjects, counted: 
   if (waiting === 0) return pipeBytes;
   if (counted !== undefined) return pipeBytes + counted * UNCOUNTED_RATIO;
   return waiting > MAX_WAITING ? VERY_MANY : pipeBytes + waiting * MAX_PIPE_BYTES;
+}
+
+/** The kernel keeps a file in pieces of up to this size, and a whole piece as long as a pipe has a page of it. */
+const FILE_PIECE_BYTES = 2 * 1024 * 1024;
+
+/**
+ * An upper bound of the cached files that a sandbox keeps by its pipes; 0 if the count did not end. While the kernel looks for memory that it
+ * can free, the count of a sandbox that needs memory waits, too.
+ */
+export function boundFilesInPipes({ pipePages, waiting }: KernelObjects): number {
+  if (pipePages >= VERY_MANY) return 0;
+  return waiting > MAX_WAITING ? VERY_MANY : pipePages * FILE_PIECE_BYTES;
 }
 
 /** How often a sandbox is counted while files wait in its sockets each time, and the pause between two counts, in milliseconds. */

@@ -9,11 +9,12 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
-import { CachedFiles } from "./cached-files.ts";
+import { CachedFiles, keptOfEnded } from "./cached-files.ts";
 import { freeNames, NAMES_INTERVAL_MS } from "./free-names.ts";
 import { numberIn } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import {
+  boundFilesInPipes,
   boundLocks,
   boundPipeMemory,
   boundTimers,
@@ -194,6 +195,8 @@ export function guardMachine(
     endsOthers: true,
   };
   const shortage = new Shortage(limits);
+  const full = fullAt(limits.allMemoryBytes);
+  const manyFilesOfEnded = (limits.allMemoryBytes - full) / 2;
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
     {
@@ -274,6 +277,21 @@ export function guardMachine(
           why: STOPPED_BECAUSE.kernelMemory,
           freesMs: FREES_MS,
         },
+      ],
+    },
+    {
+      used: new Growth(() => keptOfEnded(engineGroups, () => registry.list(), full, manyFilesOfEnded)),
+      limit: manyFilesOfEnded,
+      rests: true,
+      intervalMs: NAMES_INTERVAL_MS,
+      causes: [
+        {
+          usedBy: async (sandbox, objectsOf) => boundFilesInPipes(await objectsOf(sandbox)),
+          least: part(QUEUED_SHARE),
+          why: STOPPED_BECAUSE.keptFiles,
+          endsOthers: true,
+        },
+        { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.keptFiles },
       ],
     },
     {
@@ -371,7 +389,7 @@ export function guardMachine(
     ),
     ...checks.map((check) => repeat(check, CHECK_INTERVAL_MS)),
     repeat(guardUDP(listRunning), UDP_INTERVAL_MS),
-    repeat(async () => await files.free(listRunning(), fullAt(limits.allMemoryBytes)), NAMES_INTERVAL_MS),
+    repeat(async () => await files.free(listRunning(), full), NAMES_INTERVAL_MS),
     repeat(async () => await freeNames(listRunning(), engineGroups), NAMES_INTERVAL_MS),
   ];
   return () => timers.forEach((timer) => clearInterval(timer));

@@ -119,6 +119,15 @@ describe.runIf(existsSync("/sys/kernel/slab/eventpoll_epi"))("watches of epoll",
 
 it("a sandbox in whose sockets files wait only for a moment does not count as one with very many watches", async () => {
   const sandbox = { groups: [temporaryDirectory()] } as unknown as EngineSandbox;
-  const first = { mappings: 0, pipeBytes: 0, waiting: 1, locks: 0, watches: 7, directories: 0, timers: 0 };
+  const first = {
+    mappings: 0,
+    pipeBytes: 0,
+    pipePages: 0,
+    waiting: 1,
+    locks: 0,
+    watches: 7,
+    directories: 0,
+    timers: 0,
+  };
   expect(await boundWatches(sandbox, async () => first)).toBe(0);
 });

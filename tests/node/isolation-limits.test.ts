@@ -82,9 +82,9 @@ describe("a sandbox's limit of processes", () => {
     expect((await greedy.python(forks)).stdout).toBe("True");
   });
 
-  it("is combined with a limit of open files, and core dumps are written only on request", async () => {
-    expect((await other.run("ulimit -n; ulimit -c; ulimit -n 100000 2>&1")).stdout).toMatch(
-      /^512\n0\n.*not permitted/,
+  it("is combined with limits of open files and locked memory, and core dumps are written only on request", async () => {
+    expect((await other.run("ulimit -n; ulimit -l; ulimit -c; ulimit -n 100000 2>&1")).stdout).toMatch(
+      /^512\n64\n0\n.*not permitted/,
     );
     expect((await other.run("ulimit -c unlimited && ulimit -c 100")).exitCode).toBe(0);
   });

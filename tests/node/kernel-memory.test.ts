@@ -146,39 +146,62 @@ it("the engine does not end a sandbox with unread data in a few connections for 
   expect((await kept).stdout).toBe("kept");
 });
 
+const MiB = 1024 * 1024;
+
+/** An engine whose sandboxes see a large file, and a neighbour that holds 200 MiB. */
+async function startWithLargeFile(allMemoryBytes: number) {
+  const directory = temporaryDirectory();
+  chmodSync(directory, 0o755);
+  writeFileSync(join(directory, "large"), "");
+  await truncate(join(directory, "large"), 2 ** 32);
+  const limits = { allMemoryBytes, diskBytes: 512 * MiB, memoryBytes: 1024 * MiB };
+  const readOnly = [{ from: directory, to: "/opt/large" }];
+  const engine = endLater(await startTestEngine({ limits, readOnly }));
+  const start = (principal: string) => TestSandbox.start(engine, { principal });
+  const neighbour = await start("neighbour");
+  const hold = "python3 -c 'x = bytearray(200 << 20); print(1, flush=True); import time; time.sleep(600)'";
+  await neighbour.run(`{ ${hold} & } | head -n 1`);
+  return { neighbour, start };
+}
+
+/** Keeps 26 MB of the large file for each user. Linux makes small pipes for a user with many. */
+const keepInPipes = (users: number) => [
+  "import os, time",
+  `for user in range(${users}):`,
+  "  if os.fork() == 0: break",
+  "else: time.sleep(600)",
+  "os.setgid(1000 + user); os.setuid(1000 + user); file = os.open('/opt/large/large', os.O_RDONLY)",
+  "pipes = [os.pipe() for _ in range(400)]",
+  "for at, (_, end) in enumerate(pipes): os.sendfile(end, file, (user * 400 + at) << 16, 65_536)",
+  "open(f'/tmp/kept-{user}', 'w'); time.sleep(600)",
+];
+
 it.runIf(isMemoryLimited).each([
   ["", 18],
   [", in so many processes that the first one gets no turn", 100],
 ])(
   "the engine ends only the sandbox that keeps cached files in pipes until the memory of all sandboxes is used up%s",
   async (_, users) => {
-    const directory = temporaryDirectory();
-    chmodSync(directory, 0o755);
-    const file = join(directory, "large");
-    writeFileSync(file, "");
-    await truncate(file, 2 ** 32);
-    const MiB = 1024 * 1024;
-    const limits = { allMemoryBytes: 900 * MiB, diskBytes: 512 * MiB, memoryBytes: 1024 * MiB };
-    const readOnly = [{ from: directory, to: "/opt/large" }];
-    const engine = endLater(await startTestEngine({ limits, readOnly }));
-    const start = (principal: string) => TestSandbox.start(engine, { principal });
-    const [neighbour, keeper] = [await start("neighbour"), await start("keeper")];
     // Without the cached files, the neighbour has most.
-    const hold = "python3 -c 'x = bytearray(200 << 20); print(1, flush=True); import time; time.sleep(600)'";
-    await neighbour.run(`{ ${hold} & } | head -n 1`);
-    const keep = [
-      "import os, time",
-      `for user in range(${users}):`,
-      "  if os.fork() == 0: break",
-      "else: time.sleep(600)",
-      // Each keeps 26 MB. Linux makes small pipes for a user with many.
-      "os.setgid(1000 + user); os.setuid(1000 + user); file = os.open('/opt/large/large', os.O_RDONLY)",
-      "pipes = [os.pipe() for _ in range(400)]",
-      "for at, (_, end) in enumerate(pipes): os.sendfile(end, file, (user * 400 + at) << 16, 65_536)",
-      "time.sleep(600)",
-    ];
-    void keeper.python(keep).catch(() => undefined);
+    const { neighbour, start } = await startWithLargeFile(900 * MiB);
+    const keeper = await start("keeper");
+    void keeper.python(keepInPipes(users)).catch(() => undefined);
     expect((await keeper.waitForEnd()).reason).toContain("memory of all sandboxes");
     expect((await neighbour.run("echo unharmed")).stdout).toBe("unharmed");
+  },
+);
+
+it.runIf(isMemoryLimited)(
+  "the engine ends only the sandbox that keeps files in pipes for which an ended sandbox counts",
+  async () => {
+    const { neighbour, start } = await startWithLargeFile(1100 * MiB);
+    const [reader, keeper] = [await start("attacker"), await start("attacker")];
+    await reader.run(`head -c ${18 * 400 * 65_536} /opt/large/large >/dev/null`);
+    void keeper.python(keepInPipes(18)).catch(() => undefined);
+    await keeper.run("until [ -e /tmp/kept-17 ] && [ $(ls /tmp/kept-* | wc -l) = 18 ]; do sleep 0.1; done");
+    await reader.call("DELETE", "");
+    const grown = neighbour.python(["x = bytearray(400 << 20); print('grown')"]);
+    expect((await keeper.waitForEnd()).reason).toContain("ended sandboxes");
+    expect((await grown).stdout).toBe("grown");
   },
 );

@@ -46,6 +46,16 @@ it("a count sees pipes that wait in nested sockets, each once", async () => {
   expect(counted).toMatchObject({ waiting: 0, pipeBytes: OWN_BYTES + PIPE_BYTES });
 });
 
+it("a count sees the unread pages in pipes, also if each has a single byte", async () => {
+  const { pipePages: own } = await countOf([]);
+  const counted = await countOf([
+    "file, filled, empty, full = os.open('/etc/passwd', os.O_RDONLY), os.pipe(), os.pipe(), os.pipe()",
+    "for _ in range(10): os.sendfile(filled[1], file, 0, 1)",
+    "os.write(full[1], b'x' * 65_536)",
+  ]);
+  expect(counted.pipePages).toBe(own + 26);
+});
+
 /** Earlier kernels allow four sockets in each other. */
 const isDepthUnlimited = release().localeCompare("6.10", undefined, { numeric: true }) >= 0;
 

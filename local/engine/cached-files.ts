@@ -31,9 +31,18 @@ async function tryToFree(groups: readonly string[], measure: () => Promise<numbe
   return results.every((result) => result === "done") || before - (await measure()) < before * LEAST_FREED;
 }
 
+/** How many bytes of cached files count for sandboxes that have ended, because these have read them first. */
+export async function filesOfEnded(
+  engineGroups: readonly string[],
+  sandboxes: () => EngineSandbox[],
+): Promise<number> {
+  const uses = await measureUses(sandboxes(), async (one) => (await measureMemory(groupsOf(one))).cached);
+  return (await measureMemory(groupsWith("memory.stat", engineGroups))).cached - sumOf(uses);
+}
+
 /**
- * How many bytes of cached files the kernel cannot free although the sandboxes that read them first, for which they count, have ended:
- * others keep them. 0 if there are fewer than `least`, or if less than `full` of the memory of all sandboxes is used.
+ * How many of these files the kernel cannot free, because others keep them. 0 if there are fewer than `least`, or if less than `full` of the
+ * memory of all sandboxes is used.
  */
 export async function keptOfEnded(
   engineGroups: readonly string[],
@@ -42,10 +51,7 @@ export async function keptOfEnded(
   least: number,
 ): Promise<number> {
   const groups = groupsWith("memory.stat", engineGroups);
-  const measure = async () => {
-    const uses = await measureUses(sandboxes(), async (one) => (await measureMemory(groupsOf(one))).cached);
-    return (await measureMemory(groups)).cached - sumOf(uses);
-  };
+  const measure = async () => await filesOfEnded(groups, sandboxes);
   if (sum(groups.map(memoryWithCacheOf)) < full || (await measure()) < least) return 0;
   const kept = (await tryToFree(groups, measure)) ? await measure() : 0;
   return kept < least ? 0 : kept;

@@ -42,9 +42,12 @@ export function memoryWithCacheOf(group: string): number {
  * Bytes of memory, also uncounted ones of the kernel, but without the file cache, which the kernel can reclaim; 0 if the group's counts
  * cannot be read. The lists of file pages (`inactive_file`) are no measure of the cache: a program can put its own memory there
  * (MADV_FREE) and write to it again.
- * @param used the group's memory with the file cache
  */
-export async function memoryOf(group: string, used = memoryWithCacheOf(group)): Promise<number> {
+export const memoryOf = async (group: string): Promise<number> =>
+  await withoutCache(group, memoryWithCacheOf(group));
+
+/** @param used the group's memory with the file cache */
+async function withoutCache(group: string, used: number): Promise<number> {
   const statistics = used === 0 ? "" : await loadText(join(group, "memory.stat"));
   if (statistics === "") return 0;
   const isVersion1 = /^total_cache /m.test(statistics);
@@ -60,9 +63,9 @@ export async function memoryOf(group: string, used = memoryWithCacheOf(group)): 
 
 /** The memory of a sandbox without its cached files, and these files. Reads each number once, so that both belong together. */
 export async function measureMemory(groups: readonly string[]): Promise<{ used: number; cached: number }> {
-  const all = groups.map(memoryWithCacheOf);
-  const used = sum(await Promise.all(groups.map(async (group, at) => await memoryOf(group, all[at]))));
-  return { used, cached: Math.max(0, sum(all) - used) };
+  const all = groups.map((group) => ({ group, bytes: memoryWithCacheOf(group) }));
+  const used = sum(await Promise.all(all.map(({ group, bytes }) => withoutCache(group, bytes))));
+  return { used, cached: Math.max(0, sum(all.map(({ bytes }) => bytes)) - used) };
 }
 
 /** The kernel's memory for a group: of version 2 of control groups, a part of it. Version 1 does not distinguish the parts. */

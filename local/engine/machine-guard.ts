@@ -9,7 +9,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
-import { CachedFiles, keptOfEnded } from "./cached-files.ts";
+import { CachedFiles, filesOfEnded, keptOfEnded } from "./cached-files.ts";
 import { freeNames, NAMES_INTERVAL_MS } from "./free-names.ts";
 import { numberIn } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
@@ -196,7 +196,7 @@ export function guardMachine(
   };
   const shortage = new Shortage(limits);
   const full = fullAt(limits.allMemoryBytes);
-  const manyFilesOfEnded = (limits.allMemoryBytes - full) / 2;
+  const manyFilesOfEnded = manyFilesAt(limits.allMemoryBytes);
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
     {
@@ -410,6 +410,10 @@ async function tcpBytesOf(sandbox: EngineSandbox): Promise<number> {
 
 /** From this many bytes on, the guard ends sandboxes for the memory of all sandboxes. */
 const fullAt = (limit: number) => limit - memoryMargin(limit);
+/** From this many bytes on, the guard looks for sandboxes that keep files for which ended sandboxes count. */
+const manyFilesAt = (limit: number) => memoryMargin(limit) / 2;
+/** How long it may look for them, in milliseconds: the kernel first tries to free the files. */
+const LOOK_FOR_KEEPERS_MS = 20_000;
 
 /**
  * Ends sandboxes before the memory of all sandboxes is used up. It ends several at once when the memory of one is not enough, and
@@ -429,11 +433,19 @@ async function guardMemory(
   );
   if (!lackMemory(groups) && sum(most) < full * NEAR_SHARE) return;
   let lacked = false;
+  let exhaustedAt = Infinity;
   while (sandboxes().length > 0) {
     const lacks = lackMemory(groups);
     // Programs may wait for a moment only, while the kernel frees what it keeps of ended sandboxes.
     const isExhausted = lacks && lacked;
     lacked = lacks;
+    exhaustedAt = isExhausted ? Math.min(exhaustedAt, performance.now()) : Infinity;
+    const isLate = performance.now() - exhaustedAt > LOOK_FOR_KEEPERS_MS;
+    // The largest sandbox is not the reason then, but one that keeps these files.
+    if (isExhausted && !isLate && (await filesOfEnded(groups, sandboxes)) >= manyFilesAt(limit)) {
+      await pause(NEAR_INTERVAL_MS, undefined, { ref: false });
+      continue;
+    }
     const uses = await measureUses(sandboxes(), (sandbox) => files.memoryOf(sandbox, isExhausted));
     const used = isExhausted ? limit : sumOf(uses);
     if (!lacks && used < full * NEAR_SHARE) return;

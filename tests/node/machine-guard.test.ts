@@ -389,16 +389,22 @@ it.runIf(isMemoryLimited).each(Object.entries(FAST))(
   },
 );
 
-/** How many of the guard's looks find that programs wait for memory, and whether it then ends a sandbox with little memory. */
+/**
+ * How many of the guard's looks find that programs wait for memory, how many MiB of files count for ended sandboxes, and whether the guard
+ * then ends a sandbox with little memory.
+ */
 const LOOKS = [
-  ["one", 1, []],
-  ["all", Infinity, [expect.stringContaining("memory of all sandboxes")]],
+  ["one of its looks", 1, 0, []],
+  ["all of its looks", Infinity, 0, [expect.stringContaining("memory of all sandboxes")]],
+  ["all of its looks, while files of ended sandboxes fill it", Infinity, 600, []],
 ] as const;
 
 it.each(LOOKS)(
-  "memory: whether the engine ends a sandbox if programs wait for memory in %s of its looks",
-  async (_, most, expected) => {
+  "memory: whether the engine ends a sandbox if programs wait for memory in %s",
+  async (_, most, ofEnded, expected) => {
     const group = temporaryDirectory();
+    await writeFile(join(group, "memory.current"), String(1000 * MiB));
+    await writeFile(join(group, "memory.stat"), `file ${ofEnded * MiB}\n`);
     await writeFile(join(group, "memory.oom_control"), "oom_kill_disable 1\nunder_oom 1\n");
     const reasons: string[] = [];
     let looks = 0;
@@ -415,7 +421,7 @@ it.each(LOOKS)(
       end: (reason: string) => reasons.push(reason),
     };
     const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
-    onTestFinished(guardMachine([group], defaultLimits(), registry));
+    onTestFinished(guardMachine([group], defaultLimits({ allMemoryBytes: 4096 * MiB }), registry));
     await sleep(1000);
     expect(reasons).toEqual(expected);
   },

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { runHost } from "./host-programs.ts";
-import { countOf, groupsWith, hasFile, slabOf } from "./group-use.ts";
+import { countOf, freeableMemoryOf, groupsWith, hasFile } from "./group-use.ts";
 
 /**
  * How many bytes of names the kernel may keep for a sandbox, besides those of its files. A name takes about 400 bytes. For a call that
@@ -30,19 +30,17 @@ export async function freeNames(sandboxes: EngineSandbox[], engineGroups: readon
 
 async function freeNamesIn(all: readonly string[], most: number, owner: object = all): Promise<void> {
   const groups = groupsWith("memory.stat", all);
-  const bytes = await countOf(groups, nameBytesOf);
+  const bytes = await countOf(groups, freeableMemoryOf);
   const keptBytes = kept.get(owner) ?? 0;
   if (bytes >= keptBytes + most) {
     const results = await Promise.all(groups.map((group) => reclaim(group, bytes)));
     // Of the rest, the kernel may free some later: it frees names of an ended group only after it has moved them to the group above.
     if (results.every((result) => result === "done"))
-      kept.set(owner, (keptBytes + (await countOf(groups, nameBytesOf))) / 2);
+      kept.set(owner, (keptBytes + (await countOf(groups, freeableMemoryOf))) / 2);
   } else if (bytes < keptBytes) {
     kept.set(owner, bytes);
   }
 }
-
-const nameBytesOf = (group: string) => slabOf(group, "reclaimable");
 
 /**
  * Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it.

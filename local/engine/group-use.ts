@@ -55,10 +55,7 @@ async function withoutCache(group: string, used: number): Promise<number> {
     Number(new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0);
   // The files of tmpfs, and locked pages, cannot be reclaimed.
   const cached = of(isVersion1 ? "cache" : "file") - of("shmem") - of("unevictable");
-  const ofKernel = isVersion1
-    ? Number(readText(join(group, "memory.kmem.usage_in_bytes")))
-    : of("slab_unreclaimable");
-  return Math.max(0, used - Math.max(0, cached)) + ofKernel * UNCOUNTED_PART;
+  return Math.max(0, used - Math.max(0, cached)) + (await kernelMemoryOf(group)) * UNCOUNTED_PART;
 }
 
 /** The memory of a sandbox without its cached files, and these files. Reads each number once, so that both belong together. */
@@ -68,13 +65,21 @@ export async function measureMemory(groups: readonly string[]): Promise<{ used: 
   return { used, cached: Math.max(0, sum(all.map(({ bytes }) => bytes)) - used) };
 }
 
-/** The kernel's memory for a group: of version 2 of control groups, a part of it. Version 1 does not distinguish the parts. */
-export async function slabOf(group: string, part: "reclaimable" | "unreclaimable"): Promise<number> {
+/**
+ * A part of the kernel's memory for a group. Version 1 does not distinguish the parts.
+ * @param names the part's names in version 2 of control groups. The first one that the kernel knows counts
+ */
+async function kernelPartOf(group: string, ...names: string[]): Promise<number> {
   const version1 = await loadText(join(group, "memory.kmem.usage_in_bytes"));
   const version2 = version1 === "" ? await loadText(join(group, "memory.stat")) : "";
-  return Number(new RegExp(`^slab_${part} (\\d+)$`, "m").exec(version2)?.[1] ?? version1);
+  const counts = names.map((name) => new RegExp(`^${name} (\\d+)$`, "m").exec(version2)?.[1]);
+  return Number(counts.find((count) => count !== undefined) ?? version1);
 }
-export const kernelMemoryOf = (group: string) => slabOf(group, "unreclaimable");
+
+/** All memory of the kernel for a group; before Linux 5.18, in version 2, only slabs that it cannot free. */
+export const kernelMemoryOf = (group: string) => kernelPartOf(group, "kernel", "slab_unreclaimable");
+/** Memory that the kernel can free, such as names. */
+export const freeableMemoryOf = (group: string) => kernelPartOf(group, "slab_reclaimable");
 
 /** The number of a group's processes and threads, including those in groups inside it; 0 if the group does not count them. */
 export const processesOf = async (group: string) => Number(await loadText(join(group, "pids.current")));

@@ -2,8 +2,10 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { groupsWith } from "../../local/engine/group-use.ts";
+import { groupsWith, kernelMemoryOf, memoryOf } from "../../local/engine/group-use.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+
+const MiB = 1024 * 1024;
 
 it("the engine looks for a group's file again until it has found it", () => {
   const [group, other] = [temporaryDirectory(), temporaryDirectory()];
@@ -13,4 +15,16 @@ it("the engine looks for a group's file again until it has found it", () => {
   expect(groupsWith("pids.current", groups)).toEqual([group]);
   rmSync(join(group, "pids.current"));
   expect(groupsWith("pids.current", groups)).toEqual([group]);
+});
+
+it("all of the kernel's memory for a group of version 2 counts, and before Linux 5.18 its slabs that it cannot free", async () => {
+  const group = temporaryDirectory();
+  const slabs = `slab_reclaimable ${5 * MiB}\nslab_unreclaimable ${20 * MiB}\nslab ${25 * MiB}\n`;
+  writeFileSync(join(group, "memory.current"), String(100 * MiB));
+  writeFileSync(join(group, "memory.stat"), `file 0\n${slabs}`);
+  expect(await kernelMemoryOf(group)).toBe(20 * MiB);
+  expect(await memoryOf(group)).toBe(106 * MiB);
+  writeFileSync(join(group, "memory.stat"), `file 0\nkernel ${50 * MiB}\nkernel_stack ${MiB}\n${slabs}`);
+  expect(await kernelMemoryOf(group)).toBe(50 * MiB);
+  expect(await memoryOf(group)).toBe(115 * MiB);
 });

@@ -2,10 +2,11 @@
 import { randomUUID } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { countOf, freeableMemoryOf } from "../../local/engine/group-use.ts";
 import { findGroupParents, type Limits } from "../../local/engine/limits.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { findProcess, valuesInGroups } from "../setup/processes.ts";
+import { findProcess, groupsOf, valuesInGroups } from "../setup/processes.ts";
 import { lookUpInVain } from "../setup/python-programs.ts";
 
 const MiB = 1024 * 1024;
@@ -506,12 +507,9 @@ describe.runIf(isMemoryLimited)("all sandboxes together", () => {
     const greedy = await startGreedy();
     const mark = `sleep 86400.${randomUUID().replaceAll(/\D/g, "")}`;
     await greedy.run(`setsid ${mark} >/dev/null 2>&1 &`);
-    const kernelMemory = () =>
-      Math.max(
-        ...valuesInGroups(findProcess(mark)?.pid ?? 0, ["memory.kmem.usage_in_bytes", "memory.current"]),
-      );
+    const names = async () => await countOf(groupsOf(findProcess(mark)?.pid), freeableMemoryOf);
     await greedy.python(lookUpInVain(300_000));
-    await expect.poll(kernelMemory).toBeLessThan(128 * MiB);
+    await expect.poll(names).toBeLessThan(128 * MiB);
     expect((await greedy.run("echo goes on")).stdout).toBe("goes on");
   });
 

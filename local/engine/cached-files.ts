@@ -26,7 +26,7 @@ const LEAST_FREED = 1 / 8;
  */
 async function tryToFree(groups: readonly string[], measure: () => Promise<number>): Promise<boolean> {
   const before = await measure();
-  const results = await Promise.all(groups.map((group) => reclaim(group, memoryWithCacheOf(group), 0)));
+  const results = await Promise.all(groups.map((group) => reclaim(group, 0)));
   if (results.includes("impossible")) return false;
   return results.every((result) => result === "done") || before - (await measure()) < before * LEAST_FREED;
 }

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { runHost } from "./host-programs.ts";
-import { countOf, freeableMemoryOf, groupsWith, hasFile } from "./group-use.ts";
+import { countOf, freeableMemoryOf, groupsWith, hasFile, memoryWithCacheOf } from "./group-use.ts";
 
 /**
  * How many bytes of names the kernel may keep for a sandbox, besides those of its files. A name takes about 400 bytes. For a call that
@@ -33,7 +33,7 @@ async function freeNamesIn(all: readonly string[], most: number, owner: object =
   const bytes = await countOf(groups, freeableMemoryOf);
   const keptBytes = kept.get(owner) ?? 0;
   if (bytes >= keptBytes + most) {
-    const results = await Promise.all(groups.map((group) => reclaim(group, bytes)));
+    const results = await Promise.all(groups.map((group) => reclaim(group)));
     // Of the rest, the kernel may free some later: it frees names of an ended group only after it has moved them to the group above.
     if (results.every((result) => result === "done"))
       kept.set(owner, (keptBytes + (await countOf(groups, freeableMemoryOf))) / 2);
@@ -44,17 +44,14 @@ async function freeNamesIn(all: readonly string[], most: number, owner: object =
 
 /**
  * Lets the kernel free names and cached files of a group. That takes seconds for a million names, so a program with low priority does it.
+ * In version 2 of control groups, it asks for all memory of the group, because the kernel frees cached files before most names.
  * @returns "impossible" before Linux 5.19 in version 2 of control groups, and "late" if the program took too long, so that the kernel may
  * free more later: other programs of the machine can cause that
  */
-export async function reclaim(
-  group: string,
-  bytes: number,
-  niceness = 19,
-): Promise<"done" | "late" | "impossible"> {
+export async function reclaim(group: string, niceness = 19): Promise<"done" | "late" | "impossible"> {
   const file = ["memory.force_empty", "memory.reclaim"].find((name) => hasFile(group, name));
   if (file === undefined) return "impossible";
-  const value = file === "memory.reclaim" ? bytes : 0;
+  const value = file === "memory.reclaim" ? memoryWithCacheOf(group) : 0;
   const write = ["sh", "-c", 'echo "$1" > "$0"', join(group, file), String(value)];
   return await runHost("nice", ["-n", String(niceness), ...write]).then(
     () => "done",

@@ -25,7 +25,7 @@ import {
   VERY_MANY,
 } from "./kernel-objects.ts";
 import { Growth, KernelGrowth, type Meter, Shortage } from "./growth.ts";
-import { countOf, groupsWith, kernelMemoryOf, lackMemory, mostMemoryOf, processesOf } from "./group-use.ts";
+import { countOf, groupsWith, kernelMemoryOf, memoryLack, mostMemoryOf, processesOf } from "./group-use.ts";
 import {
   countTerminals,
   countTerminalWaiters,
@@ -365,8 +365,10 @@ export function guardMachine(
   ];
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const files = new CachedFiles();
+  const lacksMemory = memoryLack(engineGroups);
   const checks = [
-    async () => await guardMemory(engineGroups, limits.allMemoryBytes, () => registry.list(), files),
+    async () =>
+      await guardMemory(engineGroups, lacksMemory, limits.allMemoryBytes, () => registry.list(), files),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
     shareProcessors(engineGroups, registry),
   ];
@@ -422,6 +424,7 @@ const LOOK_FOR_KEEPERS_MS = 20_000;
  */
 async function guardMemory(
   groups: string[],
+  lacksMemory: () => boolean,
   limit: number,
   sandboxes: () => EngineSandbox[],
   files: CachedFiles,
@@ -431,11 +434,11 @@ async function guardMemory(
   const most = sandboxes().flatMap(({ chargedGroups }) =>
     groupsWith("memory.stat", chargedGroups).map(mostMemoryOf),
   );
-  if (!lackMemory(groups) && sum(most) < full * NEAR_SHARE) return;
+  if (!lacksMemory() && sum(most) < full * NEAR_SHARE) return;
   let lacked = false;
   let exhaustedAt = Infinity;
   while (sandboxes().length > 0) {
-    const lacks = lackMemory(groups);
+    const lacks = lacksMemory();
     // Programs may wait for a moment only, while the kernel frees what it keeps of ended sandboxes.
     const isExhausted = lacks && lacked;
     lacked = lacks;

@@ -2,9 +2,12 @@
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished } from "vitest";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { CachedFiles } from "../../local/engine/cached-files.ts";
 import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
+import { defaultLimits } from "../../local/engine/limits.ts";
+import { guardMachine } from "../../local/engine/machine-guard.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
 
@@ -72,5 +75,36 @@ it.each([
     cache(left);
     await freed;
     expect(await files.memoryOf(sandbox, false)).toBe(counted * MiB);
+  },
+);
+
+it.each([
+  ["in vain", 0, [expect.stringContaining("memory of all sandboxes")]],
+  ["and can free some of them", 1 / 64, []],
+])(
+  "in version 2 of control groups, whether the engine ends a sandbox with little memory if the kernel visits all pages %s",
+  async (_, freed, expected) => {
+    const group = temporaryDirectory();
+    writeFileSync(join(group, "memory.high"), "1000");
+    writeFileSync(join(group, "memory.current"), "990");
+    const reasons: string[] = [];
+    let visited = 0;
+    const sandbox = {
+      groups: [],
+      get chargedGroups() {
+        visited += 100_000;
+        const text = `pgscan ${visited}\npgsteal ${visited * freed}\n`;
+        attempt(() => writeFileSync(join(group, "memory.stat"), text), undefined);
+        return [];
+      },
+      get isEnding() {
+        return reasons.length > 0;
+      },
+      end: (reason: string) => reasons.push(reason),
+    };
+    const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
+    onTestFinished(guardMachine([group], defaultLimits(), registry));
+    await sleep(2000);
+    expect(reasons).toEqual(expected);
   },
 );

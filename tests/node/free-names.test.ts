@@ -23,7 +23,7 @@ it.runIf(canFree)("the kernel keeps few names of ended sandboxes", async () => {
   const ended = join(group, "ended");
   mkdirSync(ended, { recursive: true });
   doLater(() => rmdirSync(group));
-  const run = `echo $$ > ${ended}/cgroup.procs && exec python3 -c "${lookUpInVain(440_000).join("\n")}"`;
+  const run = `echo $$ > ${ended}/cgroup.procs && exec python3 -c "${lookUpInVain(640_000).join("\n")}"`;
   execFileSync("sh", ["-c", run]);
   await expect.poll(() => (rmdirSync(ended), existsSync(ended))).toBe(false);
   const names = async () => await freeableMemoryOf(group);

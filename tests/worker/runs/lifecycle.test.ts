@@ -117,7 +117,8 @@ class Sandbox extends World {
     const code = error instanceof ToolError ? error.code : "internal";
     const interruptions = this.count.interruptions - before.interruptions;
     const isInterrupted = interruptions >= (isRepeated ? MAX_CONTAINERS : 1);
-    const isStillThere = last?.isAlive === true && !last.isEnding;
+    // A container that the platform failed to end is not used any more.
+    const isStillThere = last?.isAlive === true && !last.isEnding && !this.isContainerOver;
     const isFault = this.count.faults > before.faults;
     const explanations: Partial<Record<typeof code, boolean>> = {
       sandbox_restarted: isInterrupted && !isStillThere,
@@ -438,6 +439,20 @@ const EXAMPLES: Sequence[] = [
       ["end fails", NEXT],
       ["roll back", [...NEXT, ...NEXT]],
       ["write", NEXT],
+    ],
+    "idle",
+  ],
+  // The platform fails to end a container for a new policy. Then the container dies, and a call in it fails.
+  [
+    [],
+    [
+      ["write", [0, 0]],
+      ["end fails", NEXT],
+      ["append", []],
+      ["write", [0, 0]],
+      ["narrow", [1, 5, 5, 2]],
+      ["die", []],
+      ["disconnect", []],
     ],
     "idle",
   ],

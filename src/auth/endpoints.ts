@@ -88,7 +88,9 @@ export async function serveResourceMetadata(request: Request, oauth: OAuth, cont
 
 /** The metadata of the authorization server, without the provider's support for client assertions. */
 export async function serveServerMetadata(request: Request, oauth: OAuth, context: RequestContext) {
-  const response = await oauth.server.fetch(moveToIssuer(request, oauth), providerEnv(context), context.ctx);
+  // A response to HEAD has no body to change.
+  const get = new Request(moveToIssuer(request, oauth).url);
+  const response = await oauth.server.fetch(get, providerEnv(context), context.ctx);
   const { token_endpoint_auth_signing_alg_values_supported: _, ...metadata } = serverMetadata.parse(
     parseSafely(await response.text()),
   );

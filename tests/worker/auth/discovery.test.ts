@@ -44,6 +44,8 @@ describe("the metadata", () => {
       client_id_metadata_document_supported: true,
       token_endpoint_auth_methods_supported: ["client_secret_basic", "client_secret_post", "none"],
     });
+    const path = "/.well-known/oauth-authorization-server";
+    expect((await oauthApp()(path, { method: "HEAD" })).status).toBe(200);
   });
 
   it("can be read only by a page that may call the server", async () => {

@@ -12,7 +12,6 @@
 # Linux 6.9, and no connection that no program has accepted.
 use strict;
 use Fcntl;
-use List::Util qw(min);
 
 # How much processor time the count may take, in seconds. A sandbox that needs more has very many objects.
 use constant COUNT_SECONDS => 5;
@@ -42,6 +41,8 @@ my ($architecture, $maxPipeBytes, $list) = @ARGV;
 my %calls = (x64 => [312, 47], arm64 => [272, 212]);
 my ($compare, $receive) = @{$calls{$architecture} // [-1, -1]};
 
+# The Unix sockets that it has seen in each network namespace, and a thread in each. The namespace of the thread that it visits.
+my (%locals, %threads, $network);
 my ($mappings, $bytes, $pages, $waiting, $locks, $watches, $repeated, $directories, $timers, %seen, %watched, %polls) = (0) x 9;
 
 sub isLate {
@@ -59,6 +60,26 @@ sub countLines {
   open(my $file, "<", $_[0]) or return 0;
   while (!isLate() && sysread($file, my $lines, 65536)) { $count += $lines =~ tr/\n// }
   return $count;
+}
+
+sub lockedPages {
+  open(my $file, "<", "$_[0]/status") or return undef;
+  while (<$file>) { return $1 * 1024 / PAGE_BYTES if /^VmLck:\s*(\d+)/ }
+  return undef;
+}
+
+sub unreadIn {
+  my $unread = pack "L", 0;
+  ioctl($_[0], FIONREAD, $unread) if $_[0];
+  return unpack "L", $unread;
+}
+
+# The Unix sockets of a network namespace that this program has not seen.
+sub hiddenIn {
+  my $hidden = -$locals{$_[0]};
+  open(my $file, "<", "$threads{$_[0]}/net/protocols") or return 0;
+  while (<$file>) { $hidden += $1 if /^UNIX\S* +\d+ +(\d+) / }
+  return $hidden > 0 ? $hidden : 0;
 }
 
 sub zeros { my $bytes = ""; vec($bytes, $_[0] - 1, 8) = 0; return $bytes }
@@ -114,7 +135,13 @@ sub visitFile {
     last if $. % 1000 == 0 && isLate();
     $locks++ if /^lock:/;
     $timers++ if /^it_value: \((?!0, 0\))/;
-    $waiting += unseenIn($1, copyOf($thread, $name)) if $isFirst && /^scm_fds:\s*([1-9]\d*)/;
+    if ($isFirst && /^scm_fds:\s*(\d+)/) {
+      my ($count, $socket) = ($1, copyOf($thread, $name));
+      $locals{$network}++;
+      # Each byte can be in a page of its own (sendfile).
+      $pages += unreadIn($socket);
+      $waiting += unseenIn($count, $socket) if $count > 0;
+    }
     next unless /^tfd:.* ino:(\S+) +sdev:(\S+)/;
     my $file = "$1:$2";
     last if !$isPoll++ && grep { isSame($thread, $_, KCMP_FILE, $name, $name) } @{$polls{$name}};
@@ -125,10 +152,10 @@ sub visitFile {
   return 1 unless $isFirst && ($mode & 0170000) == 0010000;
   # The pipe is open for a moment to ask for its size and its unread bytes.
   my $isOpen = sysopen(my $pipe, "$table/fd/$name", O_RDONLY | O_NONBLOCK | O_NOCTTY);
-  my ($size, $unread) = ($isOpen && fcntl($pipe, F_GETPIPE_SZ, 0) || $maxPipeBytes, pack "L", $isOpen ? 0 : $maxPipeBytes);
-  ioctl($pipe, FIONREAD, $unread) if $isOpen;
+  my $size = $isOpen && fcntl($pipe, F_GETPIPE_SZ, 0) || $maxPipeBytes;
+  my ($most, $unread) = ($size / PAGE_BYTES, $isOpen ? unreadIn($pipe) : $maxPipeBytes);
   $bytes += $size;
-  $pages += min($size / PAGE_BYTES, unpack "L", $unread);
+  $pages += $unread < $most ? $unread : $most;
   return 1;
 }
 
@@ -140,20 +167,26 @@ sub visit {
 
 open(my $processes, "<", $list) or exit;
 for my $process (map { 0 + $_ } <$processes>) {
-  my ($ofProcess, @different) = (0);
+  my ($ofProcess, $locked, @different) = (0);
   for my $thread (map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
+    $network = readlink "/proc/$process/task/$thread/ns/net" // "";
+    $threads{$network} = "/proc/$process/task/$thread";
     $ofProcess ||= countLines("/proc/$process/task/$thread/maps");
+    $locked //= lockedPages("/proc/$process/task/$thread");
     next if isLate() || grep { isSame($thread, $_, KCMP_FILES, 0, 0) } @different;
     push @different, $thread;
     visit($thread, "/proc/$process/task/$thread");
   }
   $mappings += $ofProcess;
+  $pages += $locked // 0;
 }
+my ($hidden, $own) = (0, readlink "/proc/self/ns/net");
+$hidden += hiddenIn($_) for grep { $_ ne $own } keys %locals;
 if (isLate()) {
   print "late";
 } else {
   $watches = int($watches / WATCHES_OF_OTHERS);
   $watches = $repeated if $repeated > $watches;
-  print qq({"mappings":$mappings,"pipeBytes":$bytes,"pipePages":$pages,"waiting":$waiting,"locks":$locks,"watches":$watches,);
-  print qq("directories":$directories,"timers":$timers});
+  print qq({"mappings":$mappings,"pipeBytes":$bytes,"keptPages":$pages,"waiting":$waiting,"locks":$locks,"watches":$watches,);
+  print qq("directories":$directories,"timers":$timers,"hidden":$hidden});
 }

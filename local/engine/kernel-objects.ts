@@ -10,6 +10,7 @@ import { readText } from "./host-files.ts";
 import { runFile, systemPath } from "./host-programs.ts";
 import { readSetting } from "./limits.ts";
 import { repository } from "./own-files.ts";
+import { countBlocks } from "./socket-usage.ts";
 
 /** The objects of a sandbox's processes. */
 export interface KernelObjects {
@@ -17,8 +18,8 @@ export interface KernelObjects {
   mappings: number;
   /** How many bytes fit into the open pipes. */
   pipeBytes: number;
-  /** The most pages that wait in pipes. */
-  pipePages: number;
+  /** The most pages of files that wait in pipes and Unix sockets, or are locked (mlock). */
+  keptPages: number;
   /**
    * How many files wait in sockets (SCM_RIGHTS) and are not counted here, for example in connections that no program has accepted. They
    * can be pipes, locked files, or sockets in which thousands of files wait.
@@ -38,6 +39,8 @@ export interface KernelObjects {
   directories: number;
   /** Timers that are files (timerfd) and have not ended yet. A copy of a descriptor counts again. */
   timers: number;
+  /** Unix sockets that the count does not see, for example connections that no program has accepted. */
+  hidden: number;
 }
 
 export const VERY_MANY = 1e12;
@@ -89,12 +92,13 @@ const nicenessFor = (programs: number) => Math.round(Math.log(programs) / Math.l
 const allOf = (count: number): KernelObjects => ({
   mappings: count,
   pipeBytes: count,
-  pipePages: count,
+  keptPages: count,
   waiting: count,
   locks: count,
   watches: count,
   directories: count,
   timers: count,
+  hidden: count,
 });
 
 function objectsIn(counts: string): KernelObjects {
@@ -171,16 +175,36 @@ export function boundPipeMemory({ pipeBytes, waiting }: KernelObjects, counted: 
   return waiting > MAX_WAITING ? VERY_MANY : pipeBytes + waiting * MAX_PIPE_BYTES;
 }
 
-/** The kernel keeps a file in pieces of up to this size, and a whole piece as long as a pipe has a page of it. */
+/** The kernel keeps a file in pieces of up to this size, and a whole piece as long as a pipe or a socket has a page of it, or one is locked. */
 const FILE_PIECE_BYTES = 2 * 1024 * 1024;
 
 /**
- * An upper bound of the cached files that a sandbox keeps by its pipes; 0 if the count did not end. While the kernel looks for memory that it
- * can free, the count of a sandbox that needs memory waits, too.
+ * An upper bound of the cached files that a sandbox keeps, except by TCP and UDP; 0 if the count did not end. While the kernel looks for
+ * memory that it can free, the count of a sandbox that needs memory waits, too.
  */
-export function boundFilesInPipes({ pipePages, waiting }: KernelObjects): number {
-  if (pipePages >= VERY_MANY) return 0;
-  return waiting > MAX_WAITING ? VERY_MANY : pipePages * FILE_PIECE_BYTES;
+export function boundKeptFiles({ keptPages, waiting }: KernelObjects): number {
+  if (keptPages >= VERY_MANY) return 0;
+  return waiting > MAX_WAITING ? VERY_MANY : keptPages * FILE_PIECE_BYTES;
+}
+
+/** More than the pages that a Unix socket can have. */
+const LOCAL_PAGES = 8192;
+
+/** An upper bound of the cached files that a sandbox keeps by Unix sockets that the count does not see. */
+export const boundHiddenFiles = ({ hidden }: KernelObjects): number =>
+  hidden < VERY_MANY ? hidden * LOCAL_PAGES * FILE_PIECE_BYTES : 0;
+
+/**
+ * An upper bound of the cached files that a sandbox keeps by TCP and UDP. Looks several times, because a program reads most data at once, but
+ * not data that keeps a file.
+ */
+export async function boundFilesInQueues(sandbox: EngineSandbox): Promise<number> {
+  let blocks = Infinity;
+  for (let looks = 0; looks < WAITING_COUNTS && blocks > 0; looks += 1) {
+    if (looks > 0) await pause(BETWEEN_COUNTS_MS);
+    blocks = Math.min(blocks, await countBlocks(sandbox));
+  }
+  return blocks * FILE_PIECE_BYTES;
 }
 
 /** How often a sandbox is counted while files wait in its sockets each time, and the pause between two counts, in milliseconds. */

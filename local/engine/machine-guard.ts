@@ -14,7 +14,9 @@ import { freeNames, NAMES_INTERVAL_MS } from "./free-names.ts";
 import { numberIn } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import {
-  boundFilesInPipes,
+  boundFilesInQueues,
+  boundHiddenFiles,
+  boundKeptFiles,
   boundLocks,
   boundPipeMemory,
   boundTimers,
@@ -286,12 +288,18 @@ export function guardMachine(
       intervalMs: NAMES_INTERVAL_MS,
       causes: [
         {
-          usedBy: async (sandbox, objectsOf) => boundFilesInPipes(await objectsOf(sandbox)),
+          usedBy: async (sandbox, objectsOf) => boundKeptFiles(await objectsOf(sandbox)),
           least: part(QUEUED_SHARE),
           why: STOPPED_BECAUSE.keptFiles,
           endsOthers: true,
         },
-        { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.keptFiles },
+        { usedBy: boundFilesInQueues, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.keptFiles },
+        // Only then, because such sockets usually have no data.
+        {
+          usedBy: async (sandbox, objectsOf) => boundHiddenFiles(await objectsOf(sandbox)),
+          least: part(QUEUED_SHARE),
+          why: STOPPED_BECAUSE.keptFiles,
+        },
       ],
     },
     {

@@ -184,18 +184,23 @@ function listProtocols({ pid, hasEnded }: Sockets): string {
  * @param kernelBytes the kernel's memory that the control group counts, if it is known
  */
 export async function boundQueuedMemory(sandbox: Sockets, kernelBytes?: number): Promise<number> {
-  const lists = ["tcp", "tcp6", "udp", "udp6"] as const;
-  const [counts, ...blocks] = await Promise.all([
-    readCounts(sandbox),
-    ...lists.map((list) => countQueuedBlocks(sandbox, list)),
-  ]);
-  const inBlocks = sum(blocks) + counts.hidden * MAX_HIDDEN_BLOCKS;
+  const [counts, blocks] = await Promise.all([readCounts(sandbox), countBlocks(sandbox)]);
   // Idle Unix sockets take little of the kernel's memory. Without this limit, a sandbox with many of them would seem to use much.
   const local = Math.min(
     counts.local * MAX_LOCAL_BYTES,
     counts.local * MAX_FULL_BYTES + (kernelBytes ?? Infinity) * UNCOUNTED_RATIO,
   );
-  return inBlocks * BLOCK_BYTES + local;
+  return blocks * BLOCK_BYTES + local;
+}
+
+/** How many blocks the data in a sandbox's TCP and UDP sockets can have at most. A block can be a page of a file (sendfile). */
+export async function countBlocks(sandbox: Sockets): Promise<number> {
+  const lists = ["tcp", "tcp6", "udp", "udp6"] as const;
+  const [{ hidden }, ...blocks] = await Promise.all([
+    readCounts(sandbox),
+    ...lists.map((list) => countQueuedBlocks(sandbox, list)),
+  ]);
+  return sum(blocks) + hidden * MAX_HIDDEN_BLOCKS;
 }
 
 async function countQueuedBlocks(sandbox: Sockets, list: "tcp" | "tcp6" | "udp" | "udp6"): Promise<number> {

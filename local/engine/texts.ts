@@ -156,7 +156,7 @@ export const STOPPED_BECAUSE = {
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   pipes: "left data in many pipes unread, which fills the kernel's memory",
   keptFiles:
-    "left files that ended sandboxes had read in pipes or sockets, which fills the memory of all sandboxes",
+    "kept files that ended sandboxes had read in pipes, sockets or locked memory, which fills the memory of all sandboxes",
   directories: "kept many directories open and read them in part, which fills the kernel's memory",
   kernelMemory:
     "used most of the kernel's memory for sandboxes, which has grown until little memory of the machine was left",

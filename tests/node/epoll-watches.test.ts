@@ -122,12 +122,13 @@ it("a sandbox in whose sockets files wait only for a moment does not count as on
   const first = {
     mappings: 0,
     pipeBytes: 0,
-    pipePages: 0,
+    keptPages: 0,
     waiting: 1,
     locks: 0,
     watches: 7,
     directories: 0,
     timers: 0,
+    hidden: 0,
   };
   expect(await boundWatches(sandbox, async () => first)).toBe(0);
 });

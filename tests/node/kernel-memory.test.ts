@@ -205,3 +205,61 @@ it.runIf(isMemoryLimited)(
     expect((await grown).stdout).toBe("grown");
   },
 );
+
+/** Reads 480 MiB in pieces of 2 MiB, which the kernel keeps as a whole. */
+const READ_PIECES = [
+  "import mmap; file = open('/opt/large/large', 'rb')",
+  "pages = mmap.mmap(file.fileno(), 480 << 20, prot=mmap.PROT_READ); pages.madvise(14)",
+  "for at in range(240): pages[at << 21]",
+];
+
+/** Keeps one page of each piece. */
+const KEEP = {
+  "Unix sockets": [
+    "pairs = [socket.socketpair() for _ in range(3)]",
+    "for at in range(240): os.sendfile(pairs[at % 3][0].fileno(), file, at << 21, 1)",
+  ],
+  "Unix connections that no program has accepted": [
+    "server = socket.socket(socket.AF_UNIX); server.bind('/tmp/server'); server.listen(3)",
+    "for at in range(240):",
+    "  if at % 80 == 0: client = socket.socket(socket.AF_UNIX); client.connect('/tmp/server')",
+    "  os.sendfile(client.fileno(), file, at << 21, 1)",
+    "client.close()",
+  ],
+  "TCP connections": [
+    "server = socket.create_server(('127.0.0.1', 0)); clients = []",
+    "for _ in range(3): clients.append((socket.create_connection(server.getsockname()), server.accept()))",
+    "for at in range(240): os.sendfile(clients[at % 3][0].fileno(), file, at << 21, 1)",
+  ],
+  "locked memory": [
+    "libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p",
+    "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]",
+    "libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]",
+    "for part in range(15):",
+    "  reader, writer = os.pipe()",
+    "  if os.fork() == 0:",
+    "    pages = libc.mmap(None, 480 << 20, 1, 1, file, 0)",
+    "    for at in range(16): libc.mlock(pages + ((part * 16 + at) << 21), 4096)",
+    "    os.close(writer); time.sleep(600)",
+    "  os.close(writer); os.read(reader, 1)",
+  ],
+};
+
+it.runIf(isMemoryLimited).each(Object.entries(KEEP))(
+  "the engine ends only the sandbox that keeps large pieces of files in %s for which an ended sandbox counts",
+  async (_, keep) => {
+    const { neighbour, start } = await startWithLargeFile(1100 * MiB);
+    const [reader, keeper] = [await start("attacker"), await start("attacker")];
+    await reader.python(READ_PIECES);
+    const lines = [
+      "import ctypes, os, socket, time; file = os.open('/opt/large/large', os.O_RDONLY)",
+      ...keep,
+    ];
+    void keeper.python([...lines, "open('/tmp/kept', 'w'); time.sleep(600)"]).catch(() => undefined);
+    await keeper.run("until [ -e /tmp/kept ]; do sleep 0.1; done");
+    await reader.call("DELETE", "");
+    const grown = neighbour.python(["x = bytearray(440 << 20); print('grown')"]);
+    expect((await keeper.waitForEnd()).reason).toContain("ended sandboxes");
+    expect((await grown).stdout).toBe("grown");
+  },
+);

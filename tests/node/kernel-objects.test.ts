@@ -47,13 +47,24 @@ it("a count sees pipes that wait in nested sockets, each once", async () => {
 });
 
 it("a count sees the unread pages in pipes, also if each has a single byte", async () => {
-  const { pipePages: own } = await countOf([]);
+  const { keptPages: own } = await countOf([]);
   const counted = await countOf([
     "file, filled, empty, full = os.open('/etc/passwd', os.O_RDONLY), os.pipe(), os.pipe(), os.pipe()",
     "for _ in range(10): os.sendfile(filled[1], file, 0, 1)",
     "os.write(full[1], b'x' * 65_536)",
   ]);
-  expect(counted.pipePages).toBe(own + 26);
+  expect(counted.keptPages).toBe(own + 26);
+});
+
+it("a count sees the unread bytes in Unix sockets and the locked pages", async () => {
+  const { keptPages: own } = await countOf([]);
+  const counted = await countOf([
+    "import mmap, ctypes; libc = ctypes.CDLL(None)",
+    "held = socket.socketpair(); held[0].send(b'x' * 7)",
+    "locked = mmap.mmap(-1, 3 * 4096); start = ctypes.addressof(ctypes.c_char.from_buffer(locked))",
+    "libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(3 * 4096))",
+  ]);
+  expect(counted.keptPages).toBe(own + 10);
 });
 
 /** Earlier kernels allow four sockets in each other. */

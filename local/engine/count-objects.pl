@@ -134,7 +134,7 @@ sub visitFile {
   while (<$state>) {
     last if $. % 1000 == 0 && isLate();
     $locks++ if /^lock:/;
-    $timers++ if /^it_value: \((?!0, 0\))/;
+    $timers++ if /^it_value:/;
     if ($isFirst && /^scm_fds:\s*(\d+)/) {
       my ($count, $socket) = ($1, copyOf($thread, $name));
       $locals{$network}++;

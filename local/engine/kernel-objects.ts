@@ -37,7 +37,7 @@ export interface KernelObjects {
   watches: number;
   /** Open directories. A copy of a descriptor counts again. */
   directories: number;
-  /** Timers that are files (timerfd) and have not ended yet. A copy of a descriptor counts again. */
+  /** Timers that are files (timerfd), also those that a program can still start. A copy of a descriptor counts again. */
   timers: number;
   /** Unix sockets that the count does not see, for example connections that no program has accepted. */
   hidden: number;

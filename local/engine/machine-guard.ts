@@ -220,7 +220,7 @@ export function guardMachine(
       ],
     },
     {
-      used: new Growth(() => numberIn("/proc/sys/fs/file-nr", /^(\d+)/)),
+      used: new Growth(() => numberIn("/proc/sys/fs/file-nr", /^(\d+)/) || undefined),
       limit: limits.timersOfMachine,
       rests: true,
       causes: [
@@ -374,9 +374,10 @@ export function guardMachine(
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const files = new CachedFiles();
   const lacksMemory = memoryLack(engineGroups);
+  const isLate = lateAfter(LOOK_FOR_KEEPERS_MS);
+  const list = () => registry.list();
   const checks = [
-    async () =>
-      await guardMemory(engineGroups, lacksMemory, limits.allMemoryBytes, () => registry.list(), files),
+    async () => await guardMemory(engineGroups, lacksMemory, isLate, limits.allMemoryBytes, list, files),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
     shareProcessors(engineGroups, registry),
   ];
@@ -426,6 +427,20 @@ const manyFilesAt = (limit: number) => memoryMargin(limit) / 2;
 const LOOK_FOR_KEEPERS_MS = 20_000;
 
 /**
+ * Returns a function that tells, while programs wait for memory, whether they have done so for longer than this. They try again whenever one
+ * frees some, so some looks find none that waits.
+ */
+function lateAfter(ms: number): () => boolean {
+  let [begunAt, lastAt] = [-Infinity, -Infinity];
+  return () => {
+    const now = performance.now();
+    if (now - lastAt > ms) begunAt = now;
+    lastAt = now;
+    return now - begunAt > ms;
+  };
+}
+
+/**
  * Ends sandboxes before the memory of all sandboxes is used up. It ends several at once when the memory of one is not enough, and
  * expects the memory of sandboxes that it ends to be free soon. The memory of the common group is no measure: Linux counts files
  * and names there that it cached for ended sandboxes.
@@ -433,6 +448,7 @@ const LOOK_FOR_KEEPERS_MS = 20_000;
 async function guardMemory(
   groups: string[],
   lacksMemory: () => boolean,
+  isLate: () => boolean,
   limit: number,
   sandboxes: () => EngineSandbox[],
   files: CachedFiles,
@@ -444,16 +460,13 @@ async function guardMemory(
   );
   if (!lacksMemory() && sum(most) < full * NEAR_SHARE) return;
   let lacked = false;
-  let exhaustedAt = Infinity;
   while (sandboxes().length > 0) {
     const lacks = lacksMemory();
     // Programs may wait for a moment only, while the kernel frees what it keeps of ended sandboxes.
     const isExhausted = lacks && lacked;
     lacked = lacks;
-    exhaustedAt = isExhausted ? Math.min(exhaustedAt, performance.now()) : Infinity;
-    const isLate = performance.now() - exhaustedAt > LOOK_FOR_KEEPERS_MS;
     // The largest sandbox is not the reason then, but one that keeps these files.
-    if (isExhausted && !isLate && (await filesOfEnded(groups, sandboxes)) >= manyFilesAt(limit)) {
+    if (isExhausted && (await filesOfEnded(groups, sandboxes)) >= manyFilesAt(limit) && !isLate()) {
       await pause(NEAR_INTERVAL_MS, undefined, { ref: false });
       continue;
     }

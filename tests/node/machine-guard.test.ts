@@ -427,6 +427,31 @@ it.each(LOOKS)(
   },
 );
 
+it("memory: the engine ends a sandbox if nobody can free files of ended ones, also if programs do not wait in some of its looks", async () => {
+  const group = temporaryDirectory();
+  await writeFile(join(group, "memory.current"), String(1000 * MiB));
+  await writeFile(join(group, "memory.stat"), `file ${600 * MiB}\n`);
+  const reasons: string[] = [];
+  let looks = 0;
+  const sandbox = {
+    groups: [],
+    get chargedGroups() {
+      looks += 1;
+      // The guard can look once more after the test.
+      const text = `under_oom ${looks % 8 === 0 ? 0 : 1}\n`;
+      attempt(() => writeFileSync(join(group, "memory.oom_control"), text), undefined);
+      return [];
+    },
+    get isEnding() {
+      return reasons.length > 0;
+    },
+    end: (reason: string) => reasons.push(reason),
+  };
+  const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
+  onTestFinished(guardMachine([group], defaultLimits({ allMemoryBytes: 4096 * MiB }), registry));
+  await expect.poll(() => reasons, { timeout: 26_000 }).toHaveLength(1);
+}, 30_000);
+
 it.runIf(isMemoryLimited)("memory: the engine also ends a sandbox that delays its stop", async () => {
   const limits = { allMemoryBytes: 900 * MiB, diskBytes: 512 * MiB, memoryBytes: 1024 * MiB };
   const engine = endLater(await startTestEngine({ limits }));

@@ -4,6 +4,7 @@ import {
   authorizationErrorRedirect,
   type AuthRequest,
   CimdFetchError,
+  type OAuthHelpers,
 } from "@cloudflare/workers-oauth-provider";
 import { log, logError, type SignInEvent } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -86,6 +87,7 @@ async function show(context: PageContext): Promise<Response> {
   if (isForged || !hasAllowedHost(redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.badRedirect });
   checkChallenge(authRequest);
+  if (document) await checkClientAuthentication(authRequest, oauthAPI(oauth, context));
   if (offeredScopes(authRequest, context.config).length === 0)
     throw refusal(authRequest, "invalid_scope", texts.REQUEST_PROBLEMS.noScope);
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
@@ -277,7 +279,19 @@ function checkChallenge(authRequest: AuthRequest): void {
   throw refusal(authRequest, "invalid_request", texts.REQUEST_PROBLEMS.noChallenge);
 }
 
-function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_scope", description: string) {
+/** The token endpoint refuses a client whose metadata document allows only assertions (endpoints.ts). The person learns it here. */
+async function checkClientAuthentication(authRequest: AuthRequest, api: OAuthHelpers): Promise<void> {
+  const client = await api.lookupClient(authRequest.clientId);
+  // The provider prefers `none` if the document allows both.
+  if (client?.tokenEndpointAuthMethod === "private_key_jwt")
+    throw refusal(authRequest, "unauthorized_client", texts.REQUEST_PROBLEMS.onlyAssertions);
+}
+
+function refusal(
+  authRequest: AuthRequest,
+  code: "invalid_request" | "invalid_scope" | "unauthorized_client",
+  description: string,
+) {
   const { redirectUri, state, issuer } = authRequest;
   return new AuthorizationError(code, { description, redirectUri, state: state || undefined, issuer });
 }

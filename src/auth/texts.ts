@@ -96,6 +96,7 @@ export const REQUEST_PROBLEMS = {
     "The app wants you to return to an address (redirect_uri) that is not registered or not allowed.",
   badResponseType: "The app must request the response_type code, and be registered for it.",
   badResource: "The app's request does not name exactly one resource of this server.",
+  onlyAssertions: "The app authenticates only by keys (private_key_jwt), which this server does not support.",
   noScope: "This server has none of the requested scopes.",
   badForm: "The form cannot be read.",
 };

@@ -217,11 +217,19 @@ describe("a client metadata document", () => {
     token_endpoint_auth_method: "none",
   };
 
+  const KEYS = {
+    token_endpoint_auth_method: "private_key_jwt",
+    token_endpoint_auth_signing_alg: "RS256",
+    jwks_uri: "https://client.example/keys",
+  };
+
   /** A stub of the internet that serves only this document. */
-  function serveDocument(at = id): void {
+  function serveDocument(at = id, more: object = {}): void {
     vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
       const url = input instanceof Request ? input.url : String(input);
-      return url === at ? Response.json({ ...document, client_id: at }) : new Response(null, { status: 404 });
+      return url === at
+        ? Response.json({ ...document, ...more, client_id: at })
+        : new Response(null, { status: 404 });
     });
   }
 
@@ -251,11 +259,25 @@ describe("a client metadata document", () => {
     },
   );
 
+  it("of a client that can authenticate with keys or without, such as ChatGPT, makes the client known", async () => {
+    serveDocument(id, { ...KEYS, token_endpoint_auth_methods_supported: ["none", "private_key_jwt"] });
+    const client = new Client(oauthApp(), id);
+    const { code } = await approve(client);
+    expect((await client.exchange(code)).status).toBe(200);
+  });
+
+  it("of a client that can authenticate only with keys is refused before the person approves it", async () => {
+    serveDocument(id, KEYS);
+    const app = oauthApp();
+    const page = await new Browser(app).open(await new Client(app, id).authorizationURL());
+    expect(page.isErrorPage).toBe(true);
+    expect(page.text).toContain("authenticates only by keys (private_key_jwt)");
+  });
+
   it("makes the server fetch nothing for a request for tokens with an assertion", async () => {
     const fetched = vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
       const url = input instanceof Request ? input.url : String(input);
-      const keys = { token_endpoint_auth_method: "private_key_jwt", jwks_uri: "https://client.example/keys" };
-      return Response.json(url === id ? { ...document, ...keys } : { keys: [] });
+      return Response.json(url === id ? { ...document, ...KEYS } : { keys: [] });
     });
     const encode = (part: object) => btoa(JSON.stringify(part)).replaceAll("=", "");
     const claims = { iss: id, sub: id, aud: ORIGIN, exp: Math.floor(Date.now() / 1000) + 60, jti: "first" };

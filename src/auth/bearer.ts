@@ -11,6 +11,7 @@ import {
   isRateLimited,
   paceKnownLookUp,
   paceKnownRefresh,
+  PROCESS_GRANT_LIMITER,
   PROCESS_LOOKUP_LIMITER,
   rateLimited,
 } from "../shared/limiter.ts";
@@ -154,8 +155,8 @@ export async function lookUpToken(
 export async function isKnownGrantLimited(token: string, request: Request, { env }: RequestContext) {
   const grant = grantOf(token);
   if (!grant.isKnown) return undefined;
-  if (env.ADDRESS_LIMITER) return isRateLimited(env.ADDRESS_LIMITER, `grant:${grant.id}`);
-  return !(await paceKnownRefresh(grant.principalID(), request.signal));
+  if (await isRateLimited(env.ADDRESS_LIMITER ?? PROCESS_GRANT_LIMITER, `grant:${grant.id}`)) return true;
+  return !env.ADDRESS_LIMITER && !(await paceKnownRefresh(grant.principalID(), request.signal));
 }
 
 /**

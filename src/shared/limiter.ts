@@ -64,6 +64,12 @@ export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(
 );
 
 /**
+ * Used for refreshes and revocations of each known grant if `ADDRESS_LIMITER` is not bound. An expired token is enough to send these, and
+ * must not use up the rate of all grants of its principal.
+ */
+export const PROCESS_GRANT_LIMITER: RateLimit = new ProcessLimiter(60);
+
+/**
  * The rate of each principal's lookups of valid tokens if `RATE_LIMITER` is not bound. The server looks a token up before it knows whose
  * turn to wait for.
  */

@@ -262,6 +262,21 @@ describe("requests of strangers to the token endpoint", () => {
     const refreshed = app("/oauth/token", refresh(client, tokens.refresh_token, "192.0.2.10"));
     expect((await refreshed).status).toBe(200);
   });
+
+  it("with a known sign-in's old token prevent no refresh of its principal's other sign-ins", async () => {
+    const app = oauthApp({ ADDRESS_LIMITER: undefined, RATE_LIMITER: undefined });
+    const [old, other] = [await signIn(app), await signIn(app)];
+    const garbage = `${old.tokens.access_token.slice(0, old.tokens.access_token.lastIndexOf(":"))}:${"s".repeat(32)}`;
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const flood = Promise.all(
+      Array.from({ length: 200 }, () => app("/oauth/token", refresh(old.client, garbage, "192.0.2.12"))),
+    );
+    const refreshed = app("/oauth/token", refresh(other.client, other.tokens.refresh_token, "192.0.2.10"));
+    await vi.advanceTimersByTimeAsync(6000);
+    const statuses = new Set((await flood).map(({ status }) => status));
+    expect(statuses).toEqual(new Set([400, 429]));
+    expect((await refreshed).status).toBe(200);
+  });
 });
 
 it("a body that does not arrive is refused after some seconds", async () => {

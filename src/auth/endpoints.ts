@@ -3,6 +3,7 @@ import * as z from "zod";
 import { countDigits, parseJSON, parseSafely } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { hasLongHost } from "../shared/long-host.ts";
+import { mayWait } from "../shared/open-requests.ts";
 import { readBody } from "../shared/stream-bytes.ts";
 import { json } from "../shared/responses.ts";
 import { log } from "../shared/log.ts";
@@ -59,13 +60,15 @@ const ASSERTION = ["client_assertion", "client_assertion_type"];
 /** What a client with a known grant sends: a refresh has some hundred bytes, with a signed assertion up to 2,000. It sends them at once. */
 const MAX_KNOWN_BYTES = 4096;
 const KNOWN_BODY_MS = 1000;
+/** How long a body may take while too many requests are open. Each of them has two files of workerd, which ends at 20,000. */
+const CROWDED_BODY_MS = 50;
 
 /**
  * The refresh token of a request to the token endpoint, or the token that it revokes; undefined if a short body without one arrived, or
  * none arrived soon. The request's own body can still be read.
  */
 export async function presentedGrantToken(request: Request): Promise<string | undefined> {
-  const bounds = { maxBytes: MAX_KNOWN_BYTES, ms: KNOWN_BODY_MS };
+  const bounds = { maxBytes: MAX_KNOWN_BYTES, ms: mayWait() ? KNOWN_BODY_MS : CROWDED_BODY_MS };
   const read = await readBody(request.clone(), bounds).catch(() => undefined);
   const text = read && "bytes" in read ? new TextDecoder().decode(read.bytes) : "";
   // Only this parameter is parsed.

@@ -136,7 +136,7 @@ export function keepOpen(client: AbortSignal): () => void {
  * Whether an open request of this sender may wait. A sender may have half of what the other senders leave, at most MAX_OPEN. So there
  * are always some for the next sender, also if others keep theirs.
  */
-export function mayWait(sender: string): boolean {
+export function mayWait(sender = STRANGERS): boolean {
   const most = Math.min(MAX_OPEN, maxOpen - open);
   return bySender.of(sender).size <= Math.max(MIN_OPEN, most);
 }

@@ -4,9 +4,11 @@ import { env } from "cloudflare:workers";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { Pace } from "../../../container/sandboxd/pace.ts";
 import { type Attempts as LocalAttempts, withExpiry } from "../../../local/platform/expiry.ts";
+import { presentedGrantToken } from "../../../src/auth/endpoints.ts";
 import { interceptStore } from "../../../src/auth/oauth-store.ts";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
 import { PROCESS_ADDRESS_LIMITER, ProcessLimiter } from "../../../src/shared/limiter.ts";
+import { OpenRequest } from "../../../src/shared/open-requests.ts";
 import { beforeCalls } from "../../setup/before-calls.ts";
 import { recordEachLog } from "../server/support.ts";
 import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf, type Tokens } from "./support.ts";
@@ -277,6 +279,18 @@ describe("requests of strangers to the token endpoint", () => {
     expect(statuses).toEqual(new Set([400, 429]));
     expect((await refreshed).status).toBe(200);
   });
+});
+
+it("while too many requests are open, the server does not wait for a body before it counts the request", async () => {
+  const open = Array.from({ length: 20 }, () => new OpenRequest(new AbortController().signal, 1));
+  onTestFinished(() => open.forEach((one) => one.end()));
+  vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"] });
+  const { readable } = new IdentityTransformStream();
+  const request = new Request(`${ORIGIN}/oauth/token`, { method: "POST", body: readable });
+  const onRead = vi.fn<(token: unknown) => void>();
+  void presentedGrantToken(request).then(onRead);
+  await vi.advanceTimersByTimeAsync(100);
+  expect(onRead).toHaveBeenCalledWith(undefined);
 });
 
 it("a body that does not arrive is refused after some seconds", async () => {

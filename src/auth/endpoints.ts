@@ -57,7 +57,7 @@ const MAX_CREDENTIAL_CHARACTERS = 4096;
  */
 const ASSERTION = ["client_assertion", "client_assertion_type"];
 
-/** What a client with a known grant sends: a refresh has some hundred bytes, with a signed assertion up to 2,000. It sends them at once. */
+/** What a client with a known grant sends: a refresh has some hundred bytes, with the address of a metadata document up to 3,000. It sends them at once. */
 const MAX_KNOWN_BYTES = 4096;
 const KNOWN_BODY_MS = 1000;
 /** How long a body may take while too many requests are open. Each of them has two files of workerd, which ends at 20,000. */

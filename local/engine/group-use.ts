@@ -108,6 +108,8 @@ export async function countOf(
 /** The kernel looks for memory in vain if it visits so many pages (256 MiB) and frees less than this part of them. Measured: a 17,000th. */
 const VAIN_PAGES = 65_536;
 const VAIN_PART = 1 / 1024;
+/** If the kernel has visited no page for so long, in milliseconds, no program waits any more. It updates these numbers every 2 s. */
+const SEARCH_MS = 3000;
 /** A group of version 2 whose programs wait uses about as much as `memory.high`. */
 const HIGH_PART = 0.97;
 
@@ -118,6 +120,7 @@ const HIGH_PART = 0.97;
  */
 export function memoryLack(groups: readonly string[]): () => boolean {
   let [visitedBefore, freedBefore] = [Infinity, Infinity];
+  let [visitedLast, searchedAt] = [Infinity, -Infinity];
   let isVain = false;
   const looksInVain = (group: string) => {
     const isNear = memoryWithCacheOf(group) > HIGH_PART * Number(readText(join(group, "memory.high")));
@@ -128,8 +131,10 @@ export function memoryLack(groups: readonly string[]): () => boolean {
     const statistics = readText(join(group, "memory.stat"));
     const of = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0);
     const [visited, freed] = [of("pgscan"), of("pgsteal")];
+    if (visited !== visitedLast) [visitedLast, searchedAt] = [visited, performance.now()];
     const isFirst = visitedBefore === Infinity;
-    if (!isFirst && visited - visitedBefore < VAIN_PAGES) return isVain;
+    if (!isFirst && visited - visitedBefore < VAIN_PAGES)
+      return isVain && performance.now() - searchedAt < SEARCH_MS;
     isVain = !isFirst && freed - freedBefore < (visited - visitedBefore) * VAIN_PART;
     [visitedBefore, freedBefore] = [visited, freed];
     return isVain;

@@ -2,8 +2,9 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { groupsWith, kernelMemoryOf, memoryOf } from "../../local/engine/group-use.ts";
+import { groupsWith, kernelMemoryOf, memoryLack, memoryOf } from "../../local/engine/group-use.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { sleep } from "../setup/until.ts";
 
 const MiB = 1024 * 1024;
 
@@ -27,4 +28,22 @@ it("all of the kernel's memory for a group of version 2 counts, and before Linux
   writeFileSync(join(group, "memory.stat"), `file 0\nkernel ${50 * MiB}\nkernel_stack ${MiB}\n${slabs}`);
   expect(await kernelMemoryOf(group)).toBe(50 * MiB);
   expect(await memoryOf(group)).toBe(115 * MiB);
+});
+
+it("in version 2, programs no longer wait for memory when the kernel has stopped to visit pages in vain", async () => {
+  const group = temporaryDirectory();
+  const isLacking = memoryLack([group]);
+  writeFileSync(join(group, "memory.high"), "1000");
+  writeFileSync(join(group, "memory.current"), "990");
+  const visit = (pages: number) => writeFileSync(join(group, "memory.stat"), `pgscan ${pages}\npgsteal 0\n`);
+  visit(0);
+  expect(isLacking()).toBe(false);
+  visit(100_000);
+  expect(isLacking()).toBe(true);
+  visit(110_000);
+  expect(isLacking()).toBe(true);
+  await sleep(3100);
+  expect(isLacking()).toBe(false);
+  visit(120_000);
+  expect(isLacking()).toBe(true);
 });

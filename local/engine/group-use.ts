@@ -134,7 +134,9 @@ export function memoryLack(groups: readonly string[]): () => boolean {
     if (visited !== visitedLast) [visitedLast, searchedAt] = [visited, performance.now()];
     const isFirst = visitedBefore === Infinity;
     if (!isFirst && visited - visitedBefore < VAIN_PAGES)
-      return isVain && performance.now() - searchedAt < SEARCH_MS;
+      return (
+        isVain && freed - freedBefore < VAIN_PAGES * VAIN_PART && performance.now() - searchedAt < SEARCH_MS
+      );
     isVain = !isFirst && freed - freedBefore < (visited - visitedBefore) * VAIN_PART;
     [visitedBefore, freedBefore] = [visited, freed];
     return isVain;

@@ -47,17 +47,18 @@ export function kernelThreadUse(sandboxes: () => EngineSandbox[]): () => Promise
   };
 }
 
-/** For how long the terminals of a sandbox count as idle after a test, in milliseconds. */
+/** For how long the terminals and sockets of a sandbox count as idle after a test, in milliseconds. */
 const IDLE_MS = 10_000;
-/** After such a test, the next one begins this many times as long as the test took later. Principals with idle terminals could stop others so. */
+/** After such a test, the next one begins this many times as long as the test took later. Principals with idle ones could stop others so. */
 const RESTS = 4;
 
 /**
- * Returns a function that tests whether the terminals of a sandbox's principal make the kernel's threads work: it stops the programs of all
- * others, and measures again. Otherwise, a principal with a few busy terminals could end the sandboxes of another one, which has more idle ones.
+ * Returns a function that tests whether a sandbox's principal makes the kernel's threads work: it stops the programs of all others, and
+ * measures again. Otherwise, a principal with a few busy terminals could end the sandboxes of another one, which has more idle terminals, or
+ * many idle sockets.
  * @param least how many processors the threads use then at least
  */
-export function terminalTest(
+export function threadTest(
   sandboxes: () => EngineSandbox[],
   least: number,
 ): (suspect: EngineSandbox) => Promise<boolean> {
@@ -82,7 +83,7 @@ export function terminalTest(
     ).finally(endTurn);
     if (use >= least) return true;
     const now = performance.now();
-    idleUntil.set(suspect, now + IDLE_MS);
+    for (const one of sandboxes()) if (isOfPrincipal(one, suspect)) idleUntil.set(one, now + IDLE_MS);
     restUntil = now + RESTS * (now - begunAt);
     return false;
   };

@@ -32,7 +32,7 @@ import {
   countTerminals,
   countTerminalWaiters,
   kernelThreadUse,
-  terminalTest,
+  threadTest,
   MIN_LOCAL_SOCKETS,
   MIN_TERMINALS,
 } from "./kernel-threads.ts";
@@ -199,6 +199,7 @@ export function guardMachine(
   const shortage = new Shortage(limits);
   const full = fullAt(limits.allMemoryBytes);
   const manyFilesOfEnded = manyFilesAt(limits.allMemoryBytes);
+  const keepsThreadsBusy = threadTest(listRunning, limits.kernelThreadProcessorsOfMachine * THREADS_SHARE);
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
   const pools: Pool[] = [
     {
@@ -358,13 +359,14 @@ export function guardMachine(
         {
           usedBy: async (sandbox) => countLocalSockets(sandbox),
           least: () => MIN_LOCAL_SOCKETS,
+          isReason: keepsThreadsBusy,
           why: STOPPED_BECAUSE.localSockets,
           endsOthers: true,
         },
         {
           usedBy: countTerminals,
           least: () => MIN_TERMINALS,
-          isReason: terminalTest(listRunning, limits.kernelThreadProcessorsOfMachine * THREADS_SHARE),
+          isReason: keepsThreadsBusy,
           why: STOPPED_BECAUSE.terminals,
           endsOthers: true,
         },
@@ -425,6 +427,8 @@ const fullAt = (limit: number) => limit - memoryMargin(limit);
 const manyFilesAt = (limit: number) => memoryMargin(limit) / 2;
 /** How long it may look for them, in milliseconds: the kernel first tries to free the files. */
 const LOOK_FOR_KEEPERS_MS = 20_000;
+/** If no program has waited for memory for so long, in milliseconds, the next time is another reason to look. */
+const NO_WAIT_MS = 5000;
 
 /**
  * Returns a function that tells, while programs wait for memory, whether they have done so for longer than this. They try again whenever one
@@ -434,7 +438,7 @@ function lateAfter(ms: number): () => boolean {
   let [begunAt, lastAt] = [-Infinity, -Infinity];
   return () => {
     const now = performance.now();
-    if (now - lastAt > ms) begunAt = now;
+    if (now - lastAt > NO_WAIT_MS) begunAt = now;
     lastAt = now;
     return now - begunAt > ms;
   };

@@ -50,13 +50,26 @@ it.runIf(showsThreads).each([
   },
 );
 
-it.runIf(showsThreads && canFreeze)(
-  "the kernel's threads: a sandbox with idle pseudo terminals is not ended because another one uses fewer",
-  async () => {
+it.runIf(showsThreads && canFreeze).each([
+  ["with idle pseudo terminals", ["held = [os.openpty() for _ in range(20)]"]],
+  [
+    "with thousands of idle Unix sockets",
+    [
+      "for _ in range(7):",
+      "  if os.fork() == 0:",
+      "    held = [socket.socketpair() for _ in range(450)]; [os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
+      "time.sleep(1)",
+    ],
+  ],
+])(
+  "the kernel's threads: a sandbox %s is not ended because another one uses a few terminals",
+  async (_, hold) => {
     const engine = endLater(await startTestEngine({ limits: { kernelThreadProcessorsOfMachine: 0.1 } }));
     const [idle, busy] = [await TestSandbox.start(engine), await TestSandbox.start(engine)];
-    const open = "held = [os.openpty() for _ in range(20)]; open('/tmp/open', 'w').close()";
-    const kept = idle.python(["import os", open, "os.system('sleep 5'); print('kept')"]);
+    const open = "open('/tmp/open', 'w').close()";
+    const wait = "os.system('sleep 8'); print('kept', flush=True); os._exit(0)";
+    const kept = idle.python(["import os, socket, time", ...hold, open, wait]);
+    void kept.catch(() => undefined);
     await idle.run("until [ -e /tmp/open ]; do sleep 0.1; done");
     void busy.python(THREAD_WORK["by pseudo terminals"]).catch(() => undefined);
     expect((await busy.waitForEnd()).reason).toContain("pseudo terminals");

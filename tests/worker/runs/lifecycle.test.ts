@@ -506,3 +506,16 @@ it("after any sequence of calls, faults and ends, acknowledged changes exist, th
   );
   await fc.assert(property, { numRuns: 3000, seed: Date.now() & 0x7fffffff, examples: EXAMPLES });
 });
+
+it("a container with an earlier network policy ends within a minute, although its save does not end", async () => {
+  const sandbox = new Sandbox();
+  expect(await completeWork(sandbox, sandbox.write())).toBe(true);
+  sandbox.faults.add("save hangs");
+  const begunAt = Date.now();
+  sandbox.act("narrow");
+  await sandbox.completeAll();
+  expect(Date.now() - begunAt).toBeLessThan(60_000);
+  expect(sandbox.container).toBeUndefined();
+  expect(await completeWork(sandbox, sandbox.read())).toBe(true);
+  expect(sandbox.container?.policy).toBe(sandbox.policy.version);
+});

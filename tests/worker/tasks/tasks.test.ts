@@ -116,7 +116,7 @@ describe("tasks in one sandbox", () => {
 describe("OpenCode", () => {
   const sandbox = "other-agent";
   // A stub of OpenCode: sends one request to the model, adds a line to its database, and prints the database as its text. It adds
-  // another line if its plugins' library is missing, because OpenCode would then request the library from a registry.
+  // another line if its plugins' library is missing, or it may update something, because OpenCode would then ask a registry or another host.
   const STUB = `#!/bin/bash
     kept=~/.local/share/opencode/$OPENCODE_DB
     url=$(grep -o 'http://[^"]*' <<<"$OPENCODE_CONFIG_CONTENT")/messages
@@ -125,6 +125,8 @@ describe("OpenCode", () => {
     mkdir -p "\${kept%/*}"
     configuration=~/.config/opencode
     [[ -d $configuration/node_modules ]] && grep -q '"@opencode-ai/plugin"' $configuration/package-lock.json || echo asks a registry >>"$kept"
+    may_not=$OPENCODE_DISABLE_AUTOUPDATE$OPENCODE_DISABLE_MODELS_FETCH$OPENCODE_DISABLE_LSP_DOWNLOAD
+    [[ $may_not = 111 ]] || echo asks hosts for updates >>"$kept"
     echo "\${ANTHROPIC_API_KEY%-*} $status $* < $(cat)" >>"$kept"
     echo '{"type":"step_start","part":{}}'
     printf '{"type":"text","part":{"text":"%s"}}\\n' "$(tr '\\n' ';' <"$kept")"

@@ -248,6 +248,7 @@ export class Actor {
         if (container && world.consumeFault("end fails")) {
           container.isEnding = false;
           world.policy.isEnforced = false;
+          world.mayLackSettings ||= isDestroying;
           throw new ToolError("sandbox_unavailable", "the container did not end");
         }
         if (isDestroying) world.acknowledgedSettings = 0;

@@ -456,6 +456,21 @@ const EXAMPLES: Sequence[] = [
     ],
     "idle",
   ],
+  // The platform fails to end a container that has died during its destruction.
+  [
+    [],
+    [
+      ["write", []],
+      ["configure", [...NEXT, 0]],
+      ["destroy", []],
+      ["die", []],
+      ["end fails", []],
+      ["read only", []],
+      ["read only", [0, 1]],
+      ["read only", []],
+    ],
+    "idle",
+  ],
   // A call finds three containers ended in turn. The fourth one runs.
   [
     [],

@@ -2,12 +2,10 @@
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, it, onTestFinished } from "vitest";
-import { attempt } from "../../container/sandboxd/file-error.ts";
+import { expect, it } from "vitest";
 import { CachedFiles } from "../../local/engine/cached-files.ts";
 import type { EngineSandbox } from "../../local/engine/engine-sandbox.ts";
-import { defaultLimits } from "../../local/engine/limits.ts";
-import { guardMachine } from "../../local/engine/machine-guard.ts";
+import { guardOneSandbox } from "../setup/guarded-sandbox.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
 
@@ -87,23 +85,11 @@ it.each([
     const group = temporaryDirectory();
     writeFileSync(join(group, "memory.high"), "1000");
     writeFileSync(join(group, "memory.current"), "990");
-    const reasons: string[] = [];
-    let visited = 0;
-    const sandbox = {
-      groups: [],
-      get chargedGroups() {
-        visited += 100_000;
-        const text = `pgscan ${visited}\npgsteal ${visited * freed}\n`;
-        attempt(() => writeFileSync(join(group, "memory.stat"), text), undefined);
-        return [];
-      },
-      get isEnding() {
-        return reasons.length > 0;
-      },
-      end: (reason: string) => reasons.push(reason),
+    const visit = (look: number) => {
+      const visited = look * 100_000;
+      writeFileSync(join(group, "memory.stat"), `pgscan ${visited}\npgsteal ${visited * freed}\n`);
     };
-    const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
-    onTestFinished(guardMachine([group], defaultLimits(), registry));
+    const reasons = guardOneSandbox(group, visit);
     await sleep(2000);
     expect(reasons).toEqual(expected);
   },

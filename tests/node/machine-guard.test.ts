@@ -27,6 +27,7 @@ import { repository } from "../../local/engine/own-files.ts";
 import { sum } from "../../local/engine/sum.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
 import { NO_MACHINE_LIMITS, startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+import { guardOneSandbox } from "../setup/guarded-sandbox.ts";
 import { END_FIRST_THREAD, passOn } from "../setup/python-programs.ts";
 import { findProcess, groupsOf, processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -406,22 +407,10 @@ it.each(LOOKS)(
     await writeFile(join(group, "memory.current"), String(1000 * MiB));
     await writeFile(join(group, "memory.stat"), `file ${ofEnded * MiB}\n`);
     await writeFile(join(group, "memory.oom_control"), "oom_kill_disable 1\nunder_oom 1\n");
-    const reasons: string[] = [];
-    let looks = 0;
-    const sandbox = {
-      groups: [],
-      get chargedGroups() {
-        looks += 1;
-        if (looks === most) writeFileSync(join(group, "memory.oom_control"), "under_oom 0\n");
-        return [];
-      },
-      get isEnding() {
-        return reasons.length > 0;
-      },
-      end: (reason: string) => reasons.push(reason),
+    const stopWaiting = (look: number) => {
+      if (look === most) writeFileSync(join(group, "memory.oom_control"), "under_oom 0\n");
     };
-    const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
-    onTestFinished(guardMachine([group], defaultLimits({ allMemoryBytes: 4096 * MiB }), registry));
+    const reasons = guardOneSandbox(group, stopWaiting, { allMemoryBytes: 4096 * MiB });
     await sleep(1000);
     expect(reasons).toEqual(expected);
   },
@@ -431,24 +420,9 @@ it("memory: the engine ends a sandbox if nobody can free files of ended ones, al
   const group = temporaryDirectory();
   await writeFile(join(group, "memory.current"), String(1000 * MiB));
   await writeFile(join(group, "memory.stat"), `file ${600 * MiB}\n`);
-  const reasons: string[] = [];
-  let looks = 0;
-  const sandbox = {
-    groups: [],
-    get chargedGroups() {
-      looks += 1;
-      // The guard can look once more after the test.
-      const text = `under_oom ${looks % 8 === 0 ? 0 : 1}\n`;
-      attempt(() => writeFileSync(join(group, "memory.oom_control"), text), undefined);
-      return [];
-    },
-    get isEnding() {
-      return reasons.length > 0;
-    },
-    end: (reason: string) => reasons.push(reason),
-  };
-  const registry = { count: 1, list: () => [sandbox as unknown as EngineSandbox] };
-  onTestFinished(guardMachine([group], defaultLimits({ allMemoryBytes: 4096 * MiB }), registry));
+  const waitInMostLooks = (look: number) =>
+    writeFileSync(join(group, "memory.oom_control"), `under_oom ${look % 8 === 0 ? 0 : 1}\n`);
+  const reasons = guardOneSandbox(group, waitInMostLooks, { allMemoryBytes: 4096 * MiB });
   await expect.poll(() => reasons, { timeout: 26_000 }).toHaveLength(1);
 }, 30_000);
 

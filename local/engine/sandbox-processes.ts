@@ -15,7 +15,7 @@ import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
 import { writeMaps } from "./ids.ts";
 import { type HostIDs, requireMounted } from "./host-directories.ts";
 import { type Limits, sizesFor } from "./limits.ts";
-import { pipesCoreDumps, seccompFilter } from "./seccomp.ts";
+import { canDumpOutside, seccompFilter } from "./seccomp.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { systemPath } from "./host-programs.ts";
@@ -96,8 +96,8 @@ export async function start(options: StartOptions): Promise<Processes> {
     "3",
     ...(unprivileged === undefined ? [] : ["--userns-block-fd", "8"]),
   ];
-  // A limit of one byte, unlike zero, keeps the kernel from piping core dumps to a program outside the sandbox (core(5)).
-  const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
+  // A limit of one byte, unlike zero, also keeps the kernel from piping core dumps to a program outside the sandbox (core(5)).
+  const noCores = canDumpOutside() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
   // bubblewrap runs with these limits as the user that is root in the sandbox, so they apply to all users of the sandbox together.
   // With a socket as its input, bash would read the user's startup files: --norc prevents that.

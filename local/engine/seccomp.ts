@@ -47,9 +47,12 @@ const architectures = {
   arm64: { audit: 0xc00000b7, direct: 0o200000 },
 };
 
-/** Whether the machine pipes core dumps to a program or socket outside the sandbox. */
-export function pipesCoreDumps(): boolean {
-  return /^[|@]/.test(readText("/proc/sys/kernel/core_pattern"));
+/**
+ * Whether core dumps can leave the sandbox: through a pipe or a socket, or to a path. With fs.suid_dumpable=2, Linux writes the dump of a
+ * program that has changed its user to this path of the machine, as the machine's root (core(5)).
+ */
+export function canDumpOutside(): boolean {
+  return /^[|@/]/.test(readText("/proc/sys/kernel/core_pattern"));
 }
 
 interface FilterOptions {
@@ -215,8 +218,8 @@ const RLIMIT_LOCKS = 10;
 function rulesOfLimits(): Record<string, Decision> {
   // If core dumps would leave the sandbox, setting their size has no effect: with a limit of 0, unlike 1, the kernel would pipe them.
   // A call that also reads the old size fails, because it would return no size.
-  const arePiped = pipesCoreDumps();
-  const coreLimit = arePiped
+  const canLeave = canDumpOutside();
+  const coreLimit = canLeave
     ? ifEqual(
         argument(1),
         RLIMIT_CORE,
@@ -229,7 +232,7 @@ function rulesOfLimits(): Record<string, Decision> {
   // kernel marks itself with prlimit(1).
   const others = ifEqual(argument(1), RLIMIT_LOCKS, allow, ifNull(argument(2), allow, refuse(EPERM)));
   return {
-    setrlimit: arePiped ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,
+    setrlimit: canLeave ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,
     prlimit64: ifEqual(argument(0), 0, coreLimit, others),
   };
 }

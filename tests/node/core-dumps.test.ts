@@ -1,4 +1,4 @@
-/** The system call filter on a machine that pipes core dumps to a program, which runs as root outside the sandbox. */
+/** The system call filter on a machine where core dumps would leave the sandbox: to a program that runs as root, or to a path. */
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,12 +6,16 @@ import { expect, it, vi } from "vitest";
 import { seccompFilter } from "../../local/engine/seccomp.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
+const { readText } = vi.hoisted(() => ({ readText: vi.fn<(file: string) => string>() }));
 vi.mock(import("../../local/engine/host-files.ts"), async (original) => ({
   ...(await original()),
-  readText: () => "|/usr/lib/systemd/systemd-coredump %P\n",
+  readText,
 }));
 
-it("a program cannot change the limit of one byte, which keeps the kernel from piping its core dump", () => {
+const PATTERNS = ["|/usr/lib/systemd/systemd-coredump %P", "/var/crash/core.%p"];
+
+it.each(PATTERNS)("a program cannot change the limit of one byte, which prevents a dump to %s", (pattern) => {
+  readText.mockReturnValue(`${pattern}\n`);
   const filter = join(temporaryDirectory(), "filter");
   writeFileSync(filter, seccompFilter({ ids: 1, hasHostDirectory: false }) ?? Buffer.alloc(0));
   const program = [

@@ -67,7 +67,7 @@ export function seccompFilter(options: FilterOptions): Buffer | undefined {
   const { audit, direct } = architectures[arch];
   const rules: Record<string, Decision> = {
     ...rulesOfCalls,
-    ...socketRules,
+    ...socketRules(),
     ...rulesOfLimits(),
     ...rulesOfFiles(options, direct),
   };

@@ -192,6 +192,12 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
       ),
     ),
   ],
+  "raw sockets, also without a protocol, for which the kernel loads modules": [
+    "EPERM",
+    ["AF_INET", "AF_INET6"].flatMap((family) =>
+      [0, 1, 58, 255].map((protocol) => `socket.socket(socket.${family}, socket.SOCK_RAW, ${protocol})`),
+    ),
+  ],
   "types of sockets for which the kernel loads modules": [
     "ESOCKTNOSUPPORT",
     ["AF_INET", "AF_INET6"].flatMap((family) =>

@@ -1,4 +1,4 @@
-/** The work of the kernel for pseudo terminals and Unix sockets, which delays other programs. */
+/** The work of the kernel for pseudo terminals, Unix sockets and modules, which delays other programs. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -14,6 +14,8 @@ import { isOfPrincipal } from "./uses.ts";
 export const MIN_TERMINALS = 8;
 /** Where threads wait to open or close a terminal, as /proc/PID/wchan says. The kernel reserves the number of a terminal before that. */
 const WAITS_FOR_TERMINAL = /^(?:ptmx_open|pty_close|tty_release_struct)$/;
+/** Where threads wait for modprobe, or for their turn to start it: the kernel runs up to 50 at once, outside all control groups. */
+const WAITS_FOR_MODPROBE = /^(?:call_usermodehelper_exec|__request_module)$/;
 /** The most threads of a sandbox at which a check looks: 100 take 2 ms. Of more, it looks at a part. */
 const MAX_LOOKED = 100;
 /** A principal with fewer Unix sockets keeps its sandboxes. Measured: with 5,760 in transit, the thread used a third of a processor. */
@@ -111,14 +113,23 @@ function kernelThreadTicks(): Map<string, number> {
 }
 
 /** About how many threads wait to open or close a terminal; 0 while the machine has fewer terminals than MIN_TERMINALS. */
-export function countTerminalWaiters({ groups: [group = ""], hasEnded }: EngineSandbox): number {
-  if (hasEnded || machineTerminals() < MIN_TERMINALS) return 0;
+export function countTerminalWaiters(sandbox: EngineSandbox): number {
+  return machineTerminals() < MIN_TERMINALS ? 0 : countWaiters(sandbox, WAITS_FOR_TERMINAL);
+}
+
+/** About how many threads wait for modprobe; 0 on a machine without modules. */
+export function countModprobeWaiters(sandbox: EngineSandbox): number {
+  return readText("/proc/sys/kernel/modprobe").trim() === "" ? 0 : countWaiters(sandbox, WAITS_FOR_MODPROBE);
+}
+
+function countWaiters({ groups: [group = ""], hasEnded }: EngineSandbox, where: RegExp): number {
+  if (hasEnded) return 0;
   // Version 1 of control groups names the list differently.
   const threads = (readText(join(group, "cgroup.threads")) || readText(join(group, "tasks"))).split("\n");
   const parts = Math.ceil(threads.length / MAX_LOOKED);
   // Not always the same part, because programs could wait in the others.
   const looked = Math.floor(Math.random() * parts);
-  const waits = (thread: string) => WAITS_FOR_TERMINAL.test(readText(`/proc/${thread}/wchan`));
+  const waits = (thread: string) => where.test(readText(`/proc/${thread}/wchan`));
   return parts * threads.filter((thread, at) => at % parts === looked && waits(thread)).length;
 }
 

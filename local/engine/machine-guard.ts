@@ -29,6 +29,7 @@ import {
 import { Growth, KernelGrowth, type Meter, Shortage } from "./growth.ts";
 import { countOf, groupsWith, kernelMemoryOf, memoryLack, mostMemoryOf, processesOf } from "./group-use.ts";
 import {
+  countModprobeWaiters,
   countTerminals,
   countTerminalWaiters,
   kernelThreadUse,
@@ -142,8 +143,10 @@ const FREES_MS = 3000;
 /** A principal must have at least this part of the machine's new locks before one of its sandboxes is ended. */
 const MOST_LOCKS = 0.5;
 
-/** How often the guard looks at threads that wait for terminals, in milliseconds. */
-const TERMINALS_INTERVAL_MS = 1000;
+/** How often the guard looks where threads wait, in milliseconds. */
+const WAITERS_INTERVAL_MS = 1000;
+/** When this many threads of sandboxes wait for modprobe, a sandbox is ended. Each can use a processor that no limit counts. */
+const MODPROBE_WAITERS = 4;
 /** A principal must have at least this part of the limit of timers before its sandboxes are ended. */
 const TIMERS_SHARE = 0.5;
 /** A principal must have at least this part of the new mappings, or of the limit of watches, before one of its sandboxes is ended. */
@@ -151,7 +154,7 @@ const MAPPINGS_SHARE = 0.5;
 const WATCHES_SHARE = 0.5;
 /** The kernel's threads must use at least this part of their limit when only the programs of one principal run, before its sandboxes are ended. */
 const THREADS_SHARE = 0.5;
-/** A principal must have at least this part of the threads that wait for terminals before its sandboxes are ended. */
+/** A principal must have at least this part of the threads that wait for terminals or modprobe before its sandboxes are ended. */
 const MOST_WAITERS = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
@@ -201,6 +204,19 @@ export function guardMachine(
   const manyFilesOfEnded = manyFilesAt(limits.allMemoryBytes);
   const keepsThreadsBusy = threadTest(listRunning, limits.kernelThreadProcessorsOfMachine * THREADS_SHARE);
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
+  const waiters = (countOfOne: (sandbox: EngineSandbox) => number, limit: number, why: string): Pool => ({
+    used: { measure: async () => sum(listRunning().map(countOfOne)) },
+    limit,
+    intervalMs: WAITERS_INTERVAL_MS,
+    causes: [
+      {
+        usedBy: async (sandbox) => countOfOne(sandbox),
+        least: part(MOST_WAITERS),
+        why,
+        endsOthers: true,
+      },
+    ],
+  });
   const pools: Pool[] = [
     {
       used: {
@@ -339,19 +355,8 @@ export function guardMachine(
         { ...manyWatches, usedBy: boundWatches },
       ],
     },
-    {
-      used: { measure: async () => sum(listRunning().map(countTerminalWaiters)) },
-      limit: limits.terminalWaitersOfMachine,
-      intervalMs: TERMINALS_INTERVAL_MS,
-      causes: [
-        {
-          usedBy: async (sandbox) => countTerminalWaiters(sandbox),
-          least: part(MOST_WAITERS),
-          why: STOPPED_BECAUSE.terminalWaiters,
-          endsOthers: true,
-        },
-      ],
-    },
+    waiters(countTerminalWaiters, limits.terminalWaitersOfMachine, STOPPED_BECAUSE.terminalWaiters),
+    waiters(countModprobeWaiters, MODPROBE_WAITERS, STOPPED_BECAUSE.modprobe),
     {
       used: { measure: kernelThreadUse(listRunning) },
       limit: limits.kernelThreadProcessorsOfMachine,

@@ -162,6 +162,7 @@ export const STOPPED_BECAUSE = {
     "used most of the kernel's memory for sandboxes, which has grown until little memory of the machine was left",
   terminals: "used most of the kernel's threads for pseudo terminals",
   terminalWaiters: "opened and closed so many pseudo terminals at once that other programs waited for theirs",
+  modprobe: "made Linux start modprobe again and again, which no limit of processors counts",
   localSockets: "kept a thread of the kernel busy with many Unix sockets",
   mappings: "mapped files into memory so often that each change of such a file delayed the machine",
   watches: "watched a file with epoll so often that each event of it delayed the machine",

@@ -64,9 +64,11 @@ const remount = (type: string, options: string, at: string) =>
 
 /**
  * Limits files, and pseudo terminals, because bubblewrap mounts a devpts without a limit. Records each access to a file, because
- * a write through a memory mapping may change no other time of a tmpfs (container/sandboxd/snapshots/mappings.ts).
+ * a write through a memory mapping may change no other time of a tmpfs (container/sandboxd/snapshots/mappings.ts). Keeps out what the
+ * machine mounts later below a mounted directory: a sandbox could write to it, also if the directory is read-only.
  */
 const mounts = [
+  "mount --no-mtab --make-rprivate /",
   ...disks.map((disk) => remount("tmpfs", `nodev,strictatime,nr_inodes=${files}`, disk)),
   remount("devpts", `noexec,mode=620,ptmxmode=666,max=${pseudoTerminals}`, "/dev/pts"),
 ].join(" && ");

@@ -1,5 +1,5 @@
 /** Users and owners in a sandbox. Programs run as root there, and gain no rights on the host. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   chmodSync,
@@ -12,8 +12,8 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
-import { beforeAll, describe, expect, it } from "vitest";
+import { dirname, join } from "node:path";
+import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { readText } from "../../local/engine/host-files.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
@@ -339,6 +339,31 @@ describe("a mounted directory of the machine", () => {
       expect([statSync(join(theirs, file)).uid, statSync(theirs).uid]).toEqual([owner, owner]);
     }
   });
+
+  it.runIf(isRoot)(
+    "does not show what the machine mounts below it later, which would be writable also in a read-only directory",
+    async () => {
+      const disk = join(directory, "disk");
+      const later = join(disk, "theirs/later");
+      mkdirSync(disk);
+      const mountHere = (...words: string[]) => execFileSync("mount", words);
+      // As systemd makes all mounts of a machine.
+      mountHere("-t", "tmpfs", "-o", "size=1M", "none", disk);
+      onTestFinished(() => void execFileSync("umount", ["--lazy", "--recursive", disk]));
+      mountHere("--make-shared", disk);
+      mkdirSync(later, { recursive: true });
+      const foreignMount = { name, from: dirname(later), to: "/workspace/theirs", isWritable: false };
+      for (const owner of [1000, 0]) {
+        chownSync(dirname(later), owner, owner);
+        const owned = endLater(await startTestEngine({ directories: [foreignMount] }));
+        const sandbox = await TestSandbox.start(owned, { name });
+        mountHere("-t", "tmpfs", "-o", "size=1M", "none", later);
+        const { stderr } = await sandbox.run("touch /workspace/theirs/later/file");
+        expect(stderr).toContain("Read-only file system");
+        execFileSync("umount", [later]);
+      }
+    },
+  );
 
   it.runIf(isRoot)(
     "of root is not left in the engine's mounts, which each start of a sandbox copies",

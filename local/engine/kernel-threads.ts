@@ -18,6 +18,8 @@ const WAITS_FOR_TERMINAL = /^(?:ptmx_open|pty_close|tty_release_struct)$/;
 const WAITS_FOR_MODPROBE = /^(?:call_usermodehelper_exec|__request_module)$/;
 /** The most threads of a sandbox at which a check looks: 100 take 2 ms. Of more, it looks at a part. */
 const MAX_LOOKED = 100;
+/** The same for the check for modprobe, which looks at all sandboxes each second. */
+const MAX_LOOKED_FOR_MODPROBE = 20;
 /** A principal with fewer Unix sockets keeps its sandboxes. Measured: with 5,760 in transit, the thread used a third of a processor. */
 export const MIN_LOCAL_SOCKETS = 5000;
 /** How long the processor time of the kernel's threads is measured, in milliseconds. */
@@ -114,19 +116,24 @@ function kernelThreadTicks(): Map<string, number> {
 
 /** About how many threads wait to open or close a terminal; 0 while the machine has fewer terminals than MIN_TERMINALS. */
 export function countTerminalWaiters(sandbox: EngineSandbox): number {
-  return machineTerminals() < MIN_TERMINALS ? 0 : countWaiters(sandbox, WAITS_FOR_TERMINAL);
+  return machineTerminals() < MIN_TERMINALS ? 0 : countWaiters(sandbox, WAITS_FOR_TERMINAL, MAX_LOOKED);
 }
 
-/** About how many threads wait for modprobe; 0 on a machine without modules. */
-export function countModprobeWaiters(sandbox: EngineSandbox): number {
-  return readText("/proc/sys/kernel/modprobe").trim() === "" ? 0 : countWaiters(sandbox, WAITS_FOR_MODPROBE);
+/** How many threads wait for modprobe; 0 on a machine without modules. @param isExact whether to look at all threads */
+export function countModprobeWaiters(sandbox: EngineSandbox, isExact = false): number {
+  if (readText("/proc/sys/kernel/modprobe").trim() === "") return 0;
+  return countWaiters(sandbox, WAITS_FOR_MODPROBE, isExact ? Infinity : MAX_LOOKED_FOR_MODPROBE);
 }
 
-function countWaiters({ groups: [group = ""], hasEnded }: EngineSandbox, where: RegExp): number {
+function countWaiters(
+  { groups: [group = ""], hasEnded }: EngineSandbox,
+  where: RegExp,
+  maxLooked: number,
+): number {
   if (hasEnded) return 0;
   // Version 1 of control groups names the list differently.
   const threads = (readText(join(group, "cgroup.threads")) || readText(join(group, "tasks"))).split("\n");
-  const parts = Math.ceil(threads.length / MAX_LOOKED);
+  const parts = Math.max(1, Math.ceil(threads.length / maxLooked));
   // Not always the same part, because programs could wait in the others.
   const looked = Math.floor(Math.random() * parts);
   const waits = (thread: string) => where.test(readText(`/proc/${thread}/wchan`));

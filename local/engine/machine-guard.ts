@@ -154,7 +154,7 @@ const MAPPINGS_SHARE = 0.5;
 const WATCHES_SHARE = 0.5;
 /** The kernel's threads must use at least this part of their limit when only the programs of one principal run, before its sandboxes are ended. */
 const THREADS_SHARE = 0.5;
-/** A principal must have at least this part of the threads that wait for terminals or modprobe before its sandboxes are ended. */
+/** A principal must have at least this part of the threads that wait for terminals, or of the limit for modprobe, before its sandboxes are ended. */
 const MOST_WAITERS = 0.5;
 
 /** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
@@ -204,19 +204,6 @@ export function guardMachine(
   const manyFilesOfEnded = manyFilesAt(limits.allMemoryBytes);
   const keepsThreadsBusy = threadTest(listRunning, limits.kernelThreadProcessorsOfMachine * THREADS_SHARE);
   const countProcesses = async ({ groups }: EngineSandbox) => await countOf(groups, processesOf);
-  const waiters = (countOfOne: (sandbox: EngineSandbox) => number, limit: number, why: string): Pool => ({
-    used: { measure: async () => sum(listRunning().map(countOfOne)) },
-    limit,
-    intervalMs: WAITERS_INTERVAL_MS,
-    causes: [
-      {
-        usedBy: async (sandbox) => countOfOne(sandbox),
-        least: part(MOST_WAITERS),
-        why,
-        endsOthers: true,
-      },
-    ],
-  });
   const pools: Pool[] = [
     {
       used: {
@@ -355,8 +342,33 @@ export function guardMachine(
         { ...manyWatches, usedBy: boundWatches },
       ],
     },
-    waiters(countTerminalWaiters, limits.terminalWaitersOfMachine, STOPPED_BECAUSE.terminalWaiters),
-    waiters(countModprobeWaiters, MODPROBE_WAITERS, STOPPED_BECAUSE.modprobe),
+    {
+      used: { measure: async () => sum(listRunning().map(countTerminalWaiters)) },
+      limit: limits.terminalWaitersOfMachine,
+      intervalMs: WAITERS_INTERVAL_MS,
+      causes: [
+        {
+          usedBy: async (sandbox) => countTerminalWaiters(sandbox),
+          least: part(MOST_WAITERS),
+          why: STOPPED_BECAUSE.terminalWaiters,
+          endsOthers: true,
+        },
+      ],
+    },
+    {
+      used: { measure: async () => sum(listRunning().map((sandbox) => countModprobeWaiters(sandbox))) },
+      limit: MODPROBE_WAITERS,
+      intervalMs: WAITERS_INTERVAL_MS,
+      causes: [
+        {
+          // The estimate could end a sandbox with one such thread.
+          usedBy: async (sandbox) => countModprobeWaiters(sandbox, true),
+          least: () => MODPROBE_WAITERS * MOST_WAITERS,
+          why: STOPPED_BECAUSE.modprobe,
+          endsOthers: true,
+        },
+      ],
+    },
     {
       used: { measure: kernelThreadUse(listRunning) },
       limit: limits.kernelThreadProcessorsOfMachine,

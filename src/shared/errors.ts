@@ -113,6 +113,8 @@ const RESET_MESSAGE =
 /** Whether a stub's error means that the actor or account was reset, or its connection lost, during the call. */
 export function isReset(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof ToolError) return false;
+  // This error resets the actor each time that it starts.
+  if (error.message.includes(NEWER_DATABASE)) return false;
   if (Reflect.get(error, "durableObjectReset") === true) return true;
   // The actor's own code threw this error, so the actor was not reset, even if the message looks like it.
   if (Reflect.get(error, "remote") === true) return false;

@@ -3,6 +3,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ACCOUNT_CONTENT, ACCOUNT_MIGRATIONS } from "../../../src/storage/account-schema.ts";
+import { isReset, NEWER_DATABASE, toolErrorOf } from "../../../src/shared/errors.ts";
 import { RunStore } from "../../../src/runs/run-store.ts";
 import { ATTEMPTS_CONTENT, ATTEMPTS_MIGRATIONS } from "../../../src/storage/attempts-schema.ts";
 import { VERSION_KEY, migrate } from "../../../src/storage/migrations.ts";
@@ -371,6 +372,14 @@ describe("a database", () => {
       expect(isError).toBe(true);
       expect(text).toContain("by a newer version of this server");
     }
+  });
+
+  it("from a newer server is no reset of its actor, although workerd says so", () => {
+    const error = Object.assign(new Error(`${NEWER_DATABASE}: it has version 2`), {
+      durableObjectReset: true,
+    });
+    expect(isReset(error)).toBe(false);
+    expect(toolErrorOf(error, "ref").message).toContain("by a newer version of this server");
   });
 
   it("has migrations that never change after their release", async () => {

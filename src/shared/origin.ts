@@ -88,8 +88,17 @@ export function allowReading(request: Request, config: Config, headers: Headers)
 /** A normalized http(s) origin: lower case, punycode, no default port, no final dot. */
 function parse(text: string): URL | undefined {
   const url = /^https?:\/\/[^/?#@\\\s,]+$/i.test(text) ? parseURL(text) : undefined;
-  if (url?.hostname.endsWith(".")) url.hostname = url.hostname.slice(0, -1);
+  if (!url || !hasPlainHost(url)) return undefined;
+  if (url.hostname.endsWith(".")) url.hostname = url.hostname.slice(0, -1);
   return url;
+}
+
+/**
+ * Whether the host is a DNS name or an IP address. The URL standard allows more characters, such as `;` and `$`. The landing page shows
+ * the host in shell commands, and the consent page's CSP names the host of a redirect URI.
+ */
+export function hasPlainHost({ hostname }: URL): boolean {
+  return /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(hostname);
 }
 
 /** Names below `localhost` belong to the machine (RFC 6761), and so does 127.0.0.0/8 (RFC 1122). */

@@ -45,6 +45,10 @@ describe("the host guard", () => {
     ["http://192.168.1.5:8787", {}, "refused"],
     ["http://[::ffff:127.0.0.1]:8787", {}, "refused"],
     ["http://128.0.0.1", {}, "refused"],
+    // The landing page shows the host in shell commands.
+    ["http://$(id).localhost:8787", {}, "refused"],
+    ["http://a;id;b.localhost:8787", {}, "refused"],
+    ["https://`id`.example", {}, "refused"],
     // Over HTTPS any host is allowed, unless PUBLIC_ORIGIN names one.
     ["https://anything.example", {}, "allowed"],
     ["https://public.example:8443", PUBLIC, "allowed"],

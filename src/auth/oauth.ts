@@ -14,6 +14,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { log, logError } from "../shared/log.ts";
 import { isLoopback, namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
+import { json } from "../shared/responses.ts";
 import { grantOf } from "./known-grants.ts";
 import { isRuleInForce, METHODS } from "./methods/index.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
@@ -135,6 +136,11 @@ function build(issuer: string, config: Config, isOnLoopback: boolean): OAuth {
     cookiePrefix: COOKIE_PREFIX,
     onError({ code, description, status, headers, internal }) {
       const check = `${internal.category}/${internal.reason}`;
+      // After the provider's `invalid_client`, clients would forget their tokens, so the person would have to sign in again.
+      if (internal.category === "client-id-metadata-document") {
+        const body = { error: "temporarily_unavailable", error_description: ENDPOINT_TEXTS.noDocument };
+        return json(body, 503, { "retry-after": "30", [CHECK_HEADER]: check });
+      }
       const body = { error: code, error_description: description };
       return Response.json(body, { status, headers: { ...headers, [CHECK_HEADER]: check } });
     },

@@ -135,6 +135,7 @@ export const ENDPOINT_TEXTS = {
   hostTooLong: "The host of an address is too long",
   forbiddenHost: "A redirect URI must not point to a preview, and its host must be a valid name or address",
   grantEnded: "The sign-in behind this grant is no longer valid",
+  noDocument: "The client's metadata document cannot be fetched, or is not valid. Try again later",
 };
 
 /** Why OAuth is off, as a clause. */

@@ -259,11 +259,50 @@ describe("a client metadata document", () => {
     },
   );
 
-  it("of a client that can authenticate with keys or without, such as ChatGPT, makes the client known", async () => {
-    serveDocument(id, { ...KEYS, token_endpoint_auth_methods_supported: ["none", "private_key_jwt"] });
-    const client = new Client(oauthApp(), id);
-    const { code } = await approve(client);
-    expect((await client.exchange(code)).status).toBe(200);
+  // As published between February and October 2026, without the fields that only a page shows.
+  const published: [string, string, { redirect_uris: string[] } & Record<string, unknown>][] = [
+    [
+      "ChatGPT",
+      "https://chatgpt.com/oauth/client.json",
+      {
+        redirect_uris: ["https://chatgpt.com/connector_platform_oauth_redirect"],
+        grant_types: ["authorization_code", "refresh_token"],
+        token_endpoint_auth_method: "private_key_jwt",
+        token_endpoint_auth_methods_supported: ["none", "private_key_jwt"],
+        token_endpoint_auth_signing_alg: "RS256",
+        jwks_uri: "https://chatgpt.com/oauth/jwks.json",
+      },
+    ],
+    [
+      "Claude",
+      "https://claude.ai/oauth/mcp-oauth-client-metadata",
+      {
+        redirect_uris: ["https://claude.ai/api/mcp/auth_callback"],
+        grant_types: ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:jwt-bearer"],
+      },
+    ],
+    [
+      "VS Code",
+      "https://vscode.dev/oauth/client-metadata.json",
+      {
+        redirect_uris: ["https://vscode.dev/redirect", "http://127.0.0.1:33418/"],
+        grant_types: ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
+      },
+    ],
+    [
+      "Claude Code",
+      "https://claude.ai/oauth/claude-code-client-metadata",
+      { redirect_uris: ["http://localhost/callback"] },
+    ],
+  ];
+
+  it.each(published)("of %s lets the client sign in and refresh its tokens", async (_, at, fields) => {
+    serveDocument(at, fields);
+    const client = new Client(oauthApp(), at);
+    const redirect = { redirect_uri: fields.redirect_uris[0] };
+    const { code } = await approve(client, redirect);
+    const tokens = await (await client.exchange(code, redirect)).json<Tokens>();
+    expect((await client.refresh(tokens.refresh_token)).status).toBe(200);
   });
 
   it("of a client that can authenticate only with keys is refused before the person approves it", async () => {
@@ -300,6 +339,24 @@ describe("a client metadata document", () => {
     );
     expect(page.status).toBe(400);
     expect(page.text).toContain("cannot be verified");
+  });
+
+  it("that cannot be fetched for a moment does not end the sign-in", async () => {
+    serveDocument();
+    const client = new Client(oauthApp(), id);
+    const { code } = await approve(client);
+    const tokens = await (await client.exchange(code)).json<Tokens>();
+    for (const status of [404, 502]) {
+      vi.spyOn(globalThis, "fetch").mockResolvedValue(new Response(null, { status }));
+      const response = await client.refresh(tokens.refresh_token);
+      expect([response.status, await response.json()]).toMatchObject([
+        503,
+        { error: "temporarily_unavailable" },
+      ]);
+      expect(response.headers.get("retry-after")).toBe("30");
+    }
+    serveDocument();
+    expect((await client.refresh(tokens.refresh_token)).status).toBe(200);
   });
 
   it("can be switched off", async () => {

@@ -99,7 +99,7 @@ export class Sandbox extends SandboxActor {
   }
 
   listRuns(owner: Owner, ...which: Parameters<Runs["list"]>): Promise<ActorResult<RunSummary[]>> {
-    return this.#perform(owner, ({ runs }) => runs.list(...which));
+    return this.#perform(owner, ({ outputs }) => outputs.list(...which));
   }
 
   sendInput(owner: Owner, ...input: Parameters<Runs["type"]>): Promise<ActorResult<TerminalReply>> {

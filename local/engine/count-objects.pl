@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# count-objects.pl ARCHITECTURE MAX_PIPE_BYTES LIST
+# count-objects.pl ARCHITECTURE MAX_PIPE_BYTES LIST ACCEPT
 # Prints the `KernelObjects` (kernel-objects.ts) of the processes in LIST, a file cgroup.procs, or "late" if there are too many objects to
 # count. A sandbox can have 500,000 descriptors and millions of mappings and watches, and the kernel goes through all locks of a
 # file for each of its descriptors.
@@ -9,7 +9,8 @@
 #
 # Of files that wait in a socket, the program takes copies for a moment and visits them, too. It reads the messages without removing them,
 # one after another (SO_PEEK_OFF), from a copy of the socket. It finds no socket of a further thread that has descriptors of its own before
-# Linux 6.9, and no connection that no program has accepted.
+# Linux 6.9. It sees a connection that no program has accepted only if it accepts it, and so breaks it: if ACCEPT is "files", connections
+# to a socket in whose connections files wait, and if it is "all", all connections.
 use strict;
 use Fcntl;
 
@@ -32,17 +33,15 @@ use constant MAX_DEPTH => 4;
 use constant {
   KCMP_FILE => 0, KCMP_FILES => 2, ESRCH => 3, F_GETPIPE_SZ => 1032, FIONREAD => 0x541b, PAGE_BYTES => 4096,
   PIDFD_OPEN => 434, PIDFD_GETFD => 438, PIDFD_THREAD => 0200,
-  SOL_SOCKET => 1, SO_PEEK_OFF => 42, SCM_RIGHTS => 1, SCM_PIDFD => 4, MSG_PEEK => 0x2, MSG_DONTWAIT => 0x40,
+  SOL_SOCKET => 1, SO_ACCEPTCONN => 30, SO_PEEK_OFF => 42, SCM_RIGHTS => 1, SCM_PIDFD => 4, MSG_PEEK => 0x2, MSG_DONTWAIT => 0x40,
 };
 
-my ($architecture, $maxPipeBytes, $list) = @ARGV;
+my ($architecture, $maxPipeBytes, $list, $accepted) = @ARGV;
 # The numbers of kcmp(2), which compares resources of two threads, and recvmsg(2). Without kcmp, only the descriptors of first threads
 # count, and only one epoll of those with the same number. Without recvmsg, files that wait in sockets only count in `waiting`.
 my %calls = (x64 => [312, 47], arm64 => [272, 212]);
 my ($compare, $receive) = @{$calls{$architecture} // [-1, -1]};
 
-# The Unix sockets that it has seen in each network namespace, and a thread in each. The namespace of the thread that it visits.
-my (%locals, %threads, $network);
 my ($mappings, $bytes, $pages, $waiting, $locks, $watches, $repeated, $directories, $timers, %seen, %watched, %polls) = (0) x 9;
 
 sub isLate {
@@ -74,14 +73,6 @@ sub unreadIn {
   return unpack "L", $unread;
 }
 
-# The Unix sockets of a network namespace that this program has not seen.
-sub hiddenIn {
-  my $hidden = -$locals{$_[0]};
-  open(my $file, "<", "$threads{$_[0]}/net/protocols") or return 0;
-  while (<$file>) { $hidden += $1 if /^UNIX\S* +\d+ +(\d+) / }
-  return $hidden > 0 ? $hidden : 0;
-}
-
 sub zeros { my $bytes = ""; vec($bytes, $_[0] - 1, 8) = 0; return $bytes }
 my ($text, $control) = (zeros(MESSAGE_BYTES), zeros(4096));
 
@@ -93,6 +84,18 @@ sub copyOf {
   open($process, "<&=", $number) or return;
   open($copy, "+<&=", syscall(PIDFD_GETFD, $number, $name, 0)) or return;
   return $copy;
+}
+
+# Accepts the connections to a socket, visits them, and closes them. Returns whether it has done so.
+sub accepts {
+  my ($count, $socket) = @_;
+  return unless $accepted eq "all" || ($accepted eq "files" && $count > 0);
+  return unless $socket && unpack("L", getsockopt($socket, SOL_SOCKET, SO_ACCEPTCONN) // zeros(4));
+  vec(my $sockets = "", fileno $socket, 1) = 1;
+  while (!isLate() && select(my $ready = $sockets, undef, undef, 0) > 0 && accept(my $connection, $socket)) {
+    visitFile($$, "/proc/self", fileno $connection);
+  }
+  return 1;
 }
 
 # Visits the files that wait in a socket. Returns how many of the count it could not visit.
@@ -137,10 +140,9 @@ sub visitFile {
     $timers++ if /^it_value:/;
     if ($isFirst && /^scm_fds:\s*(\d+)/) {
       my ($count, $socket) = ($1, copyOf($thread, $name));
-      $locals{$network}++;
       # Each byte can be in a page of its own (sendfile).
       $pages += unreadIn($socket);
-      $waiting += unseenIn($count, $socket) if $count > 0;
+      $waiting += unseenIn($count, $socket) if !accepts($count, $socket) && $count > 0;
     }
     next unless /^tfd:.* ino:(\S+) +sdev:(\S+)/;
     my $file = "$1:$2";
@@ -169,8 +171,6 @@ open(my $processes, "<", $list) or exit;
 for my $process (map { 0 + $_ } <$processes>) {
   my ($ofProcess, $locked, @different) = (0);
   for my $thread (map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
-    $network = readlink "/proc/$process/task/$thread/ns/net" // "";
-    $threads{$network} = "/proc/$process/task/$thread";
     $ofProcess ||= countLines("/proc/$process/task/$thread/maps");
     $locked //= lockedPages("/proc/$process/task/$thread");
     next if isLate() || grep { isSame($thread, $_, KCMP_FILES, 0, 0) } @different;
@@ -180,13 +180,11 @@ for my $process (map { 0 + $_ } <$processes>) {
   $mappings += $ofProcess;
   $pages += $locked // 0;
 }
-my ($hidden, $own) = (0, readlink "/proc/self/ns/net");
-$hidden += hiddenIn($_) for grep { $_ ne $own } keys %locals;
 if (isLate()) {
   print "late";
 } else {
   $watches = int($watches / WATCHES_OF_OTHERS);
   $watches = $repeated if $repeated > $watches;
   print qq({"mappings":$mappings,"pipeBytes":$bytes,"keptPages":$pages,"waiting":$waiting,"locks":$locks,"watches":$watches,);
-  print qq("directories":$directories,"timers":$timers,"hidden":$hidden});
+  print qq("directories":$directories,"timers":$timers});
 }

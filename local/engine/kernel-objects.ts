@@ -21,8 +21,8 @@ export interface KernelObjects {
   /** The most pages of files that wait in pipes and Unix sockets, or are locked (mlock). */
   keptPages: number;
   /**
-   * How many files wait in sockets (SCM_RIGHTS) and are not counted here, for example in connections that no program has accepted. They
-   * can be pipes, locked files, or sockets in which thousands of files wait.
+   * How many files wait in sockets (SCM_RIGHTS) and are not counted here, for example in connections that no program has accepted, if the
+   * count did not accept them. They can be pipes, locked files, or sockets in which thousands of files wait.
    */
   waiting: number;
   /**
@@ -39,9 +39,13 @@ export interface KernelObjects {
   directories: number;
   /** Timers that are files (timerfd), also those that a program can still start. A copy of a descriptor counts again. */
   timers: number;
-  /** Unix sockets that the count does not see, for example connections that no program has accepted. */
-  hidden: number;
 }
+
+/**
+ * Which Unix connections that no program has accepted the count accepts, and so breaks: none, those to sockets in whose connections files
+ * wait, or all.
+ */
+type Accepted = "none" | "files" | "all";
 
 export const VERY_MANY = 1e12;
 
@@ -98,7 +102,6 @@ const allOf = (count: number): KernelObjects => ({
   watches: count,
   directories: count,
   timers: count,
-  hidden: count,
 });
 
 function objectsIn(counts: string): KernelObjects {
@@ -106,9 +109,9 @@ function objectsIn(counts: string): KernelObjects {
   return counts === LATE ? allOf(VERY_MANY) : (JSON.parse(counts) as KernelObjects);
 }
 
-async function countIn(group: string, niceness: number): Promise<KernelObjects> {
+async function countIn(group: string, niceness: number, accept: Accepted): Promise<KernelObjects> {
   if (group === "") return allOf(0);
-  const command = [PROGRAM, arch, String(MAX_PIPE_BYTES), join(group, "cgroup.procs")];
+  const command = [PROGRAM, arch, String(MAX_PIPE_BYTES), join(group, "cgroup.procs"), accept];
   // The programs for all sandboxes run at once, because a sandbox with few objects must not delay the count of one with many.
   return objectsIn(await outputOf("nice", ["-n", String(niceness), "perl", ...command]).catch(() => ""));
 }
@@ -117,12 +120,15 @@ async function countIn(group: string, niceness: number): Promise<KernelObjects> 
  * Counts the objects of sandboxes. Stops all sandboxes of a principal until they are counted: their programs could pass descriptors on to
  * new processes, or take more memory while the count of another sandbox lasts.
  */
-async function countObjects(sandboxes: EngineSandbox[]): Promise<Map<EngineSandbox, KernelObjects>> {
+async function countObjects(
+  sandboxes: EngineSandbox[],
+  accept: Accepted,
+): Promise<Map<EngineSandbox, KernelObjects>> {
   const counts = new Map<EngineSandbox, KernelObjects>();
   const endTurn = await takeFreezeTurn();
   if (endTurn === undefined) return counts;
   const count = async (sandbox: EngineSandbox, niceness: number) =>
-    void counts.set(sandbox, await countIn(sandbox.groups[0] ?? "", niceness));
+    void counts.set(sandbox, await countIn(sandbox.groups[0] ?? "", niceness, accept));
   const ofPrincipals = Map.groupBy(sandboxes, (sandbox) => sandbox.principal ?? sandbox);
   const countings = Array.from(ofPrincipals.values(), (own) =>
     whileFrozen(
@@ -134,45 +140,40 @@ async function countObjects(sandboxes: EngineSandbox[]): Promise<Map<EngineSandb
   return counts;
 }
 
-export type ObjectsOf = (sandbox: EngineSandbox) => Promise<KernelObjects>;
+export type ObjectsOf = (sandbox: EngineSandbox, accept?: Accepted) => Promise<KernelObjects>;
 
-/** Returns a function that counts the objects of all these sandboxes at its first call. */
+/** Returns a function that counts the objects of all these sandboxes at its first call of a kind. */
 export function lazyCount(sandboxes: () => EngineSandbox[]): ObjectsOf {
-  let counts: ReturnType<typeof countObjects> | undefined;
-  return async (sandbox) => {
-    const counted = await (counts ??= countObjects(sandboxes()));
-    return counted.get(sandbox) ?? allOf(0);
+  const counts = new Map<Accepted, ReturnType<typeof countObjects>>();
+  return async (sandbox, accept = "none") => {
+    const counting = counts.get(accept) ?? countObjects(sandboxes(), accept);
+    counts.set(accept, counting);
+    return (await counting).get(sandbox) ?? allOf(0);
   };
 }
 
-/**
- * How many files may wait in the sockets of a sandbox before it counts as one with very many locks or timers. The engine does not see
- * whether they are locked, or timers.
- */
-const MAX_WAITING = 250;
-
-/** An upper bound of a sandbox's file locks. */
-export const boundLocks = ({ locks, waiting }: KernelObjects): number =>
-  waiting > MAX_WAITING ? VERY_MANY : locks;
-
-/** An upper bound of a sandbox's timers. */
-export const boundTimers = ({ timers, waiting }: KernelObjects): number =>
-  waiting > MAX_WAITING ? VERY_MANY : timers;
+/** For how long files may wait in a sandbox's sockets, and the pause between two looks, in milliseconds. */
+const WAITING_MS = 500;
+const BETWEEN_LOOKS_MS = 100;
 
 /**
- * For each byte of the kernel's memory that a control group counts for pipes, at most this many bytes in them count in none. For a pipe of
- * 1 MiB, it counts a list of 16 KiB.
+ * The objects of a sandbox, also those that wait in connections that no program has accepted. A program that is about to accept them does
+ * so within moments, so a count breaks such connections only if files still wait later. If it does not see these files either, for example
+ * because they wait in many sockets in each other, the sandbox counts as one with very many objects.
  */
-const UNCOUNTED_RATIO = 64;
-
-/**
- * An upper bound of the memory in a sandbox's pipes that counts in no control group.
- * @param counted the kernel memory that a control group counts for the sandbox's work; undefined if unknown
- */
-export function boundPipeMemory({ pipeBytes, waiting }: KernelObjects, counted: number | undefined): number {
-  if (waiting === 0) return pipeBytes;
-  if (counted !== undefined) return pipeBytes + counted * UNCOUNTED_RATIO;
-  return waiting > MAX_WAITING ? VERY_MANY : pipeBytes + waiting * MAX_PIPE_BYTES;
+export async function countHidden(
+  sandbox: EngineSandbox,
+  objectsOf: ObjectsOf,
+  accept?: Accepted,
+): Promise<KernelObjects> {
+  let objects = await objectsOf(sandbox, accept);
+  const acceptsAt = performance.now() + WAITING_MS;
+  for (let isLast = false; objects.waiting > 0 && objects.waiting < VERY_MANY && !isLast;) {
+    await pause(BETWEEN_LOOKS_MS);
+    isLast = performance.now() >= acceptsAt;
+    objects = await lazyCount(() => [sandbox])(sandbox, isLast ? "files" : "none");
+  }
+  return objects.waiting > 0 ? { ...allOf(VERY_MANY), waiting: objects.waiting } : objects;
 }
 
 /** The kernel keeps a file in pieces of up to this size, and a whole piece as long as a pipe or a socket has a page of it, or one is locked. */
@@ -182,17 +183,8 @@ const FILE_PIECE_BYTES = 2 * 1024 * 1024;
  * An upper bound of the cached files that a sandbox keeps, except by TCP and UDP; 0 if the count did not end. While the kernel looks for
  * memory that it can free, the count of a sandbox that needs memory waits, too.
  */
-export function boundKeptFiles({ keptPages, waiting }: KernelObjects): number {
-  if (keptPages >= VERY_MANY) return 0;
-  return waiting > MAX_WAITING ? VERY_MANY : keptPages * FILE_PIECE_BYTES;
-}
-
-/** More than the pages that a Unix socket can have. */
-const LOCAL_PAGES = 8192;
-
-/** An upper bound of the cached files that a sandbox keeps by Unix sockets that the count does not see. */
-export const boundHiddenFiles = ({ hidden }: KernelObjects): number =>
-  hidden < VERY_MANY ? hidden * LOCAL_PAGES * FILE_PIECE_BYTES : 0;
+export const boundKeptFiles = ({ keptPages, waiting }: KernelObjects): number =>
+  waiting < VERY_MANY ? keptPages * FILE_PIECE_BYTES : 0;
 
 /**
  * An upper bound of the cached files that a sandbox keeps by TCP and UDP. Looks several times, because a program reads most data at once, but
@@ -200,28 +192,11 @@ export const boundHiddenFiles = ({ hidden }: KernelObjects): number =>
  */
 export async function boundFilesInQueues(sandbox: EngineSandbox): Promise<number> {
   let blocks = Infinity;
-  for (let looks = 0; looks < WAITING_COUNTS && blocks > 0; looks += 1) {
-    if (looks > 0) await pause(BETWEEN_COUNTS_MS);
+  for (let looks = 0; looks < WAITING_MS / BETWEEN_LOOKS_MS && blocks > 0; looks += 1) {
+    if (looks > 0) await pause(BETWEEN_LOOKS_MS);
     blocks = Math.min(blocks, await countBlocks(sandbox));
   }
   return blocks * FILE_PIECE_BYTES;
-}
-
-/** How often a sandbox is counted while files wait in its sockets each time, and the pause between two counts, in milliseconds. */
-const WAITING_COUNTS = 5;
-const BETWEEN_COUNTS_MS = 100;
-
-/**
- * An upper bound of a sandbox's repeated watches. A descriptor of epoll with thousands of watches can wait in a socket. But files in
- * connections that a server is about to accept wait only for moments, so a sandbox with files that wait is counted again.
- */
-export async function boundWatches(sandbox: EngineSandbox, objectsOf: ObjectsOf): Promise<number> {
-  let objects = await objectsOf(sandbox);
-  for (let counts = 1; objects.waiting > 0 && counts < WAITING_COUNTS; counts += 1) {
-    await pause(BETWEEN_COUNTS_MS);
-    objects = await lazyCount(() => [sandbox])(sandbox);
-  }
-  return objects.waiting > 0 ? VERY_MANY : objects.watches;
 }
 
 /** The part of its time in which the engine may read a number of kernel objects. */

@@ -15,12 +15,9 @@ import { numberIn } from "./host-files.ts";
 import { countUnreceived } from "./host-socket.ts";
 import {
   boundFilesInQueues,
-  boundHiddenFiles,
   boundKeptFiles,
-  boundLocks,
-  boundPipeMemory,
-  boundTimers,
-  boundWatches,
+  countHidden,
+  type KernelObjects,
   kernelObjects,
   lazyCount,
   type ObjectsOf,
@@ -99,6 +96,21 @@ interface Cause {
   freesMs?: number;
 }
 
+type Count = (sandbox: EngineSandbox, objectsOf: ObjectsOf) => Promise<KernelObjects>;
+const seen: Count = (sandbox, objectsOf) => objectsOf(sandbox);
+/** A cause by objects that a count sees. `countHidden` finds others, but only after that, because it breaks connections of a modest sandbox. */
+const byCount = (
+  useOf: (objects: KernelObjects) => number,
+  least: Cause["least"],
+  why: string,
+  count = seen,
+): Cause => ({
+  usedBy: async (sandbox, objectsOf) => useOf(await count(sandbox, objectsOf)),
+  least,
+  why,
+  endsOthers: true,
+});
+
 /** A principal's sandboxes must use at least this share of a resource before one of them is ended. */
 const BLAMED_SHARE = 1 / 20;
 /** From this part of their limit, the guard ends sandboxes. The rest is for programs that start until these sandboxes have ended. */
@@ -175,30 +187,7 @@ export function guardMachine(
   const udpBytesOf = async (sandbox: EngineSandbox) =>
     (await countDatagramSockets(sandbox)) * UDP_SOCKET_BYTES;
   const part = (share: number) => (used: number) => used * share;
-  const manyPipes: Cause = {
-    usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).pipeBytes,
-    least: part(QUEUED_SHARE),
-    why: STOPPED_BECAUSE.pipes,
-    endsOthers: true,
-  };
-  const manyLocks: Cause = {
-    usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).locks * LOCK_BYTES,
-    least: part(QUEUED_SHARE),
-    why: STOPPED_BECAUSE.locks,
-    endsOthers: true,
-  };
-  const manyTimers: Cause = {
-    usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).timers,
-    least: () => limits.timersOfMachine * TIMERS_SHARE,
-    why: STOPPED_BECAUSE.timers,
-    endsOthers: true,
-  };
-  const manyWatches: Cause = {
-    usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).watches,
-    least: () => limits.epollWatchesOfMachine * WATCHES_SHARE,
-    why: STOPPED_BECAUSE.watches,
-    endsOthers: true,
-  };
+  const half = part(QUEUED_SHARE);
   const shortage = new Shortage(limits);
   const full = fullAt(limits.allMemoryBytes);
   const manyFilesOfEnded = manyFilesAt(limits.allMemoryBytes);
@@ -227,14 +216,14 @@ export function guardMachine(
       used: new Growth(() => numberIn("/proc/sys/fs/file-nr", /^(\d+)/) || undefined),
       limit: limits.timersOfMachine,
       rests: true,
-      causes: [
-        manyTimers,
-        // Only then, for the same reason as with pipes.
-        {
-          ...manyTimers,
-          usedBy: async (sandbox, objectsOf) => boundTimers(await objectsOf(sandbox)),
-        },
-      ],
+      causes: [seen, countHidden].map((count) =>
+        byCount(
+          ({ timers: all }) => all,
+          () => limits.timersOfMachine * TIMERS_SHARE,
+          STOPPED_BECAUSE.timers,
+          count,
+        ),
+      ),
     },
     {
       used: { measure: async () => numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m) * 4096 },
@@ -255,22 +244,12 @@ export function guardMachine(
       used: growth,
       limit: limits.kernelGrowthOfMachine,
       causes: [
-        manyPipes,
-        manyLocks,
-        {
-          usedBy: async (sandbox, objectsOf) => (await objectsOf(sandbox)).directories * DIRECTORY_BYTES,
-          least: part(QUEUED_SHARE),
-          why: STOPPED_BECAUSE.directories,
-          endsOthers: true,
-        },
+        byCount(({ pipeBytes }) => pipeBytes, half, STOPPED_BECAUSE.pipes),
+        byCount(({ locks }) => locks * LOCK_BYTES, half, STOPPED_BECAUSE.locks),
+        byCount(({ directories }) => directories * DIRECTORY_BYTES, half, STOPPED_BECAUSE.directories),
+        byCount(({ pipeBytes }) => pipeBytes, half, STOPPED_BECAUSE.pipes, countHidden),
         // After those that are counted: a connection with a few KiB of unread data may hide 85 MB.
-        { usedBy: queuedMemoryOf, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.sockets },
-        {
-          ...manyPipes,
-          // Only then, because a modest sandbox with a file that waits in a socket may hide as much.
-          usedBy: async (sandbox, objectsOf) =>
-            boundPipeMemory(await objectsOf(sandbox), await countedMemoryOf(sandbox)),
-        },
+        { usedBy: queuedMemoryOf, least: half, why: STOPPED_BECAUSE.sockets },
       ],
     },
     {
@@ -291,19 +270,11 @@ export function guardMachine(
       rests: true,
       intervalMs: NAMES_INTERVAL_MS,
       causes: [
-        {
-          usedBy: async (sandbox, objectsOf) => boundKeptFiles(await objectsOf(sandbox)),
-          least: part(QUEUED_SHARE),
-          why: STOPPED_BECAUSE.keptFiles,
-          endsOthers: true,
-        },
-        { usedBy: boundFilesInQueues, least: part(QUEUED_SHARE), why: STOPPED_BECAUSE.keptFiles },
-        // Only then, because such sockets usually have no data.
-        {
-          usedBy: async (sandbox, objectsOf) => boundHiddenFiles(await objectsOf(sandbox)),
-          least: part(QUEUED_SHARE),
-          why: STOPPED_BECAUSE.keptFiles,
-        },
+        // At once with connections that no program has accepted, because programs may wait for memory until the reason is found.
+        byCount(boundKeptFiles, half, STOPPED_BECAUSE.keptFiles, (one, objectsOf) =>
+          countHidden(one, objectsOf, "all"),
+        ),
+        { usedBy: boundFilesInQueues, least: half, why: STOPPED_BECAUSE.keptFiles },
       ],
     },
     {
@@ -322,25 +293,28 @@ export function guardMachine(
       used: new Growth(kernelObjects("file_lock_cache")),
       limit: limits.fileLocksOfMachine,
       rests: true,
-      causes: [
-        {
-          ...manyLocks,
-          usedBy: async (sandbox, objectsOf) =>
-            Math.min(boundLocks(await objectsOf(sandbox)), limits.fileLocksOfMachine),
-          least: () => limits.fileLocksOfMachine * MOST_LOCKS,
-        },
-      ],
+      causes: [seen, countHidden].map((count) =>
+        byCount(
+          ({ locks }) => Math.min(locks, limits.fileLocksOfMachine),
+          () => limits.fileLocksOfMachine * MOST_LOCKS,
+          STOPPED_BECAUSE.locks,
+          count,
+        ),
+      ),
     },
     {
       used: new Growth(kernelObjects("eventpoll_epi")),
       limit: limits.epollWatchesOfMachine,
       rests: true,
       intervalMs: WATCHES_INTERVAL_MS,
-      causes: [
-        manyWatches,
-        // Only then, for the same reason as with pipes.
-        { ...manyWatches, usedBy: boundWatches },
-      ],
+      causes: [seen, countHidden].map((count) =>
+        byCount(
+          ({ watches }) => watches,
+          () => limits.epollWatchesOfMachine * WATCHES_SHARE,
+          STOPPED_BECAUSE.watches,
+          count,
+        ),
+      ),
     },
     {
       used: { measure: async () => sum(listRunning().map(countTerminalWaiters)) },

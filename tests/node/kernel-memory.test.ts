@@ -148,7 +148,7 @@ it("the engine does not end a sandbox with unread data in a few connections for 
 
 const MiB = 1024 * 1024;
 
-/** An engine whose sandboxes see a large file, and a neighbour that holds 200 MiB. */
+/** An engine whose sandboxes see a large file, and a neighbour that holds 200 MiB and has not accepted some connections. */
 async function startWithLargeFile(allMemoryBytes: number) {
   const directory = temporaryDirectory();
   chmodSync(directory, 0o755);
@@ -159,8 +159,14 @@ async function startWithLargeFile(allMemoryBytes: number) {
   const engine = endLater(await startTestEngine({ limits, readOnly }));
   const start = (principal: string) => TestSandbox.start(engine, { principal });
   const neighbour = await start("neighbour");
-  const hold = "python3 -c 'x = bytearray(200 << 20); print(1, flush=True); import time; time.sleep(600)'";
-  await neighbour.run(`{ ${hold} & } | head -n 1`);
+  const hold = [
+    "import socket, time",
+    'kept = bytearray(200 << 20); server = socket.socket(socket.AF_UNIX); server.bind("/tmp/busy"); server.listen()',
+    "clients = [socket.socket(socket.AF_UNIX) for _ in range(10)]",
+    "for client in clients: client.connect(server.getsockname())",
+    "print(1, flush=True); time.sleep(600)",
+  ];
+  await neighbour.run(`{ python3 -c '${hold.join("\n")}' & } | head -n 1`);
   return { neighbour, start };
 }
 

@@ -15,7 +15,7 @@ const IMPORTS = [
 ];
 
 /** Counts the objects of a Python program. @param openFiles how many files the program that counts may open */
-async function outputFor(program: string[], openFiles = 1024): Promise<string> {
+async function outputFor(program: string[], openFiles = 1024, accept = "none"): Promise<string> {
   const group = temporaryDirectory();
   const [ready, list] = [join(group, "ready"), join(group, "cgroup.procs")];
   const lines = [...IMPORTS, ...program, "os.mkdir(sys.argv[1]); time.sleep(600)"];
@@ -24,13 +24,12 @@ async function outputFor(program: string[], openFiles = 1024): Promise<string> {
   await until(() => existsSync(ready));
   writeFileSync(list, `${counted.pid}\n`);
   const limited = `ulimit -n ${openFiles}; exec perl "$@"`;
-  return execFileSync("sh", ["-c", limited, "sh", PROGRAM, process.arch, "1048576", list], {
-    encoding: "utf8",
-  });
+  const args = [PROGRAM, process.arch, "1048576", list, accept];
+  return execFileSync("sh", ["-c", limited, "sh", ...args], { encoding: "utf8" });
 }
 
-async function countOf(program: string[], openFiles?: number): Promise<KernelObjects> {
-  return JSON.parse(await outputFor(program, openFiles)) as KernelObjects;
+async function countOf(program: string[], openFiles?: number, accept?: string): Promise<KernelObjects> {
+  return JSON.parse(await outputFor(program, openFiles, accept)) as KernelObjects;
 }
 
 const PIPE_BYTES = 65_536;
@@ -57,14 +56,38 @@ it("a count sees the unread pages in pipes, also if each has a single byte", asy
 });
 
 it("a count sees the unread bytes in Unix sockets and the locked pages", async () => {
-  const { keptPages: own } = await countOf([]);
-  const counted = await countOf([
-    "import mmap, ctypes; libc = ctypes.CDLL(None)",
-    "held = socket.socketpair(); held[0].send(b'x' * 7)",
-    "locked = mmap.mmap(-1, 3 * 4096); start = ctypes.addressof(ctypes.c_char.from_buffer(locked))",
-    "libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(3 * 4096))",
-  ]);
+  const { keptPages: own } = await countOf([], undefined, "all");
+  const counted = await countOf(
+    [
+      "import mmap, ctypes; libc = ctypes.CDLL(None)",
+      "held = socket.socketpair(); held[0].send(b'x' * 7)",
+      "locked = mmap.mmap(-1, 3 * 4096); start = ctypes.addressof(ctypes.c_char.from_buffer(locked))",
+      "libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(3 * 4096))",
+    ],
+    undefined,
+    "all",
+  );
   expect(counted.keptPages).toBe(own + 10);
+});
+
+/** The second connection has no files. */
+const CONNECT = [
+  "def serve(*files):",
+  "  server, clients = socket.socket(socket.AF_UNIX), [socket.socket(socket.AF_UNIX) for _ in range(2)]",
+  "  server.bind(f'{sys.argv[1]}-{len(files)}'); server.listen()",
+  "  for client in clients: client.connect(server.getsockname()); client.send(b'x' * 9)",
+  "  give(clients[0], *files) if files else None",
+  "  return server",
+  "ends = os.pipe(); kept = [serve(), serve(*ends)]; [os.close(end) for end in ends]",
+];
+const { keptPages: OWN_PAGES } = await countOf([], undefined, "all");
+
+it.each([
+  ["none", { waiting: 2, pipeBytes: OWN_BYTES }],
+  ["files", { waiting: 0, pipeBytes: OWN_BYTES + PIPE_BYTES }],
+  ["all", { waiting: 0, pipeBytes: OWN_BYTES + PIPE_BYTES, keptPages: OWN_PAGES + 37 }],
+])("a count that accepts connections sees what waits there: %s", async (accept, expected) => {
+  expect(await countOf(CONNECT, undefined, accept)).toMatchObject(expected);
 });
 
 /** Earlier kernels allow four sockets in each other. */

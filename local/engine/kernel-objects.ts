@@ -18,7 +18,7 @@ export interface KernelObjects {
   mappings: number;
   /** How many bytes fit into the open pipes. */
   pipeBytes: number;
-  /** The most pages of files that wait in pipes and Unix sockets, or are locked (mlock). */
+  /** The most pages of files that wait in pipes and Unix sockets, or are locked (mlock). Only a count that accepts all connections is complete. */
   keptPages: number;
   /**
    * How many files wait in sockets (SCM_RIGHTS) and are not counted here, for example in connections that no program has accepted, if the

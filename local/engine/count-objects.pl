@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# count-objects.pl ARCHITECTURE MAX_PIPE_BYTES LIST ACCEPT
+# count-objects.pl ARCHITECTURE MAX_PIPE_BYTES ACCEPT LIST
 # Prints the `KernelObjects` (kernel-objects.ts) of the processes in LIST, a file cgroup.procs, or "late" if there are too many objects to
 # count. A sandbox can have 500,000 descriptors and millions of mappings and watches, and the kernel goes through all locks of a
 # file for each of its descriptors.
@@ -36,7 +36,7 @@ use constant {
   SOL_SOCKET => 1, SO_ACCEPTCONN => 30, SO_PEEK_OFF => 42, SCM_RIGHTS => 1, SCM_PIDFD => 4, MSG_PEEK => 0x2, MSG_DONTWAIT => 0x40,
 };
 
-my ($architecture, $maxPipeBytes, $list, $accepted) = @ARGV;
+my ($architecture, $maxPipeBytes, $accepted, $list) = @ARGV;
 # The numbers of kcmp(2), which compares resources of two threads, and recvmsg(2). Without kcmp, only the descriptors of first threads
 # count, and only one epoll of those with the same number. Without recvmsg, files that wait in sockets only count in `waiting`.
 my %calls = (x64 => [312, 47], arm64 => [272, 212]);

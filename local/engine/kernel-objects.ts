@@ -111,7 +111,7 @@ function objectsIn(counts: string): KernelObjects {
 
 async function countIn(group: string, niceness: number, accept: Accepted): Promise<KernelObjects> {
   if (group === "") return allOf(0);
-  const command = [PROGRAM, arch, String(MAX_PIPE_BYTES), join(group, "cgroup.procs"), accept];
+  const command = [PROGRAM, arch, String(MAX_PIPE_BYTES), accept, join(group, "cgroup.procs")];
   // The programs for all sandboxes run at once, because a sandbox with few objects must not delay the count of one with many.
   return objectsIn(await outputOf("nice", ["-n", String(niceness), "perl", ...command]).catch(() => ""));
 }

@@ -24,7 +24,7 @@ async function outputFor(program: string[], openFiles = 1024, accept = "none"): 
   await until(() => existsSync(ready));
   writeFileSync(list, `${counted.pid}\n`);
   const limited = `ulimit -n ${openFiles}; exec perl "$@"`;
-  const args = [PROGRAM, process.arch, "1048576", list, accept];
+  const args = [PROGRAM, process.arch, "1048576", accept, list];
   return execFileSync("sh", ["-c", limited, "sh", ...args], { encoding: "utf8" });
 }
 

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
 import { json } from "node:stream/consumers";
 import { withShortPath } from "../local/engine/host-files.ts";
-import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
+import { SECRET_HEADER, STOP_MS, STOP_PATH, STOP_RESPONSE_MS } from "../local/platform/engine-protocol.ts";
 import { SAVING } from "./texts.ts";
 
 /** If the save takes longer than this, in milliseconds, the user sees that it is under way. */
@@ -32,9 +32,12 @@ export async function saveWorkspaces(
       const ended = endPreviews(engine, headers, within(END_PREVIEWS_MS)).catch(() => undefined);
       running = (await ended)?.running;
     }
-    const limit = within(STOP_MS + PROGRESS_AFTER_MS);
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), STOP_RESPONSE_MS);
+    const limit = AbortSignal.any([within(STOP_MS + PROGRESS_AFTER_MS), late.signal]);
     const init = { method: "POST", headers, signal: limit, redirect: "error" } as const;
-    const { unsaved } = (await (await fetch(new URL(STOP_PATH, url), init)).json()) as { unsaved: number };
+    const response = await fetch(new URL(STOP_PATH, url), init).finally(() => clearTimeout(timer));
+    const { unsaved } = (await response.json()) as { unsaved: number };
     if (unsaved > 0) print(SAVING.unsaved(unsaved));
   } catch {
     if (signal.aborted) print(SAVING.aborted);

@@ -1,6 +1,7 @@
 /** Finds and signals a run's processes, by process group and by mark (`markOf` in protocol.ts). */
 import { attempt } from "./file-error.ts";
 import { readdirSync, readlinkSync } from "node:fs";
+import { constants, setPriority } from "node:os";
 import { procStat, procText, TICK_MS } from "./proc-stat.ts";
 import { type KernelProcess, markOf } from "./protocol.ts";
 
@@ -99,6 +100,17 @@ export function ownProcesses(): Set<number> {
   const own = new Set([process.pid]);
   for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = processOf(pid)?.parent ?? 0) own.add(pid);
   return own;
+}
+
+/** Makes all other programs, and what they start, wait while our programs need the processors. */
+export function lowerPriorities(): void {
+  lastReadAt = Number.NEGATIVE_INFINITY;
+  const own = ownProcesses();
+  for (const { pid } of scanProcesses())
+    if (!own.has(pid))
+      // Each thread has its own priority.
+      for (const thread of attempt(() => readdirSync(`/proc/${pid}/task`), []))
+        attempt(() => setPriority(Number(thread), constants.priority.PRIORITY_LOW), undefined);
 }
 
 export function processorTimes(without: ReadonlySet<number>): Map<string, number> {

@@ -60,7 +60,13 @@ export const syncSchema = z.object({ folder: name, file: name });
 export type SyncRequest = z.infer<typeof syncSchema>;
 
 export const STOP_PATH = "/local/stop";
-export const STOP_MS = 20_000;
+/**
+ * How long the Worker saves. On a machine whose processors other programs use, nine sandboxes needed more than 20 seconds. systemd kills a
+ * service 90 seconds after SIGTERM.
+ */
+export const STOP_MS = 60_000;
+/** The Worker begins its response at once. */
+export const STOP_RESPONSE_MS = 20_000;
 
 /** The Worker handles requests to these hosts, as registered on `ctx.container`. */
 export const interceptsSchema = z.object({

@@ -23,10 +23,18 @@ export async function serveUntilStop(
 ): Promise<Response> {
   if (isStop(request, secret)) {
     isStopping = true;
-    return await saveAll(env, listRunning);
+    return beginResponse(saveAll(env, listRunning));
   }
   if (!isStopping) return await serve();
   return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });
+}
+
+/** Responds before the saves end, so that `npm start` knows that the Worker works. */
+function beginResponse(saved: Promise<Response>): Response {
+  const { readable, writable } = new TransformStream();
+  const sent = saved.then(async ({ body }) => await body?.pipeTo(writable));
+  sent.catch(async (error: unknown) => await writable.abort(error));
+  return new Response(readable);
 }
 
 function isStop(request: Request, known: string): boolean {
@@ -67,22 +75,31 @@ export async function saveAll(
   const leftMs = countdown(ms);
   const saved = new Map<string, boolean>();
   const saving = new Map<string, Promise<void>>();
-  const ask = async (waitMs: number, question: Promise<boolean>) =>
-    (await waitAtMost(waitMs, question).catch(() => false)) === true;
   const save = async (id: string) => {
-    saved.set(id, await ask(Math.max(0, leftMs()), actorOf<Sandbox>(env, id).saveToStop()));
+    const isSaved = actorOf<Sandbox>(env, id).saveToStop();
+    saved.set(id, (await waitAtMost(Math.max(0, leftMs()), isSaved).catch(() => false)) === true);
     saving.delete(id);
   };
-  /** A save that failed is not repeated. */
-  const isDone = async (id: string) =>
-    saved.get(id) === false || (await ask(ROUND_MS, actorOf<Sandbox>(env, id).isSaved()));
+  const asking = new Map<string, Promise<boolean>>();
+  /** Undefined if the actor has not responded yet, as on a busy machine. A save that failed is not repeated. */
+  const isDone = async (id: string) => {
+    if (!saved.has(id)) return false;
+    if (saved.get(id) === false) return true;
+    const asked = asking.get(id) ?? actorOf<Sandbox>(env, id).isSaved();
+    asking.set(id, asked);
+    const isSaved = await waitAtMost(ROUND_MS, asked).catch(() => false);
+    if (isSaved !== undefined) asking.delete(id);
+    return isSaved;
+  };
   let unsaved = [...(await listRunning())];
+  let changed = unsaved;
   while (unsaved.length > 0 && leftMs() > 0) {
-    for (const id of unsaved) if (!saving.has(id)) saving.set(id, save(id));
+    for (const id of changed) if (!saving.has(id)) saving.set(id, save(id));
     await waitAtMost(Math.min(ROUND_MS, leftMs()), Promise.all(saving.values()));
     const running = [...(await listRunning())];
-    const areDone = await Promise.all(running.map((id) => saved.has(id) && isDone(id)));
-    unsaved = running.filter((_, index) => !areDone[index]);
+    const areDone = await Promise.all(running.map(isDone));
+    unsaved = running.filter((_, index) => areDone[index] !== true);
+    changed = running.filter((_, index) => areDone[index] === false);
   }
   for (const id of unsaved) saved.set(id, false);
   return Response.json({ unsaved: [...saved.values()].filter((isSaved) => !isSaved).length });

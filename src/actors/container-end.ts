@@ -27,7 +27,7 @@ interface ContainerEndHost {
   sandboxd: Pick<Sandboxd, "isToken" | "report">;
   lifecycle: Pick<Lifecycle, "isRunning" | "isInUse">;
   kernels: Pick<Kernels, "refuse" | "stopAll">;
-  workspace: Pick<Workspace, "saveToStop" | "mayStop" | "isComplete" | "noteChange">;
+  workspace: Pick<Workspace, "prioritizeSaves" | "saveToStop" | "mayStop" | "isComplete" | "noteChange">;
   notice: Pick<RestartNotice, "noteEnding">;
   network: Pick<SandboxNetwork, "connections">;
   sync(): Promise<void>;
@@ -48,6 +48,7 @@ export class ContainerEnd {
   /** Saves before the server stops. Returns whether everything was saved. Calls and runs may still change files afterwards. */
   async saveForServer(): Promise<boolean> {
     const { lifecycle, workspace, notice, network, sync } = this.#host;
+    workspace.prioritizeSaves();
     await this.#save();
     const { isSaved } = this;
     const mayLackChanges = lifecycle.isInUse || !workspace.isComplete;

@@ -446,6 +446,16 @@ export class Workspace {
     await sync();
   }
 
+  /** Makes programs yield the processors to saves. Call it before the last saves: the programs keep their lower priority. */
+  prioritizeSaves(): void {
+    if (!this.#isWhole || !this.#host.isSaved) return;
+    const { snapshots, background } = this.#host;
+    const done = withLimitedSignal(this.#container, CALL_MS, (signal) =>
+      snapshots.call("prioritize", {}, signal),
+    );
+    background(done.catch(() => undefined));
+  }
+
   /**
    * Saves before an orderly stop. Returns whether the save has succeeded, or the container has ended meanwhile.
    * @param waitMs how long to wait

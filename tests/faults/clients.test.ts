@@ -136,6 +136,14 @@ describe("when the server ends while a workspace changes", () => {
     expect(other.text).toContain("another");
   });
 
+  it("a change is saved after SIGTERM although many programs of its sandbox use the processors", async () => {
+    const busy = "echo late > young; for i in {1..100}; do while :; do :; done & done";
+    await server.call("run_command", { sandbox: "busy", command: busy });
+    server.server.child.kill("SIGTERM");
+    await server.restart();
+    expect(await server.sh("cat young", { sandbox: "busy" })).toBe("late\n");
+  });
+
   it("the log warns that workspaces were perhaps not saved if the Worker does not respond after SIGTERM", async () => {
     await server.call("write_file", { path: "young", content: "a moment old" });
     process.kill(server.pid("workerd"), "SIGSTOP");

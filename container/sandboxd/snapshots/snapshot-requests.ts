@@ -96,6 +96,13 @@ const readsSchema = z.object({
 export type Read = z.infer<typeof readsSchema>["reads"][number];
 
 export const snapshotRequests = {
+  /** The server stops after the next saves, so programs yield the processors to these. sandboxd of an earlier version has no such row. */
+  prioritize: row({
+    ...emptyCall,
+    route: "POST /snapshot/priority",
+    input: z.object({}),
+    result: z.object({}),
+  }),
   mark: row({ ...emptyCall, route: "GET /snapshot", input: z.object({}), result: workspaceStateSchema }),
   system: row({ ...emptyCall, route: "GET /snapshot/system", input: z.object({}), result: systemSchema }),
   plan: row({

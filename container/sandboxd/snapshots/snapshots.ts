@@ -9,7 +9,7 @@ import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../serve-ope
 import type { Call } from "../operations.ts";
 import { attempt, FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
-import { ownProcesses } from "../run-processes.ts";
+import { lowerPriorities, ownProcesses } from "../run-processes.ts";
 import { measureWork } from "../work.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
 import { Base, baseOfContainer, recordBase, systemID } from "./base.ts";
@@ -54,6 +54,11 @@ export class Snapshots {
   readonly #handlers: Handlers<SnapshotRequests> = {
     "GET /snapshot": async () => ({ ...this.#state.readMark(), isEmpty: isEmpty(WORKSPACE) }),
     "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
+    "POST /snapshot/priority": async () => {
+      // Otherwise /proc also has the processes of the machine.
+      if (SYSTEM !== undefined) lowerPriorities();
+      return {};
+    },
     "POST /snapshot": (_call, { json }) => this.#plan(json),
     "GET /snapshot/pack": async ({ id }, { begin }) => {
       const pack = this.#requireSave(id).pack(this.#current.signal);

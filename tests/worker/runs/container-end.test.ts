@@ -13,7 +13,11 @@ function createEnd(workspace: SavedWorkspace): ContainerEnd {
     },
     lifecycle: { isRunning: true, isInUse: false },
     kernels: { refuse: () => false, stopAll: done } as never,
-    workspace: Object.assign(workspace, { isComplete: true, noteChange: () => undefined }),
+    workspace: Object.assign(workspace, {
+      isComplete: true,
+      prioritizeSaves: () => undefined,
+      noteChange: () => undefined,
+    }),
     notice: { noteEnding: () => undefined },
     network: { connections: { collect: done } } as never,
     sync: done,

@@ -158,6 +158,19 @@ describe.concurrent("a workspace", () => {
     expect(await response.json()).toEqual({ unsaved: 1 });
   });
 
+  it("is saved once before the server stops although its actor takes long to say that all is saved", async () => {
+    let saves = 0;
+    const actor = {
+      saveToStop: async () => ++saves > 0,
+      isSaved: async () => await scheduler.wait(1500).then(() => true),
+    };
+    const Sandbox = { idFromString: (id: string) => id, get: () => actor };
+    const namespaces = { Sandbox } as unknown as SandboxNamespaces;
+    const response = await saveAll(namespaces, async () => ["busy"], 6000);
+    expect(await response.json()).toEqual({ unsaved: 0 });
+    expect(saves).toBe(1);
+  });
+
   it("may lack the last changes of a run that continued while the server stopped, and the notice names this possible loss", async () => {
     const sandbox = "stopped-during-run";
     await sh(sandbox, "echo one > file");

@@ -358,6 +358,7 @@ export class World {
         isEmpty: requireContainer().files.size === 0,
       }),
       system: () => (requireContainer(), { system: SYSTEM }),
+      prioritize: () => ({}),
       plan: ({ body }) => requireContainer().plan(body),
       pack: ({ id }) => streamOf(requireContainer().pack(id)),
       manifest: ({ id }) => streamOf(requireContainer().manifest(id)),

@@ -577,9 +577,11 @@ export class Lifecycle {
 
   /** Ends the container at once, with all processes, and deletes the data that `extent` names. */
   async destroy(owner: Owner, extent: DestroyExtent): Promise<Destroyed> {
-    const { account } = this.#parts;
+    const { account, workspace } = this.#parts;
     const destroyed = this.#end(async () => {
+      // If this fails, the sandbox keeps its settings and saved state, and the next use continues a restore that an earlier actor began.
       await this.#endContainer("destroy");
+      if (workspace.isRestoringCheckpoint) workspace.finishCheckpointRestore();
       // After the container's end: otherwise an earlier call could register the sandbox again.
       const record = await account.reportDestruction(owner, extent);
       for (const part of this.#subscribers) part.onDestroy?.(record);

@@ -154,7 +154,7 @@ export class Workspace {
   onContainerEnd(end: string): void {
     this.isContainerOver = true;
     this.#forgetContainer();
-    if (end === "destroy") this.finishCheckpointRestore();
+    if (end === "destroy") this.#unconfirmed.value = undefined;
   }
 
   #forgetContainer(): void {

@@ -52,8 +52,6 @@ export class Actor {
   /** How many containers are being ended, and how many have ended. */
   #ends = { running: 0, past: 0 };
   #notedEnd: string | undefined;
-  /** Whether the end in progress is a destruction, which removes the settings. */
-  #isDestroying = false;
   #lastNote: string | undefined;
   /** Whether this actor began the rollback that is in progress. */
   #isRollingBack = false;
@@ -157,8 +155,9 @@ export class Actor {
       onContainerEnd: (end) => this.#ended(end),
       onDestroy: () => {
         world.check(!world.container, "the container of a destroyed sandbox still runs");
+        world.check(!world.isRollingBack, "a rollback continues in a destroyed sandbox");
         world.settings = 0;
-        world.isRollingBack = false;
+        this.finishedRollbacks = 0;
       },
       onRestore: (settings) => {
         world.check(settings === this.#rollbackSettings, "a rollback with other settings");
@@ -209,7 +208,6 @@ export class Actor {
     world.loseUnsaved();
     world.count.interruptions++;
     for (const run of this.runs) if (run.container) this.runs.delete(run);
-    this.#isDestroying = end === "destroy";
     this.#isStarted = false;
     this.#ready = undefined;
     world.restoredContainer = undefined;
@@ -243,15 +241,11 @@ export class Actor {
         world.count.interruptions++;
         this.#ends.running--;
         this.#ends.past++;
-        const isDestroying = this.#isDestroying;
-        this.#isDestroying = false;
         if (container && world.consumeFault("end fails")) {
           container.isEnding = false;
           world.policy.isEnforced = false;
-          world.mayLackSettings ||= isDestroying;
           throw new ToolError("sandbox_unavailable", "the container did not end");
         }
-        if (isDestroying) world.acknowledgedSettings = 0;
         this.starting = undefined;
         const latest = world.container;
         if (latest) world.removeContainer(latest);

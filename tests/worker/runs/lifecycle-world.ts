@@ -83,7 +83,7 @@ export abstract class World {
   container: FakeContainer | undefined;
   account = { isKnown: false, isRunning: false, settings: 0 };
   settings = 0;
-  /** The last acknowledged settings that no destruction removed. */
+  /** The last acknowledged settings that no acknowledged destruction removed. A destruction that fails removes none. */
   acknowledgedSettings = 0;
   saved = new Set<number>();
   saves = 0;
@@ -92,8 +92,6 @@ export abstract class World {
   /** The container whose workspace was restored, according to the actor's storage. */
   restoredContainer: FakeContainer | undefined;
   isRollingBack = false;
-  /** Whether the platform failed to end a container that was to be destroyed, so that the settings may be gone or not. */
-  mayLackSettings = false;
   /** Whether the container must not be used any more, according to the actor's storage. */
   isContainerOver = false;
   policy = { version: 0, since: 0, isEnforced: true };
@@ -223,8 +221,7 @@ export abstract class World {
     this.check(lifecycle.isRunning === isThere, "isRunning is wrong");
     this.check(lifecycle.isAlive === isThere, "isAlive is wrong");
     this.check(
-      this.mayLackSettings ||
-        [this.settings, this.account.settings].every((one) => one === this.acknowledgedSettings),
+      [this.settings, this.account.settings].every((one) => one === this.acknowledgedSettings),
       "settings are wrong",
     );
     const { container, policy } = this;

@@ -229,12 +229,15 @@ class Sandbox extends World {
     // Calls in the container fail from now on, even if its end has to wait for another one.
     if (this.container) this.container.isEnding = true;
     await this.actor.lifecycle.destroy(OWNER, "workspace");
+    this.acknowledgedSettings = 0;
     this.check(this.waits === waits, "a destruction that waits");
   }
 
-  #reap(): Promise<boolean> {
+  async #reap(): Promise<boolean> {
     const { usedAt } = this;
-    return this.actor.lifecycle.destroyIfUnused(OWNER, () => this.usedAt > usedAt);
+    const isRemoved = await this.actor.lifecycle.destroyIfUnused(OWNER, () => this.usedAt > usedAt);
+    if (isRemoved) this.acknowledgedSettings = 0;
+    return isRemoved;
   }
 
   async #doOwnWork(): Promise<void> {
@@ -519,7 +522,11 @@ it("after any sequence of calls, faults and ends, acknowledged changes exist, th
       expect(sandbox.problems).toEqual([]);
     },
   );
-  await fc.assert(property, { numRuns: 3000, seed: Date.now() & 0x7fffffff, examples: EXAMPLES });
+  await fc.assert(property, {
+    numRuns: 3000,
+    seed: Date.now() & 0x7fffffff,
+    examples: EXAMPLES,
+  });
 });
 
 it("a container with an earlier network policy ends within a minute, although its save does not end", async () => {

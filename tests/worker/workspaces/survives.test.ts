@@ -446,6 +446,29 @@ it("a destroyed sandbox leaves its previews, questions and interrupted restore t
   await owner.call("destroy_sandbox", { sandbox, checkpoints: true });
 });
 
+it("an interrupted restore is completed although the platform does not end the container, not even to destroy it", async () => {
+  const sandbox = "not-ended";
+  await sh(sandbox, "echo old > file");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+  await owner.call("configure_sandbox", { sandbox, setup: "touch made" });
+  expect(await sh(sandbox, "echo new > file; ls")).toBe("file\nmade\n");
+  await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("workspace:going-back", { checkpoint }));
+  await evict(sandbox);
+  // The next actor continues the restore.
+  const ends = await runInActor(sandbox, (actor) =>
+    vi
+      .spyOn(actor, "destroy")
+      .mockRejectedValueOnce(new Error("not ended"))
+      .mockRejectedValueOnce(new Error("not ended")),
+  );
+  await until(() => ends.mock.calls.length > 0);
+  const failed = await owner.call("destroy_sandbox", { sandbox });
+  expect(failed.isError).toBe(true);
+  // The set-up runs again, because the checkpoint has no results of it.
+  expect(await sh(sandbox, "cat file; ls")).toBe("old\nfile\nmade\n");
+  await owner.call("destroy_sandbox", { sandbox, checkpoints: true });
+});
+
 it("a call for a checkpoint fails with the reason on a server that saves no workspaces", async () => {
   const caller = owner.withVariables({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
   for (const [tool, args] of [

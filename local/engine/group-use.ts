@@ -1,7 +1,7 @@
 /** What the processes of control groups use. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { loadText, readText } from "./host-files.ts";
+import { loadText, readShared, readText } from "./host-files.ts";
 import { sum } from "./sum.ts";
 
 /** Whether a group has this file. An asynchronous attempt to read takes six times as long as this. */
@@ -70,7 +70,7 @@ export async function measureMemory(groups: readonly string[]): Promise<{ used: 
  * @param names the part's names in version 2 of control groups. The first one that the kernel knows counts
  */
 async function kernelPartOf(group: string, ...names: string[]): Promise<number> {
-  const version1 = await loadText(join(group, "memory.kmem.usage_in_bytes"));
+  const version1 = readText(join(group, "memory.kmem.usage_in_bytes"));
   const version2 = version1 === "" ? await loadText(join(group, "memory.stat")) : "";
   const counts = names.map((name) => new RegExp(`^${name} (\\d+)$`, "m").exec(version2)?.[1]);
   return Number(counts.find((count) => count !== undefined) ?? version1);
@@ -82,19 +82,28 @@ export const kernelMemoryOf = (group: string) => kernelPartOf(group, "kernel", "
 export const freeableMemoryOf = (group: string) => kernelPartOf(group, "slab_reclaimable");
 
 /** The number of a group's processes and threads, including those in groups inside it; 0 if the group does not count them. */
-export const processesOf = async (group: string) => Number(await loadText(join(group, "pids.current")));
+export const processesOf = async (group: string) => Number(readText(join(group, "pids.current")));
+
+/** The processor time that the processes of groups have used; 0 if no group counts it. */
+export function processorSecondsOf(groups: readonly string[]): number {
+  const [ofVersion1] = groupsWith("cpuacct.usage", groups);
+  if (ofVersion1 !== undefined) return Number(readShared(join(ofVersion1, "cpuacct.usage"))) / 1e9;
+  const statistics = groupsWith("cpu.stat", groups).map((group) => readShared(join(group, "cpu.stat")));
+  return Math.max(0, ...statistics.map((text) => Number(/^usage_usec (\d+)$/m.exec(text)?.[1] ?? 0) / 1e6));
+}
 
 /**
- * The processor time that the processes of groups have used; 0 if no group counts it. Version 1 is read synchronously: for a number, that
- * takes a tenth of the time.
+ * Returns a function that tells whether programs of these groups have run since its last call. It is true also if no group counts
+ * their processor time.
  */
-export async function processorSecondsOf(groups: readonly string[]): Promise<number> {
-  const [ofVersion1] = groupsWith("cpuacct.usage", groups);
-  if (ofVersion1 !== undefined) return Number(readText(join(ofVersion1, "cpuacct.usage"))) / 1e9;
-  return await countOf(groupsWith("cpu.stat", groups), async (group) => {
-    const statistics = await loadText(join(group, "cpu.stat"));
-    return Number(/^usage_usec (\d+)$/m.exec(statistics)?.[1] ?? 0) / 1e6;
-  });
+export function activityOf(groups: readonly string[]): () => boolean {
+  let before = 0;
+  return () => {
+    const seconds = processorSecondsOf(groups);
+    const haveRun = seconds === 0 || seconds !== before;
+    before = seconds;
+    return haveRun;
+  };
 }
 
 /** The highest count of the groups. If each controller has a separate group, only one group has a count. */
@@ -142,7 +151,10 @@ export function memoryLack(groups: readonly string[]): () => boolean {
     return isVain;
   };
   const isUnderOOM = (group: string) => /^under_oom 1$/m.test(readText(join(group, "memory.oom_control")));
-  return () =>
-    groupsWith("memory.oom_control", groups).some(isUnderOOM) ||
-    groupsWith("memory.high", groups).some(looksInVain);
+  return () => {
+    const ofVersion1 = groupsWith("memory.oom_control", groups);
+    // Groups of version 1 have no limit of the other kind, and to look for it takes longer than to read this file.
+    if (ofVersion1.length > 0) return ofVersion1.some(isUnderOOM);
+    return groupsWith("memory.high", groups).some(looksInVain);
+  };
 }

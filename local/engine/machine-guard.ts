@@ -24,7 +24,15 @@ import {
   VERY_MANY,
 } from "./kernel-objects.ts";
 import { Growth, KernelGrowth, type Meter, Shortage } from "./growth.ts";
-import { countOf, groupsWith, kernelMemoryOf, memoryLack, mostMemoryOf, processesOf } from "./group-use.ts";
+import {
+  activityOf,
+  countOf,
+  groupsWith,
+  kernelMemoryOf,
+  memoryLack,
+  mostMemoryOf,
+  processesOf,
+} from "./group-use.ts";
 import {
   countModprobeWaiters,
   countTerminals,
@@ -369,33 +377,38 @@ export function guardMachine(
   const lacksMemory = memoryLack(engineGroups);
   const isLate = lateAfter(LOOK_FOR_KEEPERS_MS);
   const list = () => registry.list();
-  const checks = [
-    async () => await guardMemory(engineGroups, lacksMemory, isLate, limits.allMemoryBytes, list, files),
-    async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
-    shareProcessors(engineGroups, registry),
-  ];
-  const repeat = (check: () => Promise<void>, intervalMs: number) => {
+  const repeat = (check: () => Promise<void>, intervalMs = CHECK_INTERVAL_MS) => {
     let isChecking = false;
-    const timer = setInterval(() => {
-      if (registry.list().length === 0) for (const { used } of pools) used.restart?.();
-      if (isChecking || registry.count === 0) return;
+    // Only programs that run add watches or UDP sockets. To look for these so often takes longer than to look whether one has run.
+    const isDue = intervalMs < CHECK_INTERVAL_MS ? activityOf(engineGroups) : () => true;
+    const begin = () => {
+      if (isChecking || !isDue()) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
-    }, intervalMs);
-    return timer.unref();
+    };
+    return { begin, intervalMs };
   };
-  const timers = [
+  const checks = [
     ...pools.map((pool) =>
-      repeat(
-        async () => await endLargestUser(pool, listRunning, lazyCount(listRunning)),
-        pool.intervalMs ?? CHECK_INTERVAL_MS,
-      ),
+      repeat(async () => await endLargestUser(pool, listRunning, lazyCount(listRunning)), pool.intervalMs),
     ),
-    ...checks.map((check) => repeat(check, CHECK_INTERVAL_MS)),
+    repeat(
+      async () => await guardMemory(engineGroups, lacksMemory, isLate, limits.allMemoryBytes, list, files),
+    ),
+    repeat(async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread)))),
+    repeat(shareProcessors(engineGroups, registry)),
     repeat(guardUDP(listRunning), UDP_INTERVAL_MS),
     repeat(async () => await files.free(listRunning(), full), NAMES_INTERVAL_MS),
     repeat(async () => await freeNames(listRunning(), engineGroups), NAMES_INTERVAL_MS),
   ];
+  const ofInterval = Map.groupBy(checks, ({ intervalMs }) => intervalMs);
+  // One timer for all checks with the same interval, because the engine would wake up for each.
+  const timers = Array.from(ofInterval, ([intervalMs, together]) =>
+    setInterval(() => {
+      if (registry.list().length === 0) for (const { used } of pools) used.restart?.();
+      if (registry.count > 0) for (const { begin } of together) begin();
+    }, intervalMs).unref(),
+  );
   return () => timers.forEach((timer) => clearInterval(timer));
 }
 

@@ -1,5 +1,5 @@
 /** How much memory the machine's programs and its kernel use. */
-import { readText } from "./host-files.ts";
+import { readShared } from "./host-files.ts";
 import { sum } from "./sum.ts";
 
 /** The fields of /proc/meminfo about memory with a known use. KReclaimable contains the slabs that the kernel can reclaim. */
@@ -12,8 +12,8 @@ const NAMED =
  * @returns undefined if the amount cannot be read, for example because the engine has no descriptors left
  */
 export function kernelMemory(): number | undefined {
-  const meminfo = readText("/proc/meminfo");
-  const zoneinfo = readText("/proc/zoneinfo");
+  const meminfo = readShared("/proc/meminfo");
+  const zoneinfo = readShared("/proc/zoneinfo");
   if (meminfo === "" || zoneinfo === "") return undefined;
   const of = (name: string) => bytesIn(meminfo, name);
   const named = sum(NAMED.split(" ").map(of));
@@ -25,12 +25,12 @@ export function kernelMemory(): number | undefined {
 /** Bytes of `kernelMemory` in pages without a known use, such as the data in sockets and pipes. */
 export function kernelPages(): number | undefined {
   const all = kernelMemory();
-  return all === undefined ? undefined : all - bytesIn(readText("/proc/meminfo"), "SUnreclaim");
+  return all === undefined ? undefined : all - bytesIn(readShared("/proc/meminfo"), "SUnreclaim");
 }
 
 /** Bytes of the machine's memory that the kernel cannot give to programs. */
 export function usedMemory(): number {
-  const meminfo = readText("/proc/meminfo");
+  const meminfo = readShared("/proc/meminfo");
   return bytesIn(meminfo, "MemTotal") - bytesIn(meminfo, "MemAvailable");
 }
 

@@ -123,23 +123,21 @@ export function shareProcessors(
     const now = performance.now();
     const elapsedSeconds = (now - measuredAt) / 1000;
     measuredAt = now;
-    const measured = await Promise.all(
-      registry.list().map(async (sandbox) => {
-        const seconds = await processorSecondsOf(sandbox.groups);
-        const use: Use = uses.get(sandbox) ?? {
-          principal: sandbox.principal ?? sandbox,
-          seconds,
-          used: 0,
-          busyUntil: -Infinity,
-          limit: undefined,
-        };
-        uses.set(sandbox, use);
-        use.used = (seconds - use.seconds) / elapsedSeconds;
-        use.seconds = seconds;
-        return { groups: sandbox.groups, use };
-      }),
-    );
-    const secondsOfAll = await processorSecondsOf(engineGroups);
+    const measured = registry.list().map((sandbox) => {
+      const seconds = processorSecondsOf(sandbox.groups);
+      const use: Use = uses.get(sandbox) ?? {
+        principal: sandbox.principal ?? sandbox,
+        seconds,
+        used: 0,
+        busyUntil: -Infinity,
+        limit: undefined,
+      };
+      uses.set(sandbox, use);
+      use.used = (seconds - use.seconds) / elapsedSeconds;
+      use.seconds = seconds;
+      return { groups: sandbox.groups, use };
+    });
+    const secondsOfAll = processorSecondsOf(engineGroups);
     // Also of sandboxes that start, and of ended ones, whose files the kernel may still be closing.
     const processors = (secondsOfAll - (secondsBefore ?? secondsOfAll)) / elapsedSeconds;
     secondsBefore = secondsOfAll;

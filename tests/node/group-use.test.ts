@@ -1,8 +1,16 @@
 /** What the engine reads of control groups, here plain directories. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { groupsWith, kernelMemoryOf, memoryLack, memoryOf } from "../../local/engine/group-use.ts";
+import {
+  activityOf,
+  groupsWith,
+  kernelMemoryOf,
+  memoryLack,
+  memoryOf,
+} from "../../local/engine/group-use.ts";
+import { readShared } from "../../local/engine/host-files.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep } from "../setup/until.ts";
 
@@ -46,4 +54,37 @@ it("in version 2, programs no longer wait for memory when the kernel has stopped
   expect(isLacking()).toBe(false);
   visit(120_000);
   expect(isLacking()).toBe(true);
+});
+
+it("checks that begin together read a file once, and later checks read it again", async () => {
+  const file = join(temporaryDirectory(), "file");
+  writeFileSync(file, "first");
+  expect(readShared(file)).toBe("first");
+  writeFileSync(file, "second");
+  expect(readShared(file)).toBe("first");
+  await setImmediate();
+  expect(readShared(file)).toBe("second");
+});
+
+it.each([
+  ["cpuacct.usage", "1000000000", "1000100000"],
+  ["cpu.stat", "usage_usec 1000\nuser_usec 0\n", "usage_usec 1001\nuser_usec 0\n"],
+])(
+  "programs have run if the processor time of their group in %s has changed",
+  async (file, first, second) => {
+    const group = temporaryDirectory();
+    const haveRun = activityOf([group]);
+    writeFileSync(join(group, file), first);
+    expect(haveRun()).toBe(true);
+    await setImmediate();
+    expect(haveRun()).toBe(false);
+    writeFileSync(join(group, file), second);
+    await setImmediate();
+    expect([haveRun(), haveRun()]).toEqual([true, false]);
+  },
+);
+
+it("programs may always have run if no group counts their processor time", () => {
+  const haveRun = activityOf([temporaryDirectory()]);
+  expect([haveRun(), haveRun()]).toEqual([true, true]);
 });

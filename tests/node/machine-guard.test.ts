@@ -305,6 +305,7 @@ it("memory of the kernel: without free descriptors, the amount counts as unknown
     "import { openSync } from 'node:fs'",
     "console.log(kernelMemory() > 0)",
     "try { while (true) openSync('/dev/null') } catch {}",
+    "await new Promise(setImmediate)",
     "console.log(kernelMemory())",
   ].join("\n");
   const run = ['ulimit -n 64; exec "$0" --input-type=module -e "$1"', process.execPath, program];

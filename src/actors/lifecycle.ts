@@ -300,8 +300,10 @@ export class Lifecycle {
     } catch (error) {
       // Another call ended this start, so its error does not matter.
       if (this.#position !== starting) throw containerEnded();
-      // A container that started only partly holds no user data.
-      if (platform.isRunning) await this.#end(() => this.#states.endContainer(this.#parts));
+      // A container that started only partly holds no user data. An end that began before this one may have ended it.
+      const isOwn = () => this.#position === starting;
+      if (platform.isRunning)
+        await this.#end(async () => isOwn() && (await this.#states.endContainer(this.#parts)));
       this.#states.step(starting, { is: "registered" });
       this.release();
       throw error;

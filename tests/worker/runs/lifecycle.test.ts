@@ -381,6 +381,18 @@ const NEXT = [0, 0, 0];
 
 /** Sequences that found defects. Random steps seldom make them. */
 const EXAMPLES: Sequence[] = [
+  // The platform fails to end a container that has started halfway, while a checkpoint is to be restored.
+  [
+    [],
+    [
+      ["end fails", []],
+      ["starts halfway", []],
+      ["write", []],
+      ["read only", [0, 0]],
+      ["roll back", [0, 3]],
+    ],
+    "idle",
+  ],
   // The container dies immediately before the result of a set-up is restored to it.
   [
     ["hurried read", "idle"],

@@ -2,7 +2,16 @@
 import { describe, it } from "vitest";
 import { EVENT_CHARS } from "../../../container/sandboxd/protocol.ts";
 import { Connection } from "../../../src/container/connection.ts";
+import { containerGone } from "../../../src/container/texts.ts";
 import { sleep } from "../../setup/until.ts";
+
+/** A container that is ready. */
+const lifecycle = () => ({
+  isRunning: true,
+  container: new AbortController().signal,
+  waitUntilReady: async () => undefined,
+  waitUntilReadyForRun: async () => undefined,
+});
 
 /**
  * A connection, by its own socket if there is one, whose other ends are `opened`, and which counts what a follower gets.
@@ -18,13 +27,7 @@ async function connect(own?: WebSocket, refused?: () => Response) {
     opened.push({ at: Date.now(), server, signal });
     return { webSocket: own ?? webSocket } as unknown as Response;
   };
-  const lifecycle = {
-    isRunning: true,
-    container: new AbortController().signal,
-    waitUntilReady: async () => undefined,
-    waitUntilReadyForRun: async () => undefined,
-  };
-  const connection = new Connection({ isRunning: true, fetch, noteUse: () => undefined }, lifecycle);
+  const connection = new Connection({ isRunning: true, fetch, noteUse: () => undefined }, lifecycle());
   const got = { events: 0, breaks: 0 };
   connection.follow("run1", {
     onEvent: () => void got.events++,
@@ -110,6 +113,54 @@ describe.concurrent("the connection to sandboxd", () => {
     const begin = () => connection.beginAgain(call, () => false);
     await Promise.all(Array.from({ length: 8 }, begin));
     expect(opened.length).toBe(2);
+  });
+
+  it("starts no command that ended while it was opened", async ({ expect }) => {
+    const started: string[] = [];
+    const opening = Promise.withResolvers<void>();
+    const fetch = async () => {
+      const { 0: webSocket, 1: server } = new WebSocketPair();
+      server.accept();
+      server.addEventListener("message", ({ data }) => started.push(JSON.parse(String(data)).id));
+      await opening.promise;
+      return { webSocket } as unknown as Response;
+    };
+    const connection = new Connection({ isRunning: true, fetch, noteUse: () => undefined }, lifecycle());
+    const hasEnded = new Set<string>();
+    const begin = (id: string) =>
+      connection.begin(
+        { type: "start", id, session: "main", command: "true", timeoutMs: 1000 },
+        () => hasEnded.has(id),
+        () => undefined,
+      );
+    const begun = Promise.allSettled([begin("ended"), begin("wanted")]);
+    hasEnded.add("ended");
+    opening.resolve();
+    expect((await begun).map(({ status }) => status)).toEqual(["rejected", "fulfilled"]);
+    await expect.poll(() => started).toEqual(["wanted"]);
+  });
+
+  it("waits for no further container for a command that ended with its container", async ({ expect }) => {
+    let waits = 0;
+    let hasEnded = false;
+    const { isRunning, waitUntilReady } = lifecycle();
+    const waitUntilReadyForRun = async () => void waits++;
+    const gone = { isRunning, container: undefined, waitUntilReady, waitUntilReadyForRun };
+    const fetch = async () => {
+      hasEnded = true;
+      const { 0: webSocket, 1: server } = new WebSocketPair();
+      server.accept();
+      return { webSocket } as unknown as Response;
+    };
+    const connection = new Connection({ isRunning, fetch, noteUse: () => undefined }, gone);
+    const call = { type: "start", id: "run1", session: "main", command: "true", timeoutMs: 1000 } as const;
+    const begun = connection.begin(
+      call,
+      () => hasEnded,
+      () => undefined,
+    );
+    await expect(begun).rejects.toThrow(containerGone().message);
+    expect(waits).toBe(1);
   });
 
   it.for([

@@ -553,3 +553,23 @@ it("a container with an earlier network policy ends within a minute, although it
   expect(await completeWork(sandbox, sandbox.read())).toBe(true);
   expect(sandbox.container?.policy).toBe(sandbox.policy.version);
 });
+
+it.each([
+  ["before", 0],
+  ["during", 1],
+])("a run that has ended %s the registration of its sandbox starts no container", async (_when, asked) => {
+  const sandbox = new Sandbox();
+  expect(await completeWork(sandbox, sandbox.write())).toBe(true);
+  sandbox.act("destroy");
+  await sandbox.completeAll();
+  const { starts } = sandbox.count;
+  let left = asked;
+  const waiting = sandbox.actor.lifecycle.waitUntilReadyForRun(() => left-- <= 0);
+  const outcome = waiting.then(
+    () => "is ready",
+    (error: unknown) => (isGone(error) ? "has ended" : error),
+  );
+  expect(await completeWork(sandbox, outcome)).toBe("has ended");
+  expect(sandbox.count.starts).toBe(starts);
+  expect(sandbox.account.isRunning).toBe(false);
+});

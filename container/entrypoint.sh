@@ -3,19 +3,23 @@
 # sandboxes. Then executes init.pl, which keeps sandboxd and the SDK's server running. Both are within this limit.
 #
 # Most Linux kernels exempt root from `ulimit -u`, so the container's control group sets the limit. In a virtual machine, that group
-# is the root group, and the root group cannot have a limit. So a new group below it gets the limit.
+# is the root group, and the root group cannot have a limit. So a new group below it gets the limit. The new group also gets a limit
+# of memory: if programs used all memory of the machine, the platform would end the container. At the limit, Linux ends a program.
 set -a
 . "${BASH_SOURCE[0]%/*}/environment"
 set +a
 
 limit=${SANDBOX_MAX_PROCESSES:-2048}
 group=${SANDBOX_CGROUP:-/sys/fs/cgroup}
+read -r _ total _ </proc/meminfo
 
 {
   if [ ! -e "$group/pids.max" ]; then
-    echo +pids >"$group/cgroup.subtree_control"
+    for controller in memory pids; do echo "+$controller" >"$group/cgroup.subtree_control"; done
     group=$group/sandbox-mcp
     mkdir -p "$group" && echo $$ >"$group/cgroup.procs"
+    # The rest is for Linux and the programs of the platform.
+    echo "${total:+$((total / 16 * 15 * 1024))}" >"$group/memory.max"
   fi
   echo "$limit" >"$group/pids.max"
 } 2>/dev/null

@@ -27,7 +27,8 @@ describe("the entrypoint", () => {
       env: { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group, SANDBOX_MAX_PROCESSES: "300" },
       encoding: "utf8",
     }).stdout;
-  const limit = (...path: string[]) => readFileSync(join(group, ...path, "pids.max"), "utf8");
+  const valueOf = (...path: string[]) => readFileSync(join(group, ...path), "utf8");
+  const limit = (...path: string[]) => valueOf(...path, "pids.max");
 
   it("limits the processes of the control group and of each user, and starts the server", () => {
     writeFileSync(join(group, "pids.max"), "max\n");
@@ -55,7 +56,22 @@ describe("the entrypoint", () => {
     writeFileSync(join(group, "cgroup.subtree_control"), "");
     expect(run("echo runs")).toBe("runs\n");
     expect(limit("sandbox-mcp")).toBe("300\n");
-    expect(readFileSync(join(group, "sandbox-mcp", "cgroup.procs"), "utf8")).toMatch(/^\d+\n$/);
+    expect(valueOf("sandbox-mcp", "cgroup.procs")).toMatch(/^\d+\n$/);
+  });
+
+  it("leaves memory for the platform, which would end a container that has used all", () => {
+    writeFileSync(join(group, "cgroup.subtree_control"), "");
+    run("true");
+    const total = 1024 * Number(/^MemTotal: +(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1]);
+    const share = Number(valueOf("sandbox-mcp", "memory.max")) / total;
+    expect(share).toBeGreaterThan(0.9);
+    expect(share).toBeLessThan(0.95);
+  });
+
+  it("limits the processes although no group can limit memory", () => {
+    mkdirSync(join(group, "sandbox-mcp", "memory.max"), { recursive: true });
+    expect(run("echo runs")).toBe("runs\n");
+    expect(limit("sandbox-mcp")).toBe("300\n");
   });
 
   it("starts the server if no control group is writable", () => {

@@ -573,3 +573,33 @@ it.each([
   expect(sandbox.count.starts).toBe(starts);
   expect(sandbox.account.isRunning).toBe(false);
 });
+
+it.each([0, 1, 2, 3, 4, 5])(
+  "a write during the stop of an idle sandbox is in its next container, if it does not keep this one: after %d steps of the stop",
+  async (already) => {
+    const sandbox = new Sandbox();
+    expect(await completeWork(sandbox, sandbox.write())).toBe(true);
+    sandbox.act("idle");
+    await sandbox.settle();
+    for (let step = 0; step < already; step++) await sandbox.complete(0);
+    const written = sandbox.write();
+    sandbox.actor.follow(written);
+    await sandbox.settle();
+    // If the write does not wait for the stop, it gets ahead of it.
+    for (let step = 0; step < 6; step++) await sandbox.complete(1);
+    expect(await completeWork(sandbox, written)).toBe(true);
+    expect(await completeWork(sandbox, sandbox.read())).toBe(true);
+    expect(sandbox.container).toBeDefined();
+  },
+);
+
+it("the server's own work starts no container after the last one has died", async () => {
+  const sandbox = new Sandbox();
+  expect(await completeWork(sandbox, sandbox.write())).toBe(true);
+  sandbox.act("die");
+  await sandbox.completeAll();
+  const { starts } = sandbox.count;
+  const work = sandbox.actor.lifecycle.waitUntilReady();
+  await expect(completeWork(sandbox, work)).rejects.toSatisfy(isGone);
+  expect(sandbox.count.starts).toBe(starts);
+});

@@ -7,42 +7,8 @@ import { beforeEach, expect, it, vi } from "vitest";
 import { containerEnded, containerGone } from "../../../src/container/texts.ts";
 import { ToolError, isGone } from "../../../src/shared/errors.ts";
 import { Actor } from "./lifecycle-fakes.ts";
+import { BEGINNINGS, EXAMPLES, type Step, steps } from "./lifecycle-steps.ts";
 import { FAULTS, type Fault, HOUR_MS, Use, World } from "./lifecycle-world.ts";
-
-const CALLS = ["write", "read", "set up", "checkpoint", "configure"] as const;
-const OTHERS = [
-  "read only",
-  "read if known",
-  "append",
-  "hurried read",
-  "run",
-  "cancelled run",
-  "own work",
-  "idle",
-  "room",
-  "reap",
-  "destroy",
-  "roll back",
-  "narrow",
-  "die",
-  "disconnect",
-  "evict",
-  "evict and kill",
-  "wait",
-  "is it in use?",
-  "is it running?",
-  "is it alive?",
-] as const;
-type Step = (typeof CALLS)[number] | (typeof OTHERS)[number] | Fault;
-
-/** Random steps let no upload hang, because a rollback and a destruction would wait for it. */
-const RANDOM_FAULTS = FAULTS.filter((fault) => fault !== "upload hangs");
-
-const steps: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 4, arbitrary: fc.constantFrom(...CALLS) },
-  { weight: 6, arbitrary: fc.constantFrom(...OTHERS) },
-  { weight: 2, arbitrary: fc.constantFrom(...RANDOM_FAULTS) },
-);
 
 const MAX_CONTAINERS = 3;
 const SHORT_MS = 3;
@@ -365,145 +331,6 @@ async function completeWork<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
 
-/** The first steps of sequences. Random steps seldom make them. */
-const BEGINNINGS: Step[][] = [
-  [],
-  ["write"],
-  ["write", "evict"],
-  ["write", "roll back", "evict"],
-  ["write", "roll back", "evict and kill"],
-  ["hurried read", "idle"],
-];
-
-type Sequence = [Step[], [Step, number[]][], string];
-
-const NEXT = [0, 0, 0];
-
-/** Sequences that found defects. Random steps seldom make them. */
-const EXAMPLES: Sequence[] = [
-  // The platform fails to end a container that has started halfway, while a checkpoint is to be restored.
-  [
-    [],
-    [
-      ["end fails", []],
-      ["starts halfway", []],
-      ["write", []],
-      ["read only", [0, 0]],
-      ["roll back", [0, 3]],
-    ],
-    "idle",
-  ],
-  // The container dies immediately before the result of a set-up is restored to it.
-  [
-    ["hurried read", "idle"],
-    [
-      ["start fails", [...NEXT, ...NEXT]],
-      ["read only", []],
-      ["die", []],
-      ["set up", [5]],
-      ["write", []],
-      ["read only", [4]],
-      ["read only", []],
-    ],
-    "idle",
-  ],
-  // An actor is evicted after the account has restored a checkpoint, and the next restore fails.
-  [
-    ["write", "roll back", "evict"],
-    [
-      ["read only", [0]],
-      ["read only", [0, 3, 0]],
-      ["read only", []],
-      ["rollback fails", []],
-      ["roll back", []],
-      ["write", []],
-      ["read only", []],
-    ],
-    "idle",
-  ],
-  // While a new policy waits for a save, the container is destroyed, and the next container starts with the policy.
-  [
-    [],
-    [
-      ["write", [...NEXT, ...NEXT, ...NEXT, 0]],
-      ["upload hangs", []],
-      ["idle", []],
-      ["write", []],
-      ["destroy", [0]],
-      ["narrow", [1, ...NEXT, ...NEXT, ...NEXT, ...NEXT]],
-    ],
-    "idle",
-  ],
-  // The container dies during the registrations of two calls.
-  [
-    [],
-    [
-      ["write", NEXT],
-      ["evict", [0]],
-      ["hurried read", []],
-      ["run", []],
-      ["die", [1]],
-    ],
-    "idle",
-  ],
-  // The platform fails to end a container that a checkpoint replaces.
-  [
-    [],
-    [
-      ["write", NEXT],
-      ["end fails", NEXT],
-      ["roll back", [...NEXT, ...NEXT]],
-      ["write", NEXT],
-    ],
-    "idle",
-  ],
-  // The platform fails to end a container for a new policy. Then the container dies, and a call in it fails.
-  [
-    [],
-    [
-      ["write", [0, 0]],
-      ["end fails", NEXT],
-      ["append", []],
-      ["write", [0, 0]],
-      ["narrow", [1, 5, 5, 2]],
-      ["die", []],
-      ["disconnect", []],
-    ],
-    "idle",
-  ],
-  // The platform fails to end a container that has died during its destruction.
-  [
-    [],
-    [
-      ["write", []],
-      ["configure", [...NEXT, 0]],
-      ["destroy", []],
-      ["die", []],
-      ["end fails", []],
-      ["read only", []],
-      ["read only", [0, 1]],
-      ["read only", []],
-    ],
-    "idle",
-  ],
-  // A call finds three containers ended in turn. The fourth one runs.
-  [
-    [],
-    [
-      ["write", NEXT],
-      ["die", NEXT],
-      ["write", NEXT],
-      ["roll back", [0, 0, ...NEXT, ...NEXT]],
-      ["hurried read", []],
-      ["roll back", NEXT],
-      ["read only", [1, 1]],
-      ["write", [1, 1, 1, 1]],
-      ["write", []],
-    ],
-    "idle",
-  ],
-];
-
 const turns = fc.array(fc.nat(5), { maxLength: 8 });
 
 it("after any sequence of calls, faults and ends, acknowledged changes exist, the account's records are correct, and the sandbox works", async () => {
@@ -534,11 +361,7 @@ it("after any sequence of calls, faults and ends, acknowledged changes exist, th
       expect(sandbox.problems).toEqual([]);
     },
   );
-  await fc.assert(property, {
-    numRuns: 3000,
-    seed: Date.now() & 0x7fffffff,
-    examples: EXAMPLES,
-  });
+  await fc.assert(property, { numRuns: 3000, seed: Date.now() & 0x7fffffff, examples: EXAMPLES });
 });
 
 it("a container with an earlier network policy ends within a minute, although its save does not end", async () => {

@@ -2,7 +2,7 @@ import { expect, it, vi } from "vitest";
 import { ContainerEnd } from "../../../src/actors/container-end.ts";
 import type { Workspace } from "../../../src/actors/workspace.ts";
 
-type SavedWorkspace = Pick<Workspace, "saveToStop" | "mayStop">;
+type SavedWorkspace = Pick<Workspace, "saveToStop" | "mayStop"> & Partial<Pick<Workspace, "prioritizeSaves">>;
 
 function createEnd(workspace: SavedWorkspace): ContainerEnd {
   const done = () => Promise.resolve();
@@ -15,7 +15,7 @@ function createEnd(workspace: SavedWorkspace): ContainerEnd {
     kernels: { refuse: () => false, stopAll: done } as never,
     workspace: Object.assign(workspace, {
       isComplete: true,
-      prioritizeSaves: () => undefined,
+      prioritizeSaves: workspace.prioritizeSaves ?? (() => undefined),
       noteChange: () => undefined,
     }),
     notice: { noteEnding: () => undefined },
@@ -62,6 +62,17 @@ it("before the server stops, the workspace is saved until no call has changed fi
   };
   expect(await stopServer(workspace)).toBe(true);
   expect(saves).toBe(8);
+});
+
+it("before the server stops, programs yield the processors to the first save", async () => {
+  const steps: string[] = [];
+  const workspace = {
+    prioritizeSaves: () => void steps.push("prioritize"),
+    saveToStop: async () => steps.push("save") > 0,
+    mayStop: true,
+  };
+  expect(await stopServer(workspace)).toBe(true);
+  expect(steps).toEqual(["prioritize", "save"]);
 });
 
 it("a workspace that cannot be saved does not delay the server's stop for long", async () => {

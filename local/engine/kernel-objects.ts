@@ -56,6 +56,8 @@ const MAX_PIPE_BYTES = Math.min(readSetting("fs/pipe-max-size"), 2 ** 31);
 export const PROGRAM = join(repository, "local/engine/count-objects.pl");
 /** What the program prints if there are too many objects to count. */
 const LATE = "late";
+/** The result of a program that waited for too long. */
+const STUCK = "stuck";
 
 /** How often to look whether a program that counts uses a processor or waits for one, in milliseconds. */
 const LOOK_MS = 500;
@@ -83,7 +85,7 @@ async function outputOf(file: string, args: string[]): Promise<string> {
   }
   printed.catch(() => undefined);
   running.child.kill("SIGKILL");
-  return waiting < MAX_WAITING_LOOKS ? "" : LATE;
+  return waiting < MAX_WAITING_LOOKS ? "" : STUCK;
 }
 
 /**
@@ -106,7 +108,9 @@ const allOf = (count: number): KernelObjects => ({
 
 function objectsIn(counts: string): KernelObjects {
   if (counts === "") return allOf(0);
-  return counts === LATE ? allOf(VERY_MANY) : (JSON.parse(counts) as KernelObjects);
+  if (counts === STUCK) return allOf(VERY_MANY);
+  // To look again would not help.
+  return counts === LATE ? { ...allOf(VERY_MANY), waiting: 0 } : (JSON.parse(counts) as KernelObjects);
 }
 
 async function countIn(group: string, niceness: number, accept: Accepted): Promise<KernelObjects> {
@@ -171,7 +175,8 @@ export async function countHidden(
   for (let isLast = false; objects.waiting > 0 && objects.waiting < VERY_MANY && !isLast;) {
     await pause(BETWEEN_LOOKS_MS);
     isLast = performance.now() >= acceptsAt;
-    objects = await lazyCount(() => [sandbox])(sandbox, isLast ? "files" : "none");
+    // A count that accepts fewer connections would be no complete one.
+    objects = await lazyCount(() => [sandbox])(sandbox, accept ?? (isLast ? "files" : "none"));
   }
   return objects.waiting > 0 ? { ...allOf(VERY_MANY), waiting: objects.waiting } : objects;
 }
@@ -180,8 +185,8 @@ export async function countHidden(
 const FILE_PIECE_BYTES = 2 * 1024 * 1024;
 
 /**
- * An upper bound of the cached files that a sandbox keeps, except by TCP and UDP; 0 if the count did not end. While the kernel looks for
- * memory that it can free, the count of a sandbox that needs memory waits, too.
+ * An upper bound of the cached files that a sandbox keeps, except by TCP and UDP; 0 if the program that counts waited for too long. While the
+ * kernel looks for memory that it can free, the count of a sandbox that needs memory waits, too.
  */
 export const boundKeptFiles = ({ keptPages, waiting }: KernelObjects): number =>
   waiting < VERY_MANY ? keptPages * FILE_PIECE_BYTES : 0;

@@ -171,7 +171,8 @@ sub visit {
 open(my $processes, "<", $list) or exit;
 for my $process (map { 0 + $_ } <$processes>) {
   my ($ofProcess, $locked, @different) = (0);
-  for my $thread (map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
+  # The first thread comes first: before Linux 6.9, no copy of a socket is possible through another one.
+  for my $thread ($process, grep { $_ != $process } map { m{([0-9]+)$} } glob "/proc/$process/task/*") {
     $ofProcess ||= countLines("/proc/$process/task/$thread/maps");
     $locked //= lockedPages("/proc/$process/task/$thread");
     next if isLate() || grep { isSame($thread, $_, KCMP_FILES, 0, 0) } @different;

@@ -1,6 +1,6 @@
 /** Counts of files that wait in sockets (SCM_RIGHTS). The programs of these tests run outside sandboxes. */
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
@@ -139,3 +139,33 @@ it("a count sees timers, also those that a program can still start, and those th
   ]);
   expect(counted).toMatchObject({ timers: 20, waiting: 0 });
 });
+
+it.runIf(process.getuid?.() === 0)(
+  "before Linux 6.9, a count sees files in sockets of a process whose thread is listed before the first one",
+  () => {
+    const directory = temporaryDirectory();
+    const program = join(directory, "program");
+    // Such a kernel knows no descriptors of further threads.
+    writeFileSync(
+      program,
+      readFileSync(PROGRAM, "utf8").replace("PIDFD_THREAD => 0200", "PIDFD_THREAD => 0400"),
+    );
+    const lines = [
+      ...IMPORTS,
+      "import subprocess, threading",
+      "held = socket.socketpair(); end = os.pipe()[0]; give(held[0], end)",
+      "for _ in range(12): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+      "open(sys.argv[-1], 'w').write(f'{os.getpid()}\\n'); subprocess.run(['perl', *sys.argv[1:]])",
+    ];
+    writeFileSync(join(directory, "counted.py"), lines.join("\n"));
+    // The process is number 9, so a thread with number 10 comes first in the alphabet.
+    const run = 'for one in 2 3 4 5 6 7 8; do /bin/true; done; python3 "$0" "$@"; exit';
+    const args = [program, process.arch, "1048576", "none", join(directory, "list")];
+    const output = execFileSync(
+      "unshare",
+      ["--pid", "--fork", "--mount-proc", "sh", "-c", run, join(directory, "counted.py"), ...args],
+      { encoding: "utf8" },
+    );
+    expect(JSON.parse(output)).toMatchObject({ waiting: 0 });
+  },
+);

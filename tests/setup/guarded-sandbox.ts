@@ -8,7 +8,7 @@ import { guardMachine } from "../../local/engine/machine-guard.ts";
 /**
  * Lets the guard watch a sandbox until the test ends.
  * @param group the directory of all sandboxes' group
- * @param onLook changes the group's files at the guard's next look, the first of which has the number 1
+ * @param onLook changes the group's files before each look of the guard. It gets the look's number, from 1 on
  * @returns for which reasons the guard has ended the sandbox so far
  */
 export function guardOneSandbox(

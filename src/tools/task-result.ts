@@ -93,18 +93,20 @@ export function taskFields(
   };
 }
 
-/** A task as plain HTTP shows it; undefined for other runs. The middle of a long log is omitted. */
+/** A task as plain HTTP shows it; undefined for other runs. `stdout` is the answer, as in the JSON of scripts/execute-task.sh. */
 export function plainTask(run: RunView) {
   const task = taskDetailOf(run);
   if (!task) return undefined;
   const { success, answer, changes, turns, costUSD, safe, boot } = task;
   // Nothing must be kept, and nothing was collected.
   const hasNeverStarted = safe && boot === undefined;
+  const output = answer ?? run.note ?? "";
   return {
     success,
-    stdout: shownText(run.stdout),
+    stdout: output,
     stderr: shownText(run.stderr),
-    output: answer ?? run.note ?? "",
+    output,
+    log: shownText(run.stdout),
     files: changes?.files,
     diff: changes?.diff,
     turns,

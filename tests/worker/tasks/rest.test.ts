@@ -37,7 +37,8 @@ describe("POST /execute", () => {
       success: true,
       output: "It is written.",
       stderr: "",
-      stdout: expect.stringContaining("Write a.txt\n"),
+      stdout: "It is written.",
+      log: expect.stringContaining("Write a.txt\n"),
     });
     const [storedStatus, stored] = await json(await owner.http(`/tasks/${result.taskId}/result`));
     expect(storedStatus).toBe(200);
@@ -92,7 +93,8 @@ describe("POST /execute", () => {
       await owner.http("/execute?strict=1", post({ task: "[[fail]] x", sandbox: "rest-own" })),
     );
     expect(status).toBe(422);
-    expect(done).toMatchObject({ success: false, output: expect.stringContaining("no such model") });
+    const reason: string = expect.stringContaining("no such model");
+    expect(done).toMatchObject({ success: false, output: reason, stdout: reason });
     const path = `/tasks/${done.taskId}/result`;
     const [plain, stored] = await json(await owner.http(path));
     expect(plain).toBe(200);
@@ -120,7 +122,7 @@ describe("POST /execute", () => {
     const cloned = { repository: "/tmp/own", branch: "side", model: "claude-of-mine", max_turns: 5, sandbox };
     const [status, done] = await json(await owner.http("/execute", post({ task: "[[write]] x", ...cloned })));
     expect([status, done.success]).toEqual([200, true]);
-    expect(done.stdout).toContain("claude-of-mine");
+    expect(done.log).toContain("claude-of-mine");
     expect(await sh(sandbox, "cd /workspace; cat a.txt; ls own")).toBe("written\nside\n");
     const next = { task: "[[write]] again", continue_from: done.taskId };
     const [, continued] = await json(await owner.http("/execute", post(next)));

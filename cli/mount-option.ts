@@ -4,7 +4,7 @@ import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync 
 import { homedir } from "node:os";
 import { basename, delimiter, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
-import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME } from "../src/shared/names.ts";
+import { actorName, SANDBOX_NAME } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
 import { certificateVariables } from "../local/engine/certificates.ts";
 import type { HostDirectory } from "../local/engine/engine-settings.ts";
@@ -190,12 +190,15 @@ function whyUnmountable(source: string, own: readonly string[]): string | undefi
   return SYSTEM.test(source) && !NOT_SYSTEM.test(source) ? texts.UNMOUNTABLE.system : undefined;
 }
 
+/** The longest name made from a directory's. A longer one would change the sandboxes of directories that were mounted before. */
+const MAX_MADE_NAME = 63;
+
 function sandboxNameOf(path: string, text: string): string {
   const name = basename(path)
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, "-")
     .replaceAll(/^-|-$/g, "")
-    .slice(0, MAX_SANDBOX_NAME)
+    .slice(0, MAX_MADE_NAME)
     .replace(/-$/, "");
   if (SANDBOX_NAME.test(name)) return name;
   throw texts.wrongMount(text, texts.MOUNT.nameNeeded);

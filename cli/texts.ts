@@ -3,7 +3,7 @@
  * the texts that `npm start` prints when it is ready. An option's help is at the option's declaration.
  */
 import { titlesWithout } from "../src/shared/languages.ts";
-import { SANDBOX_NAME_RULE, SESSION_NAME_RULE } from "../src/shared/names.ts";
+import { SESSION_NAME_RULE, sandboxNameRule } from "../src/shared/names.ts";
 import { clause, messageOf, shellWord } from "../src/shared/text.ts";
 import { cancelled, CommandError, denied, failed, unavailable, usage, UserError } from "./exit.ts";
 import { PROGRAM, startLine } from "./program-files.ts";
@@ -22,7 +22,7 @@ export const WRONG_VALUE = {
 
 /** @param what the option or argument that has the name */
 export const wrongSandboxName = (what: string, name: unknown) =>
-  usage(`${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
+  usage(`${what} ${sandboxNameRule(name)}, not ${JSON.stringify(name)}`);
 
 /** @param what what the text is, such as "code" or "question" */
 export const textTwice = (what: string) => usage(`Give the ${what} as an argument or as --file, not both.`);
@@ -238,7 +238,7 @@ export const mountRefused = (given: string, source: string, why: string) =>
 export const MOUNT = {
   taken: (sandbox: string, source: string) =>
     `sandbox ${sandbox} already has ${source}. Name another sandbox: --mount DIR=NAME.`,
-  wrongName: (name: string) => `the name of a sandbox ${SANDBOX_NAME_RULE}, not "${name}".`,
+  wrongName: (name: string) => `the name of a sandbox ${sandboxNameRule(name)}, not "${name}".`,
   nameNeeded: "name its sandbox: --mount DIR=NAME.",
   notDirectory: (path: string) => `${path} is not a directory.`,
   missing: (path: string) => `there is no directory ${path}.`,

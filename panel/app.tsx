@@ -127,7 +127,7 @@ function Sandboxes({ listing, route }: PanelProps) {
   const { sandboxes } = listing;
   if (sandboxes.length === 0) return null;
   const isLong = sandboxes.length > SEARCH_FROM_SANDBOXES;
-  const found = isLong ? sandboxes.filter(({ name }) => name.includes(wanted)) : sandboxes;
+  const found = isLong ? sandboxes.filter(({ name }) => name.toLowerCase().includes(wanted)) : sandboxes;
   return (
     <nav class={isLong ? "sandboxes long" : "sandboxes"} aria-label="Sandboxes">
       {isLong && <SearchField label="Find a sandbox" count={sandboxes.length} find={setWanted} />}

@@ -196,9 +196,10 @@ export class SnapshotRegistry {
   #keepArchive({ run, part, expiresAt, settings }: Archive, snapshot: string): void {
     this.#rows.write("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?)", run, part, snapshot, expiresAt);
     if (settings !== undefined) this.keepSettings(run, settings);
-    const isOutcome = run.startsWith("setup:");
+    // Ids of runs contain a dot, and may also begin with setup:, because names of sandboxes may.
+    const isOutcome = run.startsWith("setup:") && !run.includes(".");
     this.#rows.write(
-      `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE (run LIKE 'setup:%') = ? AND run <> ?
+      `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE (run GLOB 'setup:*' AND run NOT GLOB '*.*') = ? AND run <> ?
        GROUP BY run ORDER BY min(expires_at) DESC, run LIMIT -1 OFFSET ?)`,
       Number(isOutcome),
       run,

@@ -21,11 +21,12 @@ import {
 import { MAX_MEMORY_BYTES, RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
 import { countFor } from "../shared/open-requests.ts";
-import { principalOf, SANDBOX_NAME } from "../shared/names.ts";
+import { principalOf, SANDBOX_NAME, sandboxNameRule } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { RequestTurns } from "../shared/request-turns.ts";
 import { json, refuse as refuseCaller } from "../shared/responses.ts";
+import { decode } from "../shared/resource-uri.ts";
 import { shownName } from "../shared/shown.ts";
 import { recordCall } from "../tools/define.ts";
 import {
@@ -196,41 +197,48 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   const refusal = insufficientScope(caller, scopes);
   if (refusal) return refuseCaller(caller, refusal, FILES_PATH);
   const { pathname, searchParams } = new URL(request.url);
-  const [, , sandbox = "", , ...parts] = pathname.split("/");
+  const [, , segment = "", , ...parts] = pathname.split("/");
+  const sandbox = decode(segment) ?? segment;
+  const isNamed = SANDBOX_NAME.test(sandbox);
   const memory = RequestMemory.forCall(caller.principal.id, request.signal);
-  const response = await recordCall(caller, { tool: "files", scopes, sandbox }, async () => {
-    if (!memory.hasRoomFor(0)) throw new ToolError("quota_exceeded", texts.noRoomText(MAX_MEMORY_BYTES));
-    const path = absolute(decodePath(parts.join("/")) || ".");
-    if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw texts.notAFileAddress();
-    if (path.length > PATH_MAX) throw texts.pathTooLong(PATH_MAX);
-    const { id: principalID, region, scopes: granted } = caller.principal;
-    const mayStart = mayStartFor(request.method, granted);
-    const owner = { principalID, sandbox, region, scopes: granted, mayStart };
-    const { env, ctx } = caller;
-    const call: FileCall = { request, env, ctx, owner, by: "token", path };
-    const recursive = searchParams.get("recursive") === "true";
-    switch (request.method) {
-      case "PUT":
-        return json({ path, ...(await receiveFile(call, MAX_UPLOAD_BYTES)) });
-      case "DELETE": {
-        if (path === "/" || path === WORKSPACE) throw texts.notRemoved(path);
-        await refuseConditions(request);
-        await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
-          if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
-          throw new ToolError(error.code, error.message, texts.REMOVE_RECURSIVELY);
-        });
-        return new Response(null, { status: 204 });
+  const response = await recordCall(
+    caller,
+    { tool: "files", scopes, sandbox: isNamed ? sandbox : undefined },
+    async () => {
+      if (!memory.hasRoomFor(0)) throw new ToolError("quota_exceeded", texts.noRoomText(MAX_MEMORY_BYTES));
+      const path = absolute(decodePath(parts.join("/")) || ".");
+      if (!isNamed) throw texts.notASandbox(sandboxNameRule(sandbox));
+      if (path.includes("\0")) throw texts.notAFileAddress();
+      if (path.length > PATH_MAX) throw texts.pathTooLong(PATH_MAX);
+      const { id: principalID, region, scopes: granted } = caller.principal;
+      const mayStart = mayStartFor(request.method, granted);
+      const owner = { principalID, sandbox, region, scopes: granted, mayStart };
+      const { env, ctx } = caller;
+      const call: FileCall = { request, env, ctx, owner, by: "token", path };
+      const recursive = searchParams.get("recursive") === "true";
+      switch (request.method) {
+        case "PUT":
+          return json({ path, ...(await receiveFile(call, MAX_UPLOAD_BYTES)) });
+        case "DELETE": {
+          if (path === "/" || path === WORKSPACE) throw texts.notRemoved(path);
+          await refuseConditions(request);
+          await operate(caller.env, owner, "remove", { path, recursive }).catch((error: unknown) => {
+            if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
+            throw new ToolError(error.code, error.message, texts.REMOVE_RECURSIVELY);
+          });
+          return new Response(null, { status: 204 });
+        }
+        default:
+          return sendFile(call, async () => {
+            const after = requireListCursor(searchParams.get("cursor") ?? undefined);
+            const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
+            const { entries, next } = await operate(caller.env, owner, "list", listing);
+            countAnswer({ memory, turns: caller.turns }, entries, true);
+            return json({ path, entries, more: next !== undefined, next_cursor: next });
+          });
       }
-      default:
-        return sendFile(call, async () => {
-          const after = requireListCursor(searchParams.get("cursor") ?? undefined);
-          const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
-          const { entries, next } = await operate(caller.env, owner, "list", listing);
-          countAnswer({ memory, turns: caller.turns }, entries, true);
-          return json({ path, entries, more: next !== undefined, next_cursor: next });
-        });
-    }
-  });
+    },
+  );
   return memory.releaseAfter(response instanceof Response ? response : fileErrorResponse(response));
 }
 

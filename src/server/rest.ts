@@ -8,6 +8,7 @@ import { tokenCheck } from "../auth/bearer.ts";
 import { canSignIn } from "../auth/methods/index.ts";
 import { PROGRAM_LANGUAGES } from "../shared/languages.ts";
 import type { Scope } from "../shared/principal.ts";
+import { decode } from "../shared/resource-uri.ts";
 import { ToolError } from "../shared/errors.ts";
 import { isTaskID } from "../runs/id.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
@@ -202,7 +203,7 @@ function removeResult(request: Request, caller: CallerContext): Promise<Response
 
 function taskIDOf(request: Request): string {
   const [, , id = ""] = new URL(request.url).pathname.split("/");
-  return id;
+  return decode(id) ?? id;
 }
 
 function readResult(request: Request, caller: CallerContext): Promise<Response> {
@@ -272,7 +273,12 @@ async function responseOf(context: ToolContext, view: RunView): Promise<[body: o
 }
 
 function statusOf(context: ToolContext, { id, state }: RunView) {
-  return { taskId: id, status: state, result: `/tasks/${id}/result`, notice: noticeOf(context) };
+  return {
+    taskId: id,
+    status: state,
+    result: `/tasks/${encodeURIComponent(id)}/result`,
+    notice: noticeOf(context),
+  };
 }
 
 function unknownTask(notice?: string): Response {

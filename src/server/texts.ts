@@ -148,6 +148,12 @@ export const notAFileAddress = () =>
     "This is not the address of a file in a sandbox.",
     "Use /sandboxes/<name>/files/<path>.",
   );
+export const notASandbox = (rule: string) =>
+  new ToolError(
+    "invalid_argument",
+    `The name of a sandbox ${rule}.`,
+    "Use /sandboxes/<name>/files/<path>, with the name percent-encoded.",
+  );
 export const notRemoved = (path: string) =>
   new ToolError(
     "invalid_argument",

@@ -5,7 +5,7 @@
  */
 import * as z from "zod";
 import { list } from "./env-fields.ts";
-import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
+import { DEFAULT_SANDBOX, SANDBOX_NAME, sandboxNameRule } from "./names.ts";
 import { type ToolName, describeWrongChoice } from "./tool-sets.ts";
 
 export interface EndpointQuery {
@@ -30,7 +30,10 @@ const MAX_COMPARED = 50;
 const RESULTS = ["text", "structured", "raw"] as const;
 
 const parameters = z.object({
-  sandbox: z.string().regex(SANDBOX_NAME, SANDBOX_NAME_RULE).default(DEFAULT_SANDBOX),
+  sandbox: z
+    .string()
+    .regex(SANDBOX_NAME, { error: ({ input }) => sandboxNameRule(input) })
+    .default(DEFAULT_SANDBOX),
   results: z.enum(RESULTS, "must be text, structured or raw").default("text"),
   tools: list(z.string()).optional(),
   images: z.enum(["on", "off"], "must be on or off").default("on"),

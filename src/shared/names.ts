@@ -2,13 +2,24 @@
 import { remember } from "../../container/sandboxd/remember.ts";
 import { sha256 } from "./sha256.ts";
 
-export const MAX_SANDBOX_NAME = 63;
+export const MAX_SANDBOX_NAME = 128;
 
 /** The HTML attribute `pattern` uses the same source, and applies the flag `v`. */
-export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9._\-]{0,61}[a-z0-9])?$/v;
+export const SANDBOX_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._\-:@]{0,126}[A-Za-z0-9])?$/v;
 
-export const SANDBOX_NAME_FORM = "1 to 63 characters (a-z, 0-9, -, _, .), a letter or digit first and last";
-export const SANDBOX_NAME_RULE = `must be ${SANDBOX_NAME_FORM}`;
+export const SANDBOX_NAME_FORM =
+  "1 to 128 characters (A-Z, a-z, 0-9, -, _, ., :, @), a letter or digit first and last";
+
+/** Says what a name must be, and proposes a valid name that is similar to this one. */
+export function sandboxNameRule(name: unknown): string {
+  const proposal = String(name)
+    .slice(0, 2 * MAX_SANDBOX_NAME)
+    .replaceAll(/[^A-Za-z0-9._:@-]+/g, "-")
+    .replace(/^[^A-Za-z0-9]+/, "")
+    .slice(0, MAX_SANDBOX_NAME)
+    .replace(/[^A-Za-z0-9]+$/, "");
+  return `must be ${SANDBOX_NAME_FORM}, such as "${proposal || "sandbox"}"`;
+}
 
 export const DEFAULT_SANDBOX = "default";
 
@@ -47,8 +58,7 @@ export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{
  * principal's id. So principals can use the same names without conflicts. Nobody can find a principal id with the same hash. The
  * host label of a preview stays within DNS's 63 characters.
  *
- * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms
- * differ.
+ * A name that is not short is replaced by its hash and a dash. No short name ends with a dash, so the two forms differ.
  */
 export async function actorName(name: string, principalID: string): Promise<ActorName> {
   const label = SHORT_NAME.test(name) ? name : `${await hashOf(name)}-`;

@@ -1,8 +1,9 @@
 /**
  * The addresses of MCP resources. `sandbox://<sandbox>/<path>` is a file or directory: relative to /workspace, or absolute
- * after a second slash. `sandbox://runs/<id>/<name>` is a run's output. A sandbox named `runs` has no addresses.
+ * after a second slash. `sandbox://runs/<id>/<name>` is a run's output. All parts are percent-encoded. A sandbox named `runs`
+ * has no addresses.
  */
-import { SANDBOX_NAME } from "./names.ts";
+import { SANDBOX_NAME, sandboxNameRule } from "./names.ts";
 
 export const RUNS = "runs";
 
@@ -35,12 +36,12 @@ export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
 export function fileURI(sandbox: string, path: string): string | undefined {
   if (sandbox === RUNS) return undefined;
   const isBelow = path === WORKSPACE || path.startsWith(`${WORKSPACE}/`);
-  return `sandbox://${sandbox}/${encodePath(isBelow ? path.slice(WORKSPACE.length + 1) : path)}`;
+  return `sandbox://${encodeURIComponent(sandbox)}/${encodePath(isBelow ? path.slice(WORKSPACE.length + 1) : path)}`;
 }
 
 /** @param name `LOG_NAME`, or a path after `ARTIFACTS`; empty for all outputs of the run */
 export function runURI(id: string, name: string): string {
-  return `sandbox://${RUNS}/${id}/${encodePath(name)}`;
+  return `sandbox://${RUNS}/${encodeURIComponent(id)}/${encodePath(name)}`;
 }
 
 export function parseResourceURI(uri: string): ResourceAddress | { problem: string } {
@@ -48,21 +49,25 @@ export function parseResourceURI(uri: string): ResourceAddress | { problem: stri
   if (url?.protocol !== "sandbox:") return { problem: `${FORMS}.` };
   const { hostname, pathname, username, password, port, search, hash } = url;
   if (username || password || port || search || hash)
-    return { problem: `${FORMS}, without a query or fragment: write ? as %3F and # as %23.` };
+    return {
+      problem: `${FORMS}, without a query or fragment: write ? as %3F, # as %23, @ as %40 and : as %3A.`,
+    };
   const decoded = decode(pathname.slice(1));
   if (decoded === undefined)
     return { problem: "The path of the address must be percent-encoded UTF-8 without NUL." };
   // An address that is not percent-encoded has room for a longer path, which sandboxd's HTTP server would refuse.
   if (decoded.length > MAX_PATH)
     return { problem: `The path of the address is longer than ${MAX_PATH} characters.` };
-  if (hostname === RUNS) {
+  const sandbox = decode(hostname) ?? hostname;
+  if (sandbox === RUNS) {
     const end = decoded.indexOf("/");
     return end < 0
       ? { run: decoded, name: "" }
       : { run: decoded.slice(0, end), name: decoded.slice(end + 1) };
   }
-  if (!SANDBOX_NAME.test(hostname)) return { problem: `${FORMS}, with a valid name of a sandbox.` };
-  return { sandbox: hostname, path: decoded || "." };
+  if (!SANDBOX_NAME.test(sandbox))
+    return { problem: `${FORMS}. The name of the sandbox ${sandboxNameRule(sandbox)}.` };
+  return { sandbox, path: decoded || "." };
 }
 
 const FORMS = "The address of a resource is sandbox://<sandbox>/<path> or sandbox://runs/<id>/<name>";
@@ -71,9 +76,10 @@ function encodePath(path: string): string {
   return path.toWellFormed().split("/").map(encodeURIComponent).join("/");
 }
 
-function decode(path: string): string | undefined {
+/** A percent-decoded part of an address; undefined if it is not UTF-8 or contains NUL. */
+export function decode(part: string): string | undefined {
   try {
-    const decoded = decodeURIComponent(path);
+    const decoded = decodeURIComponent(part);
     return decoded.includes("\0") ? undefined : decoded;
   } catch {
     return undefined;

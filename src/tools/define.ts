@@ -11,7 +11,7 @@ import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import {
   DEFAULT_SANDBOX,
   SANDBOX_NAME,
-  SANDBOX_NAME_RULE,
+  sandboxNameRule,
   SESSION_NAME,
   SESSION_NAME_RULE,
 } from "../shared/names.ts";
@@ -310,7 +310,9 @@ export function sandboxField(fallback = DEFAULT_SANDBOX) {
 
 /** The schema that clients get lacks the pattern, which would cost many tokens in every tool. */
 export function sandboxName() {
-  return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
+  return z
+    .string()
+    .refine((name) => SANDBOX_NAME.test(name), { error: ({ input }) => sandboxNameRule(input) });
 }
 
 /** The name of a command session, or of a kernel's context. */

@@ -480,7 +480,7 @@ describe("the updates of a page", () => {
 
 describe("a page with a long list or output", () => {
   it("renders only the visible ones of sixty sandboxes, and finds one by its name", async () => {
-    const names = Array.from({ length: 60 }, (_, index) => `many-${index}`);
+    const names = Array.from({ length: 60 }, (_, index) => `Many-${index}`);
     await runInParallel(names, (sandbox) => call("configure_sandbox", { sandbox, env: { A: "b" } }));
     await page.goto(`${panel.address}#/`);
     const items = page.locator("nav.sandboxes li");
@@ -497,9 +497,9 @@ describe("a page with a long list or output", () => {
     await until(async () => (await items.count()) === 1);
     await page.press("[aria-label='Find a sandbox']", "Tab");
     await page.keyboard.press("Enter");
-    await page.waitForSelector("h1:text-is('many-57')");
+    await page.waitForSelector("h1:text-is('Many-57')");
     // The list scrolls to the sandbox in the page's address.
-    await page.goto(`${panel.address}#/many-1`);
+    await page.goto(`${panel.address}#/Many-1`);
     await page.reload();
     await until(() => page.locator("nav.sandboxes [aria-current=page]").isVisible());
   });

@@ -44,7 +44,7 @@ test.each(withSandbox)(
     const { code, stderr } = await runHere([...name.split(" "), ...needed, "--sandbox", "A B"], { env });
     expect([code, stderr]).toEqual([
       64,
-      expect.stringMatching(/--sandbox must be 1 to 63 characters .*"A B"/),
+      expect.stringMatching(/--sandbox must be 1 to 128 characters .*, such as "A-B", not "A B"/),
     ]);
   },
 );
@@ -90,7 +90,7 @@ test("a command without --sandbox uses the sandbox in the URL", async () => {
   const { code, stderr } = await runHere(args);
   expect([code, stderr]).toEqual([
     64,
-    expect.stringContaining("The sandbox of the address must be 1 to 63 characters ("),
+    expect.stringContaining("The sandbox of the address must be 1 to 128 characters ("),
   ]);
 });
 

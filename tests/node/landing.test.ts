@@ -28,7 +28,7 @@ it.each(["/", "/mcp"])(
     for (const phrase of [
       "npm run token",
       "?sandbox=name",
-      "1 to 63 characters (a-z, 0-9, -, _, .)",
+      "1 to 128 characters (A-Z, a-z, 0-9, -, _, ., :, @)",
       "sign in",
     ])
       expect(text).toContain(phrase);
@@ -80,8 +80,8 @@ it("the page shows how to connect to the address that was opened, and reports er
   expect(page).toContain(`&#34;url&#34;: &#34;${address}&#34;`);
   expect(page).not.toContain("$(id)");
   expect(page.split(`${server.origin}/mcp`)).toHaveLength(page.split(address).length);
-  const errorPage = await pageAt("/mcp?sandbox=NAME");
-  expect(errorPage).toContain("sandbox must be 1 to 63 characters (a-z, 0-9, -, _, .)");
+  const errorPage = await pageAt("/mcp?sandbox=-NAME");
+  expect(errorPage).toContain("sandbox must be 1 to 128 characters (A-Z, a-z, 0-9, -, _, ., :, @)");
   expect(errorPage).toMatch(/leave that part out[^]*Connect a client:<\/p>\n<pre>/);
   expect(errorPage).not.toContain("/mcp?");
 });

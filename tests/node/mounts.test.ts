@@ -48,6 +48,15 @@ describe("npm start --mount refuses", () => {
   });
 });
 
+it.each([
+  ["project=user:42:ro", "user:42", false],
+  ["project=user:42:rw", "user:42", true],
+  ["project=Alice@example.com", "Alice@example.com", true],
+])("%s names a sandbox, and may end with :ro or :rw", async (text, sandbox, isWritable) => {
+  const { forWorker, forEngine } = await mount(text);
+  expect([forWorker, forEngine]).toMatchObject([[{ sandbox, readOnly: !isWritable }], [{ isWritable }]]);
+});
+
 it("a directory with a set-user-id program, which a sandbox could rewrite, can only be mounted read-only", async () => {
   mkdirSync(join(directory, "set/deep"), { recursive: true });
   const program = join(directory, "set/deep/program");

@@ -67,17 +67,25 @@ describe("the label of a preview", () => {
   });
 
   it("has at most 63 characters and a token of at least 98 bits, for every name and port", async () => {
-    const names = fc.stringMatching(/^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/);
+    const names = fc.stringMatching(/^[A-Za-z0-9](?:[A-Za-z0-9._:@-]{0,126}[A-Za-z0-9])?$/);
     await fc.assert(
       fc.asyncProperty(names, fc.integer({ min: 1024, max: 65_535 }), async (name, port) => {
         const actor = await actorName(name, "owner");
         const token = (await makeToken(port, actor, keys)) ?? "";
         const written = writeLabel({ port, actor, token });
         expect(written.length).toBeLessThanOrEqual(63);
-        expect(token.length).toBeGreaterThanOrEqual(name.length <= 14 && !/[._]/.test(name) ? 25 : 19);
+        expect(token.length).toBeGreaterThanOrEqual(/^[a-z0-9-]{1,14}$/.test(name) ? 25 : 19);
         expect(await readLabel(written, keys)).toEqual({ port, actor, token });
       }),
     );
+  });
+
+  it.each([
+    ["default", "default-jqics2l64nmhcxj2"],
+    ["a.b_c", "lohzgsszinixxwue--jqics2l64nmhcxj2"],
+    ["x".repeat(63), "ourawrzbqj4omvxs--jqics2l64nmhcxj2"],
+  ])("names the sandbox %s as earlier versions did", async (name, actor) => {
+    expect(await actorName(name, "owner")).toBe(actor);
   });
 
   it("has a different token each time", async () => {

@@ -190,14 +190,14 @@ describe("POST /execute", () => {
       matching(/^There is no agents\/none\. The operator offers no definitions\./),
     ],
     [{ task: "x", commands: ["../x"] }, matching(/^commands: "\.\.\/x" is not the name/)],
-    [{ task: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters \(/)],
+    [{ task: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 128 characters \(.*such as "No"$/)],
     [{ task: "x", max_turns: "3" }, "max_turns must be a number"],
     [
       { task: "x", repository: "--upload-pack=x" },
       matching(/^repository must be an address that git clone takes/),
     ],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
-    [{ question: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters \(/)],
+    [{ question: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 128 characters \(.*such as "No"$/)],
     [{ question: "x", model: "--resume" }, "model must be the name of a model"],
     [{ question: "x", timeout: 0 }, matching(/^Timeout must be/)],
   ])("refuses the body %j", async (body, error) => {
@@ -275,19 +275,21 @@ async function leaveAt(event: string, question: string, more: object = {}): Prom
 }
 
 it("DELETE /tasks/:taskId/result deletes a result with its log, files and list entry, but not another principal's", async () => {
+  const sandbox = "Rest:own@example.com";
   const execute = async () =>
-    (await json(await owner.http("/execute", post({ task: "[[write]] x", sandbox: "rest-own" }))))[1];
+    (await json(await owner.http("/execute", post({ task: "[[write]] x", sandbox }))))[1];
   const older = await execute();
-  await sh("rest-own", "rm a.txt");
+  await sh(sandbox, "rm a.txt");
   const { taskId } = await execute();
   expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
   const other = await principal("rest-other", ["tasks:run"]);
   const missing = [404, { error: "You have no task with this id. Its record may have expired." }];
   expect(await json(await other.http(`/tasks/${taskId}/result`))).toEqual(missing);
   expect((await remove(taskId, other)).status).toBe(404);
-  const command = await owner.call("run_command", { sandbox: "rest-own", command: "true" });
+  const command = await owner.call("run_command", { sandbox, command: "true" });
   for (const id of ["nothing", String(command.structured.id), `${taskId}t`])
     expect(await resultOf(id)).toEqual(missing);
+  expect((await resultOf(encodeURIComponent(taskId)))[0]).toBe(200);
   expect((await remove(taskId)).status).toBe(204);
   expect(await resultOf(taskId)).toEqual(missing);
   expect((await remove(taskId)).status).toBe(404);

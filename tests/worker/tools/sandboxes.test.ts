@@ -18,8 +18,17 @@ describe("sandboxes", () => {
     expect((await caller.call("list_sandboxes")).text).toMatch(/^default: running, .*\nfirst: running/);
   });
 
-  it("must have a valid name", async () => {
-    const names = ["", "-a", "a.", "A", "../a", "a".repeat(64), "ž", "a\n"];
+  it("must have a valid name, and an invalid one is refused with a valid one", async () => {
+    const names = [
+      ["", "sandbox"],
+      ["-a", "a"],
+      ["a.", "a"],
+      ["../a", "a"],
+      ["a".repeat(129), "a".repeat(128)],
+      ["ž", "sandbox"],
+      ["a\n", "a"],
+      ["My project / 1", "My-project-1"],
+    ] as const;
     const calls = [
       ["run_code", { code: "1" }],
       ["write_file", { path: "a", content: "" }],
@@ -27,17 +36,26 @@ describe("sandboxes", () => {
       ["destroy_sandbox", {}],
     ] as const;
     for (const [tool, args] of calls)
-      for (const sandbox of names)
+      for (const [sandbox, proposal] of names)
         expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
           isError: true,
-          text: expect.stringContaining("must be 1 to 63 characters (a-z, 0-9, -, _, .)"),
+          text: expect.stringMatching(`sandbox must be 1 to 128 characters .*, such as "${proposal}"`),
         });
   });
 
   it("may have names that programs generate, and are separate if their names differ only at the end", async () => {
     const session = `${"s".repeat(60)}_._1`;
     const start = `build-my_repo.js-${"0".repeat(43)}`;
-    const ends = [`${start}000`, `${start}0.9`];
+    const ends = [
+      `${start}000`,
+      `${start}0.9`,
+      "user-alice@example.com",
+      "user:42",
+      "User:42",
+      `A${"b".repeat(127)}`,
+    ];
+    const exposer = owner.withVariables({ PREVIEW_HOST: "preview.example" });
+    const hosts = new Set<string>();
     for (const sandbox of ends) {
       const path = `${sandbox}.txt`;
       const written = await owner.call("write_file", { sandbox, path, content: sandbox });
@@ -53,7 +71,21 @@ describe("sandboxes", () => {
       const last = await owner.call("list_runs", { sandbox, cursor: runs[1]?.id });
       expect(last.structured.runs).toHaveLength(1);
       expect((await owner.call("get_result", { id: runs[1]?.id })).text).toContain("/tmp kept");
+      const [name, file] = [sandbox, path].map(encodeURIComponent);
+      for (const address of [`${name}/files/${file}`, `${sandbox}/files/${path}`])
+        expect(await (await owner.http(`/sandboxes/${address}`)).text()).toBe(sandbox);
+      const read = async (uri: string) =>
+        owner.result<{ contents: object[] }>({ method: "resources/read", params: { uri } });
+      const uri = `sandbox://${name}/${file}`;
+      expect(await read(uri)).toMatchObject({ contents: [{ uri, text: sandbox }] });
+      const log = `sandbox://runs/${encodeURIComponent(String(runs[1]?.id))}/log`;
+      expect(await read(log)).toMatchObject({ contents: [{ text: expect.stringContaining("/tmp kept") }] });
+      const { url } = (await exposer.call("expose_port", { sandbox, port: 8000 })).structured;
+      const [label = ""] = new URL(String(url)).hostname.split(".");
+      expect(label).toMatch(/^[a-z0-9-]{1,63}$/);
+      hosts.add(label.slice(0, label.lastIndexOf("-")));
     }
+    expect(hosts.size).toBe(ends.length);
     expect(await sandboxesOf()).toEqual(
       expect.arrayContaining(ends.map((name) => expect.objectContaining({ name }))),
     );

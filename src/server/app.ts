@@ -23,7 +23,7 @@ import { FILES_PATH, serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
 import { noTurn, RequestTurns } from "../shared/request-turns.ts";
 import { ICON } from "./icon.ts";
-import { isBrowser, landingPage } from "./landing.ts";
+import { acceptsAnything, isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { log } from "../shared/log.ts";
 import { parseURL } from "../shared/long-host.ts";
@@ -189,7 +189,8 @@ export function createApp(parts: MCPParts): App {
     if (sender && "reason" in sender) return refuse(context, sender, route?.path);
     if (problem) return refuse(context, problem);
     if (!route) return notFound(request);
-    if (route.hasLandingPage && isBrowser(request)) return landingPage(request, context);
+    if (route.hasLandingPage && (isBrowser(request) || (route.path === "/" && acceptsAnything(request))))
+      return landingPage(request, context);
     const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!isAccepted || !("open" in route.serve))

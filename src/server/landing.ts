@@ -14,7 +14,16 @@ import { LANDING_TEXTS as texts } from "./texts.ts";
 
 /** Whether a browser requests a page. MCP clients do not accept HTML. */
 export function isBrowser(request: Request): boolean {
-  return (request.method === "GET" || request.method === "HEAD") && acceptsHTML(request);
+  return isRead(request) && acceptsHTML(request);
+}
+
+/** Whether a program such as curl or a monitor reads whatever is there. MCP clients accept only JSON and event streams. */
+export function acceptsAnything(request: Request): boolean {
+  return isRead(request) && (request.headers.get("accept") ?? "*/*") === "*/*";
+}
+
+function isRead({ method }: Request): boolean {
+  return method === "GET" || method === "HEAD";
 }
 
 export function acceptsHTML({ headers }: Request): boolean {

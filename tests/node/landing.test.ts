@@ -99,13 +99,17 @@ describe.each(["light", "dark"] as const)("in %s mode", (colorScheme) => {
   });
 });
 
-it.each(["text/event-stream", "application/json, text/event-stream", "application/json", "*/*", undefined])(
-  "a client that accepts %s sees no page",
+it.each(["text/event-stream", "application/json, text/event-stream", "application/json", "*/*"])(
+  "a client that accepts %s sees no page at the endpoint, and at the root only if it accepts anything",
   async (accept) => {
     for (const path of ["/", "/mcp"]) {
-      const response = await fetch(`${server.origin}${path}`, { headers: accept ? { accept } : {} });
-      expect(response.status).toBe(405);
-      expect(await response.json()).toEqual({ error: "Method not allowed" });
+      const response = await fetch(`${server.origin}${path}`, { headers: { accept } });
+      const head = await fetch(`${server.origin}${path}`, { method: "HEAD", headers: { accept } });
+      const seesPage = path === "/" && accept === "*/*";
+      expect([response.status, head.status]).toEqual(seesPage ? [200, 200] : [405, 405]);
+      expect(await response.text()).toContain(
+        seesPage ? "Connect a client" : JSON.stringify({ error: "Method not allowed" }),
+      );
     }
   },
 );

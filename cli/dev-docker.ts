@@ -8,7 +8,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
 import { quietWrangler } from "./bundle.ts";
-import { isSecondCtrlC } from "./exit.ts";
+import { onStopSignals } from "./exit.ts";
 import { root, variablesFile } from "./program-files.ts";
 import { whyNotServing } from "./ready.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
@@ -67,15 +67,12 @@ const exited = once(child, "exit");
 const url = `http://127.0.0.1:${port}/mcp`;
 const print = (line: string) => void process.stderr.write(`${line}\n`);
 const secondSignal = new AbortController();
-let stoppingSince: number | undefined;
-const stop = async (signal: NodeJS.Signals) => {
-  if (isSecondCtrlC(stoppingSince)) secondSignal.abort();
-  if (stoppingSince !== undefined) return;
-  stoppingSince = Date.now();
-  await saveWorkspaces(url, secret, secondSignal.signal, print);
-  child.kill(signal);
-};
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));
+let stopping: Promise<unknown> | undefined;
+onStopSignals(
+  () =>
+    (stopping ??= saveWorkspaces(url, secret, secondSignal.signal, print).then(() => child.kill("SIGTERM"))),
+  () => secondSignal.abort(),
+);
 // Ends wrangler too, because wrangler does not notice the end of this process.
 process.on("exit", () => child.kill("SIGTERM"));
 

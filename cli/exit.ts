@@ -34,6 +34,22 @@ export function isSecondCtrlC(first: number | undefined): boolean {
 }
 
 /**
+ * Calls `stop` for each signal that ends a server, and `skipSave` for another Ctrl-C. A terminal that closes can send several signals
+ * (SIGHUP), and then nobody asks to skip the save.
+ */
+export function onStopSignals(stop: () => unknown, skipSave: () => void): void {
+  let first: number | undefined;
+  // What is printed after the terminal has closed is lost. The error must not end the process before everything is saved.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+  for (const signal of STOP_SIGNALS)
+    process.on(signal, () => {
+      if (signal !== "SIGHUP" && isSecondCtrlC(first)) skipSave();
+      first ??= Date.now();
+      stop();
+    });
+}
+
+/**
  * An error that the user can correct. The program prints its message without a stack, and exits with status 1. A `CommandError`
  * has its own exit status.
  */

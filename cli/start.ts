@@ -10,7 +10,7 @@ import { findToolchain } from "../local/engine/toolchain.ts";
 import { makeDirectories } from "./make-directories.ts";
 import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine-process.ts";
-import { EXIT, type ExitName, isSecondCtrlC, UserError } from "./exit.ts";
+import { EXIT, type ExitName, onStopSignals, UserError } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
 import { type Mounts, readComponents, readMounts, removeMounts, writableMountOf } from "./mount-option.ts";
 import { readOptions, USAGE } from "./options.ts";
@@ -44,12 +44,9 @@ let save: ((signal: AbortSignal) => Promise<void>) | undefined;
 /** Removes the file with the server's address; set when the file is written. */
 let forget: (() => void) | undefined;
 const stopAtOnce = new AbortController();
-let endingSince: number | undefined;
 
-/** Saves all workspaces, and ends the Worker, the engine with every sandbox, and this process. A second request skips the save. */
+/** Saves all workspaces, and ends the Worker, the engine with every sandbox, and this process. */
 function end(kind: ExitName, message?: string): Promise<never> {
-  if (isSecondCtrlC(endingSince)) stopAtOnce.abort();
-  endingSince ??= Date.now();
   ending ??= (async () => {
     if (needsJSONResult && message !== undefined) failure(kind, message, true);
     else if (message !== undefined) print(message);
@@ -89,8 +86,10 @@ async function start(): Promise<void> {
   const bubblewrap = options.isolation === "bubblewrap" ? await requireBubblewrap(print) : undefined;
   if (bubblewrap === undefined) await requirePlaces(join(root, "container"));
 
-  process.on("SIGINT", () => void end("succeeded"));
-  process.on("SIGTERM", () => void end("succeeded"));
+  onStopSignals(
+    () => end("succeeded"),
+    () => stopAtOnce.abort(),
+  );
   watchNPM(process.env, () => void end("failed", texts.ENDING.parent));
 
   const file = variablesFile(process.env);

@@ -11,7 +11,7 @@ import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-it("npm run dev:docker hides the stored data from requests without a token and from other users, opens no debugger, saves all workspaces on Ctrl-C, and then ends", async () => {
+it("npm run dev:docker hides the stored data from requests without a token and from other users, opens no debugger, saves all workspaces when it is stopped, and then ends", async () => {
   const directory = temporaryDirectory();
   // A stub of Docker that always succeeds. A build reads its Dockerfile from the standard input.
   const stub = `#!/bin/sh\necho "$1" >>${directory}/calls\n[ "$1" != build ] || cat >/dev/null\n`;
@@ -44,7 +44,8 @@ it("npm run dev:docker hides the stored data from requests without a token and f
       const debuggers = await fetch(`http://127.0.0.1:${each}/json/list`).catch(() => undefined);
       expect(debuggers?.status).not.toBe(200);
     }
-    // One Ctrl-C: the terminal and npm each send a signal. Two of the same kind could become one.
+    // One Ctrl-C, or a terminal that closes: the terminal, npm and others each send a signal. Two of the same kind could become one.
+    child.kill("SIGHUP");
     child.kill("SIGINT");
     child.kill("SIGTERM");
     await exited;

@@ -2,8 +2,10 @@
 import { connect } from "node:net";
 import { describe, expect, it } from "vitest";
 import { endLater } from "../setup/end-later.ts";
-import { waitForEnd } from "../setup/processes.ts";
-import { TOKEN } from "../setup/server.ts";
+import { tree, waitForEnd } from "../setup/processes.ts";
+import { startServer, TOKEN } from "../setup/server.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
+import { callTool } from "../setup/tool.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -134,6 +136,22 @@ describe("when the server ends while a workspace changes", () => {
     const other = await server.call("read_file", { sandbox: "other", path: "young" });
     expect(other.text).toContain("The sandbox was stopped together with the server: its files are as saved");
     expect(other.text).toContain("another");
+  });
+
+  it("a change is saved when the server's terminal closes", async () => {
+    const directory = temporaryDirectory();
+    const flags = ["--state-dir", directory, "--network", "none"];
+    // The terminal closes with this program. Its name is not the one of the server's own parts.
+    const within = ["python3", "-c", "import pty, sys; pty.spawn(sys.argv[1:])"];
+    const inTerminal = await startServer({ flags, within });
+    await callTool(inTerminal.url, "run_command", { command: "head -c 50000000 /dev/urandom >large" });
+    await callTool(inTerminal.url, "write_file", { path: "young", content: "a moment old" });
+    const all = tree(inTerminal.child.pid ?? Number.NaN);
+    process.kill(inTerminal.child.pid ?? Number.NaN, "SIGKILL");
+    expect(await waitForEnd(all, 60_000)).toEqual([]);
+    const next = await startServer({ flags });
+    expect(await callTool(next.url, "run_command", { command: "cat young" })).toContain("a moment old");
+    await next.stop();
   });
 
   it("a change is saved after SIGTERM although many programs of its sandbox use the processors", async () => {

@@ -21,7 +21,7 @@ import { PANEL_CLIENT_ID, panelCallback } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
-import { hasAllowedHost, isShortRedirect } from "./redirects.ts";
+import { isAllowedRedirect, isPrivateUse, isShortRedirect } from "./redirects.ts";
 import { bytesOf, methodStore, StoreError } from "./oauth-store.ts";
 import { hasLongHost } from "../shared/long-host.ts";
 import { previewLabel } from "../shared/preview-address.ts";
@@ -79,15 +79,20 @@ async function show(context: PageContext): Promise<Response> {
   const document = URL.parse(searchParams.get("client_id") ?? "");
   if (document && isOwnHost(document, context))
     throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.unknownClient });
-  const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
+  const api = oauthAPI(oauth, context);
+  const authRequest = await api.parseAuthRequest(request);
   const { clientId, redirectUri } = authRequest;
   // A program on another port of this machine could receive the code. Only this server's own page may look like the panel's sign-in.
   const isForged = clientId === PANEL_CLIENT_ID && redirectUri !== panelCallback(oauth);
   // A client with a metadata document never registers, so its redirect URI is checked here.
-  if (isForged || !hasAllowedHost(redirectUri, context.config))
+  if (
+    isForged ||
+    !isAllowedRedirect(redirectUri, context.config) ||
+    (isPrivateUse(redirectUri) && !(await isOwnScheme(authRequest, api)))
+  )
     throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.badRedirect });
   checkChallenge(authRequest);
-  if (document) await checkClientAuthentication(authRequest, oauthAPI(oauth, context));
+  if (document) await checkClientAuthentication(authRequest, api);
   if (offeredScopes(authRequest, context.config).length === 0)
     throw refusal(authRequest, "invalid_scope", texts.REQUEST_PROBLEMS.noScope);
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
@@ -277,6 +282,12 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
 function checkChallenge(authRequest: AuthRequest): void {
   if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
   throw refusal(authRequest, "invalid_request", texts.REQUEST_PROBLEMS.noChallenge);
+}
+
+/** Whether a public client registered exactly this address. The provider ignores the port of `localhost` in any scheme. */
+async function isOwnScheme({ clientId, redirectUri }: AuthRequest, api: OAuthHelpers): Promise<boolean> {
+  const client = await api.lookupClient(clientId);
+  return client?.tokenEndpointAuthMethod === "none" && client.redirectUris.includes(redirectUri);
 }
 
 /** The token endpoint refuses a client whose metadata document allows only assertions (endpoints.ts). The person learns it here. */

@@ -3,6 +3,7 @@ import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { markup, makePlain } from "./html.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
+import { isPrivateUse } from "./redirects.ts";
 import { approvalButton, page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Config } from "../shared/config.ts";
@@ -49,6 +50,7 @@ export function consentPage(consent: Consent): Promise<Response> {
   const name = makePlain(description.clientName) || CONSENT_TEXTS.unnamed;
   const isPanel = description.clientId === PANEL_CLIENT_ID;
   const host = hostOf(description.redirectUri);
+  const isOnThisComputer = description.redirectIsLoopback || isPrivateUse(description.redirectUri);
   for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);
   const terms = description.clientDomain
     ? CONSENT_TEXTS.publishedBy(markup`<strong>${description.clientDomain}</strong>`)
@@ -74,7 +76,7 @@ export function consentPage(consent: Consent): Promise<Response> {
 ${focusPlace === "top" && alert}<p class="soft">${isPanel ? CONSENT_TEXTS.panelTerms : terms}</p>
 <dl>
 <div><dt>${CONSENT_TEXTS.server}</dt><dd>${new URL(issuer).host}</dd></div>
-<div><dt>${CONSENT_TEXTS.returnTo}</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && CONSENT_TEXTS.onThisComputer}</dd></div>
+<div><dt>${CONSENT_TEXTS.returnTo}</dt><dd><strong>${host}</strong>${isOnThisComputer && !isPanel && CONSENT_TEXTS.onThisComputer}</dd></div>
 </dl>
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
@@ -124,12 +126,17 @@ export function clientErrorLink(redirectTo: string): { href: string; label: stri
   return { href: redirectTo, label: backTo(hostOf(redirectTo)) };
 }
 
+/** With the scheme if it is an app's own, because such an address can have any host, also that of a known site. */
 function hostOf(uri: string): string {
-  return new URL(uri).host || uri;
+  const { protocol, host } = new URL(uri);
+  return isPrivateUse(uri) ? `${protocol}//${host}` : host;
 }
 
-/** The CSP source for a redirect URI. CSP cannot express IPv6 addresses, so the source for such an address is only the scheme. */
+/**
+ * The CSP source for a redirect URI. CSP cannot express IPv6 addresses, and an app's own scheme allows any characters in a host, so
+ * the source for such an address is only the scheme.
+ */
 function formTarget(redirectURI: string): string {
   const { protocol, host, hostname } = new URL(redirectURI);
-  return hostname === "" || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;
+  return isPrivateUse(redirectURI) || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;
 }

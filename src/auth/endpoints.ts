@@ -11,7 +11,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { addressOf, registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
-import { hasForbiddenHost, isShortRedirect } from "./redirects.ts";
+import { isShortRedirect, redirectProblem } from "./redirects.ts";
 import { watchRevocations } from "./revocation.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
@@ -137,8 +137,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.manyParameters }, 400);
   if ([...form.values(), ...textsOf(registration)].some(hasLongHost))
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.hostTooLong }, 400);
-  if (hasForbiddenHost(registration, context.config))
-    return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.forbiddenHost }, 400);
+  const problem = redirectProblem(registration, context.config);
+  if (problem !== undefined) return json({ error: "invalid_redirect_uri", error_description: problem }, 400);
   const passed = new Request(moveToIssuer(new Request(request.url), oauth).url, {
     method: request.method,
     headers: request.headers,

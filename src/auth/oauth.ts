@@ -133,6 +133,8 @@ function build(issuer: string, config: Config, isOnLoopback: boolean): OAuth {
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,
     clientRegistrationTTL: CLIENT_SECONDS,
+    // Desktop apps such as Cursor get the code by a scheme of their own. `redirects.ts` limits these addresses.
+    allowPrivateUseRedirectUris: true,
     cookiePrefix: COOKIE_PREFIX,
     onError({ code, description, status, headers, internal }) {
       const check = `${internal.category}/${internal.reason}`;

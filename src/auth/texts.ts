@@ -133,7 +133,10 @@ export const ENDPOINT_TEXTS = {
   noAssertions: "The server supports no client assertions. Send the client_id without one, and use PKCE",
   manyRedirects: "The client has too many redirect URIs",
   hostTooLong: "The host of an address is too long",
-  forbiddenHost: "A redirect URI must not point to a preview, and its host must be a valid name or address",
+  forbiddenRedirect:
+    "A redirect URI must not point to a preview or have a scheme of browsers, and its host must be a valid name or address",
+  privateUseWithSecret:
+    "Only a public client (token_endpoint_auth_method none) may use redirect URIs with an app's own scheme",
   grantEnded: "The sign-in behind this grant is no longer valid",
   noDocument: "The client's metadata document cannot be fetched, or is not valid. Try again later",
 };

@@ -106,6 +106,8 @@ describe("PKCE", () => {
   });
 });
 
+const CURSOR = ["cursor://anysphere.cursor-mcp/oauth/callback", "http://localhost:8787/callback"];
+
 describe("redirects", () => {
   it.each([
     "https://evil.example/callback",
@@ -134,18 +136,49 @@ describe("redirects", () => {
     "http://evil.example/callback",
     "https://user@evil.example/",
     "https://evil.example/#x",
-    "cursor://evil/callback",
+    "cursor://evil/callback#x",
+    "file:///etc/passwd",
+    "blob:https://evil.example/x",
+    "About:blank",
+    " view-source:https://evil.example/",
   ])("a client cannot register the redirect URI %s", async (redirect_uri) => {
     expect((await register(app, { redirect_uris: [redirect_uri] })).status).toBe(400);
   });
 
-  it("Cursor can register, although it also lists a redirect URI with its own scheme", async () => {
-    const redirect_uris = [
-      "cursor://anysphere.cursor-mcp/oauth/callback",
-      "https://www.cursor.com/agents/mcp/oauth/callback",
-      "http://localhost:8787/callback",
-    ];
-    expect((await register(app, { redirect_uris })).status).toBe(201);
+  it("a client with a secret cannot use a redirect URI with an app's own scheme", async () => {
+    const [redirect_uri] = CURSOR;
+    const metadata = { token_endpoint_auth_method: "client_secret_basic" };
+    const refused = await register(app, { ...metadata, redirect_uris: [redirect_uri] });
+    expect(await refused.text()).toContain("Only a public client (token_endpoint_auth_method none)");
+    const client = await Client.register(app, { ...metadata, redirect_uris: CURSOR });
+    expect((await new Browser(app).open(await client.authorizationURL({ redirect_uri }))).isErrorPage).toBe(
+      true,
+    );
+  });
+
+  it.each([
+    "app://localhost:2/callback",
+    "app://localhost:1/other",
+    "APP://localhost:1/callback",
+    "other://localhost:1/callback",
+    "http://evil.example/",
+  ])("a redirect URI with an app's own scheme must be the registered one, not %s", async (redirect_uri) => {
+    const redirect_uris = ["app://localhost:1/callback", "http://evil.example/"];
+    const client = await Client.register(app, { redirect_uris });
+    const page = await new Browser(app).open(await client.authorizationURL({ redirect_uri }));
+    expect(page.isErrorPage).toBe(true);
+  });
+
+  it("policy injection: a host after an app's own scheme adds nothing to the page's policy, and is shown with the scheme", async () => {
+    const redirect_uri = "app://github.com;script-src%20*/callback";
+    const client = await Client.register(app, { redirect_uris: [redirect_uri] });
+    const page = await new Browser(app).open(await client.authorizationURL({ redirect_uri }));
+    const policy = page.response.headers.get("content-security-policy") ?? "";
+    expect(policy.split("; ")).toContain("form-action 'self' app:");
+    expect(policy).not.toContain("script-src *");
+    expect(page.text).toContain(
+      "<strong>app://github.com;script-src%20*</strong>, a program on this computer",
+    );
   });
 
   it("open redirect: an error for a registered client is shown on a page with a link, and the server does not redirect", async () => {

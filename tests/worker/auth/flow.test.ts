@@ -111,6 +111,24 @@ describe("the authorization code flow", () => {
   });
 });
 
+describe("a desktop app", () => {
+  // What Cursor registers.
+  const redirect_uris = [
+    "cursor://anysphere.cursor-mcp/oauth/callback",
+    "https://www.cursor.com/agents/mcp/oauth/callback",
+    "http://localhost:8787/callback",
+  ];
+
+  it.each(["com.example.app:/callback", ...redirect_uris])("signs in by %s", async (redirect_uri) => {
+    const registered = redirect_uris.includes(redirect_uri) ? redirect_uris : [redirect_uri];
+    const client = await Client.register(app, { redirect_uris: registered });
+    const { code, callback } = await approve(client, { redirect_uri });
+    expect(callback.href.startsWith(`${redirect_uri}?`)).toBe(true);
+    const response = await client.exchange(code, { redirect_uri });
+    expect(await whoIs(app, (await response.json<Tokens>()).access_token)).toBe("owner");
+  });
+});
+
 describe("scopes", () => {
   it("are all offered and ticked if the client requests none, or only offline access", async () => {
     const client = await Client.register(app);

@@ -6,7 +6,7 @@ import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { linkKeys } from "../../../src/actors/link-keys.ts";
 import { ProcessLimiter } from "../../../src/shared/limiter.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
-import { hasForbiddenHost } from "../../../src/auth/redirects.ts";
+import { redirectProblem } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
 import { sleep, until } from "../../setup/until.ts";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
@@ -160,9 +160,9 @@ describe("a page of a preview", () => {
 
   it("cannot receive a client's code, because clients cannot redirect to its host", () => {
     for (const origin of origins())
-      expect(hasForbiddenHost({ redirect_uris: [`${origin}/callback`] }, config)).toBe(true);
-    expect(hasForbiddenHost({ redirect_uris: ["http://localhost:1/callback"] }, config)).toBe(false);
-    expect(hasForbiddenHost({ redirect_uris: ["http://app.localhost:1/"] }, config)).toBe(false);
+      expect(redirectProblem({ redirect_uris: [`${origin}/callback`] }, config)).toContain("a preview");
+    expect(redirectProblem({ redirect_uris: ["http://localhost:1/callback"] }, config)).toBeUndefined();
+    expect(redirectProblem({ redirect_uris: ["http://app.localhost:1/"] }, config)).toBeUndefined();
   });
 });
 

@@ -260,6 +260,7 @@ export interface ToolOutputs {
     model_tokens_today: number;
     max_storage_bytes: number;
     storage_bytes: number;
+    results_kept_days: number;
     max_checkpoints: number;
     max_workspace_bytes: number;
     workspace_bytes: number;

@@ -82,6 +82,7 @@ function Panel() {
             <aside class="more" aria-label="New sandbox and limits">
               <OpenOther />
               <Limits listing={listed.value} />
+              <p class="soft">{texts.privacyText(listed.value.results_kept_days)}</p>
               {signOut && (
                 <p>
                   <a href="/panel/git">Git hosts</a>

@@ -56,6 +56,9 @@ export const CONNECT_TEXTS = {
   addedByOAuth: "signs in without a token",
 };
 
+export const privacyText = (days: number) =>
+  `The operator of this server can read your tasks, commands, code and their output. The server keeps them for ${days} days after the run.`;
+
 // In place of content
 
 export const WAITING_FOR_CLIENT = "Waiting for the client that shows this page.";

@@ -126,13 +126,13 @@ export function choice<const T extends string>(words: readonly T[]) {
 }
 
 /** A whole number of at least 1, as text. Reports about the configuration may show it. */
-export function count(max: number) {
-  const message = `must be a whole number from 1 to ${max}`;
+export function count(max: number, min = 1) {
+  const message = `must be a whole number from ${min} to ${max}`;
   return z
     .string()
     .regex(/^\d{1,9}$/, message)
     .transform(Number)
-    .pipe(z.number().min(1, message).max(max, message))
+    .pipe(z.number().min(min, message).max(max, message))
     .meta({ isShowable: true });
 }
 

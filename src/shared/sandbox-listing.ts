@@ -50,6 +50,8 @@ export const sandboxListing = z.object({
   model_tokens_today: z.number(),
   max_storage_bytes: z.number(),
   storage_bytes: z.number(),
+  /** For how many days after a run's end the server keeps its text, output and result. */
+  results_kept_days: z.number(),
   max_checkpoints: z.number(),
   max_workspace_bytes: z.number(),
   workspace_bytes: z.number(),

@@ -219,9 +219,9 @@ const model = {
     docs: "How many tokens of the model one task may use.",
   }),
   TASK_ARCHIVE_MAX_MB: variable({
-    schema: field.count(4096),
+    schema: field.count(4096, 0),
     default: 256,
-    docs: "The limit of a task's [archive](tasks.md#from-start-to-end), in MiB.",
+    docs: "The limit of a task's [archive](tasks.md#from-start-to-end), in MiB. With `0` the server keeps no archive, and a task can be continued only while its sandbox runs.",
   }),
   COMPONENTS: variable({
     schema: z

@@ -27,6 +27,8 @@ export interface TaskFacts
   spending: Spending;
   /** The operator's definitions, as `<kind>/<name>`. */
   offered: readonly string[];
+  /** Whether the task's files and conversation stay, so that another task can continue it. */
+  isKept: boolean;
   stderr: string;
 }
 
@@ -38,7 +40,7 @@ export interface TaskVerdict {
 
 export function verdictOf(facts: TaskFacts): TaskVerdict {
   const { command, report, spending } = facts;
-  const continueHint = report.conversation ? texts.howToContinue(facts.id) : "";
+  const continueHint = report.conversation && facts.isKept ? texts.howToContinue(facts.id) : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
   const isConfirmed = !command.unconfirmed;
   switch (command.state) {

@@ -193,6 +193,7 @@ export class RunningTask {
       image: agent.image,
       install: agent.install,
       offered: spec.components?.offered ?? [],
+      isKept: !spec.ownSandbox || this.#host.archiveMaxBytes > 0,
       command,
       report: this.#events.report,
       step: this.#output.step,
@@ -232,9 +233,9 @@ export class RunningTask {
       const { archives, archiveMaxBytes: maxBytes, keepMs } = this.#host;
       const { conversations } = AGENTS[spec.agent];
       const options = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
-      detail.archive = await archive(archives, options, conversations, detail.conversation);
+      if (maxBytes > 0) detail.archive = await archive(archives, options, conversations, detail.conversation);
       detail.safe = true;
-      const left = leftOutText(detail.archive);
+      const left = detail.archive && leftOutText(detail.archive);
       if (left) note = appendNote(note, left);
     } catch (error) {
       const failure = error instanceof ToolError ? error : undefined;

@@ -77,6 +77,7 @@ export const listSandboxes = defineTool({
       model_tokens_today: modelTokensToday,
       max_storage_bytes: limits.storageBytes,
       storage_bytes: storedBytes,
+      results_kept_days: config.resultTTLDays,
       max_checkpoints: limits.checkpoints,
       max_workspace_bytes: limits.workspaceBytes,
       workspace_bytes: workspaceBytes,

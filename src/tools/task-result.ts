@@ -186,5 +186,7 @@ function nextCall(run: RunView, task: TaskDetail): string | undefined {
   if (run.state === "lost" && !task.safe) return savedFilesText(requireSandboxOf(run.id));
   // Only a task whose results were collected can be continued.
   if (task.conversation === undefined || task.boot === undefined) return undefined;
+  // Its sandbox is destroyed, and it has no archive (TASK_ARCHIVE_MAX_MB=0).
+  if (task.ownSandbox && task.safe && !task.archive) return undefined;
   return continueText(run.id);
 }

@@ -45,6 +45,7 @@ const server = endLater(
       ANTHROPIC_API_KEY: "test-model-key",
       ANTHROPIC_UPSTREAM_URL: api.url,
       COMPONENTS,
+      TASK_ARCHIVE_MAX_MB: "0",
       AUTH_TOKENS: JSON.stringify([{ name: "reader", sha256: sha256(READER), scopes: ["sandbox:read"] }]),
     },
   }),
@@ -136,6 +137,14 @@ describe("execute", () => {
       70,
       expect.stringContaining(`The operator's commands/${name} cannot be used: ${why}. Leave it out.`),
     ]);
+  });
+
+  it("continues no ended task with TASK_ARCHIVE_MAX_MB=0, because the server keeps no archive", async () => {
+    const ended = await json(["execute", "[[write]] Write it."]);
+    expect(ended).toMatchObject({ success: true, note: "" });
+    expect(ended).not.toHaveProperty("next");
+    const { code, stderr } = await run(["execute", "--continue-from", String(ended.id), "[[write]] x"]);
+    expect([code, stderr]).toEqual([70, expect.stringContaining("its files were not kept")]);
   });
 
   it("lets the agent continue after Ctrl-C, and prints how to return to it", async () => {

@@ -90,6 +90,7 @@ describe("the panel", () => {
       ]);
     expect(await recent.first().locator("time").getAttribute("title")).toMatch(/20\d\d/);
     expect(await page.innerText("main")).not.toContain("mcpServers");
+    expect(await page.innerText("aside.more")).toContain("keeps them for 30 days after the run");
 
     await context.grantPermissions(["clipboard-read", "clipboard-write"]);
     await page.click("header a:text-is('Connect a client')");

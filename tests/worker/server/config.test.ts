@@ -64,6 +64,7 @@ describe("a valid configuration", () => {
         ALLOWED_ORIGINS: "https://A.example/, http://b.example:80,vscode-webview://Abc,",
         PUBLIC_ORIGIN: "HTTPS://S.Example:443/",
         LOG_LEVEL: "Warn",
+        TASK_ARCHIVE_MAX_MB: "0",
       }),
     );
     expect(config).toMatchObject({
@@ -72,6 +73,7 @@ describe("a valid configuration", () => {
       allowedOrigins: new Set(["https://a.example", "http://b.example", "vscode-webview://abc"]),
       publicOrigin: "https://s.example",
       logLevel: "warn",
+      tasks: { archiveMaxMiB: 0 },
     });
   });
 });

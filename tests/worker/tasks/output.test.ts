@@ -361,6 +361,7 @@ describe("the outcome of a task", () => {
     report: { unread: 0, conversation: "abc" },
     step: "agent",
     spending: { requests: 1, tokens: 5, isExhausted: false },
+    isKept: true,
     directory: "/workspace",
     timeoutMs: 5000,
     offered: [],
@@ -369,6 +370,12 @@ describe("the outcome of a task", () => {
 
   it.each<[name: string, more: Partial<TaskFacts>, state: string, words: RegExp]>([
     ["an end without output", {}, "failed", /ended with status 1 before it was done.*continue_from s\.1t/],
+    [
+      "an end without output, if nothing of the task is kept",
+      { isKept: false },
+      "failed",
+      /ended with status 1 before it was done(?!.*continue_from)/,
+    ],
     ["a signal", { command: { state: "failed", exitCode: 137 } }, "failed", /killed by signal 9/],
     [
       "an end without a result",

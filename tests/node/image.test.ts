@@ -38,7 +38,7 @@ describe("the entrypoint", () => {
     expect(limit()).toBe("300\n");
   });
 
-  it("passes the file of trusted authorities to everything that it starts", () => {
+  it("passes its variables to everything that it starts: the file of trusted authorities, and unbuffered output", () => {
     mkdirSync(join(group, "pids.max"));
     const variables = run("/usr/bin/env").split("\n");
     for (const name of [
@@ -50,6 +50,7 @@ describe("the entrypoint", () => {
       "GIT_SSL_CAINFO",
     ])
       expect(variables).toContain(`${name}=/etc/ssl/sandbox-mcp.pem`);
+    expect(variables).toContain("PYTHONUNBUFFERED=1");
   });
 
   it("makes a control group of its own if it starts in the root group", () => {

@@ -77,6 +77,16 @@ describe("run_command", () => {
     expect(await sh(sandbox, "echo next")).toBe("next\n");
   });
 
+  it.each([
+    ["a Python program", "python3 -c \"import time; print('epoch 0'); time.sleep(600)\""],
+    ["its child", 'bash -c "python3 -c \\"import time; print(\'epoch 0\'); time.sleep(600)\\" | cat"'],
+  ])("shows what %s printed before its time limit", async (_what, command) => {
+    expect(await run(command, { timeout_seconds: 5 })).toMatchObject({
+      state: "timed_out",
+      stdout: "epoch 0\n",
+    });
+  });
+
   it("shows binary output, and counts its bytes", async () => {
     const result = await run("printf 'a\\377\\376b'; printf '\\360\\237\\220|' >&2");
     expect(result).toMatchObject({

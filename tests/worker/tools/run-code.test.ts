@@ -19,6 +19,19 @@ it("a prepared Python kernel finds packages that were installed after its start"
   expect(await text("import late_module; late_module.VALUE", { context: "late" })).toBe("result: 7");
 });
 
+it("code and commands import the current text of a module that was rewritten within a second", async () => {
+  const write = async (value: number) => {
+    await owner.call("write_file", { sandbox, path: "rewritten.py", content: `VALUE = ${value}\n` });
+    await sh(sandbox, "touch -d @1700000000 rewritten.py");
+  };
+  await write(1);
+  expect(await text("import rewritten; rewritten.VALUE")).toBe("result: 1");
+  await write(2);
+  expect(await text("import rewritten; rewritten.VALUE", { context: "other" })).toBe("result: 2");
+  await write(3);
+  expect(await sh(sandbox, "python3 -c 'import rewritten; print(rewritten.VALUE)'")).toBe("3\n");
+});
+
 it.each([
   ["python", "x = 41", "print('out'); import sys; print('err', file=sys.stderr); 'value'", "pass"],
   ["javascript", "const x = 41", "console.log('out'); console.error('err'); 'value'", ";"],

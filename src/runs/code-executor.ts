@@ -229,7 +229,7 @@ function passOutput(outcome: CodeOutcome, sink: RunSink): void {
 }
 
 function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End {
-  const hint = outcome.error && TRAITS[spec.language].installHint(outcome.error);
+  const hint = outcome.error && TRAITS[spec.language].importHint(outcome.error);
   const end = outcome.end === "error" ? hint : texts.codeEndText(outcome, spec);
   return {
     state: STATES[outcome.end],

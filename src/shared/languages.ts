@@ -2,6 +2,7 @@
  * The languages of live kernels. A new language needs a name and a row here, a prelude in `container/kernel`, and its program in
  * the image and on this machine. The compiler reports the other places that need it.
  */
+import { shownName } from "./shown.ts";
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
@@ -30,8 +31,8 @@ interface Traits {
   isInterruptible: boolean;
   /** Messages for a missing or replaced prelude file. */
   missingPrelude: RegExp;
-  /** How to install the package that code failed to import, as a sentence; undefined for other errors. */
-  installHint(error: { name: string; message: string }): string | undefined;
+  /** How to get the module that code failed to import, as a sentence; undefined for other errors. */
+  importHint(error: { name: string; message: string; local?: string | null | undefined }): string | undefined;
 }
 
 /** PyPI packages that are named differently from their module. */
@@ -81,11 +82,14 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
     argument: (json) => JSON.stringify(json),
     isInterruptible: true,
     missingPrelude: /No module named|No such file|cannot import name|has no attribute 'start'/,
-    installHint: ({ name, message }) => {
+    importHint: ({ name, message, local }) => {
       if (name !== "ModuleNotFoundError") return undefined;
       // A missing submodule ('a.b') is not a missing package, so names with a dot do not match.
       const module = /^No module named '([A-Za-z_]\w{0,99})'/.exec(message)?.[1];
       if (module === undefined) return undefined;
+      // In the package index, the name may belong to anybody.
+      if (local)
+        return `${module} is not on sys.path, but the sandbox has ${shownName(local)}: append its directory to sys.path, or run_command with pip install -e and the directory of its project.`;
       return `The package of ${module} is not installed: run_command with pip install ${PYPI[module] ?? module}.`;
     },
   },
@@ -110,7 +114,7 @@ function nodeTraits(language: Language): Omit<Traits, "title" | "endings"> {
     argument: (json) => json,
     isInterruptible: false,
     missingPrelude: /Cannot find module|No such file|ENOENT|start is not a function/,
-    installHint: ({ message }) => {
+    importHint: ({ message }) => {
       const found =
         /^Cannot find (?:module|package) '((?:@[\w.-]{1,99}\/)?[a-z\d][\w.-]{0,99})(?:\/[^']*)?'/i.exec(
           message,

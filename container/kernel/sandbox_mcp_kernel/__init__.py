@@ -4,7 +4,8 @@ The executor is the program that the SDK starts as a kernel. We do not change it
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, tail_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
 {sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, dropped, last?}, stderr: {...}, results: [{text?, png?, ...}],
-error: {name, message, traceback} | null, exit: number | null}. A large image is not in the document: the output has its form as
+error: {name, message, traceback, local?} | null, exit: number | null}. `local` is the path of a file that may be the module
+that an import did not find. A large image is not in the document: the output has its form as
 `image_file` ("png"), and the image is in the file `/workspace/.outputs/<run>-<number of the output>.<form>`, where <run> is the part
 of the run's id after the sandbox's name. The document is pure ASCII, because the executor decodes each
 chunk of its pipe separately, and a chunk may end in the middle of a character.
@@ -24,7 +25,7 @@ import sys
 import threading
 import warnings
 
-from . import libraries, preload, present, streams, terminal
+from . import libraries, local_modules, preload, present, streams, terminal
 from .loop import Loop
 from .notebook import Notebook
 from .own import contextlib, io, json, os, resource, signal, time
@@ -111,6 +112,8 @@ class Kernel:
                 document["error"] = {**present.describe(error), "name": "SystemExit", "traceback": []}
         elif error is not None:
             document["error"] = present.describe(error)
+            if isinstance(error, ModuleNotFoundError):
+                document["error"]["local"], _ = present.attempt(local_modules.search, error.name)
         io.StringIO.write(capture, _dump(document))
 
     def set_variables(self, version, entries):
@@ -256,6 +259,7 @@ class Kernel:
         terminal.install(self.output.no_input)
         threading.excepthook = self.on_thread_error
         libraries.install(self)
+        local_modules.install(_started())
         self.formatwarning = warnings.formatwarning
         warnings.formatwarning = self.on_warning
         real = self.shell.display_formatter.format

@@ -44,6 +44,8 @@ export interface CodeError {
   name: string;
   message: string;
   traceback: string[];
+  /** The path of a local file or directory that may be the missing module. */
+  local?: string | null | undefined;
 }
 
 export interface CodeStream {
@@ -118,7 +120,8 @@ function isError(value: unknown): value is CodeError {
     isRecord(value) &&
     typeof value.name === "string" &&
     typeof value.message === "string" &&
-    isTexts(value.traceback)
+    isTexts(value.traceback) &&
+    (value.local === null || isTextOrNone(value.local))
   );
 }
 
@@ -258,7 +261,7 @@ function boundResult(result: RichResult): RichResult {
   return validForms;
 }
 
-function boundError({ name, message, traceback }: CodeError): CodeError {
+function boundError({ name, message, traceback, local }: CodeError): CodeError {
   const half = OUTPUT_LIMITS.lines / 2;
   const lines =
     traceback.length <= OUTPUT_LIMITS.lines
@@ -268,6 +271,7 @@ function boundError({ name, message, traceback }: CodeError): CodeError {
     name: cutText(name, OUTPUT_LIMITS.name),
     message: cutText(message, OUTPUT_LIMITS.message),
     traceback: lines.map((line) => cutText(line, OUTPUT_LIMITS.line)),
+    local: local && cutText(local, OUTPUT_LIMITS.line),
   };
 }
 

@@ -19,6 +19,25 @@ it("a prepared Python kernel finds packages that were installed after its start"
   expect(await text("import late_module; late_module.VALUE", { context: "late" })).toBe("result: 7");
 });
 
+it("a running Python kernel finds a package that pip installs as editable, and before that names its directory", async () => {
+  const context = "editable";
+  await run("1", { context });
+  await sh(
+    sandbox,
+    [
+      "mkdir -p /workspace/project/src/own_package; cd /workspace/project",
+      "echo VALUE = 7 >src/own_package/__init__.py",
+      'echo \'from setuptools import setup; setup(name="own", packages=["own_package"], package_dir={"": "src"})\' >setup.py',
+    ].join("\n"),
+    { session: "project" },
+  );
+  const missing = await text("import own_package", { context });
+  expect(missing).toContain("the sandbox has /workspace/project/src/own_package: ");
+  expect(missing).not.toContain("pip install own_package");
+  await sh(sandbox, "pip install -q --no-build-isolation --no-index -e project", { session: "pip" });
+  expect(await text("import own_package; own_package.VALUE", { context })).toBe("result: 7");
+});
+
 it("code and commands import the current text of a module that was rewritten within a second", async () => {
   const write = async (value: number) => {
     await owner.call("write_file", { sandbox, path: "rewritten.py", content: `VALUE = ${value}\n` });

@@ -19,6 +19,7 @@ const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
 const { Results, describe, trimStacks } = require("./node/present.cjs");
 const { serveRequests } = require("./node/requests.cjs");
+const { recordEnd } = require("./node/end.cjs");
 const { Error, JSON, Number, Object, String, process } = globalThis;
 
 /** Thrown by process.exit in user code, so that it ends only the cell and not the kernel. */
@@ -148,6 +149,7 @@ function start(target, language) {
   defineHidden(globalThis, "display", (value) => results.display(value));
   trimStacks();
   watchModules();
+  recordEnd(startedTicks());
   streams.install();
   trustPlatform();
   process.exit = (code) => {

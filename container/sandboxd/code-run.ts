@@ -2,12 +2,15 @@
  * Follows code that runs in one of the SDK's kernels: the output files, and the kernel's process. Only the actor knows when the
  * code has ended, and calls `finish` then.
  */
+import { appendFileSync } from "node:fs";
 import { join } from "node:path";
+import { attempt } from "./file-error.ts";
 import { FollowedRun } from "./followed-run.ts";
+import { takeKernelEnd } from "./kernel-ends.ts";
 import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";
 import { KERNEL_OUTPUT } from "./directories.ts";
 import { familyOf, isSame, findMarked, send } from "./run-processes.ts";
-import { type Event, type KernelProcess, STREAMS, type Signal } from "./protocol.ts";
+import { type Event, type KernelProcess, STREAMS, type Signal, type Stream } from "./protocol.ts";
 
 /** The interval for polling files and the process, in milliseconds. Output should reach the reader within 50 ms. */
 const POLL_MS = 50;
@@ -19,10 +22,12 @@ export class CodeRun extends FollowedRun {
   /** What to kill: only the code's processes, or also the kernel. */
   #killing: "processes" | "kernel" | undefined;
   #isKernelGone = false;
+  /** How the kernel died, if that is known. */
+  #cause: string | undefined;
   #portsAt = performance.now() + PORT_SCAN_INTERVAL_MS;
 
   constructor(id: string, kernel: KernelProcess) {
-    super(id, (name) => join(KERNEL_OUTPUT, `${id}.${name === "stdout" ? "out" : "err"}`));
+    super(id, (name) => pathOf(id, name));
     const { pid, started } = kernel;
     this.#kernel = { pid, started };
     this.#timer = setInterval(() => this.#poll(), POLL_MS);
@@ -30,7 +35,8 @@ export class CodeRun extends FollowedRun {
 
   protected override end(): Event | undefined {
     const isOver = STREAMS.every((name) => this.streams[name].end !== undefined);
-    return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
+    const isKernelGone = this.#isKernelGone;
+    return isOver ? { type: "settled", id: this.id, isKernelGone, cause: this.#cause } : undefined;
   }
 
   /** Whether the code runs in this kernel. If the kernel has ended, the actor sends the code to a new kernel. */
@@ -60,14 +66,25 @@ export class CodeRun extends FollowedRun {
 
   #poll(): void {
     if (this.end() !== undefined) return clearInterval(this.#timer);
-    for (const name of STREAMS) this.streams[name].grow();
     const isThere = isSame(this.#kernel);
+    if (!isThere) this.#onKernelGone();
+    for (const name of STREAMS) this.streams[name].grow();
     if (this.#killing !== undefined && this.#killProcesses(isThere)) return;
     if (isThere && !this.#isFinished) return this.#watchPorts();
-    this.#isKernelGone = !isThere;
     this.checkPorts(0);
     if (this.ports.length === 0 && this.#startedProcesses().length > 0) expectPortsOf(this.id);
     for (const name of STREAMS) this.streams[name].finish();
+  }
+
+  /** Adds what the kernel wrote last to the run's stderr, unless the kernel was killed for the run. */
+  #onKernelGone(): void {
+    if (this.#isKernelGone) return;
+    this.#isKernelGone = true;
+    const { cause, words } = takeKernelEnd(this.#kernel);
+    if (this.#killing === "kernel") return;
+    this.#cause = cause;
+    // Fails if the disk is full.
+    if (words !== "") attempt(() => appendFileSync(pathOf(this.id, "stderr"), words), undefined);
   }
 
   #watchPorts(): void {
@@ -87,4 +104,8 @@ export class CodeRun extends FollowedRun {
     for (const process of found) send(process, "SIGKILL");
     return found.length > 0;
   }
+}
+
+function pathOf(id: string, name: Stream): string {
+  return join(KERNEL_OUTPUT, `${id}.${name === "stdout" ? "out" : "err"}`);
 }

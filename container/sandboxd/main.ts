@@ -15,6 +15,7 @@ import { serveEngine } from "./engine-link.ts";
 import { endInOrder } from "./orderly-stop.ts";
 import { codeOf } from "./file-error.ts";
 import { FileHandlers } from "./file-handlers.ts";
+import { watchKernels } from "./kernel-ends.ts";
 import { listenersOn } from "./listening.ts";
 import { SANDBOXD_NAME } from "./directories.ts";
 import { send } from "./run-processes.ts";
@@ -59,6 +60,7 @@ try {
 }
 const runs = new RunTable(env);
 runs.begin();
+watchKernels();
 const files = new FileHandlers();
 files.begin();
 let ending: Promise<void> | undefined;

@@ -202,7 +202,13 @@ export const eventSchema = z.discriminatedUnion("type", [
     ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MAX_PORTS)),
   }),
   /** The end of code. All output is sent before it, and the processes that a `kill` message ends are gone. */
-  z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),
+  z.object({
+    type: z.literal("settled"),
+    id: idSchema(),
+    isKernelGone: z.boolean(),
+    /** How the kernel died, if that is known. */
+    cause: z.optional(z.string().check(z.maxLength(100))),
+  }),
   /** The run is unknown: it never started, or its files are gone. */
   z.object({ type: z.literal("unknown"), id: idSchema() }),
   z.object({

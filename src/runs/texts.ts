@@ -41,6 +41,8 @@ const MAY_RUN =
 /** A process may have detached from its run: see docs/reference/runs.md. */
 export const CANCELLED_WITH_ALL = "Cancelled, with all its known processes.";
 
+const DIED = "the code or another program ended its process, or the memory was used up";
+
 /** @param cut why the run had less time than requested */
 export function timedOutText(timeoutMs: number | undefined, cut: string | undefined): string {
   const after = timeoutMs === undefined || cut ? "" : ` after ${timeoutMs / 1000} s`;
@@ -89,7 +91,7 @@ export const freshKernelText = ({ language, context }: { language: string; conte
 
 /** @param cut why the run had less time than requested */
 export function codeEndText(
-  { end, state, hasStarted }: Pick<CodeOutcome, "end" | "state" | "hasStarted">,
+  { end, state, hasStarted, cause }: Pick<CodeOutcome, "end" | "state" | "hasStarted" | "cause">,
   {
     language,
     context,
@@ -111,7 +113,7 @@ export function codeEndText(
         ? "Cancelled while its kernel was starting: the code never ran."
         : CANCELLED_TEXT;
     case "died":
-      return `${kernel} died: the code or another program ended its process, or the memory was used up. ${KERNEL_STATE[state]}`;
+      return `${kernel} died: ${cause ?? DIED}. ${KERNEL_STATE[state]}`;
     default:
       return undefined;
   }

@@ -14,6 +14,7 @@ chunk of its pipe separately, and a chunk may end in the middle of a character.
 import __future__
 import ast
 import builtins
+import faulthandler
 import functools
 import inspect
 import linecache
@@ -245,10 +246,13 @@ class Kernel:
             return found
 
         shared_os.waitpid = waitpid
+        end_file = _open_end_file()
 
         def leave(status):
             if os.getpid() == self.pid:
                 self.output.flush_now()
+                if end_file is not None:
+                    os.write(end_file, f"exit status {status}\n".encode())
             self.real_exit(status)
 
         shared_os._exit = leave
@@ -339,6 +343,19 @@ def _has_children():
     except ChildProcessError:
         return False
     return True
+
+
+def _open_end_file():
+    """Opens the file in which sandboxd finds how the kernel ended, and lets faulthandler write to it; None if there is none."""
+    path = f"/var/lib/sandbox-mcp/runs/kernel-{os.getpid()}-{_started()}"
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    faulthandler.enable(file, all_threads=False)
+    # If a child crashes, this is part of the run's output.
+    os.register_at_fork(after_in_child=lambda: faulthandler.enable(2, all_threads=False))
+    return file
 
 
 def _dump(document):

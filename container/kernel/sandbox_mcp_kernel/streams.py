@@ -180,9 +180,15 @@ class Output:
             idle = 0 if self.is_active or events else idle + 1
             if any(fd == self.waker[0] for fd, _ in events):
                 os.read(self.waker[0], 4096)
+            has_stderr = any(fd == self.pipes[1][0] for fd, _ in events)
+            if has_stderr and self.is_active:
+                # Native code may end the process after it has written this. In the pipe, sandboxd finds it then.
+                time.sleep(TICK_S)
             if events:
                 with self.lock:
                     self.drain()
+                    if has_stderr and self.is_active:
+                        self.logs[1].flush(live=True)
             self.tick()
 
     def wake(self):

@@ -291,6 +291,8 @@ export interface CodeOutcome {
   hasStarted: boolean;
   /** `error`: the code raised an exception. `died`: the kernel ended by itself or was killed by something else. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
+  /** How the kernel died, if that is known. */
+  cause?: string | undefined;
   stdout: CodeStream;
   stderr: CodeStream;
   serves?: Listening | undefined;

@@ -344,7 +344,7 @@ export class Kernels {
       if (first === "gone") return outcomeWithoutResult("died", "lost");
       await this.#end(code, kernel, first === "died");
       if (first === "ending") throw ending(STOPPED);
-      return outcomeWithoutResult(first, "lost");
+      return { ...outcomeWithoutResult(first, "lost"), cause: code.cause };
     } finally {
       void code.finish(false);
     }

@@ -18,6 +18,8 @@ export class RunningCode extends RunFollower {
   /** Calls about the code, except the first call, which describes the code. Each new connection repeats all of them. */
   #calls: RunCall[] = [];
   #isRequested = false;
+  /** How the kernel died, if that is known. */
+  cause: string | undefined;
   #isFinished = false;
   #timer: ReturnType<typeof setInterval> | null;
   #following: Promise<void> | undefined;
@@ -82,7 +84,9 @@ export class RunningCode extends RunFollower {
   async #watchKernel(): Promise<void> {
     // Without a connection to sandboxd, only the kernel's own result is used.
     const outcome = await this.waitForOutcome().catch(() => undefined);
-    if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
+    if (outcome?.type !== "settled" || !outcome.isKernelGone) return;
+    this.cause = outcome.cause;
+    this.#died.resolve("died");
   }
 
   protected override async requestRun(): Promise<void> {

@@ -209,30 +209,50 @@ it("a long traceback is cut between two characters", async () => {
   }
 });
 
-it.each([
-  ["by os._exit", "import os\nprint('last', flush=True)\nos._exit(3)"],
-  [
-    "by a signal after 0.1 s",
-    "import os, time\ntime.sleep(0.1)\nprint('last', flush=True)\nos.kill(os.getpid(), 9)",
-  ],
-  [
-    "after a child has printed",
-    "import os, sys\nos.system('echo last')\nsys.stdout.flush()\nos.kill(os.getpid(), 9)",
-  ],
-])(
-  "a kernel that dies %s gives a result with its printed output, and affects no other",
-  async (_what, code) => {
-    await run("kept = 1");
-    const result = await run(code, { context: "dies" });
-    expect(result.isError).toBe(false);
-    expect(result.text).toContain("last");
-    expect(result.text).toMatch(
-      /died: the code or another program ended its process, or the memory was used up\. Variables and imports are lost/,
-    );
-    expect(await text("1 + 1", { context: "dies" })).toBe("result: 2");
-    expect(await text("kept")).toBe("result: 1");
-  },
-);
+describe("a kernel that dies", () => {
+  const unknown = "the code or another program ended its process, or the memory was used up";
+
+  it.each([
+    ["python", "import os\nprint('last', flush=True)\nos._exit(3)", "exit status 3"],
+    [
+      "python",
+      "import os, time\ntime.sleep(0.1)\nprint('last', flush=True)\nos.kill(os.getpid(), 9)",
+      unknown,
+    ],
+    ["python", "import os\nos.system('echo last')\nsys.stdout.flush()\nos.kill(os.getpid(), 9)", unknown],
+    // PyDLL keeps the interpreter's lock, so no thread of the kernel can read what the function writes.
+    [
+      "python",
+      "import ctypes, os\nctypes.PyDLL(None).write(2, b'last\\n', 5)\nos.abort()",
+      "signal SIGABRT (abort)",
+    ],
+    [
+      "python",
+      "import ctypes, os\nos.write(2, b'last\\n')\nctypes.string_at(0)",
+      "signal SIGSEGV (segmentation fault)",
+    ],
+    ["javascript", "console.log('last'); process.reallyExit(4)", "exit status 4"],
+    ["javascript", "console.log('last'); process.abort()", "signal SIGABRT (abort)"],
+  ])(
+    "gives a result with its last output and says how it died, and affects no other: %s: %s",
+    async (language, code, cause) => {
+      await run("kept = 1");
+      await run("import sys", { context: "dies" });
+      const result = await run(code, { context: "dies", language });
+      expect(result.isError).toBe(false);
+      expect(result.text).toContain("last");
+      expect(result.text).toContain(`died: ${cause}. Variables and imports are lost`);
+      expect(await text("1 + 1", { context: "dies", language })).toBe("result: 2");
+      expect(await text("kept")).toBe("result: 1");
+    },
+  );
+
+  it("by a crash shows the lines of the code", async () => {
+    const { structured } = await run("import ctypes\n\nctypes.string_at(0)", { context: "crashes" });
+    expect(structured.stderr).toMatch(/Fatal Python error: Segmentation fault[^]*"<cell 1>", line 3/);
+    expect(structured.stderr).not.toContain("/opt/sandbox-mcp");
+  });
+});
 
 it("exit() ends the code with its exit code, and the kernel keeps its variables", async () => {
   await run("kept = 2");

@@ -12,7 +12,10 @@ import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
 const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
 const OWN_LIST = join(SNAPSHOT, "base.list");
-/** A file that sandboxd creates when the container starts. Its status change time (ctime) is the time of that start. */
+/**
+ * A file that sandboxd creates when the container starts, with the id of the system. Its status change time (ctime) is the time of
+ * that start.
+ */
 const STARTED = join(SNAPSHOT, "started");
 /** END ends a record, and names cannot contain it. DIRECTORY begins a directory's record, before its entries. */
 const END = "\0";
@@ -123,22 +126,34 @@ export function writeList(root: string, to: string): void {
   renameSync(`${to}.new`, to);
 }
 
-/** Records the base before any user program runs. A restarted sandboxd keeps the existing record. */
+/**
+ * Records the base before any user program runs, and reads the record, because user programs can delete it. A restarted sandboxd
+ * keeps the existing record.
+ */
 export function recordBase(root: string): void {
-  if (textOf(STARTED) !== undefined) return;
-  if (lstatSync(IMAGE_LIST, { throwIfNoEntry: false }) === undefined) writeList(root, OWN_LIST);
-  mkdirSync(SNAPSHOT, { recursive: true });
-  writeFileSync(STARTED, "");
+  if (textOf(STARTED) === undefined) {
+    if (lstatSync(IMAGE_LIST, { throwIfNoEntry: false }) === undefined) writeList(root, OWN_LIST);
+    mkdirSync(SNAPSHOT, { recursive: true });
+    writeFileSync(STARTED, systemID(root));
+  }
+  const image = readList(IMAGE_LIST);
+  const { ctimeNs } = lstatSync(STARTED, { bigint: true });
+  record = {
+    system: textOf(STARTED) ?? "",
+    list: image ?? readList(OWN_LIST) ?? "",
+    startedAt: image === undefined ? 0n : ctimeNs,
+  };
 }
 
+let record = { system: "", list: "", startedAt: 0n };
 let base: Base | undefined;
 
 export function baseOfContainer(): Base {
-  if (base) return base;
-  const image = readList(IMAGE_LIST);
-  const startedAt = lstatSync(STARTED, { bigint: true, throwIfNoEntry: false })?.ctimeNs ?? 0n;
-  return (base = image === undefined ? new Base(readList(OWN_LIST) ?? "") : new Base(image, startedAt));
+  return (base ??= new Base(record.list, record.startedAt));
 }
+
+/** Identifies the system that the container started with. Packages that a user installs later do not change it. */
+export const systemOfContainer = (): string => record.system;
 
 /** The largest list in bytes: 200,000 files take 17 MB. */
 const MAX_LIST_BYTES = 128 * 1024 * 1024;

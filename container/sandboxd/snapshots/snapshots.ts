@@ -12,7 +12,7 @@ import { SYSTEM, WORKSPACE } from "../directories.ts";
 import { lowerPriorities, ownProcesses } from "../run-processes.ts";
 import { measureWork } from "../work.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
-import { Base, baseOfContainer, recordBase, systemID } from "./base.ts";
+import { Base, baseOfContainer, recordBase, systemOfContainer } from "./base.ts";
 import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } from "./snapshot-requests.ts";
 import { NODE } from "./image-change.ts";
 import { Mappings } from "./mappings.ts";
@@ -53,7 +53,7 @@ export class Snapshots {
 
   readonly #handlers: Handlers<SnapshotRequests> = {
     "GET /snapshot": async () => ({ ...this.#state.readMark(), isEmpty: isEmpty(WORKSPACE) }),
-    "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
+    "GET /snapshot/system": async () => ({ system: requireSystem() }),
     "POST /snapshot/priority": async () => {
       // Otherwise /proc also has the processes of the machine.
       if (SYSTEM !== undefined) lowerPriorities();
@@ -240,9 +240,9 @@ const conversationOf = ({ below, id }: NonNullable<PlanCall["conversation"]>, si
   scanNamed(homedir(), below.slice(1), id, signal);
 
 /** @throws {FileError} `missing` without isolation, where the system is the host's */
-function systemRoot(): string {
+function requireSystem(): string {
   if (SYSTEM === undefined) throw new FileError({ problem: "missing" });
-  return SYSTEM;
+  return systemOfContainer();
 }
 
 function isEmpty(path: string): boolean {

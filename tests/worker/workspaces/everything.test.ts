@@ -91,3 +91,9 @@ describe("installed software", () => {
     },
   );
 });
+
+it("the files of the image are not saved, although a command has deleted the records of them before the first save", async () => {
+  const sandbox = "records-deleted";
+  await sh(sandbox, "rm /var/lib/sandbox-mcp/snapshot/{base.list,started}; echo mine >mine");
+  expect((await owner.call("checkpoint_sandbox", { sandbox })).structured.files).toBe(1);
+});

@@ -13,20 +13,24 @@ limit=${SANDBOX_MAX_PROCESSES:-2048}
 group=${SANDBOX_CGROUP:-/sys/fs/cgroup}
 read -r _ total _ </proc/meminfo
 
-{
+limit_group() {
+  # With control groups of version 1, this is an ordinary directory, and the writes would make ordinary files.
+  [ -e "$group/cgroup.controllers" ] || return
   if [ ! -e "$group/pids.max" ]; then
     for controller in memory pids; do echo "+$controller" >"$group/cgroup.subtree_control"; done
     group=$group/sandbox-mcp
-    mkdir -p "$group" && echo $$ >"$group/cgroup.procs"
+    mkdir -p "$group"
+    echo $$ >"$group/cgroup.procs" || return
     # The rest is for Linux and the programs of the platform.
     echo "${total:+$((total / 16 * 15 * 1024))}" >"$group/memory.max"
   fi
   echo "$limit" >"$group/pids.max"
-} 2>/dev/null
+}
+limit_group 2>/dev/null
 bounded=$?
 ulimit -u "$limit" 2>/dev/null && [ "$EUID" -ne 0 ] && bounded=0
 [ "$bounded" -eq 0 ] ||
-  echo "sandbox-mcp: no limit of processes is set: $group is not writable, and ulimit -u does not limit root" >&2
+  echo "sandbox-mcp: no limit of processes is set: $group is not a writable control group of version 2, and ulimit -u does not limit root" >&2
 unset PERL5OPT PERL5LIB PERL5DB
 own=${BASH_SOURCE[0]%/*}
 exec /usr/bin/perl "$own/init.pl" node "$own/sandboxd/dist/sandboxd.cjs" +++ "$@"

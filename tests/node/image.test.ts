@@ -1,6 +1,6 @@
 /** The image's entrypoint, without the image. */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -14,6 +14,7 @@ describe("the entrypoint", () => {
     const directory = temporaryDirectory();
     group = join(directory, "group");
     mkdirSync(group);
+    writeFileSync(join(group, "cgroup.controllers"), "memory pids\n");
     // sandboxd is not copied, because it would use its port on this machine.
     for (const name of ["entrypoint.sh", "environment", "init.pl"])
       copyFileSync(join(root, "container", name), join(directory, name));
@@ -80,8 +81,24 @@ describe("the entrypoint", () => {
     expect(run("echo runs")).toBe("runs\n");
   });
 
-  it("prints one line if nothing limits the processes", () => {
-    mkdirSync(join(group, "pids.max"));
+  it.each<[string, () => void, string[]]>([
+    [
+      "the control group is not writable",
+      () => mkdirSync(join(group, "pids.max")),
+      ["cgroup.controllers", "pids.max"],
+    ],
+    [
+      "control groups have version 1, whose directory holds ordinary files",
+      () => rmSync(join(group, "cgroup.controllers")),
+      [],
+    ],
+    [
+      "it cannot join a control group of its own",
+      () => mkdirSync(join(group, "sandbox-mcp", "cgroup.procs"), { recursive: true }),
+      ["cgroup.controllers", "cgroup.subtree_control", "sandbox-mcp"],
+    ],
+  ])("prints one line and sets no limit if %s", (_why, prepare, files) => {
+    prepare();
     const env = { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group };
     const { stderr } = spawnSync("/bin/bash", [script, "/bin/bash", "-c", "kill -9 $PPID"], {
       env,
@@ -91,5 +108,6 @@ describe("the entrypoint", () => {
     const warnings = stderr.split("\n").filter((line) => line.startsWith("sandbox-mcp:"));
     const isRoot = process.getuid?.() === 0;
     expect(warnings.map((line) => line.includes("no limit of processes"))).toEqual(isRoot ? [true] : []);
+    expect(readdirSync(group)).toEqual(files);
   });
 });

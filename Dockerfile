@@ -31,6 +31,9 @@ RUN python3 -m compileall -q /opt/sandbox-mcp/kernel
 
 RUN mkdir -p /var/lib/sandbox-mcp/runs
 
+# IPython makes its directory at its first start, and cannot start without it on a full disk.
+RUN python3 -c "from IPython.core.interactiveshell import InteractiveShell; InteractiveShell.instance()"
+
 # A user's `pkill -f sandbox` must not end the base image's server, so it is started through a link with another name.
 RUN ln -s /container-server/sandbox /usr/local/bin/sbx-control
 

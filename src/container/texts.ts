@@ -89,14 +89,14 @@ export const noInterpreter = (language: Language) =>
 export const kernelWithoutSpace = (language: Language) =>
   new ToolError(
     "no_space",
-    `The ${language} kernel could not start: No space left on device.`,
-    "Delete files with run_command, then run the code again.",
+    `The ${language} kernel could not start: the sandbox's disk is full (No space left on device).`,
+    "Delete files with run_command or, if that fails too, with run_code in javascript. Then run the code again; or use destroy_sandbox.",
   );
 export const kernelNotStarted = (language: Language, detail: string) =>
   new ToolError(
     "language_unavailable",
     `The ${language} kernel did not start: ${toVisibleJSON(clause(detail))}.`,
-    "Use run_command to check the files and variables that run code when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
+    "Use run_command to check whether the disk is full, and the files and variables that run code when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
   );
 
 // Saves and restores: reasons, as clauses

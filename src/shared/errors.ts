@@ -242,7 +242,7 @@ export function unwritable(detail: string): ToolError {
     return new ToolError(
       "no_space",
       "The command could not be started: the sandbox's disk is full.",
-      "Delete files with run_code, then try again; or use destroy_sandbox.",
+      "Delete files with run_code in javascript, which can start without space, then try again; or use destroy_sandbox.",
     );
   const reason = detail.trim().split("\n").at(-1);
   return new ToolError(

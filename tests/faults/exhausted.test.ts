@@ -94,6 +94,22 @@ describe("when the disk is full", () => {
     await checkWorks(sandbox);
     await neighbourIsFine();
   });
+
+  it("a command and Python that cannot start both name JavaScript, which deletes files", async () => {
+    const sandbox = "filled";
+    const fills = ["/workspace/fill", "/var/lib/sandbox-mcp/runs/fill"];
+    const fill = fills.map((path) => `cat /dev/zero >${path}; `).join("");
+    await server.call("run_command", { sandbox, command: `(${fill}) 2>/dev/null; true` });
+    const command = await until(async () => {
+      const answer = await server.call("run_command", { sandbox, command: "true" });
+      return answer.isError ? answer : undefined;
+    });
+    const python = await server.call("run_code", { sandbox, code: "1" });
+    for (const { text } of [command, python]) expect(text).toMatch(/full.*run_code in javascript/);
+    const code = `${JSON.stringify(fills)}.forEach((path) => require("node:fs").rmSync(path))`;
+    await server.call("run_code", { sandbox, language: "javascript", code });
+    await checkWorks(sandbox);
+  });
 });
 
 it.runIf(process.getuid?.() === 0)(

@@ -1,11 +1,29 @@
 /** The image's entrypoint, without the image. */
-import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { python } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
+
+it.runIf(python)("the image has IPython's directory, which a kernel cannot make on a full disk", () => {
+  const HOME = temporaryDirectory();
+  const PATH = `${dirname(python ?? "")}:/usr/bin:/bin`;
+  const [, command = "false"] =
+    /^RUN (python3 .*InteractiveShell.*)$/m.exec(readFileSync(join(root, "Dockerfile"), "utf8")) ?? [];
+  execFileSync("/bin/sh", ["-c", command], { env: { HOME, PATH } });
+  expect(existsSync(join(HOME, ".ipython/profile_default/startup/README"))).toBe(true);
+});
 
 describe("the entrypoint", () => {
   let group: string;

@@ -55,6 +55,14 @@ test("both manifests and the image's tag have the same version of the SDK", () =
   expect([manifest.devDependencies?.[name], tag]).toEqual(Array(2).fill(installed[name]));
 });
 
+test("the image has one spare kernel of Python and JavaScript, by the names of variables that the SDK's image sets", () => {
+  const sizesIn = (text: string) =>
+    Object.fromEntries(text.matchAll(/\b(\w+_POOL_MIN_SIZE)=(\d)/g).map(([, name, size]) => [name, size]));
+  expect(Object.values(sizesIn(dockerfile))).toEqual(["1", "1", "0"]);
+  const known = sizesIn(read("node_modules/@cloudflare/sandbox/Dockerfile"));
+  expect(Object.keys(sizesIn(dockerfile))).toEqual(Object.keys(known));
+});
+
 test.each(Object.entries(LANGUAGE_FACTS))("the image has the program of %s kernels", (_language, facts) => {
   expect(dockerfile).toMatch(facts.inImage);
 });

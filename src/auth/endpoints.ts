@@ -12,6 +12,7 @@ import { addressOf, registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { isShortRedirect, redirectProblem } from "./redirects.ts";
+import { keepRepeatedRefreshes } from "./repeated-refresh.ts";
 import { watchRevocations } from "./revocation.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
@@ -149,7 +150,9 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const watch = revocation && env.OAUTH_KV ? watchRevocations(env.OAUTH_KV) : undefined;
   const work = unlessStoreFails(context, "oauth", async () => {
     const store = watch?.store ?? env.OAUTH_KV;
-    const response = await oauth.server.fetch(passed, { ...env, OAUTH_KV: store }, context.ctx);
+    const token = form.get("refresh_token") ?? form.get("token");
+    const OAUTH_KV = store && token ? keepRepeatedRefreshes(store, token) : store;
+    const response = await oauth.server.fetch(passed, { ...env, OAUTH_KV }, context.ctx);
     const revoked = await watch?.findRevoked();
     if (route === REGISTRATION_PATH && response.status === 201)
       await boundClients(response.clone(), addressOf(request), context);

@@ -55,18 +55,24 @@ export function methodStore({ OAUTH_KV }: Pick<Env, "OAUTH_KV">): MethodStore {
 
 /**
  * Wraps a store.
- * @param intercept gets each method's name, its first argument, a function that makes the call, and its third argument
+ * @param intercept gets each method's name, its first argument, a function that makes the call, and its third and second arguments
  */
 export function interceptStore(
   store: KVNamespace,
-  intercept: (name: string | symbol, key: unknown, call: () => Promise<unknown>, options: unknown) => unknown,
+  intercept: (
+    name: string | symbol,
+    key: unknown,
+    call: () => Promise<unknown>,
+    options: unknown,
+    value: unknown,
+  ) => unknown,
 ): KVNamespace {
   return new Proxy(store, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name);
       if (typeof member !== "function") return member;
       return (...given: unknown[]) =>
-        intercept(name, given[0], async () => Reflect.apply(member, target, given), given[2]);
+        intercept(name, given[0], async () => Reflect.apply(member, target, given), given[2], given[1]);
     },
   });
 }

@@ -2,15 +2,19 @@
 import { actorOf } from "../../src/container/actor.ts";
 import type { Sandbox } from "../../src/index.ts";
 import type { SandboxNamespaces } from "../../src/shared/config.ts";
-import { countdown, waitAtMost } from "../../src/shared/timers.ts";
+import { countdown, pause, waitAtMost } from "../../src/shared/timers.ts";
+import { answerWaitingCalls } from "../../src/shared/waiting-calls.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
+
+/** How long the answers of waiting calls may take to reach their sockets, in milliseconds. Then `npm start` ends workerd. */
+const ANSWERS_MS = 500;
 
 let isStopping = false;
 
 /**
- * Serves requests until one stops the server: that one saves all workspaces. Later ones are refused, because their changes could not
- * be saved.
+ * Serves requests until one stops the server: that one saves all workspaces, then answers the calls that still wait. Later ones are
+ * refused, because their changes could not be saved.
  * @param secret of the request that stops the server
  * @param listRunning the ids of the actors of the running sandboxes
  */
@@ -23,7 +27,9 @@ export async function serveUntilStop(
 ): Promise<Response> {
   if (isStop(request, secret)) {
     isStopping = true;
-    return beginResponse(saveAll(env, listRunning));
+    return beginResponse(
+      saveAll(env, listRunning).finally(() => (answerWaitingCalls() ? pause(ANSWERS_MS) : undefined)),
+    );
   }
   if (!isStopping) return await serve();
   return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });

@@ -24,9 +24,10 @@ import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
+import { serverStop } from "../shared/waiting-calls.ts";
 import { questionedRun, hasDeclined, type Question, questionResult } from "./decision.ts";
 import type { MCPTask } from "./mcp-task.ts";
-import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
+import { NOT_A_VARIABLE, leftOutByConnection, notOffered, serverStopped } from "./texts.ts";
 
 export interface ToolContext extends CallerContext, SandboxCalls {
   progress: ((message: string) => void) | undefined;
@@ -187,8 +188,10 @@ export async function recordCall<T>(
 ): Promise<T | ToolError> {
   const startedAt = Date.now();
   const { client } = caller.turns;
+  const { stopped, ignore } = serverStop(serverStopped);
   let isLogged = false;
   const logEnd = (ended: Pick<CallEvent, "outcome" | "error_code">) => {
+    ignore();
     client?.removeEventListener("abort", onDisconnect);
     if (isLogged) return;
     isLogged = true;
@@ -202,7 +205,7 @@ export async function recordCall<T>(
   if (client?.aborted) onDisconnect();
   let result: T | ToolError;
   try {
-    result = await caller.turns.run(work);
+    result = await Promise.race([caller.turns.run(work), stopped]);
   } catch (error) {
     if (!(error instanceof ToolError)) logError(caller, tool, error);
     result = toolErrorOf(error, caller.requestID);

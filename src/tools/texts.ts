@@ -45,6 +45,13 @@ export const leftOutByConnection = (tool: string, chosen: Iterable<string>) =>
     `It has ${[...chosen].join(", ")}.`,
   );
 
+export const serverStopped = () =>
+  new ToolError(
+    "connection_lost",
+    "The server stopped during this call, so its sandboxes stopped too. Their files are saved.",
+    "When the server runs again, list_runs shows what became of a run that took over a second. For another call, check its effects before you repeat it.",
+  );
+
 // Runs
 
 export const NO_OUTPUT = "Done, without output.";

@@ -6,7 +6,7 @@ import { tree, waitForEnd } from "../setup/processes.ts";
 import { startServer, TOKEN } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { callTool } from "../setup/tool.ts";
-import { idIn } from "../setup/mcp-client.ts";
+import { idIn, MCPClient } from "../setup/mcp-client.ts";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { sleep, until } from "../setup/until.ts";
 import { sleepersIn, START_SLEEPERS, startFaultServer } from "./support.ts";
@@ -63,7 +63,14 @@ describe("when a client disconnects", () => {
 });
 
 describe("when SIGTERM stops the server during 20 runs", () => {
-  it("the server ends cleanly, and after its restart every run is marked lost, gives the reason and keeps its output", async () => {
+  it("the server answers waiting calls and ends cleanly, and after its restart every run is marked lost, gives the reason and keeps its output", async () => {
+    const waiting = ["plain", "progress"].map((session) =>
+      new MCPClient(server.server.url, TOKEN).call(
+        "run_command",
+        { sandbox: "stop-0", session, command: "sleep 600", wait_seconds: 50 },
+        session === "progress" ? { progressToken: "p" } : {},
+      ),
+    );
     const runs = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
         server.call("run_command", {
@@ -86,6 +93,8 @@ describe("when SIGTERM stops the server during 20 runs", () => {
     const all = server.all();
     expect(sleepersIn(all)).toHaveLength(3);
     process.kill(server.pid("start"), "SIGTERM");
+    for (const { text } of await Promise.all(waiting))
+      expect(text).toContain("The server stopped during this call");
     expect(await server.server.exited).toBe(0);
     expect(await waitForEnd(all)).toEqual([]);
     expect(server.server.stderr()).not.toMatch(/unexpected|error/i);

@@ -72,6 +72,39 @@ describe("an image of PIL", () => {
   });
 });
 
+/** Draws a text with a library's default font, and returns the picture. */
+const DRAWN: Record<string, string> = {
+  matplotlib: `
+import matplotlib.pyplot as plt
+def drawn(text):
+    figure = plt.figure()
+    figure.text(0.1, 0.5, text)
+    figure.canvas.draw()
+    plt.close()
+    return bytes(figure.canvas.buffer_rgba())`,
+  PIL: `
+from PIL import Image, ImageDraw
+def drawn(text):
+    image = Image.new("RGB", (200, 100))
+    draw = ImageDraw.Draw(image)
+    draw.text((5, 5), text)
+    assert draw.textlength(text) > 0
+    return image.tobytes()`,
+};
+
+it.each(Object.entries(DRAWN))(
+  "%s draws Chinese, Japanese, Korean, Hindi and emoji with the machine's fonts, and no boxes",
+  async (_library, draw) => {
+    const fresh = await lab.kernel("python");
+    expect((await fresh.run(draw)).error).toBeNull();
+    // A font draws the same box for each character that it lacks.
+    const code =
+      "characters = '中文あい한글हक🚀🎉'\nlen({drawn(character) for character in characters}) - len(characters)";
+    const { error, results, stderr } = await fresh.run(code);
+    expect([error, results, stderr.text]).toEqual([null, [{ text: "0" }], ""]);
+  },
+);
+
 describe("displays", () => {
   it("have only their last state if the code updates or clears them", async () => {
     const updated =

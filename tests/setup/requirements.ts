@@ -18,6 +18,7 @@ const PROGRAMS: Record<string, string> = {
   bwrap: "bubblewrap",
   curl: "curl",
   git: "git",
+  "fc-match": "fontconfig",
   ip: "iproute2",
   // For setpriv, setsid, nsenter and unshare.
   setpriv: "util-linux",
@@ -33,12 +34,20 @@ const MODULES: Record<string, string> = {
   ...Object.fromEntries(PACKAGES.map(({ module, debian }) => [module, debian])),
 };
 
-/** The missing programs and modules. The search takes about 50 ms. */
+/** Fonts with the characters that the tests draw, by a character of each. */
+const FONTS: Record<string, string> = {
+  한: "fonts-wqy-microhei",
+  ह: "fonts-lohit-deva",
+  "🚀": "fonts-symbola",
+};
+
+/** The missing programs, fonts and modules. The search takes about 50 ms. */
 async function findMissing(): Promise<Need[]> {
   const needs = Object.entries(PROGRAMS)
     .filter(([program]) => !onPath(program))
     .map(([name, from]) => ({ name, package: from }));
   if (findChromium() === undefined) needs.push({ name: "Chromium", package: "chromium" });
+  needs.push(...absentFonts());
   const pythons = await findPythons();
   if (pythons.some(({ executable }) => absentModules(executable).length === 0)) return needs;
   const python = pythons.find(({ executable }) => executable === PYTHON);
@@ -54,6 +63,15 @@ function onPath(program: string): boolean {
   return (process.env.PATH ?? "")
     .split(delimiter)
     .some((directory) => isExecutable(join(directory, program)));
+}
+
+function absentFonts(): Need[] {
+  const needs = Object.entries(FONTS).map(([name, from]) => ({ name: `a font with ${name}`, package: from }));
+  if (!onPath("fc-list")) return needs;
+  return needs.filter((_need, index) => {
+    const code = Object.keys(FONTS)[index]?.codePointAt(0)?.toString(16);
+    return execFileSync("fc-list", [`:charset=${code}:color=false`]).length === 0;
+  });
 }
 
 /** Searches for the modules without importing them, which would take a second. */

@@ -5,6 +5,8 @@ import importlib.abc
 import importlib.util
 import sys
 
+from . import fonts
+
 # Plotly's renderers for pictures and data. All other renderers expect a browser.
 PLOTLY_DATA = {"png", "jpeg", "jpg", "svg", "pdf", "json"}
 
@@ -13,6 +15,8 @@ def install(kernel):
     """@param kernel has `show_figures()` and `show(data or value)`, which return False if no run can show anything"""
     patches = {
         "matplotlib.pyplot": lambda module: _pyplot(module, kernel),
+        "matplotlib.font_manager": fonts.matplotlib,
+        "PIL.ImageFont": fonts.pillow,
         "PIL.ImageShow": lambda module: _pillow(module, kernel),
         "plotly.io._renderers": lambda module: _plotly(module, kernel),
         "tqdm.notebook": _tqdm,

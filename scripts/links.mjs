@@ -25,14 +25,27 @@ const documents = files.filter((path) => path.endsWith(".md"));
 const problems = [];
 
 /** Variables of other programs, and a constant of Linux. */
-const FOREIGN_VARIABLES = new Set(["MSG_MORE", "LD_PRELOAD", "OPENAI_API_KEY", "OPENAI_BASE_URL", "TASK_ID"]);
+const FOREIGN_VARIABLES = new Set([
+  "MSG_MORE",
+  "LD_PRELOAD",
+  "OPENAI_API_KEY",
+  "OPENAI_BASE_URL",
+  "TASK_ID",
+  "CLOUDFLARE_ACCOUNT_ID",
+]);
 
 /** Parts of the SDK that the server does not use, and a variable of Python kernels. */
 const FOREIGN_NAMES = new Set(["execStream", "getSandbox", "proxyToSandbox", "streamProcessLogs", "Out"]);
 
-/** Options of other programs; a table of the SDK, a state of MCP and tools that are not ours; a user's file in an example. */
+/** Options of other programs; a setting of wrangler, a table of the SDK, a state of MCP and tools that are not ours; a user's file in an example. */
 const FOREIGN_OPTIONS = new Set(["--allow-scripts", "--protocol-era", "--scope"]);
-const FOREIGN_WORDS = new Set(["container_schedules", "input_required", "move_file", "web_search"]);
+const FOREIGN_WORDS = new Set([
+  "account_id",
+  "container_schedules",
+  "input_required",
+  "move_file",
+  "web_search",
+]);
 const FOREIGN_FILES = new Set(["src/app.ts"]);
 
 /** A heading's anchor, as GitHub makes it. */

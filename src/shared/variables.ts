@@ -199,7 +199,7 @@ const model = {
   CLAUDE_CODE_OAUTH_TOKEN: variable({
     schema: field.headerValue(),
     secret: "value",
-    docs: "A token of Claude Code for the model, used if `ANTHROPIC_API_KEY` is not set.",
+    docs: "A token of Claude Code for the model, used if `ANTHROPIC_API_KEY` is not set: `claude setup-token` [prints one](tasks.md).",
   }),
   ANTHROPIC_UPSTREAM_URL: variable({
     schema: z.string().transform(field.baseURL),

@@ -138,6 +138,17 @@ describe("the server", () => {
   });
 });
 
+it("a skill says in its description that it is for set-up, deployment and troubleshooting", async () => {
+  const { skills } = await owner.result<{ skills: { frontmatter: { description: string } }[] }>({
+    method: "skills/list",
+  });
+  const words = ["set-up", "deploy", "troubleshoot"];
+  const found = skills.filter(({ frontmatter }) =>
+    words.every((word) => frontmatter.description.includes(word)),
+  );
+  expect(found).toHaveLength(1);
+});
+
 describe("a list of resources", () => {
   it("does not count as a use: the server stops a sandbox that is only listed", async () => {
     const idle = "resources-idle";

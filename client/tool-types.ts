@@ -150,6 +150,7 @@ export interface ToolOutputs {
     result?: string;
     html?: string[];
     left_out?: string;
+    images?: { mime_type: string; data?: string; path?: string }[];
     error?: { name: string; message: string; traceback: string[] };
   };
   run_command: {

@@ -22,6 +22,6 @@ export interface CodeImage {
   height?: number;
   /** How this image differs from the image that the code displayed: a sentence without its subject. */
   change?: string | undefined;
-  /** The file in the sandbox with the original, if the image was changed and could be stored. */
+  /** The file in the sandbox with the image as the code displayed it, if it could be stored. */
   original?: { path: string; size: number };
 }

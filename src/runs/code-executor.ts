@@ -46,7 +46,7 @@ const DELIVERY_MS = 600_000;
 /** Characters kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
-/** The directory for originals of scaled images, and the time limit for storing them, in milliseconds. */
+/** The directory for the images that code shows, and the time limit for storing them, in milliseconds. */
 const OUTPUTS = "/workspace/.outputs";
 const KEEP_MS = 5000;
 
@@ -127,7 +127,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   }
 
   /**
-   * Results with displayable images. Originals of scaled images are files. One image is handled at a time, and an image that would
+   * Results with displayable images. Images are also files, because several clients show no images. One image is handled at a time, and an image that would
    * not fit into the run's record is dropped at once, because an isolate on Cloudflare has little memory.
    */
   async #prepareResults(id: string, results: readonly RichResult[]): Promise<CodeResult[]> {
@@ -149,7 +149,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
         const size = "image" in shown ? shown.image.length : 0;
         const fits = size <= room;
         if (fits) room -= size;
-        if (fits && "image" in shown && shown.change !== undefined && image.data !== undefined)
+        if (fits && "image" in shown && image.data !== undefined)
           writes.push(this.#keepOriginal(shown, path, fromBase64(image.data)));
         prepared.push(fits ? shown : { text: texts.resultLeftOut(size) });
       }

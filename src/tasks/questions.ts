@@ -126,7 +126,7 @@ class Question {
     return { ...end, detail: { ...this.#detail, ...this.#keptDetail(end) } };
   }
 
-  /** The result of the code. Leaves out the files of original images if the sandbox ends with the question. */
+  /** The result of the code. Leaves out the files of images if the sandbox ends with the question. */
   #keptDetail({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;

@@ -101,7 +101,7 @@ export async function runDownloads(
   });
 }
 
-/** Links to the data that a result does not show: artifacts, a cut log, HTML pages, and original images. */
+/** Links to the data that a result does not show: artifacts, a cut log, HTML pages, and the images of code. */
 export async function downloadsOf(context: ToolContext, run: RunView): Promise<Download[]> {
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;
   const log = isCut ? wholeLog(run) : [];

@@ -6,7 +6,7 @@ import { type ImageRefusal, shownImage, describeSize, tooLarge } from "../shared
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, addDownloads } from "./download.ts";
-import { RUN_IMAGES_HIDDEN, imageHiddenText, imageNotShown, originalText } from "./texts.ts";
+import { RUN_IMAGES_HIDDEN, imageHiddenText, imageNotShown, imageFileText } from "./texts.ts";
 
 interface ImageFile {
   sandbox: string;
@@ -79,8 +79,8 @@ export function imageLines(results: readonly CodeResult[], takesImages: boolean)
   const images = results.filter((result) => "image" in result);
   const lines = images.map((image, index) => {
     const name = images.length > 1 ? `Image ${index + 1}: ` : "";
-    const original = image.change === undefined ? "" : ` ${originalText(image.original?.path)}`;
-    return `${name}${imageLine(image) || image.mimeType}.${original}`;
+    const file = imageFileText(image.original?.path, image.change !== undefined);
+    return `${name}${imageLine(image) || image.mimeType}. ${file}`;
   });
   if (images.length > 0 && !takesImages) lines.push(RUN_IMAGES_HIDDEN);
   return lines.join("\n") || undefined;

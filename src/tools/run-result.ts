@@ -21,13 +21,14 @@ type Block = ToolOutput["content"][number];
 export async function runAnswer<Fields>(
   context: ToolContext,
   run: RunView,
-  fieldsOf: (run: RunView, advice?: string) => Fields,
+  fieldsOf: (run: RunView, advice?: string, takesImages?: boolean) => Fields,
   hint?: string,
 ): Promise<{ content: Block[]; structured: Fields }> {
   const advice = hint ?? (hasFailed(run) ? await gitHint(context, run) : undefined);
-  const blocks = runBlocks(run, context.takesImages !== false, advice);
+  const takesImages = context.takesImages !== false;
+  const blocks = runBlocks(run, takesImages, advice);
   const content = addDownloads(context, blocks, await downloadsOf(context, run));
-  return { content, structured: fieldsOf(run, advice) };
+  return { content, structured: fieldsOf(run, advice, takesImages) };
 }
 
 function runBlocks(run: RunView, takesImages: boolean, advice?: string): Block[] {
@@ -92,22 +93,35 @@ export const codeOutput = runOutput.extend({
   result: z.string().optional(),
   html: z.array(z.string()).optional(),
   left_out: z.string().optional(),
+  /** `data` is base64. `path` is the image's file in the sandbox, as the code displayed it. */
+  images: z
+    .array(z.object({ mime_type: z.string(), data: z.string().optional(), path: z.string().optional() }))
+    .optional(),
   error: z.object({ name: z.string(), message: z.string(), traceback: z.array(z.string()) }).optional(),
 });
 
 /** The data common to all runs. Each kind of run adds its own fields. */
 export const anyRunOutput = resultOutput.loose();
 
-export function anyRunFields(run: RunView, advice?: string): z.input<typeof anyRunOutput> {
+export function anyRunFields(
+  run: RunView,
+  advice?: string,
+  takesImages = true,
+): z.input<typeof anyRunOutput> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, advice);
   const question = questionDetailOf(run);
-  if (!question) return codeFields(run, advice);
+  const fields = codeFields(run, advice, takesImages);
+  if (!question) return fields;
   const { language, code, model, tokens } = question;
-  return { language, code, model, tokens, ...codeFields(run, advice) };
+  return { language, code, model, tokens, ...fields };
 }
 
-function codeFields(run: RunView, advice?: string): z.input<typeof codeOutput> {
+function codeFields(
+  run: RunView,
+  advice: string | undefined,
+  takesImages: boolean,
+): z.input<typeof codeOutput> {
   const { results, error } = codeDetailOf(run) ?? {};
   const missing = results && [leftOutText(results), ...cutsOf(results)].filter(Boolean);
   return {
@@ -115,13 +129,15 @@ function codeFields(run: RunView, advice?: string): z.input<typeof codeOutput> {
     result: results && resultText(results),
     html: results && htmlOf(results),
     left_out: missing?.join("\n") || undefined,
+    images: results && imagesOf(results, takesImages),
     error,
   };
 }
 
 /** The fields of a run with its source, for callers who did not start the run. */
-export function wholeFields(run: RunView, advice?: string): z.input<typeof anyRunOutput> {
-  return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, advice) };
+export function wholeFields(run: RunView, advice?: string, takesImages = true): z.input<typeof anyRunOutput> {
+  const fields = anyRunFields(run, advice, takesImages);
+  return { ...listedFields(run), source: run.source ?? run.title, ...fields };
 }
 
 export function runFields(run: RunView, advice?: string): z.input<typeof runOutput> {
@@ -194,6 +210,15 @@ function resultText(results: readonly CodeResult[]): string {
 function htmlOf(results: readonly CodeResult[]): string[] | undefined {
   const found = results.flatMap((result) => ("html" in result && result.html ? [result.html] : []));
   return found.length > 0 ? found : undefined;
+}
+
+function imagesOf(results: readonly CodeResult[], takesImages: boolean) {
+  const images = results.flatMap((result) => {
+    if (!("image" in result)) return [];
+    const { image, mimeType, original } = result;
+    return [{ mime_type: mimeType, data: takesImages ? image : undefined, path: original?.path }];
+  });
+  return images.length > 0 ? images : undefined;
 }
 
 function leftOutText(results: readonly CodeResult[]): string | undefined {

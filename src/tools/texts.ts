@@ -277,12 +277,12 @@ export const imageNotShown = (name: string, problem: string, hint: string) =>
 const IMAGES_OFF = "Not shown: this connection has ?images=off.";
 export const imageHiddenText = (name: string, what: string, bytes: number, instead: string) =>
   `[${name}: ${what}, ${bytes} bytes. ${IMAGES_OFF} ${instead}]`;
-export const RUN_IMAGES_HIDDEN = `${IMAGES_OFF} To get one, save it in the code (figure.savefig, image.save); file_link gives a URL of the file.`;
+export const RUN_IMAGES_HIDDEN = `${IMAGES_OFF} file_link gives a URL of the file.`;
 
-/** @param path the original of a changed image, if it was kept */
-export function originalText(path: string | undefined): string {
-  if (path !== undefined) return `The original is ${shownName(path)}.`;
-  return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
+/** @param path the file of an image that code showed, if it was kept @param isScaled whether the file has the larger original */
+export function imageFileText(path: string | undefined, isScaled: boolean): string {
+  if (path !== undefined) return `${isScaled ? "The original" : "Its file"} is ${shownName(path)}.`;
+  return "It is not in a file: to keep it, save it in the code (figure.savefig, image.save).";
 }
 
 // Sandboxes and checkpoints

@@ -188,9 +188,10 @@ i.save("picture", "jpeg", exif=exif); print(i.width)`);
       ) ?? [];
     expect(await seenIn(original)).toMatchObject({ width: 1350, height: 900, format: "PNG" });
     expect(text).toMatch(/Image 3: .* smaller from 900 x 1350 pixels/);
-    expect(text).toContain("Image 1: 100 x 100 pixels, PNG.\n");
+    const [, unscaled = ""] = /Image 1: 100 x 100 pixels, PNG\. Its file is (\S+)\.\n/.exec(text) ?? [];
+    expect(await seenIn(unscaled)).toMatchObject({ width: 100, height: 100, format: "PNG" });
     const links = text.match(/\[Download \/workspace\/\.outputs\/\S+\.png /g);
-    expect(links).toHaveLength(2);
+    expect(links).toHaveLength(3);
     expect(content[1]?.mimeType).toBe("image/png");
     await expectShown(content[2]?.data);
     await expectShown(content[3]?.data);
@@ -240,7 +241,9 @@ describe("a result of code with an image of megabytes, which does not pass throu
       const { content, text } = await owner.call("run_code", { sandbox, language, code: medium });
       await sh(sandbox, "rm .outputs; mv outputs .outputs");
       expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
-      expect(text).toContain("it was made smaller from 600 x 600 pixels, PNG. To keep an original, save it");
+      expect(text).toContain(
+        "it was made smaller from 600 x 600 pixels, PNG. It is not in a file: to keep it, save it",
+      );
     },
   );
 

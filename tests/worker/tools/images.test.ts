@@ -76,10 +76,9 @@ describe("a complete image", () => {
 
   it("is recognized by its content, not by the type that the code declares", async () => {
     const [mimeType = "", data = ""] = WHOLE.jpeg ?? [];
-    expect((await showAsPNG(data)).content).toEqual([
-      { type: "text", text: "images: 3 x 2 pixels, JPEG." },
-      { type: "image", data, mimeType },
-    ]);
+    const { content, text } = await showAsPNG(data);
+    expect(content.slice(1)).toEqual([{ type: "image", data, mimeType }]);
+    expect(text).toMatch(/^images: 3 x 2 pixels, JPEG\./);
   });
 
   it("is shown unchanged with 8,000 pixels on a side", async () => {
@@ -188,6 +187,17 @@ display(Image(base64.b64decode("${WHOLE.png?.[1]}")))`;
   expect(structured.left_out).toContain("(3 times)");
 });
 
+it("an image of code is a file with a link, and is in the data too, for clients that show no images", async () => {
+  const [mimeType = "", data = ""] = WHOLE.png ?? [];
+  const { text, structured } = await showAsPNG(data);
+  const [, path = ""] =
+    /^images: 3 x 2 pixels, PNG\. Its file is (\/workspace\/\.outputs\/\S+\.png)\.$/m.exec(text) ?? [];
+  expect(structured.images).toEqual([{ mime_type: mimeType, data, path }]);
+  expect((await sh(sandbox, `base64 -w0 ${path}`)).trim()).toBe(data);
+  const [, url = ""] = /\[Download \S+ .*\((http\S+)\)/.exec(text) ?? [];
+  expect(text, url).toContain(`[Download ${path} `);
+});
+
 describe("?images=", () => {
   const off = owner.withQuery("?images=off");
 
@@ -199,9 +209,10 @@ describe("?images=", () => {
       /^\[\/workspace\/off\.png: 3 x 2 pixels, PNG, \d+ bytes\. .*\?images=off.*file_link/,
     );
     const code = 'from IPython.display import Image, display\ndisplay(Image("off.png"))';
-    const { content, text } = await off.call("run_code", { sandbox, code });
+    const { content, text, structured } = await off.call("run_code", { sandbox, code });
     expect(content.map(({ type }) => type)).toEqual(["text"]);
-    expect(text).toMatch(/3 x 2 pixels, PNG\..*\?images=off.*file_link/s);
+    expect(text).toMatch(/3 x 2 pixels, PNG\. Its file is \S+\.png\..*\?images=off.*file_link/s);
+    expect(structured.images).toEqual([{ mime_type: "image/png", path: expect.any(String) }]);
   });
 
   it("with on changes nothing, and other values are refused", async () => {

@@ -151,7 +151,8 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
         if (fits) room -= size;
         if (fits && "image" in shown && image.data !== undefined)
           writes.push(this.#keepOriginal(shown, path, fromBase64(image.data)));
-        prepared.push(fits ? shown : { text: texts.resultLeftOut(size) });
+        const file = "image" in shown ? shown.original?.path : undefined;
+        prepared.push(fits ? shown : { text: texts.resultLeftOut(size, file) });
       }
       prepared.push(...textsOf(result, image !== undefined));
     }

@@ -122,8 +122,11 @@ export function codeEndText(
 export const NOT_DELIVERED =
   "Some of its output or images may be missing: the code has ended, but the sandbox did not deliver them in time.";
 
-export const resultLeftOut = (bytes: number) =>
-  `[a result of ${bytes} bytes is left out: the results before it use all the space]`;
+/** @param path the file of a left-out image */
+export const resultLeftOut = (bytes: number, path?: string) => {
+  const file = path === undefined ? "" : `. Its file is ${path}`;
+  return `[a result of ${bytes} bytes is left out: the results before it use all the space${file}]`;
+};
 export const RESULTS_NOT_STORED =
   "[The results are not stored: your sandboxes have stored too much in the last day]";
 export const htmlLeftOut = (bytes: number) =>

@@ -25,9 +25,11 @@ export async function applyEdits(content: Buffer, edits: readonly Edit[], path: 
   const before = textOf(content);
   const turn = yieldBetweenSteps();
   let text = before;
+  const endsWithCRLF = before[before.indexOf("\n") - 1] === "\r";
   let replaced = 0;
-  for (const [index, { old_text: wanted, new_text: replacement, all }] of edits.entries()) {
+  for (const [index, edit] of edits.entries()) {
     await turn();
+    const { old_text: wanted, new_text: replacement, all } = endsWithCRLF ? withCRLF(text, edit) : edit;
     const parts = new TextSearch(wanted).split(text);
     const count = parts.length - 1;
     if (count === 0) throw otherBreaks(text, wanted, index + 1) ?? textNotFound(text, wanted, index + 1);
@@ -44,6 +46,15 @@ export async function applyEdits(content: Buffer, edits: readonly Edit[], path: 
   if (bytes.length > EDITED_BYTES) throw new FileError({ problem: "too_large" });
   await turn();
   return { bytes, replaced, diff: diffOf(before, text, path) };
+}
+
+/** Clients write only line feeds in their edits. Carriage returns in `old_text` show that the caller means exact texts. */
+function withCRLF(text: string, edit: Edit): Edit {
+  if (edit.old_text.includes("\r")) return edit;
+  const old_text = edit.old_text.replaceAll("\n", "\r\n");
+  // Some lines of the file may end otherwise than its first line.
+  if (new TextSearch(old_text).indexIn(text, 0) < 0) return edit;
+  return { ...edit, old_text, new_text: edit.new_text.replaceAll(/\r?\n/g, "\r\n") };
 }
 
 function textOf(content: Buffer): string {

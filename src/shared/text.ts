@@ -5,7 +5,11 @@ const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** The text of UTF-8 bytes without NUL; undefined for other bytes. */
 export function textOf(bytes: Uint8Array): string | undefined {
-  if (bytes.includes(0)) return undefined;
+  return bytes.includes(0) ? undefined : decodeStrictly(bytes);
+}
+
+/** The text of UTF-8 bytes, which may have NUL; undefined for other bytes. */
+export function decodeStrictly(bytes: Uint8Array): string | undefined {
   try {
     return strict.decode(bytes);
   } catch {

@@ -65,12 +65,21 @@ const SIGNATURES: readonly [offset: number, bytes: string, type: string][] = [
 
 const SIGNED_BYTES = Math.max(...SIGNATURES.map(([offset, bytes]) => offset + bytes.length));
 
-/** @param start the file's beginning @param next the call that reads the bytes */
-export function describeBinary(path: string, size: number, start: Uint8Array, next: string): string {
+interface Binary {
+  size: number;
+  /** The file's beginning. */
+  start: Uint8Array;
+  /** The call that reads the bytes. */
+  next: string;
+  /** The bytes are UTF-8 text with NUL. */
+  hasNUL: boolean;
+}
+
+export function describeBinary(path: string, { size, start, next, hasNUL }: Binary): string {
   const signed = String.fromCharCode(...start.subarray(0, SIGNED_BYTES));
   const [, , kind] = SIGNATURES.find(([offset, bytes]) => signed.startsWith(bytes, offset)) ?? [];
   const shown = start.subarray(0, FIRST_BYTES);
-  return `${binaryText(path, { size, kind, next, shown: shown.length })}\n${hexDump(shown)}`;
+  return `${binaryText(path, { size, kind, next, shown: shown.length, hasNUL })}\n${hexDump(shown)}`;
 }
 
 /** Bytes as `xxd` shows them: offset, hexadecimal, printable characters. */

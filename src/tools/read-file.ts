@@ -2,12 +2,12 @@ import * as z from "zod";
 import { IMAGE_BYTES, absolute } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../../container/sandboxd/image-header.ts";
 import { putInFence } from "../shared/shown.ts";
-import { wholeText } from "../shared/text.ts";
+import { decodeStrictly, wholeCharacters } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { fileDownloads, addDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
 import { type ToolContext, defineTool, pathField, sandboxField, text } from "./define.ts";
-import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./texts.ts";
+import { byBytesText, notText, notTextFrom, nulFrom, readBytesText, shownLinesText } from "./texts.ts";
 
 const DEFAULT_LINES = 2000;
 
@@ -52,10 +52,13 @@ export const readFile = defineTool({
     const { size, lines, bytes } = await context.operate(sandbox, "readLines", call);
     const links = () => fileDownloads(context, sandbox, [{ path, size }]);
     const isCut = bytes.length > maxBytes;
-    const content = wholeText(bytes.subarray(0, maxBytes), isCut ? "end" : "none")?.text;
-    if (content === undefined) {
+    const complete = wholeCharacters(bytes.subarray(0, maxBytes), isCut ? "end" : "none");
+    const content = decodeStrictly(complete);
+    // Files with NUL are rarely text, so they are shown as text only on request.
+    const hasNUL = content !== undefined && encoding !== "utf-8" && complete.includes(0);
+    if (content === undefined || hasNUL) {
       if (encoding === "utf-8") throw notText(path);
-      if (offset > 1) throw notTextFrom(path, offset);
+      if (offset > 1) throw hasNUL ? nulFrom(path, offset) : notTextFrom(path, offset);
       if (imageType(bytes)) {
         const wholeFile = { path: request.path, offset: 0, limit: Math.min(size, IMAGE_BYTES) };
         const read = async () => (await context.operate(sandbox, "read", wholeFile)).bytes;
@@ -63,10 +66,10 @@ export const readFile = defineTool({
         return { content: await imageBlocks(context, { sandbox, path, size, read, instead, links }) };
       }
       const next = byBytesText(BINARY_BYTES, " (offset counts bytes)");
-      const described = describeBinary(path, size, bytes, next);
+      const described = describeBinary(path, { size, start: bytes, next, hasNUL });
       return { content: addDownloads(context, [text(described)], await links()) };
     }
-    const summary = readOnText(path, { size, lines, offset, content, cut: isCut && maxBytes });
+    const summary = shownLinesText(path, { size, lines, offset, content, cut: isCut && maxBytes });
     const shown = [text([content && putInFence(content), summary].filter(Boolean).join("\n"))];
     const structured = { path, size, lines, offset, content };
     // A caller who asked for a part knows that the file has more.

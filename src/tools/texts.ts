@@ -142,12 +142,20 @@ export function artifactPageText(path: string, from: number, to: number, size: n
 }
 
 /** @param next the call that reads the file's bytes @param shown how many bytes follow the text */
-export function binaryText(
-  path: string,
-  { size, kind, next, shown }: { size: number; kind: string | undefined; next: string; shown: number },
-): string {
+export function binaryText(path: string, { size, kind, next, shown, hasNUL }: BinaryFile): string {
   const first = shown < size ? `First ${shown} bytes` : "All of it";
-  return `[${shownName(path)} is not UTF-8 text: ${size} bytes, ${kind ?? "unknown type"}. ${next} ${first}:]`;
+  const reason = hasNUL ? "has NUL bytes" : "is not UTF-8 text";
+  const asText = hasNUL ? "To read it as text: read_file with encoding utf-8. " : "";
+  return `[${shownName(path)} ${reason}: ${size} bytes, ${kind ?? "unknown type"}. ${asText}${next} ${first}:]`;
+}
+
+interface BinaryFile {
+  size: number;
+  kind: string | undefined;
+  next: string;
+  shown: number;
+  /** The bytes are UTF-8 text with NUL. */
+  hasNUL: boolean;
 }
 
 interface ShownLines {
@@ -161,8 +169,14 @@ interface ShownLines {
   cut: number | false;
 }
 
-/** Says how to read on after the shown lines, or that the file ends. Empty if the whole file was shown. */
-export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
+/** Says how to read on after the shown lines, or that the file ends; and how lines end, if not with \n. Else it is empty. */
+export function shownLinesText(path: string, shown: ShownLines): string {
+  const hasCRLF = shown.content.includes("\r\n") && !/(?<!\r)\n/.test(shown.content);
+  const parts = [readOnText(path, shown), hasCRLF && "[Lines end with \\r\\n. edit_file keeps that.]"];
+  return parts.filter(Boolean).join("\n");
+}
+
+function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
   const name = shownName(path);
   const fileSize = `${pluralize(lines, "line")}, ${pluralize(size, "byte")}`;
   if (content === "")
@@ -186,6 +200,8 @@ export function readBytesText(path: string, offset: number, end: number, size: n
 
 export const notText = (path: string) =>
   invalid(`${shownName(path)} is not UTF-8 text.`, "Read it with encoding base64, or leave encoding out.");
+export const nulFrom = (path: string, line: number) =>
+  invalid(`${shownName(path)} has NUL bytes from line ${line} on.`, "Read it with encoding utf-8.");
 export const notTextFrom = (path: string, line: number) =>
   invalid(
     `${shownName(path)} is not UTF-8 text from line ${line} on.`,

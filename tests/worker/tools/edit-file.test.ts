@@ -13,10 +13,24 @@ const edit = (path: string, ...edits: Edit[]) => owner.call("edit_file", { sandb
 const read = async (path: string) => (await owner.call("read_file", { sandbox, path })).structured.content;
 
 describe("edit_file", () => {
+  it.each<[string, Edit, string]>([
+    ["one line by several", { old_text: "two", new_text: "2\n2b" }, "one\r\n2\r\n2b\r\nthree\r\n"],
+    ["several lines", { old_text: "one\ntwo\n", new_text: "1\n2\r\n" }, "1\r\n2\r\nthree\r\n"],
+    ["a break and one line", { old_text: "\ntwo", new_text: "\n2\n2b" }, "one\r\n2\r\n2b\r\nthree\r\n"],
+    ["\\r\\n exactly", { old_text: "\r\n", new_text: "\n", all: true }, "one\ntwo\nthree\n"],
+  ])("keeps the CRLF of a file when it replaces %s", async (_, change, expected) => {
+    await write("crlf.txt", "one\r\ntwo\r\nthree\r\n");
+    expect((await owner.call("read_file", { sandbox, path: "crlf.txt" })).text).toContain(
+      "[Lines end with \\r\\n. edit_file keeps that.]",
+    );
+    expect((await edit("crlf.txt", change)).isError).toBe(false);
+    expect(await read("crlf.txt")).toBe(expected);
+  });
+
   it("reports that old_text differs from the file only in its line breaks", async () => {
-    await write("crlf.txt", "one\r\ntwo\r\n");
-    const crlf = await edit("crlf.txt", { old_text: "one\ntwo", new_text: "x" });
-    expect(crlf.text).toContain("lines end with \\r\\n");
+    await write("mixed.txt", "zero\none\r\ntwo\r\n");
+    const mixed = await edit("mixed.txt", { old_text: "one\ntwo", new_text: "x" });
+    expect(mixed.text).toContain("lines end with \\r\\n");
     await write("lf.txt", "one\ntwo\n");
     const lf = await edit("lf.txt", { old_text: "one\r\ntwo", new_text: "x" });
     expect(lf.text).toContain("lines end with \\n");

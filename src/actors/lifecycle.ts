@@ -91,8 +91,6 @@ export class Lifecycle {
     if (this.#checkState().is === "ready") for (const part of subscribers) part.onContainerReady?.();
   }
 
-  // The current container.
-
   /** A signal that is aborted when the container must not be used any more. Undefined if no container has its workspace. */
   get container(): AbortSignal | undefined {
     const state = this.#state;
@@ -381,6 +379,10 @@ export class Lifecycle {
         throw error;
       }
     }
+  }
+
+  retryRunInNextContainer<T>(work: () => Promise<T>, isOver: () => boolean): Promise<T> {
+    return this.retryInNextContainer(this.#parts.account.owner, work, isOver);
   }
 
   /**

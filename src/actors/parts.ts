@@ -103,16 +103,17 @@ export function createParts(actor: ActorPlatform) {
     fileLinks,
     runRecords,
     diskUsage,
-    kernels,
-    network,
-    workspace,
-    setUp,
+    // Before `kernels`, so that code that has ended with its container does not run in the next one.
     runs: {
-      onContainerEnd: (end) => runs.endAll(LOST_NOTES[end]),
+      onContainerEnd: (end) => runs.endAll(LOST_NOTES[end], end === "lost"),
       get isBusy() {
         return runs.isBusy;
       },
     },
+    kernels,
+    network,
+    workspace,
+    setUp,
     service,
     settings,
     decisions,

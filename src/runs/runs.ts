@@ -340,13 +340,17 @@ export class Runs {
     return Math.ceil(this.#store.millisecondsSince(since, afterID, today) / 1000);
   }
 
-  /** Ends all runs because their container is gone. */
-  endAll(note: string): void {
-    for (const run of this.#active.values())
-      run.finish({
-        state: "lost",
-        note: hasNeverStarted(run.record) ? texts.NOT_STARTED_SANDBOX_STOPPED : note,
-      });
+  /**
+   * Ends all runs because their container is gone. If it ended by itself (`isLost`), commands and code that have not started run in
+   * the next container.
+   */
+  endAll(note: string, isLost: boolean): void {
+    for (const run of this.#active.values()) {
+      const hasStarted = !hasNeverStarted(run.record);
+      const maySkip = run.record.kind !== "task" && !run.isService;
+      if (isLost && !hasStarted && maySkip) continue;
+      run.finish({ state: "lost", note: hasStarted ? note : texts.NOT_STARTED_SANDBOX_STOPPED });
+    }
   }
 
   /**

@@ -13,6 +13,7 @@ import {
   DAMAGED,
   NOT_RUN,
   STOPPED,
+  containerEnded,
   containerGone,
   kernelNotStarted,
   kernelWithoutSpace,
@@ -74,6 +75,13 @@ const LOAD_CHARS = 500;
 /** Contexts have UUIDs. */
 const MAX_CONTEXT_ID_CHARS = 64;
 
+interface KernelsHost extends ContainerLink {
+  lifecycle: ContainerLink["lifecycle"] & {
+    /** Repeats the work of a run in the next container if its container is gone. */
+    retryRunInNextContainer<T>(work: () => Promise<T>, isOver: () => boolean): Promise<T>;
+  };
+}
+
 interface Refusal {
   until: number;
   /** Whether sandboxd reports that its container continues, so that new code is accepted again. The promise never rejects. */
@@ -82,7 +90,7 @@ interface Refusal {
 
 export class Kernels {
   readonly #interpreter: Interpreter;
-  readonly #link: ContainerLink;
+  readonly #link: KernelsHost;
   readonly #registry: KernelRegistry;
   readonly #queue = new KeyedQueue();
   /** The version of the sandbox's variables in each kernel, as far as this actor knows. */
@@ -96,19 +104,37 @@ export class Kernels {
   /** Abandoned calls of the interpreter, which may never settle by themselves. */
   #abandoned = 0;
 
-  constructor(interpreter: Interpreter, link: ContainerLink, sql: SqlStorage) {
+  constructor(interpreter: Interpreter, link: KernelsHost, sql: SqlStorage) {
     this.#interpreter = interpreter;
     this.#link = link;
     this.#registry = new KernelRegistry(sql);
   }
 
-  /** Runs code after earlier code of its context. @throws {ToolError} if the kernel does not start, or the container is ending */
+  /**
+   * Runs code after earlier code of its context. If the container ends before the code gets a kernel, the code runs in the next one.
+   * @throws {ToolError} if the kernel does not start, or the container is ending
+   */
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
+    let kernel: Kernel | undefined;
+    const onKernelAssigned = (assigned: Kernel | undefined) => {
+      kernel = assigned;
+      start.onKernelAssigned(assigned);
+    };
+    return await this.#link.lifecycle.retryRunInNextContainer(
+      () => this.#runOnce(sink, spec, { ...start, onKernelAssigned }),
+      () => sink.isEnded || kernel !== undefined,
+    );
+  }
+
+  async #runOnce(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     if (this.#isEnding) throw ending(NOT_RUN);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     const key = keyOf(spec);
     let whyStopped: StopReason | undefined;
+    let hasBegun = false;
     this.#stops.set(sink.id, (why) => {
+      // Code that waits runs in the next container.
+      if (why === "gone" && !hasBegun) return;
       whyStopped ??= why;
       stop(why);
       this.#queue.withdraw(key, sink.id);
@@ -118,7 +144,8 @@ export class Kernels {
       return KERNEL_NOT_STARTED;
     };
     const begin = async () => {
-      if (whyStopped !== undefined) return withdrawn();
+      hasBegun = true;
+      if (whyStopped !== undefined || sink.isEnded) return withdrawn();
       start.markStarted();
       return this.#run(sink, spec, start, stopped);
     };
@@ -241,7 +268,8 @@ export class Kernels {
     if (typeof kernel !== "object") {
       created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
       if (kernel === "ending") throw ending(NOT_RUN);
-      return { ...KERNEL_NOT_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
+      if (kernel === "gone") throw containerEnded();
+      return { ...KERNEL_NOT_STARTED, end: kernel, state: "lost" };
     }
     start.onKernelAssigned(kernel);
     try {

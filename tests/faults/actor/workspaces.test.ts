@@ -107,20 +107,28 @@ describe("when a save takes long", () => {
 });
 
 describe("when a restore takes long", () => {
-  it("a command that waits for it never starts if the container is killed meanwhile, and its result says so", async () => {
-    const sandbox = "ws-restoring";
-    await sh(sandbox, "echo first > file");
-    await save(sandbox);
-    await killContainer(sandbox);
-    const held = hold(sandbox, "get");
-    const waiting = owner.call("run_command", { sandbox, command: "echo second >> file" });
-    await held.requested;
-    await killContainer(sandbox);
-    held.release();
-    const { text } = await waiting;
-    expect(text).toContain("The run never started, because the sandbox stopped first. Run it again.");
-    expect(await sh(sandbox, "cat file")).toBe("first\n");
-  });
+  it.each([
+    ["command", "run_command", { command: "echo second >> file" }],
+    ["code", "run_code", { code: "print('second', file=open('file', 'a'))" }],
+  ])(
+    "a %s that waits for it runs once, in the next container, if its own is killed",
+    async (kind, tool, args) => {
+      const sandbox = `ws-restoring-${kind}`;
+      await sh(sandbox, "echo first > file");
+      await save(sandbox);
+      await killContainer(sandbox);
+      const held = hold(sandbox, "get");
+      const waiting = owner.call(tool, { sandbox, ...args });
+      await held.requested;
+      await killContainer(sandbox);
+      held.release();
+      expect((await waiting).structured).toMatchObject({
+        state: "succeeded",
+        notice: expect.stringContaining("The sandbox was restarted: its files are as saved"),
+      });
+      expect(await sh(sandbox, "cat file")).toBe("first\nsecond\n");
+    },
+  );
 });
 
 // This test waits for the time limit of a save before a stop, so it starts first.

@@ -177,7 +177,7 @@ it("a late report of an execution does not change the record of its ended run", 
   await withRuns("late-report", async (runs) => {
     const { id, execution } = await start(runs);
     execution.run.keepState({ session: "a" });
-    runs.endAll("The sandbox stopped.");
+    runs.endAll("The sandbox stopped.", false);
     const ended = structuredClone(await runs.result(id, 0));
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 60_000 });
     try {

@@ -44,7 +44,7 @@ import {
   closeSignal,
   connectUpstream,
   isRegistry,
-  Refusal,
+  noteFailure,
   refusedUnresolved,
   startTLS,
   Unreachable,
@@ -182,7 +182,7 @@ export async function sendWithinPolicy(
   try {
     await sendUpstream(egress, request, response, url, headers, entry);
   } catch (error) {
-    refuseRequest(response, ...failure(error));
+    refuseRequest(response, ...noteFailure(egress.connections, entry, error));
   }
 }
 
@@ -393,7 +393,7 @@ async function connectFor(
     for (const event of ["end", "close"]) upstream.once(event, () => (entry.bytes = upstream.bytesRead));
     return upstream;
   } catch (error) {
-    return refuseWith(...failure(error));
+    return refuseWith(...noteFailure(egress.connections, entry, error));
   }
 }
 
@@ -580,12 +580,6 @@ function interceptFor({ http, https }: Intercepts, url: URL): string | undefined
 
 function isIntercepted(patterns: readonly string[], host: string): boolean {
   return patterns.some((pattern) => matchesHost(pattern, host));
-}
-
-function failure(error: unknown): [status: number, reason: string] {
-  if (error instanceof Refusal) return [403, REFUSALS.notForSandboxes(error.message)];
-  // Sandboxes get only the messages of these two classes. Other messages may contain addresses of this machine.
-  return [502, error instanceof Unreachable ? error.message : HOST_PROBLEMS.unreachable];
 }
 
 /** The status line contains the reason, too, because most clients show only this line. */

@@ -18,11 +18,30 @@ import { Turns } from "../../src/shared/turns.ts";
 import { connectBuffered } from "./buffered-socket.ts";
 import type { Pieces } from "./piece-limit.ts";
 import { startTLSOver } from "./tls-records.ts";
-import { CLIENT_GONE, HOST_PROBLEMS } from "./texts.ts";
+import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
+import { CLIENT_GONE, HOST_PROBLEMS, REFUSALS } from "./texts.ts";
 
 /** Why a connection is refused, as the second half of a sentence. */
 export class Refusal extends Error {}
 export class Unreachable extends Error {}
+
+/** The host's name has no address. */
+export class Unresolved extends Unreachable {}
+
+/** Notes in the log why a connection failed, and returns the response to the program. */
+export function noteFailure(
+  log: ConnectionLog,
+  entry: Connection,
+  error: unknown,
+): [status: number, reason: string] {
+  if (error instanceof Refusal) {
+    log.refuse(entry, "address");
+    return [403, REFUSALS.notForSandboxes(error.message)];
+  }
+  if (error instanceof Unresolved) entry.isUnknown = true;
+  // Sandboxes get only the messages of these two classes. Other messages may contain addresses of this machine.
+  return [502, error instanceof Unreachable ? error.message : HOST_PROBLEMS.unreachable];
+}
 
 export interface UpstreamOptions {
   /** For tests: the port on this machine's loopback that replaces `host:port`. */
@@ -186,7 +205,7 @@ async function allowedAddresses(
       const name = refusedPrivateName(host);
       if (isBehindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);
       if (isBehindProxy) return [];
-      throw new Unreachable(HOST_PROBLEMS.unresolved(host, messageOf(error)));
+      throw new Unresolved(HOST_PROBLEMS.unresolved(host, messageOf(error)));
     }
   }
   for (const address of isChecked ? addresses : []) {

@@ -155,22 +155,27 @@ export class SandboxNetwork {
 
   async addRefusals(end: End, startedAt: number): Promise<End> {
     this.connections.collectSoon();
+    // With full access, a run fails if it needs a refused host. Other runs end without the request to the platform.
+    const isUnrestricted =
+      this.policy.internet === "full" && this.#host.secretHosts().length + this.#host.gitHosts().length === 0;
+    if (isUnrestricted && end.state === "succeeded") return end;
     const refusals = await this.refusalNote(startedAt).catch(() => undefined);
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
-  /** Names the requests that were refused after `since`, and the call that would allow them; undefined if none was refused. */
+  /**
+   * Names the requests that were refused after `since`, the call that would allow them, and unknown names; undefined if there are
+   * none.
+   */
   async refusalNote(since: number): Promise<string | undefined> {
-    const isUnrestricted = this.policy.internet === "full";
-    // An unrestricted network refuses only connections to hosts with a secret or a git sign-in.
-    if (isUnrestricted && this.#host.secretHosts().length + this.#host.gitHosts().length === 0)
-      return undefined;
     const refused = await this.#host.platform.refusalsSince(since);
-    const byPolicy = isUnrestricted ? [] : refused.filter(({ why }) => why !== "mismatch");
+    const byPolicy = refused.filter(({ why }) => why === "policy" || why === "address");
     const mismatched = refused.filter(({ why }) => why === "mismatch");
+    const unknown = refused.filter(({ why }) => why === "unknown");
     const sentences: string[] = [];
     if (byPolicy.length > 0) sentences.push(texts.refusedText(listed(byPolicy)), ...this.#remedies(byPolicy));
     if (mismatched.length > 0) sentences.push(texts.mismatchText(listed(mismatched)));
+    if (unknown.length > 0) sentences.push(texts.unknownText(listed(unknown)));
     return sentences.length > 0 ? sentences.join(" ") : undefined;
   }
 

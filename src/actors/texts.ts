@@ -279,6 +279,9 @@ export const refusedText = (hosts: string) => `During this run, connections to $
 export const mismatchText = (hosts: string) =>
   `${refusedText(hosts)} The host of the connection, the host name in the TLS handshake (SNI, not encrypted) and the Host header must be the same.`;
 
+export const unknownText = (hosts: string) =>
+  `During this run, these names could not be resolved: ${hosts}. Check their spelling.`;
+
 /** @param list the value of allow_hosts that allows them */
 export function allowText(hosts: readonly string[], list: readonly string[]): string {
   const excess = list.length - MAX_HOSTS;

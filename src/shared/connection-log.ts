@@ -17,6 +17,8 @@ export interface Connection {
    * to, an address that no policy allows. `mismatch`: the request was sent to one host and named another.
    */
   refused?: "policy" | "address" | "mismatch";
+  /** The host's name has no address. */
+  isUnknown?: true;
 }
 
 export interface SeenConnections {
@@ -26,12 +28,12 @@ export interface SeenConnections {
   connections: readonly Connection[];
 }
 
-/** The refused connections to one host, for one reason. */
+/** The refused connections to one host, for one reason, or those to an unknown name. */
 export interface RefusedConnections {
   host: string;
   /** The port, if it is not in `ALLOWED_PORTS`: no list of hosts can allow it. */
   port?: number;
-  why: NonNullable<Connection["refused"]>;
+  why: NonNullable<Connection["refused"]> | "unknown";
   count: number;
 }
 
@@ -70,7 +72,8 @@ export class ConnectionLog {
 
   refusalsSince(time: number): RefusedConnections[] {
     const refusals = new Map<string, RefusedConnections>();
-    for (const { at, host, port: connectedPort, refused: why } of this.#kept) {
+    for (const { at, host, port: connectedPort, refused, isUnknown } of this.#kept) {
+      const why = isUnknown ? "unknown" : refused;
       if (why === undefined || at < time) continue;
       const port = ALLOWED_PORTS.has(connectedPort) ? {} : { port: connectedPort };
       const key = JSON.stringify([host, port, why]);

@@ -214,7 +214,7 @@ export const eventSchema = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("refused"),
     id: idSchema(),
-    reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal", "ending"]),
+    reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal", "no_directory", "ending"]),
     message: z.string().check(z.maxLength(1000)),
   }),
   /** The number of accepted bytes of an `input`; 0 if nothing can read them. */

@@ -4,7 +4,7 @@
  */
 import { rmSync, statSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { CodeRun } from "./code-run.ts";
 import type { FollowedRun, Listener } from "./followed-run.ts";
@@ -14,13 +14,15 @@ import {
   SCRIPTS,
   SESSIONS,
   SLOTS,
+  WORKSPACE,
   entriesOf,
   makePlaces,
   textOf,
 } from "./directories.ts";
-import { codeOf } from "./file-error.ts";
+import { attempt, codeOf } from "./file-error.ts";
 import type { Call, Event, Signal, StartCall } from "./protocol.ts";
 import { NO_ENV } from "./run-processes.ts";
+import { directoryOf } from "./session-directories.ts";
 import { taskDirectory } from "./shapes.ts";
 import { CommandRun, type RunHost, stopSlot } from "./command-run.ts";
 import { Slot, Slots } from "./slot.ts";
@@ -197,6 +199,8 @@ export class RunTable implements RunHost {
       return this.#refuse(call.id, listener, "damaged", `files are missing or empty in ${SCRIPTS}`);
     if (call.interactive && !isThere(SCRIPT_PROGRAM))
       return this.#refuse(call.id, listener, "no_terminal", `there is no ${SCRIPT_PROGRAM}`);
+    const missing = missingDirectory(call);
+    if (missing !== undefined) return this.#refuse(call.id, listener, "no_directory", missing);
     this.#requested.set(call.id, requested);
     requested.started = this.#startInShell(requested);
     return requested.started;
@@ -360,6 +364,15 @@ function reasonOf(error: unknown): RefusalReason {
 
 function directoriesIn(directory: string): string[] {
   return entriesOf(directory).flatMap((entry) => (entry.isDirectory() ? entry.name : []));
+}
+
+/** The directory in which a command cannot run, because it does not exist. */
+function missingDirectory({ cwd = "", session }: StartCall): string | undefined {
+  // For bash, `-` is the previous directory.
+  if (cwd === "" || cwd === "-") return undefined;
+  const path = resolve(directoryOf(session) ?? WORKSPACE, cwd);
+  const stats = attempt(() => statSync(path, { throwIfNoEntry: false }), undefined);
+  return stats?.isDirectory() ? undefined : path;
 }
 
 function isThere(path: string): boolean {

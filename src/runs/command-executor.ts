@@ -239,6 +239,7 @@ class RunningCommand extends RunFollower {
       if (reason === "exhausted") throw exhausted();
       if (reason === "damaged") throw damaged(toVisibleJSON(message));
       if (reason === "ending") throw ending("The command was not started");
+      if (reason === "no_directory") throw texts.noDirectory(message);
       if (reason === "no_terminal") throw texts.noTerminal(message);
       throw unwritable(message);
     }

@@ -1,6 +1,6 @@
 /** Texts about runs: how a run ended, and why it does not accept input. */
 import { type Failure, ToolError } from "../shared/errors.ts";
-import { toVisibleJSON } from "../shared/shown.ts";
+import { shownName, toVisibleJSON } from "../shared/shown.ts";
 import { clause } from "../shared/text.ts";
 import type { CodeOutcome } from "../container/kernels/kernel-protocol.ts";
 
@@ -64,6 +64,12 @@ export const noTerminal = (why: string) =>
     "not_configured",
     `This sandbox cannot run a command in a terminal: ${toVisibleJSON(clause(why))}.`,
     "Run it without interactive and give its input in stdin, or install util-linux (on Debian and Ubuntu bsdutils).",
+  );
+export const noDirectory = (path: string) =>
+  new ToolError(
+    "not_found",
+    `The command was not run, because its cwd ${shownName(path)} is not a directory.`,
+    "Use another cwd, or create the directory first (mkdir -p).",
   );
 
 // Code

@@ -199,12 +199,18 @@ describe("a session of run_command", () => {
       '/usr\ncall/it\'s\n"one" $HOME `x`\n',
     );
     expect(await outputOf("once", "pwd; echo $BOTH ${ONE-none}")).toBe("/tmp\nsession none\n");
-    expect(await run("once", "echo not here", { cwd: "/no/such" })).toMatchObject({
-      exit_code: 1,
-      stdout: "",
-      stderr: expect.stringContaining("/no/such"),
-    });
-    expect(await outputOf("once", "pwd", { cwd: "" })).toBe("/tmp\n");
+    for (const [cwd, path] of [
+      ["/no/such", "/no/such"],
+      ["such", "/tmp/such"],
+      ["/etc/passwd", "/etc/passwd"],
+    ])
+      expect(
+        await owner.call("run_command", { sandbox, session: "once", command: "touch /tmp/ran", cwd }),
+      ).toMatchObject({
+        isError: true,
+        text: `The command was not run, because its cwd ${path} is not a directory. Use another cwd, or create the directory first (mkdir -p).`,
+      });
+    expect(await outputOf("once", "[ -e ran ] || pwd", { cwd: "" })).toBe("/tmp\n");
     expect(await outputOf("once", "pwd", { env: { A: "1" } })).toBe("/tmp\n");
   });
 

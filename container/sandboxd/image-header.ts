@@ -1,8 +1,9 @@
 /**
  * Reads image files: the type, size in pixels, and whether the file is complete. It follows the structure without decoding
- * pixels, because the images come from sandboxes, which may be hostile. Only image.py decodes pixels.
+ * pixels, because the images come from sandboxes, which may be hostile. Only image.py decodes pixels. The data of a PNG that can be
+ * shown is decompressed, because a model's API refuses the whole conversation if it cannot decode an image.
  */
-import { crc32 } from "node:zlib";
+import { crc32, inflateSync } from "node:zlib";
 import { SHOWN_IMAGE } from "./shapes.ts";
 
 export interface ImageHeader {
@@ -123,8 +124,9 @@ function readPNG(bytes: Uint8Array): Size & { frames: number } {
   const reader = new Reader(bytes);
   reader.skip(8);
   let size: Size | undefined;
+  let pixelBytes = { least: 0, most: 0 };
   let frames = 1;
-  let dataBytes = 0;
+  const data: Uint8Array[] = [];
   for (;;) {
     reader.countParts(PARTS_OF_A_CHUNK);
     const length = reader.u32();
@@ -133,13 +135,49 @@ function readPNG(bytes: Uint8Array): Size & { frames: number } {
     const fields = new Reader(chunk);
     const type = fields.text(4);
     if (size === undefined && (type !== "IHDR" || length !== 13)) throw new Error("it has no header");
-    size ??= { width: fields.u32(), height: fields.u32() };
+    if (size === undefined) {
+      size = { width: fields.u32(), height: fields.u32() };
+      pixelBytes = pixelBytesOf(size, fields);
+    }
     if (type === "acTL" && length === 8) frames = Math.max(1, fields.u32());
-    if (type === "IDAT") dataBytes += length;
+    if (type === "IDAT" && length > 0) data.push(chunk.subarray(4));
     if (type === "IEND") break;
   }
-  if (dataBytes === 0) throw new Error("it has no pixels");
+  if (data.length === 0) throw new Error("it has no pixels");
+  if (canBeShown(size, bytes)) inflatePixels(data, pixelBytes);
   return { ...size, frames };
+}
+
+/** The channels of each colour type (PNG, section 11.2.1). */
+const CHANNELS: Record<number, number> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
+
+/** How many bytes the data of a PNG have when they are decompressed. @param fields of the header, after the size */
+function pixelBytesOf({ width, height }: Size, fields: Reader): { least: number; most: number } {
+  const bits = fields.u8() * (CHANNELS[fields.u8()] ?? 1);
+  fields.skip(2);
+  const isInterlaced = fields.u8() !== 0;
+  const least = Math.ceil((width * height * bits) / 8);
+  // Each row begins with a byte, and ends with a whole one. Interlaced images have up to twice as many rows.
+  if (isInterlaced) return { least, most: least + 4 * (height + 8) };
+  const exact = height * (1 + Math.ceil((width * bits) / 8));
+  return { least: exact, most: exact };
+}
+
+/** @throws {Error} if the data of a PNG are not those of its pixels */
+function inflatePixels(data: readonly Uint8Array[], { least, most }: { least: number; most: number }): void {
+  const joined = new Uint8Array(data.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of data) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  let found: number;
+  try {
+    found = inflateSync(joined, { maxOutputLength: most }).length;
+  } catch {
+    throw new Error("its pixels cannot be decompressed");
+  }
+  if (found < least) throw new Error("some of its pixels are missing");
 }
 
 /** JPEG: segments, and the coded data of scans up to the end marker (ITU-T T.81, annex B). */

@@ -39,14 +39,14 @@ const write = (path: string, bytes: Uint8Array) =>
   owner.call("write_file", { sandbox, path, content: bytes.toBase64(), encoding: "base64" });
 const read = (path: string) => owner.call("read_file", { sandbox, path });
 
-async function png(width: number, height: number): Promise<Uint8Array> {
+async function png(width: number, height: number, data = "zlib.compress(rows)"): Promise<Uint8Array> {
   const code = `
 import struct, zlib
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 rows = (b"\\0" * (1 + (${width} + 7) // 8)) * ${height}
 head = struct.pack(">IIBBBBB", ${width}, ${height}, 1, 0, 0, 0, 0)
-open("made.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))`;
+open("made.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", head) + chunk(b"IDAT", ${data}) + chunk(b"IEND", b""))`;
   await owner.call("run_code", { sandbox, code });
   return Uint8Array.fromBase64((await sh(sandbox, "base64 -w0 made.png")).trim());
 }
@@ -104,6 +104,19 @@ describe("an image that is corrupt", () => {
     const result = await showAsPNG(bytes.subarray(0, bytes.length - 3).toBase64());
     expect(result.content.map(({ type }) => type)).toEqual(["text"]);
     expect(result).toMatchObject({ isError: false, text: expect.stringContaining("is corrupt") });
+  });
+
+  it.each([
+    "b'no zlib stream'",
+    "zlib.compress(rows)[:-9]",
+    "zlib.compress(rows[:-1])",
+    "zlib.compress(rows * 9)",
+  ])("is not shown with correct checksums if its data are %s", async (data) => {
+    await png(30, 40, data);
+    expect(await read("made.png")).toMatchObject({
+      isError: true,
+      text: expect.stringMatching(/is corrupt \(image\/png: .* pixels/),
+    });
   });
 
   it("is not shown with a wrong checksum or without pixels", async () => {

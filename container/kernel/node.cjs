@@ -7,12 +7,14 @@
  * returns one JSON document, the stdout of our reply. sandbox_mcp_kernel/__init__.py describes the document. The document is
  * pure ASCII: the SDK decodes each chunk of the executor's pipe separately, and a chunk may end in the middle of a character.
  *
- * Cells run in the realm of the prelude, and can declare or replace every global. So the prelude's files keep those that they use.
+ * Cells run in the realm of the prelude, and can declare or replace every global. So the prelude's files keep those that they use,
+ * and work between cells with the original methods of built-in objects.
  */
 const modules = require("node:module");
 const { pathToFileURL } = require("node:url");
 const vm = require("node:vm");
 const { trustPlatform } = require("./node/authorities.cjs");
+const { withBuiltins } = require("./node/builtins.cjs");
 const { markChildren, listeningPart } = require("./node/children.cjs");
 const { Evaluator } = require("./node/evaluate.cjs");
 const { watchModules } = require("./node/modules.cjs");
@@ -20,7 +22,7 @@ const { Streams } = require("./node/streams.cjs");
 const { Results, describe, trimStacks } = require("./node/present.cjs");
 const { serveRequests } = require("./node/requests.cjs");
 const { recordEnd } = require("./node/end.cjs");
-const { Error, JSON, Number, Object, String, process } = globalThis;
+const { Error, JSON, Number, Object, Promise, String, process } = globalThis;
 
 /** Thrown by process.exit in user code, so that it ends only the cell and not the kernel. */
 class ExitRequest extends Error {
@@ -35,27 +37,41 @@ class ExitRequest extends Error {
 const streams = new Streams();
 const evaluator = new Evaluator();
 const exit = process.exit.bind(process);
-/** Saved here, because user code may replace it. */
+/** Saved here, because user code may replace them. */
 const { stringify } = JSON;
+const { nextTick } = process;
 let results = new Results();
 let exitCode = null;
 let variablesVersion = 0;
 
 async function run(spec) {
+  let error = null;
+  try {
+    const cell = withBuiltins(() => begin(spec));
+    const value = await evaluator.evaluate(cell);
+    withBuiltins(() => value !== undefined && results.display(value));
+  } catch (thrown) {
+    if (thrown instanceof ExitRequest) exitCode = thrown.code;
+    if (!(thrown instanceof ExitRequest && thrown.code === 0))
+      error = withBuiltins(() => describe(thrown, evaluator.sources));
+  }
+  // Node reports a warning in the next tick.
+  await new Promise((resolve) => nextTick(resolve));
+  return withBuiltins(() => documentOf(spec, error));
+}
+
+/** Returns the cell, ready to be evaluated. */
+function begin(spec) {
   results = new Results();
   exitCode = null;
   bindModules();
   markChildren(spec.run, spec.mark);
   if (spec.variables) setVariables(spec.variables);
   streams.begin(spec.files, spec.cap_bytes, spec.tail_bytes);
-  let error = null;
-  try {
-    const value = await evaluator.run(spec.code, spec.language);
-    if (value !== undefined) results.display(value);
-  } catch (thrown) {
-    if (thrown instanceof ExitRequest) exitCode = thrown.code;
-    if (!(thrown instanceof ExitRequest && thrown.code === 0)) error = describe(thrown, evaluator.sources);
-  }
+  return evaluator.prepare(spec.code, spec.language);
+}
+
+function documentOf(spec, error) {
   const document = {
     sandbox_mcp_run: 1,
     run: spec.run,
@@ -165,6 +181,12 @@ function start(target, language) {
       streams.write("stderr", `Uncaught ${describe(error, evaluator.sources).traceback.join("\n")}\n`);
     });
   }
+  // Node itself writes warnings to the executor's descriptor 2, which nobody reads.
+  process.removeAllListeners("warning").on("warning", ({ name, code, message }) => {
+    // Node's functions that this prelude uses cause such warnings, too.
+    if (name === "ExperimentalWarning") return;
+    streams.write("stderr", `(node:${process.pid}) ${code ? `[${code}] ` : ""}${name}: ${message}\n`);
+  });
   if (language === "typescript") setImmediate(() => evaluator.warmUp());
   const hello = {
     sandbox_mcp_kernel: 1,

@@ -17,6 +17,27 @@ describe("a JavaScript kernel", () => {
     expect(await kernel.value("const later = 1")).toBeUndefined();
   });
 
+  it("shows warnings in the output of their cell", async () => {
+    const { stderr } = await kernel.run(
+      "process.emitWarning('old', { type: 'DeprecationWarning', code: 'D1' })",
+    );
+    expect(stderr.text).toMatch(/^\(node:\d+\) \[D1\] DeprecationWarning: old\n$/);
+  });
+
+  it.each([
+    "Object.prototype.toJSON = () => 'mine'",
+    "Array.prototype.map = Array.prototype.findIndex = null",
+    "String.prototype.replace = String.prototype.split = RegExp.prototype.exec = () => { throw 1 }",
+    "Object.prototype.get = Promise.prototype.then = Promise.prototype.finally = Map.prototype.get = 1",
+    "delete Array.prototype.at; delete Object.entries; delete JSON.stringify",
+  ])("continues after a cell that does this: %s", async (change) => {
+    const other = await lab.kernel("javascript");
+    await other.run(change);
+    expect(await other.value("`${[1, 2].length}`")).toBe("'2'");
+    expect((await other.run("(() => missing)()")).error?.message).toBe("missing is not defined");
+    expect((await other.run("console.log('shown')")).stdout.text).toBe("shown\n");
+  });
+
   it("shows any value", async () => {
     expect(await kernel.value("{a: 1}")).toBe("{ a: 1 }");
     expect(await kernel.value("new Map([[1, new Set([2])]])")).toBe("Map(1) { 1 => Set(1) { 2 } }");

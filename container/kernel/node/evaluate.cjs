@@ -8,6 +8,7 @@
  */
 const inspector = require("node:inspector");
 const vm = require("node:vm");
+const { restoreBuiltins, withBuiltins } = require("./builtins.cjs");
 const { locateInModule } = require("./modules.cjs");
 const { explain, forget, placeInCell, toJavaScript } = require("./typescript.cjs");
 const { Map, Math, Number, Object, Promise, String, SyntaxError } = globalThis;
@@ -28,14 +29,15 @@ class Evaluator {
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: take, enumerable: false });
   }
 
-  async run(code, language) {
+  /** @throws SyntaxError of TypeScript */
+  prepare(code, language) {
     const name = `cell-${++this.count}.${language === "typescript" ? "ts" : "js"}`;
     this.sources.set(name, code);
     this.sources.delete(`cell-${this.count - KEPT_SOURCES}.js`);
     this.sources.delete(`cell-${this.count - KEPT_SOURCES}.ts`);
     forget(`cell-${this.count - KEPT_SOURCES}.ts`);
     const plain = language === "typescript" ? toJavaScript(code, name) : code;
-    return await this.evaluate(`${prepare(plain)}\n//# sourceURL=${name}`, name);
+    return { expression: `${prepare(plain)}\n//# sourceURL=${name}`, name };
   }
 
   /** Loads TypeScript's transformer, which takes about 50 ms, before the first cell. */
@@ -47,9 +49,10 @@ class Evaluator {
     }
   }
 
-  evaluate(expression, name) {
-    return new Promise((resolve, reject) => {
-      const done = (error, reply) => {
+  async evaluate({ expression, name }) {
+    const evaluated = new Promise((resolve, reject) => {
+      const done = (error, reply) => withBuiltins(() => settle(error, reply));
+      const settle = (error, reply) => {
         if (error) return reject(error);
         const thrown = reply.exceptionDetails;
         if (!thrown) return resolve(this.readValue(reply.result));
@@ -62,12 +65,24 @@ class Evaluator {
         }
         reject(value);
       };
-      this.session.post(
-        "Runtime.evaluate",
-        { expression, replMode: true, awaitPromise: true, objectGroup: "cell" },
-        done,
-      );
-    }).finally(() => this.session.post("Runtime.releaseObjectGroup", { objectGroup: "cell" }));
+      const putBack = restoreBuiltins();
+      const parameters = {
+        expression,
+        replMode: true,
+        awaitPromise: true,
+        // Read last, when `post` has looked for the method toJSON of its message. Then the cell begins.
+        get objectGroup() {
+          putBack();
+          return "cell";
+        },
+      };
+      this.session.post("Runtime.evaluate", parameters, done);
+    });
+    try {
+      return await evaluated;
+    } finally {
+      withBuiltins(() => this.session.post("Runtime.releaseObjectGroup", { objectGroup: "cell" }));
+    }
   }
 
   readValue(remote) {

@@ -4,6 +4,7 @@
 const { mkdirSync, rm, writeFileSync } = require("node:fs");
 const util = require("node:util");
 const { stringify } = JSON;
+const { withBuiltins } = require("./builtins.cjs");
 const { mapPlaces } = require("./typescript.cjs");
 const { Array, Buffer, Error, Math, Number, Object, String, Symbol } = globalThis;
 const TEXT_CHARS = 32 * 1024;
@@ -209,16 +210,25 @@ function extrasOf(error) {
 /** Removes the frames of the inspector, this prelude and the executor from every stack. */
 function trimStacks() {
   Error.prepareStackTrace = (error, frames) => {
-    const end = frames.findIndex((frame) => frame.getFileName() === "node:inspector");
-    const shown = end < 0 ? frames : frames.slice(0, end);
-    let head;
     try {
-      head = Error.prototype.toString.call(error);
+      return stackText(error, frames);
     } catch {
-      head = "Error";
+      // A cell has replaced a method. Programs may need many stacks, so only this case restores the methods.
+      return withBuiltins(() => stackText(error, frames));
     }
-    return [head, ...shown.map((frame) => `    at ${mapPlaces(String(frame))}`)].join("\n");
   };
+}
+
+function stackText(error, frames) {
+  const end = frames.findIndex((frame) => frame.getFileName() === "node:inspector");
+  const shown = end < 0 ? frames : frames.slice(0, end);
+  let head;
+  try {
+    head = Error.prototype.toString.call(error);
+  } catch {
+    head = "Error";
+  }
+  return [head, ...shown.map((frame) => `    at ${mapPlaces(String(frame))}`)].join("\n");
 }
 
 module.exports = { Results, describe, trimStacks };

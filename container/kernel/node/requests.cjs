@@ -4,6 +4,7 @@
  * cells run. So a cell that declares such a name, for example `function process(data)`, would get no reply, and no later cell either.
  */
 const readline = require("node:readline");
+const { withBuiltins } = require("./builtins.cjs");
 const { parse, stringify } = JSON;
 
 /**
@@ -15,7 +16,7 @@ function serveRequests(input, evaluate, reply) {
   // The executor does not read on, but still notices the end of the input.
   input.removeAllListeners("data");
   readline.createInterface({ input, terminal: false }).on("line", async (line) => {
-    const { code, executionId } = parse(line);
+    const { code, executionId } = withBuiltins(() => parse(line));
     const done = { stdout: "", stderr: "", success: true, executionId, outputs: [] };
     try {
       done.stdout = (await evaluate(code)) ?? "";
@@ -23,7 +24,7 @@ function serveRequests(input, evaluate, reply) {
       done.stderr = `${error?.stack ?? error}`;
       done.success = false;
     }
-    reply(`${stringify(done)}\n`);
+    withBuiltins(() => reply(`${stringify(done)}\n`));
   });
 }
 

@@ -43,7 +43,7 @@ export async function artifactOutput(
     const downloads = await linksTo(size);
     const structured = { path, size, url: downloads[0]?.url };
     if (!imageType(bytes)) {
-      const described = text(describeBinary(path, size, bytes, instead));
+      const described = text(describeBinary(path, { size, start: bytes, next: instead, hasNUL: false }));
       return { content: addDownloads(context, [described], downloads), structured };
     }
     const readImage = async () => (await read(Math.min(size, IMAGE_BYTES))).bytes;

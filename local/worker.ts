@@ -5,6 +5,7 @@ import production, {
   Sandbox as ProductionSandbox,
 } from "../src/index.ts";
 import type * as Production from "../src/index.ts";
+import { reservePlatformPort } from "../src/shared/reserved-ports.ts";
 import type { NetworkPlatform } from "../src/actors/platform/platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import { EngineClient, type LocalEnv } from "./platform/engine-client.ts";
@@ -14,6 +15,8 @@ import { markSandboxRequest, useEngine } from "./platform/engine-internet.ts";
 import { runningActors, serveUntilStop } from "./platform/stop.ts";
 
 useEngine(localEnv);
+// The port of the proxy: `LISTENERS` in local/runtime/tcp.ts.
+reservePlatformPort(3128);
 
 type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv & ObjectFolderEnv;
 

@@ -5,8 +5,9 @@ import { type WebSocket, WebSocketServer } from "ws";
 import { BEAT_HEADER, beat } from "./beat.ts";
 import type { FileHandlers } from "./file-handlers.ts";
 import type { Listener } from "./followed-run.ts";
+import { isListening } from "./listening.ts";
 import { countOpenPreviews, passRequest, passUpgrade, previewPort } from "./preview-proxy.ts";
-import { callSchema, IS_ENDING, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
+import { callSchema, IS_ENDING, IS_LISTENING, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
 import { isAuthorized } from "./actor-token.ts";
 import type { RunTable } from "./run-table.ts";
 import type { Snapshots } from "./snapshots/snapshots.ts";
@@ -28,6 +29,8 @@ export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapsh
         : passRequest(port, request, response);
     if (served) return void served.catch(() => response.destroy());
     response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, countOpenPreviews());
+    const asked = Number(request.headers[IS_LISTENING]);
+    if (asked > 0) response.setHeader(IS_LISTENING, String(isListening(asked)));
     response.setHeader(IS_ENDING, String(runs.isEnding)).end("sandboxd\n");
   });
   // No time limit, because previews may stream forever and large files take long.

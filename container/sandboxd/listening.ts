@@ -65,6 +65,10 @@ export function listenersOn(port: number): number[] {
   return Array.from(owners(open)).flatMap(([socket, { pid }]) => (open.get(socket) === port ? [pid] : []));
 }
 
+export function isListening(port: number): boolean {
+  return [...listeningSockets().values()].includes(port);
+}
+
 function scanPorts(): void {
   scannedAt = performance.now();
   if (areAllKnown()) return;

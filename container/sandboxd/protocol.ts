@@ -48,6 +48,8 @@ export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
 /** A header of sandboxd's response to `GET /`: whether it is stopping with its container. Earlier versions do not send it. */
 export const IS_ENDING = "x-sandboxd-ending";
+/** A header of `GET /` with a port, and of its response: whether a program listens there. */
+export const IS_LISTENING = "x-sandboxd-listening";
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
 /**

@@ -69,6 +69,10 @@ export class Previews {
     return { ...preview, before: earlier?.expiresAt ?? 0 };
   }
 
+  async isSilent(port: number): Promise<boolean> {
+    return (await this.#host.sandboxd.report(port))?.isSilent === true;
+  }
+
   close(port: number): boolean {
     const wasOpen = this.list().some((preview) => preview.port === port);
     this.#host.sql.exec("DELETE FROM previews WHERE port = ?", port);

@@ -175,7 +175,8 @@ export class Sandbox extends SandboxActor {
   openPreview(owner: Owner, port: number, token: string, ms: number, invalid?: string) {
     const open = async ({ lifecycle, previews }: Parts) => {
       await lifecycle.waitUntilReady();
-      return previews.open(port, token, Date.now() + ms, invalid);
+      const preview = previews.open(port, token, Date.now() + ms, invalid);
+      return { ...preview, isSilent: await previews.isSilent(port) };
     };
     return this.#perform(owner, open, PREVIEW);
   }

@@ -2,6 +2,7 @@
 import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import {
   IS_ENDING,
+  IS_LISTENING,
   OPEN_PREVIEWS,
   SANDBOXD_PORT,
   TOKEN_HEADER,
@@ -182,10 +183,12 @@ export class Sandboxd {
     return this.#port.fetch(SANDBOXD_PORT, request);
   }
 
-  /** sandboxd's report about itself; undefined if it does not respond. */
-  async report() {
+  /** sandboxd's report about itself, and about `port`; undefined if it does not respond. */
+  async report(port?: number) {
     const signal = AbortSignal.timeout(REPORT_MS);
-    const response = await this.fetch(new Request("http://sandboxd/", { signal })).catch(() => undefined);
+    const headers: Record<string, string> = port === undefined ? {} : { [IS_LISTENING]: String(port) };
+    const request = new Request("http://sandboxd/", { signal, headers });
+    const response = await this.fetch(request).catch(() => undefined);
     await response?.body?.cancel().catch(() => undefined);
     if (response === undefined) return undefined;
     return {
@@ -193,6 +196,8 @@ export class Sandboxd {
       openPreviews: Number(response.headers.get(OPEN_PREVIEWS)),
       /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
       isServing: response.headers.get(IS_ENDING) === "false",
+      /** Whether sandboxd says that nothing listens on `port`. False for earlier versions, which do not report this. */
+      isSilent: response.headers.get(IS_LISTENING) === "false",
     };
   }
 

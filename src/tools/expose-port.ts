@@ -1,15 +1,12 @@
-import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import * as z from "zod";
 import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken, readLabel, writeLabel } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
+import { canBeExposed, FIRST_PORT } from "../shared/reserved-ports.ts";
 import { defineTool, sandboxField, joinSections, text, wholeNumber } from "./define.ts";
-import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
+import { closedText, expiryText, noPreviews, notListeningText, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
-
-/** Ports of the SDK, the local proxy and sandboxd. */
-const RESERVED = new Set([3000, 3128, SANDBOXD_PORT]);
 
 export const exposePort = defineTool({
   name: "expose_port",
@@ -17,7 +14,7 @@ export const exposePort = defineTool({
   description:
     "Gives an HTTP or WebSocket server in a sandbox a URL. Anyone with it can use the server until the URL expires or the sandbox stops. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose=false closes it.",
   input: z.strictObject({
-    port: wholeNumber(1024, 65_535),
+    port: wholeNumber(FIRST_PORT, 65_535),
     expose: z.boolean().default(true),
     expires_seconds: wholeNumber(1, DAY_SECONDS).default(3600),
     sandbox: sandboxField(),
@@ -40,7 +37,7 @@ export const exposePort = defineTool({
         structured: { sandbox, port, exposed: false },
       };
     }
-    if (RESERVED.has(port)) throw reservedPort(port);
+    if (!canBeExposed(port)) throw reservedPort(port);
     const actor = await actorName(sandbox, context.principal.id);
     const keys = await linkKeys(context);
     const token = await makeToken(port, actor, keys);
@@ -60,6 +57,7 @@ export const exposePort = defineTool({
     const summary = joinSections([
       ["url", opened],
       ["expires", expiryText(preview.expiresAt, preview.before)],
+      ["listening", preview.isSilent ? notListeningText(port) : undefined],
     ]);
     const structured = { sandbox, port, exposed: true, url: opened, expires_at };
     return { content: [text(summary)], structured };

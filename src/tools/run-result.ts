@@ -6,6 +6,7 @@ import { textAfterClear, lastStates, terminalText } from "../runs/terminal-text.
 import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, hasFailed, questionDetailOf } from "../runs/run-types.ts";
+import { canBeExposed } from "../shared/reserved-ports.ts";
 import { putInFence, shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoteOutput, joinSections, text } from "./define.ts";
 import { gitHint } from "./git-sign-in.ts";
@@ -69,8 +70,12 @@ function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
   return detail && "results" in detail ? detail : undefined;
 }
 
-function portsOf({ detail }: RunView): readonly number[] {
-  return (detail && "ports" in detail && detail.ports) || [];
+/** The states of a run whose programs may still listen: nothing has ended them. */
+const MAY_LISTEN = new Set(["running", "succeeded", "failed"]);
+
+function portsOf({ state, detail }: RunView): readonly number[] {
+  if (!MAY_LISTEN.has(state)) return [];
+  return ((detail && "ports" in detail && detail.ports) || []).filter(canBeExposed);
 }
 
 /** The working directory of the command's session after the command; undefined if it is /workspace. */

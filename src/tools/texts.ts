@@ -9,6 +9,7 @@ import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.t
 import type { EachField } from "../shared/run-listing.ts";
 import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
+import { CLOUDFLARE_PORT } from "../shared/reserved-ports.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
 import { pluralize, savedSize } from "../shared/text.ts";
 
@@ -274,9 +275,11 @@ export const noPreviews = (variable: string) =>
   );
 export const reservedPort = (port: number) =>
   invalid(
-    `Port ${port} of a sandbox is used by the server itself.`,
-    "Start the program on another port, such as 8000, and expose that.",
+    `Port ${port} of a sandbox is used by the server itself${port === CLOUDFLARE_PORT ? " (by Cloudflare's Sandbox SDK)" : ""}.`,
+    "Start the program on another port, such as 8000 (most programs take PORT or --port), and expose that.",
   );
+export const notListeningText = (port: number) =>
+  `nothing on port ${port} yet; the URL works when a program listens there`;
 export const closedText = (port: number, sandbox: string, wasOpen: boolean) =>
   `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "no longer" : "not"} exposed.`;
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { callsIn, idIn, owner, waitForText, sh, until } from "../support.ts";
+import { callsIn, idIn, killContainer, owner, waitForText, sh, until } from "../support.ts";
 
 const sandbox = "listening";
 const SERVER = `require("http").createServer().listen(Number(process.argv[2]), process.argv[3])`;
@@ -85,6 +85,36 @@ describe("a program that listens", () => {
       expect(replaced.text).toContain(`listening: port ${port}`);
     }
     await run("kill $(cat pid)");
+  });
+
+  it("is not reported on a port that cannot be exposed", async () => {
+    await owner.call("write_file", { sandbox, path: "server.js", content: SERVER });
+    const started = await run(
+      `(node server.js 1000 & node server.js 3128 ::1 & node server.js 8111 &) >log 2>&1; ${[1000, 8111].map(waitForPort).join("; ")}; ${waitForPort(3128).replace("127.0.0.1", "::1")}`,
+    );
+    expect(started.text).toBe("exit_code: 0\nlistening: port 8111; expose_port gives it a URL");
+    expect(started.structured).toMatchObject({ ports: [8111] });
+  });
+
+  it.each([
+    ["cancelled", (id: string) => owner.call("cancel_run", { id })],
+    ["timed_out", () => undefined],
+    ["failed", () => run("pkill -f '[s]erver.js 8112'")],
+    ["lost", () => killContainer(sandbox)],
+  ] as const)("is not reported by a run that is %s", async (state, end) => {
+    await owner.call("write_file", { sandbox, path: "server.js", content: SERVER });
+    const started = await run("node server.js 8112", {
+      session: state,
+      wait_seconds: 0,
+      timeout_seconds: state === "timed_out" ? 5 : 600,
+    });
+    const id = idIn(started);
+    await waitForText(id, "port 8112");
+    await end(id);
+    const ended = await owner.call("get_result", { id, wait_seconds: 45 });
+    expect(ended.structured.state).toBe(state);
+    expect(ended.text).not.toContain("listening");
+    expect(ended.structured.ports).toBeUndefined();
   });
 
   it("is not reported after its end", async () => {

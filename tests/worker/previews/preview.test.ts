@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import { Workspace } from "../../../src/actors/workspace.ts";
+import { CLOUDFLARE_PORT, reservePlatformPort } from "../../../src/shared/reserved-ports.ts";
 import {
   evict,
   runInActor,
@@ -416,12 +417,30 @@ describe("a preview works", () => {
 });
 
 describe("expose_port", () => {
-  it("refuses ports that the server itself uses, and other numbers", async () => {
-    for (const port of [3000, 3128, 8671]) {
+  it("exposes port 3000 on the local platform", async () => {
+    await startServer(sandbox, 3000);
+    expect((await visit(await expose({ sandbox, port: 3000 }))).status).toBe(200);
+    await exposer.call("expose_port", { sandbox, port: 3000, expose: false });
+  });
+
+  it("says whether nothing listens on the port", async () => {
+    const silent = await exposer.call("expose_port", { sandbox, port: 8999 });
+    expect(silent.text).toContain("listening: nothing on port 8999 yet; the URL works when");
+    await startServer(sandbox, 8999, "::1");
+    const served = await exposer.call("expose_port", { sandbox, port: 8999 });
+    expect(served.text).not.toContain("listening:");
+    await exposer.call("expose_port", { sandbox, port: 8999, expose: false });
+  });
+
+  it("refuses ports that the platform uses, and other numbers", async () => {
+    const refused = async (port: number) => {
       const result = await exposer.call("expose_port", { sandbox, port });
-      expect(result.isError).toBe(true);
-      expect(result.text).toContain(`Port ${port} of a sandbox is used by the server`);
-    }
+      return result.isError && result.text.includes(`Port ${port} of a sandbox is used by the server`);
+    };
+    for (const port of [3128, 8671]) expect(await refused(port)).toBe(true);
+    const local = reservePlatformPort(CLOUDFLARE_PORT);
+    for (const port of [3000, 8671]) expect(await refused(port)).toBe(true);
+    reservePlatformPort(local);
     for (const port of [-1, 1023, 65_536, 1.5, "8000"])
       expect((await exposer.call("expose_port", { sandbox, port })).isError).toBe(true);
   });

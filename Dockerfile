@@ -20,7 +20,9 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/*
 
 # A commit needs a name. `git config --global` can set another name, because it takes precedence over this system configuration.
-RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost
+# Archives can have repositories of other owners.
+RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost && \
+    git config --system safe.directory '*'
 
 # container/environment names the first link, which leads to the system's certificate file. A program that rebuilds that file (a
 # package, or Java's key store) finds the platform's certificate by the second link. If the platform adds no certificate, the second

@@ -91,10 +91,7 @@ export function sandboxFiles(
     "/etc/hostname": `${hostname}\n`,
     "/etc/profile": `export PATH="${path}"\n[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc\n`,
     "/etc/pip.conf": pipConfiguration(registries),
-    // A commit needs the name of its author. `git config --global` and a repository's own settings override this name.
-    "/etc/gitconfig":
-      `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n` +
-      "[user]\n\tname = Sandbox\n\temail = sandbox@localhost\n",
+    "/etc/gitconfig": gitConfiguration(),
     "/opt/sandbox-runtime/etc/npmrc":
       `proxy=${proxyURL}\nhttps-proxy=${proxyURL}\nfund=false\naudit=false\n` +
       (registries.npm === undefined ? "" : `registry=${registries.npm}\n`),
@@ -104,6 +101,22 @@ export function sandboxFiles(
   if (existsSync("/usr/bin/dpkg")) files["/opt/sandbox-runtime/bin/dpkg"] = dpkg;
   files["/opt/sandbox-runtime/bin/sudo"] = sudo;
   return Object.assign(files, trusted);
+}
+
+/** The hosts whose SSH addresses git reads as HTTPS, because no SSH leads out of a sandbox. git cannot do this for all hosts. */
+const GIT_HOSTS = ["github.com", "gitlab.com", "bitbucket.org", "codeberg.org"];
+
+function gitConfiguration(): string {
+  const hosts = GIT_HOSTS.map((host) => `[url "https://${host}/"]\n\tinsteadOf = git@${host}:\n`);
+  return [
+    `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n`,
+    // A commit needs the name of its author. `git config --global` and a repository's own settings override this name.
+    "[user]\n\tname = Sandbox\n\temail = sandbox@localhost\n",
+    // Archives can have files of other owners. All files of a sandbox are the same user's.
+    "[safe]\n\tdirectory = *\n",
+    '[url "https://"]\n\tinsteadOf = ssh://git@\n',
+    ...hosts,
+  ].join("");
 }
 
 /** Users that Debian programs expect. Programs can add more with useradd, because the files are writable. */

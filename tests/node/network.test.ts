@@ -517,6 +517,21 @@ describe("hosts that the Worker serves", () => {
   });
 });
 
+describe("git", () => {
+  it("reads the SSH addresses of well-known hosts as HTTPS", async () => {
+    const addresses = ["git@github.com:o/r.git", "git@gitlab.com:o/r.git", "ssh://git@git.test/o/r.git"];
+    const { stdout } = await sandbox.run(addresses.map((url) => `git ls-remote --get-url ${url}`).join("; "));
+    expect(stdout).toBe("https://github.com/o/r.git\nhttps://gitlab.com/o/r.git\nhttps://git.test/o/r.git");
+  });
+
+  it("works in a repository of another owner, as from an archive", async () => {
+    const { stdout, stderr } = await sandbox.run(
+      "cd /tmp && git init -q owned && chown -R 1000:1000 owned && git -C owned status --short --branch",
+    );
+    expect(stdout + stderr).toBe("## No commits yet on main");
+  });
+});
+
 describe("this machine's proxy and registry settings", () => {
   it("reach a sandbox without credentials", async () => {
     expect(
@@ -541,6 +556,6 @@ describe("this machine's proxy and registry settings", () => {
     const { stdout } = await sandbox.run(
       "env; cat /etc/pip.conf /opt/sandbox-runtime/etc/npmrc /etc/gitconfig",
     );
-    expect(stdout).not.toMatch(/_auth|password|:\/\/[^/\s]*@/i);
+    expect(stdout.replace("ssh://git@", "")).not.toMatch(/_auth|password|:\/\/[^/\s]*@/i);
   });
 });

@@ -3,7 +3,7 @@ import { CONNECTION_COLUMNS, type RefusedConnections, connectionLine } from "../
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
 import { ConnectionHistory } from "./connection-history.ts";
-import type { NetworkPlatform } from "./platform/platform.ts";
+import { ALL_HOSTS, type NetworkPlatform } from "./platform/platform.ts";
 import { type NetworkLimits, policyOf } from "../shared/network-limits.ts";
 import {
   ALLOWED_PORTS_LISTED,
@@ -31,7 +31,10 @@ export interface NetworkHost {
   principalID(): string | undefined;
   secretHosts(): readonly string[];
   gitHosts(): readonly string[];
-  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later containers. */
+  /**
+   * Routes requests to these hosts (or `ALL_HOSTS`) to the policy handler, including TLS, in the running container and in later
+   * containers.
+   */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
@@ -126,10 +129,14 @@ export class SandboxNetwork {
     const signedIn = this.#gitHosts(before).filter((host) => !known.has(host));
     const room = Math.max(0, MAX_GIT_HOSTS - known.difference(secretHosts).size);
     const hosts = known.union(new Set(signedIn.slice(0, room)));
-    const wanted = { policy: JSON.stringify(policy), hosts };
+    const { maxHosts = Infinity } = this.#host.platform;
+    // The first hosts are those that are intercepted already, so they are the same until the container ends.
+    const targets = new Set([...hosts].slice(0, maxHosts));
+    if (hosts.size > maxHosts) targets.add(ALL_HOSTS);
+    const wanted = { policy: JSON.stringify(policy), hosts: targets };
     const isSamePolicy = this.#enforced?.policy === wanted.policy;
     const isEnforcedHost = (host: string) => isSamePolicy && this.#enforced?.hosts.has(host) === true;
-    const changed = [...hosts].filter((host) => !isEnforcedHost(host));
+    const changed = [...targets].filter((host) => !isEnforcedHost(host));
     if (isSamePolicy && changed.length === 0) return true;
     this.#isStarting = false;
     // If this fails, the next call must send everything again, also the earlier policy.

@@ -15,13 +15,19 @@ import {
 import { ALLOWED_PORTS_LISTED } from "../../shared/network-policy.ts";
 import { MODEL_HOST, type Secret, placeholders } from "../../shared/secrets.ts";
 import { inTurn } from "./outbound-turns.ts";
-import { type ContainerPlatform, type NetworkPlatform, TRUST_INTERCEPTION } from "./platform.ts";
+import { ALL_HOSTS, type ContainerPlatform, type NetworkPlatform, TRUST_INTERCEPTION } from "./platform.ts";
 
 interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "interceptHttps" | "envVars"> {
   setOutboundHandler(name: string, params: OutboundPolicy): Promise<void>;
 }
 
 const POLICY_HANDLER = "policy";
+
+/**
+ * The platform intercepts at most 64 targets of a container: HTTP to a host, and HTTPS to a host. Six of them are those of `handleOutbound`
+ * and of `ALL_HOSTS`.
+ */
+const MAX_HOSTS = (64 - 6) / 2;
 
 /** The storage key of `Restricted`, for a sandbox that had a restricted network at some time. The value is never deleted. */
 const RESTRICTED_KEY = "restricted";
@@ -37,6 +43,7 @@ interface Restricted {
  */
 export class OutboundHandlers implements NetworkPlatform {
   readonly unseen = `not listed: connections to ports other than ${ALLOWED_PORTS_LISTED}, because the platform closes them`;
+  readonly maxHosts = MAX_HOSTS;
   readonly #sandbox: OutboundSandbox;
   readonly #kv: Pick<SandboxKV, "get" | "put">;
   readonly #platform: Pick<ContainerPlatform, "isRunning">;
@@ -115,11 +122,17 @@ export async function intercept(
     enableInternet: sandbox.enableInternet,
     containerId: id.toString(),
     className: sandbox.constructor.name,
-    outboundByHostOverrides: Object.fromEntries(hosts.map((host) => [host, handler])),
+    outboundByHostOverrides: Object.fromEntries(
+      hosts.filter((host) => host !== ALL_HOSTS).map((host) => [host, handler]),
+    ),
+    // For `ALL_HOSTS`. An override for `*` would also replace the handlers of `handleOutbound`.
+    outboundHandlerOverride: handler,
+    interceptAll: true,
   };
   const proxy = (exports as ProxyExports).ContainerProxy({ props });
   for (const host of hosts) {
-    await container?.interceptOutboundHttp(host, proxy);
+    if (host === ALL_HOSTS) await container?.interceptAllOutboundHttp(proxy);
+    else await container?.interceptOutboundHttp(host, proxy);
     await container?.interceptOutboundHttps(host, proxy);
   }
 }

@@ -30,10 +30,15 @@ export interface Idle {
 /** If this variable is set when the container starts, the SDK's image trusts the certificates with which HTTPS is intercepted. */
 export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
+/** In place of a host: the requests to all hosts that are not intercepted by name. */
+export const ALL_HOSTS = "*";
+
 /** Enforces network policies: by the SDK's outbound handlers on Cloudflare, by the engine's proxy locally. */
 export interface NetworkPlatform {
   /** Names the connections that the platform cannot see under a policy. Shown above the list of connections. */
   readonly unseen?: string;
+  /** The most hosts whose requests a container intercepts by name; undefined if there is no limit. */
+  readonly maxHosts?: number;
   /** Whether every container, from its start, trusts the certificates with which HTTPS is intercepted. */
   readonly isAlwaysTrusted?: boolean;
   /** Called when no container runs and one is about to start. */

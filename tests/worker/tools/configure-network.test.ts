@@ -4,7 +4,9 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
 import { Sandbox } from "../../../src/actors/sandbox.ts";
 import type { NetworkPlatform } from "../../../src/actors/platform/platform.ts";
-import { OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
+import { intercept, OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
+import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
+import { MODEL_HOST } from "../../../src/shared/secrets.ts";
 import { forwardByPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection, RefusedConnections } from "../../../src/shared/connection-log.ts";
@@ -448,6 +450,41 @@ function cloudflare() {
 }
 
 describe("on Cloudflare", () => {
+  it("a container intercepts at most 64 targets, and further hosts by one target for all", async () => {
+    const { sandbox, actor } = cloudflare();
+    const targets = new Set(["http-all", "https *"]);
+    for (const host of [MODEL_HOST, SERVER_HOST]) targets.add(`http ${host}`).add(`https ${host}`);
+    const container = {
+      interceptOutboundHttp: async (host: string) => void targets.add(`http ${host}`),
+      interceptOutboundHttps: async (host: string) => void targets.add(`https ${host}`),
+      interceptAllOutboundHttp: async () => void targets.add("http-all"),
+    };
+    const context = { container, exports: { ContainerProxy: () => ({}) }, id: "an-actor" };
+    const sent: string[][] = [];
+    const gitHosts: string[] = [];
+    const ownNetwork = network({ network: noLimits, authTokens: [] }, "owner", actor(), {
+      gitHosts: () => gitHosts.slice(-20),
+      secretHosts: () => ["secret.example"],
+      intercept: (hosts, policy) => {
+        sent.push([...hosts]);
+        return intercept(sandbox, context as never, hosts, policy, []);
+      },
+    }).network;
+    ownNetwork.prepareStart();
+    for (let n = 0; n < 40; n++) {
+      gitHosts.push(`git-${n}.example`);
+      await ownNetwork.enforce();
+    }
+    expect(targets.size).toBe(64);
+    expect(sent).toHaveLength(29);
+    expect(sent.at(-1)).toEqual(["*"]);
+    // A new policy is for all of them.
+    ownNetwork.put({ internet: "none" });
+    await ownNetwork.enforce();
+    expect(sent.at(-1)).toHaveLength(30);
+    expect(targets.size).toBe(64);
+  });
+
   it("an actor's class without outbound handlers is refused, because its requests would bypass every policy", async () => {
     class SandboxLarge extends Sandbox {}
     await runInActor("large", (_actor, ctx) => {

@@ -97,4 +97,19 @@ while (child.exitCode === null && child.signalCode === null) {
 }
 
 const [code] = await exited;
+removeInterceptors();
 process.exit(typeof code === "number" ? code : 1);
+
+/**
+ * Removes the interceptors of sandboxes that have ended. workerd starts one beside each container, under its name with `-proxy`, and
+ * wrangler removes only the containers of the image (https://github.com/cloudflare/workers-sdk/issues/14242).
+ */
+function removeInterceptors(): void {
+  const list = ["ps", "--all", "--filter", "name=workerd-sandbox-mcp-", "--format", "{{.Names}}"];
+  const { stdout } = spawnSync("docker", list, { encoding: "utf8" });
+  const names = (stdout ?? "").split("\n");
+  const left = names.filter(
+    (name) => name.endsWith("-proxy") && !names.includes(name.slice(0, -"-proxy".length)),
+  );
+  if (left.length > 0) spawnSync("docker", ["rm", "--force", ...left], { stdio: "ignore" });
+}

@@ -11,10 +11,17 @@ import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-it("npm run dev:docker hides the stored data from requests without a token and from other users, opens no debugger, saves all workspaces when it is stopped, and then ends", async () => {
+it("npm run dev:docker hides the stored data from requests without a token and from other users, opens no debugger, saves all workspaces when it is stopped, and then ends with its interceptors", async () => {
   const directory = temporaryDirectory();
-  // A stub of Docker that always succeeds. A build reads its Dockerfile from the standard input.
-  const stub = `#!/bin/sh\necho "$1" >>${directory}/calls\n[ "$1" != build ] || cat >/dev/null\n`;
+  // A stub of Docker that always succeeds. A build reads its Dockerfile from the standard input. The second interceptor is left over.
+  const names = ["1", "1-proxy", "2-proxy"].map((name) => `workerd-sandbox-mcp-Sandbox-${name}`);
+  const stub = `#!/bin/sh
+echo "$*" >>${directory}/calls
+case "$*" in
+  build*) cat >/dev/null ;;
+  *name=*) printf '%s\\n' ${names.join(" ")} ;;
+esac
+`;
   writeFileSync(join(directory, "docker"), stub, { mode: 0o755 });
   // `npm run dev:docker` creates this file with a token, if it is missing.
   const variables = join(repository, ".dev.vars");
@@ -37,7 +44,7 @@ it("npm run dev:docker hides the stored data from requests without a token and f
     const explorer = await fetch(`http://127.0.0.1:${port}/cdn-cgi/local/explorer/api/r2/buckets`);
     expect(explorer.status).toBe(404);
     expect(statSync(join(repository, ".wrangler")).mode & 0o077).toBe(0);
-    expect(readFileSync(join(directory, "calls"), "utf8")).toContain("build\n");
+    expect(readFileSync(join(directory, "calls"), "utf8")).toMatch(/^build /m);
     const ports = tree(child.pid ?? 0).flatMap(({ pid }) => portsOf(pid));
     expect(ports).toContain(Number(port));
     for (const each of ports) {
@@ -51,6 +58,9 @@ it("npm run dev:docker hides the stored data from requests without a token and f
     await exited;
     expect(printed).toContain("POST /local/stop 200 OK");
     expect(printed).not.toContain(SAVING.aborted);
+    expect(readFileSync(join(directory, "calls"), "utf8")).toMatch(
+      /^rm --force workerd-sandbox-mcp-Sandbox-2-proxy$/m,
+    );
     await expect(fetch(`http://127.0.0.1:${port}/health`)).rejects.toThrow();
   } finally {
     child.kill("SIGTERM");

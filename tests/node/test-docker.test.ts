@@ -1,5 +1,5 @@
 /** `npm run test:docker` against a control server that runs already, in place of the image. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
@@ -13,8 +13,11 @@ it("npm run test:docker uses only the shared directory, and skips tests that nee
   const workspace = join(shared, "workspace");
   mkdirSync(workspace);
   const socket = join(shared, "control.sock");
-  // As with a container, all other temporary files of this machine are missing there.
-  const isolated = ["--dev-bind", "/", "/", "--tmpfs", "/tmp", "--bind", shared, shared, "--die-with-parent"];
+  const find = ["-c", "import tqdm; print(tqdm.__path__[0])"];
+  const tqdm = execFileSync("/usr/bin/python3", find, { encoding: "utf8" }).trim();
+  // As with a container of the image, all other temporary files of this machine are missing there, and tqdm is.
+  const missing = ["--tmpfs", "/tmp", "--tmpfs", tqdm];
+  const isolated = ["--dev-bind", "/", "/", ...missing, "--bind", shared, shared, "--die-with-parent"];
   const program = join(repository, "local/runtime/main.ts");
   const places = ["--socket", socket, "--kernels", join(repository, "local/runtime/kernels")];
   const args = [...isolated, process.execPath, program, ...places, "--workspace", workspace];

@@ -4,7 +4,10 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
 import { Sandbox } from "../../../src/actors/sandbox.ts";
 import type { NetworkPlatform } from "../../../src/actors/platform/platform.ts";
-import { intercept, OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
+import {
+  intercept as interceptHosts,
+  OutboundHandlers,
+} from "../../../src/actors/platform/outbound-handlers.ts";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
 import { MODEL_HOST } from "../../../src/shared/secrets.ts";
 import { forwardByPolicy } from "../../../src/container/internet.ts";
@@ -467,7 +470,7 @@ describe("on Cloudflare", () => {
       secretHosts: () => ["secret.example"],
       intercept: (hosts, policy) => {
         sent.push([...hosts]);
-        return intercept(sandbox, context as never, hosts, policy, []);
+        return interceptHosts(sandbox, context as never, hosts, policy, []);
       },
     }).network;
     ownNetwork.prepareStart();

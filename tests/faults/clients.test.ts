@@ -64,13 +64,6 @@ describe("when a client disconnects", () => {
 
 describe("when SIGTERM stops the server during 20 runs", () => {
   it("the server answers waiting calls and ends cleanly, and after its restart every run is marked lost, gives the reason and keeps its output", async () => {
-    const waiting = ["plain", "progress"].map((session) =>
-      new MCPClient(server.server.url, TOKEN).call(
-        "run_command",
-        { sandbox: "stop-0", session, command: "sleep 600", wait_seconds: 50 },
-        session === "progress" ? { progressToken: "p" } : {},
-      ),
-    );
     const runs = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
         server.call("run_command", {
@@ -92,6 +85,16 @@ describe("when SIGTERM stops the server during 20 runs", () => {
     await server.sh(START_SLEEPERS, { sandbox: "stop-0" });
     const all = server.all();
     expect(sleepersIn(all)).toHaveLength(3);
+    // Only the second call asks for progress, so the server serves the two in different ways.
+    const waiting = ["86401", "86402"].map((seconds, index) =>
+      new MCPClient(server.server.url, TOKEN).call(
+        "run_command",
+        { sandbox: "stop-1", session: seconds, command: `sleep ${seconds}`, wait_seconds: 50 },
+        index === 0 ? {} : { progressToken: "p" },
+      ),
+    );
+    const isAsleep = (seconds: number) => server.all().some(({ command }) => command === `sleep ${seconds}`);
+    await until(() => isAsleep(86401) && isAsleep(86402));
     process.kill(server.pid("start"), "SIGTERM");
     for (const { text } of await Promise.all(waiting))
       expect(text).toContain("The server stopped during this call");

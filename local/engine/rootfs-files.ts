@@ -106,6 +106,9 @@ export function sandboxFiles(
 /** The hosts whose SSH addresses git reads as HTTPS, because no SSH leads out of a sandbox. git cannot do this for all hosts. */
 const GIT_HOSTS = ["github.com", "gitlab.com", "bitbucket.org", "codeberg.org"];
 
+/** What git prints for the SSH addresses of all other hosts. A person who tunnels SSH sets another command. */
+const NO_SSH = "No SSH leads out of this sandbox. Use the HTTPS address of the repository: https://HOST/PATH";
+
 function gitConfiguration(): string {
   const hosts = GIT_HOSTS.map((host) => `[url "https://${host}/"]\n\tinsteadOf = git@${host}:\n`);
   return [
@@ -116,6 +119,7 @@ function gitConfiguration(): string {
     "[safe]\n\tdirectory = *\n",
     '[url "https://"]\n\tinsteadOf = ssh://git@\n',
     ...hosts,
+    `[core]\n\tsshCommand = "echo '${NO_SSH}' >&2; false"\n`,
   ].join("");
 }
 

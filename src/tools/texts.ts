@@ -49,7 +49,7 @@ export const leftOutByConnection = (tool: string, chosen: Iterable<string>) =>
 export const serverStopped = () =>
   new ToolError(
     "connection_lost",
-    "The server stopped during this call, so its sandboxes stopped too. Their files are saved.",
+    "The server stopped during this call, so its sandboxes stopped too. It saves their files before it ends.",
     "When the server runs again, list_runs shows what became of a run that took over a second. For another call, check its effects before you repeat it.",
   );
 
@@ -172,8 +172,9 @@ interface ShownLines {
 
 /** Says how to read on after the shown lines, or that the file ends; and how lines end, if not with \n. Else it is empty. */
 export function shownLinesText(path: string, shown: ShownLines): string {
-  const hasCRLF = shown.content.includes("\r\n") && !/(?<!\r)\n/.test(shown.content);
-  const parts = [readOnText(path, shown), hasCRLF && "[Lines end with \\r\\n. edit_file keeps that.]"];
+  const isMixed = /(?<!\r)\n/.test(shown.content);
+  const crlf = isMixed ? "[Some lines end with \\r\\n.]" : "[Lines end with \\r\\n. edit_file keeps that.]";
+  const parts = [readOnText(path, shown), shown.content.includes("\r\n") && crlf];
   return parts.filter(Boolean).join("\n");
 }
 

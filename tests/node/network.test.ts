@@ -524,6 +524,11 @@ describe("git", () => {
     expect(stdout).toBe("https://github.com/o/r.git\nhttps://gitlab.com/o/r.git\nhttps://git.test/o/r.git");
   });
 
+  it("says for SSH addresses of other hosts that HTTPS works", async () => {
+    const { stderr } = await sandbox.run("git ls-remote git@git.test:o/r.git");
+    expect(stderr).toContain("Use the HTTPS address of the repository");
+  });
+
   it("works in a repository of another owner, as from an archive", async () => {
     const { stdout, stderr } = await sandbox.run(
       "cd /tmp && git init -q owned && chown -R 1000:1000 owned && git -C owned status --short --branch",

@@ -48,8 +48,12 @@ def _package_directories():
 
 
 def search(name):
-    """The path of a module or package below the current directory; None if there is none."""
-    top = os.getcwd()
+    """The path of a module or package below the current directory, /workspace or the home directory; None if there is none."""
+    tops = dict.fromkeys([os.getcwd(), "/workspace", os.path.expanduser("~")])
+    return next(filter(None, (_search_below(top, name) for top in tops)), None)
+
+
+def _search_below(top, name):
     for count, (directory, names, files) in enumerate(os.walk(top)):
         if f"{name}.py" in files:
             return os.path.join(directory, f"{name}.py")

@@ -1,5 +1,5 @@
 /**
- * Runs the runtime's tests against the image of production, which must behave like the local platform. Needs Docker, or
+ * Runs the runtime's tests, or the given files of them, against the image of production, which must behave like the local platform. Needs Docker, or
  * SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already. That container must have the package's
  * container/kernel and the directory SANDBOX_RUNTIME_SHARED under the same paths as this machine. It must also share this
  * machine's process ids, because the tests of kernels read files and send signals.
@@ -21,7 +21,8 @@ function test(url: string, shared: string): number {
   const vitest = join(root, "node_modules/vitest/vitest.mjs");
   const env = { ...process.env, SANDBOX_RUNTIME_URL: url, SANDBOX_RUNTIME_SHARED: shared };
   const options = { cwd: root, env, stdio: "inherit" } as const;
-  return spawnSync(process.execPath, [vitest, "run", "--project", "runtime"], options).status ?? 1;
+  const files = process.argv.slice(2);
+  return spawnSync(process.execPath, [vitest, "run", "--project", "runtime", ...files], options).status ?? 1;
 }
 
 function docker(...args: string[]): string {

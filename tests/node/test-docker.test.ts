@@ -17,7 +17,8 @@ it("npm run test:docker uses only the shared directory, and skips tests that nee
   const tqdm = execFileSync("/usr/bin/python3", find, { encoding: "utf8" }).trim();
   // As with a container of the image, all other temporary files of this machine are missing there, and tqdm is.
   const missing = ["--tmpfs", "/tmp", "--tmpfs", tqdm];
-  const isolated = ["--dev-bind", "/", "/", ...missing, "--bind", shared, shared, "--die-with-parent"];
+  const present = ["--ro-bind", repository, repository, "--bind", shared, shared];
+  const isolated = ["--dev-bind", "/", "/", ...missing, ...present, "--die-with-parent"];
   const program = join(repository, "local/runtime/main.ts");
   const places = ["--socket", socket, "--kernels", join(repository, "local/runtime/kernels")];
   const args = [...isolated, process.execPath, program, ...places, "--workspace", workspace];
@@ -27,9 +28,9 @@ it("npm run test:docker uses only the shared directory, and skips tests that nee
   });
   doLater(() => server.kill("SIGKILL"));
   await until(() => existsSync(socket));
-  const tests = npm(["run", "--silent", "test:docker"], {
+  const tests = npm(["run", "--silent", "test:docker", "--", "kernels-displays", "kernels-protocol"], {
     env: { SANDBOX_RUNTIME_URL: `ws+unix:${socket}:/rpc`, SANDBOX_RUNTIME_SHARED: shared },
   });
   expect(await tests.exited, tests.stdout() + tests.stderr()).toBe(0);
-  expect(tests.stdout()).toMatch(/Tests .*\d{3} passed.*skipped/);
+  expect(tests.stdout()).toMatch(/Tests .*\d{2} passed.*skipped/);
 }, 240_000);

@@ -73,8 +73,11 @@ function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
 /** The states of a run whose programs may still listen: nothing has ended them. */
 const MAY_LISTEN = new Set(["running", "succeeded", "failed"]);
 
-function portsOf({ state, detail }: RunView): readonly number[] {
-  if (!MAY_LISTEN.has(state)) return [];
+/** How long after the end of a run its results name ports. Later, the programs that it left running may have ended. */
+const PORTS_NAMED_MS = 60_000;
+
+function portsOf({ state, detail, endedAt = Infinity }: RunView): readonly number[] {
+  if (!MAY_LISTEN.has(state) || Date.now() - endedAt > PORTS_NAMED_MS) return [];
   return ((detail && "ports" in detail && detail.ports) || []).filter(canBeExposed);
 }
 

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { callsIn, idIn, killContainer, owner, waitForText, sh, until } from "../support.ts";
 
 const sandbox = "listening";
@@ -29,6 +29,11 @@ describe("a program that listens", () => {
     expect(other.structured.ports).toBeUndefined();
     const result = await owner.call("get_result", { id: started.structured.id });
     expect(result.structured).toMatchObject({ ports: [8102] });
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 120_000 });
+    const later = await owner
+      .call("get_result", { id: started.structured.id })
+      .finally(() => vi.useRealTimers());
+    expect(later.text).not.toContain("listening");
   });
 
   it("that starts to listen after the end of its command is reported once, in the result of a later command", async () => {

@@ -18,14 +18,7 @@ import type { HostDirectory } from "./engine-settings.ts";
 import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
 import { launch, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
-import {
-  createGroups,
-  joinPrincipal,
-  killAtOnce,
-  removeGroups,
-  type GroupParent,
-  type Limits,
-} from "./limits.ts";
+import { createGroups, killAtOnce, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces, readsTogether, requestPiecesTogether, shortReads } from "./piece-limit.ts";
@@ -92,13 +85,9 @@ export class EngineSandbox {
   /** Settles when the sandbox's processes and files are gone; never rejects. */
   readonly ended: Promise<ExitReport>;
   hasEnded = false;
-  /** When the engine began to kill the sandbox, in milliseconds of `performance.now`. */
-  killedAt: number | undefined;
-  readonly pid: number | undefined;
   /** The control groups of the sandbox's processes. */
-  groups: readonly string[];
-  /** Also the groups that the processes have left: in version 2, what the processes had used by then stays charged there. */
-  chargedGroups: readonly string[];
+  readonly groups: readonly string[];
+  #isEnding = false;
   readonly #running: RunningProcess;
   readonly #common: SharedSettings;
   readonly #place: SandboxPlace;
@@ -118,14 +107,12 @@ export class EngineSandbox {
     this.#running = running;
     this.egress = egress;
     this.groups = groups;
-    this.chargedGroups = groups;
-    this.pid = running.pid;
     // A sandbox that breaks the control protocol is ended: it could crash the Worker that all sandboxes share.
     this.forward = new PortForwarder(running.connect, (reason) => this.end(reason));
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
       this.forward.close();
-      await cleanUp(this.chargedGroups);
+      await cleanUp(groups);
       if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
       return this.#stopReason === undefined ? report : { exitCode: 0, reason: this.#stopReason };
     });
@@ -188,11 +175,6 @@ export class EngineSandbox {
       const key = randomBytes(16).toString("hex");
       const keyFile = await writeShared("key", key);
       groups = await createGroups(common.groupParents, place.group, common.limits);
-      if (options.principal !== undefined && common.bubblewrap !== undefined) {
-        const unused = groups;
-        groups = await joinPrincipal(groups, options.principal, common.limits);
-        await removeGroups(unused.filter((group) => !groups.includes(group)));
-      }
       const env = {
         ...sandboxEnvironment(options.env),
         ...(common.cache === undefined ? {} : cacheEnvironment),
@@ -268,23 +250,9 @@ export class EngineSandbox {
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
-  /** Moves the sandbox into its principal's control group. Must end before user code runs, because it does not move fork bombs. */
-  async joinPrincipal(principal: string): Promise<void> {
-    // Without isolation, the sandbox's reaper knows its groups by their names.
-    if (this.#common.bubblewrap === undefined) return;
-    this.groups = await joinPrincipal(this.groups, principal, this.#common.limits);
-    this.chargedGroups = [...new Set([...this.chargedGroups, ...this.groups])];
-    if (this.hasEnded) await removeGroups(this.groups);
-  }
-
-  get isEnding(): boolean {
-    return this.killedAt !== undefined;
-  }
-
   async #kill(): Promise<void> {
-    this.killedAt ??= performance.now();
-    // Otherwise the kernel ends the others after the first process. In a busy group that waited for up to 8 s for its turn, and the guard
-    // ended a neighbour for the same memory.
+    this.#isEnding = true;
+    // Otherwise the kernel ends the others only after the first process.
     void killAtOnce(this.groups);
     await this.#running.kill();
   }
@@ -332,7 +300,7 @@ export class EngineSandbox {
 
   /** Ends a sandbox that harms others, also while it stops. @param why words that follow "it" */
   end(why: string): void {
-    if (this.isEnding) return;
+    if (this.#isEnding) return;
     this.#broken = `it ${why}`;
     this.#common.log(`engine: sandbox ${this.#place.id} was stopped: it ${why}`);
     void this.#kill();

@@ -10,7 +10,6 @@ import { withShortPath } from "./host-files.ts";
 import { printable } from "./printable.ts";
 import { claimIDsFor } from "./host-directories.ts";
 import { bundleControlServer, bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
-import { processesWithin } from "./process-limits.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { hostCertificates, trustedFiles } from "./certificates.ts";
@@ -18,8 +17,15 @@ import { type Check, checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
-import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, unlimited } from "./limits.ts";
-import { guardMachine } from "./machine-guard.ts";
+import {
+  createEngineGroups,
+  defaultLimits,
+  findGroupParents,
+  processesWithin,
+  removeGroups,
+  unlimited,
+} from "./limits.ts";
+import { checkMemory } from "./memory-check.ts";
 import { syncFile } from "./durable.ts";
 import { drainAfter } from "./piece-limit.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
@@ -128,7 +134,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const registry = new SandboxRegistry(common, directory, boot);
-  const stopGuard = guardMachine(engineGroups, common.limits, registry);
+  const stopChecks = checkMemory(engineGroups, limits.allMemoryBytes, () => registry.list());
   // Without isolation, sandboxes share directories of the host. A prepared sandbox would change them before anybody uses it.
   const preparesSandbox = options.prepareSandbox !== false && common.bubblewrap !== undefined;
   const prepareSandbox = () => (preparesSandbox ? registry.prepareSandbox() : undefined);
@@ -176,7 +182,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       prepareSandbox();
     },
     close: async () => {
-      stopGuard();
+      stopChecks();
       await registry.close();
       await warming?.stop();
       await removeGroups(engineGroups);

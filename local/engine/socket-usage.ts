@@ -3,7 +3,7 @@ import { closeSync, createReadStream, openSync, readSync } from "node:fs";
 import { isIPv4, type Socket } from "node:net";
 import { attempt } from "../../container/sandboxd/file-error.ts";
 import { expand } from "./addresses.ts";
-import { readShared, readText } from "./host-files.ts";
+import { readText } from "./host-files.ts";
 import { sum } from "./sum.ts";
 
 /**
@@ -176,7 +176,7 @@ export function hasNoNetlink(sandbox: Sockets): boolean {
  * each sandbox four times a second: a stream takes nine times as long.
  */
 function listProtocols({ pid, hasEnded }: Sockets): string {
-  return pid === undefined || hasEnded ? "" : readShared(`/proc/${pid}/net/protocols`);
+  return pid === undefined || hasEnded ? "" : readText(`/proc/${pid}/net/protocols`);
 }
 
 /**

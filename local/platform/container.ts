@@ -6,7 +6,6 @@ import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import { actorNamed } from "../../src/container/actor.ts";
-import { parseSafely } from "../../src/shared/bounded.ts";
 import type { SandboxNamespaces } from "../../src/shared/config.ts";
 import type { RefusedConnections, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { ActorName } from "../../src/shared/names.ts";
@@ -235,7 +234,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     if (instance === undefined) return undefined;
     await instance.ready.catch(() => undefined);
     const response = await this.#engine.fetch(`/sandboxes/${instance.sandbox}/${what}`);
-    return response.ok ? (parseSafely(await response.text()) as T) : undefined;
+    return response.ok ? (JSON.parse(await response.text()) as T) : undefined;
   }
 
   #intercepts(): Intercepts {
@@ -300,6 +299,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   async #exit(sandbox: string): Promise<ExitReport> {
     const killed: ExitReport = { exitCode: 137, reason: "the engine is gone" };
     const response = await this.#engine.requestWithRetry(`/sandboxes/${sandbox}/exit`).catch(() => undefined);
-    return response?.ok ? (parseSafely(await response.text()) as ExitReport) : killed;
+    return response?.ok ? (JSON.parse(await response.text()) as ExitReport) : killed;
   }
 }

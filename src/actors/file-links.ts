@@ -3,7 +3,6 @@
  * upload link works once.
  */
 import type { SandboxKV, SandboxKey } from "../storage/sandbox-schema.ts";
-import type { DatabaseGrowth } from "./database-growth.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type FileLink, type KeptLink, LINK_ID_CHARS, base64url } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -36,18 +35,12 @@ export interface UploadLink {
 export class FileLinks {
   readonly #kv: SandboxKV;
   readonly #files: Pick<FileOperations, "call">;
-  readonly #growth: Pick<DatabaseGrowth, "check" | "count">;
   /** The links whose uploads are in progress, and when the links expire. */
   readonly #claimed = new Map<string, number>();
 
-  constructor(
-    kv: SandboxKV,
-    files: Pick<FileOperations, "call">,
-    growth: Pick<DatabaseGrowth, "check" | "count">,
-  ) {
+  constructor(kv: SandboxKV, files: Pick<FileOperations, "call">) {
     this.#kv = kv;
     this.#files = files;
-    this.#growth = growth;
   }
 
   epoch(): string {
@@ -70,20 +63,17 @@ export class FileLinks {
   /**
    * Stores a link and returns its id. The same download with the same expiry has the same id, so that repeated results store
    * nothing new.
-   * @throws {ToolError} `quota_exceeded` if the principal's databases have grown too much
    */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);
     const id = (timeOf(link.expires) + base64url(digest)).slice(0, LINK_ID_CHARS);
     if (this.find(id)) return id;
-    this.#growth.check();
     let stored = this.#kv.get<number>(COUNT) ?? [...this.#kv.list({ prefix: LINK_PREFIX })].length;
     stored -= this.#remove(`${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
     if (stored >= MAX_LINKS) stored -= this.#remove();
     this.#kv.put(`${LINK_PREFIX}${id}`, link);
     this.#kv.put(COUNT, stored + 1);
-    this.#growth.count();
     return id;
   }
 

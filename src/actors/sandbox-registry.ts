@@ -2,7 +2,6 @@
 import type { Stored } from "../runs/run-store.ts";
 import { Rows } from "../storage/rows.ts";
 import type { NetworkChoice } from "./network.ts";
-import { parseSafely } from "../shared/bounded.ts";
 
 /** A sandbox as the account knows it. Times are milliseconds since the epoch. */
 export type RegisteredSandbox = {
@@ -142,8 +141,8 @@ export class SandboxRegistry {
       room -= variables.length + (network?.length ?? 0);
       if (room < 0) break;
       found.set(sandbox, {
-        variables: parseSafely(variables) as string[],
-        network: network === null ? undefined : (parseSafely(network) as NetworkChoice),
+        variables: JSON.parse(variables) as string[],
+        network: network === null ? undefined : (JSON.parse(network) as NetworkChoice),
       });
     }
     return found;

@@ -22,7 +22,6 @@ import {
   quotaError,
   taskFilesNotKept,
 } from "./texts.ts";
-import { parseSafely } from "../shared/bounded.ts";
 
 /**
  * How long a save may take. A longer save is abandoned. An interrupted save may still write objects, so its objects are deleted
@@ -82,7 +81,7 @@ export class SnapshotRegistry {
       ...values,
     );
     if (!row) return undefined;
-    const left = row.left === null ? undefined : (parseSafely(row.left) as LeftOut);
+    const left = row.left === null ? undefined : (JSON.parse(row.left) as LeftOut);
     return { ...row, left, packs: this.#packs(row.id) };
   }
 

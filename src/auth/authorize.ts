@@ -23,7 +23,6 @@ import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { isAllowedRedirect, isPrivateUse, isShortRedirect } from "./redirects.ts";
 import { bytesOf, methodStore, StoreError } from "./oauth-store.ts";
-import { hasLongHost } from "../shared/long-host.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 import { messageOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
@@ -272,9 +271,9 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
       texts.REQUEST_PROBLEMS.tooLong) ||
     (!isShortRedirect(parameters.get("redirect_uri") ?? "") && texts.REQUEST_PROBLEMS.badRedirect) ||
     (new Set(names).size < names.length && texts.REQUEST_PROBLEMS.repeated) ||
-    ((client.startsWith("https://") ? hasLongHost(client) : bytesOf(client) > MAX_CLIENT_ID_BYTES) &&
-      texts.REQUEST_PROBLEMS.unknownClient) ||
-    (parameters.getAll("resource").some(hasLongHost) && texts.REQUEST_PROBLEMS.badResource);
+    (!client.startsWith("https://") &&
+      bytesOf(client) > MAX_CLIENT_ID_BYTES &&
+      texts.REQUEST_PROBLEMS.unknownClient);
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 

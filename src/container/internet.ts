@@ -12,7 +12,6 @@ import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "..
 import { addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { announcedBytes, changePieces } from "../shared/stream-bytes.ts";
 import { accountOf, actorOf } from "./actor.ts";
-import { waitToPass } from "./passed-pace.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
 /** The handler's parameters, set by `SandboxNetwork.enforce`: the principal of the sandbox, and the policy. */
@@ -117,7 +116,7 @@ async function forward(
   }
   const { status } = response;
   const end = (bytes: number) => waitUntil(report({ status, bytes }));
-  return passOn(response, mask, principalID ?? containerID, signal, end);
+  return passOn(response, mask, signal, end);
 }
 
 /**
@@ -127,7 +126,6 @@ async function forward(
 function passOn(
   response: Response,
   mask: Mask | undefined,
-  principalID: string,
   client: AbortSignal,
   end: (bytes: number) => void,
 ): Response {
@@ -137,9 +135,8 @@ function passOn(
   if (body === null || (length !== undefined && !mask)) return response;
   const masked = mask?.body();
   let bytes = 0;
-  const change = async (piece: Uint8Array) => {
+  const change = (piece: Uint8Array) => {
     bytes += piece.byteLength;
-    await waitToPass(principalID, piece.byteLength, client);
     return masked?.next(piece) ?? piece;
   };
   const passed = changePieces(body, client, change, () => masked?.end() ?? new Uint8Array());

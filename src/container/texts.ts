@@ -29,24 +29,6 @@ export const DAMAGED = {
 };
 
 /** How a control server broke its protocol, as words that follow "it". */
-export const BROKE_CONTROL = {
-  references: (most: number) => `made the Worker keep more than ${most} references`,
-  notCall: "made a call to something other than the Worker's callbacks",
-  notMessage: "sent something that is not a message of the control protocol",
-  notAsked: "sent a response without a request",
-  stored: "made the Worker store too much data",
-  unreleased: (count: number) => `made ${count} calls of the Worker's callbacks and did not release them`,
-  otherJSON: "sent JSON in a form that the control server never uses",
-  unused: (word: string) => `sent a ${word}, which the control server never does`,
-  values: (most: number) => `sent more than ${most} values in one message`,
-  digits: (most: number) => `sent more than ${most} short texts of digits`,
-  binary: "sent a binary message",
-  flood: "sent too many messages",
-  long: (most: number) => `sent a message of more than ${most} characters`,
-  closedText: "sent an error that only the Worker's end of a connection can have",
-  longError: (most: number) => `sent an error of more than ${most} characters`,
-};
-
 export const connectionsBreak = (times: number) =>
   new ToolError(
     "no_answer",

@@ -7,7 +7,7 @@ import { isTaskID } from "../runs/id.ts";
 import { canStartWith } from "../actors/sandbox-client.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { countAnswer } from "../shared/count-answer.ts";
+import { countAnswer } from "../shared/request-memory.ts";
 import { ToolError } from "../shared/errors.ts";
 import { shownName, toVisibleJSON } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
@@ -58,7 +58,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
       "run" in address
         ? await readRunResource(caller, address.run, address.name)
         : await readSandboxResource(caller, address.sandbox, absolute(address.path));
-    countAnswer(caller, found, true);
+    countAnswer(caller.memory, found, true);
     return found;
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);

@@ -7,7 +7,7 @@
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
-import { Turns } from "../shared/turns.ts";
+import { LimitedQueue } from "../shared/queue.ts";
 import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
 import { type LogPiece } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
@@ -58,14 +58,11 @@ const OBJECT_BYTES = 2 * 1024 * 1024;
 const PUT_MS = 60_000;
 
 /**
- * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins.
- * Each keeps up to 4 MiB in memory: while R2 hung, 20 logs with two late writes each held 100 MiB of the 128 MB of their actor.
+ * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins,
+ * because each keeps up to 4 MiB in memory.
  */
 const WRITES_AT_ONCE = 4;
 const MAX_LATE = 8;
-
-/** The longest wait for writes of other logs, in milliseconds. */
-const TURN_MS = 5 * PUT_MS;
 
 /** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
@@ -121,17 +118,14 @@ type Row = {
 
 /** The writes of all logs of an actor to R2. */
 export class LogWrites {
-  readonly #turns = new Turns(WRITES_AT_ONCE);
+  readonly #queue = new LimitedQueue(WRITES_AT_ONCE);
   #late = 0;
 
   /** Does work that writes an object; nothing if too many writes are late. */
   async run(work: () => Promise<void>): Promise<void> {
-    const end = await this.#turns.take(TURN_MS);
-    try {
-      if (end && this.#late < MAX_LATE) await work();
-    } finally {
-      end?.();
-    }
+    await this.#queue.run(async () => {
+      if (this.#late < MAX_LATE) await work();
+    });
   }
 
   countLate(written: Promise<void>): void {

@@ -1,5 +1,4 @@
 /** The records of runs in the actor's SQLite. */
-import { parseSafely } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { shortened } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
@@ -263,8 +262,8 @@ function recordOf(row: Row): RunRecord {
   return {
     ...summaryOf(row),
     note: row.note ?? undefined,
-    detail: row.detail === null ? undefined : (parseSafely(row.detail) as RunDetail),
-    resumeState: row.resume_state === null ? undefined : parseSafely(row.resume_state),
+    detail: row.detail === null ? undefined : (JSON.parse(row.detail) as RunDetail),
+    resumeState: row.resume_state === null ? undefined : JSON.parse(row.resume_state),
     source: row.source ?? undefined,
     output: {
       stdout: new HeadAndTail(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),

@@ -28,6 +28,7 @@ export const NOT_FOUND_PAGE = {
   link: "Go to the start page",
 };
 export const NOT_JSON_TYPE = "Unsupported Media Type: Content-Type must be application/json";
+export const TOO_MANY_OPEN = "The server has too many open requests. Try again in a few seconds.";
 export const MISCONFIGURED = "The server is misconfigured";
 export const oauthOffText = (why: string) => `OAuth is off: ${why}.`;
 
@@ -62,8 +63,7 @@ export const noRoomText = (max: number) =>
   `Too many requests: your calls in progress and the answers that you have not read take more than ${max / 1024 / 1024} MiB of the server's memory. Wait for the calls and read the answers, then send this request again.`;
 export const bodyTooSlowText = (ms: number) =>
   `Parse error: the request body took longer than ${ms / 1000} s, or none of it came for some seconds`;
-export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
-  `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
+export const tooManyValuesText = (most: number) => `Invalid Request: the body has more than ${most} values`;
 export const REPEATED_ID = "Invalid Request: the requests of a batch must have different ids";
 export const CANCELLED_IN_BATCH = "Invalid Request: a batch must not cancel one of its own requests";
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;

@@ -1,6 +1,5 @@
 /** Credentials of people for git hosts: which hosts and values are valid, and which requests get a credential. Pure functions. */
 import { remember } from "../../container/sandboxd/remember.ts";
-import { parseURL } from "./long-host.ts";
 import type { NetworkLimits } from "./network-limits.ts";
 import { allowsHost, canBeListed, canonicalHost, isAddress } from "./network-policy.ts";
 import type { Secret } from "./secrets.ts";
@@ -70,6 +69,6 @@ const REFUSED =
 
 /** The host that refused git, according to git's message; undefined if it was not HTTPS at the standard port. */
 export function refusedByHost(printed: string): string | undefined {
-  const url = parseURL(REFUSED.exec(printed)?.[1] ?? "");
+  const url = URL.parse(REFUSED.exec(printed)?.[1] ?? "");
   return url?.port === "" ? url.hostname : undefined;
 }

@@ -38,10 +38,7 @@ async function readImage(context: ToolContext, file: ImageFile): Promise<ToolOut
   const large = tooLarge(size);
   if (large) return refuse(large);
   const bytes = await file.read();
-  // Only an image that is shown counts as an answer. But each takes the thread milliseconds to read.
-  const countHidden = () => context.turns.countAnswer(bytes.length);
   if (context.takesImages === false) {
-    countHidden();
     const summary = imageHiddenText(name, describeHeader(bytes), bytes.length, instead);
     return addDownloads(context, [text(summary)], await links());
   }
@@ -50,10 +47,7 @@ async function readImage(context: ToolContext, file: ImageFile): Promise<ToolOut
     if (made === undefined) return "stopped";
     return made.image === "made" ? made.bytes : made.image;
   });
-  if ("problem" in image) {
-    countHidden();
-    return refuse(image);
-  }
+  if ("problem" in image) return refuse(image);
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;
   if (image.change === undefined) return [text(`[${name}: ${imageLine(image)}.]`), shown];
   const summary = text(`[${name}: ${imageLine(image)}. ${instead}]`);

@@ -59,7 +59,7 @@ export function isOriginAllowed(request: Request, config: Config): boolean {
   if (previewLabel(origin, config) !== undefined) return false;
   if (origin.origin === config.publicOrigin || config.allowedOrigins.has(origin.origin)) return true;
   const url = isLoopback(origin) ? URL.parse(request.url) : null;
-  return url !== undefined && isLoopback(url);
+  return url !== null && isLoopback(url);
 }
 
 export function preflight(methods: string, isPublic: boolean): Response {

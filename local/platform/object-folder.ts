@@ -19,7 +19,7 @@ const RESERVED_SHARE = 0.1;
 /** The objects of saved files. Their sizes are limited only for each principal, and a save that fails is tried again. */
 const SAVED_FILES = /\/(?:pack|manifest)\.\d+$/;
 
-/** How many objects are deleted before a pause. The deletion of 4 MiB takes the thread 2.5 ms. */
+/** How many objects are deleted before a pause. A deletion blocks the thread. */
 const DELETED_AT_ONCE = 4;
 
 export interface ObjectFolderEnv extends LocalEnv, Pick<ServerEnv, "RESULTS"> {

@@ -14,7 +14,7 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { noSuchFile, tooManyWaiting } from "./texts.ts";
 
-/** How much of a log is read at once for a download. Measured with 1 MiB: 64 downloads whose clients did not read took 118 MiB. */
+/** How much of a log is read at once for a download. The page of each download whose client does not read stays in memory. */
 const PAGE_BYTES = 256 * 1024;
 
 /**

@@ -139,8 +139,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
       await boundClients(response.clone(), addressOf(request), context);
     return { response, revoked };
   });
-  // If the client disconnects, the platform would end the request between two writes. Measured: of 33 clients whose registration was
-  // interrupted, 16 were stored for 90 days and did not count in MAX_UNAPPROVED.
+  // If the client disconnects, the platform would end the request between two writes. The client
+  // would be stored, and would not count in MAX_UNAPPROVED.
   context.ctx.waitUntil(work.catch(() => undefined));
   const result = await work;
   if (!result) {

@@ -113,7 +113,7 @@ async function readDirectory(caller: CallerContext, sandbox: string, path: strin
 
 /**
  * Describes the first items, with `RESOURCE_BYTES` characters in all. Each address or path repeats the directory's path, and an address
- * has up to 9 characters for one of a name. Making 12 MB of text takes the thread 0.8 s.
+ * has up to 9 characters for one of a name.
  */
 export function withinLimit<Item, Described>(
   items: readonly Item[],

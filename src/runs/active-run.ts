@@ -29,8 +29,7 @@ const PROGRESS_MS = 250;
 
 /**
  * The shortest time between two times that output wakes the calls that wait for it: 10 ms for each that it woke, at most 100 ms. 100 calls
- * may wait for a sandbox's runs. When 2,000 pieces a second each woke all of them, two sandboxes delayed a neighbour's call by up to
- * 29 s. Usually one call follows a terminal: when it too was woken only each 100 ms, fast typing had its echo after 59 ms, and not 11.
+ * may wait for a sandbox's runs. Usually one call follows a terminal, and gets the echo of fast typing at once.
  */
 const WAKE_MS_PER_CALL = 10;
 const MAX_WAKE_MS = 100;
@@ -76,8 +75,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   /** Wait for the end. */
   readonly #waiters = new Waiters();
   /**
-   * Get the last line of the output. They share one timer: when each of 100 calls read the line at each output, a run that printed line
-   * ends delayed a neighbour's call by up to 27 s.
+   * Get the last line of the output. They share one timer, because each reading of the line costs time.
    */
   readonly #reporters = new Set<(line: string) => void>();
   readonly #reportLine = throttled(() => {
@@ -225,7 +223,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
-  /** Writes the run unless a record is stored. A list that wrote 50 runs with much output took 36 ms of the thread. */
+  /** Writes the run unless a record is stored. A list need not write all runs. */
   saveFirst(): void {
     if (this.#savedAt === 0) this.save();
   }

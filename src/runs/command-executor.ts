@@ -45,7 +45,7 @@ export const commandState = z.object({
 
 /**
  * The most characters of one run's start call that are sent over connections that broke. A program in sandboxd's place can break each
- * connection as soon as it has the call. To write the longest one, 6 million characters, takes the thread 70 ms each time.
+ * connection as soon as it has the call.
  */
 const MAX_START_CHARS = 16 * 1024 * 1024;
 

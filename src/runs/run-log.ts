@@ -25,24 +25,22 @@ const LEAST_ROW_BYTES = 32;
 const MAX_ROWS = 50_000;
 
 /**
- * Also with this many unsaved pieces, a further piece joins the last one of its stream, because a flush writes one row for each. If
- * other runs have thousands of logs of 60 KB, 5,000 rows took 0.2 s of the thread. sandboxd sends 40 pieces a second.
+ * Also with this many unsaved pieces, a further piece joins the last one of its stream, because a flush writes one row for each.
+ * sandboxd sends 40 pieces a second.
  */
 const MAX_PENDING = 1024;
 
 /**
- * The most rows of a page. With a foreign sandboxd, 48 KiB of a log can have 48,000 rows, which took 0.2 to 0.4 s of the thread for
- * each call that read them.
+ * The most rows of a page. With a foreign sandboxd, 48 KiB of a log can have 48,000 rows.
  */
 const PAGE_ROWS = 2000;
 
 /**
- * How many rows of logs are deleted before the thread serves others. The deletion of 50,000 rows at once took 115 ms if other runs
- * had thousands of logs of 60 KB, because SQLite loads the rows that it compares.
+ * How many rows of logs are deleted before the thread serves others.
  */
 const DELETED_AT_ONCE = 5000;
 
-/** A deleted run counts as so many rows. With rows of 64 KiB, its deletion takes 0.2 ms. */
+/** A deleted run counts as so many rows, because its own row can be long. */
 const ROWS_PER_RUN = 100;
 
 /** The rows that were deleted since the last pause, of all sandboxes, because they share the thread. */
@@ -184,8 +182,7 @@ export class LogWriter {
   }
 
   /**
-   * Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2: to count the rows of 50 runs at once, when
-   * their actor starts, took 0.4 to 0.8 s of the thread.
+   * Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2.
    */
   #count(): void {
     this.#isCounted = true;

@@ -48,7 +48,7 @@ export function isGitRequest({ method, url, headers }: Request): boolean {
 
 /** The secrets of the latest credentials. The search for a value in responses is prepared for each of these objects. */
 const latest = new Map<string, Secret>();
-/** As many as the hosts of a principal. The search for one with the longest token takes 1.4 MB. */
+/** As many as the hosts of a principal. */
 const MAX_LATEST = 20;
 
 export function asSecret(host: string, { user, token }: GitCredential): Secret {

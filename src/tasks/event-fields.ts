@@ -41,7 +41,7 @@ export function shorten(value: string, characters = LINE_CHARACTERS): string {
   return shortened(line, characters);
 }
 
-/** As `shorten`, with spaces for line ends. To replace two million line ends takes 80 MB and a tenth of a second. */
+/** As `shorten`, with spaces for line ends. Only the shortened text is changed. */
 export function shortenLines(value: string): string {
   return shorten(value.slice(0, 2 * LINE_CHARACTERS).replaceAll("\n", " "));
 }

@@ -162,7 +162,7 @@ export function runCell(
 
 /**
  * JSON in ASCII: the JavaScript executor treats U+2028 as the end of a request. Writes bytes, because a regular expression with a
- * function took 0.2 s of the thread for the longest code.
+ * function is slow for long code.
  */
 function toASCII(json: string): string {
   if (!/[^ -~]/.test(json)) return json;

@@ -27,7 +27,7 @@ import {
 } from "./limits.ts";
 import { checkMemory } from "./memory-check.ts";
 import { syncFile } from "./durable.ts";
-import { drainAfter } from "./piece-limit.ts";
+import { drainAfter } from "./request-ends.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { SharedSettings } from "./engine-sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
@@ -145,8 +145,6 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     keepAliveTimeout: 60_000,
     maxHeaderSize: 65_536,
     noDelay: true,
-    // See SOCKET_OPTIONS in server-connections.ts. Visitors of previews may send frames of one byte.
-    highWaterMark: 1,
   });
   const hosts = await listen(server, options, boot);
   const router = new Router(registry, {

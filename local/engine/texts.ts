@@ -28,7 +28,6 @@ export const HOST_PROBLEMS = {
   unreachable: "the host could not be reached",
   refused: (host: string, why: string) => `${host} could not be reached (${why})`,
   noTLS: (host: string, why: string) => `${host} could not be reached by TLS (${why})`,
-  longHandshake: "its handshake is too long",
   unresolved: (host: string, why: string) => `${host} could not be resolved (${why})`,
   proxy: (why: string) => `this machine's proxy could not be reached (${why})`,
   proxyStatus: (status: number | string, target: string) =>
@@ -143,7 +142,3 @@ export const BUBBLEWRAP = {
 
 /** Why the engine stopped a sandbox, as words that follow "it". */
 export const STOPPED_FOR_MEMORY = "used most of the memory of all sandboxes, and little was left";
-export const STOPPED_BECAUSE = {
-  connections: "opened many connections to the port of the server's own programs (8671)",
-  frame: (why: string) => `sent an invalid WebSocket frame (${why})`,
-};

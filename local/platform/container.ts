@@ -10,7 +10,6 @@ import type { SandboxNamespaces } from "../../src/shared/config.ts";
 import type { RefusedConnections, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { ActorName } from "../../src/shared/names.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
-import type { SandboxKey } from "../../src/storage/sandbox-schema.ts";
 import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
@@ -114,7 +113,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
-      principal: this.#principal,
       // The SDK's variables for the image have no effect here, and the engine cannot know them for the prepared sandbox.
       env: Object.fromEntries(
         Object.entries(env).filter(
@@ -131,12 +129,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
       sandbox,
       this.#engine.call("PUT", `/sandboxes/${sandbox}`, request).then(() => undefined),
     );
-  }
-
-  /** The actor does not know its own name if a request of its sandbox has created it, which names it by its id. */
-  get #principal(): string | undefined {
-    const owner = this.#ctx.storage.kv.get<{ principalHash: string }>("owner" satisfies SandboxKey);
-    return owner?.principalHash;
   }
 
   async monitor(): Promise<void> {

@@ -263,10 +263,7 @@ describe("when many contexts return large results at once", () => {
 /** Texts of results that only the real sandboxd causes. */
 const HONEST = /is empty|has no files|exit_code: 0/;
 
-/**
- * Hostile output of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it.
- * docs/internals/security.md has a row for each, which scripts/links.mjs checks.
- */
+/** Hostile output of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it. */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
   { what: "an encoded response", flood: "encoded", call: ["list_files", {}] },
   { what: "a response of millions of values", flood: "values", call: ["list_files", {}] },

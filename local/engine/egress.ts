@@ -18,6 +18,7 @@ import {
 } from "../../src/shared/network-policy.ts";
 import { splice } from "../../container/sandboxd/splice.ts";
 import type { CertificateAuthority } from "./authority.ts";
+import { passThrough } from "./buffered-socket.ts";
 import { NO_HELLO, problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import {
@@ -28,6 +29,7 @@ import {
   onUnexpectedResponse,
   type OutboundQueue,
   refuseRequest,
+  sendHead,
   streamResponse,
 } from "./outbound-queue.ts";
 import { drainAfter } from "./request-ends.ts";
@@ -178,6 +180,7 @@ async function sendUpstream(
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
+      passBody(socket, incoming, response);
       resolve();
     });
     onUnexpectedResponse(upstream, refuseResponse);
@@ -188,6 +191,28 @@ async function sendUpstream(
     });
     closed.addEventListener("abort", () => void upstream.destroy());
     request.pipe(upstream);
+  });
+}
+
+/** Forwards a body of known length to the requesting connection without Node's parser, which copies it. */
+function passBody(from: Socket, incoming: IncomingMessage, response: ServerResponse): void {
+  const { socket: to } = response;
+  const { "content-length": length, "transfer-encoding": coding } = incoming.headers;
+  if (to === null || length === undefined || coding !== undefined) return;
+  let left = Number(length);
+  incoming.on("data", (piece: Buffer) => (left -= piece.length));
+  // A response without a body, such as one to HEAD, is complete after its headers, even if they announce a length.
+  const isReady = () => !incoming.complete && incoming.readableLength === 0;
+  passThrough(from, to, isReady, (bytes, written) => {
+    // The headers may not have been sent yet, because they wait for the body.
+    sendHead(response);
+    const taken = bytes.subarray(0, left);
+    left -= taken.length;
+    to.write(taken, written);
+    if (left > 0) return;
+    incoming.unpipe(response);
+    response.end();
+    from.destroy();
   });
 }
 
@@ -289,6 +314,7 @@ async function tunnel(
   if (upstream.destroyed) return void socket.destroy();
   if (isUnrestricted && head.length > 0) upstream.write(head);
   splice(socket, upstream);
+  passThrough(upstream, socket);
 }
 
 async function connectFor(

@@ -234,7 +234,7 @@ function writeHead(response: ServerResponse, { status, headers }: OutboundRespon
  * Sends headers before the body. `flushHeaders` writes non-ASCII characters as UTF-8 instead of the received bytes. Does nothing
  * for a response that has ended, because a write would be an error event without a listener.
  */
-function sendHead(response: ServerResponse): void {
+export function sendHead(response: ServerResponse): void {
   if (!response.writableEnded) response.write(Buffer.alloc(0));
 }
 

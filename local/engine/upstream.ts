@@ -1,11 +1,12 @@
 /** Opens a sandbox's connections to the internet: resolves a name once, checks all its addresses, and connects to one of them. */
 import { lookup } from "node:dns/promises";
-import { connect, isIP, type Socket } from "node:net";
+import { isIP, type Socket } from "node:net";
 import type { Writable } from "node:stream";
 import { connect as connectTLS, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
+import { connectBuffered } from "./buffered-socket.ts";
 import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
 import { CLIENT_GONE, HOST_PROBLEMS, REFUSALS } from "./texts.ts";
 
@@ -173,7 +174,7 @@ async function systemResolve(host: string): Promise<string[]> {
 }
 
 async function open(host: string, port: number, aborted?: AbortSignal): Promise<Socket> {
-  const socket = connect({ host, port, noDelay: true, autoSelectFamily: false });
+  const socket = connectBuffered({ host, port, noDelay: true, autoSelectFamily: false });
   return await waitUntilOpen(socket, "connect", aborted);
 }
 

@@ -182,8 +182,7 @@ async function sendWith(
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // These headers are dropped for HEAD too. A program could send guesses together with the secret, and the compressed length
-    // would show whether a guess is right.
+    // The platform has decoded the body, so these headers no longer apply.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {

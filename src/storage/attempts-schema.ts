@@ -36,7 +36,7 @@ export const ATTEMPTS_CONTENT = {
       kept: "at least an hour, until a later revocation",
     },
     "link-key": {
-      holds: "only in the object `links`: a random key that signs links, and when it was made",
+      holds: "only in the object `links`: a random key that signs links",
       kept: "forever",
     },
   },

@@ -25,7 +25,6 @@ import type {
   Owner,
   RestoredCheckpoint,
 } from "./account-calls.ts";
-import { withOutcomeKey } from "./set-up-settings.ts";
 import {
   type Archive,
   type Checkpoint,
@@ -357,9 +356,8 @@ export class Account extends DurableObject<Env> {
     if (stored === undefined) return undefined;
     const settings = JSON.parse(stored) as CheckpointSettings;
     if (!settings.setup) return settings;
-    const setup = withOutcomeKey(settings.setup);
     const isPartial = lacksFiles(this.#snapshots.ofSettings(origin)?.left);
-    return { ...settings, setup: isPartial ? { script: setup.script } : setup };
+    return isPartial ? { ...settings, setup: { script: settings.setup.script } } : settings;
   }
 
   requireCheckpoint(id: string): Promise<Outcome<Checkpoint>> {

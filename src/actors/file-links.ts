@@ -10,9 +10,6 @@ import { sha256 } from "../shared/sha256.ts";
 /** The storage key of the running container's id. Links to its files contain the id. */
 const EPOCH = "file-links:epoch";
 
-/** The storage prefix of the ids of upload links that were used before they stored that themselves (November 2026). */
-const USED = "file-links:used:";
-
 const LINK_PREFIX = "file-links:kept:";
 
 /** The storage key of the number of stored links. To count them each time would read all. */
@@ -69,7 +66,7 @@ export class FileLinks {
     const digest = await sha256(JSON.stringify(link) + nonce);
     const id = (timeOf(link.expires) + base64url(digest)).slice(0, LINK_ID_CHARS);
     if (this.find(id)) return id;
-    let stored = this.#kv.get<number>(COUNT) ?? [...this.#kv.list({ prefix: LINK_PREFIX })].length;
+    let stored = this.#kv.get<number>(COUNT) ?? 0;
     stored -= this.#remove(`${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
     if (stored >= MAX_LINKS) stored -= this.#remove();
     this.#kv.put(`${LINK_PREFIX}${id}`, link);
@@ -86,7 +83,7 @@ export class FileLinks {
     for (const [id, expires] of this.#claimed) if (expires < Date.now()) this.#claimed.delete(id);
     if (this.#claimed.has(link.id)) return "busy";
     const kept = this.find(link.id);
-    if ((kept && "isUsedUp" in kept) || this.#kv.get(keyOf(link)) !== undefined) return "used";
+    if (kept && "isUsedUp" in kept) return "used";
     this.#claimed.set(link.id, link.expires);
     return "claimed";
   }
@@ -106,7 +103,6 @@ export class FileLinks {
 
   onContainerEnd(): void {
     this.#kv.delete(EPOCH);
-    for (const [key] of this.#kv.list({ prefix: USED })) this.#kv.delete(key);
   }
 }
 
@@ -115,8 +111,4 @@ function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)
     .padStart(5, "0");
-}
-
-function keyOf({ id, expires }: UploadLink): SandboxKey {
-  return `${USED}${String(expires).padStart(16, "0")}:${id}`;
 }

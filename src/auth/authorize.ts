@@ -188,8 +188,8 @@ async function decide(context: PageContext): Promise<Response> {
 
 interface PendingSignIn {
   verifier: string;
-  /** The sign-in method: an authorization code of one site is not valid for another. Earlier versions did not store it. */
-  via?: string;
+  /** The sign-in method: an authorization code of one site is not valid for another. */
+  via: string;
 }
 
 async function finish(method: RedirectMethod, context: PageContext): Promise<Response> {
@@ -199,7 +199,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
   const about = { via: method.name, client: authRequest.clientId };
   const back = clientErrorLink(authorizationErrorRedirect(authRequest, "access_denied"));
   const code = new URL(request.url).searchParams.get("code");
-  if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
+  if (code === null || data.via !== method.name || !method.isOn(context)) {
     logSignIn(context, { ...about, outcome: "denied" });
     return messagePage(texts.notConfirmed(method.title), { headers, link: back });
   }

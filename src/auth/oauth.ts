@@ -9,7 +9,6 @@ import {
 import * as z from "zod";
 import type { Config, Env } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { isRecord } from "../shared/is-record.ts";
 import { log, logError } from "../shared/log.ts";
 import { isLoopback, namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -36,11 +35,7 @@ const SESSION = { accessTokenTTL: PANEL_SESSION_SECONDS, refreshTokenTTL: 0 };
 const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
 /** The content of a grant. The provider encrypts it with a key that only the token's holder has. */
-const grantSchema = z.preprocess(
-  // Grants last 30 days. Grants of earlier versions call the field `door`.
-  (props) => (isRecord(props) ? { via: props.door, ...props } : props),
-  z.object({ principal: z.string(), via: z.string(), rule: z.string() }),
-);
+const grantSchema = z.object({ principal: z.string(), via: z.string(), rule: z.string() });
 
 export type GrantProps = z.infer<typeof grantSchema>;
 

@@ -112,21 +112,21 @@ export const SANDBOX_CONTENT = {
         "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored, and the settings for the checkpoint of the state before it; whether the container must not be used any more",
       kept: "the saved state until the container ends; the save and the checkpoint until the server knows how they ended; the last until the next container starts",
     },
-    "boots:*": {
+    "restart:*": {
       holds:
         "the number of the last container, why the current one is being stopped, and the notices for the next result",
       kept: "until the sandbox is destroyed; if it is removed because it is unused, notices of losses until a result shows them",
     },
     "file-links:*": {
       holds:
-        "links to files and to outputs of runs; used upload links; an id of the container for which the links are valid",
+        "links to files and to outputs of runs; their number; an id of the container for which the links are valid",
       kept: "links until they have expired and another link is made; the rest until the container ends",
     },
     "sandboxd:token": {
       holds: "the token for requests to sandboxd",
       kept: "forever",
     },
-    told: {
+    settled_at: {
       holds: "when the sandbox last reported its run time to the account",
       kept: "forever",
     },
@@ -135,7 +135,7 @@ export const SANDBOX_CONTENT = {
         "the ended task whose sandbox is being destroyed: its id, state, title and times, and whether a saved sandbox stays",
       kept: "until the sandbox is destroyed or used again",
     },
-    used: {
+    used_at: {
       holds: "when the sandbox was last used, to the minute",
       kept: "forever",
     },

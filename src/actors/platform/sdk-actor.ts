@@ -47,9 +47,6 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.serve(request) ?? super.fetch(request);
   }
 
-  /** Schedules of earlier versions name this method. They start the actor, which then reports its runs to the account. */
-  sweepRuns(): void {}
-
   /** The SDK calls this whenever it starts or reaches a container. */
   override startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>

@@ -28,20 +28,11 @@ export const DAMAGED = {
     `its ${language} kernel does not start (${detail ? toVisibleJSON(detail) : "no message"})`,
 };
 
-/** How a control server broke its protocol, as words that follow "it". */
 export const connectionsBreak = (times: number) =>
   new ToolError(
     "no_answer",
     `The connection to the sandbox broke ${times} times while the server sent the data of this call.`,
     "Make the same call again in a minute. If that fails too, use destroy_sandbox and start again.",
-    true,
-  );
-
-export const tooManyUploads = (most: number, mostOfAll: number) =>
-  new ToolError(
-    "quota_exceeded",
-    `${most} uploads to this sandbox, or ${mostOfAll} to all your sandboxes, are in progress.`,
-    "Wait until some of them have ended, then repeat this one.",
     true,
   );
 

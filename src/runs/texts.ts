@@ -133,8 +133,6 @@ export const resultLeftOut = (bytes: number, path?: string) => {
   const file = path === undefined ? "" : `. Its file is ${path}`;
   return `[a result of ${bytes} bytes is left out: the results before it use all the space${file}]`;
 };
-export const RESULTS_NOT_STORED =
-  "[The results are not stored: your sandboxes have stored too much in the last day]";
 export const htmlLeftOut = (bytes: number) =>
   `A result's html of ${bytes} bytes is left out: the other results use all the space.`;
 export const imageLeftOut = (problem: string, remedy: string) =>

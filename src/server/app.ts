@@ -224,7 +224,7 @@ export function createApp(parts: MCPParts): App {
           return withStandardHeaders(misconfiguredResponse(request, error), requestID);
         throw error;
       }
-      const end = openRequest(config.openFiles);
+      const end = openRequest(request.signal, config.openFiles);
       if (!end)
         return withStandardHeaders(
           json({ error: texts.TOO_MANY_OPEN }, 503, { "retry-after": "5" }),

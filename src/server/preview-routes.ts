@@ -103,7 +103,7 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
   return headers;
 }
 
-function notice(request: Request, kind: keyof typeof NOTICES): Promise<Response> | Response {
+async function notice(request: Request, kind: keyof typeof NOTICES): Promise<Response> {
   const { status, refresh } = NOTICES[kind];
   const { title, message } = PREVIEW_TEXTS[kind];
   const headers = new Headers({ "cache-control": "no-store", "x-robots-tag": "noindex, nofollow" });

@@ -111,7 +111,7 @@ export const LINK_TEXTS = {
   expired: "This link has expired. Ask for a new one.",
   isDownload: "This link is for a download. It does not accept uploads.",
   noResult: "This result no longer exists. Results are deleted after some time.",
-  tooMany: "Too many requests use links of this person's sandboxes. Try again later.",
+
   busy: "Another upload is using this link. If it fails, the link works again.",
   used: "This link was already used. Ask for a new one.",
   sandboxGone: "This link ended when its sandbox was stopped or destroyed. Ask for a new one.",

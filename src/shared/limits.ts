@@ -62,13 +62,20 @@ let open = 0;
 
 /**
  * Counts an open request until its response begins.
+ * @param client aborts when the client disconnects. The runtime may then end the request without running its `finally` blocks
  * @param files the most files that this process can open; undefined on Cloudflare, which limits requests itself
  * @returns the function that ends the request; undefined if too many are open
  */
-export function openRequest(files = Infinity): (() => void) | undefined {
+export function openRequest(client: AbortSignal, files = Infinity): (() => void) | undefined {
   if (open >= files / FILES_FOR_A_REQUEST) return undefined;
   open += 1;
-  return () => void (open -= 1);
+  let isOpen = true;
+  const end = () => {
+    if (isOpen) open -= 1;
+    isOpen = false;
+  };
+  client.addEventListener("abort", end);
+  return end;
 }
 
 /**
@@ -98,7 +105,7 @@ export function hold(holder: string, bytes: number): void {
 }
 
 /** How often work that waits for room looks for it. */
-const ROOM_MS = 20;
+const ROOM_MS = 100;
 
 /**
  * Counts bytes when there is room.

@@ -158,7 +158,7 @@ export async function readBody(
       if (isEnd) return { bytes: buffer.subarray(0, arrived) };
     }
   } finally {
-    correct?.(arrived);
+    correct?.(Math.min(arrived, maxBytes));
     // Not awaited: the sender may never stop.
     reader.cancel().catch(() => undefined);
   }

@@ -23,7 +23,7 @@ const POLICY_VIOLATION = 1008;
 const REFUSAL_BOUNDS = { maxBytes: 4096, ms: 5000 };
 
 /** A message's kind, and the number of the call or value that it refers to. */
-const HEAD = /^\["(push|resolve|reject|release)",(?:(-?\d{1,9})(?=[,\]]))?/;
+const HEAD = /^\["(push|pull|resolve|reject|release)",(?:(-?\d{1,9})(?=[,\]]))?/;
 /** The start of a call of one of the Worker's callbacks, which have negative numbers. */
 const CALLBACK_CALL = /^\["push",\["pipeline",(-\d{1,9}),/;
 const EXPORTED = /\["export",(-\d+)\]/g;
@@ -49,15 +49,18 @@ class ByteCounter {
       const callbacks = Array.from(message.matchAll(EXPORTED), ([, callback]) => Number(callback));
       const stored = { size: 0, held: 1 + callbacks.length };
       for (const key of [++this.#calls, ...callbacks]) this.#stored.set(key, stored);
-    } else if (kind === "release") this.#release(Number(number));
+    } else if (kind === "release" && Number(number) > 0) this.#release(Number(number));
   }
 
   fromSandbox(message: string): void {
     const [, kind, number] = HEAD.exec(message) ?? [];
-    // The sandbox releases a callback.
-    if (kind === "release") return this.#release(Number(number));
+    // Each end numbers its own calls from 1, so a positive number is a call of the sandbox, and a negative one a callback.
+    if (kind === "release" && Number(number) < 0) this.#release(Number(number));
+    if (kind === "release" || kind === "pull") return;
     const [, callback] = CALLBACK_CALL.exec(message) ?? [];
     const stored = this.#stored.get(Number(callback ?? number));
+    // capnweb drops a result that the Worker has released before it arrives.
+    if (!stored && kind !== "push" && Number(number) > 0) return;
     const size = message.length + MESSAGE_BYTES;
     this.size += size;
     // What belongs to no call of the Worker is never released: only a program in the control server's place sends it.

@@ -4,14 +4,13 @@ import { FileLinks } from "../../../src/actors/file-links.ts";
 import type { SandboxKV } from "../../../src/storage/sandbox-schema.ts";
 import { runInActor } from "../support.ts";
 
-const growth = { check: () => undefined, count: () => undefined };
 const unused = () => Promise.reject(new Error("this test calls no sandbox"));
 
 it("a used-up link takes no further space, and stays used up after a restart of the actor", async () => {
   await runInActor("used-up", async (_sandbox, { storage: { kv } }) => {
     const expires = Date.now() + 60_000;
     const link = { direction: "upload" as const, path: "/workspace/a", epoch: "epoch", expires };
-    const make = () => new FileLinks(kv as SandboxKV, { call: unused }, growth);
+    const make = () => new FileLinks(kv as SandboxKV, { call: unused });
     const id = await make().keep(link);
     const stored = [...kv.list({ prefix: "file-links:" })].length;
     const links = make();
@@ -25,7 +24,7 @@ it("a used-up link takes no further space, and stays used up after a restart of 
 
 it("a claim that was never released ends with its link", async () => {
   await runInActor("claimed", async (_sandbox, { storage: { kv } }) => {
-    const links = new FileLinks(kv as SandboxKV, { call: unused }, growth);
+    const links = new FileLinks(kv as SandboxKV, { call: unused });
     vi.useFakeTimers({ toFake: ["Date"] });
     const link = { id: "claimed", expires: Date.now() + 60_000 };
     expect(links.claim(link)).toBe("claimed");
@@ -57,7 +56,7 @@ it("a link after a restart of the actor reads few of the stored links", async ()
         }
       },
     };
-    const make = () => new FileLinks(counting as unknown as SandboxKV, { call: unused }, growth);
+    const make = () => new FileLinks(counting as unknown as SandboxKV, { call: unused });
     for (const name of ["a", "b"]) await make().keep(link(name));
     expect(read).toBeLessThan(100);
     expect([...kv.list({ prefix: "file-links:kept:" })].length).toBeLessThanOrEqual(10_000);
@@ -72,7 +71,7 @@ it("the server keeps the newest 10,000 links of a sandbox, so that links cannot 
       epoch: "epoch",
       expires: Date.now() + minutes * 60_000,
     });
-    const make = () => new FileLinks(kv as SandboxKV, { call: unused }, growth);
+    const make = () => new FileLinks(kv as SandboxKV, { call: unused });
     const first = await make().keep(link(0, 10));
     const links = make();
     for (let n = 1; n < 10_000; n++) await links.keep(link(n, 120));
@@ -111,7 +110,7 @@ it("the stored number of links is right after any operations, restarts of the ac
       const old = { run: "run", stream: "stdout", expires: Date.now() };
       for (let n = 0; n < before; n++) kv.put(`file-links:kept:zzzzzzzz${n + 10_000}`, old);
       kv.put(counted, before);
-      const make = () => new FileLinks(kv as SandboxKV, { call: unused }, growth);
+      const make = () => new FileLinks(kv as SandboxKV, { call: unused });
       let links = make();
       const uploads: { id: string; expires: number }[] = [];
       for (const { do: action, name = 0, minutes = 0, isUpload = false, pick = 0 } of steps) {

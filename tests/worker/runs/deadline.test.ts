@@ -110,9 +110,9 @@ describe("output that arrives long after its code has ended", () => {
   /** Holds the output of the sandbox's runs until the promise resolves. */
   function hold(released: Promise<unknown>) {
     const take = ActiveRun.prototype.take;
-    vi.spyOn(ActiveRun.prototype, "take").mockImplementation(async function (this: ActiveRun, bytes, output) {
+    vi.spyOn(ActiveRun.prototype, "take").mockImplementation(async function (this: ActiveRun, output) {
       if (this.record.id.startsWith(slow)) await released;
-      await take.call(this, bytes, output);
+      await take.call(this, output);
     });
   }
 

@@ -23,7 +23,13 @@ import { FILES_PATH, serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
 import { ICON } from "./icon.ts";
 import { acceptsAnything, isBrowser, landingPage } from "./landing.ts";
-import { isRateLimited, openRequest, PROCESS_ADDRESS_LIMITER, rateLimited } from "../shared/limits.ts";
+import {
+  areTooManyOpen,
+  isRateLimited,
+  openRequest,
+  PROCESS_ADDRESS_LIMITER,
+  rateLimited,
+} from "../shared/limits.ts";
 import { log } from "../shared/log.ts";
 import {
   allowReading,
@@ -166,6 +172,7 @@ export function createApp(parts: MCPParts): App {
         const again = await guarded.authenticate(request, context);
         return "principal" in again || again.response.status !== 401;
       };
+      if (areTooManyOpen(true, context.config.openFiles)) return tooManyOpen();
       const caller = { ...context, ...sender, isSignedIn, client: request.signal };
       const refusal = (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
         ? rateLimited()
@@ -182,6 +189,7 @@ export function createApp(parts: MCPParts): App {
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!isAccepted || !("open" in route.serve))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
+    if (areTooManyOpen(false, context.config.openFiles)) return tooManyOpen();
     if (route.causesWrites && isEmbedded(request))
       return refuse(context, forbidden("bad_origin", texts.EMBEDDED_TEXT), route.path);
     if (route.causesWrites && (await isWriteLimited(request, context, route.path)))
@@ -200,6 +208,7 @@ export function createApp(parts: MCPParts): App {
     const trace = traceOfHeaders(request.headers);
     const known = { ...context, origin: named?.origin, trace };
     const label = named && previewLabel(named, config);
+    if (named && label !== undefined && areTooManyOpen(false, config.openFiles)) return tooManyOpen();
     if (named && label !== undefined)
       return servePreview(request, { label, origin: named.origin }, known).catch((error) =>
         internalErrorResponse(known, "preview", error),
@@ -224,12 +233,7 @@ export function createApp(parts: MCPParts): App {
           return withStandardHeaders(misconfiguredResponse(request, error), requestID);
         throw error;
       }
-      const end = openRequest(request.signal, config.openFiles);
-      if (!end)
-        return withStandardHeaders(
-          json({ error: texts.TOO_MANY_OPEN }, 503, { "retry-after": "5" }),
-          requestID,
-        );
+      const end = openRequest(request.signal);
       try {
         return await serve(request, { env, config, ctx, origin: undefined, arrivedAt, requestID });
       } finally {
@@ -237,6 +241,10 @@ export function createApp(parts: MCPParts): App {
       }
     },
   };
+}
+
+function tooManyOpen(): Response {
+  return json({ error: texts.TOO_MANY_OPEN }, 503, { "retry-after": "5" });
 }
 
 /** @param isPublic whether pages of any origin may read the response */

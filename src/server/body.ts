@@ -27,6 +27,7 @@ export async function readJSON(
   request: Request,
   { memory }: Pick<CallerContext, "memory">,
 ): Promise<{ value: unknown } | { problem: BodyProblem }> {
+  if (memory?.hasRoomFor(0) === false) return { problem: "no_room" };
   const bounds = {
     maxBytes: MAX_BODY_BYTES,
     drainBytes: MAX_DRAINED_BYTES,

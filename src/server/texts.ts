@@ -68,7 +68,7 @@ export const REPEATED_ID = "Invalid Request: the requests of a batch must have d
 export const CANCELLED_IN_BATCH = "Invalid Request: a batch must not cancel one of its own requests";
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longValueText = (max: number) =>
-  `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters, and the host of an address must be short`;
+  `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters`;
 export const longMessageText = (max: number) =>
   `Invalid Request: besides the arguments of tools, a body may have at most ${max} characters`;
 export const UNREADABLE_BODY = {
@@ -111,7 +111,6 @@ export const LINK_TEXTS = {
   expired: "This link has expired. Ask for a new one.",
   isDownload: "This link is for a download. It does not accept uploads.",
   noResult: "This result no longer exists. Results are deleted after some time.",
-
   busy: "Another upload is using this link. If it fails, the link works again.",
   used: "This link was already used. Ask for a new one.",
   sandboxGone: "This link ended when its sandbox was stopped or destroyed. Ask for a new one.",

@@ -56,18 +56,16 @@ export function rateLimited(): Refusal {
   return { reason: "rate_limited", response: json(TOO_MANY_REQUESTS, 429, { "retry-after": "60" }) };
 }
 
-/** A request and what it needs open at most this many files of the process, so that requests without a token cannot use up all files. */
+/** A request and what it needs open at most this many files of the process, so that open requests cannot use up all files. */
 const FILES_FOR_A_REQUEST = 8;
 let open = 0;
 
 /**
  * Counts an open request until its response begins.
  * @param client aborts when the client disconnects. The runtime may then end the request without running its `finally` blocks
- * @param files the most files that this process can open; undefined on Cloudflare, which limits requests itself
- * @returns the function that ends the request; undefined if too many are open
+ * @returns the function that ends the request
  */
-export function openRequest(client: AbortSignal, files = Infinity): (() => void) | undefined {
-  if (open >= files / FILES_FOR_A_REQUEST) return undefined;
+export function openRequest(client: AbortSignal): () => void {
   open += 1;
   let isOpen = true;
   const end = () => {
@@ -76,6 +74,16 @@ export function openRequest(client: AbortSignal, files = Infinity): (() => void)
   };
   client.addEventListener("abort", end);
   return end;
+}
+
+/**
+ * Whether a request must be refused because too many are open. Requests without a token are refused sooner, so that they leave room for
+ * the others.
+ * @param files the most files that this process can open; undefined on Cloudflare, which limits requests itself
+ */
+export function areTooManyOpen(hasToken: boolean, files = Infinity): boolean {
+  const most = files / FILES_FOR_A_REQUEST;
+  return open > (hasToken ? most : most / 2);
 }
 
 /**

@@ -46,7 +46,7 @@ export class RequestMemory {
     else client.addEventListener("abort", () => this.release());
   }
 
-  /** Counts a call. Its body and answer are added later. A call beyond the limit is counted too, and refused with its body. */
+  /** Counts a call. Its body and answer are added later. A call beyond the limit is counted too, until it is refused. */
   static forCall(principalID: string, client: AbortSignal): RequestMemory {
     const memory = new RequestMemory(principalID, client);
     memory.add(CALL_BYTES);

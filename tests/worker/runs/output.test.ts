@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { newRunID } from "../../../src/runs/id.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import { type LogPiece, type RunView } from "../../../src/runs/run-types.ts";
@@ -7,7 +7,6 @@ import type { RunToRead } from "../../../src/runs/runs.ts";
 import { lastLine } from "../../../src/runs/shown-output.ts";
 import { runEvents } from "../../../src/server/run-events.ts";
 import { RequestMemory } from "../../../src/shared/request-memory.ts";
-import { pause } from "../../../src/shared/timers.ts";
 import type { ToolContext } from "../../../src/tools/define.ts";
 import { followTask } from "../../../src/tools/follow-task.ts";
 import { pageOutput } from "../../../src/tools/log-page.ts";

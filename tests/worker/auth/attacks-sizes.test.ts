@@ -5,7 +5,6 @@ import { isOwnAuthorization } from "../../../src/auth/bearer.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
 import { beforeCalls } from "../../setup/before-calls.ts";
 import { ORIGIN, TOKEN, recordEachLog, urlsParsedBy } from "../server/support.ts";
-import { sleep } from "../../setup/until.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
 const logs = recordEachLog();

@@ -1,5 +1,4 @@
-import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { Pace } from "../../../container/sandboxd/pace.ts";
+import { describe, expect, it, vi } from "vitest";
 import type { MCPParts } from "../../../src/server/mcp-endpoint.ts";
 import { appWith, call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "./support.ts";
 
@@ -117,22 +116,15 @@ it("a request with a long address is refused before its query is read", async ()
   }
 });
 
-it.each([
-  { of: "65,536 characters", part: "x".repeat(16_000), allowed: 4 },
-  { of: "3,855 characters outside ASCII", part: "é".repeat(900), allowed: 4 },
-  { of: "65,536 characters, one of them outside ASCII", part: `${"x".repeat(16_000)}é`, allowed: 4 },
-])("a request with headers of more than $of is refused, which counts as 16 open requests", async (row) => {
+it("a request with headers of more than 65,536 characters is refused", async () => {
   const respond = (count: number) =>
     appWith()("/health", {
-      headers: Array.from({ length: count }, (_, at) => [`x-${at}`, row.part] as const),
+      headers: Array.from({ length: count }, (_, at) => [`x-${at}`, "x".repeat(16_000)] as const),
     });
-  expect((await respond(row.allowed)).status).toBe(200);
-  const taken = vi.spyOn(Pace.prototype, "take");
-  onTestFinished(() => taken.mockRestore());
-  const response = await respond(row.allowed + 1);
+  expect((await respond(4)).status).toBe(200);
+  const response = await respond(5);
   expect(response.status).toBe(431);
   expect(await response.json()).toMatchObject({ message: expect.stringContaining("65536 characters") });
-  expect(taken.mock.calls).toContainEqual([16]);
 });
 
 it("a request with more than a thousand headers is refused", async () => {

@@ -1,10 +1,5 @@
 /** The whole authorization code flow, step by step, as a client without a library does it. */
-import { createExecutionContext } from "cloudflare:test";
-import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import { owner } from "../../../src/auth/methods/owner.ts";
-import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
-import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { call, ORIGIN, post, TOKEN, recordEachLog } from "../server/support.ts";
 import {
   approve,

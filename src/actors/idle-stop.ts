@@ -88,7 +88,6 @@ export class IdleStop {
    */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
-    // Containers of earlier versions do not support this call.
     const work = await this.#host.glancing.call("work", {}).catch(() => undefined);
     if (!work) return false;
     const { cpuMs, overMs, connections } = work;

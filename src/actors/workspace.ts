@@ -364,7 +364,7 @@ export class Workspace {
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;
-    const { isEmpty = false, system } = await withLimitedSignal(container, CALL_MS, async (signal) => ({
+    const { isEmpty, system } = await withLimitedSignal(container, CALL_MS, async (signal) => ({
       ...(await snapshots.call("mark", {}, signal)),
       ...(await snapshots.call("system", {}, signal)),
     }));

@@ -38,7 +38,7 @@ interface Follower {
 const IDLE_MS = 2000;
 /**
  * The most output of a run that waits for its log, in addition to SHARED_WINDOW_BYTES of all runs: of each stream, a window, at
- * most one piece more, and the last bytes. Only a program in sandboxd's place sends more, or an earlier version of sandboxd.
+ * most one piece more, and the last bytes. Only a program in sandboxd's place sends more.
  */
 export const RUN_WAITING_BYTES = STREAMS.length * (LEAST_WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 /** How long sandboxd has to read the last calls and confirm the end of a connection, in milliseconds. Then the connection is aborted. */

@@ -94,7 +94,7 @@ export class Sandboxd {
     return { [TOKEN_VARIABLE]: this.#token };
   }
 
-  /** The token for sandboxd. In a container that an earlier version of this server started, sandboxd requires no token. */
+  /** The token for sandboxd. */
   get #token(): string {
     const stored = this.#kv.get<string>(TOKEN_KEY);
     if (stored !== undefined) return stored;
@@ -128,7 +128,7 @@ export class Sandboxd {
     return {
       /** How many requests and WebSockets to exposed ports are open. */
       openPreviews: Number(response.headers.get(OPEN_PREVIEWS)),
-      /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
+      /** Whether sandboxd says that its container is not ending. */
       isServing: response.headers.get(IS_ENDING) === "false",
       /** Whether sandboxd says that nothing listens on `port`. False for earlier versions, which do not report this. */
       isSilent: response.headers.get(IS_LISTENING) === "false",

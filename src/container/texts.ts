@@ -76,8 +76,6 @@ export const kernelNotStarted = (language: Language, detail: string) =>
 
 export const DISK_FULL = "the disk of the sandbox is full";
 export const SAVE_LOST = "the sandbox lost the save that was in progress";
-export const STATE_NOT_READ =
-  "the saved state is damaged, or its container still runs an earlier version of the server's programs, which ends some minutes after an update of the server";
 export const stateDamaged = () =>
   new ToolError(
     "damaged",

@@ -37,7 +37,7 @@ export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */
   deadline: z.number(),
-  timeoutMs: z.number().optional(),
+  timeoutMs: z.number(),
   /** Why the deadline is earlier than requested. */
   cut: z.string().optional(),
   interactive: z.boolean().optional(),
@@ -138,8 +138,7 @@ class RunningCommand extends RunFollower {
   isStarted = false;
   #isRefused = false;
   stop: StopReason | undefined;
-  /** Undefined if an earlier version of this server started the command. */
-  timeoutMs: number | undefined;
+  timeoutMs = 0;
 
   get withdrawn(): Promise<End> {
     return this.#withdrawn.promise;

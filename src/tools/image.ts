@@ -65,7 +65,7 @@ function describeHeader(bytes: Uint8Array): string {
 }
 
 function imageLine({ width, height, mimeType, change }: Omit<CodeImage, "image">): string {
-  const size = width !== undefined && height !== undefined && describeSize({ width, height, mimeType });
+  const size = describeSize({ width, height, mimeType });
   return [size, change && `it ${change}`].filter(Boolean).join("; ");
 }
 
@@ -74,7 +74,7 @@ export function imageLines(results: readonly CodeResult[], takesImages: boolean)
   const lines = images.map((image, index) => {
     const name = images.length > 1 ? `Image ${index + 1}: ` : "";
     const file = imageFileText(image.original?.path, image.change !== undefined);
-    return `${name}${imageLine(image) || image.mimeType}. ${file}`;
+    return `${name}${imageLine(image)}. ${file}`;
   });
   if (images.length > 0 && !takesImages) lines.push(RUN_IMAGES_HIDDEN);
   return lines.join("\n") || undefined;

@@ -244,29 +244,6 @@ describe("a workspace", () => {
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
     }));
 
-  it("that a container of an earlier version cannot read is restored in the next container, and the failed call names the reason", () =>
-    withWorld(async (world) => {
-      await prepare(world);
-      const before = world.registry.current("a");
-      world.kill();
-      world.onStep = ({ name, when }) => {
-        if (name !== "sandboxd restore" || when !== "before") return undefined;
-        // A sandboxd of an earlier version responds like this to an unknown manifest.
-        const response = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
-        const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, reserve));
-        return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
-      };
-      await expect(world.ready()).rejects.toMatchObject({
-        message: expect.stringMatching(
-          /the saved state is damaged, or .* earlier version .* after an update .* not started/,
-        ),
-        retryable: true,
-      });
-      expect(world.registry.current("a")).toEqual(before);
-      world.onStep = () => undefined;
-      expect(await afterCrash(world)).toEqual({ kept: "first" });
-    }));
-
   it("of another image has one notice that names the files that were not restored", () =>
     withWorld(async (world) => {
       await prepare(world);

@@ -35,7 +35,6 @@ export function keepRepeatedRefreshes(store: KVNamespace, token: string): KVName
     if (!grant || grant.refreshTokenId === id) return grant;
     if (wrappedKey !== null) return { ...grant, refreshTokenId: id, refreshTokenWrappedKey: wrappedKey };
     if (grant.previousRefreshTokenId !== id) return grant;
-    // Earlier versions did not store the time.
     usedAt = grant.previousUsedAt ?? usedAt;
     return Date.now() - usedAt > REPEAT_MS ? { ...grant, previousRefreshTokenId: undefined } : grant;
   }

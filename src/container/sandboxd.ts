@@ -130,7 +130,7 @@ export class Sandboxd {
       openPreviews: Number(response.headers.get(OPEN_PREVIEWS)),
       /** Whether sandboxd says that its container is not ending. */
       isServing: response.headers.get(IS_ENDING) === "false",
-      /** Whether sandboxd says that nothing listens on `port`. False for earlier versions, which do not report this. */
+      /** Whether sandboxd says that nothing listens on `port`. */
       isSilent: response.headers.get(IS_LISTENING) === "false",
     };
   }

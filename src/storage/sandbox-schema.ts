@@ -119,7 +119,7 @@ export const SANDBOX_CONTENT = {
     },
     "file-links:*": {
       holds:
-        "links to files and to outputs of runs; their number; an id of the container for which the links are valid",
+        "links to files and to outputs of runs; an id of the container for which the links are valid",
       kept: "links until they have expired and another link is made; the rest until the container ends",
     },
     "sandboxd:token": {

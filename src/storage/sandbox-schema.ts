@@ -118,8 +118,7 @@ export const SANDBOX_CONTENT = {
       kept: "until the sandbox is destroyed; if it is removed because it is unused, notices of losses until a result shows them",
     },
     "file-links:*": {
-      holds:
-        "links to files and to outputs of runs; an id of the container for which the links are valid",
+      holds: "links to files and to outputs of runs; an id of the container for which the links are valid",
       kept: "links until they have expired and another link is made; the rest until the container ends",
     },
     "sandboxd:token": {

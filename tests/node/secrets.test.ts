@@ -162,7 +162,7 @@ describe("a response", () => {
     ["in base64 behind three bytes", ...inBase64("abc", VALUE, "")],
     ["in base64 in a URL", encodeURIComponent(btoa(VALUE))],
     ["in what basic authentication sends", ...inBase64("", `user:${VALUE}`, "")],
-  ])("is masked without a change of length if it contains the value %s", (_how, text, masked) => {
+  ])("is masked without a change of length if it contains the value %s", (_how, text, masked?: string) => {
     const body = (part: string) => `{"echo": "${part}",\n "more": 1}`;
     const expected = body(masked ?? "*".repeat(text.length));
     expect(new Mask([basic]).text(`é ${body(text)}`)).toBe(`é ${expected}`);

@@ -128,7 +128,7 @@ export class SandboxRegistry {
 
   /** The settings of these sandboxes, up to the first whose settings no longer fit into `LISTED_CHARS`. */
   settings(sandboxes: Iterable<string>): Map<string, ListedSettings> {
-    type Row = { variables: string; network: string | null };
+    type Row = { variables: string; network: string };
     const found = new Map<string, ListedSettings>();
     let room = LISTED_CHARS;
     // A search for each sandbox that has no settings would load large rows to compare their keys: 0.3 ms each.
@@ -137,11 +137,11 @@ export class SandboxRegistry {
     for (const sandbox of sandboxes) {
       const [row] = configured.has(sandbox) ? this.#rows.all<Row>(query, sandbox) : [];
       const { variables, network } = row ?? NO_SETTINGS;
-      room -= variables.length + (network?.length ?? 0);
+      room -= variables.length + network.length;
       if (room < 0) break;
       found.set(sandbox, {
         variables: JSON.parse(variables) as string[],
-        network: network === null ? undefined : (JSON.parse(network) as NetworkChoice),
+        network: JSON.parse(network) as NetworkChoice,
       });
     }
     return found;

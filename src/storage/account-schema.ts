@@ -9,7 +9,7 @@ export const ACCOUNT_MIGRATIONS: readonly Migration[] = [
         CREATE TABLE sandboxes (
           name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL,
           size_bytes INTEGER) WITHOUT ROWID;
-        CREATE TABLE settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL, network TEXT) WITHOUT ROWID;
+        CREATE TABLE settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL, network TEXT NOT NULL) WITHOUT ROWID;
         CREATE TABLE storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID;
         CREATE INDEX storage_oldest ON storage (oldest);
         CREATE TABLE leases (

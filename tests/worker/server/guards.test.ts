@@ -127,6 +127,26 @@ it("a request with headers of more than 65,536 characters is refused", async () 
   expect(await response.json()).toMatchObject({ message: expect.stringContaining("65536 characters") });
 });
 
+it("while many requests are open, others are refused, first those without a token, until their clients leave", async () => {
+  const app = appWith({ LOCAL_OPEN_FILES: "32" });
+  const clients = Array.from({ length: 4 }, () => new AbortController());
+  /** Begins a request whose body does not end. */
+  const begin = ({ signal }: AbortController) =>
+    void app("/mcp", { ...post(""), body: new ReadableStream({ type: "bytes" }), signal }).catch(
+      () => undefined,
+    );
+  const statuses = async () => [(await app("/health")).status, (await app("/mcp", post(LIST))).status];
+  expect(await statuses()).toEqual([200, 200]);
+  clients.slice(0, 2).forEach(begin);
+  expect(await statuses()).toEqual([503, 200]);
+  clients.slice(2, 3).forEach(begin);
+  expect(await statuses()).toEqual([503, 200]);
+  clients.slice(3).forEach(begin);
+  expect(await statuses()).toEqual([503, 503]);
+  for (const client of clients) client.abort();
+  expect(await statuses()).toEqual([200, 200]);
+});
+
 it("a request with more than a thousand headers is refused", async () => {
   const headers = (count: number) => Array.from({ length: count }, (_, at) => [`x-${at}`, ""] as const);
   expect((await appWith()("/health", { headers: headers(900) })).status).toBe(200);

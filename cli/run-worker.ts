@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
 import { bundle, quietWrangler } from "./bundle.ts";
 import { STOP_SIGNALS } from "./exit.ts";
+import { moveObjects } from "./move-objects.ts";
 import { shrinkDatabases } from "./shrink-databases.ts";
 import { refuseStrangers } from "./refuse-strangers.ts";
 
@@ -51,7 +52,7 @@ export interface RunningWorker {
 export const ENGINE_SOCKET = "engine.sock";
 
 /** What the Worker stores, in the state directory. */
-export const DATA = "data";
+const DATA = "data";
 /** The directory of the objects, in the state directory. */
 export const OBJECTS = `${DATA}/objects`;
 
@@ -76,6 +77,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const data = join(options.stateDir, DATA);
   const objects = join(options.stateDir, OBJECTS);
   await mkdir(objects, { recursive: true });
+  await moveObjects(objects);
   shrinkDatabases(data);
   const openFiles = maxOpenFiles();
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");

@@ -1,7 +1,9 @@
 /**
- * The system calls that programs in a sandbox may use, with their numbers on x64 and arm64, from the kernel's headers (Debian's
- * linux-libc-dev). `seccomp.ts` also limits the arguments of some calls.
+ * The system calls and options that programs in a sandbox may use, with their names and numbers in the kernel's headers (Debian's
+ * linux-libc-dev). `seccomp.ts` and `socket-filter.ts` also limit the arguments of some calls.
  */
+
+/** System calls, with their numbers on x64 and arm64. */
 const calls = `
   # files and directories
   read 0 63  write 1 64  readv 19 65  writev 20 66  pread64 17 67  pwrite64 18 68  preadv 295 69  pwritev 296 70
@@ -71,3 +73,136 @@ export function systemCalls(arch: "x64" | "arm64"): Map<string, number> {
     }),
   );
 }
+
+function numbers(text: string): number[] {
+  return Array.from(text.matchAll(/[A-Z]\w* (0x\w+|\d+)/g), ([, number]) => Number(number));
+}
+
+/**
+ * ioctl. Not in the list:
+ * - typing into another program's terminal (TIOCSTI), consoles and modems;
+ * - line disciplines (TIOCSETD), bridges and VLANs: the kernel would load modules for them;
+ * - all requests to drivers.
+ */
+export const ioctlRequests = numbers(`
+  # terminals
+  TCGETS 0x5401  TCSETS 0x5402  TCSETSW 0x5403  TCSETSF 0x5404  TCGETA 0x5405  TCSETA 0x5406  TCSETAW 0x5407
+  TCSETAF 0x5408  TCSBRK 0x5409  TCXONC 0x540a  TCFLSH 0x540b  TIOCEXCL 0x540c  TIOCNXCL 0x540d  TIOCSCTTY 0x540e
+  TIOCGPGRP 0x540f  TIOCSPGRP 0x5410  TIOCOUTQ 0x5411  TIOCGWINSZ 0x5413  TIOCSWINSZ 0x5414  TIOCPKT 0x5420
+  TIOCNOTTY 0x5422  TIOCGETD 0x5424  TCSBRKP 0x5425  TIOCGSID 0x5429  TCGETS2 0x802c542a  TCSETS2 0x402c542b
+  TCSETSW2 0x402c542c  TCSETSF2 0x402c542d  TIOCGPTN 0x80045430  TIOCSPTLCK 0x40045431  TIOCGDEV 0x80045432
+  TIOCSIG 0x40045436  TIOCGPKT 0x80045438  TIOCGPTLCK 0x80045439  TIOCGEXCL 0x80045440  TIOCGPTPEER 0x5441
+  # files
+  FIONREAD 0x541b  FIONBIO 0x5421  FIONCLEX 0x5450  FIOCLEX 0x5451
+  FICLONE 0x40049409  FICLONERANGE 0x4020940d  FS_IOC_GETFLAGS 0x80086601  RNDGETENTCNT 0x80045200
+  # sockets and network devices
+  FIOSETOWN 0x8901  SIOCSPGRP 0x8902  FIOGETOWN 0x8903  SIOCGPGRP 0x8904  SIOCATMARK 0x8905
+  SIOCGSTAMP 0x8906  SIOCGSTAMPNS 0x8907  SIOCGIFNAME 0x8910  SIOCGIFCONF 0x8912  SIOCGIFFLAGS 0x8913
+  SIOCGIFADDR 0x8915  SIOCGIFDSTADDR 0x8917  SIOCGIFBRDADDR 0x8919  SIOCGIFNETMASK 0x891b  SIOCGIFMETRIC 0x891d
+  SIOCGIFMTU 0x8921  SIOCGIFHWADDR 0x8927  SIOCGIFINDEX 0x8933  SIOCGIFTXQLEN 0x8942
+`);
+
+/**
+ * fcntl. Not in the list:
+ * - leases and notifications, which slow programs outside the sandbox that use the same files;
+ * - hints;
+ * - locks of open file descriptions (F_OFD_SETLK), which few programs use.
+ */
+export const fcntlCommands = numbers(`
+  F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9
+  F_SETSIG 10  F_GETSIG 11  F_DUPFD_QUERY 1027  F_DUPFD_CLOEXEC 1030  F_SETPIPE_SZ 1031  F_GETPIPE_SZ 1032
+  F_ADD_SEALS 1033  F_GET_SEALS 1034
+`);
+
+/**
+ * prctl. Not in the list:
+ * - names of memory mappings (PR_SET_VMA): no control group counts their memory;
+ * - merging of equal pages: it occupies a kernel thread;
+ * - system call filters: all filters of the machine share one limit. man, sshd and Chromium also work without a filter.
+ */
+export const prctlOptions = numbers(`
+  PR_SET_PDEATHSIG 1  PR_GET_PDEATHSIG 2  PR_GET_DUMPABLE 3  PR_SET_DUMPABLE 4  PR_GET_KEEPCAPS 7  PR_SET_KEEPCAPS 8
+  PR_SET_NAME 15  PR_GET_NAME 16  PR_GET_SECCOMP 21  PR_CAPBSET_READ 23  PR_CAPBSET_DROP 24  PR_GET_SECUREBITS 27
+  PR_SET_SECUREBITS 28  PR_SET_TIMERSLACK 29  PR_GET_TIMERSLACK 30  PR_SET_CHILD_SUBREAPER 36
+  PR_GET_CHILD_SUBREAPER 37  PR_SET_NO_NEW_PRIVS 38  PR_GET_NO_NEW_PRIVS 39  PR_SET_THP_DISABLE 41
+  PR_GET_THP_DISABLE 42  PR_CAP_AMBIENT 47  PR_SVE_SET_VL 50  PR_SVE_GET_VL 51  PR_GET_SPECULATION_CTRL 52
+  PR_SET_SPECULATION_CTRL 53  PR_PAC_RESET_KEYS 54  PR_SET_TAGGED_ADDR_CTRL 55  PR_GET_TAGGED_ADDR_CTRL 56
+  PR_PAC_SET_ENABLED_KEYS 60  PR_PAC_GET_ENABLED_KEYS 61  PR_SME_SET_VL 63  PR_SME_GET_VL 64  PR_SET_MDWE 65
+  PR_GET_MDWE 66
+`);
+
+/** madvise, besides guard pages (`seccomp.ts`). Not in the list: merging of equal pages, reclaiming and collapsing pages, simulated hardware errors. */
+export const memoryAdvice = numbers(`
+  MADV_NORMAL 0  MADV_RANDOM 1  MADV_SEQUENTIAL 2  MADV_DONTNEED 4  MADV_FREE 8  MADV_REMOVE 9  MADV_DONTFORK 10
+  MADV_DOFORK 11  MADV_UNMERGEABLE 13  MADV_HUGEPAGE 14  MADV_NOHUGEPAGE 15  MADV_DONTDUMP 16  MADV_DODUMP 17
+  MADV_WIPEONFORK 18  MADV_KEEPONFORK 19  MADV_COLD 20  MADV_POPULATE_READ 22  MADV_POPULATE_WRITE 23
+  MADV_DONTNEED_LOCKED 24
+`);
+
+/** membarrier. Not in the list: commands that also interrupt other programs. */
+export const membarrierCommands = numbers(`
+  MEMBARRIER_CMD_QUERY 0  MEMBARRIER_CMD_PRIVATE_EXPEDITED 8  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED 16
+  MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE 32  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE 64
+  MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ 128  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ 256
+`);
+
+/** personality: the default, 32 bits (for emulators), fixed addresses (for debuggers), and reading the current personality. */
+export const personalities = numbers(
+  "PER_LINUX 0  PER_LINUX32 8  ADDR_NO_RANDOMIZE 0x40000  QUERY 0xffffffff",
+);
+
+/** arch_prctl of x64: thread-local storage, further registers, shadow stacks. */
+export const archCommands = numbers(`
+  ARCH_SET_GS 0x1001  ARCH_SET_FS 0x1002  ARCH_GET_FS 0x1003  ARCH_GET_GS 0x1004  ARCH_GET_XCOMP_SUPP 0x1021
+  ARCH_GET_XCOMP_PERM 0x1022  ARCH_REQ_XCOMP_PERM 0x1023  ARCH_SHSTK_ENABLE 0x5001  ARCH_SHSTK_DISABLE 0x5002
+  ARCH_SHSTK_LOCK 0x5003  ARCH_SHSTK_STATUS 0x5005
+`);
+
+/**
+ * setsockopt and getsockopt, by level. Not in the list:
+ * - filters: all filters of the machine share one limit;
+ * - keys, address options and flow labels: no control group counts their memory;
+ * - encryption in the kernel, and transfers without copies;
+ * - joining multicast groups: while the kernel searches all groups of one device, it locks all network devices of the machine.
+ */
+export const socketOptions = Object.entries({
+  // SOL_SOCKET
+  1: `
+    SO_DEBUG 1  SO_REUSEADDR 2  SO_TYPE 3  SO_ERROR 4  SO_DONTROUTE 5  SO_BROADCAST 6  SO_SNDBUF 7  SO_RCVBUF 8
+    SO_KEEPALIVE 9  SO_OOBINLINE 10  SO_PRIORITY 12  SO_LINGER 13  SO_REUSEPORT 15  SO_PASSCRED 16  SO_PEERCRED 17
+    SO_RCVLOWAT 18  SO_SNDLOWAT 19  SO_RCVTIMEO 20  SO_SNDTIMEO 21  SO_PEERNAME 28  SO_TIMESTAMP 29  SO_ACCEPTCONN 30
+    SO_PEERSEC 31  SO_SNDBUFFORCE 32  SO_RCVBUFFORCE 33  SO_PASSSEC 34  SO_TIMESTAMPNS 35  SO_MARK 36
+    SO_PROTOCOL 38  SO_DOMAIN 39  SO_RXQ_OVFL 40  SO_PEEK_OFF 42  SO_SELECT_ERR_QUEUE 45
+    SO_MAX_PACING_RATE 47  SO_INCOMING_CPU 49  SO_MEMINFO 55  SO_COOKIE 57  SO_PEERGROUPS 59  SO_PASSPIDFD 76
+    SO_PEERPIDFD 77
+  `,
+  // IPPROTO_IP
+  0: `
+    IP_TOS 1  IP_TTL 2  IP_RECVOPTS 6  IP_PKTINFO 8  IP_MTU_DISCOVER 10  IP_RECVERR 11  IP_RECVTTL 12  IP_RECVTOS 13
+    IP_MTU 14  IP_FREEBIND 15  IP_RECVORIGDSTADDR 20  IP_MINTTL 21  IP_BIND_ADDRESS_NO_PORT 24  IP_MULTICAST_IF 32
+    IP_MULTICAST_TTL 33  IP_MULTICAST_LOOP 34  IP_MULTICAST_ALL 49  IP_UNICAST_IF 50  IP_LOCAL_PORT_RANGE 51
+  `,
+  // IPPROTO_TCP
+  6: `
+    TCP_NODELAY 1  TCP_MAXSEG 2  TCP_CORK 3  TCP_KEEPIDLE 4  TCP_KEEPINTVL 5  TCP_KEEPCNT 6  TCP_SYNCNT 7  TCP_LINGER2 8
+    TCP_DEFER_ACCEPT 9  TCP_WINDOW_CLAMP 10  TCP_INFO 11  TCP_QUICKACK 12  TCP_CONGESTION 13  TCP_USER_TIMEOUT 18
+    TCP_FASTOPEN 23  TCP_TIMESTAMP 24  TCP_NOTSENT_LOWAT 25  TCP_CC_INFO 26  TCP_FASTOPEN_CONNECT 30  TCP_INQ 36
+  `,
+  // IPPROTO_UDP
+  17: "UDP_CORK 1  UDP_SEGMENT 103  UDP_GRO 104",
+  // IPPROTO_IPV6
+  41: `
+    IPV6_CHECKSUM 7  IPV6_UNICAST_HOPS 16  IPV6_MULTICAST_IF 17  IPV6_MULTICAST_HOPS 18  IPV6_MULTICAST_LOOP 19
+    IPV6_MTU_DISCOVER 23  IPV6_MTU 24  IPV6_RECVERR 25  IPV6_V6ONLY 26  IPV6_MULTICAST_ALL 29  IPV6_FLOWINFO_SEND 33
+    IPV6_RECVPKTINFO 49  IPV6_PKTINFO 50  IPV6_RECVHOPLIMIT 51  IPV6_HOPLIMIT 52  IPV6_RECVPATHMTU 60
+    IPV6_DONTFRAG 62  IPV6_RECVTCLASS 66  IPV6_TCLASS 67  IPV6_AUTOFLOWLABEL 70  IPV6_ADDR_PREFERENCES 72
+    IPV6_MINHOPCOUNT 73  IPV6_RECVORIGDSTADDR 74  IPV6_UNICAST_IF 76  IPV6_FREEBIND 78
+  `,
+  // IPPROTO_ICMPV6
+  58: "ICMPV6_FILTER 1",
+  // SOL_NETLINK
+  270: `
+    NETLINK_ADD_MEMBERSHIP 1  NETLINK_DROP_MEMBERSHIP 2  NETLINK_PKTINFO 3  NETLINK_CAP_ACK 10  NETLINK_EXT_ACK 11
+    NETLINK_GET_STRICT_CHK 12
+  `,
+}).map(([level, names]) => [Number(level), numbers(names)] as const);

@@ -1,9 +1,7 @@
 /** Mounts that show one owner's files as another owner's (mount_setattr(2), Linux 5.12). */
 import { arch } from "node:process";
 import { runHost } from "./host-programs.ts";
-
-/** The number of unshare(2). */
-const unshareNumbers: Record<string, number> = { x64: 272, arm64: 97 };
+import { callNumbers } from "./own-inodes.ts";
 
 /**
  * util-linux can make such mounts since version 2.39. Debian 12 has an older version, so Perl makes the system calls. Perl's
@@ -53,9 +51,8 @@ export interface MountMaps {
  * not support such mounts
  */
 export async function mountMapped(pid: number, from: string, to: string, maps: MountMaps): Promise<void> {
-  const unshare = unshareNumbers[arch];
-  if (unshare === undefined) throw new Error(`${arch} processors are not supported`);
-  const words = [from, to, maps.users, maps.groups, String(unshare)];
+  if (callNumbers === undefined) throw new Error(`${arch} processors are not supported`);
+  const words = [from, to, maps.users, maps.groups, String(callNumbers[0])];
   await runHost("nsenter", [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, ...words]);
 }
 

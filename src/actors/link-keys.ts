@@ -1,16 +1,20 @@
 /** The keys that sign the server's links, so that the server recognizes its links without a lookup. */
+import { DAY_MS } from "../shared/days.ts";
 import { type Config, ownerTokens } from "../shared/config.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { sign } from "../shared/sign.ts";
-import type { Attempts } from "./attempts.ts";
+import type { Attempts, MadeKey } from "./attempts.ts";
 
 const LINK_KEY_NAME = "links";
+
+/** The longest life of a link or preview: `expires_seconds` of the tools. */
+const MAX_LIFE_MS = DAY_MS;
 
 type KeyContext = Pick<RequestContext, "config" | "env">;
 
 interface KeyCache {
   derived: Map<string, Promise<CryptoKey>>;
-  made?: string | undefined;
+  made?: MadeKey | undefined;
 }
 
 const caches = new WeakMap<Config, KeyCache>();
@@ -37,14 +41,18 @@ async function secretsOf({ config, env }: KeyContext): Promise<readonly string[]
   const tokens = ownerTokens(config);
   if (tokens.length > 0) return tokens;
   const made = await generatedKey({ config, env });
-  return made === undefined ? [] : [made];
+  if (!made) return [];
+  // Earlier versions signed with GitHub's secret. Their links stay valid until they expire.
+  const { GITHUB_CLIENT_SECRET: earlier } = config.values;
+  const isEarlierValid = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
+  return isEarlierValid ? [made.key, earlier] : [made.key];
 }
 
 /**
  * Caches the key, and not the promise of it: if the client of a request resets its connection, workerd never settles the request's
  * promises. Measured with a cached promise: all later requests of the process waited for ever.
  */
-async function generatedKey({ config, env }: KeyContext): Promise<string | undefined> {
+async function generatedKey({ config, env }: KeyContext): Promise<MadeKey | undefined> {
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
   return (cache.made ??= await namespace?.getByName(LINK_KEY_NAME).linkKey());

@@ -121,5 +121,6 @@ async function keyOf(
     value === null ? [] : [[name, value]],
   );
   set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
-  return `setup:${(await sha256(JSON.stringify([script, set, network, system]))).toHex()}`;
+  // The 2 is the format's version: outcomes of earlier versions do not match.
+  return `setup:${(await sha256(JSON.stringify([2, script, set, network, system]))).toHex()}`;
 }

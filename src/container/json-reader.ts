@@ -1,3 +1,4 @@
+import { parseSafely } from "../shared/bounded.ts";
 /** Reads streaming JSON and keeps only the path to the current value. */
 
 /** A longer name is read as "", a longer value as undefined. The limit counts bytes as written in the JSON, with quotes. */
@@ -168,7 +169,7 @@ export class JSONReader {
     if (!text.startsWith('"')) return text;
     if (!text.includes("\\")) return text.slice(1, -1);
     try {
-      return String(JSON.parse(text));
+      return String(parseSafely(text));
     } catch {
       this.#isMalformed = true;
       return undefined;

@@ -37,7 +37,8 @@ export interface KeyValues<Key extends string> {
 export const VERSION_KEY = "schema:version";
 
 /**
- * Runs all missing migrations or none.
+ * Runs all missing migrations or none. The first migration creates only missing tables, because a database of a server without
+ * versions already has some.
  * @returns the object's key-value storage
  * @throws if a newer server wrote the database
  */

@@ -59,6 +59,7 @@ export class RunningTask {
         this.#saveNow();
       },
       () => this.#storedOffset,
+      () => host.principalID(),
     );
     this.#storedOffset = state.offset;
     this.#save();

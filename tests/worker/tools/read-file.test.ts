@@ -15,10 +15,10 @@ beforeAll(() =>
 );
 
 describe("read_file", () => {
-  it("returns a text unchanged", async () => {
+  it("returns a text unchanged, and says if some lines end with CRLF", async () => {
     const content = "žluť 🐎\r\n\ttab\n\n\ufeff\n";
     await write("text", content);
-    const text = `\`\`\`\n${content}\`\`\``;
+    const text = `\`\`\`\n${content}\`\`\`\n[Some lines end with \\r\\n.]`;
     expect(await read("text")).toMatchObject({ isError: false, content: [{ type: "text", text }] });
     expect((await read("/workspace/dir/../text")).structured.content).toBe(content);
   });

@@ -90,7 +90,7 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
       // In the package index, the name may belong to anybody.
       if (local)
         return `${module} is not on sys.path, but the sandbox has ${shownName(local)}: append its directory to sys.path, or run_command with pip install -e and the directory of its project.`;
-      return `The package of ${module} is not installed: run_command with pip install ${PYPI[module] ?? module}, unless it is code of your own in another directory.`;
+      return `The package of ${module} is not installed: run_command with pip install ${PYPI[module] ?? module}. If it is code of your own, append its directory to sys.path.`;
     },
   },
   javascript: { ...nodeTraits("javascript"), title: "JavaScript", endings: [".js", ".mjs", ".cjs"] },

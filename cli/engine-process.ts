@@ -19,7 +19,7 @@ const YOUNG_MIB = 8;
  * of a transfer, which took almost half of the engine's processor time.
  */
 const OLD_MIB = 64;
-/** How long the engine may take to end its sandboxes, in milliseconds. Measured on a very busy machine: more than 3 s. */
+/** How long the engine may take to end its sandboxes, in milliseconds. Long, for a very busy machine. */
 const CLOSE_MS = 10_000;
 
 export interface RunningEngine {

@@ -4,8 +4,8 @@ import module from "node:module";
 import { fileURLToPath } from "node:url";
 
 if (existsSync(new URL("../node_modules/.package-lock.json", import.meta.url))) {
-  // Set before main.ts is loaded, so that main.ts comes from the cache too: loading Node's TypeScript compiler takes 0.1 s. Node
-  // 20 has no such cache.
+  // Set before main.ts is loaded, so that main.ts comes from the cache too, without loading Node's TypeScript compiler. Node 20 has no such
+  // cache.
   module.enableCompileCache?.(fileURLToPath(new URL("../node_modules/.cache/sandbox-mcp", import.meta.url)));
   await import("./main.ts");
 } else {

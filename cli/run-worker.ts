@@ -10,7 +10,6 @@ import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
 import { bundle, quietWrangler } from "./bundle.ts";
 import { STOP_SIGNALS } from "./exit.ts";
-import { moveObjects } from "./move-objects.ts";
 import { shrinkDatabases } from "./shrink-databases.ts";
 import { refuseStrangers } from "./refuse-strangers.ts";
 
@@ -52,7 +51,7 @@ export interface RunningWorker {
 export const ENGINE_SOCKET = "engine.sock";
 
 /** What the Worker stores, in the state directory. */
-const DATA = "data";
+export const DATA = "data";
 /** The directory of the objects, in the state directory. */
 export const OBJECTS = `${DATA}/objects`;
 
@@ -77,7 +76,6 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const data = join(options.stateDir, DATA);
   const objects = join(options.stateDir, OBJECTS);
   await mkdir(objects, { recursive: true });
-  await moveObjects(objects);
   shrinkDatabases(data);
   const openFiles = maxOpenFiles();
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");

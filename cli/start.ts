@@ -1,7 +1,16 @@
 /** `npm start`: the whole server on this machine. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { accessSync, chmodSync, constants, existsSync, statfsSync, statSync } from "node:fs";
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  existsSync,
+  readFileSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { attempt } from "../container/sandboxd/file-error.ts";
 import { prepareAgent } from "../local/engine/agent-packages.ts";
@@ -23,11 +32,14 @@ import { whyNotServing } from "./ready.ts";
 import { forgetRunning, noteRunning } from "./running.ts";
 import { forgetVariables, readVariables } from "./dev-vars.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
-import { ENGINE_SOCKET, OBJECTS, type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
+import { DATA, ENGINE_SOCKET, OBJECTS, type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
 import * as texts from "./texts.ts";
 
 /** About how many bytes the server writes before its first call. workerd's configuration, with the Worker, has 2.8 MB. */
 const NEEDED_BYTES = 6 * 1024 * 1024;
+
+/** The version of the data in the state directory. */
+const STATE_VERSION = "1";
 
 const print = (line: string) => process.stderr.write(`${line}\n`);
 
@@ -81,6 +93,7 @@ async function start(): Promise<void> {
   avoidMounts(mounts, stateDir);
   const socket = join(stateDir, ENGINE_SOCKET);
   await lockDirectory(stateDir, socket);
+  requireOwnVersion(stateDir);
   // Checked first, so that a port in use is reported before anything is set up.
   await freePort(options.port);
   const bubblewrap = options.isolation === "bubblewrap" ? await requireBubblewrap(print) : undefined;
@@ -228,6 +241,15 @@ function makeStateDirectory(stateDir: string): void {
   }
   const { bavail, bsize } = statfsSync(stateDir);
   if (bavail * bsize < NEEDED_BYTES) throw texts.stateDirectoryFull(stateDir);
+}
+
+/** @throws {UserError} if the state directory has data of another version */
+function requireOwnVersion(stateDir: string): void {
+  const file = join(stateDir, "version");
+  const data = join(stateDir, DATA);
+  if (!existsSync(data)) return writeFileSync(file, STATE_VERSION);
+  const version = attempt(() => readFileSync(file, "utf8"), "");
+  if (version !== STATE_VERSION) throw texts.otherStateVersion(stateDir, data);
 }
 
 /**

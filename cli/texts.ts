@@ -188,6 +188,10 @@ export const stateDirectoryFull = (directory: string) =>
   new UserError(
     `The disk of the state directory ${directory} is full. Free space on it, or choose another: --state-dir <path>.`,
   );
+export const otherStateVersion = (directory: string, data: string) =>
+  new UserError(
+    `The state directory ${directory} has data of another version of this server, which this version does not read. To begin anew without its sandboxes, results and sign-ins, delete ${data}, or choose another state directory: --state-dir <path>.`,
+  );
 export const closedToOthers = (directory: string) =>
   `Other users could open the state directory ${directory}. Its mode was changed, so that now only its owner can open it.`;
 export const openToOthers = (directory: string, uid: number) =>

@@ -20,10 +20,7 @@ export interface Line {
 /** The longest line in characters. A longer line is split. */
 const MAX_LINE = 4096;
 
-/**
- * The column up to which a sequence moves the cursor. With MAX_LINE, each of these short sequences made 4,096 cells, and a page
- * of a log took 30 to 50 times as long as plain text.
- */
+/** The column up to which a sequence moves the cursor: each short sequence makes as many cells. */
 const MAX_COLUMN = 512;
 
 /** The most characters and lines that a log keeps. It drops the oldest lines. */

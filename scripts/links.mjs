@@ -2,9 +2,8 @@
  * Checks the documents. Everything that they mention in prose or in fenced examples must exist: files, headings and pictures;
  * commands with their options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs; calls of
  * tools; messages and the panel's labels, which the code must contain; names of variables, fields and error codes; files; names
- * of the code in docs/internals; routes of the server; versions of clients, and exit statuses. docs/internals/security.md has to
- * name each flood of tests/hostile/neighbours.test.ts. Every page has to be linked from docs/README.md, and every picture has to
- * be shown. Prints each problem, and exits with 1 if there is one.
+ * of the code in docs/internals; routes of the server; versions of clients, and exit statuses. Every page has to be linked from
+ * docs/README.md, and every picture has to be shown. Prints each problem, and exits with 1 if there is one.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -24,9 +23,8 @@ const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclud
 const documents = files.filter((path) => path.endsWith(".md"));
 const problems = [];
 
-/** Variables of other programs, and a constant of Linux. */
+/** Variables of other programs. */
 const FOREIGN_VARIABLES = new Set([
-  "MSG_MORE",
   "LD_PRELOAD",
   "OPENAI_API_KEY",
   "OPENAI_BASE_URL",
@@ -321,18 +319,6 @@ for (const path of documents.filter((each) => each.startsWith("docs/internals/")
     if (existsSync(join(root, file)) && !new RegExp(`\\b${name}\\b`).test(read(file)))
       problem(`${file} has no ${name}`);
 }
-
-// The page and the test must list the same hostile data that the server decodes.
-const NEIGHBOURS = "tests/hostile/neighbours.test.ts";
-const [, floodList = ""] = /const FLOODS[^=]*= \[([\s\S]*?)^\];/m.exec(read(NEIGHBOURS)) ?? [];
-const floods = new Set(Array.from(floodList.matchAll(/what: "([^"]+)"/g), ([, what]) => what));
-const [, sent = ""] = read("docs/internals/security.md").split("## What a sandbox sends, and what bounds it");
-const [decoded = ""] = sent.split("\n## ");
-const listedFloods = new Set(Array.from(decoded.matchAll(/\*([^*]+)\*/g), ([, what]) => what));
-for (const what of floods.difference(listedFloods))
-  problems.push(`docs/internals/security.md: no row names the flood "${what}"`);
-for (const what of listedFloods.difference(floods))
-  problems.push(`docs/internals/security.md: ${NEIGHBOURS} has no flood "${what}"`);
 
 const [tried] = read("docs/start/clients.md").split("## Tried by hand");
 for (const [, project, version] of tried.matchAll(/^\| .+? \| `(.+)` (\S+) \|/gm))

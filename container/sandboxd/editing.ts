@@ -8,7 +8,7 @@ import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "
 
 /**
  * Computing a diff blocks everything else, so after this many milliseconds the result has no diff. It has none either if the changed
- * part is longer: the diff of 8 MiB of short lines took 8 s and 1.5 GB.
+ * part is longer, because a diff of millions of short lines takes gigabytes.
  */
 const DIFF_MS = 1000;
 const MAX_CHANGED_CHARS = 1024 * 1024;

@@ -20,7 +20,7 @@ const MAX_HEAD_BYTES = 64 * 1024;
 export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapshots: Snapshots): Server {
   const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (request, response) => {
     const port = previewPort(request);
-    // Only previews get a Date header. The first one takes 8 ms, because Node looks up the time zone.
+    // Only previews get a Date header. The first one is slow, because Node looks up the time zone.
     response.sendDate = port !== undefined;
     if (!isAuthorized(request)) return void response.writeHead(401, { connection: "close" }).end();
     const served =

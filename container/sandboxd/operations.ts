@@ -91,12 +91,12 @@ type Changing =
       changesState: true;
       /** Each retry by the actor or the Worker has a new `id`, so a change whose actor was reset could take effect twice. */
       retry: "in_container" | "never";
-      input: ChangeInput<typeof changeID> | ChangeInput<typeof laterID>;
+      input: ChangeInput;
     };
 
-type ChangeInput<ID extends () => z.ZodMiniType> = z.ZodMiniObject<{
+type ChangeInput = z.ZodMiniObject<{
   confined: ReturnType<typeof flag>;
-  id: ReturnType<ID>;
+  id: ReturnType<typeof changeID>;
 }>;
 
 const count = () => z.coerce.number().check(z.int(), z.nonnegative());
@@ -108,8 +108,6 @@ const flag = () =>
     ),
   );
 const changeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
-/** Optional, because earlier servers do not send it. */
-const laterID = () => z.optional(changeID());
 
 /** A whole number in a header. */
 const headerCount = () =>
@@ -258,7 +256,7 @@ export const operations = {
     ...smallCall,
     ...changes,
     route: "DELETE /files",
-    input: z.object({ path: path(), id: laterID(), recursive: flag(), confined: flag() }),
+    input: z.object({ path: path(), id: changeID(), recursive: flag(), confined: flag() }),
     result: z.object({}),
     doing: "Removing",
     retry: "never",

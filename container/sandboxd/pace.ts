@@ -16,8 +16,6 @@ export class Pace {
   readonly #burst: number;
   #left: number;
   #filledAt = performance.now();
-  /** A limit that this one shares with others, for example with those of a principal's other sandboxes. Amounts count in both. */
-  together: Pace | undefined;
 
   constructor(options: { burst: number; perSecond: number }) {
     this.#perSecond = options.perSecond;
@@ -35,19 +33,18 @@ export class Pace {
   take(amount = 1): number {
     this.#fill();
     this.#left -= amount;
-    return Math.max(0, (-this.#left / this.#perSecond) * 1000, this.together?.take(amount) ?? 0);
+    return Math.max(0, (-this.#left / this.#perSecond) * 1000);
   }
 
   tryTake(amount: number): boolean {
     this.#fill();
-    if (this.#left < amount || this.together?.tryTake(amount) === false) return false;
+    if (this.#left < amount) return false;
     this.#left -= amount;
     return true;
   }
 
   giveBack(amount = 1): void {
     this.#left += amount;
-    this.together?.giveBack(amount);
   }
 
   #fill(): void {

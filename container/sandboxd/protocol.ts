@@ -46,7 +46,7 @@ export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 /** A header of sandboxd's response to `GET /`: the number of open requests and WebSockets of previews. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
-/** A header of sandboxd's response to `GET /`: whether it is stopping with its container. Earlier versions do not send it. */
+/** A header of sandboxd's response to `GET /`: whether it is stopping with its container. */
 export const IS_ENDING = "x-sandboxd-ending";
 /** A header of `GET /` with a port, and of its response: whether a program listens there. */
 export const IS_LISTENING = "x-sandboxd-listening";

@@ -129,7 +129,7 @@ export class Writes {
         const found = await withFileErrors(lstat(reached.path));
         if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
         // If sandboxd ends before it responds, the note tells the next sandboxd that this call has removed the file.
-        if (id !== undefined) writeNote(id, { removed: entry.target });
+        writeNote(id, { removed: entry.target });
         await rm(reached.path, { recursive: recursive === true });
         return {};
       });

@@ -1,6 +1,5 @@
 /** The certificate authority for hosts whose TLS the engine intercepts to add a credential. Its key stays on this machine. */
 import {
-  constants,
   createPrivateKey,
   createPublicKey,
   generateKeyPair,
@@ -89,9 +88,7 @@ export class CertificateAuthority {
     ]);
     signWith(certificate, this.#key);
     const key = serverKey.privateKey.export({ type: "pkcs8", format: "pem" });
-    // A renegotiation would repeat the signature, about a millisecond, without a limit of its rate.
-    const secureOptions = constants.SSL_OP_NO_RENEGOTIATION;
-    const context = createSecureContext({ cert: pki.certificateToPem(certificate), key, secureOptions });
+    const context = createSecureContext({ cert: pki.certificateToPem(certificate), key });
     return { context, validity: certificate.validity };
   }
 }

@@ -8,7 +8,6 @@ const JUMP = 0x05;
 const JUMP_EQUAL = 0x15;
 const JUMP_GREATER_OR_EQUAL = 0x35;
 const JUMP_ANY_BIT = 0x45;
-const AND = 0x54;
 const RETURN = 0x06;
 const ALLOW = 0x7fff0000;
 const ERRNO = 0x00050000;
@@ -59,17 +58,11 @@ export function ifNull(offset: number, yes: Decision, no: Decision): Decision {
 
 const MAX_VALUE = 0xffffffff;
 
-/** Whether an argument of 64 bits, such as a length, is below 4 GiB. */
-export function ifBelow4GiB(offset: number, yes: Decision, no: Decision): Decision {
-  return ifEqual(upperHalf(offset), 0, yes, no);
-}
-
-/** Finds the decision for a value by binary search. @param mask the bits of the value to compare */
+/** Finds the decision for a value by binary search. */
 export function decideByValue(
   offset: number,
   decisions: Iterable<readonly [number, Decision]>,
   otherwise: Decision,
-  mask?: number,
 ): Decision {
   const ranges: Range[] = [{ from: 0, decision: otherwise }];
   for (const [value, decision] of [...decisions].toSorted(([a], [b]) => a - b)) {
@@ -77,9 +70,7 @@ export function decideByValue(
     if (ranges.at(-1)?.decision !== decision) ranges.push({ from: value, decision });
     if (value < MAX_VALUE) ranges.push({ from: value + 1, decision: otherwise });
   }
-  const load: Decision = [[LOAD, 0, 0, offset]];
-  if (mask !== undefined) load.push([AND, 0, 0, mask]);
-  return [...load, ...search(ranges)];
+  return [[LOAD, 0, 0, offset], ...search(ranges)];
 }
 
 export function onlyValues(offset: number, values: number[], error: number): Decision {

@@ -1,6 +1,5 @@
 /** Reads the server name from the first message of a sandbox's TLS connection (RFC 8446, 4.1.2; RFC 6066, 3). */
 import type { Duplex } from "node:stream";
-import type { Pieces } from "./piece-limit.ts";
 import { canonicalHost, isAddress } from "../../src/shared/network-policy.ts";
 
 type ClientHello = { name: string | undefined } | { problem: string };
@@ -22,17 +21,12 @@ export const NO_HELLO = "no ClientHello arrived";
 /**
  * Reads the ClientHello in a tunnel and puts it back for the next reader. Returns undefined if the ClientHello names the tunnel's
  * host, and the problem otherwise.
- * @param reads limits the rate of short reads
  */
 export async function problemWithTLS(
   host: string,
   socket: Duplex,
   head: Buffer,
-  reads: Pieces,
 ): Promise<string | undefined> {
-  // Otherwise the connection would flow as soon as its reads are counted.
-  socket.pause();
-  reads.count(socket);
   const reader = new ClientHelloReader();
   const deadline = Date.now() + helloMs;
   const pieces = [head];

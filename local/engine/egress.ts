@@ -16,30 +16,23 @@ import {
   allowsHost,
   allowsPackages,
 } from "../../src/shared/network-policy.ts";
-import { parseURL } from "../../src/shared/long-host.ts";
+import { splice } from "../../container/sandboxd/splice.ts";
 import type { CertificateAuthority } from "./authority.ts";
-import { connectStreams, passThrough, resetConnection } from "./buffered-socket.ts";
+import { passThrough } from "./buffered-socket.ts";
 import { NO_HELLO, problemWithTLS } from "./client-hello.ts";
-import { trackHost } from "./host-socket.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
-import type { InternetRequests } from "./internet-requests.ts";
 import {
   closeAtEnd,
-  declineUpgrade,
   endRefused,
   endToEndHeaders,
   framingHeaders,
-  limitInterim,
   onUnexpectedResponse,
   type OutboundQueue,
   refuseRequest,
-  streamResponse,
   sendHead,
+  streamResponse,
 } from "./outbound-queue.ts";
-import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
-import { ACCEPTED, noticeReset } from "./proxy-listeners.ts";
-import { piecesOf, RequestLimiter, type RequestPaces } from "./request-limiter.ts";
-import { startTLSOver } from "./tls-records.ts";
+import { drainAfter } from "./request-ends.ts";
 import {
   closeSignal,
   connectUpstream,
@@ -50,9 +43,12 @@ import {
   Unreachable,
   type UpstreamOptions,
 } from "./upstream.ts";
+import { passWebSocket } from "./web-socket.ts";
 import { HOST_PROBLEMS, NO_INTERNET, NOT_ALLOWED, OTHER_PORT, REFUSALS } from "./texts.ts";
 
 const maxHeadBytes = 32_768;
+/** The most requests of a connection. Node would keep any number of those that a program sends before it reads responses. */
+const maxRequests = 100;
 /** TLS's fatal alert unrecognized_name (RFC 8446, 6.2), for a refused server name. */
 const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
 
@@ -62,67 +58,36 @@ export interface Egress {
   internet: { allowed: true } | { allowed: false; reason: string };
   policy: NetworkPolicy;
   connections: ConnectionLog;
-  pieces: Pieces;
-  /** Limits the short reads of connections to hosts, and of tunnels. */
-  reads: Pieces;
-  /** The rates of requests over several sandboxes. */
-  requests?: RequestPaces;
   queue: OutboundQueue;
-  /** The requests that come back from the Worker. */
-  internetRequests: InternetRequests;
-  /** The connections to hosts, also those that are closing. */
-  hosts: Set<Socket>;
   upstream: UpstreamOptions;
   authority: CertificateAuthority | undefined;
 }
 
 /** Handles proxy requests (absolute form), tunnels (CONNECT), and requests to port 80 for hosts in `/etc/hosts` (origin form). */
 export function createEgress(egress: Egress): Server {
-  const { pieces } = egress;
   const server = createServer({
-    IncomingMessage: requestsOf(pieces),
     requestTimeout: 0,
     headersTimeout: 30_000,
     keepAliveTimeout: 60_000,
     maxHeaderSize: maxHeadBytes,
-    // If Node required the header, it would refuse requests without one itself, and the limiter would not count them.
+    // `respond` gives a reason, which Node would not give.
     requireHostHeader: false,
   });
-  pieces.watch(server);
-  server.on("connection", (socket: Socket) => {
-    // The requests in a tunnel arrive on its connection, or over it, and this connection is checked already.
-    if (!tunnelTargets.has(socket)) noticeReset(socket);
-  });
-  const limiter = new RequestLimiter(server, () => egress.requests);
-  const accept = async (socket: Socket) => {
-    if (!(await limiter.waitForRate(socket, "connection"))) return;
-    server.emit("connection", socket);
-    // While the sandbox exceeds a limit, each of its new connections would still read once.
-    if (!pieces.isPaused) socket.resume();
-  };
-  server.on(ACCEPTED, (socket: Socket) => closeOnFailure(socket, accept(socket)));
+  server.maxRequestsPerSocket = maxRequests;
   server.on("request", (request, response) => {
-    if (limiter.accept(request, response))
-      closeOnFailure(request.socket, respond(egress, limiter, request, response));
+    drainAfter(request, response);
+    closeOnFailure(request.socket, respond(egress, request, response));
   });
-  // Without this listener, Node would refuse these requests itself, and the limiter would not count them. The host decides about
-  // expectations (RFC 9110, 10.1.1).
+  // The host decides about expectations (RFC 9110, 10.1.1).
   server.on("checkExpectation", (request, response) => server.emit("request", request, response));
-  const onTunnel = ({ rawHeaders }: IncomingMessage, socket: Duplex, serve: () => Promise<void>) => {
+  server.on("connect", (request, socket, head) => {
     socket.on("error", () => undefined);
-    if (!limiter.acceptTunnel(socket)) return;
-    const turn = limiter.waitForRate(socket, "direct", rawHeaders.length / 2);
-    closeOnFailure(
-      socket,
-      turn.then((isOpen) => (isOpen ? serve() : undefined)),
-    );
-  };
-  server.on("connect", (request, socket, head) =>
-    onTunnel(request, socket, () => tunnel(egress, server, limiter, request, socket, head)),
-  );
-  server.on("upgrade", (request, socket, head) =>
-    onTunnel(request, socket, () => upgrade(egress, request, socket, head)),
-  );
+    closeOnFailure(socket, tunnel(egress, server, request, socket, head));
+  });
+  server.on("upgrade", (request, socket, head) => {
+    socket.on("error", () => undefined);
+    closeOnFailure(socket, upgrade(egress, request, socket, head));
+  });
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;
 }
@@ -132,18 +97,10 @@ function closeOnFailure(socket: Duplex, handling: Promise<void>): void {
   handling.catch(() => socket.destroy());
 }
 
-async function respond(
-  egress: Egress,
-  limiter: RequestLimiter,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<void> {
+async function respond(egress: Egress, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const url = target(request);
   const mismatch = url === undefined ? undefined : tunnelMismatch(request, url);
   const pattern = url === undefined ? undefined : interceptFor(egress.intercepts, url);
-  const kind = pattern === undefined || mismatch !== undefined ? "direct" : "intercepted";
-  // Refused requests wait too, because Node has read their header fields, and the program may repeat them without end.
-  if (!(await limiter.waitForRate(request.socket, kind, request.rawHeaders.length / 2))) return;
   if (url === undefined) return refuseRequest(response, 400, REFUSALS.noHost);
   // Node decodes only the coding chunked. Any other coding would be lost, because a transfer coding applies to one connection.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
@@ -194,11 +151,10 @@ async function sendUpstream(
   headers: [string, string][],
   entry: Connection,
 ): Promise<void> {
-  const { upstream: options, pieces, reads } = egress;
   const closed = closeSignal(response);
-  const plain = await connectToHost(egress, url, closed);
+  const plain = await connectUpstream(hostOf(url), portOf(url), egress.upstream, closed);
   const socket =
-    url.protocol === "https:" ? await startTLS(plain, hostOf(url), options, reads, closed) : plain;
+    url.protocol === "https:" ? await startTLS(plain, hostOf(url), egress.upstream, closed) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
   await new Promise<void>((resolve, reject) => {
     const upstream = httpRequest({
@@ -212,45 +168,34 @@ async function sendUpstream(
       upstream.destroy();
       reject(new Unreachable(HOST_PROBLEMS.notHTTP(url.host)));
     };
-    pieces.join(socket);
-    upstream.on("socket", (connected) => {
-      reads.count(connected);
-      // `readHead` has paused the socket of a tunnel.
-      connected.resume();
-    });
+    // `readHead` has paused the socket of a tunnel.
+    upstream.on("socket", (connected) => void connected.resume());
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
       // The host may send a second response together with a refused one.
       if (upstream.destroyed) return;
       receivedHead = incoming;
-      reads.takeFields(incoming.rawHeaders);
-      incoming.once("end", () => reads.takeFields(incoming.rawTrailers));
-      if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
-      else gather(incoming, pieces);
       // The length of a compressed response is not logged, because it could reveal a secret. A response that repeats the secret
       // and a program's guess is shorter for a correct guess.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
-      passBody(socket, incoming, response, reads);
+      passBody(socket, incoming, response);
       resolve();
     });
-    onUnexpectedResponse(upstream, pieces, refuseResponse);
+    onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", (error) => {
       // Data after a complete response is an error of the host. It does not concern the client.
       if (response.headersSent && receivedHead?.complete !== true) response.destroy();
       reject(new Unreachable(HOST_PROBLEMS.broke(url.host, error.message)));
     });
-    closed.addEventListener("abort", () => {
-      if (!response.writableFinished) resetConnection(plain);
-      upstream.destroy();
-    });
+    closed.addEventListener("abort", () => void upstream.destroy());
     request.pipe(upstream);
   });
 }
 
 /** Forwards a body of known length to the requesting connection without Node's parser, which copies it. */
-function passBody(from: Socket, incoming: IncomingMessage, response: ServerResponse, reads: Pieces): void {
+function passBody(from: Socket, incoming: IncomingMessage, response: ServerResponse): void {
   const { socket: to } = response;
   const { "content-length": length, "transfer-encoding": coding } = incoming.headers;
   if (to === null || length === undefined || coding !== undefined) return;
@@ -258,7 +203,7 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
   incoming.on("data", (piece: Buffer) => (left -= piece.length));
   // A response without a body, such as one to HEAD, is complete after its headers, even if they announce a length.
   const isReady = () => !incoming.complete && incoming.readableLength === 0;
-  passThrough(from, to, reads, isReady, (bytes, written) => {
+  passThrough(from, to, isReady, (bytes, written) => {
     // The headers may not have been sent yet, because they wait for the body.
     sendHead(response);
     const taken = bytes.subarray(0, left);
@@ -328,12 +273,11 @@ function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefin
 async function tunnel(
   egress: Egress,
   server: Server,
-  limiter: RequestLimiter,
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
 ): Promise<void> {
-  const url = parseURL(`http://${request.url ?? ""}`);
+  const url = URL.parse(`http://${request.url ?? ""}`) ?? undefined;
   if (url === undefined) return refuseTunnel(socket, 400, REFUSALS.noTunnelHost);
   const host = hostOf(url);
   const port = portOf(url);
@@ -347,8 +291,7 @@ async function tunnel(
   // Some clients also send plain HTTP through a tunnel.
   if (refused === undefined && isIntercept) return serveRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host)) {
-    if (await limiter.waitForRate(socket, "handshake"))
-      await terminateTLS(egress, server, socket, head, entry);
+    await terminateTLS(egress, server, socket, head, entry);
     return;
   }
   const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: refused.why });
@@ -362,7 +305,7 @@ async function tunnel(
   if (upstream === undefined) return;
   added.status = 200;
   socket.write(tunnelEstablished);
-  const problem = isUnrestricted ? undefined : await problemWithTLS(host, socket, head, egress.reads);
+  const problem = isUnrestricted ? undefined : await problemWithTLS(host, socket, head);
   if (problem !== undefined) {
     upstream.destroy();
     return endWithoutTLS(egress, socket, added, problem);
@@ -370,7 +313,8 @@ async function tunnel(
   // The host may have disconnected during the check. Then its stream emits no more events, and the client would wait without end.
   if (upstream.destroyed) return void socket.destroy();
   if (isUnrestricted && head.length > 0) upstream.write(head);
-  connectStreams(socket, upstream, egress.reads);
+  splice(socket, upstream);
+  passThrough(upstream, socket);
 }
 
 async function connectFor(
@@ -388,7 +332,7 @@ async function connectFor(
   const { internet } = egress;
   if (!internet.allowed) return refuseWith(403, REFUSALS.unreachable(url.host, internet.reason));
   try {
-    const upstream = await connectToHost(egress, url, closeSignal(socket));
+    const upstream = await connectUpstream(hostOf(url), portOf(url), egress.upstream, closeSignal(socket));
     upstream.on("error", () => undefined);
     for (const event of ["end", "close"]) upstream.once(event, () => (entry.bytes = upstream.bytesRead));
     return upstream;
@@ -397,14 +341,10 @@ async function connectFor(
   }
 }
 
-async function connectToHost({ hosts, upstream }: Egress, url: URL, closed: AbortSignal): Promise<Socket> {
-  return trackHost(hosts, await connectUpstream(hostOf(url), portOf(url), upstream, closed));
-}
-
 function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
   tunnelTargets.set(socket, `${host}:${port}`);
   socket.write(tunnelEstablished);
-  for (const piece of piecesOf(head).toReversed()) socket.unshift(piece);
+  if (head.length > 0) socket.unshift(head);
   server.emit("connection", socket);
 }
 
@@ -416,16 +356,20 @@ async function terminateTLS(
   head: Buffer,
   entry: Connection,
 ): Promise<void> {
-  const { connections, authority, pieces, reads } = egress;
+  const { connections, authority } = egress;
   const { host, port } = entry;
   if (authority === undefined) return refuseTunnel(socket, 403, REFUSALS.noCertificate(host));
   socket.write(tunnelEstablished);
-  const problem = await problemWithTLS(host, socket, head, reads);
+  const problem = await problemWithTLS(host, socket, head);
   if (problem !== undefined) return endWithoutTLS(egress, socket, connections.add(entry), problem);
   const secureContext = await authority.contextFor(host);
   if (socket.destroyed) return;
-  const options = { isServer: true, secureContext, ALPNProtocols: ["http/1.1", "http/1.0"] };
-  const secure = startTLSOver(socket, reads, (records) => new TLSSocket(records, options), pieces);
+  // The type asks for a Socket, but any stream works.
+  const secure = new TLSSocket(socket as Socket, {
+    isServer: true,
+    secureContext,
+    ALPNProtocols: ["http/1.1", "http/1.0"],
+  });
   tunnelTargets.set(secure, `${host}:${port}`);
   server.emit("connection", secure);
 }
@@ -468,82 +412,39 @@ async function upgrade(
   const stayOpenAtEnd = isWebSocket ? closeAtEnd(socket) : undefined;
   const upstream = await connectFor(socket, egress, url, entry);
   if (upstream === undefined) return;
+  const path = url.pathname + url.search;
   if (stayOpenAtEnd !== undefined)
-    return switchToWebSocket(egress, upstream, request, socket, head, url, entry, stayOpenAtEnd);
+    return passWebSocket({
+      request,
+      client: socket,
+      head,
+      upstream,
+      path,
+      headers: [
+        // The Host header comes from the URL, because the URL's host was checked.
+        ["Host", url.host],
+        ...endToEndHeaders(request.rawHeaders).filter(([name]) => !/^(host|content-length)$/i.test(name)),
+      ],
+      allowsExtensions: true,
+      onResponse: (status) => {
+        entry.status = status;
+        if (status === 101) stayOpenAtEnd();
+      },
+      onFailure: (problem) => {
+        entry.status = socket.destroyed ? clientClosed : 502;
+        refuseTunnel(socket, 502, problem(url.host));
+      },
+    });
   // The host's response is forwarded unchecked.
   entry.status = 101;
   const kept = new Set(["connection", "upgrade", "transfer-encoding"]);
   const lines = endToEndHeaders(request.rawHeaders, kept)
     .filter(([name]) => name.toLowerCase() !== "host")
     .map(([name, value]) => `${name}: ${value}`);
-  upstream.write(`${request.method} ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\n`);
+  upstream.write(`${request.method} ${path} HTTP/1.1\r\nHost: ${url.host}\r\n`);
   upstream.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
   upstream.write(head);
-  connectStreams(socket, upstream, egress.reads);
-}
-
-/** Forwards the client's bytes only after the host has agreed. Before that, the bytes could be requests to any host. */
-function switchToWebSocket(
-  { pieces, reads }: Egress,
-  upstream: Socket,
-  request: IncomingMessage,
-  socket: Duplex,
-  head: Buffer,
-  url: URL,
-  entry: Connection,
-  onAgreed: () => void,
-): void {
-  const kept = endToEndHeaders(request.rawHeaders).filter(([name]) => !/^(host|content-length)$/i.test(name));
-  const outgoing = httpRequest({
-    createConnection: () => upstream,
-    method: "GET",
-    path: url.pathname + url.search,
-    headers: ["Host", url.host, ...kept.flat(), "Connection", "Upgrade", "Upgrade", "websocket"],
-  });
-  let hasResponded = false;
-  let isDeclined = false;
-  const decline = (reason: string) => {
-    if (isDeclined) return;
-    isDeclined = true;
-    outgoing.destroy();
-    // The client already has the beginning of a response.
-    if (hasResponded) return void socket.destroy();
-    entry.status = socket.destroyed ? clientClosed : 502;
-    refuseTunnel(socket, 502, reason);
-  };
-  const refuseResponse = () => decline(HOST_PROBLEMS.notHTTP(url.host));
-  outgoing.on("upgrade", (agreed, switched, first) => {
-    if (agreed.headers.upgrade?.toLowerCase() !== "websocket")
-      return decline(HOST_PROBLEMS.otherProtocol(url.host));
-    onAgreed();
-    hasResponded = true;
-    entry.status = 101;
-    reads.takeFields(agreed.rawHeaders);
-    pieces.leave(upstream);
-    const lines = endToEndHeaders(agreed.rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
-    socket.write(
-      `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${lines.join("")}\r\n`,
-      "latin1",
-    );
-    if (first.length > 0) socket.write(first);
-    if (head.length > 0) switched.write(head);
-    connectStreams(socket, switched, reads);
-  });
-  pieces.join(upstream);
-  outgoing.on("socket", (connected) => reads.count(connected));
-  limitInterim(outgoing, pieces, refuseResponse);
-  outgoing.on("response", (declined) => {
-    if (isDeclined) return;
-    reads.takeFields(declined.rawHeaders);
-    reads.count(socket);
-    if (!declineUpgrade(declined, request, socket)) return refuseResponse();
-    hasResponded = true;
-    entry.status = declined.statusCode ?? 502;
-  });
-  outgoing.on("error", () => decline(HOST_PROBLEMS.broke(url.host)));
-  upstream.resume();
-  socket.on("close", () => (socket.writableFinished ? upstream.destroy() : resetConnection(upstream)));
-  outgoing.end();
+  splice(socket, upstream);
 }
 
 /** The absolute URL of a request in absolute or origin form. The URL parser changes 0x7f.1 and 2130706433 into 127.0.0.1. */
@@ -553,7 +454,7 @@ function target(request: IncomingMessage): URL | undefined {
   if (path.startsWith("/") && !request.headers.host) return undefined;
   const schemes = request.socket instanceof TLSSocket ? ["https:", "wss:"] : ["http:", "ws:"];
   const absolute = path.startsWith("/") ? `${schemes[0]}//${request.headers.host ?? ""}${path}` : path;
-  const url = parseURL(absolute);
+  const url = URL.parse(absolute) ?? undefined;
   return url !== undefined && schemes.includes(url.protocol) ? url : undefined;
 }
 

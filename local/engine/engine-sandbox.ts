@@ -9,33 +9,21 @@ import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-protocol.ts";
 import { type Mount, type View, keyPlace, tokenPlace } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
-import { resetConnection } from "./buffered-socket.ts";
 import { createEgress, type Egress } from "./egress.ts";
-import { InternetRequests } from "./internet-requests.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import type { HostDirectory } from "./engine-settings.ts";
 import type { OwnServer } from "../../container/sandboxd/engine-link.ts";
 import { launch, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
-import {
-  createGroups,
-  joinPrincipal,
-  killAtOnce,
-  removeGroups,
-  type GroupParent,
-  type Limits,
-} from "./limits.ts";
+import { createGroups, killAtOnce, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
-import { Pieces, readsTogether, requestPiecesTogether, shortReads } from "./piece-limit.ts";
-import { Pace } from "../../container/sandboxd/pace.ts";
-import { requestsTogether } from "./request-limiter.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import { serveListeners } from "./proxy-listeners.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
-import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
+import type { UpstreamOptions } from "./upstream.ts";
 import { NEEDS_ISOLATION, NO_INTERNET, NO_NETWORK, NOT_IN_USE } from "./texts.ts";
 
 export interface SharedSettings {
@@ -61,7 +49,7 @@ export interface SandboxPlace {
 }
 
 /** The part of a start request that cannot change while the sandbox runs. */
-export type CreateOptions = Pick<StartRequest, "name" | "env" | "principal">;
+export type CreateOptions = Pick<StartRequest, "name" | "env">;
 const SANDBOXD_POLL_MS = 20;
 
 const START_KERNEL =
@@ -71,34 +59,20 @@ const UNRESTRICTED: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [] };
 const HOSTS_FILE = "hosts";
 const TOKEN_FILE = "token";
-/** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
-const printed = { burst: 262_144, perSecond: 65_536 };
-/**
- * A line counts as at least this many characters, because each one is written alone and at once: 65,536 characters in lines of one took
- * the engine's thread 80 ms.
- */
-const LEAST_OF_A_LINE = 256;
-/** Output with this many lines is dropped: it costs more than the burst. Further lines need not be counted. */
-const TOO_MANY_LINES = printed.burst / LEAST_OF_A_LINE + 1;
 /** How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit. */
 const graceMs = 660_000;
 
 export class EngineSandbox {
   /** The id of the sandbox's Durable Object; undefined before `assign`. */
   actor: string | undefined;
-  principal: string | undefined;
   readonly egress: Egress;
   readonly forward: PortForwarder;
   /** Settles when the sandbox's processes and files are gone; never rejects. */
   readonly ended: Promise<ExitReport>;
   hasEnded = false;
-  /** When the engine began to kill the sandbox, in milliseconds of `performance.now`. */
-  killedAt: number | undefined;
-  readonly pid: number | undefined;
   /** The control groups of the sandbox's processes. */
-  groups: readonly string[];
-  /** Also the groups that the processes have left: in version 2, what the processes had used by then stays charged there. */
-  chargedGroups: readonly string[];
+  readonly groups: readonly string[];
+  #isEnding = false;
   readonly #running: RunningProcess;
   readonly #common: SharedSettings;
   readonly #place: SandboxPlace;
@@ -118,14 +92,11 @@ export class EngineSandbox {
     this.#running = running;
     this.egress = egress;
     this.groups = groups;
-    this.chargedGroups = groups;
-    this.pid = running.pid;
-    // A sandbox that breaks the control protocol is ended: it could crash the Worker that all sandboxes share.
-    this.forward = new PortForwarder(running.connect, (reason) => this.end(reason));
+    this.forward = new PortForwarder(running.connect);
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
       this.forward.close();
-      await cleanUp(this.chargedGroups);
+      await cleanUp(groups);
       if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
       return this.#stopReason === undefined ? report : { exitCode: 0, reason: this.#stopReason };
     });
@@ -139,36 +110,25 @@ export class EngineSandbox {
   ): Promise<EngineSandbox> {
     const { directory } = place;
     const queue = new OutboundQueue();
-    const internetRequests = new InternetRequests();
     const internet = { allowed: false, reason: NOT_IN_USE } as const;
-    const upstream = boundedLookups(common.upstream);
     const connections = new ConnectionLog();
     const egress: Egress = {
       intercepts: NO_INTERCEPTS,
       internet,
       policy: UNRESTRICTED,
       connections,
-      pieces: new Pieces(),
-      reads: shortReads(),
       queue,
-      internetRequests,
-      hosts: new Set(),
-      upstream,
+      upstream: common.upstream,
       authority: common.authority,
     };
     const server = createEgress(egress);
     let groups: string[] = [];
     let ids: HostIDs | undefined;
     let opened: FileHandle | undefined;
-    // Ends the timer of its limits, also if the start fails.
-    let closeEgress: () => void = () => void server.close();
-    let sandbox: EngineSandbox | undefined;
+    let closeEgress = () => {};
     const cleanUp = async (used: readonly string[]) => {
       queue.close();
-      internetRequests.close();
       closeEgress();
-      // Nothing counts what an ended sandbox has sent.
-      egress.hosts.forEach(resetConnection);
       await opened?.close();
       await removeGroups(used);
       ids?.release();
@@ -188,20 +148,11 @@ export class EngineSandbox {
       const key = randomBytes(16).toString("hex");
       const keyFile = await writeShared("key", key);
       groups = await createGroups(common.groupParents, place.group, common.limits);
-      if (options.principal !== undefined && common.bubblewrap !== undefined) {
-        const unused = groups;
-        groups = await joinPrincipal(groups, options.principal, common.limits);
-        await removeGroups(unused.filter((group) => !groups.includes(group)));
-      }
       const env = {
         ...sandboxEnvironment(options.env),
         ...(common.cache === undefined ? {} : cacheEnvironment),
       };
-      const printing = new Pace(printed);
-      const onOutput = (text: string) => {
-        const lines = text.split("\n", TOO_MANY_LINES).length;
-        if (printing.tryTake(Math.max(text.length, lines * LEAST_OF_A_LINE))) common.onOutput(place.id, text);
-      };
+      const onOutput = (text: string) => common.onOutput(place.id, text);
       const ownDirectory = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;
       const mountNamespace = bubblewrap?.mountNamespace;
@@ -232,11 +183,9 @@ export class EngineSandbox {
                 onOutput,
               },
               key,
-              (how) => sandbox?.end(how),
             );
-      closeEgress = serveListeners(server, running.egress, () => sandbox?.principal);
-      sandbox = new EngineSandbox(common, place, running, egress, groups, cleanUp);
-      return sandbox;
+      closeEgress = serveListeners(server, running.egress);
+      return new EngineSandbox(common, place, running, egress, groups, cleanUp);
     } catch (error) {
       await cleanUp(groups);
       throw error;
@@ -245,18 +194,10 @@ export class EngineSandbox {
 
   async assign(
     id: string,
-    { actor, principal, enableInternet, intercepts, policy, token = "" }: StartRequest,
+    { actor, enableInternet, intercepts, policy, token = "" }: StartRequest,
   ): Promise<void> {
     this.setPolicy(policy ?? UNRESTRICTED);
     this.actor = actor;
-    this.principal = principal;
-    if (principal !== undefined) {
-      this.forward.joinPrincipal(principal);
-      this.egress.pieces.pace.together = requestPiecesTogether.of(principal);
-      this.egress.reads.pace.together = readsTogether.of(principal);
-      this.egress.requests = requestsTogether.of(principal);
-      this.egress.upstream = boundedLookups(boundedLookups(this.#common.upstream, principal));
-    }
     this.#place.id = id;
     this.egress.internet = !enableInternet
       ? { allowed: false, reason: NO_INTERNET }
@@ -268,23 +209,9 @@ export class EngineSandbox {
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
-  /** Moves the sandbox into its principal's control group. Must end before user code runs, because it does not move fork bombs. */
-  async joinPrincipal(principal: string): Promise<void> {
-    // Without isolation, the sandbox's reaper knows its groups by their names.
-    if (this.#common.bubblewrap === undefined) return;
-    this.groups = await joinPrincipal(this.groups, principal, this.#common.limits);
-    this.chargedGroups = [...new Set([...this.chargedGroups, ...this.groups])];
-    if (this.hasEnded) await removeGroups(this.groups);
-  }
-
-  get isEnding(): boolean {
-    return this.killedAt !== undefined;
-  }
-
   async #kill(): Promise<void> {
-    this.killedAt ??= performance.now();
-    // Otherwise the kernel ends the others after the first process. In a busy group that waited for up to 8 s for its turn, and the guard
-    // ended a neighbour for the same memory.
+    this.#isEnding = true;
+    // Otherwise the kernel ends the others only after the first process.
     void killAtOnce(this.groups);
     await this.#running.kill();
   }
@@ -332,7 +259,7 @@ export class EngineSandbox {
 
   /** Ends a sandbox that harms others, also while it stops. @param why words that follow "it" */
   end(why: string): void {
-    if (this.isEnding) return;
+    if (this.#isEnding) return;
     this.#broken = `it ${why}`;
     this.#common.log(`engine: sandbox ${this.#place.id} was stopped: it ${why}`);
     void this.#kill();

@@ -10,7 +10,6 @@ import { withShortPath } from "./host-files.ts";
 import { printable } from "./printable.ts";
 import { claimIDsFor } from "./host-directories.ts";
 import { bundleControlServer, bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
-import { processesWithin } from "./process-limits.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { hostCertificates, trustedFiles } from "./certificates.ts";
@@ -18,10 +17,17 @@ import { type Check, checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
-import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, unlimited } from "./limits.ts";
-import { guardMachine } from "./machine-guard.ts";
+import {
+  createEngineGroups,
+  defaultLimits,
+  findGroupParents,
+  processesWithin,
+  removeGroups,
+  unlimited,
+} from "./limits.ts";
+import { checkMemory } from "./memory-check.ts";
 import { syncFile } from "./durable.ts";
-import { drainAfter } from "./piece-limit.ts";
+import { drainAfter } from "./request-ends.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { SharedSettings } from "./engine-sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
@@ -128,7 +134,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const registry = new SandboxRegistry(common, directory, boot);
-  const stopGuard = guardMachine(engineGroups, common.limits, registry);
+  const stopChecks = checkMemory(engineGroups, limits.allMemoryBytes, () => registry.list());
   // Without isolation, sandboxes share directories of the host. A prepared sandbox would change them before anybody uses it.
   const preparesSandbox = options.prepareSandbox !== false && common.bubblewrap !== undefined;
   const prepareSandbox = () => (preparesSandbox ? registry.prepareSandbox() : undefined);
@@ -139,8 +145,6 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     keepAliveTimeout: 60_000,
     maxHeaderSize: 65_536,
     noDelay: true,
-    // See SOCKET_OPTIONS in server-connections.ts. Visitors of previews may send frames of one byte.
-    highWaterMark: 1,
   });
   const hosts = await listen(server, options, boot);
   const router = new Router(registry, {
@@ -176,7 +180,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       prepareSandbox();
     },
     close: async () => {
-      stopGuard();
+      stopChecks();
       await registry.close();
       await warming?.stop();
       await removeGroups(engineGroups);

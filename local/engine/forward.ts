@@ -8,7 +8,7 @@ import {
 } from "node:http";
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { PIECE_BYTES, PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
+import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import {
   ERROR_HEADER,
   HOST_HEADER,
@@ -23,11 +23,10 @@ import {
   streamResponse,
 } from "./outbound-queue.ts";
 import type { RunningProcess } from "./launch.ts";
-import { endStalled, gather, WEIGHT_OF_A_READ } from "./piece-limit.ts";
-import { maxMessageBytes } from "./frames.ts";
-import { relay, RelayPace } from "./relay.ts";
+import { endStalled } from "./request-ends.ts";
 import { closeSignal } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
+import { passWebSocket } from "./web-socket.ts";
 
 const controlPort = 3000;
 /** The ports that the Worker can reach. sandboxd passes requests to previews on to other ports. */
@@ -37,32 +36,24 @@ const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 const maxOpen = 256;
 /** The most open requests and WebSockets of previews. Anybody can open previews, so the rest of `maxOpen` is reserved for the user. */
 const maxPreviews = 192;
-/** Unusually many header fields cost this many pieces each, because the Worker reads them too. */
-const WEIGHT_OF_A_FIELD = 10;
-/** The longest message of sandboxd: a piece of output with its head. A longer one would only take memory, and the actor refuses it. */
-const maxReportBytes = 2 * PIECE_BYTES;
 const headMs = 500;
+/** How long a program may take to respond to the handshake of a WebSocket: a development server may compile first. */
+const HANDSHAKE_MS = 60_000;
 /**
  * How long a sandbox may take nothing more of a request's body. workerd cannot notice that a client has disconnected while it cannot pass
- * on what the client has sent. Measured without this limit: an upload that a program in sandboxd's place did not read kept 6 MB of the
- * kernel's memory for a day. sandboxd itself reads an upload only after earlier ones to the same file.
+ * on what the client has sent. sandboxd itself reads an upload only after earlier ones to the same file.
  */
 export const BODY_STALL_MS = 300_000;
 
 export class PortForwarder {
   readonly #connect: RunningProcess["connect"];
-  readonly #onBroken: (how: string) => void;
   readonly #agents = new Map<number, Agent>();
-  readonly #pace = new RelayPace(false);
-  readonly #previewPace = new RelayPace(true);
   #open = 0;
   readonly #previews = new Set<ServerResponse | Duplex>();
   #arePreviewsEnded = false;
 
-  /** @param onBroken called if the control server breaks its protocol, with words that follow "it" */
-  constructor(connect: RunningProcess["connect"], onBroken: (how: string) => void) {
+  constructor(connect: RunningProcess["connect"]) {
     this.#connect = connect;
-    this.#onBroken = onBroken;
     for (const port of PORTS) {
       const agent = new Agent({ keepAlive: true });
       // The agent passes on all options of the request except `signal`.
@@ -77,11 +68,6 @@ export class PortForwarder {
     }
   }
 
-  /** Limits this sandbox's connections together with those of the principal's other sandboxes. */
-  joinPrincipal(principal: string): void {
-    for (const pace of [this.#pace, this.#previewPace]) pace.joinPrincipal(principal);
-  }
-
   async request(
     port: number,
     path: string,
@@ -94,10 +80,6 @@ export class PortForwarder {
     };
     if (!this.#reserve(request, response))
       return sendError(response, 503, "failed", REQUEST_PROBLEMS.tooMany(maxOpen));
-    const { pieces } = this.#paceOf(request);
-    gather(request, pieces);
-    pieces.join(request.socket);
-    request.once("close", () => pieces.leave(request.socket));
     const options: RequestOptions & { aborted: AbortSignal } = {
       // The control server and sandboxd are called often, so their connections are kept.
       agent: this.#agents.get(port),
@@ -113,20 +95,12 @@ export class PortForwarder {
     };
     upstream.on("socket", (connected) => {
       connected.off("data", endUnasked);
-      pieces.count(connected, WEIGHT_OF_A_READ);
-      upstream.once("close", () => {
-        pieces.leave(connected);
-        connected.on("data", endUnasked);
-      });
+      upstream.once("close", () => void connected.on("data", endUnasked));
     });
     upstream.on("response", (incoming) => {
-      if (upstream.destroyed) return;
-      pieces.takeFields(incoming.rawHeaders, WEIGHT_OF_A_FIELD);
-      incoming.once("end", () => pieces.takeFields(incoming.rawTrailers, WEIGHT_OF_A_FIELD));
-      gather(incoming, pieces, true);
-      if (!streamResponse(incoming, response)) refuseResponse();
+      if (!upstream.destroyed && !streamResponse(incoming, response)) refuseResponse();
     });
-    onUnexpectedResponse(upstream, pieces, refuseResponse);
+    onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", fail);
     response.on("close", () => upstream.destroy());
     request.pipe(upstream);
@@ -144,30 +118,25 @@ export class PortForwarder {
     head: Buffer,
   ): Promise<void> {
     client.on("error", () => undefined);
-    const pace = this.#paceOf(request);
-    // While previews exceed their rate, they get no new connection, because workerd does not limit its first reads from a new
-    // connection.
-    const isOverdrawn = isPreview(request) && pace.pieces.isPaused;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
-    if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
+    if (!isWebSocket || !this.#reserve(request, client))
       return refuseUpgrade(client, "503 Service Unavailable", "failed");
-    const stayOpenAtEnd = closeAtEnd(client);
+    closeAtEnd(client);
     try {
       const upstream = await this.#dial(port, closeSignal(client));
-      if (client.destroyed) return void upstream.destroy();
-      const isOfSandboxd = port === SANDBOXD_PORT && !isPreview(request);
-      relay(request, client, head, {
+      const timer = setTimeout(() => upstream.destroy(), HANDSHAKE_MS);
+      upstream.once("close", () => clearTimeout(timer));
+      passWebSocket({
+        request,
+        client,
+        head,
         upstream,
         path,
         headers: forwardedHeaders(request),
-        pace,
-        isPreview: isPreview(request),
-        // One window for stdout and one for stderr. Only the actor's messages count as acknowledgements: a preview's visitor may
-        // send anything.
-        acknowledgedBytes: isOfSandboxd ? 2 * WINDOW_BYTES : 0,
-        maxPayload: isOfSandboxd ? maxReportBytes : maxMessageBytes,
-        onOpen: stayOpenAtEnd,
-        onBroken: port === controlPort ? this.#onBroken : undefined,
+        // With compression, a short message could expand to megabytes in the Worker.
+        allowsExtensions: false,
+        onResponse: () => clearTimeout(timer),
+        onFailure: () => client.destroy(),
       });
     } catch {
       refuseUpgrade(client, "502 Bad Gateway", "not-listening");
@@ -182,10 +151,6 @@ export class PortForwarder {
 
   close(): void {
     for (const agent of this.#agents.values()) agent.destroy();
-  }
-
-  #paceOf(request: IncomingMessage): RelayPace {
-    return isPreview(request) ? this.#previewPace : this.#pace;
   }
 
   #reserve(request: IncomingMessage, client: ServerResponse | Duplex): boolean {

@@ -11,23 +11,6 @@ export function readText(file: string): string {
   return attempt(() => readFileSync(file, "utf8"), "");
 }
 
-const textsOfThisTurn = new Map<string, string>();
-
-/** Like `readText`, but reads a file once in a turn of the event loop: several checks of the guard begin together and need the same file. */
-export function readShared(file: string): string {
-  const known = textsOfThisTurn.get(file);
-  if (known !== undefined) return known;
-  if (textsOfThisTurn.size === 0) setImmediate(() => textsOfThisTurn.clear());
-  const text = readText(file);
-  textsOfThisTurn.set(file, text);
-  return text;
-}
-
-/** A number in a short file, read synchronously: that takes a tenth of the time. */
-export function numberIn(file: string, pattern: RegExp): number {
-  return Number(pattern.exec(readShared(file))?.[1] ?? 0);
-}
-
 /** Like `readText`, without blocking the engine. */
 export async function loadText(file: string): Promise<string> {
   return await readFile(file, "utf8").catch(() => "");

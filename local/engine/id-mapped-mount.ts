@@ -1,7 +1,9 @@
 /** Mounts that show one owner's files as another owner's (mount_setattr(2), Linux 5.12). */
 import { arch } from "node:process";
 import { runHost } from "./host-programs.ts";
-import { callNumbers } from "./own-inodes.ts";
+
+/** The number of unshare(2). */
+const unshareNumbers: Record<string, number> = { x64: 272, arm64: 97 };
 
 /**
  * util-linux can make such mounts since version 2.39. Debian 12 has an older version, so Perl makes the system calls. Perl's
@@ -51,8 +53,9 @@ export interface MountMaps {
  * not support such mounts
  */
 export async function mountMapped(pid: number, from: string, to: string, maps: MountMaps): Promise<void> {
-  if (callNumbers === undefined) throw new Error(`${arch} processors are not supported`);
-  const words = [from, to, maps.users, maps.groups, String(callNumbers[0])];
+  const unshare = unshareNumbers[arch];
+  if (unshare === undefined) throw new Error(`${arch} processors are not supported`);
+  const words = [from, to, maps.users, maps.groups, String(unshare)];
   await runHost("nsenter", [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, ...words]);
 }
 

@@ -44,9 +44,9 @@ export function superviseCommand(sandboxd: string[], server: string[], limits: L
 }
 
 export function limitCommand(command: string[], { openFiles, processes }: Limits): string[] {
-  // The limit of core dumps is soft, so programs can raise it. If the machine's limit of open files or processes is lower than ours,
-  // `ulimit` fails, and the machine's limit stays.
-  const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
+  // The limit of core dumps is soft, so programs can raise it. If the server's own hard limit is lower than ours, it stays.
+  const files = `ulimit -n ${openFiles} 2>/dev/null || ulimit -n "$(ulimit -Hn)"`;
+  const script = `ulimit -Sc 0; ${files}; ${userLimits({ processes })}; exec "$@"`;
   return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];
 }
 
@@ -61,17 +61,9 @@ export function withoutInitCapability(command: string[]): string[] {
 
 export function userLimits({ processes }: Pick<Limits, "processes">): string {
   // No real-time priority (-r) and no higher one (-e), which the user who starts the server may have.
-  const limits = [`-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`, "-r 0", "-e 0"];
+  const limits = [`-u ${processes}`, `-l ${lockedKiB}`, "-r 0", "-e 0"];
   return limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ");
 }
 
-/**
- * Linux's default before 5.16, for each process. Locked pages of a file count for the sandbox that read it first, also after its end: with
- * 8 MiB, 512 processes could keep 4 GiB that count nowhere.
- */
-const lockedKiB = 64;
-/**
- * The limit of pending signals and POSIX timers. All processes of a user share it. All timers can end in one interrupt, and each then
- * visits all watches of its signal (signalfd). Programs have few timers, and most signals do not need a place in the queue.
- */
-const pendingSignals = 128;
+/** How much memory each process may lock: Linux's default since 5.16. Programs that handle keys need it. */
+const lockedKiB = 8192;

@@ -56,18 +56,13 @@ const readyTimeoutMs = 30_000;
 /**
  * Waits until the control server has connected.
  * @param key the content of `keyPlace`
- * @param onFlood called if programs open too many connections to the engine, with words that follow "it"
  * @throws Error with the output if the sandbox does not start or hangs
  */
-export async function launch(
-  options: LaunchOptions,
-  key: string,
-  onFlood: (how: string) => void,
-): Promise<RunningProcess> {
+export async function launch(options: LaunchOptions, key: string): Promise<RunningProcess> {
   const { processes, pid } = await begin(options);
   const deadline = Date.now() + readyTimeoutMs;
   let ended: ExitReport | undefined;
-  const connections = new ServerConnections(key, onFlood);
+  const connections = new ServerConnections(key);
   const exited = processes.exited.then((report) => {
     ended = report;
     connections.close();

@@ -16,7 +16,6 @@ import { messageOf } from "../../src/shared/text.ts";
 import { systemPath } from "./host-programs.ts";
 import type { HostIDs } from "./host-directories.ts";
 import { mountMapped, unmountMapped } from "./id-mapped-mount.ts";
-import { withOwnInodes } from "./own-inodes.ts";
 import { MACHINE } from "./texts.ts";
 
 /** The mount point inside the namespace. It hides the host's /tmp, which sandboxes never see. */
@@ -69,17 +68,10 @@ export class MountNamespace {
         });
         mappedPaths.set(from, path);
       }
-    const shared = otherMounts.filter(({ from }) => !directories.some((mount) => mount.from === from));
-    const writesEngine = mounts.some((one) => one.isWritable && this.#enginePath(one.from) !== undefined);
-    const own = withOwnInodes(
-      place,
-      writesEngine ? undefined : `${place}/engine`,
-      shared.map(({ from }) => ({ from, to: pathOf(from) })),
-    );
     const ids = ["--reuid", String(root.uid), "--regid", String(root.gid), "--clear-groups"];
     const asUser = ["setpriv", ...ids, "--no-new-privs", "--"];
     return {
-      enter: ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", ...own, ...asUser],
+      enter: ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", ...asUser],
       translate: (requested: Mount[]): Mount[] =>
         requested.map(({ from, ...rest }) => ({ ...rest, from: mappedPaths.get(from) ?? pathOf(from) })),
       /** Removes the mounts that are only for this sandbox. Call it when the sandbox has mounted them or has failed to start. */

@@ -12,7 +12,6 @@ import {
   type OutboundRequest,
   type OutboundResponse,
 } from "../platform/engine-protocol.ts";
-import type { Pieces } from "./piece-limit.ts";
 import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 
 /** How long a request waits for a poll, in milliseconds. Meanwhile, the Worker may start, reload, or wake the actor. */
@@ -24,16 +23,8 @@ const pollMs = 60_000;
  * Worker never responds to requests from before its restart.
  */
 const responseMs = 15 * 60_000;
-/** The most requests of a sandbox that the Worker handles at once. Others wait, with their connections open. */
-const maxForwarded = 16;
-/** How long an abandoned request still counts in `maxForwarded` if the Worker does not confirm its end, in milliseconds. */
-const abandonMs = 30_000;
 /** The longest description of a request, in bytes. It is sent in one header, and workerd allows 128 KiB for all headers. */
 const maxDescription = 98_304;
-/** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
-const maxInterim = 100;
-/** An interim response takes about as long as this many short pieces of a body. Each of its names and values takes as long as one. */
-const interimWeight = 10;
 /** Node's client drops all names and values in `rawHeaders` beyond this number. Node's server refuses such requests with 431. */
 const maxRawHeaders = 2000;
 
@@ -51,7 +42,7 @@ interface Pending {
 export class OutboundQueue {
   readonly #waiting = new Set<Pending>();
   readonly #forwarded = new Map<number, Pending>();
-  /** Requests in `#forwarded` whose clients have disconnected. The response to the next poll lists them. */
+  /** Forwarded requests whose clients have disconnected. The response to the next poll lists them, so that the Worker ends its own. */
   readonly #abandoned: number[] = [];
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
   #poller = "";
@@ -77,8 +68,9 @@ export class OutboundQueue {
     response.on("close", () => {
       clearTimeout(pending.timer);
       this.#waiting.delete(pending);
-      if (pending.hasResponse) this.#free(number);
-      else if (this.#forwarded.has(number)) this.#abandon(pending);
+      if (!this.#forwarded.delete(number) || pending.hasResponse) return;
+      this.#abandoned.push(number);
+      this.#release(204);
     });
     this.#waiting.add(pending);
     this.#match();
@@ -118,7 +110,6 @@ export class OutboundQueue {
       // Usually the process in the sandbox has disconnected. The end of this connection also ends the Worker's own request.
       response.writeHead(isGone ? 410 : 400, { connection: "close" }).end();
       request.destroy();
-      if (isGone) this.#free(number);
       return;
     }
     clearTimeout(pending.timer);
@@ -152,25 +143,10 @@ export class OutboundQueue {
     }
   }
 
-  /**
-   * The request counts in `maxForwarded` until the Worker has ended its own request for it. Otherwise a program could make the
-   * Worker handle any number of requests, by disconnecting early.
-   */
-  #abandon(pending: Pending): void {
-    pending.timer = setTimeout(() => this.#free(pending.number), abandonMs);
-    this.#abandoned.push(pending.number);
-    this.#release(204);
-  }
-
-  #free(number: number): void {
-    clearTimeout(this.#forwarded.get(number)?.timer);
-    if (this.#forwarded.delete(number)) this.#match();
-  }
-
   #match(): void {
     if (this.#abandoned.length > 0) return this.#release(204);
     const poll = this.#poll;
-    if (poll === undefined || this.#forwarded.size >= maxForwarded) return;
+    if (poll === undefined) return;
     const [pending] = this.#waiting;
     if (pending === undefined) return;
     this.#waiting.delete(pending);
@@ -272,12 +248,6 @@ function parseResponse(header: string | string[] | undefined): OutboundResponse 
   return { status, headers: latin1.filter(([name]) => !hopByHop.has(name.toLowerCase())) };
 }
 
-/**
- * How many characters of a message's Connection headers are read. Other messages list only a few names there. Measured without this
- * limit: 30,000 commas made a request take the engine's thread 3 ms, which is five times as long as other requests.
- */
-const maxConnectionChars = 1024;
-
 const hopByHop = new Set([
   "connection",
   "keep-alive",
@@ -295,23 +265,10 @@ export function framingHeaders({ headers }: IncomingMessage): [string, string][]
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }
 
-export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
+export function onUnexpectedResponse(upstream: ClientRequest, refuse: () => void): void {
   upstream.on("upgrade", (_incoming, switched) => {
     switched.destroy();
     refuse();
-  });
-  limitInterim(upstream, pieces, refuse);
-}
-
-/**
- * Limits interim responses. Without a limit, Node parses up to 4,000 at once.
- * @param pieces the rate limit that the connection has joined with `Pieces.join`
- */
-export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
-  let interim = 0;
-  upstream.on("information", ({ rawHeaders }) => {
-    pieces.take(0, interimWeight + rawHeaders.length);
-    if (++interim > maxInterim) refuse();
   });
 }
 
@@ -320,7 +277,7 @@ export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: ()
  * forwarded:
  * - a protocol change that was not requested;
  * - a transfer coding, which would be lost;
- * - more headers than Node reads: a dropped header could announce chunks, and their rate would not be limited;
+ * - more headers than Node reads: one that Node drops may say how the body is coded;
  * - a response that Node reads but refuses to write, for example with status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
@@ -344,17 +301,11 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   return true;
 }
 
-/** How long a program has to read a refusal, in milliseconds. */
-const refusalMs = 5000;
-
 /**
- * Ends a connection whose program was refused. The program may have sent more, which nobody reads. Then its end would not be
- * noticed either, and the connection would stay open after the program has closed it.
+ * Ends a connection whose program was refused. Drops what the program has sent more, so that its end is noticed.
  */
 export function endRefused(socket: Duplex, last?: string | Buffer): void {
-  socket.end(last);
-  const timer = setTimeout(() => socket.destroy(), refusalMs);
-  socket.once("close", () => clearTimeout(timer));
+  socket.resume().end(last);
 }
 
 /**
@@ -395,7 +346,7 @@ export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new S
   for (let index = 0; index + 1 < raw.length; index += 2)
     pairs.push([raw[index] ?? "", raw[index + 1] ?? ""]);
   const connection = pairs.filter(([name]) => name.toLowerCase() === "connection").map(([, value]) => value);
-  const listed = connection.join(",").slice(0, maxConnectionChars).toLowerCase().split(",");
+  const listed = connection.join(",").toLowerCase().split(",");
   const dropped = new Set([...hopByHop, ...listed.map((name) => name.trim())]);
   dropped.delete("content-length");
   return pairs.filter(([name]) => keep.has(name.toLowerCase()) || !dropped.has(name.toLowerCase()));

@@ -31,8 +31,7 @@ export class PreparedSandbox {
   readonly #ending = new Set<Promise<void>>();
 
   /**
-   * @param areOthersStarting while it returns true, no prepared sandbox starts. It would take processor time from the others, and a
-   * principal that starts sandboxes again and again would get each one outside its turns
+   * @param areOthersStarting while it returns true, no prepared sandbox starts, because it would take processor time from the others
    */
   constructor(common: SharedSettings, place: () => SandboxPlace, areOthersStarting: () => boolean) {
     this.#common = common;

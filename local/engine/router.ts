@@ -19,9 +19,9 @@ import {
 import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { isReachable, refuseUpgrade, sendError } from "./forward.ts";
-import { MAX_INTERNET_REQUESTS } from "./internet-requests.ts";
+import { BODY_STALL_MS, isReachable, refuseUpgrade, sendError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound-queue.ts";
+import { endStalled } from "./request-ends.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
@@ -159,8 +159,7 @@ export class Router {
       ([name]) => !ownHeaders.has(name.toLowerCase()),
     );
     const secret = request.headers[SENT_SECRET_HEADER];
-    if (!sandbox.egress.internetRequests.add(request, response))
-      return sendError(response, 503, "failed", REQUEST_PROBLEMS.tooMany(MAX_INTERNET_REQUESTS));
+    endStalled(request, response, BODY_STALL_MS, () => response.destroy());
     const used = typeof secret === "string" ? secret : undefined;
     await sendWithinPolicy(sandbox.egress, request, response, new URL(url), headers, used);
   }

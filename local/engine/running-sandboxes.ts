@@ -1,30 +1,23 @@
 /** An engine's sandboxes, and how its latest sandboxes ended. */
 import { randomUUID } from "node:crypto";
-import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { remember } from "../../container/sandboxd/remember.ts";
 import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";
 import { EngineSandbox, type SharedSettings, type SandboxPlace } from "./engine-sandbox.ts";
 import { PreparedSandbox } from "./prepared-sandbox.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { Turns, TurnsByID } from "../../src/shared/turns.ts";
-import { MACHINE, START_PROBLEMS } from "./texts.ts";
+import { MACHINE } from "./texts.ts";
 
 const maxRemembered = 1000;
-
-/** The SDK waits this long for a container that starts. */
-const MAX_WAIT_MS = 120_000;
 
 export class SandboxRegistry {
   readonly #common: SharedSettings;
   readonly #directory: string;
   readonly #boot: string;
   readonly #alive = new Map<string, EngineSandbox>();
-  readonly #starting = new Map<string, { started: Promise<void>; principal: string | undefined }>();
+  readonly #starting = new Map<string, Promise<void>>();
   readonly #ended = new Map<string, ExitReport>();
   readonly #prepared: PreparedSandbox;
-  /** Each start occupies a core. More starts of a principal at once would delay those of others, and all would fail together. */
-  readonly #turns = new TurnsByID(() => new Turns(availableParallelism()), MAX_WAIT_MS);
   #isClosed = false;
 
   constructor(common: SharedSettings, directory: string, boot: string) {
@@ -58,7 +51,7 @@ export class SandboxRegistry {
 
   /** Waits for the start of a sandbox that is starting: a restarted Worker does not know whether its sandbox has started. */
   async find(id: string): Promise<EngineSandbox | undefined> {
-    await this.#starting.get(id)?.started.catch(() => undefined);
+    await this.#starting.get(id)?.catch(() => undefined);
     return this.#alive.get(id);
   }
 
@@ -75,11 +68,10 @@ export class SandboxRegistry {
     if (this.#alive.has(id)) return;
     let starting = this.#starting.get(id);
     if (!starting) {
-      const started = this.#start(id, request).finally(() => this.#starting.delete(id));
-      starting = { started, principal: request.principal };
+      starting = this.#start(id, request).finally(() => this.#starting.delete(id));
       this.#starting.set(id, starting);
     }
-    await starting.started;
+    await starting;
   }
 
   async #start(id: string, request: StartRequest): Promise<void> {
@@ -87,10 +79,10 @@ export class SandboxRegistry {
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
     let sandbox: EngineSandbox | undefined;
     try {
-      sandbox = (await this.#prepared.take(request)) ?? (await this.#startInTurn(id, request));
+      sandbox =
+        (await this.#prepared.take(request)) ??
+        (await EngineSandbox.start(this.#common, this.#placeFor(id), request));
       await sandbox.assign(id, request);
-      if (request.principal !== undefined && this.#hasOther(id, request.principal))
-        await sandbox.joinPrincipal(request.principal);
     } catch (error) {
       await sandbox?.destroy();
       this.#remember(id, { exitCode: 1, reason: messageOf(error) });
@@ -99,25 +91,6 @@ export class SandboxRegistry {
     this.#alive.set(id, sandbox);
     void this.#forget(id, sandbox);
     if (this.#isClosed) await sandbox.destroy();
-  }
-
-  async #startInTurn(id: string, request: StartRequest): Promise<EngineSandbox> {
-    const endTurn = await this.#turns.take(request.principal ?? "", MAX_WAIT_MS);
-    if (endTurn === undefined) throw new Error(MACHINE.notStarted(START_PROBLEMS.tooMany));
-    try {
-      if (this.#isClosed) throw new Error(MACHINE.stopping);
-      return await EngineSandbox.start(this.#common, this.#placeFor(id), request);
-    } finally {
-      endTurn();
-    }
-  }
-
-  /** Whether another sandbox of the principal runs or starts. */
-  #hasOther(id: string, principal: string): boolean {
-    const starting = [...this.#starting].some(
-      ([other, { principal: its }]) => other !== id && its === principal,
-    );
-    return starting || this.list().some((sandbox) => sandbox.principal === principal);
   }
 
   #placeFor(id: string): SandboxPlace {
@@ -135,8 +108,7 @@ export class SandboxRegistry {
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    const starting = [...this.#starting.values()].map(({ started }) => started);
-    await Promise.allSettled([...starting, this.#prepared.close()]);
+    await Promise.allSettled([...this.#starting.values(), this.#prepared.close()]);
     await Promise.all(this.list().map(async (sandbox) => await sandbox.destroy()));
   }
 

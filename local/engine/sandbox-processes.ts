@@ -8,7 +8,6 @@ import { finished } from "node:stream/promises";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import { bubblewrapArguments, readChildPID, type Mount } from "./bubblewrap.ts";
-import { Pace } from "../../container/sandboxd/pace.ts";
 import { confine } from "./confine.ts";
 import { endProcess, identify, kill, type Identity } from "./identity.ts";
 import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
@@ -178,25 +177,13 @@ async function receiveListeners(child: ChildProcess): Promise<Listeners> {
   });
 }
 
-/**
- * How much output to read, in characters. Code in a sandbox can write to the output of our programs. A short read counts as much as
- * a long one: when it counted 1,024, eight sandboxes with output byte by byte occupied 23 % of the engine's thread.
- */
-const outputPace = { burst: 4_194_304, perSecond: 4_194_304 };
-const LEAST_OF_A_READ = 16_384;
-
 /** Passes on a program's output. @returns a function that returns the last part of the output */
 export function collectOutput(child: ChildProcess, onOutput: (text: string) => void): () => string {
   let printed = "";
-  const pace = new Pace(outputPace);
   for (const stream of [child.stdout, child.stderr])
     stream?.setEncoding("utf8").on("data", (text: string) => {
       printed = (printed + text).slice(-4096);
       onOutput(text);
-      const waitMs = pace.take(Math.max(text.length, LEAST_OF_A_READ));
-      if (waitMs === 0) return;
-      stream.pause();
-      setTimeout(() => stream.resume(), waitMs).unref();
     });
   return () => printed;
 }

@@ -2,22 +2,11 @@
 import { timingSafeEqual } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
 import { ACCEPTED, clock, NEEDED, type OwnServer, UNUSED } from "../../container/sandboxd/engine-link.ts";
-import { Pace } from "../../container/sandboxd/pace.ts";
-import { CLIENT_GONE, START_PROBLEMS, STOPPED_BECAUSE } from "./texts.ts";
+import { CLIENT_GONE, START_PROBLEMS } from "./texts.ts";
 
 /** The most connections of a sandbox that have not sent their greeting. A further one replaces the oldest. */
 const MAX_NEW = 64;
 const GREETING_MS = 10_000;
-/**
- * How many connections may stay unused, at once and per second. The engine needs about 50 µs for each. Our servers open a connection
- * only when the engine has used another, and when they start.
- */
-const UNNEEDED = { burst: 1000, perSecond: 50 };
-/**
- * Node reads from a paused connection until its buffer is full. With a buffer of one byte, it stops after one read. The default buffer,
- * full of reads of one byte, takes 28 MB.
- */
-const SOCKET_OPTIONS = { noDelay: true, highWaterMark: 1 };
 /** How long a request waits for an unused connection: of a server that has connections, and of one that has none. */
 const BUSY_MS = 30_000;
 const ABSENT_MS = 1000;
@@ -32,25 +21,19 @@ class Connections {
 
 export class ServerConnections {
   readonly #key: string;
-  readonly #onFlood: (how: string) => void;
-  readonly #unneeded = new Pace(UNNEEDED);
   readonly #of = { control: new Connections(), sandboxd: new Connections() };
   readonly #new = new Set<Socket>();
   #listener: Server | undefined;
   #isClosed = false;
 
-  /**
-   * @param key what the servers must send, 32 characters. Only root in the sandbox can read it
-   * @param onFlood called for too many unneeded connections, with words that follow "it"
-   */
-  constructor(key: string, onFlood: (how: string) => void) {
+  /** @param key what the servers must send, 32 characters. Only root in the sandbox can read it */
+  constructor(key: string) {
     this.#key = key;
-    this.#onFlood = onFlood;
   }
 
   accept(listener: Server): void {
     if (this.#isClosed) return void listener.close();
-    this.#listener = createServer(SOCKET_OPTIONS, (socket) => this.#greet(socket)).listen(listener);
+    this.#listener = createServer({ noDelay: true }, (socket) => this.#greet(socket)).listen(listener);
   }
 
   /**
@@ -94,7 +77,6 @@ export class ServerConnections {
 
   #greet(socket: Socket): void {
     socket.on("error", () => undefined);
-    if (!this.#unneeded.tryTake(1)) this.#onFlood(STOPPED_BECAUSE.connections);
     if (this.#isClosed) return void socket.destroy();
     const [oldest] = this.#new;
     if (oldest !== undefined && this.#new.size >= MAX_NEW) {
@@ -138,7 +120,6 @@ export class ServerConnections {
   }
 
   #use(socket: Socket): Socket {
-    this.#unneeded.giveBack();
     // Without this byte, the server would not open another connection until the first request, which may come late.
     socket.write(NEEDED);
     return socket;

@@ -28,7 +28,6 @@ export const HOST_PROBLEMS = {
   unreachable: "the host could not be reached",
   refused: (host: string, why: string) => `${host} could not be reached (${why})`,
   noTLS: (host: string, why: string) => `${host} could not be reached by TLS (${why})`,
-  longHandshake: "its handshake is too long",
   unresolved: (host: string, why: string) => `${host} could not be resolved (${why})`,
   proxy: (why: string) => `this machine's proxy could not be reached (${why})`,
   proxyStatus: (status: number | string, target: string) =>
@@ -142,31 +141,4 @@ export const BUBBLEWRAP = {
 };
 
 /** Why the engine stopped a sandbox, as words that follow "it". */
-export const STOPPED_BECAUSE = {
-  processes: "had most of the processes of all sandboxes, and few more could be started",
-  files: "had most of the machine's open files, and few more could be opened",
-  timers: "set so many timers (timerfd) that their end delayed the machine",
-  tcp: "used most of the machine's memory for TCP connections, and little was left",
-  udp: "used most of the machine's memory for UDP sockets, and little was left",
-  udpSockets: (mostOfPort: number, most: number) =>
-    `opened many UDP sockets, and a packet to all of them delays the machine (the sandboxes of a user may have ${most} together, and ${mostOfPort} of one port that gets broadcasts or multicasts)`,
-  orphans: "left too many closed TCP connections",
-  memory: "used most of the memory of all sandboxes, and little was left",
-  locks: "had most of the machine's file locks, which slow all programs",
-  sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
-  pipes: "left data in many pipes unread, which fills the kernel's memory",
-  keptFiles:
-    "kept files that ended sandboxes had read in pipes, sockets or locked memory, which fills the memory of all sandboxes",
-  directories: "kept many directories open and read them in part, which fills the kernel's memory",
-  kernelMemory:
-    "used most of the kernel's memory for sandboxes, which has grown until little memory of the machine was left",
-  terminals: "used most of the kernel's threads for pseudo terminals",
-  terminalWaiters: "opened and closed so many pseudo terminals at once that other programs waited for theirs",
-  modprobe: "made Linux start modprobe again and again, which no limit of processors counts",
-  localSockets: "kept a thread of the kernel busy with many Unix sockets",
-  mappings: "mapped files into memory so often that each change of such a file delayed the machine",
-  watches: "watched a file with epoll so often that each event of it delayed the machine",
-  netlink: "left too many netlink messages unread, which fill the kernel's memory",
-  connections: "opened many connections to the port of the server's own programs (8671)",
-  frame: (why: string) => `sent an invalid WebSocket frame (${why})`,
-};
+export const STOPPED_FOR_MEMORY = "used most of the memory of all sandboxes, and little was left";

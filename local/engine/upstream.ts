@@ -1,23 +1,12 @@
 /** Opens a sandbox's connections to the internet: resolves a name once, checks all its addresses, and connects to one of them. */
-import { constants } from "node:crypto";
 import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
 import type { Writable } from "node:stream";
-import {
-  connect as connectTLS,
-  createSecureContext,
-  DEFAULT_CIPHERS,
-  getCACertificates,
-  type SecureContext,
-} from "node:tls";
+import { connect as connectTLS, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { PerPrincipal } from "../../src/shared/per-principal.ts";
-import { Turns } from "../../src/shared/turns.ts";
 import { connectBuffered } from "./buffered-socket.ts";
-import type { Pieces } from "./piece-limit.ts";
-import { startTLSOver } from "./tls-records.ts";
 import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
 import { CLIENT_GONE, HOST_PROBLEMS, REFUSALS } from "./texts.ts";
 
@@ -48,37 +37,13 @@ export interface UpstreamOptions {
   allowAddresses: ReadonlyMap<string, number>;
   /** The operator's package indexes as `host:port`. They may have private addresses; their hosts' other ports stay refused. */
   registries?: ReadonlySet<string>;
-  /** Resolves a name to all its addresses; the system's resolver by default. `aborted` ends the wait for a free lookup. */
-  resolve?: (host: string, aborted?: AbortSignal) => Promise<string[]>;
+  /** Resolves a name to all its addresses; the system's resolver by default. */
+  resolve?: (host: string) => Promise<string[]>;
   env: NodeJS.ProcessEnv;
   authorities?: readonly string[];
 }
 
-/**
- * The most concurrent lookups of a sandbox. Until the name server responds, a lookup occupies one of the threads that all
- * sandboxes share.
- */
-const maxLookups = 4;
-/**
- * The most concurrent lookups of all sandboxes of a principal. Node looks up at most 32 names at once, on half of its threads. Ten
- * sandboxes with 4 lookups each could occupy them with names whose server does not respond. Each such lookup takes about ten seconds.
- */
-const maxLookupsTogether = 8;
-/**
- * How long each address in its result lets a lookup occupy its turn, in milliseconds. A lookup with thousands of addresses takes 13 ms
- * of processor time outside the sandbox. Measured without this limit: one sandbox made a neighbour's calls take 106 instead of 11 ms.
- */
-const addressMs = 1;
-/** The longest wait of a timer of Node. The client's disconnection ends the wait for a turn. */
-const maxWaitMs = 2 ** 31 - 1;
 const NO_AUTHORITIES: readonly string[] = [];
-/** The most addresses of each family that are tried. A name can have thousands, and each try takes 0.2 ms of the engine's thread. */
-const maxTried = 2;
-/**
- * Without DHE, in which the host chooses the prime. With a prime of 10,000 bits, a handshake takes 1.5 s of the engine's thread. Hosts
- * use ECDHE or TLS 1.3 instead.
- */
-const ciphers = `${DEFAULT_CIPHERS}:!DHE`;
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
 
@@ -103,12 +68,11 @@ export async function connectUpstream(
   if (reason !== undefined) throw new Refusal(`${host} is ${reason}`);
   const proxy = hostProxy(host, options.env);
   const isChecked = !isRegistry(host, port, options);
-  const { resolve: resolveHost = systemResolve } = options;
-  const resolve = async () => await resolveHost(host, aborted);
+  const { resolve = systemResolve } = options;
   const addresses = await allowedAddresses(host, resolve, proxy !== undefined, isChecked);
   if (proxy !== undefined) return await openThroughProxy(proxy, host, port, aborted);
   let last: unknown;
-  for (const address of firstOfEachFamily(addresses)) {
+  for (const address of addresses) {
     try {
       const socket = await open(address, port, aborted);
       // Node does not list every address of this machine. But to these, Linux connects from the address itself.
@@ -122,12 +86,6 @@ export async function connectUpstream(
     }
   }
   throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, messageOf(last)));
-}
-
-function firstOfEachFamily(addresses: readonly string[]): string[] {
-  const firstOf = (family: number) => addresses.filter((one) => isIP(one) === family).slice(0, maxTried);
-  const tried = new Set([...firstOf(4), ...firstOf(6)]);
-  return addresses.filter((address) => tried.has(address));
 }
 
 /**
@@ -149,18 +107,13 @@ export async function startTLS(
   socket: Socket,
   host: string,
   { authorities = NO_AUTHORITIES }: UpstreamOptions,
-  reads: Pieces,
   aborted?: AbortSignal,
 ): Promise<Socket> {
   // A server name in TLS cannot be an address (RFC 6066, 3).
   const named = isIP(host) === 0 ? { servername: host } : { host };
-  // `readHead` has paused the socket of a tunnel.
-  socket.resume();
   try {
     const secureContext = trusting(authorities);
-    const secure = startTLSOver(socket, reads, (records) =>
-      connectTLS({ socket: records, secureContext, ALPNProtocols: ["http/1.1"], ...named }),
-    );
+    const secure = connectTLS({ socket, secureContext, ALPNProtocols: ["http/1.1"], ...named });
     return await waitUntilOpen(secure, "secureConnect", aborted);
   } catch (error) {
     socket.destroy();
@@ -175,7 +128,7 @@ function trusting(authorities: readonly string[]): SecureContext {
   let context = contexts.get(authorities);
   if (context === undefined) {
     const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
-    context = createSecureContext({ ca, ciphers, secureOptions: constants.SSL_OP_NO_RENEGOTIATION });
+    context = createSecureContext({ ca });
     contexts.set(authorities, context);
   }
   return context;
@@ -190,7 +143,7 @@ function trusting(authorities: readonly string[]): SecureContext {
  */
 async function allowedAddresses(
   host: string,
-  resolve: () => Promise<string[]>,
+  resolve: (host: string) => Promise<string[]>,
   isBehindProxy: boolean,
   isChecked: boolean,
 ): Promise<string[]> {
@@ -198,7 +151,7 @@ async function allowedAddresses(
   if (isIP(host) !== 0) addresses = [host];
   else {
     try {
-      addresses = await resolve();
+      addresses = await resolve(host);
       // Node finds no address for an empty name, but throws no error. A proxy may take such a name for its own machine.
       if (addresses.length === 0) throw new Error("no address");
     } catch (error) {
@@ -216,53 +169,13 @@ async function allowedAddresses(
   return addresses;
 }
 
-/** @param principal limits the lookups of all sandboxes of this principal together; by default, the limit is for one sandbox */
-export function boundedLookups(options: UpstreamOptions, principal?: string): UpstreamOptions {
-  const resolve = options.resolve ?? systemResolve;
-  const turns = principal === undefined ? new Turns(maxLookups) : turnsTogether.of(principal);
-  return {
-    ...options,
-    resolve: (host, aborted) => lookUpInTurn(turns, () => resolve(host, aborted), aborted),
-  };
-}
-
-/**
- * Looks a name up in a turn. A lookup cannot be stopped, so its turn lasts until its end, also if the client disconnects meanwhile.
- * @throws Unreachable if the client disconnects during the wait for a turn
- */
-async function lookUpInTurn(
-  turns: Turns,
-  lookUp: () => Promise<string[]>,
-  aborted?: AbortSignal,
-): Promise<string[]> {
-  const waiting = new AbortController();
-  const leave = () => waiting.abort();
-  if (aborted?.aborted) leave();
-  aborted?.addEventListener("abort", leave);
-  const endTurn = await turns.take(maxWaitMs, waiting.signal);
-  aborted?.removeEventListener("abort", leave);
-  if (endTurn === undefined) throw new Unreachable(CLIENT_GONE);
-  let addresses: string[] = [];
-  try {
-    addresses = await lookUp();
-    return addresses;
-  } finally {
-    setTimeout(endTurn, addresses.length * addressMs).unref();
-  }
-}
-
-const turnsTogether = new PerPrincipal(() => new Turns(maxLookupsTogether));
-
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);
 }
 
 async function open(host: string, port: number, aborted?: AbortSignal): Promise<Socket> {
-  return await waitUntilOpen(
-    connectBuffered({ host, port, noDelay: true, autoSelectFamily: false }),
-    "connect",
-    aborted,
-  );
+  const socket = connectBuffered({ host, port, noDelay: true, autoSelectFamily: false });
+  return await waitUntilOpen(socket, "connect", aborted);
 }
 
 async function waitUntilOpen<S extends Socket>(

@@ -6,12 +6,10 @@ import { succeeds } from "../../container/sandboxd/file-error.ts";
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import { actorNamed } from "../../src/container/actor.ts";
-import { parseSafely } from "../../src/shared/bounded.ts";
 import type { SandboxNamespaces } from "../../src/shared/config.ts";
 import type { RefusedConnections, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { ActorName } from "../../src/shared/names.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
-import type { SandboxKey } from "../../src/storage/sandbox-schema.ts";
 import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
@@ -115,7 +113,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
-      principal: this.#principal,
       // The SDK's variables for the image have no effect here, and the engine cannot know them for the prepared sandbox.
       env: Object.fromEntries(
         Object.entries(env).filter(
@@ -132,12 +129,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
       sandbox,
       this.#engine.call("PUT", `/sandboxes/${sandbox}`, request).then(() => undefined),
     );
-  }
-
-  /** The actor does not know its own name if a request of its sandbox has created it, which names it by its id. */
-  get #principal(): string | undefined {
-    const owner = this.#ctx.storage.kv.get<{ principalHash: string }>("owner" satisfies SandboxKey);
-    return owner?.principalHash;
   }
 
   async monitor(): Promise<void> {
@@ -235,7 +226,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     if (instance === undefined) return undefined;
     await instance.ready.catch(() => undefined);
     const response = await this.#engine.fetch(`/sandboxes/${instance.sandbox}/${what}`);
-    return response.ok ? (parseSafely(await response.text()) as T) : undefined;
+    return response.ok ? (JSON.parse(await response.text()) as T) : undefined;
   }
 
   #intercepts(): Intercepts {
@@ -300,6 +291,6 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   async #exit(sandbox: string): Promise<ExitReport> {
     const killed: ExitReport = { exitCode: 137, reason: "the engine is gone" };
     const response = await this.#engine.requestWithRetry(`/sandboxes/${sandbox}/exit`).catch(() => undefined);
-    return response?.ok ? (parseSafely(await response.text()) as ExitReport) : killed;
+    return response?.ok ? (JSON.parse(await response.text()) as ExitReport) : killed;
   }
 }

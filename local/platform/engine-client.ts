@@ -1,7 +1,6 @@
 /** The Worker's client of the engine. */
 import { pause } from "../../src/shared/timers.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
-import { parseSafely } from "../../src/shared/bounded.ts";
 
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
@@ -66,7 +65,7 @@ export class EngineClient {
     const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
     const response = await this.requestWithRetry(path, init);
     if (!response.ok) throw new Error(await response.text());
-    return parseSafely(await response.text());
+    return JSON.parse(await response.text());
   }
 
   /** Forwards a request to a sandbox's port, including WebSocket upgrades. @throws Error if nothing listens */

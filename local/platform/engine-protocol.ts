@@ -90,8 +90,6 @@ export const startSchema = z.object({
   actor: z.string().min(1),
   /** The Durable Object's name, if its sandbox has a host directory. */
   name: z.string().optional(),
-  /** Identifies the sandbox's principal, by the hash of its id. */
-  principal: z.string().optional(),
   env: z.record(z.string(), z.string()),
   /** If false, only intercepted requests leave the sandbox. */
   enableInternet: z.boolean(),

@@ -4,11 +4,10 @@
  */
 
 import type { Env as ServerEnv } from "../../src/shared/config.ts";
-import type { Bucket } from "../../src/storage/object-store.ts";
+import type { Bucket, StoredObject } from "../../src/storage/object-store.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import type { DiskSpace, SyncRequest } from "./engine-protocol.ts";
 import { folderOf, keyOf, placeOf } from "./object-names.ts";
-import { parseSafely } from "../../src/shared/bounded.ts";
 import { pause } from "../../src/shared/timers.ts";
 
 /**
@@ -20,7 +19,7 @@ const RESERVED_SHARE = 0.1;
 /** The objects of saved files. Their sizes are limited only for each principal, and a save that fails is tried again. */
 const SAVED_FILES = /\/(?:pack|manifest)\.\d+$/;
 
-/** How many objects are deleted before a pause. The deletion of 4 MiB takes the thread 2.5 ms. */
+/** How many objects are deleted before a pause. A deletion blocks the thread. */
 const DELETED_AT_ONCE = 4;
 
 export interface ObjectFolderEnv extends LocalEnv, Pick<ServerEnv, "RESULTS"> {
@@ -43,11 +42,11 @@ export function changeOnce<Base extends object>(
 export const withObjectFolder = changeOnce((env: ObjectFolderEnv) => {
   const { OBJECTS_FOLDER: folder } = env;
   if (!folder) return env;
-  return { ...env, RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket, new EngineClient(env)) };
+  return { ...env, RESULTS: new FolderBucket(folder, new EngineClient(env)) };
 });
 
 /**
- * A folder as a bucket. Objects of earlier versions of this server are in miniflare's bucket, `old`.
+ * A folder as a bucket.
  *
  * Lists and deletions end with a pause, because they are always ready, and workerd looks for new requests only when nothing is. The
  * deletion of 500 saved states blocked all requests for 8 s, and that of one with 500 objects for 2 s. Reads need no pause, because
@@ -55,12 +54,10 @@ export const withObjectFolder = changeOnce((env: ObjectFolderEnv) => {
  */
 class FolderBucket implements Bucket {
   readonly #folder: Fetcher;
-  readonly #old: R2Bucket;
   readonly #engine: EngineClient;
 
-  constructor(folder: Fetcher, old: R2Bucket, engine: EngineClient) {
+  constructor(folder: Fetcher, engine: EngineClient) {
     this.#folder = folder;
-    this.#old = old;
     this.#engine = engine;
   }
 
@@ -79,10 +76,13 @@ class FolderBucket implements Bucket {
     await this.#engine.call("POST", "/sync", placeOf(key) satisfies SyncRequest);
   }
 
-  async get(key: string, { range }: { range?: { offset: number; length: number } }) {
+  async get(
+    key: string,
+    { range }: { range?: { offset: number; length: number } },
+  ): Promise<StoredObject | null> {
     const headers = range && { range: `bytes=${range.offset}-${range.offset + range.length - 1}` };
     const response = await this.#request("GET", key, { headers });
-    if (response.status === 404) return this.#old.get(key, { range });
+    if (response.status === 404) return null;
     const total =
       response.headers.get("content-range")?.split("/")[1] ?? response.headers.get("content-length");
     const body = response.body ?? new Blob().stream();
@@ -96,7 +96,6 @@ class FolderBucket implements Bucket {
     }
     const folders = new Set(keys.map((key) => placeOf(key).folder));
     await Promise.all([...folders].map((folder) => this.#removeIfEmpty(folder)));
-    await this.#old.delete(keys);
     await pause(0);
   }
 
@@ -106,9 +105,7 @@ class FolderBucket implements Bucket {
       await this.#folder.fetch(`http://folder/${encodeURIComponent(folder)}`, { method: "DELETE" });
   }
 
-  async list(options: { prefix: string; delimiter?: string }) {
-    const { objects, truncated } = await this.#old.list(options);
-    const { prefix, delimiter } = options;
+  async list({ prefix, delimiter }: { prefix: string; delimiter?: string }) {
     const one = folderOf(prefix);
     const folders = one === undefined ? await this.#namesIn("") : [one];
     const keys = folders.map(async (folder) =>
@@ -119,14 +116,13 @@ class FolderBucket implements Bucket {
       .filter(({ key }) => key.startsWith(prefix))
       .filter(({ key }) => delimiter === undefined || !key.slice(prefix.length).includes(delimiter));
     await pause(0);
-    return { objects: [...objects, ...found], truncated };
+    return { objects: found, truncated: false };
   }
 
   /** The names of the files in a folder, or of all folders. */
   async #namesIn(folder: string): Promise<string[]> {
     const response = await this.#folder.fetch(`http://folder/${encodeURIComponent(folder)}`);
-    if (response.ok)
-      return (parseSafely(await response.text()) as { name: string }[]).map(({ name }) => name);
+    if (response.ok) return (JSON.parse(await response.text()) as { name: string }[]).map(({ name }) => name);
     await response.body?.cancel();
     if (response.status === 404) return [];
     throw new Error(`the list of the objects in ${folder} failed with status ${response.status}`);

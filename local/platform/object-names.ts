@@ -1,7 +1,6 @@
 /**
  * Names of the files in which the local platform keeps objects. Each run and each saved workspace has a folder. So listing the
- * objects of one takes the same time whatever else is stored. In one folder, a principal's 300,000 objects made each listing take
- * a second of the thread that all principals share, and 600 MB of memory.
+ * objects of one takes the same time whatever else is stored.
  */
 
 /** `<principal hash>/<run id>/`, or `<principal hash>/workspaces/<save id>/` */

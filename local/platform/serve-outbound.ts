@@ -6,7 +6,6 @@ import {
   type OutboundResponse,
   frame,
 } from "./engine-protocol.ts";
-import { parseSafely } from "../../src/shared/bounded.ts";
 import { changePieces } from "../../src/shared/stream-bytes.ts";
 import { pause } from "../../src/shared/timers.ts";
 import { messageOf } from "../../src/shared/text.ts";
@@ -62,7 +61,7 @@ async function serve(
     if (poll.status !== 200 || header === null) return;
     // Header values are bytes, so the JSON is sent as base64 of UTF-8.
     const description = new TextDecoder().decode(Uint8Array.fromBase64(header));
-    const outbound = parseSafely(description) as OutboundRequest;
+    const outbound = JSON.parse(description) as OutboundRequest;
     const closed = new AbortController();
     handled.set(outbound.number, closed);
     // Does not wait for the response, so that requests are handled concurrently.

@@ -60,7 +60,7 @@ export interface CheckpointSettings {
   env: Record<string, string>;
   network: NetworkChoice;
   setup: SetUpSettings | undefined;
-  /** Undefined if not set, or in a checkpoint of an earlier version. */
+  /** Undefined if not set. */
   idleMinutes?: number | undefined;
   start?: string | undefined;
 }

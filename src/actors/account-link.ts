@@ -24,11 +24,11 @@ interface KnownOwner extends Owner {
 const REGISTER_MS = 60_000;
 
 /** The storage key for the time of the last use. The stored time may be up to WRITE_MS milliseconds too old. */
-const USED = "used";
+const USED_AT = "used_at";
 const WRITE_MS = 60_000;
 
 /** The storage key of the time until which run seconds were reported to the account. */
-const SETTLED = "told";
+const SETTLED_AT = "settled_at";
 
 /** The storage key of the ended task whose sandbox is being destroyed. */
 export const ENDED_TASK = "ended_task";
@@ -65,7 +65,7 @@ export class AccountLink {
       limits: parseConfig(env).limits,
       request: (request) => this.account().lease(this.owner, request),
       background: (work) => ctx.waitUntil(work),
-      onSettled: () => kv.put(SETTLED, Date.now()),
+      onSettled: () => kv.put(SETTLED_AT, Date.now()),
     });
   }
 
@@ -86,7 +86,7 @@ export class AccountLink {
    * a sandbox that never existed stores a time, but no owner. That actor has no runs.
    */
   get settledAt(): number | undefined {
-    return this.#owner && this.#kv.get<number>(SETTLED);
+    return this.#owner && this.#kv.get<number>(SETTLED_AT);
   }
 
   get principalID(): string | undefined {
@@ -139,7 +139,7 @@ export class AccountLink {
     this.#usedAt = now;
     if (elapsedMs(this.#writtenAt) < WRITE_MS) return;
     this.#writtenAt = now;
-    this.#kv.put(USED, now);
+    this.#kv.put(USED_AT, now);
   }
 
   /**
@@ -168,7 +168,7 @@ export class AccountLink {
    */
   get unusedMs(): number {
     const now = Date.now();
-    const before = this.#kv.get<number>(USED) ?? now;
+    const before = this.#kv.get<number>(USED_AT) ?? now;
     const isSetBack = Math.max(elapsedMs(before), elapsedMs(this.#usedAt)) === Infinity;
     if (isSetBack) this.#recordUse(now);
     return isSetBack ? 0 : Math.max(0, now - Math.max(before + WRITE_MS, this.#usedAt));

@@ -3,11 +3,10 @@ import { DurableObject } from "cloudflare:workers";
 import { actorNamed } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
-import { parseSafely } from "../shared/bounded.ts";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
-import { whileHolding } from "../shared/held-input.ts";
+import { whileHolding } from "../shared/limits.ts";
 import { countdown, pause, waitAtMost } from "../shared/timers.ts";
 import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
@@ -26,7 +25,6 @@ import type {
   Owner,
   RestoredCheckpoint,
 } from "./account-calls.ts";
-import { withOutcomeKey } from "./set-up-settings.ts";
 import {
   type Archive,
   type Checkpoint,
@@ -356,11 +354,10 @@ export class Account extends DurableObject<Env> {
   #settings(origin: string): CheckpointSettings | undefined {
     const stored = this.#snapshots.settings(origin);
     if (stored === undefined) return undefined;
-    const settings = parseSafely(stored) as CheckpointSettings;
+    const settings = JSON.parse(stored) as CheckpointSettings;
     if (!settings.setup) return settings;
-    const setup = withOutcomeKey(settings.setup);
     const isPartial = lacksFiles(this.#snapshots.ofSettings(origin)?.left);
-    return { ...settings, setup: isPartial ? { script: setup.script } : setup };
+    return isPartial ? { ...settings, setup: { script: settings.setup.script } } : settings;
   }
 
   requireCheckpoint(id: string): Promise<Outcome<Checkpoint>> {

@@ -45,12 +45,7 @@ const REVOKED = "revoked:";
 /** How long a revocation is remembered. Copies of the grant in `OAUTH_KV` may be a minute old. */
 const REVOKED_MS = HOUR_MS;
 
-export interface MadeKey {
-  key: string;
-  madeAt: number;
-}
-
-const MADE_KEY = "link-key";
+const LINK_KEY = "link-key";
 
 /**
  * The most unapproved clients. Registering one more removes the oldest client of the address that registered most of them. Otherwise
@@ -83,11 +78,11 @@ export class Attempts extends DurableObject {
   }
 
   /** The key for signing links if no variable sets one. Generated on first use. */
-  linkKey(): MadeKey {
-    const stored = this.#kv.get<MadeKey>(MADE_KEY);
-    if (stored) return stored;
-    const made = { key: crypto.getRandomValues(new Uint8Array(32)).toHex(), madeAt: Date.now() };
-    this.#kv.put(MADE_KEY, made);
+  linkKey(): string {
+    const stored = this.#kv.get<string>(LINK_KEY);
+    if (stored !== undefined) return stored;
+    const made = crypto.getRandomValues(new Uint8Array(32)).toHex();
+    this.#kv.put(LINK_KEY, made);
     return made;
   }
 

@@ -18,7 +18,7 @@ import type { Allowance, RunView } from "../runs/run-types.ts";
 import type { OnProgress, Runs } from "../runs/runs.ts";
 import { type Outcome, ToolError, correctExhaustedHint } from "../shared/errors.ts";
 import type { Scope } from "../shared/principal.ts";
-import { sizeOf, whileHolding } from "../shared/held-input.ts";
+import { sizeOf, whileHolding } from "../shared/limits.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";

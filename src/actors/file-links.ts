@@ -3,7 +3,6 @@
  * upload link works once.
  */
 import type { SandboxKV, SandboxKey } from "../storage/sandbox-schema.ts";
-import type { DatabaseGrowth } from "./database-growth.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type FileLink, type KeptLink, LINK_ID_CHARS, base64url } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -11,12 +10,9 @@ import { sha256 } from "../shared/sha256.ts";
 /** The storage key of the running container's id. Links to its files contain the id. */
 const EPOCH = "file-links:epoch";
 
-/** The storage prefix of the ids of upload links that were used before they stored that themselves (November 2026). */
-const USED = "file-links:used:";
-
 const LINK_PREFIX = "file-links:kept:";
 
-/** The storage key of the number of stored links. To count 10,000 links with long paths takes 0.15 s of the thread. */
+/** The storage key of the number of stored links. To count them each time would read all. */
 const COUNT = "file-links:count";
 
 /** The unit of expiry times in ids. */
@@ -36,18 +32,12 @@ export interface UploadLink {
 export class FileLinks {
   readonly #kv: SandboxKV;
   readonly #files: Pick<FileOperations, "call">;
-  readonly #growth: Pick<DatabaseGrowth, "check" | "count">;
   /** The links whose uploads are in progress, and when the links expire. */
   readonly #claimed = new Map<string, number>();
 
-  constructor(
-    kv: SandboxKV,
-    files: Pick<FileOperations, "call">,
-    growth: Pick<DatabaseGrowth, "check" | "count">,
-  ) {
+  constructor(kv: SandboxKV, files: Pick<FileOperations, "call">) {
     this.#kv = kv;
     this.#files = files;
-    this.#growth = growth;
   }
 
   epoch(): string {
@@ -70,20 +60,17 @@ export class FileLinks {
   /**
    * Stores a link and returns its id. The same download with the same expiry has the same id, so that repeated results store
    * nothing new.
-   * @throws {ToolError} `quota_exceeded` if the principal's databases have grown too much
    */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);
     const id = (timeOf(link.expires) + base64url(digest)).slice(0, LINK_ID_CHARS);
     if (this.find(id)) return id;
-    this.#growth.check();
-    let stored = this.#kv.get<number>(COUNT) ?? [...this.#kv.list({ prefix: LINK_PREFIX })].length;
+    let stored = this.#kv.get<number>(COUNT) ?? 0;
     stored -= this.#remove(`${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
     if (stored >= MAX_LINKS) stored -= this.#remove();
     this.#kv.put(`${LINK_PREFIX}${id}`, link);
     this.#kv.put(COUNT, stored + 1);
-    this.#growth.count();
     return id;
   }
 
@@ -96,7 +83,7 @@ export class FileLinks {
     for (const [id, expires] of this.#claimed) if (expires < Date.now()) this.#claimed.delete(id);
     if (this.#claimed.has(link.id)) return "busy";
     const kept = this.find(link.id);
-    if ((kept && "isUsedUp" in kept) || this.#kv.get(keyOf(link)) !== undefined) return "used";
+    if (kept && "isUsedUp" in kept) return "used";
     this.#claimed.set(link.id, link.expires);
     return "claimed";
   }
@@ -116,7 +103,6 @@ export class FileLinks {
 
   onContainerEnd(): void {
     this.#kv.delete(EPOCH);
-    for (const [key] of this.#kv.list({ prefix: USED })) this.#kv.delete(key);
   }
 }
 
@@ -125,8 +111,4 @@ function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)
     .padStart(5, "0");
-}
-
-function keyOf({ id, expires }: UploadLink): SandboxKey {
-  return `${USED}${String(expires).padStart(16, "0")}:${id}`;
 }

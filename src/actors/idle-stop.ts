@@ -16,9 +16,8 @@ import { tooManyIdleMinutes } from "./texts.ts";
 const MINUTE_MS = 60_000;
 
 /**
- * The time between two attempts to stop an idle container. Without this pause, the platform's alarm repeated a failed attempt at once.
- * With nine unused sandboxes whose saves failed, each after a scan of all files, a neighbour's call took 163 instead of 38 ms (median).
- * With nine downloads that their clients did not read, it took 136 instead of 23 ms.
+ * The time between two attempts to stop an idle container: the platform's alarm would repeat a failed one at once, each with
+ * a scan of all files.
  */
 const RETRY_MS = 60_000;
 
@@ -89,7 +88,6 @@ export class IdleStop {
    */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
-    // Containers of earlier versions do not support this call.
     const work = await this.#host.glancing.call("work", {}).catch(() => undefined);
     if (!work) return false;
     const { cpuMs, overMs, connections } = work;

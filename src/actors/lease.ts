@@ -61,8 +61,7 @@ export class Lease implements RunQuota {
   }
 
   /**
-   * Runs that wait share a refusal. workerd reads no other request while one request to the account follows another. Measured with 200
-   * connections that repeat `run_command` at the limit: others waited for up to 1.2 seconds of the thread's time, now 0.8.
+   * Runs that wait share a refusal. workerd reads no other request while one request to the account follows another.
    */
   #borrow(seconds: number): Promise<Reservation> {
     const borrower = ++this.#borrowers;

@@ -1,20 +1,16 @@
 /** The keys that sign the server's links, so that the server recognizes its links without a lookup. */
-import { DAY_MS } from "../shared/days.ts";
 import { type Config, ownerTokens } from "../shared/config.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { sign } from "../shared/sign.ts";
-import type { Attempts, MadeKey } from "./attempts.ts";
+import type { Attempts } from "./attempts.ts";
 
 const LINK_KEY_NAME = "links";
-
-/** The longest life of a link or preview: `expires_seconds` of the tools. */
-const MAX_LIFE_MS = DAY_MS;
 
 type KeyContext = Pick<RequestContext, "config" | "env">;
 
 interface KeyCache {
   derived: Map<string, Promise<CryptoKey>>;
-  made?: MadeKey | undefined;
+  made?: string | undefined;
 }
 
 const caches = new WeakMap<Config, KeyCache>();
@@ -41,18 +37,14 @@ async function secretsOf({ config, env }: KeyContext): Promise<readonly string[]
   const tokens = ownerTokens(config);
   if (tokens.length > 0) return tokens;
   const made = await generatedKey({ config, env });
-  if (!made) return [];
-  // Earlier versions signed with GitHub's secret. Their links stay valid until they expire.
-  const { GITHUB_CLIENT_SECRET: earlier } = config.values;
-  const isEarlierValid = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
-  return isEarlierValid ? [made.key, earlier] : [made.key];
+  return made === undefined ? [] : [made];
 }
 
 /**
  * Caches the key, and not the promise of it: if the client of a request resets its connection, workerd never settles the request's
  * promises. Measured with a cached promise: all later requests of the process waited for ever.
  */
-async function generatedKey({ config, env }: KeyContext): Promise<MadeKey | undefined> {
+async function generatedKey({ config, env }: KeyContext): Promise<string | undefined> {
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
   return (cache.made ??= await namespace?.getByName(LINK_KEY_NAME).linkKey());

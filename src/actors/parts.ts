@@ -32,7 +32,6 @@ import { AccountLink } from "./account-link.ts";
 import { Activity } from "./activity.ts";
 import { Calls, type RunPlan, type RunPlans } from "./calls.ts";
 import { ContainerEnd } from "./container-end.ts";
-import { DatabaseGrowth } from "./database-growth.ts";
 import { NetworkDecisions } from "./decisions.ts";
 import { DiskUsage } from "./disk-usage.ts";
 import { FileLinks } from "./file-links.ts";
@@ -174,11 +173,6 @@ function createBase(actor: ActorPlatform) {
     objects: { bucket, prefix: (runID: string) => account.prefix(runID) },
     keepMs: config.resultTTLDays * DAY_MS,
     restartNotice: new RestartNotice(kv),
-    growth: new DatabaseGrowth({
-      sql,
-      principalID: () => account.principalID,
-      storageBytes: config.limits.storageBytes,
-    }),
     activity: new Activity({ platform, background }),
     variables: new SandboxVariables(kv),
   };
@@ -214,7 +208,7 @@ function addContainer(base: ReturnType<typeof createBase>) {
     sandboxd,
     workspace,
     lifecycle,
-    connection: new Connection(sandboxd, lifecycle, () => account.principalID),
+    connection: new Connection(sandboxd, lifecycle),
     files: new FileOperations(sandboxd.withWorkspace(lifecycle), workspace),
     glancing: new FileOperations(fetch, workspace),
   };
@@ -314,7 +308,7 @@ function addUpkeep(parts: ReturnType<typeof addTasks>) {
   const { account, idle, files } = parts;
   return {
     ...parts,
-    fileLinks: new FileLinks(parts.kv, files, parts.growth),
+    fileLinks: new FileLinks(parts.kv, files),
     outputs: new RunOutputs(parts),
     runRecords: new RunRecords({
       ...parts,

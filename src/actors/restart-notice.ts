@@ -39,14 +39,14 @@ export class RestartNotice {
   readonly #ending: StoredValue<string>;
   /** How the previous container ended. Kept until the restore is done and the notice is written. */
   readonly #ended: StoredValue<string>;
-  /** The notices that no client has got. A text if an earlier version stored it. */
-  readonly #notices: StoredValue<Notice[] | string>;
+  /** The notices that no client has got. */
+  readonly #notices: StoredValue<Notice[]>;
 
   constructor(kv: KV) {
-    this.#boot = new StoredValue(kv, "boots:count");
-    this.#ending = new StoredValue(kv, "boots:ending");
-    this.#ended = new StoredValue(kv, "boots:ended");
-    this.#notices = new StoredValue(kv, "boots:notice");
+    this.#boot = new StoredValue(kv, "restart:boot");
+    this.#ending = new StoredValue(kv, "restart:ending");
+    this.#ended = new StoredValue(kv, "restart:ended");
+    this.#notices = new StoredValue(kv, "restart:notices");
   }
 
   /** The number of the sandbox's last container; 0 before its first. No later sandbox of this name has the same numbers. */
@@ -93,8 +93,7 @@ export class RestartNotice {
   }
 
   get #unshown(): readonly Notice[] {
-    const { value = [] } = this.#notices;
-    return typeof value === "string" ? [{ text: value, isLoss: true }] : value;
+    return this.#notices.value ?? [];
   }
 
   /** The saved state became a checkpoint while no container ran. The last container may have had changes that are not in it. */

@@ -6,20 +6,15 @@ import type { RunObjects } from "../runs/run-log.ts";
 import type { RunView } from "../runs/run-types.ts";
 import type { StoredObject } from "../storage/object-store.ts";
 import type { Config } from "../shared/config.ts";
-import { tooManyCalls } from "../shared/errors.ts";
-import { RequestTurns } from "../shared/request-turns.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
-import { CALL_MS } from "../shared/timers.ts";
-import { Turns, TurnsByID } from "../shared/turns.ts";
 import { findArtifact, taskDetailOf } from "../tasks/collect.ts";
 import type { Questions } from "../tasks/questions.ts";
-import type { AccountLink } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import { noSuchFile, tooManyWaiting } from "./texts.ts";
 
-/** How much of a log is read at once for a download. Measured with 1 MiB: 64 downloads whose clients did not read took 118 MiB. */
+/** How much of a log is read at once for a download. The page of each download whose client does not read stays in memory. */
 const PAGE_BYTES = 256 * 1024;
 
 /**
@@ -28,12 +23,6 @@ const PAGE_BYTES = 256 * 1024;
  */
 const WAITING_PER_RUN = 2;
 const MIN_WAITING = 100;
-
-/**
- * The searches of a principal for runs of one kind wait for each other: each may read all runs of a sandbox, also after its client has
- * disconnected. Measured without this, with 300,000 runs: after 9 s of calls whose clients disconnected, searches took the thread 75 s.
- */
-const searches = new TurnsByID(() => new Turns(1), CALL_MS);
 
 export interface RunFileStat {
   /** Bytes; for a running run, the log's current size. */
@@ -53,7 +42,6 @@ interface RunOutputsHost {
   runs: Pick<Runs, "result" | "list" | "log" | "type" | "wholeLog">;
   questions: Pick<Questions, "waitForCode">;
   objects: RunObjects;
-  account: Pick<AccountLink, "principalID">;
   activity: Activity;
   lifecycle: Pick<Lifecycle, "isRunning">;
   restartNotice: Pick<RestartNotice, "boot">;
@@ -76,20 +64,6 @@ export class RunOutputs {
     const run = await this.#countIf(waited.waitMs > 0, () => this.#wait({ cursor, ...waited }));
     if (cursor === undefined) return { run };
     return { run, page: await runs[isWhole ? "wholeLog" : "log"](waited.id, cursor, maxBytes) };
-  }
-
-  /** Lists as `Runs.list` does. @throws {ToolError} `quota_exceeded` if other searches of the principal take too long */
-  async list(...which: Parameters<Runs["list"]>): ReturnType<Runs["list"]> {
-    const { runs, account } = this.#host;
-    const [, , kind] = which;
-    const end =
-      kind === undefined ? () => undefined : await searches.take(account.principalID ?? "", CALL_MS);
-    if (!end) throw tooManyCalls(1);
-    try {
-      return await runs.list(...which);
-    } finally {
-      end();
-    }
   }
 
   /**
@@ -168,16 +142,11 @@ export class RunOutputs {
     return object;
   }
 
-  /**
-   * Reads each page in a turn of the principal's downloads. These are not the turns of its calls: others who have a link delay only
-   * downloads. The turn ends before the client reads the page, so a slow client delays no other.
-   */
   #log(id: string, start: number, end: number): ReadableStream<Uint8Array> {
-    const { account, runs } = this.#host;
-    const turns = new RequestTurns(`downloads of ${account.principalID}`);
+    const { runs } = this.#host;
     let at = start;
     const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
-      const { pieces, next } = await turns.run(() => runs.log(id, at, Math.min(PAGE_BYTES, end - at)));
+      const { pieces, next } = await runs.log(id, at, Math.min(PAGE_BYTES, end - at));
       const isEnd = next >= end || next === at;
       at = next;
       if (pieces.length > 0) controller.enqueue(joinBytes(pieces.map((piece) => piece.bytes)));

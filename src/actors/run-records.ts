@@ -20,7 +20,7 @@ import type { KV } from "./stored-value.ts";
 /**
  * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, when they have more than
  * CLEAN_BYTES of output together, or after a task, which has a copy of the workspace's files. Until the call, their output counts in
- * sandboxd's window (SHARED_WINDOW_BYTES): after eight commands that printed 1 MiB, each further one took 3 s.
+ * sandboxd's window (SHARED_WINDOW_BYTES), which further commands need.
  */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;

@@ -14,7 +14,6 @@ import type { Region, Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { RequestMemory } from "../shared/request-memory.ts";
 import type { Owner } from "./account-calls.ts";
-import { admitName, noteCall, waitForStart } from "./actor-starts.ts";
 import type { ActorResult } from "./calls.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { actorReset, overloaded, platformFailed, serverDiskFull } from "./texts.ts";
@@ -40,8 +39,6 @@ export async function callSandbox<T>(
   { isRepeatable = false, notices, memory }: CallOptions = {},
 ): Promise<T> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  admitName(name);
-  await waitForStart(name, "token");
   // A failed stub keeps failing, so each attempt gets a new stub. The location matters only for the call that creates the actor.
   // Links and previews call only existing actors, without a location.
   const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
@@ -54,7 +51,6 @@ export async function callSandbox<T>(
   const result = await (isRepeatable ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainReset(error, owner.sandbox);
   });
-  noteCall(name);
   const { toConfirm } = result;
   // A call that follows a task reads it hundreds of times, and confirms the notice once.
   const isNew = toConfirm !== undefined && !notices?.has(makeVisible(toConfirm));

@@ -8,7 +8,7 @@ import type { RunSummary, RunView } from "../runs/run-types.ts";
 import type { RunReading, Runs, RunToRead, TerminalReply } from "../runs/runs.ts";
 import type { Env } from "../shared/config.ts";
 import { outcomeOf } from "../shared/errors.ts";
-import { whileHolding } from "../shared/held-input.ts";
+import { whileHolding } from "../shared/limits.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import type { KeptLink, RunLink } from "../shared/link-token.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
@@ -99,7 +99,7 @@ export class Sandbox extends SandboxActor {
   }
 
   listRuns(owner: Owner, ...which: Parameters<Runs["list"]>): Promise<ActorResult<RunSummary[]>> {
-    return this.#perform(owner, ({ outputs }) => outputs.list(...which));
+    return this.#perform(owner, ({ runs }) => runs.list(...which));
   }
 
   sendInput(owner: Owner, ...input: Parameters<Runs["type"]>): Promise<ActorResult<TerminalReply>> {

@@ -121,6 +121,5 @@ async function keyOf(
     value === null ? [] : [[name, value]],
   );
   set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
-  // The 2 is the format's version: outcomes of earlier versions do not match.
-  return `setup:${(await sha256(JSON.stringify([2, script, set, network, system]))).toHex()}`;
+  return `setup:${(await sha256(JSON.stringify([script, set, network, system]))).toHex()}`;
 }

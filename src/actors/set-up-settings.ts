@@ -4,9 +4,3 @@ export interface SetUpSettings {
   /** The key of the set-up outcome that the sandbox's files contain. */
   outcomeKey?: string | undefined;
 }
-
-/** Stored settings in the present form: earlier versions stored `outcomeKey` as `had`. */
-export function withOutcomeKey<T extends SetUpSettings>(stored: T & { had?: string | undefined }): T {
-  const { had } = stored;
-  return had === undefined ? stored : { ...stored, outcomeKey: had, had: undefined };
-}

@@ -17,7 +17,7 @@ import { Waiters } from "../shared/waiters.ts";
 import type { CheckpointSettings } from "./account-calls.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
-import { type SetUpSettings, withOutcomeKey } from "./set-up-settings.ts";
+import type { SetUpSettings } from "./set-up-settings.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import type { Workspace } from "./workspace.ts";
 import * as texts from "./texts.ts";
@@ -111,8 +111,7 @@ export class SetUp {
   }
 
   get #state(): State | undefined {
-    const { value } = this.#stored;
-    return value && withOutcomeKey(value);
+    return this.#stored.value;
   }
 
   get state(): SetUpState {

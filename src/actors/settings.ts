@@ -8,7 +8,6 @@ import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { CheckpointSettings, Destroyed, Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
-import type { DatabaseGrowth } from "./database-growth.ts";
 import type { IdleStop } from "./idle-stop.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
@@ -57,7 +56,6 @@ interface SettingsHost {
   service: Service;
   lifecycle: Pick<Lifecycle, "unlessDestroyed" | "enforceNetwork">;
   account: Pick<AccountLink, "recordSettings" | "isAccepted" | "owner" | "keepSandbox">;
-  growth: Pick<DatabaseGrowth, "check" | "count">;
   restartNotice: Pick<RestartNotice, "forget">;
 }
 
@@ -108,7 +106,6 @@ export class SandboxSettings {
         const choice = network && host.network.choiceAfter(network);
         if (isWithin && choice && host.network.addedHosts(choice)) throw networkRestricted(owner.sandbox);
         if (idleMinutes !== undefined) host.idle.check(idleMinutes);
-        if (variables || script || start) host.growth.check();
         if (variables || choice || script || start || idleMinutes !== undefined) {
           const before = await host.account.recordSettings(owner, {
             variables: variables ? namesOf(variables) : host.variables.names,
@@ -128,7 +125,6 @@ export class SandboxSettings {
         if (script !== undefined) host.setUp.put(script);
         if (idleMinutes !== undefined) host.idle.put(idleMinutes);
         if (start !== undefined) host.service.put(start);
-        host.growth.count();
       });
     });
   }

@@ -22,7 +22,6 @@ import {
   quotaError,
   taskFilesNotKept,
 } from "./texts.ts";
-import { parseSafely } from "../shared/bounded.ts";
 
 /**
  * How long a save may take. A longer save is abandoned. An interrupted save may still write objects, so its objects are deleted
@@ -35,12 +34,12 @@ const MAX_AUTOMATIC = 10;
 
 /**
  * The most stored outcomes of set-ups, and the most tasks with archives; the newest stay. Many changes of saved states read all
- * archives: 2,000 take 5 ms of the thread.
+ * archives.
  */
 const MAX_OUTCOMES = 100;
 const MAX_TASKS = 2000;
 
-/** How many expired archives are deleted at once, because each may have settings of 1.6 MB, whose deletion takes 1.5 ms of the thread. */
+/** How many expired archives are deleted at once, because each may have settings of 1.6 MB. */
 const EXPIRED_AT_ONCE = 50;
 
 /** The states of running sandboxes never expire: if the clock jumps ahead, their last use seems to be long ago. */
@@ -82,7 +81,7 @@ export class SnapshotRegistry {
       ...values,
     );
     if (!row) return undefined;
-    const left = row.left === null ? undefined : (parseSafely(row.left) as LeftOut);
+    const left = row.left === null ? undefined : (JSON.parse(row.left) as LeftOut);
     return { ...row, left, packs: this.#packs(row.id) };
   }
 
@@ -226,8 +225,7 @@ export class SnapshotRegistry {
 
   /**
    * The runs with archives in the order of their expiry, and how many bytes the eviction of each one frees after those before it. One
-   * query for all: to count what remains without some of 2,000 archives took 45 ms of the thread, and a search for their smallest
-   * sufficient number 0.56 s.
+   * query for all, because a count of what remains reads all archives.
    */
   #evictable(except: string | undefined): { run: string; bytes: number }[] {
     return this.#rows.all(

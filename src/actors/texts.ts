@@ -142,24 +142,6 @@ export const quotaError = ({
 /** Why a run got less time than it asked for. */
 export const secondsCutText = (seconds: number, perDay: number) =>
   `This run got only ${seconds} s: other runs have used or reserved the rest of your ${perDay} run seconds for today. The next day begins at ${nextDay(Date.now())}.`;
-export const tooManyNewNames = () =>
-  temporary(
-    "quota_exceeded",
-    "You have called too many sandboxes that you had not called before.",
-    "Use one of your sandboxes (list_sandboxes), or make the same call again in a minute.",
-  );
-export const tooManyStarts = () =>
-  temporary(
-    "quota_exceeded",
-    "You have called too many sandboxes within a few seconds that were not in use.",
-    "Make the same call again in some seconds.",
-  );
-export const storedTooMuch = () =>
-  temporary(
-    "quota_exceeded",
-    "Your sandboxes have stored too many results and settings in the last day.",
-    "Wait some hours, or ask the operator for a higher MAX_STORAGE_MB.",
-  );
 export const tooManyWaiting = (most: number) =>
   temporary(
     "quota_exceeded",

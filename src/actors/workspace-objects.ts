@@ -10,8 +10,7 @@ const OBJECT_BYTES = 4 * 1024 * 1024;
 
 /**
  * An object is collected and sent in pieces of this size. A save has pieces of one object in memory at most: it collects the next
- * object while the last one is sent. On Cloudflare, the actors of a process share 128 MB. Measured with two whole objects in memory:
- * ten saves of 40 MB took 73 MiB of V8's heap.
+ * object while the last one is sent. On Cloudflare, the actors of a process share 128 MB.
  */
 const PIECE_BYTES = 256 * 1024;
 const OBJECT_PIECES = OBJECT_BYTES / PIECE_BYTES;

@@ -72,8 +72,11 @@ const SAVE_TIMEOUT_MS = 1_800_000;
 /** The time limit for keeping a set-up's outcome. All calls wait until it is kept. */
 const OUTCOME_MS = 600_000;
 
-/** The checkpoint that a sandbox is being restored to. Earlier versions stored only the id. */
-type BegunRestore = string | { checkpoint: string; settings: CheckpointSettings | undefined };
+/** The checkpoint that a sandbox is being restored to, and the settings for the checkpoint of the state before. */
+interface BegunRestore {
+  checkpoint: string;
+  settings: CheckpointSettings | undefined;
+}
 
 /** The sandbox's settings, for forks of a saved state. */
 export interface Settings {
@@ -115,9 +118,9 @@ export class Workspace {
   constructor(host: WorkspaceHost) {
     this.#host = host;
     this.#transfer = new WorkspaceTransfer(host);
-    this.#origin = new StoredValue(host.kv, "workspace:container");
-    this.#unconfirmed = new StoredValue(host.kv, "workspace:committing");
-    this.#restoring = new StoredValue(host.kv, "workspace:going-back");
+    this.#origin = new StoredValue(host.kv, "workspace:origin");
+    this.#unconfirmed = new StoredValue(host.kv, "workspace:unconfirmed");
+    this.#restoring = new StoredValue(host.kv, "workspace:restoring");
     this.#over = new StoredValue(host.kv, "workspace:over");
   }
 
@@ -361,7 +364,7 @@ export class Workspace {
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;
-    const { isEmpty = false, system } = await withLimitedSignal(container, CALL_MS, async (signal) => ({
+    const { isEmpty, system } = await withLimitedSignal(container, CALL_MS, async (signal) => ({
       ...(await snapshots.call("mark", {}, signal)),
       ...(await snapshots.call("system", {}, signal)),
     }));
@@ -543,9 +546,7 @@ export class Workspace {
     return outcome?.ok ? outcome.value.settings : undefined;
   }
 
-  async #restoreInAccount(begun: BegunRestore): Promise<Outcome<RestoredCheckpoint>> {
-    const { checkpoint, settings } =
-      typeof begun === "string" ? { checkpoint: begun, settings: undefined } : begun;
+  async #restoreInAccount({ checkpoint, settings }: BegunRestore): Promise<Outcome<RestoredCheckpoint>> {
     return await this.#host.account().restoreCheckpoint(this.#host.sandbox(), checkpoint, settings);
   }
 

@@ -23,7 +23,6 @@ import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { isAllowedRedirect, isPrivateUse, isShortRedirect } from "./redirects.ts";
 import { bytesOf, methodStore, StoreError } from "./oauth-store.ts";
-import { hasLongHost } from "../shared/long-host.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 import { messageOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
@@ -189,8 +188,8 @@ async function decide(context: PageContext): Promise<Response> {
 
 interface PendingSignIn {
   verifier: string;
-  /** The sign-in method: an authorization code of one site is not valid for another. Earlier versions did not store it. */
-  via?: string;
+  /** The sign-in method: an authorization code of one site is not valid for another. */
+  via: string;
 }
 
 async function finish(method: RedirectMethod, context: PageContext): Promise<Response> {
@@ -200,7 +199,7 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
   const about = { via: method.name, client: authRequest.clientId };
   const back = clientErrorLink(authorizationErrorRedirect(authRequest, "access_denied"));
   const code = new URL(request.url).searchParams.get("code");
-  if (code === null || (data.via ?? method.name) !== method.name || !method.isOn(context)) {
+  if (code === null || data.via !== method.name || !method.isOn(context)) {
     logSignIn(context, { ...about, outcome: "denied" });
     return messagePage(texts.notConfirmed(method.title), { headers, link: back });
   }
@@ -272,9 +271,9 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
       texts.REQUEST_PROBLEMS.tooLong) ||
     (!isShortRedirect(parameters.get("redirect_uri") ?? "") && texts.REQUEST_PROBLEMS.badRedirect) ||
     (new Set(names).size < names.length && texts.REQUEST_PROBLEMS.repeated) ||
-    ((client.startsWith("https://") ? hasLongHost(client) : bytesOf(client) > MAX_CLIENT_ID_BYTES) &&
-      texts.REQUEST_PROBLEMS.unknownClient) ||
-    (parameters.getAll("resource").some(hasLongHost) && texts.REQUEST_PROBLEMS.badResource);
+    (!client.startsWith("https://") &&
+      bytesOf(client) > MAX_CLIENT_ID_BYTES &&
+      texts.REQUEST_PROBLEMS.unknownClient);
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 

@@ -9,12 +9,10 @@ import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import {
   isRateLimited,
-  paceKnownLookUp,
-  paceKnownRefresh,
   PROCESS_GRANT_LIMITER,
   PROCESS_LOOKUP_LIMITER,
   rateLimited,
-} from "../shared/limiter.ts";
+} from "../shared/limits.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { elapsedMs } from "../shared/timers.ts";
 import { addressOf } from "../actors/attempts.ts";
@@ -105,7 +103,7 @@ export async function isOwnAuthorization(header: string, config: Config): Promis
   return false;
 }
 
-/** The first distinct words, at most one more than MAX_WORDS. Adding thousands of strings of digits to a set can take 0.1 s (bounded.ts). */
+/** The first distinct words, at most one more than MAX_WORDS. */
 function distinct(words: readonly string[]): Set<string> {
   const found = new Set<string>();
   for (const word of words) if (found.add(word).size > MAX_WORDS) break;
@@ -137,10 +135,11 @@ export async function lookUpToken(
   if (!isTokenShaped(token)) return undefined;
   const { RATE_LIMITER: limiter } = context.env;
   const grant = grantOf(token);
-  const isLimited = grant.isValid
-    ? !limiter && !(await paceKnownLookUp(grant.principalID(), request.signal))
-    : await isRateLimited(limiter ?? PROCESS_LOOKUP_LIMITER, `address:${addressOf(request)}`);
-  if (isLimited) return rateLimited();
+  if (
+    !grant.isValid &&
+    (await isRateLimited(limiter ?? PROCESS_LOOKUP_LIMITER, `address:${addressOf(request)}`))
+  )
+    return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
   if (holder) grant.noteValid();
@@ -152,11 +151,10 @@ export async function lookUpToken(
  * Whether a refresh or revocation exceeds a limit of its own; undefined if this process does not know the token's grant. The store is not
  * read for that, so strangers can neither use up this limit nor cause work.
  */
-export async function isKnownGrantLimited(token: string, request: Request, { env }: RequestContext) {
+export async function isKnownGrantLimited(token: string, { env }: RequestContext) {
   const grant = grantOf(token);
   if (!grant.isKnown) return undefined;
-  if (await isRateLimited(env.ADDRESS_LIMITER ?? PROCESS_GRANT_LIMITER, `grant:${grant.id}`)) return true;
-  return !env.ADDRESS_LIMITER && !(await paceKnownRefresh(grant.principalID(), request.signal));
+  return isRateLimited(env.ADDRESS_LIMITER ?? PROCESS_GRANT_LIMITER, `grant:${grant.id}`);
 }
 
 /**

@@ -7,10 +7,8 @@ import {
   OAuthResourceServer,
 } from "@cloudflare/workers-oauth-provider";
 import * as z from "zod";
-import { parseSafely } from "../shared/bounded.ts";
 import type { Config, Env } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { isRecord } from "../shared/is-record.ts";
 import { log, logError } from "../shared/log.ts";
 import { isLoopback, namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -37,11 +35,7 @@ const SESSION = { accessTokenTTL: PANEL_SESSION_SECONDS, refreshTokenTTL: 0 };
 const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
 /** The content of a grant. The provider encrypts it with a key that only the token's holder has. */
-const grantSchema = z.preprocess(
-  // Grants last 30 days. Grants of earlier versions call the field `door`.
-  (props) => (isRecord(props) ? { via: props.door, ...props } : props),
-  z.object({ principal: z.string(), via: z.string(), rule: z.string() }),
-);
+const grantSchema = z.object({ principal: z.string(), via: z.string(), rule: z.string() });
 
 export type GrantProps = z.infer<typeof grantSchema>;
 
@@ -98,7 +92,7 @@ export async function tokenHolder(
   for (const path of paths) {
     const request = new Request(`${oauth.issuer}${path}`, { headers: { authorization: `Bearer ${token}` } });
     const response = await oauth.resources.get(path)?.fetch(request, providerEnv(context), context.ctx);
-    if (response?.ok) return parseSafely(await response.text()) as Principal;
+    if (response?.ok) return JSON.parse(await response.text()) as Principal;
     if (response?.status === 503) return "unavailable";
   }
   return undefined;

@@ -1,6 +1,5 @@
 import type { Config } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { hasLongHost } from "../shared/long-host.ts";
 import { hasPlainHost } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 import { ENDPOINT_TEXTS } from "./texts.ts";
@@ -13,7 +12,7 @@ const SHORT_ASCII = /^[\x20-\x7e]{0,1000}$/;
  * 50 if the client registered, but over 1,000 in a metadata document of 5 KB.
  */
 export function isShortRedirect(redirectURI: string): boolean {
-  return SHORT_ASCII.test(redirectURI) && !hasLongHost(redirectURI);
+  return SHORT_ASCII.test(redirectURI);
 }
 
 /** Schemes that browsers serve themselves. No app receives a code there, and some run code in the browser. */

@@ -3,7 +3,7 @@
  * may refresh at once. The provider alone would accept the token until the new one is used, and the second use would replace the
  * first one's new token.
  */
-import { parseSafely } from "../shared/bounded.ts";
+
 import { interceptStore } from "./oauth-store.ts";
 
 /** How long after its first use a refresh token works again, in milliseconds. */
@@ -35,13 +35,12 @@ export function keepRepeatedRefreshes(store: KVNamespace, token: string): KVName
     if (!grant || grant.refreshTokenId === id) return grant;
     if (wrappedKey !== null) return { ...grant, refreshTokenId: id, refreshTokenWrappedKey: wrappedKey };
     if (grant.previousRefreshTokenId !== id) return grant;
-    // Earlier versions did not store the time.
     usedAt = grant.previousUsedAt ?? usedAt;
     return Date.now() - usedAt > REPEAT_MS ? { ...grant, previousRefreshTokenId: undefined } : grant;
   }
 
   async function write(value: string, options: KVNamespacePutOptions): Promise<void> {
-    const grant = parseSafely(value) as Grant;
+    const grant = JSON.parse(value) as Grant;
     const { expiration } = options;
     await store.put(keyOf(grant.refreshTokenId ?? ""), grant.refreshTokenWrappedKey ?? "", { expiration });
     await store.put(`grant:${grantID}`, JSON.stringify({ ...grant, previousUsedAt: usedAt }), options);

@@ -38,7 +38,6 @@ export function rememberRevocations(store: KVNamespace, context: RequestContext)
 
 /**
  * Deletes a grant and its tokens once more. A refresh that began before the grant was deleted may end after it, and store both again.
- * Measured: of 60 access tokens that were refreshed during a revocation, 13 remained valid for an hour.
  */
 async function deleteAgain(store: KVNamespace, grant: string): Promise<void> {
   await pause(DELETE_AGAIN_MS);

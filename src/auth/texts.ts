@@ -132,7 +132,6 @@ export const ENDPOINT_TEXTS = {
   manyParameters: "The request has too many parameters",
   noAssertions: "The server supports no client assertions. Send the client_id without one, and use PKCE",
   manyRedirects: "The client has too many redirect URIs",
-  hostTooLong: "The host of an address is too long",
   forbiddenRedirect:
     "A redirect URI must not point to a preview or have a scheme of browsers, and its host must be a valid name or address",
   privateUseWithSecret:

@@ -17,9 +17,7 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { pieceWeight } from "../../container/sandboxd/pace.ts";
-import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
-import { SandboxPace } from "../shared/sandbox-pace.ts";
+import { EVENT_VALUES, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { countdown, pause, waitAtMost } from "../shared/timers.ts";
@@ -40,17 +38,9 @@ interface Follower {
 const IDLE_MS = 2000;
 /**
  * The most output of a run that waits for its log, in addition to SHARED_WINDOW_BYTES of all runs: of each stream, a window, at
- * most one piece more, and the last bytes. Only a program in sandboxd's place sends more, or an earlier version of sandboxd.
+ * most one piece more, and the last bytes. Only a program in sandboxd's place sends more.
  */
 export const RUN_WAITING_BYTES = STREAMS.length * (LEAST_WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
-/**
- * The rate of events and short pieces. sandboxd sends at most 40 a second for a run, and a principal has at most 50 runs. Without this
- * limit, a program in sandboxd's place sent 25,000 a second, and a request to the same isolate took 218 ms (median). After a flood, the
- * next connection waits until the whole burst is available. Then sandboxd sends the output that came meanwhile.
- */
-const MESSAGE_PACE = { burst: 5000, perSecond: 2000 };
-/** The length for which an event counts once more, in characters. One of 16 KiB takes 0.15 ms, a usual one of 100 characters 0.01 ms. */
-const EVENT_UNIT_CHARS = 1000;
 /** How long sandboxd has to read the last calls and confirm the end of a connection, in milliseconds. Then the connection is aborted. */
 export const CLOSE_MS = 1000;
 /**
@@ -78,8 +68,6 @@ export class Connection {
   #socket: WebSocket | undefined;
   /** Aborts the connection of `#socket`. A program in sandboxd's place may never confirm a close, and go on sending. */
   #abort = new AbortController();
-  readonly #pace: SandboxPace;
-  #isFlooded = false;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
   /** Calls that wait for the number of accepted bytes, by key. */
@@ -92,14 +80,9 @@ export class Connection {
   /** Bytes of output that arrived and that the logs of runs have not accepted yet. */
   #waitingBytes = 0;
 
-  constructor(
-    sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">,
-    lifecycle: ContainerLifecycle,
-    principalID: () => string | undefined = () => undefined,
-  ) {
+  constructor(sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">, lifecycle: ContainerLifecycle) {
     this.#sandboxd = sandboxd;
     this.#lifecycle = lifecycle;
-    this.#pace = new SandboxPace(MESSAGE_PACE, principalID);
   }
 
   follow(id: string, follower: Follower): () => void {
@@ -278,8 +261,6 @@ export class Connection {
   }
 
   async #connect(): Promise<WebSocket> {
-    while (this.#isFlooded && !this.#pace.isFull && this.#sandboxd.isRunning) await pause(RETRY_MS);
-    this.#isFlooded = false;
     const deadline = Date.now() + CONNECT_MS;
     for (;;) {
       if (!this.#sandboxd.isRunning) throw containerGone();
@@ -328,16 +309,12 @@ export class Connection {
     if (this.#socket !== socket) return;
     this.#usedAt = Date.now();
     try {
-      const isPiece = data instanceof ArrayBuffer;
-      const weight = isPiece ? pieceWeight(data.byteLength) : 1 + String(data).length / EVENT_UNIT_CHARS;
-      this.#isFlooded = !this.#pace.tryTake(weight);
-      if (this.#isFlooded) throw new Error("too many messages");
-      if (isPiece) {
+      if (data instanceof ArrayBuffer) {
         const piece = readPiece(data);
         return this.#followers.get(piece.id)?.onPiece(piece);
       }
       if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("not an event");
-      const event = eventSchema.parse(parseBounded(data, EVENT_JSON));
+      const event = eventSchema.parse(parseBounded(data, EVENT_VALUES));
       if (event.type === "pong") for (const pong of this.#pongs.splice(0)) pong();
       else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
       else this.#followers.get(event.id)?.onEvent(event);

@@ -23,10 +23,10 @@ import {
   failureSchema,
   listCursor,
 } from "../../container/sandboxd/shapes.ts";
-import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
+import { RESPONSE_VALUES, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
-import { announcedBytes, type BodyTurns, isEncoded, readBounded } from "../shared/stream-bytes.ts";
-import type { ReadTurns, Requesting } from "./sandboxd.ts";
+import { announcedBytes, isEncoded, readBounded } from "../shared/stream-bytes.ts";
+import type { Requesting, Reserve } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
 /** The lowest accepted upload speed: a large body gets more time. */
@@ -106,11 +106,11 @@ export function requireListCursor(given: string | undefined): string | undefined
 /** @param refuse makes the error for a failure that sandboxd reports @throws {ToolError} that error, or `damaged` */
 async function readResponse<T>(
   response: Response,
-  turns: ReadTurns,
+  reserve: Reserve,
   read: (response: Response) => Promise<T>,
   refuse: (failure: FileFailure) => ToolError,
 ): Promise<T> {
-  if (response.status === FAILED) throw refuse(await jsonOf(response, turns, failureSchema));
+  if (response.status === FAILED) throw refuse(await jsonOf(response, reserve, failureSchema));
   if (response.status === 200 && !isEncoded(response)) return await read(response);
   await response.body?.cancel();
   throw malformedResponse();
@@ -135,24 +135,23 @@ export function requestOperation(
   refuse: (failure: FileFailure) => ToolError,
 ): Promise<unknown> {
   const [method = "", pathname = ""] = row.route.split(" ");
-  return fetch(`${pathname}?${queryOf(row, call)}`, { method, body }, signal, (response, turns) =>
-    readResponse(response, turns, (complete) => resultOf(complete, turns, row, call), refuse),
+  return fetch(`${pathname}?${queryOf(row, call)}`, { method, body }, signal, (response, reserve) =>
+    readResponse(response, reserve, (complete) => resultOf(complete, reserve, row, call), refuse),
   );
 }
 
 /** Reads JSON, or header fields with the body's bytes or stream. @throws {ToolError} `damaged` for anything else */
-async function resultOf(response: Response, turns: ReadTurns, row: Row, call: object): Promise<unknown> {
+async function resultOf(response: Response, reserve: Reserve, row: Row, call: object): Promise<unknown> {
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {
-    const result = await jsonOf(response, turns, row.result, maxBytes);
+    const result = await jsonOf(response, reserve, row.result, maxBytes);
     if (row.fits && !row.fits(result as never, call as never)) throw malformedResponse();
     return result;
   }
   const { headers, body } = response;
   const fields = Object.keys(row.result.shape).map((field) => [field, headers.get(headerOf(field))]);
   const { success, data } = row.result.safeParse(Object.fromEntries(fields));
-  if (success && row.down === "bytes")
-    return { ...data, bytes: await bytesOf(response, turns.plain, maxBytes) };
+  if (success && row.down === "bytes") return { ...data, bytes: await bytesOf(response, reserve, maxBytes) };
   if (success && body) return { ...data, body, length: announcedBytes(headers) };
   await body?.cancel();
   throw malformedResponse();
@@ -160,18 +159,18 @@ async function resultOf(response: Response, turns: ReadTurns, row: Row, call: ob
 
 async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
-  turns: ReadTurns,
+  reserve: Reserve,
   schema: Schema,
   maxBytes = SMALL_RESPONSE_BYTES,
 ): Promise<z.infer<Schema>> {
-  const text = new TextDecoder().decode(await bytesOf(response, turns.parsed, maxBytes));
-  const { success, data } = schema.safeParse(parseBounded(text, RESPONSE_JSON));
+  const text = new TextDecoder().decode(await bytesOf(response, reserve, maxBytes));
+  const { success, data } = schema.safeParse(parseBounded(text, RESPONSE_VALUES));
   if (!success) throw malformedResponse();
   return data;
 }
 
-async function bytesOf(response: Response, turns: BodyTurns, maxBytes: number): Promise<Uint8Array> {
-  const bytes = await readBounded(response, { maxBytes, turns });
+async function bytesOf(response: Response, reserve: Reserve, maxBytes: number): Promise<Uint8Array> {
+  const bytes = await readBounded(response, { maxBytes, reserve });
   if (!bytes) throw malformedResponse();
   return bytes;
 }

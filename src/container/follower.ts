@@ -13,14 +13,12 @@ import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
   readonly id: string;
-  /** The most bytes of one `output`; undefined if any number takes little time. */
-  readonly maxOutputBytes?: number;
   /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored then. */
   readonly isEnded: boolean;
   /** Whether a caller waits for the next output; undefined if the follower need not know. */
   readonly isWatched?: boolean;
-  /** Waits until there is room for this many bytes, then calls `output`. */
-  take(bytes: number, output: () => void): Promise<void>;
+  /** Waits until there is room for output, then calls `output`. */
+  take(output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
   /** `count` bytes were not stored, because the log is full. `last` has the last of them. */
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void;
@@ -184,17 +182,9 @@ export abstract class RunFollower {
   }
 
   async #takePiece({ bytes, offset, ...rest }: Piece): Promise<void> {
-    const step = this.sink.maxOutputBytes ?? bytes.length;
-    let at = 0;
-    do {
-      // Nobody reads the output of an ended run.
-      if (this.isOver) return;
-      // A copy, because a view would keep the whole message in memory.
-      const part = step < bytes.length ? bytes.slice(at, at + step) : bytes;
-      const from = offset + at;
-      await this.sink.take(part.length, () => this.#passOutput({ ...rest, offset: from, bytes: part }));
-      at += step;
-    } while (at < bytes.length);
+    // Nobody reads the output of an ended run.
+    if (this.isOver) return;
+    await this.sink.take(() => this.#passOutput({ ...rest, offset, bytes }));
   }
 
   #passOutput({ stream, offset, bytes }: Piece): void {

@@ -12,7 +12,6 @@ import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "..
 import { addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { announcedBytes, changePieces } from "../shared/stream-bytes.ts";
 import { accountOf, actorOf } from "./actor.ts";
-import { waitToPass } from "./passed-pace.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
 /** The handler's parameters, set by `SandboxNetwork.enforce`: the principal of the sandbox, and the policy. */
@@ -59,8 +58,7 @@ export function forwardByPolicy(
   policy: OutboundPolicy | undefined,
 ): Promise<Response> {
   const response = forward(request, env, containerID, policy);
-  // If the program disconnects, the platform would end this work before the request is in the log. Measured: ten of ten such
-  // requests reached their host, and none was in the log.
+  // If the program disconnects, the platform would end this work before the request is in the log.
   waitUntil(response.catch(() => undefined));
   return response;
 }
@@ -117,7 +115,7 @@ async function forward(
   }
   const { status } = response;
   const end = (bytes: number) => waitUntil(report({ status, bytes }));
-  return passOn(response, mask, principalID ?? containerID, signal, end);
+  return passOn(response, mask, signal, end);
 }
 
 /**
@@ -127,7 +125,6 @@ async function forward(
 function passOn(
   response: Response,
   mask: Mask | undefined,
-  principalID: string,
   client: AbortSignal,
   end: (bytes: number) => void,
 ): Response {
@@ -137,9 +134,8 @@ function passOn(
   if (body === null || (length !== undefined && !mask)) return response;
   const masked = mask?.body();
   let bytes = 0;
-  const change = async (piece: Uint8Array) => {
+  const change = (piece: Uint8Array) => {
     bytes += piece.byteLength;
-    await waitToPass(principalID, piece.byteLength, client);
     return masked?.next(piece) ?? piece;
   };
   const passed = changePieces(body, client, change, () => masked?.end() ?? new Uint8Array());
@@ -186,8 +182,7 @@ async function sendWith(
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // These headers are dropped for HEAD too. A program could send guesses together with the secret, and the compressed length
-    // would show whether a guess is right.
+    // The platform has decoded the body, so these headers no longer apply.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {

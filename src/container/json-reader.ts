@@ -1,4 +1,3 @@
-import { parseSafely } from "../shared/bounded.ts";
 /** Reads streaming JSON and keeps only the path to the current value. */
 
 /** A longer name is read as "", a longer value as undefined. The limit counts bytes as written in the JSON, with quotes. */
@@ -169,7 +168,7 @@ export class JSONReader {
     if (!text.startsWith('"')) return text;
     if (!text.includes("\\")) return text.slice(1, -1);
     try {
-      return String(parseSafely(text));
+      return String(JSON.parse(text));
     } catch {
       this.#isMalformed = true;
       return undefined;

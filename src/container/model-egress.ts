@@ -6,7 +6,6 @@
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
-import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { MODEL_HOST, SERVER, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import {
@@ -18,11 +17,9 @@ import {
 } from "./model-calls.ts";
 import { announcedBytes, changePieces, readBounded } from "../shared/stream-bytes.ts";
 import { cutText, decodeText } from "../shared/text.ts";
-import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 import { MODEL_API_TEXTS } from "./texts.ts";
-import { parseSafely } from "../shared/bounded.ts";
 
 /** The `POST` paths that are forwarded; all others are refused. Requests to the first one cost tokens. */
 const CHARGED_PATH = "/v1/messages";
@@ -45,14 +42,6 @@ const MAX_ERROR_BYTES = 256 * 1024;
 const RETRY_HEADER = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/**
- * The rate limits for the work of a sandbox's requests, and of the requests of all sandboxes of a principal, in bytes of text. They are
- * needed because all sandboxes may share the thread that reads them.
- */
-const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-const TOGETHER_PACE = { burst: 2 * MAX_REQUEST_BYTES, perSecond: 16 * 1024 * 1024 };
-const paces = pacesOf(REQUEST_PACE);
-const pacesTogether = pacesOf(TOGETHER_PACE);
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
@@ -80,7 +69,7 @@ export async function callModel(request: Request, env: Env, containerID: string)
     return report(env, containerID, call, outcome).finally(reported.resolve);
   };
   try {
-    return await forward(request, { config, containerID, check, finish });
+    return await forward(request, { config, check, finish });
   } catch (error) {
     await finish({ tokens: 0 });
     throw error;
@@ -89,16 +78,12 @@ export async function callModel(request: Request, env: Env, containerID: string)
 
 interface AdmittedRequest {
   config: Config;
-  containerID: string;
   check: Extract<Admission, { call: ModelCall }>;
   finish: (outcome: ModelOutcome) => Promise<void>;
 }
 
 /** Forwards an admitted request, and reports its end with `finish`. */
-async function forward(
-  request: Request,
-  { config, containerID, check, finish }: AdmittedRequest,
-): Promise<Response> {
+async function forward(request: Request, { config, check, finish }: AdmittedRequest): Promise<Response> {
   const { pathname, search } = new URL(request.url);
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(name)) headers.set(name, value);
@@ -117,7 +102,7 @@ async function forward(
   }
   if (credential.place.name === "authorization") addOAuthBeta(headers);
   headers.set("content-type", "application/json");
-  const { body, wasSent, meter, refused } = meterBody(request, check, containerID);
+  const { body, wasSent, meter, refused } = meterBody(request, check);
   const isCharged = pathname === CHARGED_PATH;
   let response: Response;
   try {
@@ -186,7 +171,7 @@ async function forwardError(
 
 function errorMessage(body: string): string {
   try {
-    const { error } = parseSafely(body) as { error?: { message?: unknown } };
+    const { error } = JSON.parse(body) as { error?: { message?: unknown } };
     if (typeof error?.message === "string") return cutText(error.message, 500);
   } catch {
     // The error is not in the API's format, because a gateway in front of the API responded.
@@ -211,11 +196,7 @@ const TOO_LARGE: RefusedRequest = {
  * end. Without the whole body, the API does nothing. Aborts `refused`, with a `RefusedRequest` as reason, if the body is too
  * large, or if it makes the API connect to hosts that the sandbox may not reach.
  */
-function meterBody(
-  request: Request,
-  { isConfined, principalID }: AdmittedRequest["check"],
-  containerID: string,
-) {
+function meterBody(request: Request, { isConfined }: AdmittedRequest["check"]) {
   const meter = new RequestMeter();
   const refusing = new AbortController();
   const { signal: refused } = refusing;
@@ -238,7 +219,6 @@ function meterBody(
       for await (const bytes of body) {
         size += bytes.length;
         if (size > MAX_REQUEST_BYTES) return refuse(TOO_LARGE);
-        const workBefore = meter.work;
         meter.add(bytes);
         if (isConfined && meter.reachedHost !== undefined) {
           const message = MODEL_API_TEXTS.reaches(meter.reachedHost);
@@ -246,9 +226,6 @@ function meterBody(
         }
         isSent = size === Number(length);
         await writer.write(bytes);
-        const work = meter.work - workBefore;
-        const ms = Math.max(paces.of(containerID).take(work), takeOf(pacesTogether, principalID, work));
-        if (ms > 0) await pause(ms);
       }
       isSent = true;
       await writer.close();

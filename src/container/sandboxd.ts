@@ -9,13 +9,11 @@ import {
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
-import { DAY_MS } from "../shared/days.ts";
-import { pacesOf, takeOf } from "../shared/per-principal.ts";
-import { countBefore } from "../shared/request-turns.ts";
-import { type BodyTurns, READ_MS, TURN_MS } from "../shared/stream-bytes.ts";
+import { hold, holdWhenRoom } from "../shared/limits.ts";
+import { LimitedQueue } from "../shared/queue.ts";
+import { READ_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
-import { type TakesTurns, Turns, TurnsByID, takeAll } from "../shared/turns.ts";
-import { connectionsBreak, containerEnded, containerGone, tooManyUploads } from "./texts.ts";
+import { connectionsBreak, containerEnded, containerGone } from "./texts.ts";
 
 /** The platform's connection to the container. */
 interface ContainerPort {
@@ -40,15 +38,8 @@ export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 
 /**
- * The rate of the repetitions for all sandboxes of a principal. Measured without it: 640 requests to ten sandboxes, in which a program in
- * sandboxd's place broke each connection, used 40 % of the thread.
- */
-const REPETITIONS = { burst: 200, perSecond: 200 };
-const repetitions = pacesOf(REPETITIONS);
-
-/**
- * A longer body is sent at most MAX_LARGE_SENDS times, and again only when sandboxd responds to another request. A program in sandboxd's
- * place can break each connection: with 8 bodies of 6.5 MB, each sent every RETRY_MS, workerd's memory grew by 2.4 GB.
+ * A longer body is sent at most MAX_LARGE_SENDS times, and again only when sandboxd responds to another request: each copy takes memory,
+ * and a program in sandboxd's place can break each connection.
  */
 const LARGE_BODY = 64 * 1024;
 const MAX_LARGE_SENDS = 3;
@@ -57,48 +48,13 @@ const MAX_LARGE_SENDS = 3;
 const REPORT_MS = 2000;
 const TOKEN_KEY = "sandboxd:token";
 
-/**
- * How many large responses of a sandbox, of all sandboxes of a principal, and of all sandboxes are read at once. A program in sandboxd's
- * place can send almost all of a response and then wait until its time is over. With only the limit of a sandbox, those of ten sandboxes
- * took 194 MiB of V8's heap. An isolate on Cloudflare has 128 MB. Each principal has at most LONG_BY_PRINCIPAL responses in the line for
- * the last limit.
- */
-const READ_AT_ONCE = 2;
-const READ_BY_PRINCIPAL = 5;
-const LONG_BY_PRINCIPAL = 2;
-const READ_BY_ALL = 7;
-
-/**
- * The largest response, by its announced size, that needs no turn of all sandboxes. With such a turn for each large response, two
- * principals could occupy all turns.
- */
-const SHORT_BYTES = 1024 * 1024;
-
-/**
- * A read ends after TURN_MS. The last of many reads that wait for a turn has little time left, so the end of its wait does not show
- * that the turns will never end. A principal's turn begins before the wait for the last limit.
- */
-const LONGEST_READ_MS = 2 * TURN_MS;
-const readByPrincipals = new TurnsByID(() => new Turns(READ_BY_PRINCIPAL), READ_MS + LONGEST_READ_MS);
-const longByPrincipals = new TurnsByID(() => new Turns(LONG_BY_PRINCIPAL), READ_MS + LONGEST_READ_MS);
-const readByAll = new TurnsByID(() => new Turns(READ_BY_ALL), LONGEST_READ_MS);
-
-/** How many requests of an actor, except uploads, are open at once. The others wait, which costs almost nothing. */
+/** How many requests of an actor, except streams, are open at once. The others wait, which costs almost nothing. */
 const OPEN_AT_ONCE = 64;
-/**
- * How many uploads of a sandbox, and of all sandboxes of a principal, are in progress at once. Without a limit, 256 of them, whose clients
- * sent nothing, occupied all connections to sandboxd. One that no program reads keeps 6 MB of the kernel's memory until it ends.
- */
-const UPLOADS_AT_ONCE = 32;
-const UPLOADS_OF_PRINCIPAL = 64;
-/** An upload lasts at most a day. */
-const uploadsOfPrincipals = new TurnsByID(() => new Turns(UPLOADS_OF_PRINCIPAL), DAY_MS);
 
-/** The turns for large responses: for those that are parsed, and for others. */
-export type ReadTurns = Record<"parsed" | "plain", BodyTurns>;
+/** Counts a large response while it is read: see `Bounds.reserve` in stream-bytes.ts. */
+export type Reserve = (bytes: number) => Promise<(() => void) | undefined>;
 
-/** Reads a response. A large response needs a turn of `turns`. */
-type Reading<T> = (response: Response, turns: ReadTurns) => Promise<T>;
+type Reading<T> = (response: Response, reserve: Reserve) => Promise<T>;
 
 export type Requesting = <T>(
   path: string,
@@ -110,9 +66,7 @@ export type Requesting = <T>(
 export class Sandboxd {
   readonly #port: ContainerPort;
   readonly #kv: Pick<SandboxKV, "get" | "put">;
-  readonly #requests = new Turns(OPEN_AT_ONCE);
-  readonly #uploads = new Turns(UPLOADS_AT_ONCE);
-  readonly #ownLargeResponses = new Turns(READ_AT_ONCE);
+  readonly #requests = new LimitedQueue(OPEN_AT_ONCE);
   readonly #principalID: () => string | undefined;
 
   constructor(
@@ -125,32 +79,12 @@ export class Sandboxd {
     this.#principalID = principalID;
   }
 
-  /**
-   * Waits for a turn of this sandbox, and for one of its principal. A response that is not short also waits for one of the two for such
-   * responses of the principal, and for one of all sandboxes. A response that is parsed counts like an answer of the principal, because
-   * the answer to the call may be much shorter: a completion lists 2,000 files. Measured without this: while calls read 8 MB each and
-   * showed 26 characters, a neighbour's call took up to twelve times as long.
-   */
-  #takeReadTurn(ms: number, bytes: number, isParsed: boolean): Promise<(() => void) | undefined> {
-    const principalID = this.#principalID() ?? "";
-    const isLong = bytes > SHORT_BYTES;
-    const takes: TakesTurns["take"][] = [(left) => this.#ownLargeResponses.take(left)];
-    // First: long responses that wait for this turn must not take all turns of the principal.
-    if (isLong) takes.push((left) => longByPrincipals.take(principalID, left));
-    takes.push((left) => readByPrincipals.take(principalID, left));
-    if (isParsed) takes.push(() => countBefore(principalID, bytes).then(() => () => undefined));
-    if (isLong) takes.push((left) => readByAll.take("", left));
-    return takeAll(takes, ms);
-  }
-
-  /** Waits for a turn of this sandbox, and for one of its principal. */
-  #takeUploadTurn(ms: number): Promise<(() => void) | undefined> {
-    const takes: TakesTurns["take"][] = [
-      (left) => this.#uploads.take(left),
-      (left) => uploadsOfPrincipals.take(this.#principalID() ?? "", left),
-    ];
-    return takeAll(takes, ms);
-  }
+  /** All responses to a principal's sandboxes that are read at once share the limit of memory. */
+  readonly #reserve: Reserve = async (bytes) => {
+    const holder = `responses to ${this.#principalID() ?? ""}`;
+    const hasRoom = await holdWhenRoom(holder, bytes, { ms: READ_MS });
+    return hasRoom ? () => hold(holder, -bytes) : undefined;
+  };
 
   get isRunning(): boolean {
     return this.#port.isRunning;
@@ -160,7 +94,7 @@ export class Sandboxd {
     return { [TOKEN_VARIABLE]: this.#token };
   }
 
-  /** The token for sandboxd. In a container that an earlier version of this server started, sandboxd requires no token. */
+  /** The token for sandboxd. */
   get #token(): string {
     const stored = this.#kv.get<string>(TOKEN_KEY);
     if (stored !== undefined) return stored;
@@ -194,9 +128,9 @@ export class Sandboxd {
     return {
       /** How many requests and WebSockets to exposed ports are open. */
       openPreviews: Number(response.headers.get(OPEN_PREVIEWS)),
-      /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
+      /** Whether sandboxd says that its container is not ending. */
       isServing: response.headers.get(IS_ENDING) === "false",
-      /** Whether sandboxd says that nothing listens on `port`. False for earlier versions, which do not report this. */
+      /** Whether sandboxd says that nothing listens on `port`. */
       isSilent: response.headers.get(IS_LISTENING) === "false",
     };
   }
@@ -233,19 +167,14 @@ export class Sandboxd {
     isThere: () => boolean = () => this.isRunning,
   ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
-    // Restores are streams too. Uploads, whose clients may send nothing for hours, must not prevent the start of other sandboxes.
-    const isUpload = isStream && !path.startsWith("/snapshot/");
-    const endTurn = await (isUpload ? this.#takeUploadTurn(CALL_MS) : this.#requests.take(CALL_MS));
-    if (!endTurn)
-      throw isUpload ? tooManyUploads(UPLOADS_AT_ONCE, UPLOADS_OF_PRINCIPAL) : sandboxUnresponsive(CALL_MS);
-    try {
+    const send = async () => {
       signal.throwIfAborted();
-      // sandboxd must respond before a stream is sent, because a stream cannot be repeated.
-      if (isStream) await this.request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
       return await this.#send(path, init, signal, read, isThere);
-    } finally {
-      endTurn();
-    }
+    };
+    if (!isStream) return await this.#requests.run(send);
+    // sandboxd must respond before a stream is sent, because a stream cannot be repeated.
+    await this.request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
+    return await send();
   }
 
   async #send<T>(
@@ -267,10 +196,7 @@ export class Sandboxd {
       try {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
         const response = await this.fetch(request);
-        return await read(response, {
-          parsed: { take: (ms, bytes) => this.#takeReadTurn(ms, bytes, true) },
-          plain: { take: (ms, bytes) => this.#takeReadTurn(ms, bytes, false) },
-        });
+        return await read(response, this.#reserve);
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
@@ -281,8 +207,7 @@ export class Sandboxd {
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (isLarge && ++sends === MAX_LARGE_SENDS) throw connectionsBreak(sends);
         if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
-        const ms = Math.max(RETRY_MS, takeOf(repetitions, this.#principalID(), 1));
-        await pauseUnlessAborted(ms, signal);
+        await pauseUnlessAborted(RETRY_MS, signal);
         if (isLarge) await this.#send("/", {}, signal, async (answer) => answer.body?.cancel(), isThere);
       }
     }

@@ -9,7 +9,7 @@ import {
 import { ToolError } from "../shared/errors.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { requestOperation, partsOf } from "./file-operations.ts";
-import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stateDamaged, stepFailed, tooManyEntries } from "./texts.ts";
+import { DISK_FULL, SAVE_LOST, stateDamaged, stepFailed, tooManyEntries } from "./texts.ts";
 
 /** An agent's conversation: files below a directory of the home directory. Their paths contain the conversation's id. */
 export interface Conversation {
@@ -43,9 +43,9 @@ export class Snapshots {
 }
 
 function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): ToolError {
-  // sandboxd itself failed: the manifest is invalid, or sandboxd has an earlier version, which cannot read newer states.
-  if (code === "UNKNOWN" && step === "restore") return new ToolError("damaged", STATE_NOT_READ, "", true);
-  if (problem === "cut" && step === "data") return stateDamaged();
+  // sandboxd itself failed, because the manifest is invalid.
+  const isManifestInvalid = code === "UNKNOWN" && step === "restore";
+  if (isManifestInvalid || (problem === "cut" && step === "data")) return stateDamaged();
   if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));
   // A restarted sandboxd does not know the save.

@@ -28,38 +28,11 @@ export const DAMAGED = {
     `its ${language} kernel does not start (${detail ? toVisibleJSON(detail) : "no message"})`,
 };
 
-/** How a control server broke its protocol, as words that follow "it". */
-export const BROKE_CONTROL = {
-  references: (most: number) => `made the Worker keep more than ${most} references`,
-  notCall: "made a call to something other than the Worker's callbacks",
-  notMessage: "sent something that is not a message of the control protocol",
-  notAsked: "sent a response without a request",
-  stored: "made the Worker store too much data",
-  unreleased: (count: number) => `made ${count} calls of the Worker's callbacks and did not release them`,
-  otherJSON: "sent JSON in a form that the control server never uses",
-  unused: (word: string) => `sent a ${word}, which the control server never does`,
-  values: (most: number) => `sent more than ${most} values in one message`,
-  digits: (most: number) => `sent more than ${most} short texts of digits`,
-  binary: "sent a binary message",
-  flood: "sent too many messages",
-  long: (most: number) => `sent a message of more than ${most} characters`,
-  closedText: "sent an error that only the Worker's end of a connection can have",
-  longError: (most: number) => `sent an error of more than ${most} characters`,
-};
-
 export const connectionsBreak = (times: number) =>
   new ToolError(
     "no_answer",
     `The connection to the sandbox broke ${times} times while the server sent the data of this call.`,
     "Make the same call again in a minute. If that fails too, use destroy_sandbox and start again.",
-    true,
-  );
-
-export const tooManyUploads = (most: number, mostOfAll: number) =>
-  new ToolError(
-    "quota_exceeded",
-    `${most} uploads to this sandbox, or ${mostOfAll} to all your sandboxes, are in progress.`,
-    "Wait until some of them have ended, then repeat this one.",
     true,
   );
 
@@ -103,8 +76,6 @@ export const kernelNotStarted = (language: Language, detail: string) =>
 
 export const DISK_FULL = "the disk of the sandbox is full";
 export const SAVE_LOST = "the sandbox lost the save that was in progress";
-export const STATE_NOT_READ =
-  "the saved state is damaged, or its container still runs an earlier version of the server's programs, which ends some minutes after an update of the server";
 export const stateDamaged = () =>
   new ToolError(
     "damaged",

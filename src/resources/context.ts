@@ -3,7 +3,7 @@ import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelc
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
 import { type SandboxCall, callSandbox, operate } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import { countAnswer } from "../shared/count-answer.ts";
+import { countAnswer } from "../shared/request-memory.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -33,7 +33,7 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
 }
 
 /**
- * Does the work when it is its turn, and counts its result as an unread answer. Turns every error into a JSON-RPC error. An
+ * Does the work, and counts its result as an unread answer. Turns every error into a JSON-RPC error. An
  * unexpected error's text refers to its log line.
  */
 export async function convertErrors<T extends object>(
@@ -42,12 +42,9 @@ export async function convertErrors<T extends object>(
   work: () => Promise<T>,
 ) {
   try {
-    return await caller.turns.run(async () => {
-      const result = await work();
-      // Measured without this count: a batch of 100 `resources/list` whose client read nothing took 217 MB.
-      countAnswer(caller, result, true);
-      return result;
-    });
+    const result = await work();
+    countAnswer(caller.memory, result, true);
+    return result;
   } catch (error) {
     if (error instanceof ProtocolError) throw error;
     if (!(error instanceof ToolError)) logError(caller, method, error);

@@ -7,7 +7,7 @@ import { isTaskID } from "../runs/id.ts";
 import { canStartWith } from "../actors/sandbox-client.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { countAnswer } from "../shared/count-answer.ts";
+import { countAnswer } from "../shared/request-memory.ts";
 import { ToolError } from "../shared/errors.ts";
 import { shownName, toVisibleJSON } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
@@ -58,7 +58,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
       "run" in address
         ? await readRunResource(caller, address.run, address.name)
         : await readSandboxResource(caller, address.sandbox, absolute(address.path));
-    countAnswer(caller, found, true);
+    countAnswer(caller.memory, found, true);
     return found;
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);
@@ -113,7 +113,7 @@ async function readDirectory(caller: CallerContext, sandbox: string, path: strin
 
 /**
  * Describes the first items, with `RESOURCE_BYTES` characters in all. Each address or path repeats the directory's path, and an address
- * has up to 9 characters for one of a name. Making 12 MB of text takes the thread 0.8 s.
+ * has up to 9 characters for one of a name.
  */
 export function withinLimit<Item, Described>(
   items: readonly Item[],

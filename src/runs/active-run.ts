@@ -1,6 +1,5 @@
 /** A run under way: collects its output, stores its record, and wakes waiting callers. */
 import { type ErrorCode, ToolError, internalError, isReset } from "../shared/errors.ts";
-import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { countdown, elapsedMs, throttled } from "../shared/timers.ts";
 import { Waiters } from "../shared/waiters.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
@@ -15,7 +14,6 @@ import { type RunRecord, type RunStore, hasNeverStarted, viewOf } from "./run-st
 import { isEchoOf } from "./terminal-text.ts";
 import {
   NOT_STARTED_SERVER_RESTARTED,
-  RESULTS_NOT_STORED,
   failureNote,
   hasEnded,
   hasNotStarted,
@@ -30,16 +28,8 @@ const FLUSH_MS = 1000;
 const PROGRESS_MS = 250;
 
 /**
- * The rate of progress lines of all calls of a principal that wait for runs, because each takes the thread about 0.2 ms. Measured without
- * this limit, on a busy machine: 1,000 calls that waited for runs of ten sandboxes made a neighbour's call take 402 instead of 35 ms.
- */
-const PROGRESS_TOGETHER = { burst: 200, perSecond: 100 };
-const progressPaces = pacesOf(PROGRESS_TOGETHER);
-
-/**
  * The shortest time between two times that output wakes the calls that wait for it: 10 ms for each that it woke, at most 100 ms. 100 calls
- * may wait for a sandbox's runs. When 2,000 pieces a second each woke all of them, two sandboxes delayed a neighbour's call by up to
- * 29 s. Usually one call follows a terminal: when it too was woken only each 100 ms, fast typing had its echo after 59 ms, and not 11.
+ * may wait for a sandbox's runs. Usually one call follows a terminal, and gets the echo of fast typing at once.
  */
 const WAKE_MS_PER_CALL = 10;
 const MAX_WAKE_MS = 100;
@@ -47,13 +37,6 @@ const MAX_WAKE_MS = 100;
 /** A terminal has settled when it was silent for QUIET_MS. A call waits SETTLE_MS for that at most. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
-
-/**
- * How many characters of typed text and output all calls of a principal compare, to find echoes. 50,000 characters take the thread up to
- * 9 ms. A program can end the pause of all calls that wait for its output at the same time, again and again.
- */
-const COMPARED = { burst: 1_000_000, perSecond: 500_000 };
-const comparisonPaces = pacesOf(COMPARED);
 
 /** How long to wait for the container's end after a failed call. */
 const CONTAINER_END_WAIT_MS = 5000;
@@ -68,18 +51,9 @@ interface RunFailure {
   cause?: unknown;
 }
 
-/** How much the database grows. */
-export interface Growth {
-  count(): void;
-  readonly isExceeded: boolean;
-}
-
 interface ActiveRunHost {
   store: RunStore;
-  growth: Growth;
   backlog: Backlog;
-  /** Whose sandboxes share a limit. */
-  principalID(): string | undefined;
   saveLater(run: ActiveRun): void;
   /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
@@ -101,14 +75,13 @@ export class ActiveRun implements RunSink, WaitingLog {
   /** Wait for the end. */
   readonly #waiters = new Waiters();
   /**
-   * Get the last line of the output. They share one timer: when each of 100 calls read the line at each output, a run that printed line
-   * ends delayed a neighbour's call by up to 27 s.
+   * Get the last line of the output. They share one timer, because each reading of the line costs time.
    */
   readonly #reporters = new Set<(line: string) => void>();
   readonly #reportLine = throttled(() => {
     const line = this.#readLastLine();
     for (const report of this.#reporters) report(line);
-    return Math.max(PROGRESS_MS, takeOf(progressPaces, this.#host.principalID(), this.#reporters.size));
+    return PROGRESS_MS;
   });
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
@@ -123,7 +96,6 @@ export class ActiveRun implements RunSink, WaitingLog {
   #hasBegun: boolean;
   /** When the run's code had ended, in milliseconds since the epoch. The delivery of its output may follow. */
   #executedAt: number | undefined;
-  #isCancelled = false;
   /** Whether the run was cancelled while it waited. Afterwards it does not wait any more. */
   #isWithdrawn = false;
   hasFiles = true;
@@ -247,12 +219,11 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   cancel(): Promise<void> {
-    this.#isCancelled = true;
     this.#isWithdrawn ||= this.waiting !== undefined;
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
-  /** Writes the run unless a record is stored. A list that wrote 50 runs with much output took 36 ms of the thread. */
+  /** Writes the run unless a record is stored. A list need not write all runs. */
   saveFirst(): void {
     if (this.#savedAt === 0) this.save();
   }
@@ -273,9 +244,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   #put(record: RunRecord, onStateStored = this.#onStateStored): void {
-    const { store, growth } = this.#host;
-    store.put(growth.isExceeded ? withoutResults(record) : record);
-    growth.count();
+    const { store } = this.#host;
+    store.put(record);
     this.#savedAt = Date.now();
     onStateStored?.();
     this.#stored.stdout = record.output.stdout.bytes;
@@ -309,8 +279,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.describe(kind === "code" ? { results: [], ports } : { ports });
   }
 
-  take(bytes: number, output: () => void): Promise<void> {
-    return this.#host.backlog.take(bytes, output, this.#isCancelled);
+  take(output: () => void): Promise<void> {
+    return this.#host.backlog.take(output);
   }
 
   output(stream: Stream, bytes: Uint8Array): void {
@@ -407,15 +377,9 @@ export class ActiveRun implements RunSink, WaitingLog {
       // a pause.
       if (bytes <= echoed) await this.waitForChange(left);
       else if (silentMs < QUIET_MS) await this.waitUntilEnded(Math.min(left, QUIET_MS - silentMs));
-      else if (this.#isEcho(typed, stdout.last(bytes - from))) echoed = bytes;
+      else if (isEchoOf(typed, stdout.last(bytes - from))) echoed = bytes;
       else return;
     }
-  }
-
-  /** Also false if the principal's calls compare too much. Then the echo is shown as output. */
-  #isEcho(typed: string, output: Uint8Array): boolean {
-    const pace = comparisonPaces.of(this.#host.principalID() ?? "");
-    return pace.tryTake(typed.length + output.length) && isEchoOf(typed, output);
   }
 
   get isWatched(): boolean {
@@ -470,13 +434,6 @@ export class ActiveRun implements RunSink, WaitingLog {
       await this.moveLog();
     }
   }
-}
-
-/** The record as it is stored when the principal's databases have grown too much. Waiting callers still get the results. */
-function withoutResults(record: RunRecord): RunRecord {
-  const { detail } = record;
-  if (!detail || !("results" in detail) || detail.results.length === 0) return record;
-  return { ...record, detail: { ...detail, results: [{ text: RESULTS_NOT_STORED }] } };
 }
 
 const encoder = new TextEncoder();

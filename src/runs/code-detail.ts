@@ -17,9 +17,9 @@ export interface CodeImage {
   /** Base64. */
   image: string;
   mimeType: string;
-  /** Width and height in pixels; missing in records of earlier versions. */
-  width?: number;
-  height?: number;
+  /** Pixels. */
+  width: number;
+  height: number;
   /** How this image differs from the image that the code displayed: a sentence without its subject. */
   change?: string | undefined;
   /** The file in the sandbox with the image as the code displayed it, if it could be stored. */

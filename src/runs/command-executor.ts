@@ -37,7 +37,7 @@ export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */
   deadline: z.number(),
-  timeoutMs: z.number().optional(),
+  timeoutMs: z.number(),
   /** Why the deadline is earlier than requested. */
   cut: z.string().optional(),
   interactive: z.boolean().optional(),
@@ -45,7 +45,7 @@ export const commandState = z.object({
 
 /**
  * The most characters of one run's start call that are sent over connections that broke. A program in sandboxd's place can break each
- * connection as soon as it has the call. To write the longest one, 6 million characters, takes the thread 70 ms each time.
+ * connection as soon as it has the call.
  */
 const MAX_START_CHARS = 16 * 1024 * 1024;
 
@@ -138,8 +138,7 @@ class RunningCommand extends RunFollower {
   isStarted = false;
   #isRefused = false;
   stop: StopReason | undefined;
-  /** Undefined if an earlier version of this server started the command. */
-  timeoutMs: number | undefined;
+  timeoutMs = 0;
 
   get withdrawn(): Promise<End> {
     return this.#withdrawn.promise;

@@ -35,9 +35,9 @@ export class Limit {
   /**
    * Sets the limit to the deadline plus the grace time.
    * @param at the run's deadline, in milliseconds since the epoch
-   * @param timeoutMs the run's time limit; undefined if unknown
+   * @param timeoutMs the run's time limit
    */
-  setDeadline(at: number, timeoutMs: number | undefined): void {
+  setDeadline(at: number, timeoutMs: number): void {
     const note = timeoutUnconfirmed(timeoutMs, GRACE_MS);
     this.#setLimit(() => ({ state: "timed_out", note, unconfirmed: true }), at + GRACE_MS);
   }

@@ -7,7 +7,7 @@
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
-import { Turns } from "../shared/turns.ts";
+import { LimitedQueue } from "../shared/queue.ts";
 import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
 import { type LogPiece } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
@@ -25,24 +25,22 @@ const LEAST_ROW_BYTES = 32;
 const MAX_ROWS = 50_000;
 
 /**
- * Also with this many unsaved pieces, a further piece joins the last one of its stream, because a flush writes one row for each. If
- * other runs have thousands of logs of 60 KB, 5,000 rows took 0.2 s of the thread. sandboxd sends 40 pieces a second.
+ * Also with this many unsaved pieces, a further piece joins the last one of its stream, because a flush writes one row for each.
+ * sandboxd sends 40 pieces a second.
  */
 const MAX_PENDING = 1024;
 
 /**
- * The most rows of a page. With a foreign sandboxd, 48 KiB of a log can have 48,000 rows, which took 0.2 to 0.4 s of the thread for
- * each call that read them.
+ * The most rows of a page. With a foreign sandboxd, 48 KiB of a log can have 48,000 rows.
  */
 const PAGE_ROWS = 2000;
 
 /**
- * How many rows of logs are deleted before the thread serves others. The deletion of 50,000 rows at once took 115 ms if other runs
- * had thousands of logs of 60 KB, because SQLite loads the rows that it compares.
+ * How many rows of logs are deleted before the thread serves others.
  */
 const DELETED_AT_ONCE = 5000;
 
-/** A deleted run counts as so many rows. With rows of 64 KiB, its deletion takes 0.2 ms. */
+/** A deleted run counts as so many rows, because its own row can be long. */
 const ROWS_PER_RUN = 100;
 
 /** The rows that were deleted since the last pause, of all sandboxes, because they share the thread. */
@@ -58,14 +56,11 @@ const OBJECT_BYTES = 2 * 1024 * 1024;
 const PUT_MS = 60_000;
 
 /**
- * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins.
- * Each keeps up to 4 MiB in memory: while R2 hung, 20 logs with two late writes each held 100 MiB of the 128 MB of their actor.
+ * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins,
+ * because each keeps up to 4 MiB in memory.
  */
 const WRITES_AT_ONCE = 4;
 const MAX_LATE = 8;
-
-/** The longest wait for writes of other logs, in milliseconds. */
-const TURN_MS = 5 * PUT_MS;
 
 /** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
@@ -121,17 +116,14 @@ type Row = {
 
 /** The writes of all logs of an actor to R2. */
 export class LogWrites {
-  readonly #turns = new Turns(WRITES_AT_ONCE);
+  readonly #queue = new LimitedQueue(WRITES_AT_ONCE);
   #late = 0;
 
   /** Does work that writes an object; nothing if too many writes are late. */
   async run(work: () => Promise<void>): Promise<void> {
-    const end = await this.#turns.take(TURN_MS);
-    try {
-      if (end && this.#late < MAX_LATE) await work();
-    } finally {
-      end?.();
-    }
+    await this.#queue.run(async () => {
+      if (this.#late < MAX_LATE) await work();
+    });
   }
 
   countLate(written: Promise<void>): void {
@@ -190,8 +182,7 @@ export class LogWriter {
   }
 
   /**
-   * Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2: to count the rows of 50 runs at once, when
-   * their actor starts, took 0.4 to 0.8 s of the thread.
+   * Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2.
    */
   #count(): void {
     this.#isCounted = true;

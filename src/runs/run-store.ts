@@ -1,5 +1,4 @@
 /** The records of runs in the actor's SQLite. */
-import { parseSafely } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { shortened } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
@@ -55,7 +54,7 @@ const COLUMNS = SUMMARY.join(", ");
 
 /**
  * Longer details have rows in a table with rowids. To look up a row of a table without rowids, SQLite loads the rows that it compares,
- * with all their data. With images of 1.4 MB in 500 runs, each write of a run, also of another one, took 23 ms of the thread.
+ * with all their data.
  */
 const INLINE_CHARACTERS = 16_384;
 const ELSEWHERE = "";
@@ -64,9 +63,8 @@ const ELSEWHERE = "";
 const AFTER_ALL = "~";
 
 /**
- * How many rows a search reads before the thread serves others. When a search still read all rows at once, eight searches of
- * 400,000 runs (82 MB) occupied the thread for 0.2 seconds. With 20,000, `/health` took 107 instead of 8 ms on a busy machine while one
- * search after the other was made, and 17 ms with 2,000. A principal may store 2 GB of runs.
+ * How many rows a search reads before the thread serves others. A principal may store 2 GB of
+ * runs.
  */
 const SEARCHED_AT_ONCE = 2000;
 
@@ -150,7 +148,7 @@ export class RunStore {
   /**
    * Like `list`, but only runs of one kind. There is no index of kinds, so the search may read all runs. It reads them in parts,
    * and the thread serves others between two parts. A part ends by a count and not by an id: to compare the id of a row with a bound,
-   * SQLite loads the whole row. With the most output in each, 20,000 rows then took 0.24 s, and 0.01 s by a count.
+   * SQLite loads the whole row.
    */
   async listKind(kind: RunKind, limit: number, before = AFTER_ALL): Promise<RunSummary[]> {
     const part = "SELECT min(id) AS first FROM (SELECT id FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?)";
@@ -196,8 +194,7 @@ export class RunStore {
 
   /**
    * Returns the stored bytes: the database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can
-   * be removed. Called every few seconds, so the query does not read the runs, whose output SQLite has to pass: that took 240 ms of
-   * the thread for 3,000 runs with long logs, and a principal may store 30,000 of them.
+   * be removed. Called every few seconds, so the query does not read the runs, whose output SQLite has to pass.
    */
   measureStored(): Stored {
     const { runs, bytes, oldest } = this.#rows.one<{ runs: number; bytes: number; oldest: number | null }>(
@@ -263,8 +260,8 @@ function recordOf(row: Row): RunRecord {
   return {
     ...summaryOf(row),
     note: row.note ?? undefined,
-    detail: row.detail === null ? undefined : (parseSafely(row.detail) as RunDetail),
-    resumeState: row.resume_state === null ? undefined : parseSafely(row.resume_state),
+    detail: row.detail === null ? undefined : (JSON.parse(row.detail) as RunDetail),
+    resumeState: row.resume_state === null ? undefined : JSON.parse(row.resume_state),
     source: row.source ?? undefined,
     output: {
       stdout: new HeadAndTail(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),

@@ -4,7 +4,7 @@
  */
 import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
-import { ActiveRun, type Growth } from "./active-run.ts";
+import { ActiveRun } from "./active-run.ts";
 import { isServiceState } from "./command-executor.ts";
 import { Backlog } from "./backlog.ts";
 import { startAfter } from "./deferred.ts";
@@ -66,7 +66,6 @@ export interface RunsHost {
   quota: RunQuota;
   lifecycle: RunContainer;
   sql: SqlStorage;
-  growth: Growth;
   objects: RunObjects;
   sandbox(): string;
   principalID(): string | undefined;
@@ -176,10 +175,7 @@ export class Runs {
   readonly #host: RunsHost;
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
-  readonly #backlog = new Backlog(
-    () => this.#active.values(),
-    () => this.#host.principalID(),
-  );
+  readonly #backlog = new Backlog(() => this.#active.values());
   readonly #logWrites = new LogWrites();
   /** Ended runs that are not on disk yet. They are written before the store is read. */
   readonly #unsaved = new Set<ActiveRun>();
@@ -489,14 +485,11 @@ export class Runs {
   }
 
   #begin(record: RunRecord): ActiveRun {
-    const { sql, objects, logCapBytes, lifecycle, growth } = this.#host;
-    const isFull = () => this.isFull || growth.isExceeded;
-    const log = new LogWriter(sql, objects, this.#logWrites, record, () => (isFull() ? 0 : logCapBytes));
+    const { sql, objects, logCapBytes, lifecycle } = this.#host;
+    const log = new LogWriter(sql, objects, this.#logWrites, record, () => (this.isFull ? 0 : logCapBytes));
     const run = new ActiveRun(record, log, {
       store: this.#store,
-      growth,
       backlog: this.#backlog,
-      principalID: () => this.#host.principalID(),
       saveLater: (ended) => this.#saveLater(ended),
       explainError: (error) => lifecycle.explainError(error),
     });

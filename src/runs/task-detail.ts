@@ -91,8 +91,6 @@ export interface UnkeptFiles {
 }
 
 export interface Archive {
-  /** Missing if an earlier version stored the archive in a form that this version does not read. */
-  isSnapshot?: true;
   /** The files that did not fit: their number, their total bytes, and the largest files. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
   /** Directories with too many entries, whose files can be regenerated. */

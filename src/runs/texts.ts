@@ -22,8 +22,8 @@ const UNCONFIRMED =
 export const cancelUnconfirmed = (graceMs: number) =>
   `The server told the run to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 
-export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: number): string {
-  const time = timeoutMs === undefined ? "too long" : `longer than ${timeoutMs / 1000} s`;
+export function timeoutUnconfirmed(timeoutMs: number, graceMs: number): string {
+  const time = `longer than ${timeoutMs / 1000} s`;
   return `The run took ${time}, so the server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 }
 
@@ -44,8 +44,8 @@ export const CANCELLED_WITH_ALL = "Cancelled, with all its known processes.";
 const DIED = "the code or another program ended its process, or the memory was used up";
 
 /** @param cut why the run had less time than requested */
-export function timedOutText(timeoutMs: number | undefined, cut: string | undefined): string {
-  const after = timeoutMs === undefined || cut ? "" : ` after ${timeoutMs / 1000} s`;
+export function timedOutText(timeoutMs: number, cut: string | undefined): string {
+  const after = cut ? "" : ` after ${timeoutMs / 1000} s`;
   const next = cut ?? "Raise timeout_seconds, or run it in the background.";
   return `Stopped${after}, with all its known processes. ${next}`;
 }
@@ -133,8 +133,6 @@ export const resultLeftOut = (bytes: number, path?: string) => {
   const file = path === undefined ? "" : `. Its file is ${path}`;
   return `[a result of ${bytes} bytes is left out: the results before it use all the space${file}]`;
 };
-export const RESULTS_NOT_STORED =
-  "[The results are not stored: your sandboxes have stored too much in the last day]";
 export const htmlLeftOut = (bytes: number) =>
   `A result's html of ${bytes} bytes is left out: the other results use all the space.`;
 export const imageLeftOut = (problem: string, remedy: string) =>

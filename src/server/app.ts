@@ -21,12 +21,16 @@ import { mcpEndpoint, type MCPParts } from "./mcp-endpoint.ts";
 import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { FILES_PATH, serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
-import { noTurn, RequestTurns } from "../shared/request-turns.ts";
 import { ICON } from "./icon.ts";
 import { acceptsAnything, isBrowser, landingPage } from "./landing.ts";
-import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
+import {
+  areTooManyOpen,
+  isRateLimited,
+  openRequest,
+  PROCESS_ADDRESS_LIMITER,
+  rateLimited,
+} from "../shared/limits.ts";
 import { log } from "../shared/log.ts";
-import { parseURL } from "../shared/long-host.ts";
 import {
   allowReading,
   isHostAllowed,
@@ -41,7 +45,6 @@ import { servePreview } from "./preview-routes.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import { CARD_PATH, CATALOG_PATH, catalog, serverCard } from "./server-card.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
-import { countFor, OpenRequest, paceLargeHead, paceOpenRequest } from "../shared/open-requests.ts";
 import { traceOfHeaders } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
 
@@ -81,23 +84,15 @@ function authenticateFor(...resources: readonly [ResourcePath, ...ResourcePath[]
 const MAX_HEADER = 16_384;
 /** The most characters of an `Origin`, which the server reads several times. A DNS name has at most 253. */
 const MAX_ORIGIN = 2048;
-/**
- * The most characters of all headers. Access proxies send up to 30,000. Characters outside ASCII count 17 times, because workerd
- * converts these slowly: 240 KB take the thread 3 ms. While 100 connections without a token repeated such heads, a neighbour's call took
- * 1 s (median).
- */
+/** The most characters of all headers. Access proxies send up to 30,000. */
 const MAX_HEAD = 65_536;
-const ASCII = /[\0-\x7f]+/g;
 /** The most different headers. Clients and proxies send some dozens. */
 const MAX_HEADERS = 1000;
 
 /** The longest address of a request. A path in a sandbox has at most 4,096 bytes, which take three characters each if escaped. */
 const MAX_ADDRESS = 16_384;
 
-/**
- * Why a request's head is too large; undefined if it is not. Reads all headers although a few would do: workerd keeps 4 MB outside V8's
- * heap for 16,000 headers, and frees them only when V8 collects garbage. The strings made here cause collections.
- */
+/** Why a request's head is too large; undefined if it is not. */
 function headProblem({ url, headers }: Request): string | undefined {
   if (url.length > MAX_ADDRESS) return texts.longAddressText(MAX_ADDRESS);
   if ([...headers.keys()].length > MAX_HEADERS) return texts.manyHeadersText(MAX_HEADERS);
@@ -105,7 +100,7 @@ function headProblem({ url, headers }: Request): string | undefined {
   let chars = 0;
   for (const [name, value] of headers) {
     if (value.length > maxOf(name)) return texts.longHeaderText(name, maxOf(name));
-    chars += value.length + 16 * value.replace(ASCII, "").length;
+    chars += value.length;
     if (chars > MAX_HEAD) return texts.longHeadText(MAX_HEAD);
   }
   return undefined;
@@ -164,7 +159,7 @@ export function createApp(parts: MCPParts): App {
   ];
 
   async function respond(request: Request, context: RequestContext): Promise<Response> {
-    const url = parseURL(request.url);
+    const url = URL.parse(request.url) ?? undefined;
     const segments = url?.pathname.split("/") ?? [];
     const route = routes.find(({ path }) => matchesRoute(path, segments));
     const isPublic = url !== undefined && route?.isPublic === true && !isLoopback(url);
@@ -177,15 +172,14 @@ export function createApp(parts: MCPParts): App {
         const again = await guarded.authenticate(request, context);
         return "principal" in again || again.response.status !== 401;
       };
-      return inTurn(request, { ...context, ...sender, isSignedIn }, async (_, caller) => {
-        const refusal = (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
-          ? rateLimited()
-          : insufficientScope(caller, guarded.scopes ?? []);
-        return refusal ? refuse(caller, refusal, route?.path) : guarded.handle(request, caller);
-      });
+      if (areTooManyOpen(true, context.config.openFiles)) return tooManyOpen();
+      const caller = { ...context, ...sender, isSignedIn, client: request.signal };
+      const refusal = (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
+        ? rateLimited()
+        : insufficientScope(caller, guarded.scopes ?? []);
+      return refusal ? refuse(caller, refusal, route?.path) : guarded.handle(request, caller);
     }
 
-    await paceOpenRequest(request.signal);
     if (sender && "reason" in sender) return refuse(context, sender, route?.path);
     if (problem) return refuse(context, problem);
     if (!route) return notFound(request);
@@ -195,6 +189,7 @@ export function createApp(parts: MCPParts): App {
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!isAccepted || !("open" in route.serve))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
+    if (areTooManyOpen(false, context.config.openFiles)) return tooManyOpen();
     if (route.causesWrites && isEmbedded(request))
       return refuse(context, forbidden("bad_origin", texts.EMBEDDED_TEXT), route.path);
     if (route.causesWrites && (await isWriteLimited(request, context, route.path)))
@@ -206,7 +201,6 @@ export function createApp(parts: MCPParts): App {
     const { config, requestID } = context;
     const message = headProblem(request);
     if (message !== undefined) {
-      await paceLargeHead(request.signal);
       const response = json({ error: "Request head too large", message }, 431);
       return withStandardHeaders(refuse(context, { reason: "large_head", response }), requestID);
     }
@@ -214,12 +208,13 @@ export function createApp(parts: MCPParts): App {
     const trace = traceOfHeaders(request.headers);
     const known = { ...context, origin: named?.origin, trace };
     const label = named && previewLabel(named, config);
+    if (named && label !== undefined && areTooManyOpen(false, config.openFiles)) return tooManyOpen();
     if (named && label !== undefined)
       return servePreview(request, { label, origin: named.origin }, known).catch((error) =>
-        unexpectedErrorResponse(request, known, "preview", error),
+        internalErrorResponse(known, "preview", error),
       );
     const response = await respond(request, known).catch((error) =>
-      unexpectedErrorResponse(request, known, "app", error),
+      internalErrorResponse(known, "app", error),
     );
     const out = withStandardHeaders(response, requestID);
     allowReading(request, config, out.headers);
@@ -238,14 +233,18 @@ export function createApp(parts: MCPParts): App {
           return withStandardHeaders(misconfiguredResponse(request, error), requestID);
         throw error;
       }
-      const open = new OpenRequest(request.signal, config.openFiles);
+      const end = openRequest(request.signal);
       try {
         return await serve(request, { env, config, ctx, origin: undefined, arrivedAt, requestID });
       } finally {
-        open.end();
+        end();
       }
     },
   };
+}
+
+function tooManyOpen(): Response {
+  return json({ error: texts.TOO_MANY_OPEN }, 503, { "retry-after": "5" });
 }
 
 /** @param isPublic whether pages of any origin may read the response */
@@ -268,7 +267,7 @@ function isEmbedded({ method, headers }: Request): boolean {
 /** Refreshes and revocations of known grants have limits of their own, which strangers cannot use up. */
 async function isWriteLimited(request: Request, context: RequestContext, path: string): Promise<boolean> {
   const token = path === paths.TOKEN_PATH ? await presentedGrantToken(request) : undefined;
-  const isLimited = token ? await isKnownGrantLimited(token, request, context) : undefined;
+  const isLimited = token ? await isKnownGrantLimited(token, context) : undefined;
   if (isLimited !== undefined) return isLimited;
   return isRateLimited(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, limitedSender(request));
 }
@@ -334,37 +333,10 @@ function requireOAuth(serve: ServeWithOAuth) {
   };
 }
 
-/** Handles a request when it is its principal's turn. */
-async function inTurn(
-  request: Request,
-  sender: Omit<CallerContext, "turns">,
-  handle: Serve<CallerContext>,
-): Promise<Response> {
-  countFor(request.signal, sender.principal.id);
-  const turns = new RequestTurns(sender.principal.id, request.signal);
-  const caller = { ...sender, turns };
-  try {
-    return (await turns.begin()) ? await handle(request, caller) : refuse(caller, noTurn());
-  } finally {
-    turns.end();
-  }
-}
-
-/** Anybody may be able to cause this error repeatedly. */
-async function unexpectedErrorResponse(
-  { signal }: Request,
-  context: RequestContext,
-  where: string,
-  error: unknown,
-): Promise<Response> {
-  await paceOpenRequest(signal);
-  return internalErrorResponse(context, where, error);
-}
-
 /** Until the operator corrects the configuration, every route fails. `/health` fails too, so that deployments notice. */
 function misconfiguredResponse(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
-  if (parseURL(request.url)?.pathname === "/health")
+  if (URL.parse(request.url)?.pathname === "/health")
     return json({ ...HEALTHY, status: "misconfigured", problems }, 503);
   return json({ error: texts.MISCONFIGURED, problems }, 500);
 }

@@ -1,4 +1,3 @@
-import { parseSafely } from "../shared/bounded.ts";
 /** How to connect each client, for `npm start` and the landing page. */
 
 export interface ClientLine {
@@ -14,7 +13,7 @@ export interface ClientLine {
 }
 
 export function formatted({ file, text }: ClientLine): string {
-  return file === undefined ? text : JSON.stringify(parseSafely(text), null, 2);
+  return file === undefined ? text : JSON.stringify(JSON.parse(text), null, 2);
 }
 
 /** @param token the text in place of the token: `shell` in a shell command, between double quotes; `written` in a file */

@@ -10,10 +10,8 @@ import { PANEL_PATH, PANEL_SIGN_IN_PATH } from "../auth/paths.ts";
 import { ToolError } from "../shared/errors.ts";
 import { readToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
-import { countFor } from "../shared/open-requests.ts";
 import { missingScopes } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
-import { RequestTurns } from "../shared/request-turns.ts";
 import { recordCall } from "../tools/define.ts";
 import { DECISION_TEXTS, OPEN_PANEL } from "./texts.ts";
 import { type PageMessage, SIGN_IN } from "../auth/texts.ts";
@@ -70,8 +68,7 @@ export async function identifyVisitor(
     const headers = new Headers(hasReloaded ? {} : { refresh: `0; url=${pathname}?again` });
     return messagePage(signInText, { status: hasReloaded ? 401 : 200, headers, link: signIn(pathname) });
   }
-  countFor(request.signal, session.principal.id);
-  return { ...context, ...session, turns: new RequestTurns(session.principal.id, request.signal) };
+  return { ...context, ...session, client: request.signal };
 }
 
 /**

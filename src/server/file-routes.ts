@@ -3,12 +3,10 @@ import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { ANY_DEPTH, PATH_MAX } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
-import { waitForStart } from "../actors/actor-starts.ts";
 import { canStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { insufficientScope } from "../auth/bearer.ts";
 import { requireListCursor } from "../container/file-operations.ts";
-import { countAnswer } from "../shared/count-answer.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import {
@@ -18,13 +16,12 @@ import {
   type RunLink,
   readToken,
 } from "../shared/link-token.ts";
-import { MAX_MEMORY_BYTES, RequestMemory } from "../shared/request-memory.ts";
+import { MAX_HELD_BYTES } from "../shared/limits.ts";
+import { countAnswer, RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
-import { countFor } from "../shared/open-requests.ts";
-import { principalOf, SANDBOX_NAME, sandboxNameRule } from "../shared/names.ts";
+import { SANDBOX_NAME, sandboxNameRule } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
-import { RequestTurns } from "../shared/request-turns.ts";
 import { json, refuse as refuseCaller } from "../shared/responses.ts";
 import { decode } from "../shared/resource-uri.ts";
 import { shownName } from "../shared/shown.ts";
@@ -43,29 +40,13 @@ import { acceptsHTML } from "./landing.ts";
 import * as texts from "./texts.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
-/** Serves a link in a turn of its principal's links, because anybody who has a link can repeat requests. */
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
-  if (!named) return refuse(request, 403, texts.LINK_TEXTS.invalid);
-  const sender = `links of ${principalOf(named.actor)}`;
-  countFor(request.signal, sender);
-  const turns = new RequestTurns(sender, request.signal);
-  try {
-    if (await turns.begin()) return await serveNamed(request, context, named);
-    await drainBody(request);
-    return refuse(request, 429, texts.LINK_TEXTS.tooMany);
-  } finally {
-    turns.end();
-  }
+  return named ? await serveNamed(request, context, named) : refuse(request, 403, texts.LINK_TEXTS.invalid);
 }
 
 async function serveNamed(request: Request, context: RequestContext, named: LinkName): Promise<Response> {
-  try {
-    await waitForStart(named.actor, "link");
-  } catch (error) {
-    return fileErrorResponse(toolErrorOf(error, context.requestID));
-  }
   const link = await findLink(context, named);
   if (!link || link.expires < Date.now()) return refuse(request, 410, texts.LINK_TEXTS.expired);
   const isRead = request.method === "GET" || request.method === "HEAD";
@@ -205,7 +186,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     caller,
     { tool: "files", scopes, sandbox: isNamed ? sandbox : undefined },
     async () => {
-      if (!memory.hasRoomFor(0)) throw new ToolError("quota_exceeded", texts.noRoomText(MAX_MEMORY_BYTES));
+      if (!memory.hasRoomFor(0)) throw new ToolError("quota_exceeded", texts.noRoomText(MAX_HELD_BYTES));
       const path = absolute(decodePath(parts.join("/")) || ".");
       if (!isNamed) throw texts.notASandbox(sandboxNameRule(sandbox));
       if (path.includes("\0")) throw texts.notAFileAddress();
@@ -233,7 +214,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
             const after = requireListCursor(searchParams.get("cursor") ?? undefined);
             const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
             const { entries, next } = await operate(caller.env, owner, "list", listing);
-            countAnswer({ memory, turns: caller.turns }, entries, true);
+            countAnswer(memory, entries, true);
             return json({ path, entries, more: next !== undefined, next_cursor: next });
           });
       }

@@ -12,9 +12,8 @@ import { declaresApps, takePanelForm } from "../shared/apps.ts";
 import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { declaresURLElicitation, sessionDeclares, sessionID } from "../shared/extensions.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { isRateLimited, rateLimited } from "../shared/limiter.ts";
+import { isRateLimited, rateLimited } from "../shared/limits.ts";
 import { callerFields, log } from "../shared/log.ts";
-import { hasLongHost } from "../shared/long-host.ts";
 import { type Scope, SCOPES } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { RequestMemory, SMALL_BYTES } from "../shared/request-memory.ts";
@@ -120,7 +119,7 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
 
 /** Refuses too many messages, long values, and repeated or cancelled ids. @param id of the request, for the response */
 async function checkLimits(
-  { env, principal, memory, turns }: CallerContext,
+  { env, principal, memory }: CallerContext,
   messages: readonly unknown[],
   id: RequestID,
 ): Promise<Refusal | undefined> {
@@ -128,12 +127,10 @@ async function checkLimits(
   const more = messages.length - 1;
   if (await isRateLimited(env.RATE_LIMITER, principal.id, more)) return rateLimited();
   if (memory?.addCalls(more) === false) return unreadable("no_room");
-  if (more > 0 && !(await turns.admit(more))) return unreadable("no_turn");
   const ids = messages.flatMap(
     (message) => (isRecord(message) && "method" in message ? message.id : []) ?? [],
   );
-  // The SDK ends the response after one answer for each id. The runtime then ends the request, and the turns of its other calls
-  // would never end. Measured: after 20 calls with one id, the principal's next call waited 40 seconds and got no turn.
+  // The SDK ends the response after one answer for each id, so the other calls would get no answer.
   const distinctIDs = new Set<unknown>(ids);
   if (distinctIDs.size < ids.length)
     return { reason: "bad_body", response: rpcError(400, -32600, texts.REPEATED_ID) };
@@ -141,7 +138,7 @@ async function checkLimits(
   const cancelledID = (message: unknown) => paramsOf(message, "notifications/cancelled")?.requestId;
   if (messages.some((message) => distinctIDs.has(cancelledID(message))))
     return { reason: "bad_body", response: rpcError(400, -32600, texts.CANCELLED_IN_BATCH) };
-  const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI || hasLongHost(value);
+  const isTooLong = (value: string) => value.length > MAX_RESOURCE_URI;
   if (messages.flatMap(repeatedStrings).some(isTooLong))
     return { reason: "bad_body", response: rpcError(400, -32602, texts.longValueText(MAX_RESOURCE_URI), id) };
   if (JSON.stringify(messages.map(withoutArguments)).length <= MAX_BESIDES_ARGUMENTS) return undefined;

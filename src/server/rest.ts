@@ -34,7 +34,7 @@ import { type BodyProblem, problemText, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
 import { REST_TEXTS } from "./texts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { countAnswer } from "../shared/count-answer.ts";
+import { countAnswer } from "../shared/request-memory.ts";
 import { RequestMemory } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { countdown, elapsedMs } from "../shared/timers.ts";
@@ -94,7 +94,7 @@ function fieldNames({ shape }: z.ZodObject): string {
 }
 
 /** The principal has too many requests under way, so this one is refused. */
-const BUSY: ReadonlySet<BodyProblem> = new Set(["no_room", "no_turn"]);
+const BUSY: ReadonlySet<BodyProblem> = new Set(["no_room"]);
 const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
@@ -156,7 +156,7 @@ function respondWith(
   { isStrict, mayWithhold }: { isStrict: boolean; mayWithhold: boolean },
   [body, status]: [body: object, status: number],
 ): Response {
-  countAnswer(context, body, mayWithhold);
+  countAnswer(context.memory, body, mayWithhold);
   return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
 }
 

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { protocolError, readSandbox } from "../resources/context.ts";
 import { MAX_RUN_ID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";
-import { countAnswer } from "../shared/count-answer.ts";
+import { countAnswer } from "../shared/request-memory.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { contextOf, recordCall, requireSandboxOf, sentPart } from "../tools/define.ts";
@@ -49,6 +49,6 @@ async function describeTask(caller: CallerContext, run: RunView): Promise<object
   if (task.status !== "completed") return task;
   const answer = await runAnswer(contextOf({ ...caller, takesNotice: false }), run, anyRunFields);
   const sent = sentPart(answer, caller);
-  countAnswer(caller, sent, true);
+  countAnswer(caller.memory, sent, true);
   return { ...task, result: { ...sent, isError: false } };
 }

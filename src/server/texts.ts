@@ -28,6 +28,7 @@ export const NOT_FOUND_PAGE = {
   link: "Go to the start page",
 };
 export const NOT_JSON_TYPE = "Unsupported Media Type: Content-Type must be application/json";
+export const TOO_MANY_OPEN = "The server has too many open requests. Try again in a few seconds.";
 export const MISCONFIGURED = "The server is misconfigured";
 export const oauthOffText = (why: string) => `OAuth is off: ${why}.`;
 
@@ -62,13 +63,12 @@ export const noRoomText = (max: number) =>
   `Too many requests: your calls in progress and the answers that you have not read take more than ${max / 1024 / 1024} MiB of the server's memory. Wait for the calls and read the answers, then send this request again.`;
 export const bodyTooSlowText = (ms: number) =>
   `Parse error: the request body took longer than ${ms / 1000} s, or none of it came for some seconds`;
-export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
-  `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
+export const tooManyValuesText = (most: number) => `Invalid Request: the body has more than ${most} values`;
 export const REPEATED_ID = "Invalid Request: the requests of a batch must have different ids";
 export const CANCELLED_IN_BATCH = "Invalid Request: a batch must not cancel one of its own requests";
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longValueText = (max: number) =>
-  `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters, and the host of an address must be short`;
+  `Invalid params: an id, a name, and the address of a resource may have at most ${max} characters`;
 export const longMessageText = (max: number) =>
   `Invalid Request: besides the arguments of tools, a body may have at most ${max} characters`;
 export const UNREADABLE_BODY = {
@@ -111,7 +111,6 @@ export const LINK_TEXTS = {
   expired: "This link has expired. Ask for a new one.",
   isDownload: "This link is for a download. It does not accept uploads.",
   noResult: "This result no longer exists. Results are deleted after some time.",
-  tooMany: "Too many requests use links of this person's sandboxes. Try again later.",
   busy: "Another upload is using this link. If it fails, the link works again.",
   used: "This link was already used. Ask for a new one.",
   sandboxGone: "This link ended when its sandbox was stopped or destroyed. Ask for a new one.",

@@ -270,15 +270,6 @@ export const tooMuchUnread = (max: number) =>
     true,
   );
 
-/** @param most how many calls of a principal the server works on at once */
-export const tooManyCalls = (most: number) =>
-  new ToolError(
-    "quota_exceeded",
-    `This call was not started: too many of your calls wait, and the server works on ${most} of them at once.`,
-    "Wait for your other calls, then repeat this one.",
-    true,
-  );
-
 export const TOO_MANY_REQUESTS = {
   error: "Too many requests",
   message: "You sent more requests than are allowed per minute. Wait, then try again.",

@@ -1,6 +1,4 @@
 /** Credentials of people for git hosts: which hosts and values are valid, and which requests get a credential. Pure functions. */
-import { remember } from "../../container/sandboxd/remember.ts";
-import { parseURL } from "./long-host.ts";
 import type { NetworkLimits } from "./network-limits.ts";
 import { allowsHost, canBeListed, canonicalHost, isAddress } from "./network-policy.ts";
 import type { Secret } from "./secrets.ts";
@@ -47,19 +45,7 @@ export function isGitRequest({ method, url, headers }: Request): boolean {
   );
 }
 
-/** The secrets of the latest credentials. The search for a value in responses is prepared for each of these objects. */
-const latest = new Map<string, Secret>();
-/** As many as the hosts of a principal. The search for one with the longest token takes 1.4 MB. */
-const MAX_LATEST = 20;
-
 export function asSecret(host: string, { user, token }: GitCredential): Secret {
-  const key = JSON.stringify([host, user, token]);
-  const secret = latest.get(key) ?? newSecret(host, user, token);
-  remember(latest, key, secret, MAX_LATEST);
-  return secret;
-}
-
-function newSecret(host: string, user: string, token: string): Secret {
   const place = { in: "basic", name: "authorization", template: `${user}:{value}` } as const;
   const forAll = { principals: undefined, variable: undefined };
   return { name: "git-sign-in", hosts: [host], place, value: token, ...forAll };
@@ -70,6 +56,6 @@ const REFUSED =
 
 /** The host that refused git, according to git's message; undefined if it was not HTTPS at the standard port. */
 export function refusedByHost(printed: string): string | undefined {
-  const url = parseURL(REFUSED.exec(printed)?.[1] ?? "");
+  const url = URL.parse(REFUSED.exec(printed)?.[1] ?? "");
   return url?.port === "" ? url.hostname : undefined;
 }

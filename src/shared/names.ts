@@ -35,7 +35,7 @@ export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 
-/** Short names are part of a Durable Object's name. Earlier versions allowed only such names. */
+/** Short names are part of a Durable Object's name. Longer ones are hashed. */
 const SHORT_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
 /** The classes of sandboxes, one for each size. */

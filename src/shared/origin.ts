@@ -6,7 +6,6 @@
  * Programs can send any header and need a token.
  */
 import type { Config } from "./config.ts";
-import { parseURL } from "./long-host.ts";
 import { previewLabel } from "./preview-address.ts";
 
 /** The request headers of MCP clients of every revision, and of scripts. */
@@ -38,8 +37,8 @@ export function isHostAllowed(request: Request, config: Config): boolean {
 /** The request's origin by its Host header; undefined if invalid. */
 export function namedOrigin(request: Request): URL | undefined {
   // Two Host headers arrive as one invalid host.
-  const url = parseURL(request.url);
-  return url && parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
+  const url = URL.parse(request.url);
+  return url ? parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`) : undefined;
 }
 
 /**
@@ -59,8 +58,8 @@ export function isOriginAllowed(request: Request, config: Config): boolean {
   if (!origin) return config.allowedOrigins.has(header.toLowerCase());
   if (previewLabel(origin, config) !== undefined) return false;
   if (origin.origin === config.publicOrigin || config.allowedOrigins.has(origin.origin)) return true;
-  const url = isLoopback(origin) ? parseURL(request.url) : undefined;
-  return url !== undefined && isLoopback(url);
+  const url = isLoopback(origin) ? URL.parse(request.url) : null;
+  return url !== null && isLoopback(url);
 }
 
 export function preflight(methods: string, isPublic: boolean): Response {
@@ -87,7 +86,7 @@ export function allowReading(request: Request, config: Config, headers: Headers)
 
 /** A normalized http(s) origin: lower case, punycode, no default port, no final dot. */
 function parse(text: string): URL | undefined {
-  const url = /^https?:\/\/[^/?#@\\\s,]+$/i.test(text) ? parseURL(text) : undefined;
+  const url = /^https?:\/\/[^/?#@\\\s,]+$/i.test(text) ? URL.parse(text) : undefined;
   if (!url || !hasPlainHost(url)) return undefined;
   if (url.hostname.endsWith(".")) url.hostname = url.hostname.slice(0, -1);
   return url;

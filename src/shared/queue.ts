@@ -8,6 +8,29 @@ export class SerialQueue {
   }
 }
 
+/** Does at most `count` pieces of work at once, the others in the order in which they were given. */
+export class LimitedQueue {
+  readonly #count: number;
+  #running = 0;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(count: number) {
+    this.#count = count;
+  }
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#running === this.#count) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#running += 1;
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#running -= 1;
+    }
+  }
+}
+
 interface Item {
   id: string;
   begin: () => void;

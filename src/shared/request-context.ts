@@ -1,6 +1,5 @@
 import type { Config, Env } from "./config.ts";
 import type { RequestMemory } from "./request-memory.ts";
-import type { RequestTurns } from "./request-turns.ts";
 import type { Principal } from "./principal.ts";
 import type { ToolName } from "./tool-sets.ts";
 import type { TraceContext } from "./trace.ts";
@@ -32,8 +31,8 @@ export interface Caller {
 export interface CallerContext extends RequestContext, Caller {
   /** The memory of this request; undefined for requests whose body and answer are small, or are streamed. */
   memory?: RequestMemory;
-  /** Limits how many calls of the principal the server works on at once. */
-  turns: RequestTurns;
+  /** Aborts when the client disconnects. */
+  client: AbortSignal;
   /** Looks the request's token up again. False if it is not valid any more. */
   isSignedIn?(): Promise<boolean>;
   isStructured?: boolean;

@@ -1,30 +1,13 @@
 /**
- * Limits the memory that a principal's requests use: calls in progress, bodies that arrive, and answers that their clients have
- * not read yet. Without a limit, one batch request whose client reads nothing could keep a hundred answers of 9 MB in memory.
+ * Counts the memory that a principal's requests use: bodies, and answers that their clients have not read yet. Without a limit, one batch
+ * request whose client reads nothing could keep a hundred answers in memory, and an isolate is shared.
  */
-
 import { tooMuchUnread } from "./errors.ts";
-import { keepOpen } from "./open-requests.ts";
-import { CALL_MS, pause } from "./timers.ts";
-import { Turns, TurnsByID } from "./turns.ts";
+import { CALL_BYTES, hasRoomFor, hold, holdWhenRoom, MAX_HELD_BYTES } from "./limits.ts";
+import { CALL_MS } from "./timers.ts";
 
-/**
- * The most bytes of one principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. On Cloudflare, an
- * isolate has 128 MB for everything. Measured with a limit of 128 MiB: 16 bodies took 385 MiB of V8's heap, and unread answers 199.
- */
-export const MAX_MEMORY_BYTES = 32 * 1024 * 1024;
-
-/**
- * A smaller response counts as read at once. It takes time to follow how a client reads, and a response of this size fits into
- * the connection's buffers (4 MB on loopback).
- */
+/** A smaller response counts as read at once, because it fits into the buffers of its connection. */
 export const SMALL_BYTES = 256 * 1024;
-
-/**
- * The bytes that a call counts in addition to its body and answer. They limit a principal to 2,048 calls at once. Measured: 1,500
- * waiting calls took 9 MiB of V8's heap, and 90 MB of the process.
- */
-export const CALL_BYTES = 16 * 1024;
 
 /** How many times a body counts: as values, and as their copy on the way to an actor. */
 const BODY_COPIES = 2;
@@ -32,19 +15,7 @@ const BODY_COPIES = 2;
 /** The room that long bodies leave for other calls of their principal. */
 const ROOM_FOR_SHORT = 4 * 1024 * 1024;
 
-/**
- * The most bodies and images of a principal that wait for room. Without this limit, any number of calls that send only the beginning of a
- * long body could wait.
- */
-const MAX_WAITING = 512;
-
-/** How often a body or image that waits for room looks for it. */
-const ROOM_MS = 20;
-
-/**
- * The memory of a download or a stream of events whose client does not read: a page of a log, its copies, and the buffers of
- * connections. They limit a principal to 64 streams at once.
- */
+/** What a download or a stream of events counts until its client has read it: a page of a log, its copies, and the buffers of connections. */
 const STREAM_BYTES = 512 * 1024;
 
 /** The most streams of one link at once. Programs that download parts of a file open about this many at most. */
@@ -53,36 +24,29 @@ const MAX_OF_LINK = 16;
 /** How a stream is authenticated: by a token, or by a link, which has this path. */
 export type StreamRequester = "token" | { link: string };
 
-const usedBytes = new Map<string, number>();
-
-/** Only the first body or image of a principal that waits for room looks for it. */
-const waiting = new TurnsByID(() => new Turns(1));
-
 export class RequestMemory {
-  readonly #key: string;
+  readonly #holder: string;
   readonly #client: AbortSignal;
   #bytes = 0;
-  #bodyBytes = 0;
   #isReleased = false;
   /** What to do when the client has read the stream; undefined if the response is no stream, or has not begun. */
   #whenRead: (() => Promise<void>)[] | undefined;
   /** For a stream by link: the count of all such streams of its principal, which ends with this one. */
   #ofAll: RequestMemory | undefined;
-  #close: (() => void) | undefined;
 
   /**
-   * @param key the principal, or one kind of its streams. The bytes of each key are counted separately
+   * @param holder the principal, or one kind of its streams. The bytes of each holder are counted separately
    * @param client aborts when the client disconnects. The runtime may then end the request without running its `catch` and
    * `finally` blocks
    */
-  constructor(key: string, client: AbortSignal) {
-    this.#key = key;
+  constructor(holder: string, client: AbortSignal) {
+    this.#holder = holder;
     this.#client = client;
     if (client.aborted) this.release();
     else client.addEventListener("abort", () => this.release());
   }
 
-  /** Counts a call. Its body and answer are added later. A call beyond the limit is counted too, and refused with its body. */
+  /** Counts a call. Its body and answer are added later. A call beyond the limit is counted too, until it is refused. */
   static forCall(principalID: string, client: AbortSignal): RequestMemory {
     const memory = new RequestMemory(principalID, client);
     memory.add(CALL_BYTES);
@@ -97,12 +61,11 @@ export class RequestMemory {
   static forStream(principalID: string, by: StreamRequester, client: AbortSignal): RequestMemory {
     const ofAll = new RequestMemory(`streams by ${by === "token" ? by : "link"} of ${principalID}`, client);
     ofAll.addAnswer(STREAM_BYTES, true);
-    ofAll.#close = keepOpen(client);
     if (by === "token") return ofAll;
     const ofLink = new RequestMemory(`streams of ${by.link}`, client);
     ofLink.#ofAll = ofAll;
     try {
-      ofLink.addAnswer(MAX_MEMORY_BYTES / MAX_OF_LINK, true);
+      ofLink.addAnswer(MAX_HELD_BYTES / MAX_OF_LINK, true);
     } catch (error) {
       ofLink.release();
       throw error;
@@ -112,52 +75,34 @@ export class RequestMemory {
 
   /** Counts further calls of the same body. @returns false, and counts none, if there is no room for them */
   addCalls(count: number): boolean {
-    return this.#addIfRoom(count * CALL_BYTES);
-  }
-
-  #addIfRoom(bytes: number, roomToLeave = 0): boolean {
-    const hasRoom = this.hasRoomFor(bytes + roomToLeave);
+    const bytes = count * CALL_BYTES;
+    const hasRoom = this.hasRoomFor(bytes);
     if (hasRoom) this.add(bytes);
     return hasRoom;
   }
 
   hasRoomFor(bytes: number): boolean {
-    return (usedBytes.get(this.#key) ?? 0) + bytes <= MAX_MEMORY_BYTES;
-  }
-
-  /** Counts a short body. @returns false, and counts nothing, if there is no room */
-  addBody(bytes: number, roomToLeave = 0): boolean {
-    const counted = BODY_COPIES * bytes;
-    const hasRoom = this.#addIfRoom(counted, roomToLeave);
-    if (hasRoom) this.#bodyBytes += counted;
-    return hasRoom;
-  }
-
-  /** Counts the body that has arrived, in place of the announced one. */
-  shrinkBody(bytes: number): void {
-    const less = this.#bodyBytes - BODY_COPIES * bytes;
-    this.#bodyBytes -= less;
-    this.add(-less);
+    return hasRoomFor(this.#holder, bytes);
   }
 
   /**
-   * Counts a long body before it has arrived. Waits for room if there is none, because a client may well send some large files at
-   * once. The room is for the whole body: bodies that each have room for a part would wait for each other. Leaves ROOM_FOR_SHORT.
-   * @returns false, and counts nothing, if there is no room after CALL_MS, or too many wait
+   * Counts a long body before it has arrived. Waits for room, because a client may well send some large files at once. The room is for the whole
+   * body: bodies that each have room for a part would wait for each other.
+   * @returns the function that corrects the count when the body has arrived; undefined if there is no room after CALL_MS
    */
-  addLongBody(bytes: number): Promise<boolean> {
-    return this.#waitFor(() => this.addBody(bytes, ROOM_FOR_SHORT));
+  async addBody(bytes: number): Promise<((arrived: number) => void) | undefined> {
+    return (await this.#waitForRoom(BODY_COPIES * bytes))
+      ? (arrived) => this.add(BODY_COPIES * (arrived - bytes))
+      : undefined;
   }
 
   /**
-   * Counts an image during the work that reads and changes it. Waits for room as a long body does. Measured without this: 16 images
-   * of 6.4 MiB, which were scaled down at the same time, took 244 MiB of V8's heap.
-   * @throws {ToolError} `quota_exceeded` if there is no room after CALL_MS, or too many wait
+   * Counts an image during the work that reads and changes it. Waits for room as a long body does.
+   * @throws {ToolError} `quota_exceeded` if there is no room after CALL_MS
    */
   async whileHoldingImage<T>(bytes: number, work: () => Promise<T>): Promise<T> {
     const counted = BODY_COPIES * bytes;
-    const hasRoom = await this.#waitFor(() => this.#addIfRoom(counted, ROOM_FOR_SHORT));
-    if (!hasRoom) throw tooMuchUnread(MAX_MEMORY_BYTES);
+    if (!(await this.#waitForRoom(counted))) throw tooMuchUnread(MAX_HELD_BYTES);
     try {
       return await work();
     } finally {
@@ -165,27 +110,25 @@ export class RequestMemory {
     }
   }
 
-  async #waitFor(addIfRoom: () => boolean): Promise<boolean> {
-    if (addIfRoom()) return true;
-    if (waiting.of(this.#key).waiting >= MAX_WAITING) return false;
-    const until = Date.now() + CALL_MS;
-    const end = await waiting.take(this.#key, CALL_MS, this.#client);
-    let isCounted = false;
-    while (end && !(isCounted = addIfRoom()) && !this.#isReleased && Date.now() < until) await pause(ROOM_MS);
-    end?.();
-    return isCounted;
+  async #waitForRoom(bytes: number): Promise<boolean> {
+    const wait = { ms: CALL_MS, roomToLeave: ROOM_FOR_SHORT, isOver: () => this.#isReleased };
+    const hasRoom = await holdWhenRoom(this.#holder, bytes, wait);
+    if (hasRoom) this.#bytes += bytes;
+    // The client has disconnected just now.
+    if (hasRoom && this.#isReleased) hold(this.#holder, -bytes);
+    return hasRoom;
   }
 
   /** Adds an answer. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld */
   addAnswer(bytes: number, mayWithhold: boolean): void {
-    if (mayWithhold && !this.hasRoomFor(bytes)) throw tooMuchUnread(MAX_MEMORY_BYTES);
+    if (mayWithhold && !this.hasRoomFor(bytes)) throw tooMuchUnread(MAX_HELD_BYTES);
     this.add(bytes);
   }
 
   add(bytes: number): void {
     if (this.#isReleased) return;
     this.#bytes += bytes;
-    usedBytes.set(this.#key, (usedBytes.get(this.#key) ?? 0) + bytes);
+    hold(this.#holder, bytes);
   }
 
   /**
@@ -201,14 +144,11 @@ export class RequestMemory {
   releaseAfter(response: Response): Response {
     const { body, headers } = response;
     const mayGrow = headers.get("content-type")?.startsWith("text/event-stream") === true;
-    // A response that does not grow is complete, so the server needs the request's body no more.
-    if (!mayGrow) this.add(-this.#bodyBytes);
     if (!body || (!mayGrow && this.#bytes <= CALL_BYTES + SMALL_BYTES)) {
       this.release();
       return response;
     }
     if (mayGrow) this.#whenRead = [];
-    this.#close ??= keepOpen(this.#client);
     const reader = body.getReader();
     const followed = new ReadableStream<Uint8Array>(
       {
@@ -238,9 +178,16 @@ export class RequestMemory {
     if (this.#isReleased) return;
     this.#isReleased = true;
     this.#ofAll?.release();
-    this.#close?.();
-    const rest = (usedBytes.get(this.#key) ?? 0) - this.#bytes;
-    if (rest > 0) usedBytes.set(this.#key, rest);
-    else usedBytes.delete(this.#key);
+    hold(this.#holder, -this.#bytes);
   }
+}
+
+/**
+ * Counts an answer as memory until the client has read it. Each call does this once. The answer counts as it is sent: structured data may
+ * be much larger than the text.
+ * @param mayWithhold false if the caller cannot repeat the call
+ * @throws {ToolError} `quota_exceeded` if the principal has too many unread answers and this one may be withheld
+ */
+export function countAnswer(memory: RequestMemory | undefined, answer: object, mayWithhold: boolean): void {
+  memory?.addAnswer(JSON.stringify(answer).length, mayWithhold);
 }

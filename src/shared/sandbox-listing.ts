@@ -18,7 +18,7 @@ const listedSandbox = z.object({
   saved_bytes: z.number().optional(),
   /** Missing if the list is too long. */
   variables: z.array(z.string()).optional(),
-  /** Its network access (`INTERNET`), and for `allowlist` the hosts; missing if an earlier version configured it, or too long. */
+  /** Its network access (`INTERNET`), and for `allowlist` the hosts; missing if the list is too long. */
   internet: z.string().optional(),
   allow_hosts: z.array(z.string()).optional(),
   previews: z.array(listedPreview),

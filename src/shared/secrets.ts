@@ -10,9 +10,8 @@ const MAX_SECRETS = 100;
 const MAX_SECRET_HOSTS = 20;
 
 /**
- * Code can send guesses to a host that echoes them. `mask.ts` masks only right guesses in the response, so code learns which
- * guess is right. A processor checks about 2^26 guesses per second. It finds a random value of 12 hexadecimal digits in weeks,
- * and one of 16 in millennia.
+ * Code can send guesses to a host that echoes them, and learns from the mask which guess is right. So values must be too long to
+ * guess, and too long to be found in other texts by chance.
  */
 const MIN_VALUE_LENGTH = 16;
 
@@ -85,7 +84,7 @@ function formatSecret({ place, value }: Secret): string {
 
 /** A query with one parameter set and the others unchanged, because their spelling may be part of a signature. */
 function setParameter(search: string, name: string, value: string): string {
-  // A parser for each part is slow, and a sandbox can send 16,000 parts: a request then took 31 ms of the thread instead of 4.
+  // A parser for each part would be slow, and a sandbox can send 16,000 parts.
   const isParameter = new RegExp(`^${Array.from(name, spellingsOf).join("")}(?:=|$)`);
   const parts = search.slice(1).split("&");
   const otherParameters = parts.filter((part) => part !== "" && !isParameter.test(part));
@@ -123,27 +122,23 @@ export function placeholders(secrets: readonly Secret[]): Record<string, string>
   );
 }
 
-/** A text that would reveal a value in a response. */
-export interface SecretTrace {
-  text: string;
-  /** Whether the base64 characters before and after `text` contain bits of the value. */
-  sharesFirst: boolean;
-  sharesLast: boolean;
-}
-
-export function tracesOf({ place, value }: Secret): SecretTrace[] {
-  const traces = [0, 1, 2].map((before) => base64Trace(value, before));
-  const userAndPassword = place.template.replace(VALUE, () => value);
-  if (place.in === "basic") traces.push(base64Trace(userAndPassword, 0));
-  return [{ text: value, sharesFirst: false, sharesLast: false }, ...traces];
+/** The texts that would reveal a value in a response: the value, and what base64 makes of it. */
+export function tracesOf({ place, value }: Secret): string[] {
+  const traces = [value, ...[0, 1, 2].map((before) => base64Trace(value, before))];
+  if (place.in === "basic")
+    traces.push(
+      base64Trace(
+        place.template.replace(VALUE, () => value),
+        0,
+      ),
+    );
+  return traces;
 }
 
 /** The base64 characters that depend only on the text, if `before` bytes (modulo 3) precede the text. */
-function base64Trace(text: string, before: number): SecretTrace {
-  const encoded = btoa("\0".repeat(before) + text).replace(/=+$/, "");
-  const bits = (before + text.length) * 8;
-  const whole = encoded.slice(Math.ceil((before * 8) / 6), Math.floor(bits / 6));
-  return { text: whole, sharesFirst: before > 0, sharesLast: bits % 6 > 0 };
+function base64Trace(text: string, before: number): string {
+  const encoded = btoa("\0".repeat(before) + text);
+  return encoded.slice(Math.ceil((before * 8) / 6), Math.floor(((before + text.length) * 8) / 6));
 }
 
 const REFUSED_HEADERS =

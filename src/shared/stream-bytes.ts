@@ -1,4 +1,3 @@
-import { CALL_BYTES, type RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
@@ -101,103 +100,65 @@ export function announcedBytes(headers: Headers): number | undefined {
 export const READ_MS = 60_000;
 const READ_BYTES = 64 * 1024;
 
-/**
- * How long the next READ_BYTES of a long body may take while `memory` holds room for the whole body: two clients that stop halfway
- * through 8 MiB prevent other long bodies of their principal.
- */
-const STALL_MS = 30_000;
-
-/**
- * How long the beginning of a body may take while its principal has too many calls, and the rest of a body for which there is no room.
- * Measured without this: of 2,500 calls that did not finish their bodies, 2,281 were still open after 15 s, each with 0.15 MB of workerd's
- * memory, and 160 more were possible each second. When only the beginning was limited, workerd reached its limit of 20,000 open files after
- * a minute of calls that sent 17,000 bytes, and ended.
- */
-const CROWDED_MS = 5000;
-
-/** How long the rest of a body may take after it got a turn, because other bodies wait for turns. */
-export const TURN_MS = 15_000;
-
-/** Turns for reading long bodies. `take` returns the function that ends the turn; undefined if there was none in `ms` milliseconds. */
-export interface BodyTurns {
-  /** @param bytes the most bytes that will be read */
-  take(ms: number, bytes: number): Promise<(() => void) | undefined>;
-}
-
 interface Bounds {
   maxBytes: number;
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
   drainBytes?: number;
   ms?: number;
   /**
-   * Counts the body. If it has more than CALL_BYTES, which count already, the rest is read only when there is room for its announced
-   * length. A client can keep its body unfinished for minutes.
+   * Counts a body of more than READ_BYTES before its rest is read, by its announced length or `maxBytes`. Returns the function that
+   * corrects the count when the body has arrived; undefined if there is no room.
    */
-  memory?: RequestMemory | undefined;
-  /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
-  turns?: BodyTurns | undefined;
+  reserve?: (bytes: number) => Promise<((arrived: number) => void) | undefined>;
 }
 
 /**
- * Reads a body into one buffer. The reads are large, because each read takes some more kilobytes of memory.
+ * Reads a body into one buffer, and counts its bytes after the runtime has decoded them. The reads are large, because each read takes some
+ * more kilobytes of memory.
  * @throws errors of reading, for example if the client disconnects
  */
 export async function readBody(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
-  { maxBytes, drainBytes = 0, ms = READ_MS, memory, turns }: Bounds,
+  { maxBytes, drainBytes = 0, ms = READ_MS, reserve }: Bounds,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" | "no_room" }> {
   let buffer = new Uint8Array();
   if (!body) return { bytes: buffer };
-  let until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
-  let endTurn: (() => void) | undefined;
+  let arrived = 0;
+  let correct: ((arrived: number) => void) | undefined;
   try {
     // A body must not be longer than announced.
-    const size = announcedBytes(headers);
-    const announced = Math.min(maxBytes, size ?? maxBytes);
-    // A short body needs room only for its announced size, and for one more byte, which detects its end. A longer one without an announced
-    // size needs room for the longest.
-    let room = Math.min(memory && size !== undefined ? CALL_BYTES : READ_BYTES, announced + 1);
-    let hasRoom = memory ? undefined : true;
-    let stallMs = memory?.hasRoomFor(0) === false ? CROWDED_MS : Infinity;
-    for (let bytes = 0; ; room = READ_BYTES) {
-      const reading = reader.readAtLeast(room, new Uint8Array(room));
-      const read = await waitAtMost(Math.min(until - Date.now(), stallMs), reading);
-      if (!read) return { problem: hasRoom === false ? "no_room" : "too_slow" };
+    const announced = Math.min(maxBytes, announcedBytes(headers) ?? maxBytes);
+    let until = Date.now() + ms;
+    // One byte more detects the end of a short body.
+    for (let room = Math.min(READ_BYTES, announced + 1); ; room = READ_BYTES) {
+      const read = await waitAtMost(until - Date.now(), reader.readAtLeast(room, new Uint8Array(room)));
+      if (!read) return { problem: "too_slow" };
       const { value, done } = read;
       const length = value?.length ?? 0;
       const isEnd = done || length < room;
-      if (turns && !endTurn && !isEnd) {
-        endTurn = await turns.take(until - Date.now(), announced);
-        if (!endTurn) return { problem: "too_slow" };
-        until = Math.min(until, Date.now() + TURN_MS);
-      }
-      if (memory && hasRoom === undefined) {
+      if (reserve && !correct && !isEnd) {
         const waitedFrom = Date.now();
-        hasRoom = isEnd ? memory.addBody(length) : await memory.addLongBody(announced);
+        correct = await reserve(announced);
+        if (!correct) return { problem: "no_room" };
         until += Date.now() - waitedFrom;
-        stallMs = hasRoom ? STALL_MS : Infinity;
-        if (!hasRoom) until = Math.min(until, Date.now() + CROWDED_MS);
       }
-      if (bytes + length > announced) {
-        if (isEnd || bytes + length > announced + drainBytes) return { problem: "too_large" };
+      if (arrived + length > announced) {
+        if (isEnd || arrived + length > announced + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();
-      } else if (hasRoom) {
-        if (bytes + length > buffer.length) {
-          const larger = new Uint8Array(Math.min(announced, 2 * (bytes + length)));
+      } else if (value) {
+        if (arrived + length > buffer.length) {
+          const larger = new Uint8Array(Math.min(announced, 2 * (arrived + length)));
           larger.set(buffer);
           buffer = larger;
         }
-        if (value) buffer.set(value, bytes);
+        buffer.set(value, arrived);
       }
-      bytes += length;
-      if (!isEnd) continue;
-      if (!hasRoom) return { problem: "no_room" };
-      memory?.shrinkBody(bytes);
-      return { bytes: buffer.subarray(0, bytes) };
+      arrived += length;
+      if (isEnd) return { bytes: buffer.subarray(0, arrived) };
     }
   } finally {
-    endTurn?.();
+    correct?.(Math.min(arrived, maxBytes));
     // Not awaited: the sender may never stop.
     reader.cancel().catch(() => undefined);
   }

@@ -3,77 +3,44 @@ import type { Content, Migration } from "./migrations.ts";
 
 export const ACCOUNT_MIGRATIONS: readonly Migration[] = [
   {
-    name: "the tables of servers without versions",
+    name: "the tables of version 1",
+    // Settings of checkpoints have rowids, because SQLite compares rows without them with all their data, and settings have up to 1.6 MB.
     sql: `
-        CREATE TABLE IF NOT EXISTS sandboxes (
-          name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL,
-          size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS networks (sandbox TEXT PRIMARY KEY, network TEXT NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS leases (
-          sandbox TEXT PRIMARY KEY, slots INTEGER NOT NULL, seconds INTEGER NOT NULL, until INTEGER NOT NULL,
-          turn INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS usage (day INTEGER PRIMARY KEY, seconds INTEGER NOT NULL);
-        CREATE TABLE IF NOT EXISTS model_usage (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);
-        CREATE TABLE IF NOT EXISTS tasks (
-          id TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER) WITHOUT ROWID;
-        CREATE INDEX IF NOT EXISTS tasks_started ON tasks (started_at, id);
-        CREATE TABLE IF NOT EXISTS snapshots (
-          id TEXT PRIMARY KEY, saved_at INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
-          manifest_bytes INTEGER NOT NULL, left_out TEXT) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS packs (id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS pack_refs (
-          snapshot TEXT NOT NULL, pack TEXT NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (snapshot, pack)) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS workspaces (
-          sandbox TEXT PRIMARY KEY, snapshot TEXT NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS checkpoints (
-          id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, snapshot TEXT NOT NULL, label TEXT NOT NULL, automatic INTEGER NOT NULL,
-          created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL);
-        CREATE TABLE IF NOT EXISTS checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS archives (
-          run TEXT NOT NULL, part TEXT NOT NULL, snapshot TEXT NOT NULL, expires_at INTEGER NOT NULL,
-          PRIMARY KEY (run, part)) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID;`,
-  },
-  {
-    name: "one row for a sandbox's settings, one for a day's use, and null for an unknown size",
-    sql: `
-        ALTER TABLE settings ADD COLUMN network TEXT;
-        UPDATE settings SET network = (SELECT networks.network FROM networks WHERE networks.sandbox = settings.sandbox);
-        DROP TABLE networks;
-        ALTER TABLE usage RENAME TO run_usage;
-        CREATE TABLE usage (
-          day INTEGER PRIMARY KEY, run_seconds INTEGER NOT NULL DEFAULT 0, model_tokens INTEGER NOT NULL DEFAULT 0);
-        INSERT INTO usage SELECT day, sum(seconds), sum(tokens) FROM (
-          SELECT day, seconds, 0 AS tokens FROM run_usage UNION ALL SELECT day, 0, tokens FROM model_usage) GROUP BY day;
-        DROP TABLE run_usage;
-        DROP TABLE model_usage;
-        ALTER TABLE sandboxes RENAME TO sized_sandboxes;
         CREATE TABLE sandboxes (
           name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL,
           size_bytes INTEGER) WITHOUT ROWID;
-        INSERT INTO sandboxes SELECT name, state, created_at, last_used_at, nullif(size_bytes, -1) FROM sized_sandboxes;
-        DROP TABLE sized_sandboxes;`,
-  },
-  {
-    name: "git hosts that the principal has signed in to",
-    sql: `
+        CREATE TABLE settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL, network TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID;
+        CREATE INDEX storage_oldest ON storage (oldest);
+        CREATE TABLE leases (
+          sandbox TEXT PRIMARY KEY, slots INTEGER NOT NULL, seconds INTEGER NOT NULL, until INTEGER NOT NULL,
+          turn INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE usage (
+          day INTEGER PRIMARY KEY, run_seconds INTEGER NOT NULL DEFAULT 0, model_tokens INTEGER NOT NULL DEFAULT 0);
+        CREATE TABLE tasks (
+          id TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER) WITHOUT ROWID;
+        CREATE INDEX tasks_started ON tasks (started_at, id);
+        CREATE TABLE snapshots (
+          id TEXT PRIMARY KEY, saved_at INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+          manifest_bytes INTEGER NOT NULL, left_out TEXT) WITHOUT ROWID;
+        CREATE TABLE packs (id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE pack_refs (
+          snapshot TEXT NOT NULL, pack TEXT NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (snapshot, pack)) WITHOUT ROWID;
+        CREATE INDEX pack_refs_pack ON pack_refs (pack);
+        CREATE TABLE workspaces (
+          sandbox TEXT PRIMARY KEY, snapshot TEXT NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE checkpoints (
+          id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, snapshot TEXT NOT NULL, label TEXT NOT NULL, automatic INTEGER NOT NULL,
+          created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL);
+        CREATE TABLE checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL);
+        CREATE TABLE archives (
+          run TEXT NOT NULL, part TEXT NOT NULL, snapshot TEXT NOT NULL, expires_at INTEGER NOT NULL,
+          PRIMARY KEY (run, part)) WITHOUT ROWID;
+        CREATE INDEX archives_snapshot ON archives (snapshot);
+        CREATE TABLE saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE git_hosts (
           host TEXT PRIMARY KEY, user_name TEXT NOT NULL, token TEXT NOT NULL, signed_in_at INTEGER NOT NULL) WITHOUT ROWID;`,
-  },
-  {
-    // SQLite compares rows of a table without rowids with all their data, and settings have up to 1.6 MB.
-    name: "indexes of references and of the oldest results, and settings of checkpoints with rowids",
-    sql: `
-        CREATE INDEX archives_snapshot ON archives (snapshot);
-        CREATE INDEX pack_refs_pack ON pack_refs (pack);
-        CREATE INDEX storage_oldest ON storage (oldest);
-        ALTER TABLE checkpoint_settings RENAME TO keyed_settings;
-        CREATE TABLE checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL);
-        INSERT INTO checkpoint_settings SELECT * FROM keyed_settings;
-        DROP TABLE keyed_settings;`,
   },
 ];
 

@@ -3,15 +3,11 @@ import type { Content, Migration } from "./migrations.ts";
 
 export const ATTEMPTS_MIGRATIONS: readonly Migration[] = [
   {
-    name: "the tables of servers without versions",
+    name: "the tables of version 1",
     sql: `
-        CREATE TABLE IF NOT EXISTS sources (
+        CREATE TABLE sources (
           address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL, succeeded_at INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL);`,
-  },
-  {
-    name: "the address that registered a client",
-    sql: "ALTER TABLE unapproved ADD COLUMN address TEXT NOT NULL DEFAULT '';",
+        CREATE TABLE unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL, address TEXT NOT NULL);`,
   },
 ];
 
@@ -40,7 +36,7 @@ export const ATTEMPTS_CONTENT = {
       kept: "at least an hour, until a later revocation",
     },
     "link-key": {
-      holds: "only in the object `links`: a random key that signs links, and when it was made",
+      holds: "only in the object `links`: a random key that signs links",
       kept: "forever",
     },
   },

@@ -37,8 +37,7 @@ export interface KeyValues<Key extends string> {
 export const VERSION_KEY = "schema:version";
 
 /**
- * Runs all missing migrations or none. The first migration creates only missing tables, because a database of a server without
- * versions already has some.
+ * Runs all missing migrations or none.
  * @returns the object's key-value storage
  * @throws if a newer server wrote the database
  */

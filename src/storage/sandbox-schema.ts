@@ -6,65 +6,34 @@ const AS_LONG_AS_SETTINGS = "with the settings";
 
 export const SANDBOX_MIGRATIONS: readonly Migration[] = [
   {
-    name: "the tables of servers without versions",
+    name: "the tables of version 1",
+    // Most of the cost of a short call is the write of its run's row, so only unended runs have an index. Large details have a table
+    // with rowids, so that a search for a run passes only their ids.
     sql: `
-        CREATE TABLE IF NOT EXISTS runs (
+        CREATE TABLE runs (
           id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL,
-          ended_at INTEGER, exit_code INTEGER, note TEXT, detail TEXT, trace TEXT,
+          ended_at INTEGER, exit_code INTEGER, note TEXT, detail TEXT, resume_state TEXT,
           out_bytes INTEGER NOT NULL, out_head BLOB NOT NULL, out_tail BLOB NOT NULL,
           err_bytes INTEGER NOT NULL, err_head BLOB NOT NULL, err_tail BLOB NOT NULL,
-          log_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL) WITHOUT ROWID;
-        CREATE INDEX IF NOT EXISTS runs_ended ON runs (ended_at);
-        CREATE TABLE IF NOT EXISTS run_sources (id TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS log (
+          log_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL, source TEXT) WITHOUT ROWID;
+        CREATE INDEX runs_unended ON runs (id) WHERE ended_at IS NULL;
+        CREATE TABLE run_details (run TEXT PRIMARY KEY, detail TEXT NOT NULL);
+        CREATE TABLE stored_bytes (run TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE log (
           run TEXT NOT NULL, seq INTEGER NOT NULL, stream INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
           object INTEGER, object_start INTEGER, data BLOB, PRIMARY KEY (run, seq)) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS kernels (
+        CREATE TABLE kernels (
           key TEXT PRIMARY KEY, context_id TEXT NOT NULL, language TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL);
-        CREATE TABLE IF NOT EXISTS previews (
+        CREATE TABLE previews (
           port INTEGER PRIMARY KEY, token TEXT NOT NULL, boot INTEGER NOT NULL, expires_at INTEGER NOT NULL,
           answered INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS task_budgets (
+        CREATE TABLE task_budgets (
           run TEXT PRIMARY KEY, key_hash TEXT NOT NULL UNIQUE, requests INTEGER NOT NULL, tokens INTEGER NOT NULL,
-          max_tokens INTEGER NOT NULL, refused INTEGER NOT NULL, status INTEGER, message TEXT) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS model_calls (
+          max_tokens INTEGER NOT NULL, refused INTEGER NOT NULL, status INTEGER, message TEXT, traceparent TEXT,
+          tracestate TEXT) WITHOUT ROWID;
+        CREATE TABLE model_calls (
           run TEXT NOT NULL, number INTEGER NOT NULL, began_at INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS untold_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);`,
-  },
-  {
-    name: "one row for a run with its source",
-    sql: `
-        ALTER TABLE runs ADD COLUMN source TEXT;
-        UPDATE runs SET source = (SELECT run_sources.source FROM run_sources WHERE run_sources.id = runs.id);
-        DROP TABLE run_sources;
-        ALTER TABLE runs RENAME COLUMN trace TO resume_state;
-        ALTER TABLE untold_tokens RENAME TO unreported_tokens;`,
-  },
-  {
-    name: "the trace of a task",
-    sql: `
-        ALTER TABLE task_budgets ADD COLUMN traceparent TEXT;
-        ALTER TABLE task_budgets ADD COLUMN tracestate TEXT;`,
-  },
-  {
-    // Most of the cost of a short call is the write of its run's row. An index of all runs would need a second write.
-    name: "indexes of only the unended and the large runs",
-    sql: `
-        DROP INDEX runs_ended;
-        CREATE INDEX runs_unended ON runs (id) WHERE ended_at IS NULL;
-        CREATE INDEX runs_large ON runs (id) WHERE log_bytes > 65536 OR kind = 'task';`,
-  },
-  {
-    // Tables of their own: to add the bytes to a run's row, SQLite writes its output again (12,000 runs with long logs took 8 s, now 0.7).
-    // A search for a run passes only the ids of details, because that table has rowids. Earlier details stay in the rows of their runs.
-    name: "the bytes of each run outside the database, and a table of large details",
-    sql: `
-        CREATE TABLE stored_bytes (run TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
-        INSERT INTO stored_bytes SELECT id, iif(log_bytes > 65536, log_bytes, 0) + iif(kind = 'task', (
-            SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')), 0)
-          FROM runs WHERE log_bytes > 65536 OR kind = 'task';
-        DROP INDEX runs_large;
-        CREATE TABLE run_details (run TEXT PRIMARY KEY, detail TEXT NOT NULL);`,
+        CREATE TABLE unreported_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);`,
   },
 ];
 
@@ -143,21 +112,20 @@ export const SANDBOX_CONTENT = {
         "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored, and the settings for the checkpoint of the state before it; whether the container must not be used any more",
       kept: "the saved state until the container ends; the save and the checkpoint until the server knows how they ended; the last until the next container starts",
     },
-    "boots:*": {
+    "restart:*": {
       holds:
         "the number of the last container, why the current one is being stopped, and the notices for the next result",
       kept: "until the sandbox is destroyed; if it is removed because it is unused, notices of losses until a result shows them",
     },
     "file-links:*": {
-      holds:
-        "links to files and to outputs of runs; used upload links; an id of the container for which the links are valid",
+      holds: "links to files and to outputs of runs; an id of the container for which the links are valid",
       kept: "links until they have expired and another link is made; the rest until the container ends",
     },
     "sandboxd:token": {
       holds: "the token for requests to sandboxd",
       kept: "forever",
     },
-    told: {
+    settled_at: {
       holds: "when the sandbox last reported its run time to the account",
       kept: "forever",
     },
@@ -166,7 +134,7 @@ export const SANDBOX_CONTENT = {
         "the ended task whose sandbox is being destroyed: its id, state, title and times, and whether a saved sandbox stays",
       kept: "until the sandbox is destroyed or used again",
     },
-    used: {
+    used_at: {
       holds: "when the sandbox was last used, to the minute",
       kept: "forever",
     },

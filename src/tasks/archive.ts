@@ -48,7 +48,6 @@ export async function archive(
       const left = await archives.keepArchive({ ...what, conversation });
       const { count, bytes, largest, crowded, conversation: isWithoutConversation } = left;
       return {
-        isSnapshot: true,
         left: count > 0 ? { count, bytes, largest: largest.slice(0, MAX_NAMED) } : undefined,
         crowded: crowded?.names.slice(0, MAX_NAMED),
         isWithoutConversation,

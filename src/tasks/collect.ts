@@ -151,8 +151,7 @@ class ArtifactWriter {
   }
 
   /**
-   * Streams the first `max` bytes of a file to the store. On Cloudflare, the actors of a process share 128 MB: whole artifacts in
-   * memory took 150 MiB of V8's heap for ten tasks.
+   * Streams the first `max` bytes of a file to the store. On Cloudflare, the actors of a process share 128 MB.
    * @returns the number of bytes; undefined if the file cannot be read
    * @throws errors of the store and the sandbox
    */

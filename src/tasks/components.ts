@@ -10,7 +10,6 @@ import { log } from "../shared/log.ts";
 import { announcedBytes } from "../shared/stream-bytes.ts";
 import { cutText, textOf } from "../shared/text.ts";
 import { UNUSABLE, noDefinition, notADefinition, tooManyNames, unusableDefinition } from "./texts.ts";
-import { parseSafely } from "../shared/bounded.ts";
 
 const COMPONENT_KINDS = ["agents", "commands"] as const;
 
@@ -86,7 +85,7 @@ function folderSource(folder: Fetcher): Source {
   return {
     async files(kind) {
       const response = await folder.fetch(`http://folder/${kind}/`);
-      const entries = isDirectory(response) ? folderEntries.parse(parseSafely(await response.text())) : [];
+      const entries = isDirectory(response) ? folderEntries.parse(JSON.parse(await response.text())) : [];
       if (!isDirectory(response)) await response.body?.cancel();
       return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
     },

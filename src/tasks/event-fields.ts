@@ -1,5 +1,5 @@
 /** Bounds the output of agents, and checks every field of their events. */
-import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
+import { parseBounded, SANDBOX_VALUES } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { shortened } from "../shared/text.ts";
 import { textLine } from "../shared/task-steps.ts";
@@ -17,7 +17,7 @@ export type Fields = Record<string, unknown>;
 /** Reads a line of an agent's output, and counts it if it is not an event. Returns the lines for the run's log. */
 export function readLine(reader: EventReader, line: string): string[] {
   if (line.trim() === "") return [];
-  const event = record(parseBounded(line, SANDBOX_JSON));
+  const event = record(parseBounded(line, SANDBOX_VALUES));
   if (typeof event?.type === "string") return reader.read(event);
   const { report } = reader;
   report.unread++;
@@ -41,7 +41,7 @@ export function shorten(value: string, characters = LINE_CHARACTERS): string {
   return shortened(line, characters);
 }
 
-/** As `shorten`, with spaces for line ends. To replace two million line ends takes 80 MB and a tenth of a second. */
+/** As `shorten`, with spaces for line ends. Only the shortened text is changed. */
 export function shortenLines(value: string): string {
   return shorten(value.slice(0, 2 * LINE_CHARACTERS).replaceAll("\n", " "));
 }

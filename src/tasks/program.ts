@@ -3,7 +3,7 @@ import { createParser } from "eventsource-parser";
 import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
 import type { ProgramLanguage } from "../shared/languages.ts";
-import { parseBounded, parseJSON, SANDBOX_JSON } from "../shared/bounded.ts";
+import { parseBounded, parseJSON, SANDBOX_VALUES } from "../shared/bounded.ts";
 import { clause, cutText, dropHalfPair, pieceDecoder } from "../shared/text.ts";
 import { toVisibleJSON } from "../shared/shown.ts";
 import { PROGRAM_TEXTS } from "./texts.ts";
@@ -176,11 +176,11 @@ export class ProgramReader {
       },
       PROGRAM_TEXTS.notAnObject,
     );
-    return schema.safeParse(parseBounded(this.#input, SANDBOX_JSON));
+    return schema.safeParse(parseBounded(this.#input, SANDBOX_VALUES));
   }
 
   #take(data: string): void {
-    const { success, data: event } = streamEvent.safeParse(parseBounded(data, SANDBOX_JSON));
+    const { success, data: event } = streamEvent.safeParse(parseBounded(data, SANDBOX_VALUES));
     if (!success || this.#hasEnded || this.#error !== undefined) return;
     switch (event.type) {
       case "message_start":

@@ -59,7 +59,6 @@ export class RunningTask {
         this.#saveNow();
       },
       () => this.#storedOffset,
-      () => host.principalID(),
     );
     this.#storedOffset = state.offset;
     this.#save();

@@ -1,10 +1,7 @@
 /** Turns an agent's events into log lines for people. The raw stream is not stored. */
-import { Pace } from "../../container/sandboxd/pace.ts";
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
-import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { addPart, decodeText, joinBytes } from "../shared/text.ts";
-import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
 import { PIECE_BYTES, type Stream, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import type { RunSink } from "../runs/run-types.ts";
@@ -16,19 +13,6 @@ import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
  * window, because sandboxd then waits until some of it is stored.
  */
 const MAX_LINE = WINDOW_BYTES - PIECE_BYTES;
-
-/** How fast events are read, in bytes. The burst is more than agents print in a minute. */
-const PACE = { burst: 64 * 1024, perSecond: 3 * 1024 * 1024 };
-/** The limit for all tasks of a principal together, because they may share the thread. */
-const PACE_TOGETHER = { burst: 10 * PACE.burst, perSecond: PACE.perSecond };
-const pacesTogether = pacesOf(PACE_TOGETHER);
-/** Each line counts as this many more bytes, also an empty one, because its bytes are not most of its cost. */
-const LINE_BYTES = 64;
-/**
- * A line that is not an event counts as this many more bytes, because a failed parse takes about 8 µs. Measured without this, and
- * without `maxOutputBytes`: a message of such lines of one character stopped the thread for more than a second.
- */
-const UNREAD_BYTES = 256;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
@@ -57,21 +41,17 @@ const STEP_LINES: Partial<Record<Step, string>> = {
 export class TaskOutput implements RunSink<CommandState> {
   readonly id: string;
   hasFiles = true;
-  readonly maxOutputBytes = 4096;
   readonly #run: RunSink;
   readonly #events: EventReader;
   readonly #onProgress: () => void;
   readonly #onCommandStart: (state: CommandState | undefined) => void;
   readonly #storedOffset: () => number;
-  readonly #principalID: () => string | undefined;
   /** Bytes of the agent's stdout up to the last complete line. */
   offset: number;
   step: Step | undefined;
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #isSkipping = false;
-  #lines = 0;
-  readonly #pace = new Pace(PACE);
   /** Lines of the current output that are not yet in the log. They are added together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
@@ -79,7 +59,6 @@ export class TaskOutput implements RunSink<CommandState> {
    * @param onProgress called with each output, before the run gets the lines
    * @param onCommandStart receives the state for resuming the agent's command
    * @param storedOffset returns how many bytes of the agent's stdout were read and stored
-   * @param principalID whose tasks share a limit
    */
   constructor(
     run: RunSink,
@@ -88,7 +67,6 @@ export class TaskOutput implements RunSink<CommandState> {
     onProgress: () => void,
     onCommandStart: (state: CommandState | undefined) => void,
     storedOffset: () => number,
-    principalID: () => string | undefined,
   ) {
     this.id = run.id;
     this.#run = run;
@@ -98,7 +76,6 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#onProgress = onProgress;
     this.#onCommandStart = onCommandStart;
     this.#storedOffset = storedOffset;
-    this.#principalID = principalID;
   }
 
   get isEnded(): boolean {
@@ -132,17 +109,8 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.waitUntilEnded(ms);
   }
 
-  /** Pauses regularly, so that one agent's output does not block other work. */
-  async take(bytes: number, output: () => void): Promise<void> {
-    const before = this.#cost;
-    await this.#run.take(bytes, output);
-    const cost = this.#cost - before;
-    const ms = Math.max(this.#pace.take(cost), takeOf(pacesTogether, this.#principalID(), cost));
-    if (ms > 0) await pause(ms);
-  }
-
-  get #cost(): number {
-    return this.position("stdout") + LINE_BYTES * this.#lines + UNREAD_BYTES * this.#events.report.unread;
+  take(output: () => void): Promise<void> {
+    return this.#run.take(output);
   }
 
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void {
@@ -191,7 +159,6 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   #endLine(): void {
-    this.#lines++;
     const line =
       this.#isSkipping || this.#partialBytes === 0 ? "" : decodeText(joinBytes(this.#partial), "none");
     this.offset += this.#partialBytes;

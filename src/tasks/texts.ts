@@ -74,12 +74,6 @@ export const taskFilesGone = (id: string, sandbox: string) =>
     `The container of task ${id} has ended, and its files were not kept as the task's.`,
     savedFilesText(sandbox),
   );
-export const taskFilesOld = (id: string) =>
-  new ToolError(
-    "not_found",
-    `The files of task ${id} were saved by an earlier version of this server, in a format that is no longer read.`,
-    `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
-  );
 export const noRepositoryName = (repository: string) =>
   invalid(`${repository} is not the address of a repository.`, "Pass an address that git clone takes.");
 export const agentIsWorking = (sandbox: string) =>

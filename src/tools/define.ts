@@ -5,7 +5,7 @@ import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID, MAX_RUN_ID, sandboxOf } from "../runs/id.ts";
 import { type ShownOutput, omittedText } from "../runs/shown-output.ts";
 import { ERROR_META } from "../shared/apps.ts";
-import { countAnswer } from "../shared/count-answer.ts";
+import { countAnswer } from "../shared/request-memory.ts";
 import { ToolError, toolErrorOf, unknownRun } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import {
@@ -17,11 +17,10 @@ import {
 } from "../shared/names.ts";
 import { type Config, MAX_WAIT_SECONDS } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { pacesOf } from "../shared/per-principal.ts";
 import { putInFence, isLine } from "../shared/shown.ts";
 import { type CallEvent, callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
+import { MAX_HELD_BYTES } from "../shared/limits.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { serverStop } from "../shared/waiting-calls.ts";
@@ -115,7 +114,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         const answer = showNotices(await handle(args as z.output<Input>, context), context);
         // Only the answer of a read-only call may be withheld, because its caller can repeat the call.
-        countAnswer(caller, sentPart(answer, caller), definition.annotations.readOnlyHint);
+        countAnswer(caller.memory, sentPart(answer, caller), definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, context);
@@ -187,7 +186,7 @@ export async function recordCall<T>(
   work: () => Promise<T>,
 ): Promise<T | ToolError> {
   const startedAt = Date.now();
-  const { client } = caller.turns;
+  const { client } = caller;
   const { stopped, ignore } = serverStop(serverStopped);
   let isLogged = false;
   const logEnd = (ended: Pick<CallEvent, "outcome" | "error_code">) => {
@@ -198,14 +197,13 @@ export async function recordCall<T>(
     const call = { scope: scopes.join(" "), tool, sandbox, duration_ms: Date.now() - startedAt };
     log(caller.config, { event: "call", ...callerFields(caller), ...call, ...ended });
   };
-  // When the client disconnects, the runtime may end this function without a sign. Measured: 8 of 8 such calls ran their command, and
-  // none was in the log.
+  // When the client disconnects, the runtime may end this function without a sign.
   const onDisconnect = () => logEnd({ outcome: "disconnected" });
   client?.addEventListener("abort", onDisconnect);
   if (client?.aborted) onDisconnect();
   let result: T | ToolError;
   try {
-    result = await Promise.race([caller.turns.run(work), stopped]);
+    result = await Promise.race([work(), stopped]);
   } catch (error) {
     if (!(error instanceof ToolError)) logError(caller, tool, error);
     result = toolErrorOf(error, caller.requestID);
@@ -233,38 +231,20 @@ export function scopesOf(
 
 const HEARTBEAT_SECONDS = 5;
 
-/**
- * Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. Measured:
- * for a client that sent 181 tokens of 1 MB and read nothing, the server's memory grew by 5.7 GB.
- */
+/** Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. */
 const MAX_PROGRESS_TOKEN_LENGTH = 256;
 
-/**
- * The most lines of progress in HEARTBEAT_SECONDS. A notification takes the thread about 30 µs, and waits in memory like its token. An
- * agent's output can have 5,000 lines in one page of its log. Measured without this limit: four tasks that printed such lines made a
- * neighbour's call take 9.5 s, and 1.2 s with it.
- */
+/** The most lines of progress in HEARTBEAT_SECONDS. A notification waits in memory like its token. */
 const MAX_LINES = 100;
 
-/**
- * The rate of these lines for all calls of a principal, in each process. Measured without it, on a busy machine: 1,000 calls that
- * followed ten tasks used 97 % of the thread, and a neighbour's call took 10 s.
- */
-const LINES_TOGETHER = { burst: 4 * MAX_LINES, perSecond: 100 };
-const linePaces = pacesOf(LINES_TOGETHER);
-
 /** While the principal's requests and unread answers take more memory, no lines of progress are sent. The rest is for answers. */
-const PROGRESS_BYTES = MAX_MEMORY_BYTES / 2;
+const PROGRESS_BYTES = MAX_HELD_BYTES / 2;
 
 /**
  * Sends notifications of progress, and repeats the last one regularly, so that the client keeps waiting. A client may read none, so
  * each counts as part of the unread answer. Beyond PROGRESS_BYTES, only the regular ones are sent.
  */
-function heartbeat(
-  title: string,
-  { mcpReq }: ServerContext,
-  { memory, principal }: Pick<CallerContext, "memory" | "principal">,
-) {
+function heartbeat(title: string, { mcpReq }: ServerContext, { memory }: Pick<CallerContext, "memory">) {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined || String(progressToken).length > MAX_PROGRESS_TOKEN_LENGTH)
     return undefined;
@@ -288,8 +268,8 @@ function heartbeat(
   const report = (message: string) => {
     lastMessage = message;
     lines++;
-    const hasRoom = lines <= MAX_LINES && memory?.hasRoomFor(MAX_MEMORY_BYTES - PROGRESS_BYTES) !== false;
-    if (hasRoom && linePaces.of(principal.id).tryTake(1)) notify(message);
+    const hasRoom = lines <= MAX_LINES && memory?.hasRoomFor(MAX_HELD_BYTES - PROGRESS_BYTES) !== false;
+    if (hasRoom) notify(message);
   };
   return { report, stop: () => clearInterval(timer) };
 }

@@ -1,6 +1,5 @@
 import type { RunToRead } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
-import { pacesOf, takeOf } from "../shared/per-principal.ts";
 import { makeVisible } from "../shared/shown.ts";
 import { lineDecoder, shortened } from "../shared/text.ts";
 import { countdown, pause } from "../shared/timers.ts";
@@ -14,30 +13,21 @@ const LINE_CHARS = 500;
 /** The most lines of a page that become progress: the last ones. A page can have 8,000, and more of them are not sent at once. */
 const PAGE_LINES = 100;
 
-/**
- * The rate of these pages for all calls of a principal, in each process. Measured without it, on a busy machine: 1,000 calls that
- * followed ten tasks used 97 % of the thread.
- */
-const PAGES_TOGETHER = { burst: 100, perSecond: 100 };
-const pagePaces = pacesOf(PAGES_TOGETHER);
-
 /** The pause if too many calls wait already, in milliseconds. It slows down callers that call `waitForRun` in a loop. */
 const FULL_PAUSE_MS = 1000;
 
 /**
- * Waits for a run, in a turn of its own: some callers repeat it at each output. Without turns, one batch of 99 calls that followed a
- * task delayed a neighbour's call by 27 s. The wait for the turn counts. If too many calls wait already, returns the current state after
- * FULL_PAUSE_MS. It throws no error then: an error would hide the id of a task that has just begun, or end the stream of a run.
+ * Waits for a run. If too many calls wait already, returns its state after FULL_PAUSE_MS: an error would hide the id of a task that has
+ * just begun, or end the stream of a run.
  */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
-  const leftMs = countdown(run.waitMs);
   const read = (waitMs: number) =>
     context.reading(requireSandboxOf(run.id), (actor, owner) => actor.readRun(owner, { ...run, waitMs }));
   try {
-    return await context.turns.run(() => read(Math.max(0, leftMs())));
+    return await read(run.waitMs);
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "quota_exceeded") throw error;
-    await pause(FULL_PAUSE_MS);
+    await pause(Math.min(FULL_PAUSE_MS, run.waitMs));
     return await read(0);
   }
 }
@@ -62,8 +52,6 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
     if (!page) continue;
     cursor = page.next;
     report(page.pieces.flatMap(({ stream, bytes }) => (stream === "stdout" ? linesOf(bytes) : [])));
-    const ms = takeOf(pagePaces, context.principal.id, 1);
-    if (ms > 0 && run.state === "running") await pause(Math.min(ms, leftMs()));
   }
   if (run.state !== "running" && cursor >= run.logBytes) report(linesOf());
   return { ...run, source };

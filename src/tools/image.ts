@@ -38,10 +38,7 @@ async function readImage(context: ToolContext, file: ImageFile): Promise<ToolOut
   const large = tooLarge(size);
   if (large) return refuse(large);
   const bytes = await file.read();
-  // Only an image that is shown counts as an answer. But each takes the thread milliseconds to read.
-  const countHidden = () => context.turns.countAnswer(bytes.length);
   if (context.takesImages === false) {
-    countHidden();
     const summary = imageHiddenText(name, describeHeader(bytes), bytes.length, instead);
     return addDownloads(context, [text(summary)], await links());
   }
@@ -50,10 +47,7 @@ async function readImage(context: ToolContext, file: ImageFile): Promise<ToolOut
     if (made === undefined) return "stopped";
     return made.image === "made" ? made.bytes : made.image;
   });
-  if ("problem" in image) {
-    countHidden();
-    return refuse(image);
-  }
+  if ("problem" in image) return refuse(image);
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;
   if (image.change === undefined) return [text(`[${name}: ${imageLine(image)}.]`), shown];
   const summary = text(`[${name}: ${imageLine(image)}. ${instead}]`);
@@ -71,7 +65,7 @@ function describeHeader(bytes: Uint8Array): string {
 }
 
 function imageLine({ width, height, mimeType, change }: Omit<CodeImage, "image">): string {
-  const size = width !== undefined && height !== undefined && describeSize({ width, height, mimeType });
+  const size = describeSize({ width, height, mimeType });
   return [size, change && `it ${change}`].filter(Boolean).join("; ");
 }
 
@@ -80,7 +74,7 @@ export function imageLines(results: readonly CodeResult[], takesImages: boolean)
   const lines = images.map((image, index) => {
     const name = images.length > 1 ? `Image ${index + 1}: ` : "";
     const file = imageFileText(image.original?.path, image.change !== undefined);
-    return `${name}${imageLine(image) || image.mimeType}. ${file}`;
+    return `${name}${imageLine(image)}. ${file}`;
   });
   if (images.length > 0 && !takesImages) lines.push(RUN_IMAGES_HIDDEN);
   return lines.join("\n") || undefined;

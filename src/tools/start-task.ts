@@ -155,7 +155,6 @@ async function continueTask(context: ToolContext, id: string, request: TaskReque
     return { name: earlierSandbox, ownSandbox: false, directory, conversation, agent, components };
   if (request.sandbox !== undefined) throw texts.filesElsewhere(id, request.sandbox);
   if (!archive) throw texts.taskFilesGone(id, earlierSandbox);
-  if (!archive.isSnapshot) throw texts.taskFilesOld(id);
   const resumed = archive.isWithoutConversation ? undefined : conversation;
   const start = { ownSandbox: true, directory, conversation: resumed, continuedRun: id, agent, components };
   return { ...start, name: newSandboxName() };

@@ -12,6 +12,7 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -370,6 +371,25 @@ describe.concurrent("npm start", () => {
       1,
       `The disk of the state directory ${directory} is full. Free space on it, or choose another: --state-dir <path>.`,
     ]);
+  });
+
+  it("refuses a state directory of an older version, says how to begin anew, and uses the directory after that", async () => {
+    const directory = temporaryDirectory();
+    const data = join(directory, "data");
+    mkdirSync(join(data, "do"), { recursive: true });
+    // A server that accepts the directory stops, because the port is in use.
+    const listener = createServer();
+    const port = String(await listen(listener));
+    const start = () => run({ flags: ["--port", port, "--state-dir", directory] });
+    expect(await start()).toMatchObject({
+      code: 1,
+      stderr: `The state directory ${directory} has data of another version of this server, which this version does not read. To begin anew without its sandboxes, results and sign-ins, delete ${data}, or choose another state directory: --state-dir <path>.`,
+    });
+    rmSync(data, { recursive: true });
+    expect((await start()).stderr).toContain("is in use");
+    mkdirSync(data);
+    expect((await start()).stderr).toContain("is in use");
+    listener.close();
   });
 
   it("does not create a state directory in a missing directory", async () => {

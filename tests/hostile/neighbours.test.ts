@@ -1,29 +1,27 @@
-/** One principal attacks the server, for example by programs in place of the control server. Calls of another must succeed. */
+/** One principal, or a stranger, attacks the server. Calls of another principal are answered, and the server does not end. */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
+import { connect, type Socket } from "node:net";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openHeap, PRODUCT_SERVICE } from "../../bench/heap.ts";
-import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { endLater } from "../setup/end-later.ts";
 import { wsPackage } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
-import { portsOf, type Process, statusNumber, tree, withoutForkedCopies } from "../setup/processes.ts";
+import { portsOf, type Process, tree } from "../setup/processes.ts";
 import { startParts } from "../setup/parts.ts";
 import { tool } from "../setup/tool.ts";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { sleep, until } from "../setup/until.ts";
-import { sendRaw } from "./support.ts";
+import { HEADERS, sendRaw } from "./support.ts";
 import HOSTILE_SANDBOXD from "../setup/hostile-sandboxd.cjs?raw";
 import TAKE_PLACE from "../setup/take-place.cjs?raw";
 
 const NEIGHBOUR = "a-token-of-another-principal";
 
-/** How long an attack may wait for its response. */
-const ATTACK_SECONDS = 2;
-/** How long an attack floods a run. The flood keeps the processor busy all the time. */
-const FLOOD_SECONDS = 1;
-const COMMAND = { command: "echo", timeout_seconds: FLOOD_SECONDS };
-const TASK = { task: "work", timeout_seconds: FLOOD_SECONDS, wait_seconds: FLOOD_SECONDS };
+/** How long an attack waits for a response, and how long it floods otherwise. */
+const ATTACK_MS = 2000;
+const COMMAND = { command: "echo", timeout_seconds: 1 };
+const TASK = { task: "work", timeout_seconds: 1, wait_seconds: 1 };
 
 const control = await bundleHostileControl();
 const deaths: string[] = [];
@@ -44,150 +42,70 @@ const parts = endLater(
   }),
 );
 const { url } = parts;
+const { host, hostname, port } = new URL(url);
 
-/** A call into the attacking sandbox. Its result does not matter. */
-async function attack(command: string): Promise<void> {
-  await attackWith("run_command", { command, timeout_seconds: 6 });
+const sockets: Socket[] = [];
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  // The engine and workerd still run.
+  expect(deaths).toEqual([]);
+});
+
+/** A call of the attacker. It may be refused, or have no answer in time. */
+async function attack(name: string, args: Record<string, unknown> = {}, ms = ATTACK_MS): Promise<string> {
+  const result = await tool(url, name, args, { signal: AbortSignal.timeout(ms) }).catch((e) => e);
+  return String(result?.text ?? result);
 }
 
-async function attackWith(
-  name: string,
-  args: Record<string, unknown>,
-  seconds = ATTACK_SECONDS,
-): Promise<string> {
-  const result = await tool(url, name, args, { signal: AbortSignal.timeout(seconds * 1000) }).catch((e) => e);
-  const text = String(result?.text ?? result);
-  if (process.env.TIMES === "1") console.log(name, text.slice(0, 150));
-  return text;
-}
+/** Does this many pieces of work at once. */
+const atOnce = (count: number, work: (n: number) => Promise<unknown>) =>
+  Promise.all(Array.from({ length: count }, (_, n) => work(n)));
 
-// Checks that the engine and workerd still run.
-afterEach(() => expect(deaths).toEqual([]));
-
-/** Makes this number of calls at once. */
-const atOnce = (count: number, call: (n: number) => Promise<unknown>) =>
-  Promise.all(Array.from({ length: count }, (_, n) => call(n)));
-
-/** The neighbour's pause after each call, in milliseconds. It leaves processor time to the attack. */
-const PAUSE_MS = 30;
-
-/** Makes calls of the neighbour until `over`. Each must succeed. Returns their times in milliseconds. */
-async function neighbourUntil(over: () => boolean): Promise<number[]> {
-  const times: number[] = [];
-  do {
-    const from = performance.now();
-    const { text, isError } = await tool(
-      url,
-      "run_command",
-      { command: "echo still here" },
-      { token: NEIGHBOUR },
-    );
-    expect({ text, isError }).toEqual({ text: expect.stringContaining("still here"), isError: false });
-    const ms = performance.now() - from;
-    times.push(ms);
-    await sleep(PAUSE_MS);
-  } while (!over());
-  return times;
-}
-
-/** The shortest time in which the neighbour's calls are counted. */
-const LEAST_MS = 600;
-
-/**
- * The least rate of the neighbour's calls during an attack, as a part of the rate without one. Each call takes about twenty
- * milliseconds, and a pause follows. The calls share one thread with the attack, which occupies the thread for up to a few hundred
- * milliseconds at once.
- */
-const LEAST_SHARE = 1 / 10;
-
-/** The time in which calls are counted before an attack. */
-const PEACE_MS = 250;
-
-/** The interval at which `untilCalm` reads the processor time of workerd. */
-const LOOK_MS = 1000;
-
-/**
- * Waits until the server has ended its work on an attack whose clients have disconnected: until workerd uses less than a fifth
- * of a processor. After a flood without limits, this took 100 seconds, and calls meanwhile were as slow as during the flood.
- */
-async function untilCalm(): Promise<void> {
-  for (let before = processorMs(); ;) {
-    await sleep(LOOK_MS);
-    const now = processorMs();
-    if (now - before < LOOK_MS / 5) return;
-    before = now;
+/** Opens connections that send these bytes, and neither send nor read more until the attack is over. */
+async function stall(count: number, sent: string, ms = ATTACK_MS): Promise<void> {
+  for (let n = 0; n < count; n++) {
+    const socket = connect(Number(port), hostname).on("error", () => undefined);
+    socket.pause().write(sent);
+    sockets.push(socket);
   }
+  await sleep(ms);
 }
 
-/** The processor time of this process's workerd so far, in milliseconds. */
-function processorMs(): number {
-  const found = tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
-  const ticks = found.flatMap(({ pid }) => (procStat(pid) ?? []).slice(11, 13).map(Number));
-  return ticks.reduce((sum, each) => sum + each, 0) * TICK_MS;
+const headOf = (line: string, headers: Record<string, string | number>) =>
+  `${[line, `host: ${host}`, ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`)].join("\r\n")}\r\n\r\n`;
+
+async function callOfNeighbour(): Promise<void> {
+  const { text, isError } = await tool(
+    url,
+    "run_command",
+    { command: "echo still here" },
+    { token: NEIGHBOUR },
+  );
+  expect({ text, isError }).toEqual({ text: expect.stringContaining("still here"), isError: false });
 }
 
-/**
- * Compares the rate of the neighbour's calls during an attack with the rate before it. A fixed rate would not work, because the
- * machine has other work. That work may begin during the test, so the rate after the attack is the reference if it is lower.
- */
-async function expectAnswersDuring(what: string, runAttack: () => Promise<unknown>): Promise<void> {
-  const rateFor = async (title: string, isOver: (ms: number) => boolean) => {
-    const from = performance.now();
-    const times = await neighbourUntil(() => isOver(performance.now() - from));
-    show(title, times);
-    const ms = performance.now() - from;
-    return times.length / ms;
-  };
-  const before = await rateFor(`before ${what}`, (ms) => ms > PEACE_MS);
+/** Makes calls of the neighbour during the attack, and one afterwards. Each must succeed. */
+async function expectAnswersDuring(runAttack: () => Promise<unknown>): Promise<void> {
   let isOver = false;
   const ended = runAttack().finally(() => (isOver = true));
-  const meanwhile = await rateFor(what, (ms) => isOver && ms > LEAST_MS);
+  do {
+    await callOfNeighbour();
+    await sleep(30);
+  } while (!isOver);
   await ended;
-  if (meanwhile >= before * LEAST_SHARE) return;
-  await untilCalm();
-  const after = await rateFor(`after ${what}`, (ms) => ms > LEAST_MS);
-  expect(meanwhile).toBeGreaterThanOrEqual(Math.min(before, after) * LEAST_SHARE);
-}
-
-function show(what: string, times: number[]): void {
-  if (process.env.TIMES !== "1") return;
-  const sorted = times.toSorted((a, b) => a - b);
-  const quantile = (share: number) => sorted[Math.floor((sorted.length - 1) * share)]?.toFixed(0);
-  console.log(
-    `${what}: ${sorted.length} calls, median ${quantile(0.5)} ms, p95 ${quantile(0.95)} ms, most ${quantile(1)} ms`,
-  );
-}
-
-/** The loopback TCP ports on which this process's workerd listens. */
-function workerdPorts(): number[] {
-  return workerds().flatMap(({ pid }) => portsOf(pid));
-}
-
-function workerds(): Process[] {
-  return tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
-}
-
-/** The highest memory use of this process's workerd so far, in bytes. */
-function mostMemory(): number {
-  return Math.max(...workerds().map(({ pid }) => statusNumber(pid, "VmHWM"))) * 1024;
-}
-
-/** The server's memory use, in bytes. */
-function memoryNow(): number {
-  const found = withoutForkedCopies(tree(process.pid)).filter(({ command }) =>
-    /workerd serve|local\/engine\/main/.test(command),
-  );
-  return found.reduce((sum, { pid }) => sum + statusNumber(pid, "VmRSS") * 1024, 0);
+  await callOfNeighbour();
 }
 
 describe("when workerd's own header MF-Original-URL names another host", () => {
   it("no port of workerd accepts the request", async () => {
-    const ports = workerdPorts();
-    expect(ports).toContain(Number(new URL(url).port));
+    const ports = tree(process.pid)
+      .filter(({ command }) => command.includes("workerd serve"))
+      .flatMap(({ pid }) => portsOf(pid));
+    expect(ports).toContain(Number(port));
     // Only tests have an inspector.
-    for (const port of ports.filter((one) => one !== parts.inspectorPort)) {
+    for (const each of ports.filter((one) => one !== parts.inspectorPort)) {
       const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: https://evil.example/health\r\nConnection: close\r\n\r\n`;
-      expect(await sendRaw(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
+      expect(await sendRaw(`http://127.0.0.1:${each}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
     }
   });
 });
@@ -239,269 +157,238 @@ it("the server keeps nothing that a program in the control server's place sends 
   await tool(url, "destroy_sandbox", { sandbox });
 });
 
-describe("when many contexts return large results at once", () => {
-  it("the server does not stop the sandbox", async () => {
-    const code = [
-      "import os, time, sandbox_mcp_kernel",
-      // Our own code in the kernel sends less.
-      "sandbox_mcp_kernel._dump = lambda document: 'x' * 10_600_000",
-      "open('/tmp/ready', 'a').write('1')",
-      "while os.path.getsize('/tmp/ready') < 5: time.sleep(0.01)",
-    ].join("\n");
-    const sandbox = "results";
-    // The results have 53 MB together. The engine forwards more only when fewer than 32 MiB wait in the Worker.
-    const results = await atOnce(5, (n) => tool(url, "run_code", { sandbox, code, context: `context-${n}` }));
-    const text = expect.stringContaining("did not respond as it should");
-    expect(results).toEqual(Array(5).fill(expect.objectContaining({ text })));
-    expect((await tool(url, "run_command", { sandbox, command: "cat /tmp/ready" })).text).toContain(
-      "1".repeat(5),
-    );
-    await tool(url, "destroy_sandbox", { sandbox });
-  });
+/** The sandbox of most attacks. */
+const sandbox = "shared";
+
+const write = async (path: string, content: string) =>
+  expect(await tool(url, "write_file", { sandbox, path, content })).toMatchObject({ isError: false });
+const make = async (code: string) =>
+  expect((await tool(url, "run_code", { sandbox, code: `${code}\nprint('made')` })).text).toContain("made");
+
+/** Python that writes a PNG with these chunks. */
+const png = (path: string, ...chunks: string[]) => `import struct, zlib
+def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+def head(width, height, depth, color): return chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, depth, color, 0, 0, 0))
+open('${path}', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + ${chunks.join(" + ")} + chunk(b'IEND', b''))`;
+
+/** A program in a sandbox that floods the proxy of the sandbox. */
+const proxyFlood = (request: string) => `node -e '
+  const { connect } = require("node:net");
+  const piece = Buffer.from(${request}.repeat(1000));
+  const open = () => {
+    const socket = connect(3128, () => { while (socket.write(piece)); });
+    socket.on("drain", () => { while (socket.write(piece)); }).on("error", () => {}).resume();
+    socket.on("close", () => setImmediate(open));
+  };
+  for (let n = 0; n < 8; n++) open();
+  setTimeout(process.exit, 1500);
+'`;
+
+/** A call of the control server's place, whose next connection begins the attack. */
+const controlAttack = (name: string): Flood => ({
+  what: `messages of a program in the control server's place: ${name}`,
+  prepare: () => tool(url, "run_command", { sandbox: "control", command: `echo ${name} >/tmp/attack` }),
+  flood: async () => {
+    await atOnce(12, (n) => attack("run_code", { sandbox: "control", code: "1", context: `c${n}` }));
+    await tool(url, "destroy_sandbox", { sandbox: "control" });
+  },
 });
 
-/** Texts of results that only the real sandboxd causes. */
-const HONEST = /is empty|has no files|exit_code: 0/;
-
-/**
- * Hostile output of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it.
- * docs/internals/security.md has a row for each, which scripts/links.mjs checks.
- */
-const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
-  { what: "an encoded response", flood: "encoded", call: ["list_files", {}] },
-  { what: "a response of millions of values", flood: "values", call: ["list_files", {}] },
-  { what: "a response of nested lists", flood: "depth", call: ["list_files", {}] },
-  { what: "a response with long names", flood: "keys", call: ["list_files", {}] },
-  {
-    what: "a listing of names of invisible characters",
-    flood: "names",
-    call: ["list_files", { limit: 5000, recursive: true }],
+/** A flood of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it. */
+const daemonAttack = (name: string, call: string, args: object = {}): Flood => ({
+  what: `data of a program in sandboxd's place: ${name}`,
+  flood: async () => {
+    const isListed = call === "list_files";
+    const all = { sandbox: sandboxOf(name), ...(isListed && { path: name }), ...args };
+    // Only the real sandboxd causes these texts.
+    expect(await attack(call, all)).not.toMatch(/is empty|has no files|exit_code: 0/);
+    if (isListed) await atOnce(4, () => attack(call, all));
   },
-  { what: "the plan of a save", flood: "plan", call: ["checkpoint_sandbox", {}] },
-  { what: "changes of a task", flood: "changes", call: ["execute_task", TASK] },
-  { what: "a response in pieces of one byte", flood: "pieces", call: ["list_files", {}] },
-  { what: "events of a command", flood: "events", call: ["run_command", COMMAND] },
-  { what: "events of many values", flood: "badEvents", call: ["run_command", COMMAND] },
-  { what: "output of a command", flood: "output", call: ["run_command", COMMAND] },
-  { what: "output of an agent in pieces of one byte", flood: "bytes", call: ["execute_task", TASK] },
-  { what: "events of an agent", flood: "agent", call: ["execute_task", TASK] },
-  { what: "lines of an agent that are not events", flood: "lines", call: ["execute_task", TASK] },
+});
+const OF_RUNS = ["badEvents", "output", "lines"];
+/** A run's flood continues after the run, so it has its own sandbox. The others share one, and `path` selects them. */
+const sandboxOf = (flood: string) => (OF_RUNS.includes(flood) ? `flood-${flood.toLowerCase()}` : "floods");
+
+interface Flood {
+  what: string;
+  prepare?: () => Promise<unknown>;
+  flood: () => Promise<unknown>;
+}
+
+const FLOODS: Flood[] = [
+  { what: "many calls at once", flood: () => atOnce(400, () => attack("list_sandboxes")) },
+  {
+    what: "calls of many new sandboxes",
+    flood: () => atOnce(200, (n) => attack("list_runs", { sandbox: `new${n}` })),
+  },
+  {
+    what: "calls that wait for a run",
+    flood: async () => {
+      const command = { sandbox, command: "sleep 600", wait_seconds: 0 };
+      const { id } = (await tool(url, "run_command", command)).structured;
+      await atOnce(200, () => attack("get_result", { id, wait_seconds: 50 }));
+      await attack("cancel_run", { id });
+    },
+  },
+  {
+    what: "large bodies",
+    flood: () =>
+      atOnce(16, () => attack("write_file", { sandbox, path: "large", content: "x".repeat(7_900_000) })),
+  },
+  {
+    what: "unread answers",
+    prepare: () => write("part", "x".repeat(700_000)),
+    flood: () => {
+      const read = { jsonrpc: "2.0", method: "resources/read", params: { uri: `sandbox://${sandbox}/part` } };
+      const batch = JSON.stringify(Array.from({ length: 100 }, (_, id) => ({ ...read, id })));
+      return stall(3, headOf("POST /mcp HTTP/1.1", { ...HEADERS, "content-length": batch.length }) + batch);
+    },
+  },
+  {
+    what: "bodies with a token that do not end",
+    flood: () => stall(1500, `${headOf("POST /mcp HTTP/1.1", { ...HEADERS, "content-length": 1000 })} `),
+  },
+  {
+    what: "bodies without a token that do not end",
+    flood: () => {
+      const type = { "content-type": "application/x-www-form-urlencoded", "content-length": 1000 };
+      return stall(3000, `${headOf("POST /oauth/token HTTP/1.1", type)}a`);
+    },
+  },
+  {
+    what: "requests without a token",
+    flood: () => atOnce(50, () => stall(1, headOf("GET /unknown HTTP/1.1", {}).repeat(200))),
+  },
+  {
+    what: "commands that print without end",
+    flood: async () => {
+      const run = (n: number) =>
+        attack("run_command", { sandbox: "printing", session: `s${n}`, command: "yes", wait_seconds: 0 });
+      await atOnce(8, run);
+      await sleep(ATTACK_MS);
+      await tool(url, "destroy_sandbox", { sandbox: "printing" });
+    },
+  },
+  // The largest message, output without end, megabytes of values, errors whose text is parsed, and one that breaks no rule.
+  ...["push", "output", "nested", "numbers", "errors", "churn"].map(controlAttack),
+  // A compressed response that inflates to a gigabyte, and megabytes of values.
+  daemonAttack("encoded", "list_files"),
+  daemonAttack("values", "list_files"),
+  daemonAttack("plan", "checkpoint_sandbox"),
+  daemonAttack("changes", "execute_task", TASK),
+  daemonAttack("pieces", "list_files"),
+  daemonAttack("badEvents", "run_command", COMMAND),
+  daemonAttack("output", "run_command", COMMAND),
+  daemonAttack("lines", "execute_task", TASK),
+  {
+    what: "the output of a terminal that is most expensive to render",
+    flood: async () => {
+      const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
+      const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
+      const { id } = structured;
+      await atOnce(8, () => attack("get_result", { id, wait_seconds: 0 }));
+      await attack("cancel_run", { id });
+    },
+  },
+  {
+    what: "files of combining marks",
+    prepare: () => write("marks.txt", `a\n${"\u0301".repeat(15_000)}${"\u0323".repeat(15_000)}\n`),
+    flood: () => atOnce(8, () => attack("read_file", { sandbox, path: "marks.txt", limit: 2000 })),
+  },
+  {
+    what: "results with the server's note about a left-out image thousands of times",
+    flood: () => {
+      const code = `class Left:
+    def __repr__(self): return '[an image ' + ' is left out: ' * 2300
+for _ in range(8): display(Left())`;
+      return atOnce(2, (n) => attack("run_code", { sandbox, code, context: `c${n}` }));
+    },
+  },
+  {
+    what: "a kernel's document of a million values",
+    prepare: () =>
+      tool(url, "run_code", {
+        sandbox: "document",
+        code: `import sandbox_mcp_kernel as kernel
+dump = kernel._dump
+more = ',"more":{' + ','.join('"k%d":1' % n for n in range(900000)) + '}}'
+kernel._dump = lambda document: dump(document)[:-1] + more`,
+      }),
+    flood: async () => {
+      await atOnce(4, () => attack("run_code", { sandbox: "document", code: "1" }));
+      await tool(url, "destroy_sandbox", { sandbox: "document" });
+    },
+  },
+  {
+    what: "the largest images and decompression bombs",
+    prepare: async () => {
+      await make(`from PIL import Image
+Image.effect_noise((500, 400), 9).resize((5000, 4000), 0).convert('RGB').save('large.jpg', quality=30)
+Image.new('RGBA', (7000, 5000)).save('large.png', compress_level=1)`);
+      const rows = "zlib.compress(bytes(6251 * 50_000), 1)";
+      await make(png("bomb.png", "head(50_000, 50_000, 1, 0)", `chunk(b'IDAT', ${rows})`));
+      const trailing = "zlib.compress(bytes(250_000_000), 9)";
+      await make(png("trailing.png", "head(16, 16, 8, 2)", `chunk(b'IDAT', ${trailing})`));
+      await make(`import gzip, struct
+name = b'PK' + struct.pack('<HHHHHHIIIHH', 0x403, 0, 8, 0, 0, 0, 0, 0, 0, 1, 0) + b'a'
+open('headers.gz', 'wb').write(gzip.compress(name + b'PK\\x07\\x08' * (4 << 20)))`);
+    },
+    flood: () => {
+      const paths = ["large.jpg", "large.png", "bomb.png", "trailing.png", "headers.gz"];
+      return atOnce(10, (n) => attack("read_file", { sandbox, path: paths[n % paths.length] }));
+    },
+  },
+  {
+    what: "requests of a sandbox to the model's API",
+    flood: () => {
+      const request = '"GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n"';
+      return attack("run_command", { sandbox, command: proxyFlood(request), timeout_seconds: 6 });
+    },
+  },
+  {
+    what: "requests of a sandbox of 16,000 parameters, to which the server adds a secret",
+    flood: () => {
+      const request =
+        '("GET http://query.test/?" + "a&".repeat(16000) + " HTTP/1.1\\r\\nHost: query.test\\r\\n\\r\\n")';
+      return attack("run_command", { sandbox, command: proxyFlood(request), timeout_seconds: 6 });
+    },
+  },
+  ...[
+    ["/in", 124, "messages", 2],
+    ["/out", 124, "messages", 2],
+    ["/in", 40, "chunks", 1],
+    ["/out", 40, "chunks", 1],
+  ].map((visit) => ({
+    what: `${visit[2]} of one byte through a preview: ${visit[0]}`,
+    flood: async () => {
+      const preview = "preview";
+      const flood = await startFloodablePreview((name, args) =>
+        tool(url, name, { sandbox: preview, ...args }),
+      );
+      await flood(visit);
+      await tool(url, "destroy_sandbox", { sandbox: preview });
+    },
+  })),
 ];
 
-describe("when one principal attacks the server", () => {
-  // Starts the neighbour's sandbox.
-  beforeAll(async () => void (await neighbourUntil(() => true)));
-
-  // tests/node/control.test.ts checks that the engine ends such a sandbox. This test sends only the largest message, output without
-  // end, the message with most values, errors that are slow to parse, and one that breaks no rule.
-  it.each(["push", "output", "numbers", "errors", "churn"])(
-    "another principal's calls succeed while a program in the control server's place sends hostile messages: %s",
-    async (name) => {
-      await expectAnswersDuring(name, async () => {
-        // The attack begins with the next connection to the control server.
-        await attack(`echo ${name} >/tmp/attack`);
-        await atOnce(12, (n) =>
-          attackWith("run_code", { code: "1", context: `context-${n}` }, FLOOD_SECONDS),
-        );
-        await tool(url, "destroy_sandbox", { sandbox: "default" });
-      });
-    },
-  );
-
-  describe("when a program takes sandboxd's place", () => {
-    const ofRuns = ["events", "badEvents", "output", "bytes", "agent", "lines"];
-    /** A run's flood continues after the run, so it has its own sandbox. The other floods share one, and `path` selects them. */
-    const sandboxOf = (flood: string) => (ofRuns.includes(flood) ? `flood-${flood.toLowerCase()}` : "floods");
-    const programs = ["responses", ...ofRuns];
-
-    beforeAll(async () => {
-      const started = programs.map(async (flood) => {
-        const command = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/output 2>&1`;
-        await tool(url, "run_command", {
-          sandbox: sandboxOf(flood),
-          command,
-          stdin: TAKE_PLACE + HOSTILE_SANDBOXD,
-        });
-      });
-      await Promise.all(started);
-      // Only the host can tell that the programs run, because calls to these sandboxes now reach the programs.
-      const isListening = ({ command, pid }: Process) =>
-        command.startsWith("node /tmp/hostile.cjs") && existsSync(`/proc/${pid}/root/tmp/ready`);
-      await until(() => tree(process.pid).filter(isListening).length === programs.length, 150_000);
+describe("another principal's calls are answered during and after a flood", () => {
+  beforeAll(async () => {
+    await callOfNeighbour();
+    const programs = ["responses", ...OF_RUNS];
+    const started = programs.map(async (flood) => {
+      const command = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/output 2>&1`;
+      const stdin = TAKE_PLACE + HOSTILE_SANDBOXD;
+      await tool(url, "run_command", { sandbox: sandboxOf(flood), command, stdin });
     });
-
-    it.each(FLOODS)(
-      "another principal's calls succeed while the program sends hostile data: $what",
-      async ({ flood, call: [name, args] }) => {
-        const sandbox = sandboxOf(flood);
-        const before = mostMemory();
-        // A flooded run and a response in pieces last as long as the attack. Any other hostile response ends at once, so
-        // the call is made twice.
-        const isOfRun = ofRuns.includes(flood);
-        const rounds = isOfRun || flood === "pieces" ? 1 : 2;
-        const all = { sandbox, ...(name === "list_files" && { path: flood }), ...args };
-        const attacker = async () => {
-          for (let round = 0; round < rounds; round++)
-            expect(await attackWith(name, all, isOfRun ? FLOOD_SECONDS : ATTACK_SECONDS)).not.toMatch(HONEST);
-          if (isOfRun) await tool(url, "destroy_sandbox", { sandbox });
-        };
-        await expectAnswersDuring(flood, () => atOnce(name === "execute_task" || isOfRun ? 1 : 4, attacker));
-        if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
-        if (flood === "pieces") await tool(url, "destroy_sandbox", { sandbox });
-      },
-    );
+    await Promise.all(started);
+    // Only the host can tell that the programs run, because calls to these sandboxes now reach the programs.
+    const isListening = ({ command, pid }: Process) =>
+      command.startsWith("node /tmp/hostile.cjs") && existsSync(`/proc/${pid}/root/tmp/ready`);
+    await until(() => tree(process.pid).filter(isListening).length === programs.length, 150_000);
   });
 
-  /** The next tests share it, because its start costs more than most of them. */
-  const sandbox = "shared";
-
-  it("another principal's calls succeed while a terminal prints the output that is most expensive to render", async () => {
-    const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
-    const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
-    const readResult = () => attackWith("get_result", { id: structured.id, wait_seconds: 0 });
-    await expectAnswersDuring("terminal", () => atOnce(8, readResult));
-    const { text } = await tool(url, "get_result", { id: structured.id, wait_seconds: 0 });
-    expect(text.length).toBeLessThan(100_000);
-    await tool(url, "cancel_run", { id: structured.id });
+  it.each(FLOODS)("of $what", async ({ prepare, flood }) => {
+    await prepare?.();
+    await expectAnswersDuring(flood);
   });
-
-  it("another principal's calls succeed while the server reads files of combining marks", async () => {
-    const content = `a\n${"\u0301".repeat(15_000)}${"\u0323".repeat(15_000)}\n`;
-    await tool(url, "write_file", { sandbox, path: "marks.txt", content });
-    const args = { sandbox, path: "marks.txt", limit: 2000 };
-    expect(await tool(url, "read_file", args)).toMatchObject({ isError: false });
-    const read = async () => {
-      for (let time = 0; time < 2; time++) await attackWith("read_file", args);
-    };
-    await expectAnswersDuring("marks", () => atOnce(4, read));
-  });
-
-  it("another principal's calls succeed while results contain the server's note about a left-out image thousands of times", async () => {
-    const code = [
-      "class Left:",
-      "    def __repr__(self): return '[an image ' + ' is left out: ' * 2300",
-      "for _ in range(8): display(Left())",
-    ].join("\n");
-    const run = (n: number) => attackWith("run_code", { sandbox, code, context: `c${n}` });
-    await expectAnswersDuring("results", () => atOnce(2, run));
-  });
-
-  it("another principal's calls succeed while a kernel returns a million values", async () => {
-    const changed = [
-      "import sandbox_mcp_kernel as kernel",
-      "dump = kernel._dump",
-      "more = ',\"more\":{' + ','.join('\"k%d\":1' % n for n in range(900000)) + '}}'",
-      "kernel._dump = lambda document: dump(document)[:-1] + more",
-    ].join("\n");
-    const { text } = await tool(url, "run_code", { sandbox, code: changed });
-    expect(text).toContain("did not respond as it should");
-    await expectAnswersDuring("document", () =>
-      atOnce(4, () => attackWith("run_code", { sandbox, code: "1" })),
-    );
-    await tool(url, "destroy_sandbox", { sandbox });
-  });
-
-  it("another principal's calls succeed while the server reads the largest allowed images and decompression bombs", async () => {
-    const files = [
-      "import struct, zlib",
-      "from PIL import Image",
-      "Image.effect_noise((500, 400), 9).resize((5000, 4000), 0).convert('RGB').save('large.jpg', quality=30)",
-      "Image.new('RGBA', (7000, 5000)).save('large.png', compress_level=1)",
-      "def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))",
-      "packer, row = zlib.compressobj(1), bytes(6251)",
-      "packed = b''.join(packer.compress(row) for _ in range(50_000)) + packer.flush()",
-      "head = struct.pack('>IIBBBBB', 50_000, 50_000, 1, 0, 0, 0, 0)",
-      "open('bomb.png', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head) + chunk(b'IDAT', packed) + chunk(b'IEND', b''))",
-      "print('made')",
-    ].join("\n");
-    expect((await tool(url, "run_code", { sandbox, code: files })).text).toContain("made");
-    await neighbourUntil(() => true);
-    const paths = ["large.jpg", "large.png", "bomb.png"];
-    const read = (n: number) => attackWith("read_file", { sandbox, path: paths[n % 3] });
-    await expectAnswersDuring("images", () => atOnce(6, read));
-  });
-
-  it("another principal's calls succeed while the server reads a PNG with data after its last row, and workerd's memory does not grow", async () => {
-    const made = [
-      "import struct, zlib",
-      "def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))",
-      "head = struct.pack('>IIBBBBB', 16, 16, 8, 2, 0, 0, 0)",
-      "data = chunk(b'IDAT', zlib.compress(bytes(250_000_000), 9))",
-      "png = b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head) + data + chunk(b'IEND', b'')",
-      "open('trailing.png', 'wb').write(png)",
-      "print('made', len(png))",
-    ].join("\n");
-    expect((await tool(url, "run_code", { sandbox, code: made })).text).toContain("made 24");
-    const before = mostMemory();
-    const shown = await tool(url, "read_file", { sandbox, path: "trailing.png" });
-    expect(shown).toMatchObject({ isError: false });
-    const read = () => attackWith("read_file", { sandbox, path: "trailing.png" });
-    await expectAnswersDuring("trailing", () => atOnce(8, read));
-    expect(mostMemory() - before).toBeLessThan(200 * 1024 * 1024);
-    await tool(url, "destroy_sandbox", { sandbox });
-  });
-
-  it("another principal's calls succeed while the server reads a small gzip file that decompresses to 16 MB of file headers", async () => {
-    const made = [
-      "import gzip, struct",
-      "name = b'PK' + struct.pack('<HHHHHHIIIHH', 0x403, 0, 8, 0, 0, 0, 0, 0, 0, 1, 0) + b'a'",
-      "open('headers.gz', 'wb').write(gzip.compress(name + b'PK\\x07\\x08' * (4 << 20)))",
-    ].join("\n");
-    expect(await tool(url, "run_code", { sandbox, code: made })).toMatchObject({ isError: false });
-    const args = { sandbox, path: "headers.gz" };
-    expect((await tool(url, "read_file", args)).text).toContain("application/gzip");
-    const read = async () => {
-      for (let time = 0; time < 4; time++) await attackWith("read_file", args);
-    };
-    await expectAnswersDuring("headers", () => atOnce(8, read));
-  });
-
-  it("another principal's calls succeed while a sandbox floods its egress proxy", async () => {
-    const flood = `node -e '
-      const { connect } = require("node:net");
-      const piece = Buffer.from("GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n".repeat(1000));
-      const open = () => {
-        const socket = connect(3128, () => { while (socket.write(piece)); });
-        socket.on("drain", () => { while (socket.write(piece)); }).on("error", () => {}).resume();
-        socket.on("close", () => setImmediate(open));
-      };
-      for (let n = 0; n < 8; n++) open();
-      setTimeout(process.exit, 1500);
-    '`;
-    await expectAnswersDuring("flood", () => attack(flood));
-  });
-
-  it("another principal's calls succeed while a sandbox sends requests of 16,000 parameters, to which the server adds a secret", async () => {
-    const flood = `node -e '
-      const { request } = require("node:http");
-      const path = "http://query.test/?" + "a&".repeat(16000);
-      const send = () =>
-        request({ host: "127.0.0.1", port: 3128, path, headers: { host: "query.test" } }, (response) =>
-          response.resume().on("end", send),
-        ).on("error", send).end();
-      for (let n = 0; n < 16; n++) send();
-      setTimeout(process.exit, 1500);
-    '`;
-    await expectAnswersDuring("parameters", () => attack(flood));
-  });
-
-  it.each([
-    { what: "messages of visitors", visit: ["/in", 124, "messages", 2] },
-    { what: "messages for visitors", visit: ["/out", 124, "messages", 2] },
-    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 2, 700] },
-    { what: "chunks of visitors", visit: ["/in", 40, "chunks", 1] },
-    { what: "chunks for visitors", visit: ["/out", 40, "chunks", 1] },
-  ])(
-    "another principal's calls succeed while one-byte messages or chunks from or to visitors pass through a preview: $what",
-    async ({ what, visit }) => {
-      const flood = await startFloodablePreview((name, args) => tool(url, name, { sandbox, ...args }));
-      const before = memoryNow();
-      let responses = 0;
-      await expectAnswersDuring(what, async () => (responses = await flood(visit)));
-      // The preview sends no response to the visitors' chunks.
-      if (what !== "chunks of visitors") expect(responses).toBeGreaterThan(0);
-      expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
-      await tool(url, "destroy_sandbox", { sandbox });
-    },
-  );
 });

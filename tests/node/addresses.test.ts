@@ -1,18 +1,16 @@
 /** The addresses that the engine never connects to, also when this machine uses a proxy. These tests need no sandbox. */
 import { execFileSync } from "node:child_process";
 import { lookup } from "node:dns/promises";
-import { once } from "node:events";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { attachedNetworksOf } from "../../local/engine/attached.ts";
-import { shortReads } from "../../local/engine/piece-limit.ts";
-import { connectUpstream, hostProxy, startTLS } from "../../local/engine/upstream.ts";
+import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { upstreamTo } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
-import { connectTo, listen } from "../setup/listen.ts";
+import { listen } from "../setup/listen.ts";
 import { repository } from "../setup/server.ts";
 
 describe("the engine refuses connections", () => {
@@ -189,42 +187,4 @@ it("the engine uses the host's proxy with its credentials, except for the hosts 
   expect(hostProxy("a.inside.test", env)).toBeUndefined();
   expect(hostProxy("direct.test", env)).toBeUndefined();
   await expect(connectUpstream("127.0.0.1", 80, options)).rejects.toThrow("loopback");
-});
-
-it("the engine tries only two addresses of each family, because a name can have thousands", async () => {
-  const server = endLater(createServer((socket) => socket.destroy()).listen(0, "127.0.0.2"));
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  const connect = (...addresses: string[]) =>
-    connectUpstream("many.test", port, {
-      allowAddresses: new Map(),
-      // Addresses of a package index are not checked.
-      registries: new Set([`many.test:${port}`]),
-      env: {},
-      resolve: async () => addresses,
-    });
-  (await connect("127.0.0.1", "127.0.0.2")).destroy();
-  (await connect("::2", "::3", "::4", "127.0.0.2")).destroy();
-  await expect(connect("127.0.0.1", "127.0.0.1", "127.0.0.2")).rejects.toThrow("could not be reached");
-});
-
-it("the engine offers a host no DHE, because the host's prime can be so long that a handshake takes seconds", async () => {
-  const server = endLater(createServer());
-  const port = await listen(server);
-  const hello = once(server, "connection").then(
-    async ([client]) => (await once(client, "data"))[0] as Buffer,
-  );
-  const socket = await connectTo(port);
-  startTLS(socket, "host.test", upstreamTo(), shortReads()).catch(() => undefined);
-  const bytes = await hello;
-  socket.destroy();
-  // The list of cipher suites follows the record's head, the message's head, the version, the random bytes and the session (RFC 8446, 4.1.2).
-  const at = 5 + 4 + 2 + 32 + 1 + bytes.readUInt8(5 + 4 + 2 + 32);
-  const count = bytes.readUInt16BE(at) / 2;
-  const suites = Array.from({ length: count }, (_, n) => bytes.readUInt16BE(at + 2 + 2 * n));
-  // TLS_AES_256_GCM_SHA384, and TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256.
-  expect(suites).toEqual(expect.arrayContaining([0x1302, 0xc02f]));
-  // DHE with RSA, from OpenSSL's list of cipher suites.
-  const dhe = new Set([0x33, 0x39, 0x67, 0x6b, 0x9e, 0x9f, 0xccaa, 0xc09e, 0xc09f, 0xc052, 0xc053]);
-  expect(suites.filter((suite) => dhe.has(suite))).toEqual([]);
 });

@@ -1,11 +1,10 @@
-/** What `npm start` stores: the build of the Worker while nothing has changed, objects of earlier versions, and databases. */
-import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+/** What `npm start` stores: the build of the Worker while nothing has changed, and databases. */
+import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { bundle } from "../../cli/bundle.ts";
 import { UserError } from "../../cli/exit.ts";
-import { moveObjects } from "../../cli/move-objects.ts";
 import { shrinkDatabases } from "../../cli/shrink-databases.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -38,26 +37,6 @@ it("an error explains that wrangler's directory cannot be written", async () => 
   const error = await bundle(config, join(directory, "build")).catch((caught: unknown) => caught);
   expect(error).toBeInstanceOf(UserError);
   expect(String(error)).toMatch(/\.wrangler\/tmp, which cannot be written .*chown/);
-});
-
-it("objects of an earlier version move into the folders of their runs and saves, once", async () => {
-  const directory = temporaryDirectory();
-  const moved = {
-    "hash,work.01m2k5,log,000000": "hash,work.01m2k5/log,000000",
-    "hash,work.01m2k5,artifacts,000": "hash,work.01m2k5/artifacts,000",
-    "hash,workspaces,3f-1,pack.00000": "hash,workspaces,3f-1/pack.00000",
-    "hash,workspaces,3f-1,manifest.00000": "hash,workspaces,3f-1/manifest.00000",
-  };
-  for (const name of Object.keys(moved)) writeFileSync(join(directory, name), name);
-  mkdirSync(join(directory, "hash,new.01m2k6"));
-  writeFileSync(join(directory, "hash,new.01m2k6/log,000000"), "new");
-  writeFileSync(join(directory, "not-an-object"), "other");
-  await moveObjects(directory);
-  await moveObjects(directory);
-  for (const [name, path] of Object.entries(moved))
-    expect(readFileSync(join(directory, path), "utf8")).toBe(name);
-  expect(readFileSync(join(directory, "hash,new.01m2k6/log,000000"), "utf8")).toBe("new");
-  expect(readFileSync(join(directory, "not-an-object"), "utf8")).toBe("other");
 });
 
 describe("when the server starts", () => {

@@ -54,20 +54,6 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
     call.on("error", reject).end();
   });
 
-it("many starts of one principal do not delay the start of another", async () => {
-  const ready: string[] = [];
-  const start = async (principal: string) => {
-    const sandbox = await TestSandbox.start(engine, { principal });
-    ready.push(principal);
-    return sandbox;
-  };
-  const cores = availableParallelism();
-  const starts = Array.from({ length: 4 * cores }, () => start("eager"));
-  const sandboxes = await Promise.all([...starts, start("other")]);
-  expect(ready.indexOf("other")).toBeLessThan(2 * cores);
-  await Promise.all(sandboxes.map((sandbox) => sandbox.destroy()));
-});
-
 it("requests for a sandbox wait for its start, because a restarted Worker does not know whether it has started", async () => {
   const call = async (method: string, path: string, more: RequestInit = {}) =>
     await fetch(`${engine.url}/sandboxes/${path}`, {
@@ -79,7 +65,6 @@ it("requests for a sandbox wait for its start, because a restarted Worker does n
     env: {},
     enableInternet: true,
     intercepts: { http: ["host.test"], https: [] },
-    principal: "restarted",
   };
   const ids = Array.from({ length: availableParallelism() + 1 }, (_, at) => `restarted-${at}`);
   const starts = ids.map((id) => call("PUT", id, { body: JSON.stringify({ ...settings, actor: id }) }));
@@ -205,9 +190,8 @@ describe("a sandbox", () => {
 
   it("leaves no process, directory or control group when it is destroyed", async () => {
     const ownEngine = endLater(await startTestEngine());
-    // Only a principal's second sandbox is in a control group of the principal.
-    const first = await TestSandbox.start(ownEngine, { principal: "one" });
-    const sandbox = await TestSandbox.start(ownEngine, { principal: "one" });
+    const first = await TestSandbox.start(ownEngine);
+    const sandbox = await TestSandbox.start(ownEngine);
     const stragglers = await startStragglers(sandbox);
     const directory = join(ownEngine.runDir, ownEngine.engine.boot, sandbox.id);
     expect(existsSync(directory)).toBe(true);
@@ -314,13 +298,11 @@ describe("a server in the place of sandboxd", () => {
       "const { createServer } = require('node:http'); const { WebSocketServer } = require('/opt/sandbox-runtime/node_modules/ws');",
       "const server = createServer((request, response) => {",
       "  if (request.url === '/switched') return void request.socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: upgrade\\r\\nUpgrade: other\\r\\n\\r\\n');",
-      "  if (request.url === '/interim') return void request.socket.write('HTTP/1.1 103 Early Hints\\r\\n\\r\\n'.repeat(1000));",
       "  if (request.url === '/body') return void request.pipe(response);",
       "  response.end(request.method + ' ' + request.url + ' ' + request.headers.host + ' ' + ('x-local-engine-secret' in request.headers));",
       "});",
       "const sockets = new WebSocketServer({ noServer: true }).on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })));",
       "server.on('upgrade', (request, socket, head) => {",
-      "  if (request.url === '/interim') socket.write('HTTP/1.1 103 Early Hints\\r\\n\\r\\n'.repeat(1000));",
       "  sockets.handleUpgrade(request, socket, head, (peer) => sockets.emit('connection', peer));",
       "});",
       "takePlace(server);",
@@ -356,21 +338,9 @@ describe("a server in the place of sandboxd", () => {
     },
   );
 
-  it.each(["switched", "interim"])(
-    "responds with 502 if its program never sends a complete response: %s",
-    async (path) => {
-      const response = await sandbox.call("GET", PLACE + path);
-      expect(response.status).toBe(502);
-    },
-  );
-
-  it("opens no WebSocket after a thousand interim responses", async () => {
-    const socket = sandbox.openSocket(`${PLACE}interim`);
-    const outcome = new Promise((resolve) =>
-      socket.on("open", () => resolve("open")).on("error", () => resolve("refused")),
-    );
-    expect(await outcome).toBe("refused");
-    socket.terminate();
+  it("responds with 502 if its program switches protocols", async () => {
+    const response = await sandbox.call("GET", `${PLACE}switched`);
+    expect(response.status).toBe(502);
   });
 
   it("cannot respond to a later request with a response that was sent before that request", async () => {
@@ -433,9 +403,8 @@ describe("the engine as a program", () => {
     const secretFile = join(runDir, "leaked");
     await writeFile(secretFile, "leaked");
     const program = await startProgram(runDir, openSync(secretFile, "r"));
-    // Only a principal's second sandbox is in a control group of the principal.
-    await TestSandbox.start(program, { principal: "one" });
-    const sandbox = await TestSandbox.start(program, { principal: "one" });
+    await TestSandbox.start(program);
+    const sandbox = await TestSandbox.start(program);
     return { program, runDir, sandbox, stragglers: await startStragglers(sandbox) };
   }
 

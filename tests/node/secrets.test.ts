@@ -1,8 +1,7 @@
 /** How a request gets a secret, and how a response loses it: `src/shared/secrets.ts` and `src/shared/mask.ts`. */
 import * as fc from "fast-check";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { describe, expect, it } from "vitest";
 import { Mask } from "../../src/shared/mask.ts";
-import { PatternAutomaton } from "../../src/shared/pattern-automaton.ts";
 import {
   type SecretPlace,
   type Secret,
@@ -136,129 +135,114 @@ function maskInPieces(body: string, secrets: Secret[], lengths: readonly number[
   return shown.filter(({ length }) => length > 0).map((piece) => new TextDecoder().decode(piece));
 }
 
+const inJSON = JSON.stringify(VALUE).slice(1, -1);
+
+/** A text in base64, and the same with stars for each character that depends only on `secret`. */
+function inBase64(before: string, secret: string, after: string): [string, string] {
+  const encoded = btoa(before + secret + after);
+  const first = Math.ceil((before.length * 8) / 6);
+  const last = Math.floor(((before + secret).length * 8) / 6);
+  return [encoded, encoded.slice(0, first) + "*".repeat(last - first) + encoded.slice(last)];
+}
+
 describe("a response", () => {
   it.each([
     ["as it is", VALUE],
     ["in a URL", encodeURIComponent(VALUE)],
     ["in a form", new URLSearchParams({ a: VALUE }).toString().slice(2)],
-    ["in JSON", JSON.stringify(VALUE).slice(1, -1)],
+    ["in JSON", inJSON],
     ["in a path as Python writes it", PERCENT.replaceAll("%2F", "/")],
     ["in a URL in lower case", PERCENT.toLowerCase()],
-    ["in JSON as PHP writes it", JSON.stringify(VALUE).slice(1, -1).replaceAll("/", "\\/")],
+    ["in JSON as PHP writes it", inJSON.replaceAll("/", "\\/")],
     ["in JSON as Go writes it", VALUE.replace(/[<>&"\\=+]/g, (one) => `\\u00${hex(one)}`)],
     ["in JSON in capitals", VALUE.replace(/\W/g, (one) => `\\u00${hex(one).toUpperCase()}`)],
-    ["in base64", btoa(VALUE).replace(/=+$/, "")],
-    ["in base64 in a URL", encodeURIComponent(btoa(VALUE)).replace(/(%3D)+$/, "")],
-    ["in what basic authentication sends", btoa(`user:${VALUE}`)],
-  ])("is masked without a change of length if it contains the value %s", async (_how, text) => {
-    const body = `{"echo": "${text}",\n "more": 1}`;
-    const mask = new Mask([basic]);
-    const masked = mask.text(body);
-    expect(masked).toHaveLength(body.length);
-    // The last character of base64 also has bits of the following text.
-    expect(masked).not.toContain(text.slice(0, -1));
-    expect(masked.replace(/\*+/, "").length).toBeLessThan(body.length - text.length + 4);
-    expect(maskInPieces(body, [basic], [1]).join("")).toBe(masked);
-    expect(new Headers(mask.headers(new Headers({ location: text }))).get("location")).not.toContain(text);
+    ["in base64", ...inBase64("", VALUE, "")],
+    ["in base64 behind one byte", ...inBase64("a", VALUE, "xy")],
+    ["in base64 behind two bytes", ...inBase64("ab", VALUE, "x")],
+    ["in base64 behind three bytes", ...inBase64("abc", VALUE, "")],
+    ["in base64 in a URL", encodeURIComponent(btoa(VALUE))],
+    ["in what basic authentication sends", ...inBase64("", `user:${VALUE}`, "")],
+  ])("is masked without a change of length if it contains the value %s", (_how, text, masked?: string) => {
+    const body = (part: string) => `{"echo": "${part}",\n "more": 1}`;
+    const expected = body(masked ?? "*".repeat(text.length));
+    expect(new Mask([basic]).text(`é ${body(text)}`)).toBe(`é ${expected}`);
+    // Only a part of a long word is held back.
+    const word = "-".repeat(400);
+    for (const [sent, shown] of [
+      [body(text), expected],
+      [word + text + word, word + (masked ?? "*".repeat(text.length)) + word],
+    ] as const)
+      for (let border = 1; border < sent.length; border++)
+        expect(maskInPieces(sent, [basic], [border, 1000]).join("")).toBe(shown);
+    expect(maskInPieces(body(text), [basic], [1]).join("")).toBe(expected);
   });
 
-  it("contains no trace of the value in base64, at any offset", () => {
-    for (const before of ["", "a", "ab", "abc"])
-      for (const after of ["", "x", "xy"]) {
-        const encoded = btoa(before + VALUE + after);
-        const masked = new Mask([bearer]).text(encoded);
-        const last = Math.ceil(((before + VALUE).length * 8) / 6);
-        const first = Math.floor((before.length * 8) / 6);
-        expect(masked).toBe(encoded.slice(0, first) + "*".repeat(last - first) + encoded.slice(last));
-      }
-  });
-
-  it("is masked in any spelling and in pieces", async () => {
+  it("is masked in any spelling and in pieces", () => {
     const schemes = [
       (one: string) => `%${hex(one)}`,
       (one: string) => `\\u00${hex(one)}`,
       (one: string) => (/["/\\]/.test(one) ? `\\${one}` : `\\u00${hex(one).toUpperCase()}`),
     ];
-    await fc.assert(
-      fc.asyncProperty(
-        fc.constantFrom(...schemes),
-        fc.array(fc.boolean(), { minLength: VALUE.length, maxLength: VALUE.length }),
-        fc.constantFrom("", "&", "u00", "amp;", "s3", "\n", "\t"),
-        fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 }),
-        async (escape, isEscaped, around, lengths) => {
-          const spelled = (one: string, index: number) =>
-            isEscaped[index] || one === "\\" ? escape(one) : one;
-          const text = [...VALUE].map(spelled).join("");
-          const masked = maskInPieces(around + text + around, [bearer], lengths).join("");
-          expect(masked).toBe(around + "*".repeat(text.length) + around);
-        },
-      ),
+    const property = fc.property(
+      fc.constantFrom(...schemes),
+      fc.array(fc.boolean(), { minLength: VALUE.length, maxLength: VALUE.length }),
+      fc.constantFrom("", "&", "%", "\\u00", "amp;", "s3", "\n", "\t"),
+      fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 }),
+      (escape, isEscaped, around, lengths) => {
+        const spelled = (one: string, index: number) =>
+          isEscaped[index] || one === "\\" ? escape(one) : one;
+        const text = [...VALUE].map(spelled).join("");
+        const masked = maskInPieces(around + text + around, [bearer], lengths).join("");
+        expect(masked).toBe(around + "*".repeat(text.length) + around);
+      },
     );
+    fc.assert(property);
   });
 
   it.each([
-    ["AAAAAAAAAAAAAAAAAAAAAMLhe", "xy"],
-    ["xxxxxxxxxxxxxxxx-Kq9", ""],
-    ["abababababababababab!", "ab"],
-  ])("is masked if the value begins with a repetition: %s", (value, before) => {
-    const all = (spell: (one: string) => string) => [...value].map(spell).join("");
-    for (const text of [
-      all((one) => `\\u00${hex(one)}`),
-      all((one) => `%${hex(one)}`),
-      all((one) => `\\u00${hex(one)}`).replace("\\u0041", "A"),
-    ]) {
-      const masked = new Mask([secretOf({}, { value })]).text(`${before}${text}.`);
-      expect(masked.slice(-text.length - 1)).toBe(`${"*".repeat(text.length)}.`);
-    }
+    ["begins with a repetition", "AAAAAAAAAAAAAAAAAAAAAMLhe", "AA"],
+    ["begins with repeated words", "abababababababababab!", "ab"],
+    ["looks escaped", "100%25\\\\u0041%2Fabcdefg", "%"],
+    [
+      "has 5,000 characters",
+      Array.from({ length: 5000 }, (_, index) => (((index * 7919) % 997) % 36).toString(36)).join(""),
+      "",
+    ],
+  ])("is masked if the value %s", (_how, value, before) => {
+    const mask = new Mask([secretOf({}, { value })]);
+    for (const spelled of [
+      value,
+      encodeURIComponent(value),
+      value.replace(/./g, (one) => `\\u00${hex(one)}`),
+    ])
+      expect(mask.text(`${before}${spelled}.`).slice(before.length)).toBe(`${"*".repeat(spelled.length)}.`);
   });
 
-  it.each(["%", "%3", "\\", "\\u003"])(
-    "is masked completely if %s comes before the value, like the start of an escape",
-    (before) => {
-      for (const first of ["1", "s", '"', ";"]) {
-        const masked = new Mask([secretOf({}, { value: first + VALUE })]).text(
-          `a=${before}${first}${VALUE}.`,
-        );
-        expect(masked).toBe(`a=${"*".repeat(before.length + 1 + VALUE.length)}.`);
-      }
-    },
-  );
-
-  it("is masked in 300,000 equal characters, where the value could end at every one", () => {
-    const [repeated, mask] = ["a".repeat(300_000), new Mask([secretOf({}, { value: "a".repeat(16) })])];
-    expect(mask.text(`at 100% ${repeated} \\`) === `at 100% ${"*".repeat(repeated.length)} \\`).toBe(true);
-  });
-
-  it("is masked the same in pieces of any size", async () => {
+  it("is masked the same in pieces of any size", () => {
     const other = secretOf({}, { value: `${VALUE.slice(-6)}12345678` });
+    // Only a part of a word of the last length is held back.
     const part = fc.constantFrom(
       VALUE,
       VALUE.slice(0, -1),
       VALUE.slice(1),
       other.value,
       "12345678",
-      "ab",
       "s3",
-      // Only a part of a word of this length is held back.
-      "ab".repeat(500),
       "",
+      "ab".repeat(500),
     );
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(part, { maxLength: 8 }),
-        fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 4000 })), {
-          minLength: 1,
-          maxLength: 5,
-        }),
-        async (parts, lengths) => {
-          const body = parts.join("");
-          const masked = maskInPieces(body, [bearer, other], lengths).join("");
-          expect(masked).toBe(new Mask([bearer, other]).text(body));
-          expect(masked).not.toContain(VALUE);
-          expect(masked).not.toContain(other.value);
-        },
-      ),
+    const length = fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 4000 }));
+    const property = fc.property(
+      fc.array(part, { maxLength: 8 }),
+      fc.array(length, { minLength: 1, maxLength: 5 }),
+      (parts, lengths) => {
+        const body = parts.join("");
+        const masked = maskInPieces(body, [bearer, other], lengths).join("");
+        expect(masked).toBe(new Mask([bearer, other]).text(body));
+        for (const { value } of [bearer, other]) expect(masked).not.toContain(value);
+      },
     );
+    fc.assert(property);
   });
 
   it.each([
@@ -266,7 +250,7 @@ describe("a response", () => {
     ["in a URL", (value: string) => encodeURIComponent(value)],
     ["in a URL in all characters", (value: string) => value.replace(/./g, (one) => `%${hex(one)}`)],
     ["in base64", (value: string) => btoa(`of ${value}.`).replace(/=+$/, "")],
-    ["in base64 of a URL", (value: string) => btoa(value).replaceAll("+", "-").replace(/=+$/, "")],
+    ["in base64url", (value: string) => btoa(`of${value}`).replaceAll("+", "-").replace(/=+$/, "")],
   ])("has no header whose name contains the value %s", (_how, spelled) => {
     const value = "Key+0123'456~78>9";
     const mask = new Mask([secretOf({}, { value })]);
@@ -278,48 +262,9 @@ describe("a response", () => {
     });
   });
 
-  it("can be searched for a value of any length with a small part of a Worker's memory", () => {
-    const value = Array.from({ length: 5000 }, (_, index) => hex(String((index * 7919) % 997)))
-      .join("")
-      .slice(0, 5000);
-    const before = process.memoryUsage().arrayBuffers;
-    expect(new Mask([secretOf({}, { value })]).text(`${value}.`)).toBe(`${"*".repeat(5000)}.`);
-    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(40e6);
-  });
-
-  it("is passed on word by word, without waiting for its end", async () => {
+  it("is passed on word by word, without waiting for its end", () => {
     const lines = ["data: one\n", "\n", '{"two": 2}\r\n', "three\n"];
     expect(maskInPieces(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);
     expect(maskInPieces("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);
-  });
-
-  it("is searched only a few times, also in pieces of one byte and for a long value", async () => {
-    const { next } = PatternAutomaton.prototype;
-    let steps = 0;
-    PatternAutomaton.prototype.next = function (...args) {
-      steps++;
-      return next.apply(this, args);
-    };
-    onTestFinished(() => void (PatternAutomaton.prototype.next = next));
-    const [long, body] = [secretOf({}, { value: "0123456789".repeat(20) }), "a".repeat(6000)];
-    expect(maskInPieces(body + long.value, [long], [1]).join("")).toBe(body + "*".repeat(200));
-    expect(steps).toBeLessThan(10 * body.length);
-  });
-
-  it("does not reveal by the lengths of its pieces how much of a guessed value is right", async () => {
-    const guess = VALUE.slice(0, -1);
-    const pieces = async (text: string) => maskInPieces(text, [basic], [1]).map(({ length }) => length);
-    for (let length = 0; length <= guess.length; length++) {
-      const known = guess.slice(0, length);
-      // The right part of the guess, in plain text and in base64.
-      for (const text of [known, btoa(known).replace(/=+$/, "")]) {
-        const wrongGuess = "!".repeat(text.length);
-        expect(await pieces(`${text}\n${text} ${text}`)).toEqual(
-          await pieces(`${wrongGuess}\n${wrongGuess} ${wrongGuess}`),
-        );
-        const long = "-".repeat(200);
-        expect(await pieces(long + text)).toEqual(await pieces(long + wrongGuess));
-      }
-    }
   });
 });

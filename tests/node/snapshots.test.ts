@@ -47,7 +47,7 @@ beforeEach(() => {
 const { signal } = new AbortController();
 const base = new Base("");
 const changes = (of: string) => new Scanner(of, () => base).changes(signal);
-const common = { mode: 0o644, mtime: 0 };
+const common = { mode: 0o644, mtime: 0, uid: 0, gid: 0 };
 const directory = (path: string): ManifestEntry => ({ type: "directory", path, ...common, mode: 0o755 });
 const file = (path: string): ManifestEntry => ({ type: "file", path, ...common, size: 0, blobs: [] });
 const link = (path: string, target: string): ManifestEntry => ({ type: "symlink", path, ...common, target });

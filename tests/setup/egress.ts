@@ -1,8 +1,6 @@
 import { createServer } from "node:net";
 import { createEgress } from "../../local/engine/egress.ts";
-import { InternetRequests } from "../../local/engine/internet-requests.ts";
 import { OutboundQueue } from "../../local/engine/outbound-queue.ts";
-import { Pieces, shortReads } from "../../local/engine/piece-limit.ts";
 import { serveListeners } from "../../local/engine/proxy-listeners.ts";
 import type { UpstreamOptions } from "../../local/engine/upstream.ts";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
@@ -26,24 +24,20 @@ export function egressFor({ https = [], ...given }: Given = {}): Egress {
   return {
     authority: undefined,
     upstream: upstreamTo(),
-    reads: shortReads(),
     intercepts: { http: [], https },
     internet: { allowed: true },
     policy: { internet: "full", allowHosts: [] },
     connections: new ConnectionLog(),
-    pieces: new Pieces(),
     queue: new OutboundQueue(),
-    internetRequests: new InternetRequests(),
-    hosts: new Set(),
     ...given,
   };
 }
 
 /** Serves `testEgress` at a port of loopback as in a sandbox, until the time that `doLater` chooses. */
-export async function startProxy(given: Given = {}, principal?: string) {
+export async function startProxy(given: Given = {}) {
   const proxy = testEgress(given);
   const listener = endLater(createServer());
   const port = await listen(listener);
-  doLater(serveListeners(proxy, [listener], () => principal));
+  doLater(serveListeners(proxy, [listener]));
   return { proxy, port };
 }

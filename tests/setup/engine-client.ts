@@ -17,7 +17,6 @@ import {
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
 import { startEngine, type Engine, type EngineOptions } from "../../local/engine/engine.ts";
-import { type Limits, limitsSchema } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import {
   type ExitReport,
@@ -41,13 +40,6 @@ export interface TestEngine extends EngineAddress {
   close(): Promise<void>;
 }
 
-/** Without the limits of the whole machine, which tests in other processes can reach. */
-export const NO_MACHINE_LIMITS: Partial<Limits> = Object.fromEntries(
-  Object.keys(limitsSchema.shape)
-    .filter((name) => name.endsWith("OfMachine"))
-    .map((name) => [name, Infinity]),
-);
-
 /** The mount of the package `ws`, for servers that tests start in sandboxes. */
 export const wsPackage = {
   from: join(repository, "node_modules/ws"),
@@ -55,12 +47,10 @@ export const wsPackage = {
 };
 
 /**
- * Starts an engine in this process, in a new run directory. By default it prepares no sandbox, because few tests use its Python kernel. It
- * has only those limits of the whole machine that are given. Give amounts, and not the use at the start and more: other tests may reduce it.
+ * Starts an engine in this process, in a new run directory. By default it prepares no sandbox, because few tests use its Python kernel.
  */
 export async function startTestEngine({
   hasAuthority = false,
-  limits,
   ...options
 }: Partial<EngineOptions> & { hasAuthority?: boolean } = {}): Promise<TestEngine> {
   const runDir = options.runDir ?? (await mkdtemp(join(tmpdir(), "sandbox-mcp-test-")));
@@ -71,7 +61,6 @@ export async function startTestEngine({
     isolation: "bubblewrap",
     runDir,
     prepareSandbox: false,
-    limits: { ...NO_MACHINE_LIMITS, ...limits },
     ...(python === undefined ? {} : { python }),
     ...(hasAuthority ? { authority: join(runDir, "authority") } : {}),
     ...options,

@@ -14,14 +14,11 @@ interface Forwarding {
 /** A sandbox's forwarder without a sandbox. @param dial opens a connection to the program that acts as its server */
 export function forwardTo(dial: () => Promise<Socket>): Forwarding {
   const dialed: Socket[] = [];
-  const forwarder = new PortForwarder(
-    async () => {
-      const socket = await dial();
-      dialed.push(socket);
-      return socket;
-    },
-    () => undefined,
-  );
+  const forwarder = new PortForwarder(async () => {
+    const socket = await dial();
+    dialed.push(socket);
+    return socket;
+  });
   const engine = createServer(
     (request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response),
   );

@@ -48,10 +48,6 @@ Server.prototype.emit = function (this: Server, event: string, ...args: unknown[
   if (event !== "upgrade" || request.url !== "/rpc") return Reflect.apply(emit, this, [event, ...args]);
   connections.add(socket);
   if (name === undefined) return Reflect.apply(emit, this, [event, ...args]);
-  if (name === "no-frames") {
-    socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
-    return true;
-  }
   if (name === "endless-head") {
     socket.write("HTTP/1.1 101 Switching Protocols\r\n");
     const line = `X-Y: ${"y".repeat(1000)}\r\n`.repeat(1000);

@@ -16,32 +16,17 @@ const filled = (begin, item, end) =>
 /** The responses by path. That of a listing depends on its directory. Other paths get an empty object. */
 const responses = {
   "/list values": () => filled('{"entries":[', "{},", "{}]}"),
-  "/list depth": () => filled('{"entries":', "[", ""),
-  "/list keys": () => `{${Array.from({ length: 16_000 }, (_, n) => `"${n}${"k".repeat(500)}":1`).join(",")}}`,
   "/snapshot": () =>
     filled('{"state":"changed","files":1,"bytes":1,"left":{"count":1,"bytes":1,"largest":[', "{},", "{}]}}"),
-  /** Names of invisible characters, which a result shows as escapes. */
-  "/list names": () => {
-    const entry = `{"path":"${"\u0085".repeat(800)}","type":"file","size":1,"modified":1}`;
-    return `{"entries":[${Array(4900).fill(entry)}]}`;
-  },
   "/changes": () => filled('{"changes":{"files":[', "{},", "{}]}}"),
 };
 
-const ports = Array.from({ length: 20 }, (_, n) => n + 1);
-const blocks = Array.from({ length: 6000 }, () => ({ type: "tool_use" }));
 /** Messages about a run, which are sent without end. */
 const messages = {
-  /** Events that break no rule, and events that are the most expensive to check. */
-  events: (id) => JSON.stringify({ type: "listening", id, ports }),
   badEvents: () => `{"type":"listening","ports":[${"{},".repeat(5000)}{}]}`,
   output: (id, offset) => piece(id, offset, Buffer.alloc(256 * 1024, "x")),
-  bytes: (id, offset) => piece(id, offset, "x"),
   /** The most lines of one message that are not events. */
   lines: (id, offset) => piece(id, offset, "{\n".repeat(128 * 1024)),
-  /** The lines of an agent's output. */
-  agent: (id, offset) =>
-    piece(id, offset, `${JSON.stringify({ type: "assistant", message: { content: blocks } })}\n`),
 };
 
 const [, , flood] = process.argv;
@@ -78,10 +63,10 @@ async function sendPieces({ socket }) {
   );
 }
 
-/** A listing of 400 MiB, which compresses to 400 KB. Made only once. */
+/** A listing of a gigabyte, which compresses to a megabyte. Made only once. */
 function compressed() {
   const gzip = createGzip({ level: 1 });
-  for (const part of ['{"entries":[', ...Array(400).fill("{},".repeat(MIB / 3)), "{}]}"]) gzip.write(part);
+  for (const part of ['{"entries":[', ...Array(1024).fill("{},".repeat(MIB / 3)), "{}]}"]) gzip.write(part);
   return gzip.end().toArray();
 }
 

@@ -15,9 +15,14 @@ export async function connectTo(port: number): Promise<Socket> {
   return socket;
 }
 
-/** Counts the connections to a port of loopback that Linux keeps, also of those that their program has closed. */
+const ESTABLISHED = "01";
+
+/** Counts the open connections to a port of loopback. */
 export function countConnections(port: number): number {
   const remote = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
   const lines = readFileSync("/proc/net/tcp", "utf8").split("\n");
-  return lines.filter((line) => line.trim().split(/\s+/)[2]?.endsWith(remote)).length;
+  return lines.filter((line) => {
+    const [, , to, state] = line.trim().split(/\s+/);
+    return state === ESTABLISHED && to?.endsWith(remote);
+  }).length;
 }

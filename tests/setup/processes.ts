@@ -157,18 +157,3 @@ export function filesInGroups(pid: number, names: readonly [string, string], par
 /** The values of these files. */
 export const valuesInGroups = (...of: Parameters<typeof filesInGroups>): number[] =>
   filesInGroups(...of).map((file) => parseInt(readFileSync(file, "utf8")));
-
-/** The machine's memory for TCP, in bytes. */
-export const tcpBytes = () => inSockstat(/^TCP:.* mem (\d+)$/m) * 4096;
-
-/** The machine's closed TCP connections with data to send. */
-export const tcpOrphans = () => inSockstat(/orphan (\d+)/);
-
-function inSockstat(number: RegExp): number {
-  return Number(number.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-}
-
-/** Whether the machine has groups of version 2 of control groups, whose programs the kernel can stop. */
-export const canFreeze = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].some((root) =>
-  existsSync(join(root, "cgroup.procs")),
-);

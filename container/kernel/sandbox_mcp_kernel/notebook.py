@@ -42,7 +42,7 @@ class Notebook:
             return
         # IPython would write every line of the history to a database on disk.
         self.history.db_cache_size = sys.maxsize
-        # IPython's default runs each command in a terminal, which takes 100 ms and adds carriage returns.
+        # IPython's default runs each command in a terminal, which is slow and adds carriage returns.
         shell.system = shell.system_raw
         # IPython's shell leaves these methods to its terminal and notebook programs.
         shell.enable_gui = lambda gui=None: None

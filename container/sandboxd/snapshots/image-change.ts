@@ -11,11 +11,10 @@ export const NODE = process.version.split(".", 1)[0] ?? "";
  */
 export function entriesFor(
   base: Base,
-  { version, image, node }: Manifest,
+  { image, node }: Manifest,
   entries: readonly ManifestEntry[],
 ): { entries: readonly ManifestEntry[]; dropped: string[] } {
-  // A state of version 1 has only the workspace.
-  if (version === 1 || image === undefined || image === base.id) return { entries, dropped: [] };
+  if (image === undefined || image === base.id) return { entries, dropped: [] };
   const { pythons } = base;
   const keptEntries = new Map<string, ManifestEntry>();
   const dropped = new Set<string>();

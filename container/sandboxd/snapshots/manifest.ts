@@ -1,7 +1,7 @@
 /**
  * A snapshot's manifest: compressed lines of JSON. The first line has the version and the image. Each other line is an entry, a
- * difference from that image; directories come before their content. In version 1, paths were relative to the workspace. User
- * code may have written the manifest, so every part of it is checked.
+ * difference from that image; directories come before their content. User code may have written the manifest, so every part of it is
+ * checked.
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES, count } from "./snapshot-requests.ts";
@@ -10,10 +10,10 @@ import { yieldBetweenSteps } from "../small-steps.ts";
 import { compress, decompress } from "./codec.ts";
 import { parentPath } from "./scope.ts";
 
-const VERSION = 2;
+const VERSION = 1;
 
 const headerSchema = z.object({
-  version: z.union([z.literal(1), z.literal(VERSION)]),
+  version: z.literal(VERSION),
   /** The base's id; see base.ts. Missing in a task's conversation, and in the workspace of a sandbox without isolation. */
   image: z.optional(z.string().check(z.maxLength(100))),
   node: z.optional(z.string().check(z.maxLength(100))),
@@ -26,7 +26,7 @@ export type Manifest = z.infer<typeof headerSchema> & { entries: ManifestEntry[]
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
 /** The id of a user or group. 2³² - 1 is not allowed, because the system takes it to mean that the owner stays. */
-const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));
+const owner = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2));
 
 /** Only Latin-1, one byte per character. A higher character would be cut to its lower byte, which may be a slash. */
 // oxlint-disable-next-line no-control-regex
@@ -45,7 +45,6 @@ const common = {
   mode: z.number().check(z.int(), z.gte(0), z.lte(0o7777)),
   /** Microseconds since the epoch. Not an integer: distant times are not exact to the microsecond. */
   mtime: z.number(),
-  /** The owner; missing in version 1, where everything belonged to root. */
   uid: owner(),
   gid: owner(),
 };
@@ -144,15 +143,6 @@ function entryCheck(): (entry: ManifestEntry) => void {
       throw new Error("a file's size does not match its blobs");
     typesByPath.set(entry.path, entry.type);
   };
-}
-
-export function stateEntries({ version, entries }: Manifest): ManifestEntry[] {
-  if (version !== 1) return entries;
-  const inWorkspace = (name: string) => `workspace/${name}`;
-  return entries.map((entry) => {
-    const moved = { ...entry, path: inWorkspace(entry.path) };
-    return moved.type === "hardlink" ? { ...moved, target: inWorkspace(moved.target) } : moved;
-  });
 }
 
 export function plainBytes(size: number, index: number): number {

@@ -31,14 +31,7 @@ import { type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.ts";
 import { decompress } from "./codec.ts";
 import type { Base } from "./base.ts";
 import { entriesFor } from "./image-change.ts";
-import {
-  type Blob,
-  type ManifestEntry,
-  bytesOf,
-  plainBytes,
-  readManifest,
-  stateEntries,
-} from "./manifest.ts";
+import { type Blob, type ManifestEntry, bytesOf, plainBytes, readManifest } from "./manifest.ts";
 import { statusOf } from "./file-status.ts";
 import { parentPath, isOfState, pathIn } from "./scope.ts";
 import type { Index } from "./state.ts";
@@ -111,9 +104,9 @@ export class Restore {
     onChecked: () => void = () => undefined,
   ): Promise<Restore> {
     const read = await readManifest(manifest);
-    const all = stateEntries(read);
-    if (!all.every(({ path }) => isOfState(path))) throw new Error("a path cannot be part of a saved state");
-    const selected = all.filter(
+    if (!read.entries.every(({ path }) => isOfState(path)))
+      throw new Error("a path cannot be part of a saved state");
+    const selected = read.entries.filter(
       ({ path }) => only === undefined || path === only || path.startsWith(`${only}/`),
     );
     const { entries, dropped } = entriesFor(base, read, selected);
@@ -122,12 +115,9 @@ export class Restore {
     const workspace = statsOf(root, "workspace");
     if (workspace?.dev === dev && workspace.isDirectory()) {
       const directories = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
-      const isKept = (path: string) =>
-        directories.has(path) || (read.version !== 1 && base.stateAt(path) !== undefined);
+      const isKept = (path: string) => directories.has(path) || base.stateAt(path) !== undefined;
       await clear(root, "workspace", isKept, dev, yieldBetweenSteps());
     }
-    // Version 1 has no entry for the workspace.
-    if (only === undefined && !workspace) mkdirSync(join(root, "workspace"));
     return await Restore.#make(id, root, dev, entries, dropped);
   }
 
@@ -237,7 +227,6 @@ export class Restore {
 
   /** Call it before `setMode`, because changing the owner clears mode bits. */
   #setOwner(at: Buffer, { uid, gid }: ManifestEntry): void {
-    if (uid === undefined || gid === undefined) return;
     const now = lstatSync(at);
     if (now.uid === uid && now.gid === gid) return;
     try {

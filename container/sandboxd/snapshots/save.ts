@@ -550,7 +550,7 @@ function isUnchanged(found: FoundFile, before: Known | undefined): boolean {
   const { entry } = before;
   const type = entry.type === "hardlink" ? "file" : entry.type;
   if (found.type !== type || found.mode !== entry.mode) return false;
-  if (found.uid !== (entry.uid ?? 0) || found.gid !== (entry.gid ?? 0)) return false;
+  if (found.uid !== entry.uid || found.gid !== entry.gid) return false;
   if (type === "directory") return true;
   return before.status === found.status;
 }
@@ -570,7 +570,7 @@ function restoreSystemEntries(seen: readonly ScannedEntry[], before: Index): Sca
   for (const { path, type } of seen) if (isOfSystem(path) && type !== "directory") entries.delete(path);
   for (const { entry, status = "" } of before.values()) {
     if (!isOfSystem(entry.path)) continue;
-    const { path, mode, mtime, uid = 0, gid = 0 } = entry;
+    const { path, mode, mtime, uid, gid } = entry;
     const common = { path, mode, mtime, changedAt: 0n, uid, gid, size: 0, status };
     if (entry.type === "symlink") entries.set(path, { ...common, type: "symlink", target: entry.target });
     else if (entry.type === "directory" || entry.type === "removed")

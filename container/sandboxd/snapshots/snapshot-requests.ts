@@ -13,13 +13,12 @@ const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 export const count = () => z.number().check(z.int(), z.gte(0), z.lte(MAX_SIZE));
 
 const emptyCall = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as const;
-/** Tells an attempt to restore a state from earlier attempts, whose requests may arrive late. Earlier servers do not send it. */
-const attemptID = () => z.optional(snapshotID());
+/** Tells an attempt to restore a state from earlier attempts, whose requests may arrive late. */
+const attemptID = snapshotID;
 const ofSnapshot = { ...emptyCall, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
 export type Mark = z.infer<typeof markSchema>;
-/** sandboxd of an earlier version does not report whether the workspace is empty. */
-const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
+const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.boolean() });
 /** SHA-256 of the machine's kind and of the versions of the system that the container started with. User code can change it. */
 const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
 
@@ -55,13 +54,13 @@ const planSchema = z.object({
   state: z.enum(["unchanged", "changed", "conflict"]),
   files: count(),
   bytes: count(),
-  /** Whether changes are left out because packages are being installed. sandboxd of an earlier version does not report it. */
+  /** Whether changes are left out because packages are being installed. */
   isIncomplete: z.optional(z.boolean()),
   left: z.object({
     count: count(),
     bytes: count(),
     largest: listOf(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }), MAX_LEFT),
-    /** Unreadable files, and sockets, pipes and devices. sandboxd of an earlier version does not report them. */
+    /** Unreadable files, and sockets, pipes and devices. */
     unreadable: z.optional(namedSchema),
     special: z.optional(namedSchema),
     crowded: z.optional(namedSchema),
@@ -76,27 +75,24 @@ const doneSchema = z.object({
   files: count(),
   bytes: count(),
   unreadable: z.optional(namedSchema),
-  /**
-   * Whether the save may lack changes of an installation, or files of the last save that programs renamed all the time. sandboxd of an
-   * earlier version does not report it.
-   */
+  /** Whether the save may lack changes of an installation, or files of the last save that programs renamed all the time. */
   isIncomplete: z.optional(z.boolean()),
 });
 
 export type SavedSnapshot = z.infer<typeof doneSchema>;
-/** The most pack ranges of a restore. sandboxd of an earlier version sends up to this number. */
+/** The most pack ranges of a restore. */
 const MAX_READS = 10_000;
 
 const readsSchema = z.object({
   reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),
-  /** The paths that were not restored: `Restore.dropped`. sandboxd of an earlier version does not send them. */
+  /** The paths that were not restored: `Restore.dropped`. */
   dropped: z.optional(namedSchema),
 });
 
 export type Read = z.infer<typeof readsSchema>["reads"][number];
 
 export const snapshotRequests = {
-  /** The server stops after the next saves, so programs yield the processors to these. sandboxd of an earlier version has no such row. */
+  /** The server stops after the next saves, so programs yield the processors to these. */
   prioritize: row({
     ...emptyCall,
     route: "POST /snapshot/priority",

@@ -1,66 +1,114 @@
-/** Limits the messages of a sandbox's control server. The SDK has no limits, and code in a sandbox can replace its control server. */
-import type { Pace } from "../../../container/sandboxd/pace.ts";
+/**
+ * Limits the bytes that a sandbox's control server makes this isolate store. Code in a sandbox can replace its control server, and
+ * neither the SDK nor its protocol (capnweb: JSON arrays) has limits.
+ */
 import { CLOSE_MS } from "../../container/connection.ts";
-import { ControlGuard, RepliesInFlight } from "../../container/control-guard.ts";
-import { BROKE_CONTROL } from "../../container/texts.ts";
-import { countDigits } from "../../shared/bounded.ts";
-import { PerPrincipal } from "../../shared/per-principal.ts";
+import { hasMoreValues, SANDBOX_VALUES } from "../../shared/bounded.ts";
 import { readBounded } from "../../shared/stream-bytes.ts";
 import { textOf } from "../../shared/text.ts";
 
-/**
- * How many bytes this isolate stores at most for the control servers of all sandboxes of a principal: 24 MiB together. Measured
- * without a limit: 12 messages of 15 MB took 102 MiB. An isolate on Cloudflare has 128 MB. Above MAX_STORED, each connection
- * still has an equal part of MAX_MORE. Otherwise the code of one sandbox could break the connections of all others.
- */
-const MAX_STORED = 18 * 1024 * 1024;
-const MAX_MORE = 6 * 1024 * 1024;
+/** The longest message, in characters. A kernel's document has up to 5 million, and escaping can double them. */
+const MAX_MESSAGE = 12 * 1024 * 1024;
 
-/**
- * The rate of messages of a sandbox's control server. 200 runs of code a second need less. Without this limit, messages that have no
- * effect came as fast as the sandbox could send them, and each took 0.02 ms or more of the thread.
- */
-export const CONTROL_PACE = { burst: 5000, perSecond: 2000 };
+/** How many characters this isolate stores at most for the control servers of all sandboxes of a principal. */
+const MAX_STORED = 32 * 1024 * 1024;
+
+/** What each message counts besides its text. */
+const MESSAGE_BYTES = 64;
 
 /** The close code of RFC 6455, 7.4.1. */
 const POLICY_VIOLATION = 1008;
 
-/** For the response to a refused connection. The SDK's own responses have some hundred bytes. */
+/** For the response to a refused connection, which the SDK parses as JSON. The SDK's own responses have some hundred bytes. */
 const REFUSAL_BOUNDS = { maxBytes: 4096, ms: 5000 };
 
-/** The guards of the open connections of each principal. They are weak, because an actor may be evicted without an event. */
-const guards = new PerPrincipal(
-  () => new Set<WeakRef<ControlGuard>>(),
-  (open) => Array.from(open).every((each) => each.deref() === undefined),
-);
+/** A message's kind, and the number of the call or value that it refers to. */
+const HEAD = /^\["(push|pull|resolve|reject|release)",(?:(-?\d{1,9})(?=[,\]]))?/;
+/** The start of a call of one of the Worker's callbacks, which have negative numbers. */
+const CALLBACK_CALL = /^\["push",\["pipeline",(-\d{1,9}),/;
+const EXPORTED = /\["export",(-\d+)\]/g;
 
-interface MessageLimits {
-  principalID: string;
-  /** All connections of a sandbox share it. */
-  pace: Pace;
-  /** Ends the connection without the control server's confirmation. */
-  abort: () => void;
+/** What the Worker stores for one of its calls until it has released the result, and the sandbox all callbacks of the call. */
+interface Stored {
+  size: number;
+  /** How many of these are not released. */
+  held: number;
+}
+
+/** Counts what one connection makes the Worker store. */
+class ByteCounter {
+  /** The keys are the numbers of the Worker's calls, and the negative numbers of their callbacks. */
+  readonly #stored = new Map<number, Stored>();
+  #calls = 0;
+  size = 0;
+
+  /** Counts a message of the Worker, which is trusted. */
+  fromWorker(message: string): void {
+    const [, kind, number] = HEAD.exec(message) ?? [];
+    if (kind === "push") {
+      const callbacks = Array.from(message.matchAll(EXPORTED), ([, callback]) => Number(callback));
+      const stored = { size: 0, held: 1 + callbacks.length };
+      for (const key of [++this.#calls, ...callbacks]) this.#stored.set(key, stored);
+    } else if (kind === "release" && Number(number) > 0) this.#release(Number(number));
+  }
+
+  fromSandbox(message: string): void {
+    const [, kind, number] = HEAD.exec(message) ?? [];
+    // Each end numbers its own calls from 1, so a positive number is a call of the sandbox, and a negative one a callback.
+    if (kind === "release" && Number(number) < 0) this.#release(Number(number));
+    if (kind === "release" || kind === "pull") return;
+    const [, callback] = CALLBACK_CALL.exec(message) ?? [];
+    const stored = this.#stored.get(Number(callback ?? number));
+    // capnweb drops a result that the Worker has released before it arrives.
+    if (!stored && kind !== "push" && Number(number) > 0) return;
+    const size = message.length + MESSAGE_BYTES;
+    this.size += size;
+    // What belongs to no call of the Worker is never released: only a program in the control server's place sends it.
+    if (stored) stored.size += size;
+  }
+
+  #release(key: number): void {
+    const stored = this.#stored.get(key);
+    this.#stored.delete(key);
+    if (stored && --stored.held === 0) this.size -= stored.size;
+  }
+}
+
+/** The counters of the open connections of each principal. They are weak, because an actor may be evicted without an event. */
+const counters = new Map<string, Set<WeakRef<ByteCounter>>>();
+
+function storedFor(principalID: string): number {
+  const open = counters.get(principalID) ?? new Set();
+  let stored = 0;
+  for (const each of open) {
+    const counter = each.deref();
+    if (counter) stored += counter.size;
+    else open.delete(each);
+  }
+  if (open.size === 0) counters.delete(principalID);
+  return stored;
 }
 
 /**
  * Breaks the connection as soon as a message exceeds a limit, and hides this message and all later ones from the SDK. Call it before
  * the SDK gets the socket.
+ * @param abort ends the connection without the control server's confirmation
  */
-export function limitMessages(socket: WebSocket, { principalID, pace, abort }: MessageLimits): void {
-  const guard = new ControlGuard(new RepliesInFlight(), pace);
-  const ofPrincipal = guards.of(principalID);
-  for (const other of ofPrincipal) if (other.deref() === undefined) ofPrincipal.delete(other);
-  const ref = new WeakRef(guard);
-  ofPrincipal.add(ref);
+export function limitMessages(socket: WebSocket, principalID: string, abort: () => void): void {
+  const counter = new ByteCounter();
+  const ref = new WeakRef(counter);
+  storedFor(principalID);
+  const open = counters.get(principalID) ?? new Set();
+  counters.set(principalID, open.add(ref));
   const send = socket.send.bind(socket);
   socket.send = (message) => {
-    if (typeof message === "string") guard.fromWorker(message);
+    if (typeof message === "string") counter.fromWorker(message);
     send(message);
   };
   let isOver = false;
   const end = () => {
     isOver = true;
-    ofPrincipal.delete(ref);
+    open.delete(ref);
   };
   // The control server may never confirm the close, and go on sending. What it does not read would stay in this isolate's memory.
   const close = socket.close.bind(socket);
@@ -70,36 +118,27 @@ export function limitMessages(socket: WebSocket, { principalID, pace, abort }: M
     // Also if it has closed the connection too, because it may have read nothing.
     setTimeout(abort, CLOSE_MS);
   };
+  const isAllowed = (message: unknown) => {
+    if (typeof message !== "string" || message.length > MAX_MESSAGE) return false;
+    if (hasMoreValues(message, SANDBOX_VALUES)) return false;
+    counter.fromSandbox(message);
+    return storedFor(principalID) <= MAX_STORED;
+  };
   socket.addEventListener("close", end);
   socket.addEventListener("error", end);
   socket.addEventListener("message", (event) => {
     if (isOver) return event.stopImmediatePropagation();
-    const reason = reasonToBreak(event.data);
-    if (reason === undefined) return;
+    if (isAllowed(event.data)) return;
     event.stopImmediatePropagation();
     // The SDK's calls fail now, without the control server's confirmation.
-    socket.dispatchEvent(new CloseEvent("close", { code: POLICY_VIOLATION, reason }));
+    socket.dispatchEvent(new CloseEvent("close", { code: POLICY_VIOLATION }));
     close(POLICY_VIOLATION);
     abort();
   });
-
-  /** Why this message breaks the connection; undefined if it does not. */
-  function reasonToBreak(message: unknown): string | undefined {
-    if (typeof message !== "string") return BROKE_CONTROL.binary;
-    const size = guard.fromSandbox(message);
-    if (typeof size === "string") return size;
-    const open = Array.from(ofPrincipal, (each) => each.deref()).filter((each) => each !== undefined);
-    const stored = open.reduce((sum, each) => sum + each.stored, 0);
-    return stored > MAX_STORED && guard.stored > MAX_MORE / open.length ? BROKE_CONTROL.stored : undefined;
-  }
 }
 
-/**
- * Limits the response to a refused connection. The SDK parses its body as JSON without a limit. Drops bodies that are long or could
- * make the parser slow.
- */
+/** Limits the response to a refused connection. */
 export async function limitRefusal(response: Response): Promise<Response> {
   const bytes = await readBounded(response, REFUSAL_BOUNDS).catch(() => undefined);
-  const text = bytes && textOf(bytes);
-  return new Response(text !== undefined && countDigits(text) === 0 ? text : null, response);
+  return new Response(bytes && textOf(bytes), response);
 }

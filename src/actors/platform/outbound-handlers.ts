@@ -14,7 +14,6 @@ import {
 } from "../../shared/connection-log.ts";
 import { ALLOWED_PORTS_LISTED } from "../../shared/network-policy.ts";
 import { MODEL_HOST, type Secret, placeholders } from "../../shared/secrets.ts";
-import { inTurn } from "./outbound-turns.ts";
 import { ALL_HOSTS, type ContainerPlatform, type NetworkPlatform, TRUST_INTERCEPTION } from "./platform.ts";
 
 interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "interceptHttps" | "envVars"> {
@@ -163,15 +162,12 @@ export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" 
   actor.outboundByHost = Object.fromEntries(
     Object.entries(hosts).map(([host, handle]) => [
       host,
-      (request: Request, env: Env, { containerId }: Source) =>
-        inTurn(request, containerId, host, () => handle(request, env, containerId)),
+      (request: Request, env: Env, { containerId }: Source) => handle(request, env, containerId),
     ]),
   );
   actor.outboundHandlers = {
     [POLICY_HANDLER]: (request: Request, env: Env, { containerId, params }: Source) => {
-      const policy = params as OutboundPolicy | undefined;
-      const forward = () => forwardByPolicy(request, env, containerId, policy);
-      return inTurn(request, containerId, POLICY_HANDLER, forward, policy?.principalID);
+      return forwardByPolicy(request, env, containerId, params as OutboundPolicy | undefined);
     },
   };
 }

@@ -3,9 +3,8 @@ import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
-import { SandboxPace } from "../../shared/sandbox-pace.ts";
 import type { Secret } from "../../shared/secrets.ts";
-import { CONTROL_PACE, limitMessages, limitRefusal } from "./control-messages.ts";
+import { limitMessages, limitRefusal } from "./control-messages.ts";
 import type { NetworkPlatform } from "./platform.ts";
 import { OutboundHandlers, intercept, requireOutboundHandlers } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
@@ -15,7 +14,6 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   override sleepAfter: string | number = 600;
   protected readonly platform = new SDKPlatform(this, this.ctx.container);
   protected readonly interpreter = new SDKInterpreter(this);
-  readonly #controlPace = new SandboxPace(CONTROL_PACE, () => this.principalID);
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
@@ -49,9 +47,6 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.serve(request) ?? super.fetch(request);
   }
 
-  /** Schedules of earlier versions name this method. They start the actor, which then reports its runs to the account. */
-  sweepRuns(): void {}
-
   /** The SDK calls this whenever it starts or reaches a container. */
   override startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
@@ -77,12 +72,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
       isUpgrade && typeof port === "number" && this.platform.isRunning
         ? await connect(request, port)
         : await super.containerFetch(...args);
-    if (response.webSocket)
-      limitMessages(response.webSocket, {
-        principalID: this.principalID ?? "",
-        pace: this.#controlPace,
-        abort: () => abort.abort(),
-      });
+    if (response.webSocket) limitMessages(response.webSocket, this.principalID ?? "", () => abort.abort());
     else if (isUpgrade) return await limitRefusal(response);
     return response;
   }

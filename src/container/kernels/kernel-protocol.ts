@@ -11,7 +11,7 @@ import {
 } from "../../../container/sandboxd/protocol.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { type Language, TRAITS } from "../../shared/languages.ts";
-import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
+import { parseBounded, SANDBOX_VALUES } from "../../shared/bounded.ts";
 import { cutText, decodeText } from "../../shared/text.ts";
 import { KERNEL_MALFORMED } from "../texts.ts";
 
@@ -162,7 +162,7 @@ export function runCell(
 
 /**
  * JSON in ASCII: the JavaScript executor treats U+2028 as the end of a request. Writes bytes, because a regular expression with a
- * function took 0.2 s of the thread for the longest code.
+ * function is slow for long code.
  */
 function toASCII(json: string): string {
   if (!/[^ -~]/.test(json)) return json;
@@ -186,12 +186,12 @@ const HEX_DIGITS = new TextEncoder().encode("0123456789abcdef");
 /** The kernel's process, which the prelude prints when it is loaded; undefined if the output does not contain it. */
 export function parseHello(printed: string): KernelProcess | undefined {
   const [line = ""] = /^\{"sandbox_mcp_kernel"[^\n]{0,500}$/m.exec(printed) ?? [];
-  const found = hello.safeParse(parseBounded(line, SANDBOX_JSON));
+  const found = hello.safeParse(parseBounded(line, SANDBOX_VALUES));
   return found.success ? { pid: found.data.pid, started: found.data.started } : undefined;
 }
 
 export function parseDocument(printed: string, runID: string): RunDocument | undefined {
-  const found = parseBounded(printed, SANDBOX_JSON);
+  const found = parseBounded(printed, SANDBOX_VALUES);
   return isDocument(found) && found.run === runID ? boundDocument(found) : undefined;
 }
 

@@ -3,7 +3,6 @@ import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { type ObjectFolderEnv, withObjectFolder } from "../../../local/platform/object-folder.ts";
-import { DatabaseGrowth } from "../../../src/actors/database-growth.ts";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
 import { type RunRecord, RunStore, type Stored } from "../../../src/runs/run-store.ts";
 import { principalHash } from "../../../src/shared/names.ts";
@@ -146,54 +145,6 @@ describe("the storage of a principal", () => {
     // RUN_LOG_MAX_MB is 16 in these tests.
     expect((await run()).logBytes).toBeLessThan(12_000_000);
     await caller.call("cancel_run", { id });
-  });
-});
-
-describe("the databases of a principal, whose files never shrink", () => {
-  const LEAST = 64 * MiB;
-  const growthOf = (principalID: string, sql: { databaseSize: number }, storageBytes = 2 * LEAST) =>
-    new DatabaseGrowth({ sql, principalID: () => principalID, storageBytes });
-
-  it("may grow by the limit of stored results at once, together", () => {
-    const databases = Array.from({ length: 4 }, () => ({ databaseSize: 0 }));
-    const growths = databases.map((sql) => growthOf("growing", sql));
-    const grow = (number: number, databaseSize: number) => {
-      const [sql, growth] = [databases[number], growths[number]];
-      if (!sql || !growth) throw new Error("no such database");
-      sql.databaseSize = databaseSize;
-      growth.count();
-      return growth.isExceeded;
-    };
-    expect(grow(0, LEAST)).toBe(false);
-    // Freed pages are used again, so the file stays as large as it was.
-    for (const size of [0, LEAST, 0, LEAST]) expect(grow(0, size)).toBe(false);
-    expect(grow(1, LEAST - MiB)).toBe(false);
-    expect(grow(2, 2 * MiB)).toBe(true);
-    for (const growth of growths) expect(() => growth.check()).toThrow("stored too many results");
-    expect(growthOf("other", { databaseSize: 0 }).isExceeded).toBe(false);
-    expect(growthOf("low", { databaseSize: LEAST }, 1).isExceeded).toBe(false);
-  });
-
-  it("keep no large results, logs, links or settings beyond that, and calls still get the results", async () => {
-    const caller = await principal("grown");
-    await caller.call("run_command", { command: "true" });
-    const show = { code: "print('x' * 20_000)\n'y' * 20_000", language: "python" };
-    const before = await caller.call("run_code", show);
-    const sql = { databaseSize: 0 };
-    const growth = growthOf(caller.principalID, sql);
-    sql.databaseSize = 3 * LEAST;
-    growth.count();
-    expect((await caller.call("run_code", show)).text).toContain("yyyyy");
-    const stored = async (id: string) => (await caller.call("get_result", { id })).text;
-    expect(await stored(String(before.structured.id))).toContain("yyyyy");
-    const { structured } = await caller.call("run_code", show);
-    expect(await stored(String(structured.id))).toContain("results are not stored");
-    for (const [tool, args] of [
-      ["configure_sandbox", { env: { A: "1" } }],
-      ["file_link", { path: "new.txt", direction: "upload" }],
-    ] as const)
-      expect(await caller.call(tool, args)).toMatchObject({ isError: true });
-    expect((await caller.call("run_command", { command: "echo runs" })).text).toContain("runs");
   });
 });
 

@@ -5,7 +5,6 @@ import { isOwnAuthorization } from "../../../src/auth/bearer.ts";
 import { parseConfig } from "../../../src/shared/config.ts";
 import { beforeCalls } from "../../setup/before-calls.ts";
 import { ORIGIN, TOKEN, recordEachLog, urlsParsedBy } from "../server/support.ts";
-import { sleep } from "../../setup/until.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
 const logs = recordEachLog();
@@ -135,50 +134,10 @@ describe("the limits of sizes", () => {
     }
   });
 
-  it("an Authorization header of strings of digits that collide takes a preview no longer than another one", async () => {
-    const config = parseConfig({ ...env, SERVER_AUTH_TOKEN: TOKEN });
-    // Numbers with the same last 16 bits.
-    const digits = (last: number) =>
-      Array.from({ length: 1600 }, (_, n) => String((((n + 1000) << 16) >>> 0) + last));
-    const timeOf = async (words: string[]) => {
-      const from = performance.now();
-      expect(await isOwnAuthorization(words.join(" "), config)).toBe(true);
-      await sleep(0);
-      return performance.now() - from;
-    };
-    // The shortest of several times, because other programs delay some of them.
-    const times = { usual: Infinity, colliding: Infinity };
-    for (const last of [3, 4, 5, 6, 7]) {
-      const usual = digits(last).map((word) => word.replace(/.$/, "x"));
-      times.usual = Math.min(times.usual, await timeOf(usual));
-      times.colliding = Math.min(times.colliding, await timeOf(digits(last)));
-    }
-    expect(times.colliding).toBeLessThan(20 + 5 * times.usual);
-  });
-
-  it("addresses with a host of a thousand characters are refused", async () => {
-    const long = `https://${"a.".repeat(500)}example/`;
-    const register = (metadata: object) =>
-      app("/oauth/register", {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ client_name: "x", ...metadata }),
-      });
-    for (const metadata of [{ redirect_uris: [long] }, { redirect_uris: [CALLBACK], client_uri: long }]) {
-      const refused = await register(metadata);
-      expect(refused.status).toBe(400);
-      expect(await refused.json()).toMatchObject({ error: "invalid_request" });
-    }
-    const form = new URLSearchParams({ grant_type: "refresh_token", client_id: "x", resource: long });
-    const refused = await app("/oauth/token", { method: "POST", body: form });
-    expect(await refused.json()).toMatchObject({ error: "invalid_request" });
-  });
-
   it("a long or not encoded redirect URI is refused before it is parsed, once for each registered one", async () => {
     const redirect_uris = [CALLBACK, ...Array.from({ length: 49 }, () => "a:")];
     const client = await Client.register(app, { redirect_uris });
-    const hosts = ["字".repeat(280), "a.".repeat(200), encodeURIComponent("字".repeat(100))];
-    const uris = [...hosts.map((host) => `https://${host}.example/`), `${CALLBACK}?${"{".repeat(1000)}`];
+    const uris = [`https://${"字".repeat(280)}.example/`, `${CALLBACK}?${"{".repeat(1000)}`];
     for (const redirect_uri of uris) {
       const url = await client.authorizationURL({ redirect_uri });
       let page: Awaited<ReturnType<Browser["open"]>> | undefined;
@@ -188,18 +147,6 @@ describe("the limits of sizes", () => {
       expect(parsed).not.toContain(redirect_uri);
       const refused = await client.token({ grant_type: "authorization_code", code: "a:b:c", redirect_uri });
       expect(await errorOf(refused)).toBe("invalid_request");
-    }
-  });
-
-  it("a client id or resource with a long host is refused before it is parsed", async () => {
-    const client = await Client.register(app);
-    const long = `https://${"字".repeat(301)}.example/`;
-    for (const parameters of [{ client_id: long }, { resource: long }]) {
-      const url = await client.authorizationURL(parameters);
-      let page: Awaited<ReturnType<Browser["open"]>> | undefined;
-      const parsed = await urlsParsedBy(async () => (page = await new Browser(app).open(url)));
-      expect(page?.isErrorPage).toBe(true);
-      expect(parsed).not.toContain(long);
     }
   });
 

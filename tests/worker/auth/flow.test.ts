@@ -1,10 +1,5 @@
 /** The whole authorization code flow, step by step, as a client without a library does it. */
-import { createExecutionContext } from "cloudflare:test";
-import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import { owner } from "../../../src/auth/methods/owner.ts";
-import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
-import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { call, ORIGIN, post, TOKEN, recordEachLog } from "../server/support.ts";
 import {
   approve,
@@ -66,40 +61,6 @@ describe("the authorization code flow", () => {
     ]) {
       expect(written).not.toContain(secret);
     }
-  });
-
-  it("returns a token for a grant of an earlier version, which stored the sign-in method as `door`", async () => {
-    const client = await Client.register(app);
-    const variables = { SERVER_AUTH_TOKEN: TOKEN, PUBLIC_ORIGIN: ORIGIN };
-    const bindings: Env = { ...(env as Env), ...variables };
-    const config = parseConfig(bindings);
-    const context = {
-      env: bindings,
-      config,
-      ctx: createExecutionContext(),
-      origin: ORIGIN,
-      arrivedAt: Date.now(),
-      requestID: "r",
-    };
-    const request = new Request(await client.authorizationURL());
-    const oauth = oauthFor(request, context);
-    if ("off" in oauth) throw new Error(oauth.off);
-    const api = oauthAPI(oauth, context);
-    const authRequest = await api.parseAuthRequest(request);
-    const [rule] = await owner.rules(config);
-    const props = { principal: "owner", door: "owner", rule };
-    const grant = {
-      request: authRequest,
-      userId: "owner",
-      metadata: { door: "owner" },
-      scope: ALL.split(" "),
-      props,
-    };
-    const { redirectTo } = await api.completeAuthorization(grant);
-    const exchanged = await client.exchange(new URL(redirectTo).searchParams.get("code") ?? "");
-    const tokens = await exchanged.json<Tokens>();
-    expect(await whoIs(app, tokens.access_token)).toBe("owner");
-    expect(logs.tokens()).toMatchObject([{ action: "issue", via: "owner" }]);
   });
 
   it("accepts any port in a loopback redirect, as native apps need (RFC 8252)", async () => {

@@ -2,13 +2,10 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { Pace } from "../../../container/sandboxd/pace.ts";
 import { type Attempts as LocalAttempts, withExpiry } from "../../../local/platform/expiry.ts";
-import { presentedGrantToken } from "../../../src/auth/endpoints.ts";
 import { interceptStore } from "../../../src/auth/oauth-store.ts";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
-import { PROCESS_ADDRESS_LIMITER, ProcessLimiter } from "../../../src/shared/limiter.ts";
-import { OpenRequest } from "../../../src/shared/open-requests.ts";
+import { PROCESS_ADDRESS_LIMITER, ProcessLimiter } from "../../../src/shared/limits.ts";
 import { beforeCalls } from "../../setup/before-calls.ts";
 import { recordEachLog } from "../server/support.ts";
 import { approve, Client, oauthApp, ORIGIN, register, signIn, statusOf, type Tokens } from "./support.ts";
@@ -195,28 +192,6 @@ describe("invalid tokens in the form of this server's tokens", () => {
   });
 });
 
-it("without the platform's limiters, requests for which OAuth uses its store are refused if too many wait, also with valid tokens", async () => {
-  const reads = vi.fn<() => void>();
-  const unbound = { RATE_LIMITER: undefined, ADDRESS_LIMITER: undefined };
-  const app = oauthApp({ OAUTH_KV: beforeCalls(env.OAUTH_KV, reads), ...unbound });
-  const { tokens } = await signIn(app);
-  const statuses = () =>
-    Promise.all([
-      statusOf(app, tokens.access_token),
-      statusOf(app, `owner:${"g".repeat(16)}:${"s".repeat(32)}`),
-      register(app, {}).then(({ status }) => status),
-    ]);
-  expect(await statuses()).toEqual([200, 401, 201]);
-  reads.mockClear();
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  const taken = vi.spyOn(Pace.prototype, "take").mockReturnValue(10_001);
-  onTestFinished(() => taken.mockRestore());
-  const refused = statuses();
-  await vi.advanceTimersByTimeAsync(20_000);
-  expect(await refused).toEqual([429, 429, 429]);
-  expect(reads).not.toHaveBeenCalled();
-});
-
 describe("requests of strangers to the token endpoint", () => {
   const from = (address: string) => ({ "cf-connecting-ip": address });
   const form = (fields: Record<string, string>, address: string) => ({
@@ -279,18 +254,6 @@ describe("requests of strangers to the token endpoint", () => {
     expect(statuses).toEqual(new Set([400, 429]));
     expect((await refreshed).status).toBe(200);
   });
-});
-
-it("while too many requests are open, the server does not wait for a body before it counts the request", async () => {
-  const open = Array.from({ length: 20 }, () => new OpenRequest(new AbortController().signal, 1));
-  onTestFinished(() => open.forEach((one) => one.end()));
-  vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"] });
-  const { readable } = new IdentityTransformStream();
-  const request = new Request(`${ORIGIN}/oauth/token`, { method: "POST", body: readable });
-  const onRead = vi.fn<(token: unknown) => void>();
-  void presentedGrantToken(request).then(onRead);
-  await vi.advanceTimersByTimeAsync(100);
-  expect(onRead).toHaveBeenCalledWith(undefined);
 });
 
 it("a body that does not arrive is refused after some seconds", async () => {

@@ -1,6 +1,8 @@
 /** Calls whose clients have disconnected. The Worker no longer counts their input, but the actor continues them. */
 import { expect, it } from "vitest";
-import { actorOf, principal } from "../support.ts";
+import { hasRoomFor, MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
+import { mcpHeaders } from "../../setup/mcp-client.ts";
+import { actorOf, principal, until } from "../support.ts";
 
 const MIB = 1024 * 1024;
 const sandbox = "held-input";
@@ -37,7 +39,7 @@ it("an actor refuses calls without input if too many have not ended, but no requ
   const actor = await actorOf(sandbox, caller);
   const owner = { principalID, sandbox, scopes, callerWaitMs: 20_000 };
   // Together they leave room for two calls without input.
-  const body = new Uint8Array(4 * MIB - 5 * 1024);
+  const body = new Uint8Array(4 * MIB - 10 * 1024);
   const writes = Array.from({ length: 8 }, (_, n) =>
     actor.operate(owner, "write", { path: `/workspace/${n}`, id: crypto.randomUUID(), body }),
   );
@@ -50,4 +52,29 @@ it("an actor refuses calls without input if too many have not ended, but no requ
   expect(codes.filter((code) => code === "no_answer")).toHaveLength(3);
   expect((await caller.call("destroy_sandbox", { sandbox })).isError).toBe(false);
   await Promise.all(writes);
+});
+
+it("a call counts until the actor has finished it, also if its client has disconnected", async () => {
+  const caller = await principal("left-calls");
+  await caller.call("configure_sandbox", { sandbox, setup: SETUP });
+  const write = { sandbox, path: "large", content: "x".repeat(7.9 * MIB) };
+  const params = { name: "write_file", arguments: write };
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
+  for (let count = 1; count <= 4; count++) {
+    const client = new AbortController();
+    void caller.http("/mcp", {
+      method: "POST",
+      headers: mcpHeaders(caller.token),
+      body,
+      signal: client.signal,
+    });
+    const roomLeft = MAX_HELD_BYTES - count * write.content.length;
+    await until(() => !hasRoomFor(`calls of ${caller.principalID}`, roomLeft + 1));
+    client.abort();
+  }
+  expect(await caller.call("write_file", write)).toMatchObject({
+    isError: true,
+    text: expect.stringContaining("Calls whose client has disconnected count too"),
+  });
+  expect((await caller.call("destroy_sandbox", { sandbox })).isError).toBe(false);
 });

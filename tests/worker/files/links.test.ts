@@ -446,7 +446,7 @@ describe("the token of a link", () => {
   it("can be made although the request that first needed the generated key has ended early", async () => {
     const generating = { ...config, serverAuthToken: undefined, linkKey: undefined };
     // Workerd never settles the promises of a request whose client has reset the connection.
-    const answers = [new Promise<never>(() => undefined), Promise.resolve({ key: "00", madeAt: 0 })];
+    const answers = [new Promise<never>(() => undefined), Promise.resolve("00")];
     const Attempts = { getByName: () => ({ linkKey: () => answers.shift() }) } as unknown as Env["Attempts"];
     const context = { config: generating, env: { ...(env as Env), Attempts } };
     void linkKeys(context);

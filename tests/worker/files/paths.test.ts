@@ -1,7 +1,8 @@
 /** Files over plain HTTP with any name: the bytes come back unchanged, or there is a readable error. */
 import * as fc from "fast-check";
 import { expect, it } from "vitest";
-import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
+import { MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { actorOf, runInActor, owner, principal, sh, until } from "../support.ts";
 
 const sandbox = "paths";
@@ -212,7 +213,7 @@ it("the server does not create a sandbox to read or remove a file", async () => 
 it("the server refuses requests while the principal's calls and unread answers take too much memory", async () => {
   const caller = await principal("many-files");
   const others = new RequestMemory(caller.principalID, new AbortController().signal);
-  others.add(MAX_MEMORY_BYTES);
+  others.add(MAX_HELD_BYTES);
   try {
     const response = await caller.http(pathOf("a"));
     expect(response.status).toBe(429);

@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { linkKeys } from "../../../src/actors/link-keys.ts";
-import { ProcessLimiter } from "../../../src/shared/limiter.ts";
+import { ProcessLimiter } from "../../../src/shared/limits.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
 import { redirectProblem } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";

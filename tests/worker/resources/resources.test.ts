@@ -3,7 +3,8 @@ import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { RunOutputs } from "../../../src/actors/run-outputs.ts";
 import type { TaskDetail } from "../../../src/runs/task-detail.ts";
 import { PANEL_URI } from "../../../src/shared/apps.ts";
-import { CALL_BYTES, MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
+import { CALL_BYTES, MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { MAX_RESOURCE_URI } from "../../../src/shared/resource-uri.ts";
 import {
   type Caller,
@@ -459,7 +460,7 @@ describe("an answer that its client has not read", () => {
     const answer = async () => (await caller.post({ method, params })).messages[0];
     const others = RequestMemory.forCall(caller.principalID, new AbortController().signal);
     // Room for the request, which counts as CALL_BYTES, but not for the result too.
-    others.add(MAX_MEMORY_BYTES - 2 * CALL_BYTES - 600);
+    others.add(MAX_HELD_BYTES - 2 * CALL_BYTES - 600);
     try {
       expect((await answer())?.error?.message).toContain("withheld");
     } finally {

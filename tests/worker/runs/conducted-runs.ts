@@ -43,7 +43,6 @@ export async function withRuns(
       },
       completeEnd: (end) => end,
       sql: storage.sql,
-      growth: { count: () => undefined, isExceeded: false },
       sandbox: () => name,
       principalID: () => name,
       objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },

@@ -42,7 +42,6 @@ function followRun(position = 0, connection = openConnection(), id = "run") {
   const output = vi.fn<OutputSink["output"]>();
   const sink = {
     id,
-    maxOutputBytes: undefined as number | undefined,
     isEnded: false as boolean,
     take,
     output,
@@ -168,7 +167,7 @@ it("a long start call is sent only a few times over connections that its receive
 
 it("a piece that arrives again with one more byte keeps no memory for its old bytes", async () => {
   const { receive, take, output, end } = followRun(PIECE_BYTES - 1);
-  take.mockImplementation(async (_bytes, pass) => pass());
+  take.mockImplementation(async (pass) => pass());
   receive(PIECE_BYTES);
   await vi.waitFor(() => expect(output).toHaveBeenCalledOnce());
   expect(output.mock.calls[0]?.[1].buffer.byteLength).toBe(1);
@@ -185,21 +184,4 @@ it("the connection ends if more output of all runs waits than sandboxd sends ahe
   runs[0]?.receive(WINDOW_BYTES);
   expect(close).toHaveBeenCalled();
   for (const { end } of runs) await end();
-});
-
-it("a log that says how much it reads at once gets no more at once, and nothing after the run's end", async () => {
-  const { sink, receive, take, output, end } = followRun();
-  sink.maxOutputBytes = 4096;
-  const readBytes = () => output.mock.calls.reduce((sum, [, { length }]) => sum + length, 0);
-  sink.position = readBytes;
-  take.mockImplementation(async (_bytes, pass) => pass());
-  receive(PIECE_BYTES);
-  await vi.waitFor(() => expect(readBytes()).toBe(PIECE_BYTES));
-  expect(new Set(output.mock.calls.map(([, { length }]) => length))).toEqual(new Set([4096]));
-  take.mockImplementation(async () => void (sink.isEnded = true));
-  take.mockClear();
-  receive(PIECE_BYTES);
-  await vi.waitFor(() => expect(take).toHaveBeenCalled());
-  await end();
-  expect(take).toHaveBeenCalledOnce();
 });

@@ -18,7 +18,7 @@ const HOUR_MS = 3_600_000;
 
 /** Starts a new actor, and makes its sandbox look unused for this time. */
 async function leaveAlone(sandbox: string, ms: number): Promise<void> {
-  await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("used", Date.now() - ms));
+  await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("used_at", Date.now() - ms));
   await evict(sandbox);
 }
 

@@ -63,7 +63,7 @@ it("searches wait for each other", async () => {
 });
 
 it("large results are not in the rows that a search for a run passes", async () => {
-  const image = { image: "x".repeat(1_400_000), mimeType: "image/png" };
+  const image = { image: "x".repeat(1_400_000), mimeType: "image/png", width: 1, height: 1 };
   const run: RunRecord = {
     id: "large.0",
     kind: "code",

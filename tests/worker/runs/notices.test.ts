@@ -70,7 +70,7 @@ describe("a notice of lost files", () => {
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox: source })).structured;
     const sandbox = `notice-${how}`;
     // As after the removal of an unused sandbox whose container was lost, and the end of its saved state.
-    await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("boots:ended", ""));
+    await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("restart:ended", ""));
     await evict(sandbox);
     const first = await owner.call(tool, { ...args, ...(how === "fork" && { checkpoint }), sandbox });
     const next = await owner.call("run_command", { sandbox, command: "ls" });

@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { newRunID } from "../../../src/runs/id.ts";
 import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
 import { type LogPiece, type RunView } from "../../../src/runs/run-types.ts";
@@ -7,8 +7,6 @@ import type { RunToRead } from "../../../src/runs/runs.ts";
 import { lastLine } from "../../../src/runs/shown-output.ts";
 import { runEvents } from "../../../src/server/run-events.ts";
 import { RequestMemory } from "../../../src/shared/request-memory.ts";
-import { RequestTurns } from "../../../src/shared/request-turns.ts";
-import { pause } from "../../../src/shared/timers.ts";
 import type { ToolContext } from "../../../src/tools/define.ts";
 import { followTask } from "../../../src/tools/follow-task.ts";
 import { pageOutput } from "../../../src/tools/log-page.ts";
@@ -51,7 +49,6 @@ const alternating = fc
 const contextOf = (parts: object) =>
   ({
     ...parts,
-    turns: new RequestTurns("output-reader"),
     principal: { id: "output-reader" },
   }) as unknown as ToolContext;
 
@@ -199,52 +196,6 @@ describe("long output", () => {
     expect(messages).toEqual(numbers.slice(-100));
   });
 
-  it("is read for at most four calls of a principal at once that follow a task", async () => {
-    let [now, most] = [0, 0];
-    const readRun = async (_owner: unknown, { cursor = 0 }: RunToRead) => {
-      most = Math.max(most, ++now);
-      await pause(0);
-      now--;
-      return { run: { state: cursor < 5 ? "running" : "succeeded" }, page: { pieces: [], next: cursor + 1 } };
-    };
-    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
-    const progress = () => undefined;
-    const follow = () => followTask(contextOf({ reading, progress }), newRunID(sandbox, true), 60_000);
-    await Promise.all(Array.from({ length: 20 }, follow));
-    expect(most).toBe(4);
-  });
-
-  it("is read at a common rate for all calls of a principal that follow tasks", async () => {
-    vi.useFakeTimers();
-    let pages = 0;
-    const startedAt = Date.now();
-    const readRun = async (_owner: unknown, { cursor = 0 }: RunToRead) => {
-      pages++;
-      const state = Date.now() - startedAt < 10_000 && pages < 20_000 ? "running" : "succeeded";
-      return { run: { state, logBytes: Infinity }, page: { pieces: [], next: cursor + 1 } };
-    };
-    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
-    const follow = () =>
-      followTask(contextOf({ reading, progress: () => undefined }), newRunID(sandbox, true), 60_000);
-    const following = Array.from({ length: 20 }, follow);
-    await vi.advanceTimersByTimeAsync(60_000);
-    await Promise.all(following);
-    expect(pages).toBeLessThan(2000);
-  });
-
-  it("is waited for no longer because its principal's calls wait after large answers", async () => {
-    const context = contextOf({});
-    context.turns.countAnswer(12 * 1024 * 1024);
-    let waits = Infinity;
-    const readRun = async (_owner: unknown, { waitMs }: RunToRead) => (
-      (waits = waitMs),
-      { run: { state: "running" } }
-    );
-    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
-    await followTask({ ...context, reading } as ToolContext, newRunID(sandbox, true), 1000);
-    expect(waits).toBeLessThan(700);
-  });
-
   it.each(["running", "succeeded"] as const)(
     "of two streams is complete in the pages of a %s run, wherever a page cuts it",
     (state) => {
@@ -285,7 +236,7 @@ describe("long output", () => {
     expect(log.map(({ text }) => text).join("").length).toBeLessThanOrEqual(2 * size + 1000);
   });
 
-  it("that ends inside a character is complete in the events of a task, which count as an answer", async () => {
+  it("that ends inside a character is complete in the events of a task", async () => {
     const pieces = [
       { stream: "stdout", bytes: Uint8Array.of(0x61, 0xc3) },
       { stream: "stderr", bytes: Uint8Array.of(0x62) },
@@ -299,10 +250,7 @@ describe("long output", () => {
       resultOf: async () => ({}),
       memory: new RequestMemory("x", new AbortController().signal),
     };
-    const context = contextOf({ reading });
-    const counted = vi.spyOn(context.turns, "countAnswer");
-    const events = await runEvents(context, source).text();
-    expect(counted.mock.calls.reduce((sum, [chars]) => sum + chars, 0)).toBe(events.length);
+    const events = await runEvents(contextOf({ reading }), source).text();
     const output = [...events.matchAll(/^event: output\ndata: (.*)$/gm)].map(([, data = ""]) =>
       JSON.parse(data),
     );

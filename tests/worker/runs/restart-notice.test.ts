@@ -51,11 +51,3 @@ it("many losses take limited space, and equal ones are shown once", () => {
   for (let count = 0; count < 20; count++) restart(notice);
   expect(takeNotice(notice)).toBe("The sandbox was restarted: its files, processes and variables are gone.");
 });
-
-it("a notice that an earlier version stored is shown", () => {
-  const { kv, values } = storage();
-  values.set("boots:notice", "Files are gone.");
-  const notice = new RestartNotice(kv);
-  notice.noteRestore(state);
-  expect(takeNotice(notice)).toMatch(/^Files are gone\. Later: The sandbox starts with its files/);
-});

@@ -1,7 +1,8 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Account } from "../../../src/index.ts";
-import { CALL_BYTES, MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
+import { CALL_BYTES, MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import {
   type Caller,
   accountOf,
@@ -412,7 +413,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     await until(async () => (await get(taskId, caller)).result?.status === "completed");
     const others = RequestMemory.forCall(caller.principalID, new AbortController().signal);
     // Room for the request, which counts as CALL_BYTES, but not for the result too.
-    others.add(MAX_MEMORY_BYTES - 2 * CALL_BYTES - 2_000);
+    others.add(MAX_HELD_BYTES - 2 * CALL_BYTES - 2_000);
     try {
       expect((await get(taskId, caller)).error?.message).toContain("withheld");
     } finally {

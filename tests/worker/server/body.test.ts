@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
-import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
+import { MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { readBody } from "../../../src/shared/stream-bytes.ts";
 import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./support.ts";
 
@@ -321,16 +322,19 @@ describe("the content of a body", () => {
 describe("the memory of long bodies", () => {
   const hold = () => RequestMemory.forCall("long-bodies", new AbortController().signal);
 
+  const hasAdded = async (memory: RequestMemory, bytes: number) =>
+    (await memory.addBody(bytes)) !== undefined;
+
   it.each<[string, (memory: RequestMemory, bytes: number) => Promise<boolean>]>([
-    ["a long body", (memory, bytes) => memory.addLongBody(bytes)],
+    ["a long body", hasAdded],
     ["an image", (memory, bytes) => memory.whileHoldingImage(bytes, async () => true)],
   ])(
     "leaves room for other calls of their principal; %s waits until there is room for it",
     async (_, add) => {
       const [first, second, short] = [hold(), hold(), hold()];
-      expect(await first.addLongBody(MAX_BODY_BYTES)).toBe(true);
+      expect(await hasAdded(first, MAX_BODY_BYTES)).toBe(true);
       const waiting = add(second, MAX_BODY_BYTES - 500_000);
-      expect(short.addBody(1_000_000)).toBe(true);
+      expect(short.hasRoomFor(1_000_000)).toBe(true);
       first.release();
       expect(await waiting).toBe(true);
       second.release();
@@ -340,81 +344,17 @@ describe("the memory of long bodies", () => {
 
   it("is that of the bytes that arrived, not of the length that a chunked body might have", async () => {
     const [first, second] = [hold(), hold()];
-    const bounds = { maxBytes: MAX_BODY_BYTES, memory: first };
+    const bounds = { maxBytes: MAX_BODY_BYTES, reserve: (bytes: number) => first.addBody(bytes) };
     const body = stream(new Uint8Array(100_000));
     expect(await readBody({ body, headers: new Headers() }, bounds)).toHaveProperty("bytes");
-    expect(second.addBody(MAX_BODY_BYTES + MAX_BODY_BYTES / 2)).toBe(true);
+    expect(second.hasRoomFor(3 * MAX_BODY_BYTES)).toBe(true);
     first.release();
     second.release();
   });
 
-  it("is free again when a body stalls", async () => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const { signal } = new AbortController();
-    const memory = RequestMemory.forCall("stalls", signal);
-    const body = new ReadableStream({
-      type: "bytes",
-      start: (controller) => controller.enqueue(new Uint8Array(100_000)),
-    });
-    let read: unknown;
-    const headers = new Headers({ "content-length": String(MAX_BODY_BYTES) });
-    void readBody({ body, headers }, { maxBytes: MAX_BODY_BYTES, ms: 150_000, memory }).then(
-      (result) => (read = result),
-    );
-    await vi.advanceTimersByTimeAsync(20_000);
-    expect(read).toBeUndefined();
-    await vi.advanceTimersByTimeAsync(20_000);
-    expect(read).toEqual({ problem: "too_slow" });
-    memory.release();
-  });
-
-  /** A body that sends this many bytes, and then nothing. */
-  const unfinished = (bytes: number) =>
-    new ReadableStream({ type: "bytes", start: (controller) => controller.enqueue(new Uint8Array(bytes)) });
-
-  it("is counted before more has arrived than counts for a call", async () => {
-    const [memory, other] = [hold(), hold()];
-    const headers = new Headers({ "content-length": "60000" });
-    void readBody({ body: unfinished(30_000), headers }, { maxBytes: MAX_BODY_BYTES, memory });
-    await expect.poll(() => other.hasRoomFor(MAX_MEMORY_BYTES - 100_000)).toBe(false);
-    memory.release();
-    other.release();
-  });
-
-  it.each([
-    ["stalls before the bytes that count for a call", 100, "too_slow"],
-    ["stalls after them", 20_000, "no_room"],
-    ["arrives slowly", 2_000_000, "no_room"],
-  ])(
-    "has no room for a body that %s, so the body is refused after some seconds",
-    async (_how, bytes, problem) => {
-      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-      const [memory, other] = [hold(), hold()];
-      other.add(MAX_MEMORY_BYTES);
-      let left = bytes;
-      const body = new ReadableStream({
-        type: "bytes",
-        async pull(controller) {
-          if (left < bytes) await new Promise((done) => setTimeout(done, left > 0 ? 2000 : 1_000_000));
-          controller.enqueue(new Uint8Array(Math.min(left, 64 * 1024)));
-          left -= 64 * 1024;
-        },
-      });
-      let read: unknown;
-      const headers = new Headers({ "content-length": String(MAX_BODY_BYTES) });
-      const bounds = { maxBytes: MAX_BODY_BYTES, ms: 150_000, memory };
-      void readBody({ body, headers }, bounds).then((result) => (read = result));
-      // A long body waits for room for 40 s.
-      for (let second = 0; second < 50; second++) await vi.advanceTimersByTimeAsync(1000);
-      expect(read).toEqual({ problem });
-      memory.release();
-      other.release();
-    },
-  );
-
   it("is needed only for the size of a short body, also if the client does not announce it", async () => {
     const [memory, other] = [hold(), hold()];
-    other.add(MAX_MEMORY_BYTES - MAX_BODY_BYTES / 2);
+    other.add(MAX_HELD_BYTES - MAX_BODY_BYTES / 2);
     const body = new ReadableStream({
       type: "bytes",
       start(controller) {
@@ -422,26 +362,9 @@ describe("the memory of long bodies", () => {
         controller.close();
       },
     });
-    const bounds = { maxBytes: MAX_BODY_BYTES, memory };
+    const bounds = { maxBytes: MAX_BODY_BYTES, reserve: (bytes: number) => memory.addBody(bytes) };
     expect(await readBody({ body, headers: new Headers() }, bounds)).toHaveProperty("bytes");
     memory.release();
     other.release();
-  });
-
-  it("has few bodies that wait for it", async () => {
-    const full = hold();
-    full.add(MAX_MEMORY_BYTES);
-    const callers = Array.from({ length: 513 }, hold);
-    let refused = 0;
-    const waiting = callers.map((memory) =>
-      memory.addLongBody(60_000).then((hasRoom) => (refused += Number(!hasRoom))),
-    );
-    const last = hold();
-    expect(await last.addLongBody(60_000)).toBe(false);
-    expect(refused).toBe(0);
-    full.release();
-    for (const memory of callers) memory.release();
-    last.release();
-    await Promise.all(waiting);
   });
 });

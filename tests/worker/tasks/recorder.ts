@@ -11,7 +11,7 @@ export class Recorder implements RunSink {
   hasFiles = true;
   readonly received: Record<Stream, string> = { stdout: "", stderr: "" };
 
-  async take(_bytes: number, output: () => void): Promise<void> {
+  async take(output: () => void): Promise<void> {
     output();
   }
 

@@ -5,7 +5,8 @@ import { describe, expect, it, vi } from "vitest";
 import worker from "../../../src/index.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { dayOf } from "../../../src/shared/days.ts";
-import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
+import { MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import { ProgramReader } from "../../../src/tasks/program.ts";
 import { Browser, Client, type Tokens } from "../../setup/oauth-client.ts";
 import { ORIGIN, accountOf, evict, objectsOf, owner, principal, sh, sleep, until } from "../support.ts";
@@ -60,7 +61,7 @@ describe("POST /execute", () => {
     const [, { taskId }] = await json(await caller.http("/execute", post({ question: "[[product]] x" })));
     const path = `/tasks/${taskId}/result`;
     const others = new RequestMemory(caller.principalID, new AbortController().signal);
-    others.add(MAX_MEMORY_BYTES);
+    others.add(MAX_HELD_BYTES);
     try {
       const refused = { error: expect.stringContaining("withheld") };
       expect(await json(await caller.http(path))).toEqual([429, refused]);

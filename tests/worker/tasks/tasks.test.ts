@@ -387,17 +387,6 @@ describe("when sandboxd is killed before a task's agent starts and after it has 
     const next = await execute({ task: "[[write]] y", continue_from: id });
     expect(next.state).toBe("succeeded");
     expect(await logOf(next.id)).toContain("Restoring the workspace");
-    // An earlier version stored archives in another form.
-    await runInActor(next.id.split(".")[0] ?? "", (_actor, { storage }) => {
-      storage.sql.exec(
-        `UPDATE runs SET detail = json_set(detail, '$.archive', json('{"pieces":{"workspace":1,"conversation":1},"bytes":9}')) WHERE id = ?`,
-        next.id,
-      );
-    });
-    const old = await owner.call("execute_task", { task: "[[write]] y", continue_from: next.id });
-    expect(old.text).toMatch(
-      new RegExp(`earlier version .*Start a new task; get_result with id ${next.id}`, "s"),
-    );
 
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
     try {

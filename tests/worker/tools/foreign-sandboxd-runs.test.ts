@@ -22,33 +22,14 @@ const piece = (id, offset, data, stream = 0) => {
 const failed = (id) => ({ type: "ended", id, status: 7, stdout: 0, stderr: 0 });
 const scenarios = {
   words: (socket) => socket.send("nope"),
-  unknownEvent: (socket, id) => socket.send(JSON.stringify({ type: "promoted", id })),
   longEvent: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: "x".repeat(20_000) })),
   manyValues: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: Array(60).fill(0) })),
-  deepEvent: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: [[[[[[0]]]]]] })),
-  noPiece: (socket) => socket.send(Buffer.alloc(100, 255)),
-  largePiece: (socket, id) => socket.send(piece(id, 0, Buffer.alloc(300_000, 120))),
-  negative: (socket, id) => socket.send(piece(id, -5, "x")),
-  fraction: (socket, id) => socket.send(piece(id, 0.5, "x")),
-  status: (socket, id) => socket.send(JSON.stringify({ type: "ended", id, status: 4096, stdout: 0, stderr: 0 })),
   flood: (socket, id) => {
     for (let at = 0; at < 400; at++) socket.send(piece(id, at * 200_000, Buffer.alloc(200_000, 120)));
   },
   never: () => undefined,
   noUpgrade: () => undefined,
   running: (socket, id) => setInterval(() => socket.send(JSON.stringify({ type: "running", id })), 20),
-  far: (socket, id) => {
-    socket.send(piece(id, 2 ** 52, "far"));
-    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 2 ** 52 + 3, stderr: 0 }));
-  },
-  overlap: (socket, id) => {
-    for (const [offset, data] of [[0, "abcdef"], [2, "ZZZZgh"], [0, "YY"], [8, "i"]]) socket.send(piece(id, offset, data));
-    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 9, stderr: 0 }));
-  },
-  alternate: (socket, id) => {
-    for (let at = 0; at < 4000; at++) socket.send(piece(id, at >> 1, "ab"[at & 1], at & 1));
-    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 2000, stderr: 2000 }));
-  },
   another: (socket, id) => {
     for (const other of ["0", "zzzz", id.slice(0, -1)]) {
       socket.send(piece(other, 0, "not its own"));
@@ -67,11 +48,6 @@ const scenarios = {
   full: (socket, id) =>
     socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 0, stderr: 0, cut: true, noSpace: true })),
   refused: (socket, id) => socket.send(JSON.stringify({ type: "refused", id, reason: "exhausted", message: "x" })),
-  typed: (socket, id, call) => {
-    if (call.type !== "input") return socket.send(JSON.stringify({ type: "running", id }));
-    socket.send(JSON.stringify({ type: "typed", id, key: call.key, bytes: 10 ** 9 }));
-    socket.send(piece(id, 0, "printed"));
-  },
 };
 const commands = new Map();
 const broken = new Set();
@@ -122,7 +98,7 @@ const deaf = "foreign-deaf";
 
 beforeAll(async () => {
   await Promise.all([takePlace(sandbox, "never"), takePlace(deaf, "noUpgrade")]);
-  await until(async () => (await command("overlap")).text.includes("abcdef"));
+  await until(async () => (await command("another")).text.includes("its own"));
 });
 // These two tests wait for the same time limit.
 describe.concurrent("a program in place of sandboxd that never reports the end of a command", () => {
@@ -142,41 +118,16 @@ describe.concurrent("a program in place of sandboxd that never reports the end o
 });
 
 describe("a program in place of sandboxd that runs a command", () => {
-  it.each([
-    "words",
-    "unknownEvent",
-    "longEvent",
-    "manyValues",
-    "deepEvent",
-    "noPiece",
-    "largePiece",
-    "negative",
-    "fraction",
-    "status",
-  ])("gets the request again over another connection if it violates the protocol: %s", async (scenario) => {
-    const { structured } = await command(`${scenario} once`);
-    expect(structured).toMatchObject({ state: "succeeded", stdout: "" });
-  });
-
-  it("cannot fill a result with single bytes by alternating streams", async () => {
-    const { id } = (await command("alternate")).structured;
-    const page = (await owner.call("get_result", { id, cursor: 0 })).structured;
-    const log = page.log as { stream: "stdout" | "stderr"; text: string }[];
-    const printed = { stdout: "", stderr: "" };
-    for (const { stream, text } of log) printed[stream] += text;
-    expect(printed).toEqual({ stdout: "a".repeat(2000), stderr: "b".repeat(2000) });
-    expect(log.length).toBeLessThan(2000);
-  });
+  it.each(["words", "longEvent", "manyValues"])(
+    "gets the request again over another connection if it violates the protocol: %s",
+    async (scenario) => {
+      const { structured } = await command(`${scenario} once`);
+      expect(structured).toMatchObject({ state: "succeeded", stdout: "" });
+    },
+  );
 
   it("is abandoned if it violates the protocol repeatedly", async () => {
     expect((await command("words")).text).toMatch(/has not responded[^]*destroy_sandbox/);
-  });
-
-  it("cannot repeat bytes, whatever offsets it reports", async () => {
-    expect((await command("overlap")).structured).toMatchObject({ state: "succeeded", stdout: "abcdefghi" });
-    const { structured, text } = await command("far", { session: "far" });
-    expect(structured).toMatchObject({ state: "succeeded" });
-    expect(text).toContain("far");
   });
 
   it("can report only about the command, and only one end of it", async () => {
@@ -202,13 +153,6 @@ describe("a program in place of sandboxd that runs a command", () => {
     expect(text).toContain(
       "The sandbox has no record of the command. Either the server was restarted before the command ran, or the record was deleted. Run it again.",
     );
-  });
-
-  it("cannot break send_input by reporting more typed bytes than the caller sent", async () => {
-    const started = await command("typed", { interactive: true, session: "typed", wait_seconds: 0 });
-    const typed = await owner.call("send_input", { id: idIn(started), text: "12345" });
-    expect(typed).toMatchObject({ isError: false, text: expect.stringContaining("printed") });
-    expect(typed.text).not.toContain("1000000000");
   });
 });
 

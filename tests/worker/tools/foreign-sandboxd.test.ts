@@ -1,6 +1,6 @@
 /** A user's program in place of sandboxd sends arbitrary responses to requests about files. */
 import { beforeAll, describe, expect, it } from "vitest";
-import { type Result, evaluateInSandboxd, runInKernel, owner, until } from "../support.ts";
+import { type Result, runInKernel, owner, until } from "../support.ts";
 import TAKE_PLACE from "../../setup/take-place.cjs?raw";
 
 const sandbox = "foreign-sandboxd";
@@ -29,8 +29,13 @@ const respondWith = (response: string, times = 1) =>
     `open("/tmp/response", "w").write(${JSON.stringify(response)}); open("/tmp/times", "w").write("${times}")`,
   );
 
-/** Compresses the body of the response. */
-const ENCODE = `import gzip; a = open("/tmp/response", "rb").read(); h, m, b = a.partition(b"\\n\\n"); open("/tmp/response", "wb").write(h + m + gzip.compress(b))`;
+/** Adds a listing of two gigabytes, compressed, to the response. */
+const ENCODE = `import zlib
+packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+with open("/tmp/response", "ab") as response:
+    response.write(packer.compress(b'{"entries":['))
+    for _ in range(2048): response.write(packer.compress(b"{}," * 349525))
+    response.write(packer.flush())`;
 
 beforeAll(async () => {
   await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
@@ -56,16 +61,10 @@ const DAMAGED = Array.from({ length: 4 }, () =>
 
 describe("a sandbox with a program in place of sandboxd", () => {
   it.each([
-    ["an empty body", EMPTY, 1],
     ["no JSON, and no sizes", `${OK}Content-Length: 4\n\nnope`, 1],
-    ["JSON of another kind", `${OK}Content-Length: 23\n\n{"entries":[1],"size":-1}`.replace("23", "25"), 1],
+    ["JSON of another kind", `${OK}Content-Length: 25\n\n{"entries":[1],"size":-1}`, 1],
     ["another status", "HTTP/1.1 302 Found\nLocation: http://127.0.0.1/\nContent-Length: 0\n\n", 1],
-    [
-      "a failure of no known kind",
-      'HTTP/1.1 422 X\nContent-Length: 17\n\n{"problem":"fire"}'.replace("17", "18"),
-      1,
-    ],
-    ["an invalid size", `${OK}sandboxd-size: 1e99\nsandboxd-lines: -1\nContent-Length: 1\n\nx`, 1],
+    ["megabytes of values", `${OK}\n{"entries":[${"{},".repeat(2_000_000)}{}]}`, 1],
     [
       "more data than requested",
       `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: 99000000\n\n${"x".repeat(99_000)}`,
@@ -77,62 +76,9 @@ describe("a sandbox with a program in place of sandboxd", () => {
     expect(await calls()).toEqual(DAMAGED);
   });
 
-  it("is reported as damaged for a response with an unrequested encoding", async () => {
-    const body = '{"entries":[],"size":1,"problem":"missing"}';
-    const plain = `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: ${body.length}\n\n${body}`;
-    await respondWith(plain);
-    expect((await owner.call("list_files", { sandbox })).isError).toBe(false);
-    await respondWith(plain.replace("200 OK", "422 X"));
-    expect((await owner.call("list_files", { sandbox })).text).toContain("There is no");
-    const encoded = plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip");
-    await respondWith(encoded);
-    await runInKernel(sandbox, ENCODE);
-    expect(await calls()).toEqual(DAMAGED);
-    await respondWith(encoded.replace("200 OK", "422 X"));
+  it("is reported as damaged for a compressed response of gigabytes", async () => {
+    await respondWith(`${OK}Content-Encoding: gzip\n\n`);
     await runInKernel(sandbox, ENCODE);
     expect(await calls()).toEqual(DAMAGED);
   });
-
-  it.each([
-    ["lists in lists", "[".repeat(9) + "]".repeat(9), "[".repeat(10) + "]".repeat(10)],
-    ["values", `[${"0,".repeat(40_000)}0]`, `[${"0,".repeat(50_000)}0]`],
-    ["characters in a name", `{"${"k".repeat(90)}":0}`, `{"${"k".repeat(110)}":0}`],
-  ])("is reported as damaged for a response with too many %s", async (_what, allowed, tooMuch) => {
-    const list = async (more: string) => {
-      // The schema does not know this member, so only the bounds refuse it.
-      const body = `{"entries":[],"more":${more}}`;
-      await respondWith(`${OK}Content-Length: ${body.length}\n\n${body}`);
-      return await owner.call("list_files", { sandbox });
-    };
-    expect((await list(allowed)).isError).toBe(false);
-    expect(await list(tooMuch)).toEqual(DAMAGED[0]);
-  });
-});
-
-/** Makes sandboxd report that a task has created a file of 5,000 bytes, and return one byte of that file for each request. */
-const IN_A_TASK = `
-const { writeFileSync } = process.getBuiltinModule("fs");
-const { Server } = process.getBuiltinModule("http");
-const { emit } = Server.prototype;
-const changes = { count: 1, listBytes: 0, diffBytes: 0, files: [{ path: "a.txt", change: "created", type: "file", size: 5000 }] };
-let reads = 0;
-Server.prototype.emit = function (event, request, response, ...rest) {
-  const path = event === "request" ? request.url : "";
-  if (path.startsWith("/changes?")) response.end(JSON.stringify({ changes }));
-  else if (request.method === "GET" && path.startsWith("/files?")) {
-    writeFileSync("/tmp/reads", String(++reads));
-    response.writeHead(200, { "sandboxd-size": 5000, "sandboxd-modified": 0, "content-length": 1 }).end("x");
-  } else return emit.call(this, event, request, response, ...rest);
-  return true;
-};
-`;
-
-it("code that changed sandboxd cannot make the server read a task's file byte by byte", async () => {
-  const inTask = `${sandbox}-task`;
-  await evaluateInSandboxd(inTask, IN_A_TASK);
-  const { structured } = await owner.call("execute_task", { sandbox: inTask, task: "[[write]]" });
-  expect(structured).toMatchObject({ state: "succeeded", artifacts: [{ path: "a.txt", size: 1 }] });
-  // One for the diff, and one for the file.
-  expect(await runInKernel(inTask, 'print(open("/tmp/reads").read())')).toContain("2");
-  await owner.call("destroy_sandbox", { sandbox: inTask });
 });

@@ -6,10 +6,9 @@ import type { ServerContext } from "@modelcontextprotocol/server";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { defineTool, sentPart, text, type ToolContext, type ToolOutput } from "../../../src/tools/define.ts";
-import { countAnswer } from "../../../src/shared/count-answer.ts";
 import type { CallerContext } from "../../../src/shared/request-context.ts";
-import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
-import { RequestTurns } from "../../../src/shared/request-turns.ts";
+import { MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
+import { countAnswer, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { owner } from "../support.ts";
 
 interface Definition {
@@ -149,7 +148,7 @@ describe("the progress of a call", () => {
     vi.useFakeTimers();
     const { signal } = new AbortController();
     const unread = new RequestMemory("kit-progress", signal);
-    unread.add(MAX_MEMORY_BYTES / 2 - 1000);
+    unread.add(MAX_HELD_BYTES / 2 - 1000);
     const notify = vi.fn<(notification: object) => Promise<void>>(async () => undefined);
     const print = async (_args: unknown, { progress }: ToolContext) => {
       for (let line = 1; line <= 50; line++) progress?.(`line ${line}`);
@@ -226,7 +225,7 @@ async function callHandler(
     origin: undefined,
     arrivedAt: Date.now(),
     requestID: "request-1",
-    turns: new RequestTurns("owner", client),
+    client,
     isStructured,
     ...(memory && { memory }),
   };
@@ -268,10 +267,10 @@ describe("an answer that its client has not read", () => {
     ["structured data that its text does not have", { content: [], structured: { html: "x".repeat(6000) } }],
   ])("counts with %s", (_, answer: ToolOutput) => {
     const memory = new RequestMemory("kit-unread", new AbortController().signal);
-    const caller = { isStructured: true, memory, turns: new RequestTurns("kit-unread") } as CallerContext;
-    countAnswer(caller, sentPart(answer, caller), true);
-    expect(memory.hasRoomFor(MAX_MEMORY_BYTES - 6000)).toBe(false);
-    expect(memory.hasRoomFor(MAX_MEMORY_BYTES - 7000)).toBe(true);
+    const caller = { isStructured: true } as CallerContext;
+    countAnswer(memory, sentPart(answer, caller), true);
+    expect(memory.hasRoomFor(MAX_HELD_BYTES - 6000)).toBe(false);
+    expect(memory.hasRoomFor(MAX_HELD_BYTES - 7000)).toBe(true);
     memory.release();
   });
 });

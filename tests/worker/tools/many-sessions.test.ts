@@ -24,7 +24,7 @@ describe("many sessions", () => {
     await until(async () => (await shells()) < 20);
     expect(await sh(name, "echo $0", { session: "round-0-0" })).toBe("bash\n");
     // The time until an unused sandbox is stopped does not begin again with a new actor.
-    await runInActor(name, (_sandbox, { storage }) => storage.kv.put("used", Date.now() - 700_000));
+    await runInActor(name, (_sandbox, { storage }) => storage.kv.put("used_at", Date.now() - 700_000));
     await evict(name);
     await untilStopped(name);
     expect((await owner.call("run_command", { sandbox: name, command: "true" })).text).toContain(

@@ -1,7 +1,6 @@
 /** Saved results of set-ups for the next container and sandbox, with failures at each step. */
 import { describe, expect, it, vi } from "vitest";
 import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
-import { withOutcomeKey } from "../../../src/actors/set-up-settings.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { CALL_MS } from "../../../src/shared/timers.ts";
@@ -61,11 +60,6 @@ async function setUp(
 
 const filesOf = ({ files }: World) => Object.fromEntries(files);
 const LEFT = { clone: "of the set-up" };
-
-it("the key of a result stays known after an upgrade", () => {
-  expect(withOutcomeKey({ script: "make", had: "key" })).toEqual({ script: "make", outcomeKey: "key" });
-  expect(withOutcomeKey({ script: "make" })).toEqual({ script: "make" });
-});
 
 describe("the saved result of a set-up", () => {
   it("is not used for a sandbox with other reachable hosts or other secrets", () =>

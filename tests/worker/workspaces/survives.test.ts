@@ -419,7 +419,7 @@ it("a destroyed sandbox leaves its previews, questions and interrupted restore t
   const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
   const question = await runInActor(sandbox, async (actor, { storage }) => {
     await actor.openPreview(caller, 8000, "a-token", 3_600_000);
-    storage.kv.put("workspace:going-back", { checkpoint });
+    storage.kv.put("workspace:restoring", { checkpoint });
     const asked = await actor.askForNetwork(caller, { internet: "full" }, 0);
     return asked.ok && "id" in asked.value ? asked.value.id : "";
   });
@@ -452,7 +452,7 @@ it("an interrupted restore is completed although the platform does not end the c
   const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
   await owner.call("configure_sandbox", { sandbox, setup: "touch made" });
   expect(await sh(sandbox, "echo new > file; ls")).toBe("file\nmade\n");
-  await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("workspace:going-back", { checkpoint }));
+  await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("workspace:restoring", { checkpoint }));
   await evict(sandbox);
   // The next actor continues the restore.
   const ends = await runInActor(sandbox, (actor) =>

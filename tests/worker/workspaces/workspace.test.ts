@@ -24,8 +24,7 @@ const SETTINGS = { forCheckpoint: undefined };
 
 const CONVERSATION = { below: "/talks", id: "talk" };
 
-const turns = { take: async () => () => undefined };
-const readTurns = { parsed: turns, plain: turns };
+const reserve = async () => () => undefined;
 
 /** Makes a task leave files and a conversation in a sandbox. */
 async function doTask(world: World): Promise<void> {
@@ -245,29 +244,6 @@ describe("a workspace", () => {
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
     }));
 
-  it("that a container of an earlier version cannot read is restored in the next container, and the failed call names the reason", () =>
-    withWorld(async (world) => {
-      await prepare(world);
-      const before = world.registry.current("a");
-      world.kill();
-      world.onStep = ({ name, when }) => {
-        if (name !== "sandboxd restore" || when !== "before") return undefined;
-        // A sandboxd of an earlier version responds like this to an unknown manifest.
-        const response = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
-        const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, readTurns));
-        return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
-      };
-      await expect(world.ready()).rejects.toMatchObject({
-        message: expect.stringMatching(
-          /the saved state is damaged, or .* earlier version .* after an update .* not started/,
-        ),
-        retryable: true,
-      });
-      expect(world.registry.current("a")).toEqual(before);
-      world.onStep = () => undefined;
-      expect(await afterCrash(world)).toEqual({ kept: "first" });
-    }));
-
   it("of another image has one notice that names the files that were not restored", () =>
     withWorld(async (world) => {
       await prepare(world);
@@ -468,7 +444,7 @@ it("a save of more than twice its sandbox's limit fails, although the principal'
 
 it("a save of too many files fails, and the reason names the limit", async () => {
   const response = Response.json({ problem: "too_large" }, { status: FAILED });
-  const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, readTurns));
+  const snapshots = new Snapshots((_path, _init, _signal, read) => read(response, reserve));
   await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories, or their names and links are too long",
   );

@@ -307,7 +307,6 @@ export class Connection {
 
   #message(socket: WebSocket, data: unknown): void {
     if (this.#socket !== socket) return;
-    this.#usedAt = Date.now();
     try {
       if (data instanceof ArrayBuffer) {
         const piece = readPiece(data);
@@ -350,8 +349,8 @@ export class Connection {
     this.#usedAt = Date.now();
     this.#closeTimer ??= setTimeout(() => {
       this.#closeTimer = null;
-      if (this.#followers.size > 0 || this.#pongs.length > 0 || Date.now() - this.#usedAt < IDLE_MS)
-        this.#scheduleClose();
+      const awaited = this.#followers.size + this.#pongs.length + this.#typing.size;
+      if (awaited > 0 || Date.now() - this.#usedAt < IDLE_MS) this.#scheduleClose();
       else this.#dropConnection(this.#socket);
     }, IDLE_MS);
   }

@@ -2,6 +2,7 @@
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { addPart, decodeText, joinBytes } from "../shared/text.ts";
+import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
 import { PIECE_BYTES, type Stream, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import type { RunSink } from "../runs/run-types.ts";
@@ -109,8 +110,10 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.waitUntilEnded(ms);
   }
 
-  take(output: () => void): Promise<void> {
-    return this.#run.take(output);
+  async take(output: () => void): Promise<void> {
+    // workerd reads nothing else while one WebSocket has data and its messages are handled at once.
+    await pause(0);
+    await this.#run.take(output);
   }
 
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void {

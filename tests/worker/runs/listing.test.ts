@@ -2,7 +2,6 @@
 import { afterAll, afterEach, expect, it, vi } from "vitest";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
 import { type RunRecord, RunStore } from "../../../src/runs/run-store.ts";
-import { pause } from "../../../src/shared/timers.ts";
 import { type Caller, principal, runInActor } from "../support.ts";
 
 const sandbox = "many-runs";
@@ -44,22 +43,6 @@ it("a search for runs of one kind finds them all, and the server does other work
   expect((structured.runs as { id: string }[]).map(({ id }) => Number(id.split(".")[1]))).toEqual([
     100_000, 90_000, 80_000,
   ]);
-});
-
-it("searches wait for each other", async () => {
-  const searcher = await principal("searcher");
-  const underWay = { now: 0, most: 0 };
-  const search = vi.spyOn(RunStore.prototype, "listKind").mockImplementation(async () => {
-    underWay.most = Math.max(underWay.most, (underWay.now += 1));
-    await pause(0);
-    underWay.now -= 1;
-    return [];
-  });
-  const kinds = ["code", "command", "code", "command"];
-  // In one sandbox, because Vitest's plugin lets no request resume one of another actor (no_handle_cross_request_promise_resolution).
-  await Promise.all(kinds.map((kind) => searcher.call("list_runs", { kind })));
-  expect(search).toHaveBeenCalledTimes(kinds.length);
-  expect(underWay).toEqual({ now: 0, most: 1 });
 });
 
 it("large results are not in the rows that a search for a run passes", async () => {

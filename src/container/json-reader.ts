@@ -38,7 +38,6 @@ export class JSONReader {
   #isInString = false;
   #isEscaped = false;
   #isMalformed = false;
-  #parts = 0;
 
   constructor(listener: JSONListener) {
     this.#listener = listener;
@@ -57,11 +56,6 @@ export class JSONReader {
     return !this.#isMalformed && this.#enclosing.length === 0 && this.#keptLength === 0;
   }
 
-  /** How many parts have been read: pieces of strings, literals, and other single characters. Each takes about the same time. */
-  get parts(): number {
-    return this.#parts;
-  }
-
   add(bytes: Uint8Array): void {
     let at = 0;
     while (at < bytes.length && !this.#isMalformed) {
@@ -69,7 +63,6 @@ export class JSONReader {
       if (end > at) this.#keep(bytes, at, end);
       else this.#take(bytes[at]!);
       at = Math.max(end, at + 1);
-      this.#parts++;
     }
   }
 

@@ -1,4 +1,4 @@
-import { MAX_BEHIND_MS, type Pace } from "../../container/sandboxd/pace.ts";
+import { MAX_BEHIND_MS } from "../../container/sandboxd/pace.ts";
 
 /** The longest that a call waits for a container, a restore or a save: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
@@ -52,21 +52,6 @@ export function pauseUnlessAborted(ms: number, signal: AbortSignal): Promise<voi
     const timer = setTimeout(done, signal.aborted ? 0 : ms);
     signal.addEventListener("abort", done);
   });
-}
-
-/**
- * Waits until all these paces allow an amount. If the client disconnects meanwhile, the amount does not count: any number of such
- * requests could make later ones wait for minutes, also those of the principal's other sandboxes.
- */
-export async function waitForPaces(
-  paces: readonly Pace[],
-  amount: number,
-  client: AbortSignal,
-): Promise<void> {
-  const ms = Math.max(...paces.map((pace) => pace.take(amount)));
-  if (ms === 0) return;
-  await pauseUnlessAborted(ms, client);
-  if (client.aborted) for (const pace of paces) pace.giveBack(amount);
 }
 
 /**

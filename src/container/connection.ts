@@ -101,8 +101,8 @@ export class Connection {
     this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
 
-  /** @param onSend called immediately before the call is sent @returns as `beginAgain` */
-  async begin(call: StartCall, isOver: () => boolean, onSend: () => void): Promise<number> {
+  /** @param onSend called immediately before the call is sent */
+  async begin(call: StartCall, isOver: () => boolean, onSend: () => void): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       await this.#lifecycle.waitUntilReadyForRun(isOver);
       try {
@@ -116,15 +116,15 @@ export class Connection {
   }
 
   /**
-   * Sends a start call, which may be a repetition: sandboxd starts a command only once. Returns the number of sent characters.
+   * Sends a start call, which may be a repetition: sandboxd starts a command only once.
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
-  async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<number> {
-    return await this.#whenFewUnread((socket) => {
+  async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<void> {
+    await this.#whenFewUnread((socket) => {
       // Another call may have opened the connection during the restore, and the run may have ended.
       if (!this.#lifecycle.container || isOver()) throw containerGone();
       onSend?.();
-      return this.#send(socket, [call]);
+      this.#send(socket, [call]);
     });
   }
 
@@ -240,19 +240,16 @@ export class Connection {
     this.close();
   }
 
-  /** Returns the number of sent characters. */
-  #send(socket: WebSocket, calls: readonly Call[]): number {
+  #send(socket: WebSocket, calls: readonly Call[]): void {
     this.#sandboxd.noteUse();
-    const chars = calls.reduce((sum, call) => sum + this.#sendCall(socket, call), 0);
+    for (const call of calls) this.#sendCall(socket, call);
     this.#scheduleClose();
-    return chars;
   }
 
-  #sendCall(socket: WebSocket, call: Call): number {
+  #sendCall(socket: WebSocket, call: Call): void {
     const text = JSON.stringify(call);
     this.#unreadChars += text.length;
     socket.send(text);
-    return text.length;
   }
 
   #openConnection(): Promise<WebSocket> {
@@ -300,8 +297,9 @@ export class Connection {
     this.#socket = socket;
     this.#unreadChars = 0;
     socket.addEventListener("message", ({ data }) => this.#message(socket, data));
-    socket.addEventListener("close", () => this.#dropConnection(socket));
-    socket.addEventListener("error", () => this.#dropConnection(socket));
+    // Also if sandboxd has closed the connection, because unread calls would stay in memory.
+    socket.addEventListener("close", () => this.#abortConnection(socket));
+    socket.addEventListener("error", () => this.#abortConnection(socket));
     return socket;
   }
 
@@ -341,7 +339,6 @@ export class Connection {
       // Already closed.
     }
     const abort = this.#abort;
-    // Also if both ends have closed: calls that a program in sandboxd's place has not read would stay in memory.
     setTimeout(() => abort.abort(), CLOSE_MS);
   }
 

@@ -6,7 +6,7 @@
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import { LimitedQueue } from "../shared/queue.ts";
 import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
 import { type LogPiece } from "./run-types.ts";
@@ -15,36 +15,8 @@ import { logUnreadable } from "./texts.ts";
 /** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/**
- * A log may have FREE_ROWS rows, and one more for each LEAST_ROW_BYTES bytes, up to MAX_ROWS. Beyond that, a piece joins the last
- * unsaved piece of its stream. Programs can switch between their streams with every byte, and each row costs readers time. Without
- * MAX_ROWS, 100 MiB had 3.2 million rows.
- */
-const FREE_ROWS = 1000;
-const LEAST_ROW_BYTES = 32;
-const MAX_ROWS = 50_000;
-
-/**
- * Also with this many unsaved pieces, a further piece joins the last one of its stream, because a flush writes one row for each.
- * sandboxd sends 40 pieces a second.
- */
-const MAX_PENDING = 1024;
-
-/**
- * The most rows of a page. With a foreign sandboxd, 48 KiB of a log can have 48,000 rows.
- */
-const PAGE_ROWS = 2000;
-
-/**
- * How many rows of logs are deleted before the thread serves others.
- */
-const DELETED_AT_ONCE = 5000;
-
-/** A deleted run counts as so many rows, because its own row can be long. */
-const ROWS_PER_RUN = 100;
-
-/** The rows that were deleted since the last pause, of all sandboxes, because they share the thread. */
-let deletedRows = 0;
+/** With this many unsaved pieces, a further piece joins the last one of its stream, because each takes memory and a row. */
+const MAX_PENDING = 256;
 
 /**
  * The size of an R2 object in bytes; an object may exceed it by one piece, and by more after a failure of R2. An actor has 128 MB
@@ -241,9 +213,7 @@ export class LogWriter {
   }
 
   #addToPending(stream: Stream, bytes: Uint8Array): void {
-    const isCrowded =
-      this.#pending.length >= MAX_PENDING ||
-      this.#seq > Math.min(FREE_ROWS + this.bytes / LEAST_ROW_BYTES, MAX_ROWS);
+    const isCrowded = this.#pending.length >= MAX_PENDING;
     const index = this.#pending.findLastIndex((piece) => piece.stream === stream);
     const isLast = index === this.#pending.length - 1;
     const last = isLast || isCrowded ? this.#pending[index] : undefined;
@@ -409,7 +379,7 @@ function joinAdjacent(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   return joinedPieces;
 }
 
-/** Pieces of a flushed log from `cursor` on, at most `maxBytes` in total, and from at most PAGE_ROWS rows. */
+/** Pieces of a flushed log from `cursor` on, at most `maxBytes` in total. */
 export async function readLog(
   sql: SqlStorage,
   runID: string,
@@ -419,12 +389,11 @@ export async function readLog(
 ): Promise<LogPiece[]> {
   const rows = sql
     .exec<Row>(
-      "SELECT * FROM log WHERE run = ? AND seq BETWEEN ? AND ? AND start + length > ? ORDER BY seq LIMIT ?",
+      "SELECT * FROM log WHERE run = ? AND seq BETWEEN ? AND ? AND start + length > ? ORDER BY seq",
       runID,
       lastRowBefore(sql, runID, cursor + 1),
       lastRowBefore(sql, runID, cursor + maxBytes),
       cursor,
-      PAGE_ROWS,
     )
     .toArray();
   const parts = rows.map((row) => {
@@ -481,7 +450,7 @@ function lastRowBefore(sql: SqlStorage, runID: string, offset: number): number {
   return found;
 }
 
-/** Deletes the log of a run that is about to be deleted. Now and then, lets the thread serve others. */
+/** Deletes the log of a run that is about to be deleted. */
 export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {
   // An actor may have ended before it recorded the last object of a long log, or deleted objects that R2 stored too late.
   const { objects } = sql
@@ -494,16 +463,7 @@ export async function deleteLog(sql: SqlStorage, runID: string, store: RunObject
     .one();
   const keys = Array.from({ length: objects }, (_, index) => objectKey(store, runID, index));
   await store.bucket.delete(keys);
-  const part = `DELETE FROM log WHERE run = ?1 AND seq <= coalesce(
-    (SELECT seq FROM log WHERE run = ?1 ORDER BY seq LIMIT 1 OFFSET ?2), ${Number.MAX_SAFE_INTEGER})`;
-  deletedRows += ROWS_PER_RUN;
-  for (let rows = DELETED_AT_ONCE; rows === DELETED_AT_ONCE;) {
-    rows = sql.exec(part, runID, DELETED_AT_ONCE - 1).rowsWritten;
-    deletedRows += rows;
-    if (deletedRows < DELETED_AT_ONCE) continue;
-    deletedRows = 0;
-    await pause(0);
-  }
+  sql.exec("DELETE FROM log WHERE run = ?", runID);
 }
 
 function objectKey({ prefix }: RunObjects, runID: string, object: number): string {

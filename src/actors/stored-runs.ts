@@ -2,7 +2,7 @@
 import type { Stored } from "../runs/run-store.ts";
 import type { Limits } from "../shared/config.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { countdown, pause, waitAtMost } from "../shared/timers.ts";
+import { countdown, waitAtMost } from "../shared/timers.ts";
 import type { ManagedSandbox, Owner } from "./account-calls.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 
@@ -69,8 +69,6 @@ export class StoredRuns {
     const evicted: Promise<Stored | undefined> = stub.evictRuns(bytes, before).catch(() => undefined);
     const remaining = await waitAtMost(waitMs, evicted);
     if (remaining) this.#host.sandboxes.putStored(sandbox, remaining);
-    // Locally, an actor's response is always ready, and workerd looks for new requests only when nothing is.
-    await pause(0);
     return remaining;
   }
 

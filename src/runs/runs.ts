@@ -405,11 +405,10 @@ export class Runs {
   }
 
   /** Newest first. */
-  async list(limit: number, before?: string, kind?: RunKind): Promise<RunSummary[]> {
+  list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
     this.#saveAll();
     for (const run of this.#active.values()) run.saveFirst();
-    const summaries =
-      kind === undefined ? this.#store.list(limit, before) : await this.#store.listKind(kind, limit, before);
+    const summaries = this.#store.list(limit, before, kind);
     return summaries.map((summary) => this.#active.get(summary.id)?.summary ?? summary);
   }
 

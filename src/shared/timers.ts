@@ -54,17 +54,14 @@ export function pauseUnlessAborted(ms: number, signal: AbortSignal): Promise<voi
   });
 }
 
-/**
- * Returns a function that does `work` at once, but not before a pause after the last time: then it does `work` once, later.
- * @param work returns the length of the pause in milliseconds
- */
-export function throttled(work: () => number): () => void {
-  let [doneAt, pauseMs] = [0, 0];
+/** Returns a function that does `work` at once, but not before `pauseMs` after the last time: then it does `work` once, later. */
+export function throttled(pauseMs: number, work: () => void): () => void {
+  let doneAt = 0;
   let timer: ReturnType<typeof setTimeout> | null = null;
   const doNow = () => {
     timer = null;
     doneAt = Date.now();
-    pauseMs = work();
+    work();
   };
   return () => {
     const leftMs = pauseMs - elapsedMs(doneAt);

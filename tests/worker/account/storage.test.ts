@@ -160,7 +160,7 @@ it("is measured without reading the runs, and searched for runs of a kind withou
     const measured = await queriesOf(storage.sql, () => store.measureStored());
     expect(measured.plans).toContain("SCAN stored_bytes");
     expect(measured.rowsRead).toBeLessThanOrEqual(runs + 2);
-    const searched = await queriesOf(storage.sql, () => store.listKind("task", 100));
+    const searched = await queriesOf(storage.sql, () => store.list(100, undefined, "task"));
     const steps = new Set(searched.plans.filter((step) => step.includes(" runs ")));
     // With a bound at both ends, SQLite would load each row up to the second one.
     expect(steps).toEqual(new Set(["SEARCH runs USING PRIMARY KEY (id<?)"]));

@@ -1,6 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
-import { STREAMS, type Stream } from "../../../container/sandboxd/protocol.ts";
+import type { Stream } from "../../../container/sandboxd/protocol.ts";
 import { type LogPiece, durationMs } from "../../../src/runs/run-types.ts";
 import { joinBytes } from "../../../src/shared/text.ts";
 import { LogWriter, LogWrites, type RunObjects, readLog } from "../../../src/runs/run-log.ts";
@@ -363,13 +363,13 @@ it("a list of runs writes only runs that are not stored yet, and shows the curre
     const startedAt = Date.now() + 5000;
     first.execution.run.record.startedAt = startedAt;
     first.execution.print("stdout", "x".repeat(16_384));
-    expect(await runs.list(10)).toMatchObject([{ id: first.id, state: "running", startedAt }]);
+    expect(runs.list(10)).toMatchObject([{ id: first.id, state: "running", startedAt }]);
     const written = exec.mock.calls.filter(([query]) => query.startsWith("INSERT"));
     exec.mockRestore();
     expect(written).toEqual([]);
     first.execution.end({ state: "succeeded", exitCode: 0 });
     await runs.result(first.id, 1000);
-    expect(await runs.list(10)).toMatchObject([{ id: first.id, state: "succeeded", exitCode: 0 }]);
+    expect(runs.list(10)).toMatchObject([{ id: first.id, state: "succeeded", exitCode: 0 }]);
   });
 });
 

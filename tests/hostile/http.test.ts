@@ -159,8 +159,8 @@ describe("when clients send hostile headers", () => {
   it.each([
     [4000, "a:b", "401"],
     [2000, "accept:*/*", "401"],
-    [10_000, "a:b", "431"],
-    [10_000, "accept:*/*", "431"],
+    [10_000, "a:b", "401"],
+    [10_000, "accept:*/*", "401"],
     [60_000, "a:b", "431"],
   ])(
     "a request with thousands of header lines gets a response, before the token is checked: %s of %s",

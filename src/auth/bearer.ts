@@ -91,9 +91,8 @@ const MAX_WORDS = 20;
  */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
   if (header.length > MAX_COMPARED) return true;
-  const words = distinct([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
-  const encoded = distinct(header.split(/[\s,]+/));
-  // Checked before words are decoded: each invalid one makes an exception, which takes 10 microseconds.
+  const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
+  const encoded = new Set(header.split(/[\s,]+/));
   if (words.size > MAX_WORDS || encoded.size > MAX_WORDS) return true;
   for (const word of encoded) for (const part of basicParts(word)) words.add(part);
   if (words.size > MAX_WORDS) return true;
@@ -101,13 +100,6 @@ export async function isOwnAuthorization(header: string, config: Config): Promis
   for (const word of words)
     if (isTokenShaped(word) || (await principalOf(word, candidates)) !== undefined) return true;
   return false;
-}
-
-/** The first distinct words, at most one more than MAX_WORDS. */
-function distinct(words: readonly string[]): Set<string> {
-  const found = new Set<string>();
-  for (const word of words) if (found.add(word).size > MAX_WORDS) break;
-  return found;
 }
 
 /** The user and password of the Basic scheme (RFC 7617); empty for invalid base64. */

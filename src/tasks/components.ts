@@ -156,7 +156,6 @@ export async function componentsFor(
 }
 
 function checkNames(kind: ComponentKind, given: readonly string[]): string[] {
-  // Checked first, because a set of thousands of names that are digits is slow (bounded.ts).
   if (given.length > MAX_NAMED) throw tooManyNames(kind, given.length, MAX_NAMED);
   const names = [...new Set(given)];
   const invalidName = names.find((name) => !NAME.test(name));

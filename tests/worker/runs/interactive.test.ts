@@ -1,9 +1,7 @@
 /** Commands with input: in a terminal, typed with send_input, or from the parameter stdin. */
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { idIn, type Result } from "../../setup/mcp-client.ts";
 import { callsIn, evict, owner, result, sh, until, untilText } from "../support.ts";
-import { withTestTimers } from "../test-timers.ts";
-import { start, withRuns } from "./conducted-runs.ts";
 
 const sandbox = "interactive";
 
@@ -146,31 +144,6 @@ print("\\x1b[?1049l", end="")`;
     expect((await type(short, `${"x".repeat(4095)}\n`)).text).not.toContain("notice");
   });
 });
-
-it("many calls that type long texts return at the echo when they have compared too much text with the output", () =>
-  withRuns("echoes", (runs) =>
-    withTestTimers(async () => {
-      const { id, execution } = await start(runs);
-      Object.assign(execution, { type: async ({ text }: { text: string }) => text.length });
-      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date", "performance"] });
-      const text = `${"a".repeat(9999)}\n`;
-      let returned = 0;
-      const typing = Array.from({ length: 60 }, async () => {
-        await runs.type(id, { text }, 1000);
-        returned += 1;
-      });
-      await vi.advanceTimersByTimeAsync(0);
-      execution.print("stdout", "a".repeat(9000));
-      await vi.advanceTimersByTimeAsync(1000);
-      expect(returned).toBeGreaterThan(0);
-      // The others wait for the program's output.
-      expect(returned).toBeLessThan(60);
-      execution.print("stdout", "more");
-      await vi.advanceTimersByTimeAsync(1000);
-      await Promise.all(typing);
-      execution.end({ state: "succeeded" });
-    }),
-  ));
 
 describe("input to a run", () => {
   it("is refused with the reason if nothing reads it", async () => {

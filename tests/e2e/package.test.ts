@@ -60,7 +60,7 @@ it("the package contains only the files that it runs, and no TypeScript but the 
   );
   const files = readdirSync(installed, { recursive: true, encoding: "utf8" });
   expect(files).toContain("dist/local/agents/claude-code/package-lock.json");
-  expect(files).toContain("dist/local/engine/count-objects.pl");
+  expect(files).toContain("dist/local/runtime/kernels/python-kernel.py");
   expect(files.filter((file) => /node_modules|\.map$|\.test\.|\.tgz$|\.dev\.vars/.test(file))).toEqual([]);
   const sources = files.filter((file) => file.endsWith(".ts"));
   expect(sources.filter((file) => !/^dist\/client\/(adapters\/)?[\w-]+\.d\.ts$/.test(file))).toEqual([]);

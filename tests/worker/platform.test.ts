@@ -1,12 +1,10 @@
 /** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. Also our use of the SDK's client. */
-import { runInDurableObject } from "cloudflare:test";
-import { env } from "cloudflare:workers";
 import { expect, it, vi } from "vitest";
 import { SDKInterpreter } from "../../src/actors/platform/sdk-platform.ts";
 import type { Sandbox } from "@cloudflare/sandbox";
 import { EngineClient } from "../../local/platform/engine-client.ts";
 import { ERROR_HEADER } from "../../local/platform/engine-protocol.ts";
-import { actorOf, evict, runInActor, isRunning, owner, sh, until } from "./support.ts";
+import { evict, runInActor, isRunning, owner, sh, until } from "./support.ts";
 
 type Client = Sandbox["client"];
 
@@ -22,23 +20,6 @@ it("a local sandbox counts as ended for its actor if the engine does not know it
   await until(async () => !(await isRunning(sandbox)));
   // The end of the previous container may interrupt the first call.
   expect(await until(() => sh(sandbox, "echo new").catch(() => undefined))).toBe("new\n");
-  await owner.call("destroy_sandbox", { sandbox });
-});
-
-it("the next container counts for its principal, also if a request of the sandbox created the actor by its id", async () => {
-  const sandbox = "by-id";
-  await sh(sandbox, "true");
-  await evict(sandbox);
-  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
-  const { id } = await actorOf(sandbox);
-  const actor = sandboxes.get(sandboxes.idFromString(id.toString()));
-  expect(await runInDurableObject(actor, (_actor, state) => state.id.name)).toBeUndefined();
-  await owner.call("destroy_sandbox", { sandbox });
-  const call = vi.spyOn(EngineClient.prototype, "call");
-  await sh(sandbox, "true");
-  const starts = call.mock.calls.flatMap(([method, , body]) => (method === "PUT" ? [body] : []));
-  call.mockRestore();
-  expect(starts).toContainEqual(expect.objectContaining({ principal: id.name?.slice(-16) }));
   await owner.call("destroy_sandbox", { sandbox });
 });
 

@@ -8,7 +8,6 @@ import { ProcessLimiter } from "../../../src/shared/limits.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
 import { redirectProblem } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
-import { sleep, until } from "../../setup/until.ts";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
 import { owner } from "../support.ts";
 import { PREVIEW_HOST, visit } from "./support.ts";
@@ -233,76 +232,4 @@ it("a request is refused if a sandbox has had too many in this minute", async ()
   const response = await visit(`https://${label}.${PREVIEW_HOST}/`);
   expect([response.status, response.headers.get("retry-after")]).toEqual([429, "60"]);
   expect(limit).toHaveBeenCalledWith({ key: address.actor });
-});
-
-function namespaceOf(fetch: (request: Request) => Promise<Response>): Env["Sandbox"] {
-  return { getByName: () => ({ fetch }) } as unknown as Env["Sandbox"];
-}
-
-async function request(sandbox: string, principal: string, path: string, Sandbox: Env["Sandbox"]) {
-  const actor = await actorName(sandbox, principal);
-  const token = (await makeToken(8000, actor, keys)) ?? "";
-  const url = `https://${writeLabel({ port: 8000, actor, token })}.${PREVIEW_HOST}/${path}`;
-  return await visit(url, {}, { Sandbox });
-}
-
-it.each([
-  ["a sandbox", 1, 512],
-  ["a principal", 6, 768],
-])(
-  "only so many requests to %s wait for a response, because those whose visitors have left wait too",
-  async (_what, sandboxes, most) => {
-    const end = Promise.withResolvers<Response>();
-    const Sandbox = namespaceOf(async () => (await end.promise).clone());
-    const sent = Array.from({ length: 1500 }, (_, index) =>
-      request(`waited-for-${index % sandboxes}`, `visited-${sandboxes}`, "", Sandbox),
-    );
-    let refused = 0;
-    for (const each of sent) void each.then(({ status }) => (refused += Number(status === 429)));
-    await until(() => refused === sent.length - most);
-    end.resolve(new Response());
-    await Promise.all(sent);
-    expect(refused).toBe(sent.length - most);
-    expect((await request("waited-for-0", `visited-${sandboxes}`, "", Sandbox)).status).toBe(200);
-  },
-);
-
-it.each([
-  ["many sandboxes of a principal", 20, "neighbour"],
-  ["one sandbox", 1, "attacker"],
-])(
-  "requests to %s that do not end delay those of others only a little",
-  async (_what, sandboxes, neighbour) => {
-    const end = Promise.withResolvers<Response>();
-    let slowServed = 0;
-    const Sandbox = namespaceOf(async ({ url }) => {
-      if (!url.endsWith("/slow")) return new Response("ok");
-      slowServed += 1;
-      return (await end.promise).clone();
-    });
-    const send = (sandbox: string, principal: string, path: string) =>
-      request(sandbox, principal, path, Sandbox);
-    const slow = Array.from({ length: 200 }, (_, n) => send(`s${n % sandboxes}`, "attacker", "slow"));
-    await sleep(100);
-    const servedBefore = slowServed;
-    for (let n = 0; n < 3; n++) expect((await send("other", neighbour, "")).status).toBe(200);
-    // With one queue for all, about 150 slow requests are served before the first of these.
-    expect(slowServed - servedBefore).toBeLessThan(100);
-    end.resolve(new Response());
-    await Promise.all(slow);
-  },
-);
-
-it("a request that cannot be passed on does not count as one that waits for a response", async () => {
-  const log = vi.spyOn(console, "log").mockImplementation(() => {});
-  onTestFinished(() => log.mockRestore());
-  const fails = () => {
-    throw new TypeError("This request cannot be made");
-  };
-  const failing = { getByName: fails } as unknown as Env["Sandbox"];
-  const status = async (Sandbox: Env["Sandbox"]) =>
-    (await request("fails", "visited-in-vain", "", Sandbox)).status;
-  const failed = await Promise.all(Array.from({ length: 512 }, () => status(failing)));
-  expect(new Set(failed)).toEqual(new Set([500]));
-  expect(await status(namespaceOf(async () => new Response()))).toBe(200);
 });

@@ -459,14 +459,6 @@ describe("expose_port", () => {
     expect((await reader.send("expose_port", { port: 8000 })).status).toBe(403);
   });
 
-  it("gets only a few of many simultaneous requests at once, so that the server has time for others", async () => {
-    const url = await expose({ sandbox, port: 8000 });
-    const peaks = await Promise.all(
-      Array.from({ length: 200 }, async () => Number(await (await visit(`${url}peak`)).text())),
-    );
-    expect(Math.max(...peaks)).toBeLessThan(50);
-  });
-
   it("limits how many ports of a sandbox are exposed", async () => {
     for (let port = 9000; port < 9018; port++) await expose({ sandbox, port });
     const refused = await exposer.call("expose_port", { sandbox, port: 9100 });

@@ -452,10 +452,6 @@ describe("an answer that its client has not read", () => {
   it.each([
     ["resources/list", {}],
     ["resources/read", { uri: PANEL_URI }],
-    [
-      "completion/complete",
-      { ref: { type: "ref/resource", uri: FILES }, argument: { name: "sandbox", value: "a" } },
-    ],
   ])("counts, and the server withholds it when there are too many: %s", async (method, params) => {
     const answer = async () => (await caller.post({ method, params })).messages[0];
     const others = RequestMemory.forCall(caller.principalID, new AbortController().signal);

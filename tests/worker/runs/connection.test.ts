@@ -1,6 +1,5 @@
 /** The WebSocket to sandboxd. On Cloudflare, no engine limits what a program in sandboxd's place sends. */
 import { describe, it } from "vitest";
-import { EVENT_CHARS } from "../../../container/sandboxd/protocol.ts";
 import { Connection } from "../../../src/container/connection.ts";
 import { containerGone } from "../../../src/container/texts.ts";
 import { sleep } from "../../setup/until.ts";
@@ -174,22 +173,4 @@ describe.concurrent("the connection to sandboxd", () => {
     expect(signal.aborted).toBe(false);
     await expect.poll(() => signal.aborted).toBe(true);
   });
-
-  it.for([
-    ["short", EVENT, 25_000],
-    ["long", EVENT.padEnd(EVENT_CHARS), 1000],
-  ] as const)(
-    "ends with a flood of %s events, and the next one waits",
-    async ([, event, sent], { expect }) => {
-      const { connection, opened, signal, got, server } = await connect();
-      let brokenAt = 0;
-      signal.addEventListener("abort", () => void (brokenAt = Date.now()));
-      for (let count = 0; count < sent; count++) server.send(event);
-      await expect.poll(() => signal.aborted).toBe(true);
-      expect(got.breaks).toBe(1);
-      expect(got.events).toBeLessThan(sent);
-      await connection.send({ type: "ping" });
-      expect((opened[1]?.at ?? 0) - brokenAt).toBeGreaterThan(2000);
-    },
-  );
 });

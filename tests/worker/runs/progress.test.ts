@@ -54,28 +54,6 @@ it("the last line is read four times a second for all calls, and each call gets 
   expect(run.isWatched).toBe(false);
 });
 
-it("calls that wait for runs of several sandboxes of a principal share a rate of lines, and delay no other principal", async () => {
-  const runs = Array.from({ length: 10 }, () => startRun("many"));
-  const other = startRun("other");
-  const counts = new Map<ActiveRun, number>();
-  const count = (run: ActiveRun) => counts.set(run, (counts.get(run) ?? 0) + 1);
-  const watch = (run: ActiveRun) => run.watch(60_000, () => count(run));
-  const waiting = [...runs.flatMap((run) => Array.from({ length: 100 }, () => watch(run))), watch(other)];
-  counts.clear();
-  for (let at = 0; at < 80; at++) {
-    for (const run of [...runs, other]) run.output("stdout", bytes(`${at}\n`));
-    await vi.advanceTimersByTimeAsync(250);
-  }
-  expect(counts.get(other)).toBeGreaterThan(70);
-  const each = runs.map((run) => counts.get(run) ?? 0);
-  const all = each.reduce((sum, lines) => sum + lines, 0);
-  expect(all).toBeLessThan(5000);
-  // All get a part of the rate.
-  expect(Math.min(...each)).toBeGreaterThan(100);
-  await vi.advanceTimersByTimeAsync(60_000);
-  await Promise.all(waiting);
-});
-
 it.each([
   { calls: 1, most: 101 },
   { calls: 2, most: 2 * 51 },

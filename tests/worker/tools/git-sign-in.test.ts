@@ -2,7 +2,6 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Env } from "../../../src/shared/config.ts";
-import { asSecret } from "../../../src/shared/git-credential.ts";
 import type { Arrived } from "../../setup/private-secrets.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { ORIGIN, actorOf, evictActor, principal, resetAccountAt } from "../support.ts";
@@ -353,14 +352,4 @@ describe("a person's token for a git host", () => {
     // A page of another site that opened this one cannot replace it while a person types a token.
     expect(own.response.headers.get("cross-origin-opener-policy")).toBe("same-origin");
   });
-});
-
-it("a git sign-in is the same secret for each request, so that the search for its token is prepared only once", () => {
-  const credential = { user: "me", token: "0123456789abcdef" };
-  const secret = asSecret("git.example.com", credential);
-  expect(asSecret("git.example.com", { ...credential })).toBe(secret);
-  expect(asSecret("other.example.com", credential).hosts).toEqual(["other.example.com"]);
-  expect(asSecret("git.example.com", { ...credential, user: "you" }).place.template).toBe("you:{value}");
-  for (let host = 0; host < 20; host++) asSecret(`${host}.example.com`, credential);
-  expect(asSecret("git.example.com", credential)).toEqual(secret);
 });

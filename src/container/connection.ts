@@ -17,7 +17,6 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { EVENT_VALUES, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { countdown, pause, waitAtMost } from "../shared/timers.ts";
@@ -190,22 +189,13 @@ export class Connection {
     for (;;) {
       const socket = this.#socket ?? (await this.#openConnection());
       if (this.#unreadChars <= MAX_UNREAD_CHARS) return await send(socket);
-      await this.#confirmRead();
+      this.#confirming ??= this.#confirmRead(socket).finally(() => (this.#confirming = undefined));
+      await this.#confirming;
     }
   }
 
-  /**
-   * Waits until sandboxd has read all calls, or the connection has ended. @throws {ToolError} `no_answer`, and the connection is
-   * closed
-   */
-  #confirmRead(): Promise<void> {
-    this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
-    return this.#confirming;
-  }
-
-  async #confirm(): Promise<void> {
-    const socket = this.#socket;
-    if (!socket) return;
+  /** Waits until sandboxd has read all calls. @throws {ToolError} `no_answer`, and the connection is closed */
+  async #confirmRead(socket: WebSocket): Promise<void> {
     const chars = this.#unreadChars;
     // A program that has not read this cannot know its key. A pong has no key.
     const read = await this.#type(socket, NO_RUN, { text: "" }).catch(() => undefined);
@@ -311,7 +301,7 @@ export class Connection {
         return this.#followers.get(piece.id)?.onPiece(piece);
       }
       if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("not an event");
-      const event = eventSchema.parse(parseBounded(data, EVENT_VALUES));
+      const event = eventSchema.parse(JSON.parse(data));
       if (event.type === "pong") for (const pong of this.#pongs.splice(0)) pong();
       else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
       else this.#followers.get(event.id)?.onEvent(event);

@@ -218,7 +218,10 @@ export class SDKInterpreter implements Interpreter {
 
   /** Not `async`: otherwise a call that never settles would keep its code in memory. */
   run(code: string, id: string): Promise<CellResponse> {
-    if (this.#unreadChars > MAX_UNREAD_CHARS) return this.#confirmRead().then(() => this.run(code, id));
+    if (this.#unreadChars > MAX_UNREAD_CHARS) {
+      this.#confirming ??= this.#confirmRead().finally(() => (this.#confirming = undefined));
+      return this.#confirming.then(() => this.run(code, id));
+    }
     this.#unreadChars += code.length;
     const response: CellResponse = { logs: { stdout: [], stderr: [] } };
     let printed = 0;
@@ -249,12 +252,7 @@ export class SDKInterpreter implements Interpreter {
    * Waits until the control server has read all code. Code that it never reads would stay in the Worker's memory, also when its run has
    * ended. @throws {ToolError} `no_answer`, and the connection is closed
    */
-  #confirmRead(): Promise<void> {
-    this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
-    return this.#confirming;
-  }
-
-  async #confirm(): Promise<void> {
+  async #confirmRead(): Promise<void> {
     const chars = this.#unreadChars;
     try {
       // A program in the control server's place could respond before it reads. The engine refuses such responses.

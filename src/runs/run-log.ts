@@ -40,11 +40,6 @@ const OBJECT_ROWS = 4096;
 /** A log up to this size stays in SQLite; a longer one goes to R2 completely. */
 export const SQLITE_LOG_BYTES = 64 * 1024;
 
-/** The buffer size for objects, and how many buffers are kept: allocating one takes longer than filling it. */
-const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
-const MAX_SPARE = 2;
-const spare: Uint8Array[] = [];
-
 /** Bytes of one stream with their position in the log. */
 interface PlacedPiece {
   stream: Stream;
@@ -327,19 +322,10 @@ export class LogWriter {
   }
 
   async #put(parts: Uint8Array[]): Promise<number> {
-    const size = parts.reduce((sum, part) => sum + part.length, 0);
-    const spareBuffer = spare.pop();
-    const buffer =
-      spareBuffer && spareBuffer.length >= size ? spareBuffer : new Uint8Array(Math.max(size, SPARE_BYTES));
-    let at = 0;
-    for (const part of parts) {
-      buffer.set(part, at);
-      at += part.length;
-    }
     let object = this.#objects;
     while (this.#late.has(object)) object++;
     const key = objectKey(this.#store, this.#runID, object);
-    const written = this.#store.bucket.put(key, buffer.subarray(0, size));
+    const written = this.#store.bucket.put(key, joinBytes(parts));
     const isWritten = await waitAtMost(
       PUT_MS,
       written.then(() => true),
@@ -348,7 +334,6 @@ export class LogWriter {
       void this.#deleteLate(object, key, written);
       throw new Error(`R2 did not store object ${object} of the log of ${this.#runID} within ${PUT_MS} ms`);
     }
-    if (spare.length < MAX_SPARE) spare.push(buffer);
     this.#objects = object + 1;
     return object;
   }

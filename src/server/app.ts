@@ -172,8 +172,6 @@ export function createApp(parts: MCPParts): App {
     if (!isAccepted || !("open" in route.serve))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
     if (areTooManyOpen(false, context.config.openFiles)) return tooManyOpen();
-    if (route.causesWrites && isEmbedded(request))
-      return refuse(context, forbidden("bad_origin", texts.EMBEDDED_TEXT), route.path);
     if (route.causesWrites && (await isWriteLimited(request, context, route.path)))
       return refuse(context, rateLimited(), route.path);
     return route.serve.open(request, context);
@@ -233,15 +231,6 @@ function senderProblem(request: Request, config: Config, isPublic: boolean): Ref
   if (!isHostAllowed(request, config)) return forbidden("bad_host", texts.BAD_HOST_TEXT);
   if (!isPublic && !isOriginAllowed(request, config)) return forbidden("bad_origin", texts.BAD_ORIGIN_TEXT);
   return undefined;
-}
-
-/**
- * Whether a page loads another page as an image, a frame or the like, or in advance, which would count for its visitor's address. The
- * browser sets these headers.
- */
-function isEmbedded({ method, headers }: Request): boolean {
-  const isPage = (headers.get("sec-fetch-dest") ?? "document") === "document" && !headers.has("sec-purpose");
-  return !isPage && (method === "GET" || method === "HEAD");
 }
 
 /** Refreshes and revocations of known grants have limits of their own, which strangers cannot use up. */

@@ -13,8 +13,6 @@ export const BAD_HOST_TEXT =
   "This server does not accept the host name of the request. The operator can set PUBLIC_ORIGIN to the address that people use.";
 export const BAD_ORIGIN_TEXT =
   "Web pages of this origin may not call this server. The operator can add the origin to ALLOWED_ORIGINS.";
-export const EMBEDDED_TEXT =
-  "Open this address as a page of its own. Other pages cannot embed or prefetch it.";
 export const longHeadText = (max: number) =>
   `The address and the headers of the request have more than ${max} characters together. Send fewer or shorter ones.`;
 export const NOT_FOUND_PAGE = {

@@ -74,28 +74,6 @@ it("many addresses do not use up the limit of other addresses", async () => {
   expect(await uses("somebody else", 3)).toBe(2);
 });
 
-describe("a page of another site", () => {
-  it.each([
-    ["an image", { "sec-fetch-dest": "image" }],
-    ["a frame", { "sec-fetch-dest": "iframe" }],
-    ["a script's request", { "sec-fetch-dest": "empty" }],
-    ["a prefetch", { "sec-fetch-dest": "document", "sec-purpose": "prefetch" }],
-  ])("cannot use up the address's limit by %s", async (_, headers: Record<string, string>) => {
-    const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: true }));
-    const app = oauthApp({ ADDRESS_LIMITER: { limit } });
-    const client = await Client.register(app);
-    limit.mockClear();
-    const urls = [`${ORIGIN}/panel/sign-in`, await client.authorizationURL(), `${ORIGIN}/panel/callback`];
-    for (const url of urls) expect((await app(url, { headers })).status).toBe(403);
-    expect(limit).not.toHaveBeenCalled();
-    const opened = await app(urls[0] ?? "", {
-      headers: { "sec-fetch-dest": "document" },
-      redirect: "manual",
-    });
-    expect([opened.status, limit.mock.calls.length]).toEqual([303, 1]);
-  });
-});
-
 /** Allows this number of requests for each key. */
 function limiterFor(most: number): RateLimit {
   const counts = new Map<string, number>();

@@ -31,10 +31,7 @@ export interface NetworkHost {
   principalID(): string | undefined;
   secretHosts(): readonly string[];
   gitHosts(): readonly string[];
-  /**
-   * Routes requests to these hosts (or `ALL_HOSTS`) to the policy handler, including TLS, in the running container and in later
-   * containers.
-   */
+  /** Routes requests to these hosts (or `ALL_HOSTS`) to the policy handler, now and in later containers. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
@@ -160,10 +157,7 @@ export class SandboxNetwork {
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
-  /**
-   * Names the requests that were refused after `since`, the call that would allow them, and unknown names; undefined if there are
-   * none.
-   */
+  /** Names the requests that were refused after `since`, the call that would allow them, and unknown names. */
   async refusalNote(since: number): Promise<string | undefined> {
     const refused = await this.#host.platform.refusalsSince(since);
     const byPolicy = refused.filter(({ why }) => why === "policy" || why === "address");

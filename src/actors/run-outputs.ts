@@ -18,8 +18,8 @@ import { noSuchFile, tooManyWaiting } from "./texts.ts";
 const PAGE_BYTES = 256 * 1024;
 
 /**
- * The limit of calls that wait for runs of a sandbox. It is WAITING_PER_RUN for each run that the principal may have at once, but
- * at least MIN_WAITING. There is a limit because each waiting call takes about 130 KB of the server's memory.
+ * The limit of calls that wait for runs of a sandbox, which take memory: WAITING_PER_RUN for each concurrent run, at least
+ * MIN_WAITING.
  */
 const WAITING_PER_RUN = 2;
 const MIN_WAITING = 100;

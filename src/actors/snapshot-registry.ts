@@ -23,19 +23,13 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/**
- * How long a save may take. A longer save is abandoned. An interrupted save may still write objects, so its objects are deleted
- * only after this time.
- */
+/** How long a save may take. The objects of an interrupted or abandoned save are deleted only after this time. */
 const WRITING_MS = 3_600_000;
 
 /** The most automatic checkpoints per sandbox; the newest stay. A principal has at most as many as its limit of checkpoints. */
 const MAX_AUTOMATIC = 10;
 
-/**
- * The most stored outcomes of set-ups, and the most tasks with archives; the newest stay. Many changes of saved states read all
- * archives.
- */
+/** The most stored outcomes of set-ups, and the most tasks with archives. The newest stay. */
 const MAX_OUTCOMES = 100;
 const MAX_TASKS = 2000;
 

@@ -12,10 +12,7 @@ const EVICTION_MS = 60_000;
 /** How long a sandbox may take to delete its expired runs before the others have their turn. It goes on meanwhile. */
 const EXPIRY_MS = 2000;
 
-/**
- * The most sandboxes that are asked for expired runs at once, and how long that may take. Their actors stay in memory for ten seconds. A
- * principal may use one new sandbox each second.
- */
+/** The most sandboxes that are asked for expired runs at once, because their actors stay in memory, and how long that may take. */
 const EXPIRED_AT_ONCE = 200;
 const EXPIRE_ALL_MS = 60_000;
 

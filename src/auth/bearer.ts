@@ -63,9 +63,7 @@ export async function authenticate(
   return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, metadata);
 }
 
-/**
- * How long a token counts as valid without another look-up. The store takes as long to show a revocation everywhere.
- */
+/** How long a token counts as valid without another look-up: as long as the store takes to show a revocation. */
 const TOKEN_CHECK_MS = 60_000;
 
 /** Returns a function that tells whether the token of a long request is still valid. It looks the token up once a minute at most. */
@@ -78,10 +76,7 @@ export function tokenCheck({ isSignedIn }: Pick<CallerContext, "isSignedIn">): (
   };
 }
 
-/**
- * The longest `Authorization` header, in characters, and the most words of it that are compared with this server's tokens. A header
- * that exceeds one of these limits is treated as if it contained a token.
- */
+/** The longest `Authorization` header, in characters, and the most words, that are compared with tokens. Others count as a token. */
 const MAX_COMPARED = 16_384;
 const MAX_WORDS = 20;
 

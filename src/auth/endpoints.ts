@@ -20,10 +20,7 @@ const MAX_BODY_BYTES = 16 * 1024;
 /** How long a body may take, in milliseconds: strangers can send bodies. */
 export const BODY_MS = 10_000;
 
-/**
- * Parameters that become part of a store key, which may have at most 512 bytes. The server's own values have a third of
- * MAX_KEY_PART_BYTES.
- */
+/** Parameters that become part of a store key of at most 512 bytes. The server's own values are short. */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 

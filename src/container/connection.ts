@@ -35,10 +35,7 @@ interface Follower {
 
 /** A connection without calls and followed runs closes after this time. */
 const IDLE_MS = 2000;
-/**
- * The most output of a run that waits for its log, in addition to SHARED_WINDOW_BYTES of all runs: of each stream, a window, at
- * most one piece more, and the last bytes. Only a program in sandboxd's place sends more.
- */
+/** The most output of a run that waits for its log, besides SHARED_WINDOW_BYTES of all runs: what sandboxd sends ahead. */
 export const RUN_WAITING_BYTES = STREAMS.length * (LEAST_WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 /** How long sandboxd has to read the last calls and confirm the end of a connection, in milliseconds. Then the connection is aborted. */
 export const CLOSE_MS = 1000;
@@ -127,10 +124,7 @@ export class Connection {
     });
   }
 
-  /**
-   * Sends a call only if a connection is open. For calls that the follower of a run repeats, or no longer needs, over a new
-   * connection.
-   */
+  /** Sends a call that is repeated, or not needed, over a new connection. */
   sendIfOpen(call: RunCall): void {
     if (this.#socket) this.#sendCall(this.#socket, call);
   }

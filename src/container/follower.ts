@@ -184,8 +184,7 @@ export abstract class RunFollower {
 
   #passOutput({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
-    // The previous connection may have delivered the beginning of a piece. A view of the rest would keep the whole message in
-    // memory. Then a program in sandboxd's place could fill the memory with pieces that each have only one new byte.
+    // The previous connection may have delivered the beginning of a piece. A view of the rest would keep all of it in memory.
     if (gap < 0) this.sink.output(stream, bytes.slice(-gap));
     else if (gap > 0) this.sink.recordSkipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);

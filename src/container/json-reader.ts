@@ -17,10 +17,7 @@ interface JSONListener {
   value(path: Path, read: () => string | undefined): void;
 }
 
-/**
- * For each byte, whether it can be part of a number, `true`, `false` or `null`. A table, because a regular expression would
- * take most of the reader's time.
- */
+/** For each byte, whether it can be part of a number, `true`, `false` or `null`. */
 const IS_LITERAL = Array.from({ length: 256 }, (_, byte) => /[\w.+-]/.test(String.fromCharCode(byte)));
 const [SPACE, TAB, LINE_FEED, RETURN] = [0x20, 0x09, 0x0a, 0x0d];
 const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];

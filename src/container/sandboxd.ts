@@ -151,8 +151,8 @@ export class Sandboxd {
   }
 
   /**
-   * Makes a request, even before the workspace is restored, and reads the response. Retries if sandboxd does not respond,
-   * unless the body is a stream, which can be sent only once.
+   * Makes a request, even before the workspace is restored, and reads the response. Retries if sandboxd does not respond, unless
+   * the body is a stream.
    * @param isThere whether the intended container still exists; called before each attempt
    * @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`
    */

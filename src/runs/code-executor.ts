@@ -54,10 +54,7 @@ const SCALING_MS = 30_000;
 /** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/**
- * The most characters of one text result: as many as callers see of an output stream. Our code in the kernel has already
- * shortened results to this, except HTML and SVG.
- */
+/** The most characters of one text result: as many as callers see of an output stream. */
 const TEXT_CHARS = 32 * 1024;
 
 /** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */

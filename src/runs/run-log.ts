@@ -27,10 +27,7 @@ const OBJECT_BYTES = 2 * 1024 * 1024;
 /** How long a write to R2 may take. After that, the output is written again under another number. */
 const PUT_MS = 60_000;
 
-/**
- * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins,
- * because each keeps up to 4 MiB in memory.
- */
+/** The most objects that an actor writes to R2 at once, and the most unconfirmed late ones: each keeps up to 4 MiB in memory. */
 const WRITES_AT_ONCE = 4;
 const MAX_LATE = 8;
 
@@ -148,9 +145,7 @@ export class LogWriter {
     return this.#sql.exec<{ seq: number }>(query, this.#runID).one().seq;
   }
 
-  /**
-   * Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2.
-   */
+  /** Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2. */
   #count(): void {
     this.#isCounted = true;
     const { objects, unshipped } = this.#sql
@@ -410,10 +405,7 @@ export async function readLog(
   });
 }
 
-/**
- * The number of the last row that begins before an offset, or -1. A binary search, because a log can have hundreds of thousands of
- * rows, and each page would read all of them.
- */
+/** The number of the last row that begins before an offset, or -1. A binary search, because a log can have many rows. */
 function lastRowBefore(sql: SqlStorage, runID: string, offset: number): number {
   const rowUpTo = (seq: number) =>
     sql

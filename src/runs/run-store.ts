@@ -51,10 +51,7 @@ const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit
 type SummaryRow = Pick<Row, (typeof SUMMARY)[number]>;
 const COLUMNS = SUMMARY.join(", ");
 
-/**
- * Longer details have rows in a table with rowids. To look up a row of a table without rowids, SQLite loads the rows that it compares,
- * with all their data.
- */
+/** Longer details have a table with rowids. To search a table without them, SQLite loads the rows that it compares. */
 const INLINE_CHARACTERS = 16_384;
 const ELSEWHERE = "";
 
@@ -167,8 +164,8 @@ export class RunStore {
   }
 
   /**
-   * Returns the stored bytes: the database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can
-   * be removed. Called every few seconds, so the query does not read the runs, whose output SQLite has to pass.
+   * Returns the stored bytes: the database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can be
+   * removed.
    */
   measureStored(): Stored {
     const { runs, bytes, oldest } = this.#rows.one<{ runs: number; bytes: number; oldest: number | null }>(

@@ -440,10 +440,7 @@ export class Runs {
     return this.#store.measureStored();
   }
 
-  /**
-   * Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. There may be 200,000
-   * small runs to delete, so the loop does not measure all that is stored for each of them.
-   */
+  /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
   async evict(bytes: number, before: number): Promise<Stored> {
     this.#saveAll();
     const { sql } = this.#host;

@@ -101,10 +101,7 @@ export function terminalText(output: string, spare = spareBlanks()): string {
   return text + rows.map(textOfRow).join("");
 }
 
-/**
- * The text with overwritten lines, such as progress bars, in their last state, and without text that a kernel's code has
- * cleared.
- */
+/** The text with overwritten lines in their last state, and without text that a kernel's code has cleared. */
 export function lastStates(printed: string, spare = spareBlanks()): string {
   const text = textAfterClear(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex

@@ -1,7 +1,4 @@
-/**
- * Counts the memory that a principal's requests use: bodies, and answers that their clients have not read yet. Without a limit, one batch
- * request whose client reads nothing could keep a hundred answers in memory, and an isolate is shared.
- */
+/** Counts the memory that a principal's requests use: bodies, and answers that their clients have not read yet. */
 import { tooMuchUnread } from "./errors.ts";
 import { CALL_BYTES, hasRoomFor, hold, holdWhenRoom, MAX_HELD_BYTES } from "./limits.ts";
 import { CALL_MS } from "./timers.ts";

@@ -9,10 +9,7 @@ const MAX_SECRETS = 100;
 
 const MAX_SECRET_HOSTS = 20;
 
-/**
- * Code can send guesses to a host that echoes them, and learns from the mask which guess is right. So values must be too long to
- * guess, and too long to be found in other texts by chance.
- */
+/** Values must be too long to guess: code can send guesses to a host that echoes them, and learns from the mask which one is right. */
 const MIN_VALUE_LENGTH = 16;
 
 /** The place of a value in a request. `template` contains `{value}` once; for `basic` it is the user and password. */

@@ -45,10 +45,7 @@ export function isLine(text: string): boolean {
 
 const FENCE = "```";
 
-/**
- * Three backticks or similar characters, also with invisible characters between them. This lists the characters, because
- * `normalize` takes quadratic time.
- */
+/** Three backticks or similar characters, also with invisible characters between them. */
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
 /**

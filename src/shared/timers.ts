@@ -71,8 +71,8 @@ export function throttled(pauseMs: number, work: () => void): () => void {
 }
 
 /**
- * Does work with a signal that aborts with `outer`, or after `ms` milliseconds. This is not `AbortSignal.any`: workerd would keep
- * each signal made by it (about 1.5 KB) for as long as `outer`.
+ * Does work with a signal that aborts with `outer`, or after `ms` milliseconds. Not `AbortSignal.any`, which workerd keeps as long
+ * as `outer`.
  */
 export async function withLimitedSignal<T>(
   outer: AbortSignal,

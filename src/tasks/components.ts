@@ -37,9 +37,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const MAX_NAMED = 10;
 
-/**
- * The most definitions of each kind that are offered to tasks. If there are more, the server offers the first of them by name.
- */
+/** The most definitions of each kind that are offered to tasks: the first by name. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;

@@ -188,10 +188,7 @@ export class SDKPlatform implements ContainerPlatform {
   }
 }
 
-/**
- * The most characters that a cell may print. A run's document has at most 5 million characters, and its results are 3 million of
- * them. Without this limit, user code that writes to the executor's channel could fill the memory of the isolate.
- */
+/** The most characters that a cell may print: more than the longest document of a run, which has 5 million. */
 const MAX_PRINTED = 6_000_000;
 
 /**
@@ -248,10 +245,7 @@ export class SDKInterpreter implements Interpreter {
     );
   }
 
-  /**
-   * Waits until the control server has read all code. Code that it never reads would stay in the Worker's memory, also when its run has
-   * ended. @throws {ToolError} `no_answer`, and the connection is closed
-   */
+  /** Waits until the control server has read all code. @throws {ToolError} `no_answer`, and the connection is closed */
   async #confirmRead(): Promise<void> {
     const chars = this.#unreadChars;
     try {

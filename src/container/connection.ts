@@ -124,7 +124,7 @@ export class Connection {
     });
   }
 
-  /** Sends a call that is repeated, or not needed, over a new connection. */
+  /** Sends a call only if a connection is open. A new connection repeats the call, or does not need it. */
   sendIfOpen(call: RunCall): void {
     if (this.#socket) this.#sendCall(this.#socket, call);
   }

@@ -9,7 +9,7 @@ import {
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
-import { hold, holdWhenRoom } from "../shared/limits.ts";
+import { MAX_HELD_BYTES, hold, holdWhenRoom } from "../shared/limits.ts";
 import { LimitedQueue } from "../shared/queue.ts";
 import { READ_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
@@ -76,10 +76,10 @@ export class Sandboxd {
     this.#principalID = principalID;
   }
 
-  /** All responses to a principal's sandboxes that are read at once share the limit of memory. */
+  /** All responses of a principal's sandboxes that are read at once share half the limit, because several principals share the isolate. */
   readonly #reserve: Reserve = async (bytes) => {
     const holder = `responses to ${this.#principalID() ?? ""}`;
-    const hasRoom = await holdWhenRoom(holder, bytes, { ms: READ_MS });
+    const hasRoom = await holdWhenRoom(holder, bytes, { ms: READ_MS, roomToLeave: MAX_HELD_BYTES / 2 });
     return hasRoom ? () => hold(holder, -bytes) : undefined;
   };
 

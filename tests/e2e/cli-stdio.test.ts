@@ -101,7 +101,9 @@ it(
       return JSON.stringify(listed.content).includes("running");
     });
     await first.close();
-    expect(await cut).toContain("A run that the call started may continue: list_runs shows it.");
+    expect(JSON.stringify(await cut)).toMatch(
+      /The server stopped during this call.*list_runs shows what became/,
+    );
     expect(await waitForEnd(server)).toEqual([]);
     const repeated = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
     expect(repeated.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });

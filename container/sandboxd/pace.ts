@@ -23,12 +23,6 @@ export class Pace {
     this.#left = options.burst;
   }
 
-  /** Whether the whole burst is available. */
-  get isFull(): boolean {
-    this.#fill();
-    return this.#left === this.#burst;
-  }
-
   /** Takes an amount. Returns how many milliseconds to wait; 0 if no wait is needed. */
   take(amount = 1): number {
     this.#fill();

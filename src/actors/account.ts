@@ -7,7 +7,7 @@ import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import { whileHolding } from "../shared/limits.ts";
-import { countdown, pause, waitAtMost } from "../shared/timers.ts";
+import { countdown, waitAtMost } from "../shared/timers.ts";
 import { destroyedMeanwhile, workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
@@ -467,13 +467,13 @@ export class Account extends DurableObject<Env> {
     if (nextExpiry !== undefined) await this.#ensureAlarm(Math.max(nextExpiry, Date.now() + SWEEP_MS));
   }
 
-  async recordTask(task: TaskEntry): Promise<void> {
-    await this.#tasks.put(task);
+  recordTask(task: TaskEntry): void {
+    this.#tasks.put(task);
   }
 
   /** Tasks of all sandboxes, newest first. @param before a task's id: only older tasks are listed */
-  async listTasks(limit: number, before?: string): Promise<TaskEntry[]> {
-    return await this.#tasks.list(limit, before);
+  listTasks(limit: number, before?: string): TaskEntry[] {
+    return this.#tasks.list(limit, before);
   }
 
   /** The sandboxes sorted by name, and whether each was last known to be running. */
@@ -562,7 +562,6 @@ export class Account extends DurableObject<Env> {
       // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
       const removed = actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       await waitAtMost(REMOVAL_TIMEOUT_MS, removed);
-      await pause(0);
     }
   }
 

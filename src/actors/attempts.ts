@@ -47,10 +47,7 @@ const REVOKED_MS = HOUR_MS;
 
 const LINK_KEY = "link-key";
 
-/**
- * The most unapproved clients. Registering one more removes the oldest client of the address that registered most of them. Otherwise
- * an address could remove all others within a minute, also those that somebody is about to approve.
- */
+/** The most unapproved clients. One more replaces the oldest client of the address that registered most of them. */
 export const MAX_UNAPPROVED = 500;
 
 export function registrationsOf(env: Pick<Env, "Attempts">) {

@@ -10,10 +10,7 @@ interface StoredConnections {
 
 const KEY = "connections";
 
-/**
- * The longest time between a connection and the write that stores it. Each write stores all connections as one value of up to
- * about 130 KB, because Cloudflare charges for each written row.
- */
+/** The longest time until a connection is stored. Each write stores all connections as one value. */
 const COLLECT_MS = 5000;
 
 const NONE: StoredConnections = {

@@ -1,5 +1,4 @@
 /** Saves the workspace before the server or the platform ends the container. */
-import { Pace } from "../../container/sandboxd/pace.ts";
 import type { Kernels } from "../container/kernels/kernels.ts";
 import { pause } from "../shared/timers.ts";
 import type { Lifecycle } from "./lifecycle.ts";
@@ -17,12 +16,6 @@ const MAX_FAILURES = 3;
 const MAX_SAVES = 3;
 const PAUSE_MS = 1000;
 
-/**
- * How many saves the platform's end of a container may need, and per second after that. sandboxd asks at most 36 times. A program in
- * its place could ask for one after another.
- */
-const SAVES = { burst: 40, perSecond: 0.1 };
-
 interface ContainerEndHost {
   sandboxd: Pick<Sandboxd, "isToken" | "report">;
   lifecycle: Pick<Lifecycle, "isRunning" | "isInUse">;
@@ -35,7 +28,6 @@ interface ContainerEndHost {
 
 export class ContainerEnd {
   readonly #host: ContainerEndHost;
-  readonly #saves = new Pace(SAVES);
 
   constructor(host: ContainerEndHost) {
     this.#host = host;
@@ -59,15 +51,15 @@ export class ContainerEnd {
   }
 
   /**
-   * Saves before the platform ends the container. Returns false, without saving, if the token is wrong, after too many saves, or if
-   * sandboxd still serves. It asks sandboxd because code in the sandbox can read the token and send this request too.
+   * Saves before the platform ends the container. Returns false, without saving, if the token is wrong, or if sandboxd still
+   * serves. It asks sandboxd because code in the sandbox can read the token and send this request too.
    */
   async saveForPlatform(token: string): Promise<boolean> {
     const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;
     if (!sandboxd.isToken(token)) return false;
     if (!lifecycle.isRunning) return true;
     const isServing = async () => (await sandboxd.report())?.isServing === true;
-    if ((await isServing()) || !this.#saves.tryTake(1)) return false;
+    if (await isServing()) return false;
     // Code for kernels goes through the SDK's server and not through sandboxd, so sandboxd cannot refuse it.
     const hadCode = kernels.refuse(isServing);
     await this.#save(MAX_SAVES);

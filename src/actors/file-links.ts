@@ -57,10 +57,7 @@ export class FileLinks {
     return Promise.all(links.map((link) => this.keep({ ...link, epoch })));
   }
 
-  /**
-   * Stores a link and returns its id. The same download with the same expiry has the same id, so that repeated results store
-   * nothing new.
-   */
+  /** Stores a link and returns its id. The same download with the same expiry has the same id. */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);

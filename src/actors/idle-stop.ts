@@ -15,10 +15,7 @@ import { tooManyIdleMinutes } from "./texts.ts";
 
 const MINUTE_MS = 60_000;
 
-/**
- * The time between two attempts to stop an idle container: the platform's alarm would repeat a failed one at once, each with
- * a scan of all files.
- */
+/** The time between two attempts to stop an idle container, each of which scans all files. */
 const RETRY_MS = 60_000;
 
 /** Processes that use at least this share of a processor count as busy. An idle server that polls files or timers uses less. */
@@ -82,10 +79,7 @@ export class IdleStop {
     if (isBusy || !(await lifecycle.stopIfUnused())) this.#postponedAt = Date.now();
   }
 
-  /**
-   * Whether processes have connections, or used the processor since the last check. The first check of a container sees only
-   * connections.
-   */
+  /** Whether processes have connections, or used the processor since the last check of this container. */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
     const work = await this.#host.glancing.call("work", {}).catch(() => undefined);

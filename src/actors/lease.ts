@@ -23,8 +23,6 @@ interface LeaseHost {
   onSettled(): void;
 }
 
-type Refused = NonNullable<Grant["refused"]>;
-
 const NO_HOLDING: Holding = { slots: 0, seconds: 0 };
 
 export class Lease implements RunQuota {
@@ -35,10 +33,6 @@ export class Lease implements RunQuota {
   /** The number of the last settlement. It starts from the clock, so that it is above the numbers of earlier actors. */
   #turn = Date.now();
   #isRequesting = false;
-  /** How many runs have asked for quota that was not lent. */
-  #borrowers = 0;
-  /** The account's last refusal. It is also the answer to the first `borrowers` runs, which waited when it was requested. */
-  #refusal: { refused: Refused; borrowers: number } | undefined;
   readonly #queue = new SerialQueue();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
@@ -60,19 +54,12 @@ export class Lease implements RunQuota {
     return { ...reservation, cut: secondsCutText(reservation.seconds, runSecondsPerDay) };
   }
 
-  /**
-   * Runs that wait share a refusal. workerd reads no other request while one request to the account follows another.
-   */
   #borrow(seconds: number): Promise<Reservation> {
-    const borrower = ++this.#borrowers;
     return this.#queue.run(async () => {
       // The previous request may have lent enough quota.
       const lent = this.#reserve(seconds, seconds);
       if (lent) return lent;
-      if (this.#refusal && borrower <= this.#refusal.borrowers) throw quotaError(this.#refusal.refused);
-      const borrowers = this.#borrowers;
       const { refused } = await this.#request({ slots: 1, seconds: 1 }, { slots: 1, seconds });
-      this.#refusal = refused && { refused, borrowers };
       const reservation = refused ? undefined : this.#reserve(seconds, 1);
       if (reservation) return reservation;
       throw quotaError(refused ?? { limit: "concurrentRuns", allowed: 0, used: 0 });

@@ -37,10 +37,7 @@ export type Position =
   | Restoring
   | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
 
-/**
- * `ending`: a container is being ended. `position` is the state after that end; `step` changes `position` when the container
- * ends.
- */
+/** `ending`: a container is being ended. `position` is the state after that end. */
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 /**

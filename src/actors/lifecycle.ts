@@ -41,16 +41,10 @@ const READY_TIMEOUT_MS = 900_000;
 /** A sandbox used in the last RECENT_USE_MS is not stopped to make room for another, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
-/**
- * How long the end of a container waits for its save. The save continues after that. A caller who restricts the network waits
- * this long. The platform's alarm waits this long too, and an alarm may take 15 minutes.
- */
+/** How long the end of a container, and a caller who restricts the network, waits for its save. The save continues after that. */
 const SAVE_TO_STOP_MS = 40_000;
 
-/**
- * How long an unused container that cannot be saved is kept. There is a limit because code in the sandbox could delay its save
- * for ever.
- */
+/** How long an unused container that cannot be saved is kept: code in the sandbox could delay its save for ever. */
 const KEEP_UNSAVED_MS = 3_600_000;
 
 /** After an interrupted call, a container that is ending may still seem to run for this long. */
@@ -385,10 +379,7 @@ export class Lifecycle {
     return this.retryInNextContainer(this.#parts.account.owner, work, isOver);
   }
 
-  /**
-   * Used when a call finds that its container is gone. Resolves when the platform has reported the end of that container, or
-   * after END_REPORT_MS.
-   */
+  /** Resolves when the platform has reported the end of a container that a call did not find, or after END_REPORT_MS. */
   async #untilReportedEnd(): Promise<void> {
     this.#checkState();
     const position = this.#position;
@@ -401,10 +392,7 @@ export class Lifecycle {
     return isGone(error) && (await this.#isStillRunning()) ? connectionLost() : error;
   }
 
-  /**
-   * Whether the same container still runs STOPPING_GRACE_MS after an interrupted call. The platform may report an end
-   * late.
-   */
+  /** Whether the same container still runs STOPPING_GRACE_MS after an interrupted call. */
   async #isStillRunning(): Promise<boolean> {
     const position = this.#position;
     if (!("life" in position)) return false;

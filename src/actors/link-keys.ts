@@ -15,10 +15,7 @@ interface KeyCache {
 
 const caches = new WeakMap<Config, KeyCache>();
 
-/**
- * The accepted signing keys; the first one signs. Empty if no variable sets a key and the server cannot store a
- * generated one.
- */
+/** The accepted signing keys; the first one signs. Empty if there is none and the server cannot store a generated one. */
 export async function linkKeys(context: KeyContext): Promise<CryptoKey[]> {
   const { derived } = cacheOf(context.config);
   const secrets = await secretsOf(context);
@@ -40,10 +37,7 @@ async function secretsOf({ config, env }: KeyContext): Promise<readonly string[]
   return made === undefined ? [] : [made];
 }
 
-/**
- * Caches the key, and not the promise of it: if the client of a request resets its connection, workerd never settles the request's
- * promises. Measured with a cached promise: all later requests of the process waited for ever.
- */
+/** Caches the key, not its promise: if the client of a request resets its connection, workerd never settles the request's promises. */
 async function generatedKey({ config, env }: KeyContext): Promise<string | undefined> {
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;

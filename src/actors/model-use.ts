@@ -31,7 +31,7 @@ export class ModelUse implements BudgetKeeper {
   }
 
   async admitModelCall(key: string): Promise<Admission> {
-    const { budgets, runs, network, account } = this.#host;
+    const { budgets, runs, network } = this.#host;
     const check = await budgets.admit(key);
     if ("refused" in check) return check;
     const { call, trace } = check;
@@ -42,7 +42,7 @@ export class ModelUse implements BudgetKeeper {
       throw error;
     });
     const isConfined = network.policy.internet !== "full";
-    if (used < allowed) return { call, trace, isConfined, principalID: account.principalID };
+    if (used < allowed) return { call, trace, isConfined };
     budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }

@@ -31,18 +31,9 @@ export interface NetworkHost {
   principalID(): string | undefined;
   secretHosts(): readonly string[];
   gitHosts(): readonly string[];
-  /**
-   * Routes requests to these hosts (or `ALL_HOSTS`) to the policy handler, including TLS, in the running container and in later
-   * containers.
-   */
+  /** Routes requests to these hosts (or `ALL_HOSTS`) to the policy handler, now and in later containers. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
-
-/**
- * The most git hosts of one container, because a person can sign in to any number of invented hosts. Git gets a token for further hosts
- * in the next container. An account keeps the last 20 sign-ins.
- */
-const MAX_GIT_HOSTS = 200;
 
 export class SandboxNetwork {
   readonly connections: ConnectionHistory;
@@ -124,11 +115,7 @@ export class SandboxNetwork {
     const before = this.#intercepted.value ?? [];
     // The platform intercepts a host until the container ends, even if the host's secret was removed. Such a host gets the new
     // policy too, because its handler would keep the earlier one.
-    const secretHosts = new Set(this.#host.secretHosts());
-    const known = new Set([...before, ...secretHosts]);
-    const signedIn = this.#gitHosts(before).filter((host) => !known.has(host));
-    const room = Math.max(0, MAX_GIT_HOSTS - known.difference(secretHosts).size);
-    const hosts = known.union(new Set(signedIn.slice(0, room)));
+    const hosts = new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)]);
     const { maxHosts = Infinity } = this.#host.platform;
     // The first hosts are those that are intercepted already, so they are the same until the container ends.
     const targets = new Set([...hosts].slice(0, maxHosts));
@@ -170,10 +157,7 @@ export class SandboxNetwork {
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
-  /**
-   * Names the requests that were refused after `since`, the call that would allow them, and unknown names; undefined if there are
-   * none.
-   */
+  /** Names the requests that were refused after `since`, the call that would allow them, and unknown names. */
   async refusalNote(since: number): Promise<string | undefined> {
     const refused = await this.#host.platform.refusalsSince(since);
     const byPolicy = refused.filter(({ why }) => why === "policy" || why === "address");

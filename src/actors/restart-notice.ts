@@ -21,10 +21,7 @@ const NOT_ALL_SAVED = new Set([
   "platform",
 ]);
 
-/**
- * How many notices of losses are kept besides the last notice, until a client has got them. Each has a few hundred characters, and names
- * of files.
- */
+/** How many notices of losses are kept besides the last notice, until a client has got them. */
 const MAX_LOSSES = 3;
 
 interface Notice {

@@ -18,8 +18,8 @@ import { noSuchFile, tooManyWaiting } from "./texts.ts";
 const PAGE_BYTES = 256 * 1024;
 
 /**
- * The limit of calls that wait for runs of a sandbox. It is WAITING_PER_RUN for each run that the principal may have at once, but
- * at least MIN_WAITING. There is a limit because each waiting call takes about 130 KB of the server's memory.
+ * The limit of calls that wait for runs of a sandbox, which take memory: WAITING_PER_RUN for each concurrent run, at least
+ * MIN_WAITING.
  */
 const WAITING_PER_RUN = 2;
 const MIN_WAITING = 100;
@@ -39,7 +39,7 @@ export interface TaskOrigin {
 
 interface RunOutputsHost {
   config: Pick<Config, "limits">;
-  runs: Pick<Runs, "result" | "list" | "log" | "type" | "wholeLog">;
+  runs: Pick<Runs, "result" | "list" | "log" | "type">;
   questions: Pick<Questions, "waitForCode">;
   objects: RunObjects;
   activity: Activity;
@@ -59,11 +59,11 @@ export class RunOutputs {
    * Waits for the run to end or, with a cursor, for output after the cursor. Returns that output too.
    * @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait
    */
-  async read({ cursor, maxBytes = 0, isWhole = false, ...waited }: RunToRead): Promise<RunReading> {
+  async read({ cursor, maxBytes = 0, ...waited }: RunToRead): Promise<RunReading> {
     const { runs } = this.#host;
     const run = await this.#countIf(waited.waitMs > 0, () => this.#wait({ cursor, ...waited }));
     if (cursor === undefined) return { run };
-    return { run, page: await runs[isWhole ? "wholeLog" : "log"](waited.id, cursor, maxBytes) };
+    return { run, page: await runs.log(waited.id, cursor, maxBytes) };
   }
 
   /**
@@ -83,13 +83,7 @@ export class RunOutputs {
     return work().finally(() => (this.#waiting -= 1));
   }
 
-  async #wait({
-    id,
-    waitMs,
-    cursor,
-    seenCode,
-    ...watch
-  }: Omit<RunToRead, "maxBytes" | "isWhole">): Promise<RunView> {
+  async #wait({ id, waitMs, cursor, seenCode, ...watch }: Omit<RunToRead, "maxBytes">): Promise<RunView> {
     const { runs, questions } = this.#host;
     const wasWriting = seenCode !== undefined && (await questions.waitForCode(localID(id), seenCode, waitMs));
     return await runs.result(id, wasWriting ? 0 : waitMs, cursor, watch);

@@ -1,7 +1,6 @@
 /**
- * Deletes the files of ended runs in the sandbox, in batches. Reports the stored bytes to the account, because the limit counts all
- * sandboxes of a principal, and because the account deletes expired runs. The sandboxes plan no alarms for that: all alarms that are
- * due when a local server starts run at once. With 1,500 of them, `npm start` gave up after 30 seconds.
+ * Deletes the files of ended runs in the sandbox, in batches. Reports the stored bytes to the account, which counts all sandboxes
+ * of a principal and deletes expired runs.
  */
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
@@ -18,9 +17,8 @@ import { pause } from "../shared/timers.ts";
 import type { KV } from "./stored-value.ts";
 
 /**
- * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, when they have more than
- * CLEAN_BYTES of output together, or after a task, which has a copy of the workspace's files. Until the call, their output counts in
- * sandboxd's window (SHARED_WINDOW_BYTES), which further commands need.
+ * One call to sandboxd deletes the files of CLEAN_BATCH ended runs, of runs with more than CLEAN_BYTES of output, or of a task.
+ * Until then, their output counts in sandboxd's window (SHARED_WINDOW_BYTES).
  */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;

@@ -18,9 +18,7 @@ export interface ListedSettings {
   network: NetworkChoice | undefined;
 }
 
-/**
- * The most characters of settings that one list has. A sandbox may have 90 KB of names of variables and hosts.
- */
+/** The most characters of settings that one list has. A sandbox may have 90 KB of names. */
 const LISTED_CHARS = 256 * 1024;
 
 /** The row of a sandbox that nobody has configured. */

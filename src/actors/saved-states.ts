@@ -1,6 +1,4 @@
-/**
- * The records that an account keeps of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch.
- */
+/** The records of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch. */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { shortened } from "../shared/text.ts";
 
@@ -93,10 +91,7 @@ export function workspacesPrefix(principalHash: string): string {
   return `${principalHash}/workspaces/`;
 }
 
-/**
- * The key prefixes of a save's objects in R2. The principal's prefix comes before them, and a number of five digits
- * after them.
- */
+/** The key prefixes of a save's objects in R2, between the principal's prefix and a number of five digits. */
 export function packPrefix(id: string): string {
   return `${id}/pack.`;
 }

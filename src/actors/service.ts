@@ -34,10 +34,7 @@ interface State {
   /** Empty after the service was removed. `runs` still has the ids of its runs, so that old records can be deleted. */
   script: string;
   runs: string[];
-  /**
-   * Whether the newest run belongs to an earlier script. The end of that run must not count as a cancellation of
-   * the current script.
-   */
+  /** Whether the newest run belongs to an earlier script, so that its end is no cancellation of the current one. */
   isReplaced?: boolean;
   /** Whether the service was cancelled. If so, it stays stopped in this container. */
   isCancelled?: boolean;

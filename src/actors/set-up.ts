@@ -69,7 +69,7 @@ interface SetUpHost {
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
   workspace: Pick<Workspace, "save" | "noteChange" | "isHeld">;
-  runs: Pick<Runs, "start" | "result" | "wholeLog" | "cancel">;
+  runs: Pick<Runs, "start" | "result" | "log" | "cancel">;
   commands: Executor<CommandSpec>;
   background(work: Promise<unknown>): void;
   report(error: unknown): void;
@@ -293,7 +293,7 @@ export class SetUp {
   }
 
   async #tail({ id, logBytes }: RunView): Promise<Uint8Array> {
-    const { pieces } = await this.#host.runs.wholeLog(id, Math.max(0, logBytes - TAIL_BYTES), TAIL_BYTES);
+    const { pieces } = await this.#host.runs.log(id, Math.max(0, logBytes - TAIL_BYTES), TAIL_BYTES);
     return joinBytes(pieces.map(({ bytes }) => bytes));
   }
 

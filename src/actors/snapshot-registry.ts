@@ -23,24 +23,15 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/**
- * How long a save may take. A longer save is abandoned. An interrupted save may still write objects, so its objects are deleted
- * only after this time.
- */
+/** How long a save may take. The objects of an interrupted or abandoned save are deleted only after this time. */
 const WRITING_MS = 3_600_000;
 
 /** The most automatic checkpoints per sandbox; the newest stay. A principal has at most as many as its limit of checkpoints. */
 const MAX_AUTOMATIC = 10;
 
-/**
- * The most stored outcomes of set-ups, and the most tasks with archives; the newest stay. Many changes of saved states read all
- * archives.
- */
+/** The most stored outcomes of set-ups, and the most tasks with archives. The newest stay. */
 const MAX_OUTCOMES = 100;
 const MAX_TASKS = 2000;
-
-/** How many expired archives are deleted at once, because each may have settings of 1.6 MB. */
-const EXPIRED_AT_ONCE = 50;
 
 /** The states of running sandboxes never expire: if the clock jumps ahead, their last use seems to be long ago. */
 const MAY_EXPIRE = "sandbox NOT IN (SELECT name FROM sandboxes WHERE state = 'running')";
@@ -492,15 +483,11 @@ export class SnapshotRegistry {
     ).bytes;
   }
 
-  /**
-   * Deletes expired checkpoints, some of the expired archives, and states of long unused sandboxes. Abandons saves that never ended.
-   * The next call, when `nextDue` says, deletes further archives.
-   */
+  /** Deletes expired checkpoints and archives, and states of long unused sandboxes. Abandons saves that never ended. */
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
       this.#rows.write("DELETE FROM checkpoints WHERE expires_at <= ?", now);
-      const expired = "SELECT run, part FROM archives WHERE expires_at <= ? ORDER BY expires_at LIMIT ?";
-      this.#rows.write(`DELETE FROM archives WHERE (run, part) IN (${expired})`, now, EXPIRED_AT_ONCE);
+      this.#rows.write("DELETE FROM archives WHERE expires_at <= ?", now);
       this.#rows.write(`DELETE FROM workspaces WHERE used_at <= ? AND ${MAY_EXPIRE}`, now - this.#keepMs);
       this.#abandonSaves("begun_at <= ?", now - WRITING_MS, now);
       this.#garbage.collect(now);

@@ -2,7 +2,7 @@
 import type { Stored } from "../runs/run-store.ts";
 import type { Limits } from "../shared/config.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { countdown, pause, waitAtMost } from "../shared/timers.ts";
+import { countdown, waitAtMost } from "../shared/timers.ts";
 import type { ManagedSandbox, Owner } from "./account-calls.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 
@@ -12,10 +12,7 @@ const EVICTION_MS = 60_000;
 /** How long a sandbox may take to delete its expired runs before the others have their turn. It goes on meanwhile. */
 const EXPIRY_MS = 2000;
 
-/**
- * The most sandboxes that are asked for expired runs at once, and how long that may take. Their actors stay in memory for ten seconds. A
- * principal may use one new sandbox each second.
- */
+/** The most sandboxes that are asked for expired runs at once, because their actors stay in memory, and how long that may take. */
 const EXPIRED_AT_ONCE = 200;
 const EXPIRE_ALL_MS = 60_000;
 
@@ -69,8 +66,6 @@ export class StoredRuns {
     const evicted: Promise<Stored | undefined> = stub.evictRuns(bytes, before).catch(() => undefined);
     const remaining = await waitAtMost(waitMs, evicted);
     if (remaining) this.#host.sandboxes.putStored(sandbox, remaining);
-    // Locally, an actor's response is always ready, and workerd looks for new requests only when nothing is.
-    await pause(0);
     return remaining;
   }
 

@@ -8,10 +8,7 @@ import type { ObjectStore } from "../storage/object-store.ts";
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
 const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/**
- * An object is collected and sent in pieces of this size. A save has pieces of one object in memory at most: it collects the next
- * object while the last one is sent. On Cloudflare, the actors of a process share 128 MB.
- */
+/** An object is collected and sent in pieces of this size, so that a save has the pieces of one object in memory at most. */
 const PIECE_BYTES = 256 * 1024;
 const OBJECT_PIECES = OBJECT_BYTES / PIECE_BYTES;
 

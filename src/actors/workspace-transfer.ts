@@ -27,10 +27,7 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
-/**
- * The new content of a save may be GROWTH times as large as the limit for its files, because files can grow during the save.
- * Without this limit, a program in sandboxd's place could send the whole free quota of the principal in each of several saves.
- */
+/** How much larger than the limit for its files the new content of a save may be, because files can grow during the save. */
 const GROWTH = 2;
 
 /**
@@ -245,10 +242,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left, isIncomplete: done.isIncomplete };
   }
 
-  /**
-   * The free quota that was too small for an earlier save of at most this size. Until more quota is free, no save of this size is
-   * sent.
-   */
+  /** The free quota that was too small for an earlier save of at most this size, so that none is sent until more is free. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && elapsedMs(before.at) < NO_ROOM_MS ? before.room : undefined;
@@ -278,7 +272,7 @@ function namedFiles(files: NamedFiles | undefined): NamedFiles | undefined {
 
 /**
  * Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2.
- * @param signal also ends `write`: a program in sandboxd's place can respond, and never read the rest
+ * @param signal also ends `write`, because sandboxd may respond and never read the rest
  */
 async function streamBody<T>(
   length: number,

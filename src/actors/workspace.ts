@@ -56,10 +56,7 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/**
- * After a save there is a pause as long as the save was, so that other work gets time. It is at most this long, because the machine
- * may have slept for hours during the save.
- */
+/** The longest pause after a save. It is as long as the save was, so that other work gets time. */
 const SAVE_MAX_PAUSE_MS = 30_000;
 
 /** A save begins after this time even if no change is known: commands and background processes write files too. */

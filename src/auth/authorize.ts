@@ -28,8 +28,6 @@ import { messageOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
 const MAX_SEARCH_CHARACTERS = 8192;
-/** The most parameters, because a set of hundreds of names that are digits is slow (bounded.ts). Clients send about ten. */
-const MAX_PARAMETERS = 100;
 const MAX_FORM_BYTES = 16 * 1024;
 
 /** The longest client id that is not a URL. It becomes part of a store key of at most 512 bytes. */
@@ -267,8 +265,7 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
   const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
   const client = parameters.get("client_id") ?? "";
   const problem =
-    ((search.length > MAX_SEARCH_CHARACTERS || names.length > MAX_PARAMETERS) &&
-      texts.REQUEST_PROBLEMS.tooLong) ||
+    (search.length > MAX_SEARCH_CHARACTERS && texts.REQUEST_PROBLEMS.tooLong) ||
     (!isShortRedirect(parameters.get("redirect_uri") ?? "") && texts.REQUEST_PROBLEMS.badRedirect) ||
     (new Set(names).size < names.length && texts.REQUEST_PROBLEMS.repeated) ||
     (!client.startsWith("https://") &&

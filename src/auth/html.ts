@@ -10,10 +10,7 @@ export class HTML {
 
 type Value = HTML | string | number | false | undefined | readonly Value[];
 
-/**
- * An HTML template. False and undefined render as nothing. It is not named `html`, because formatters rewrite templates of that
- * name.
- */
+/** An HTML template. False and undefined render as nothing. Not named `html`, which formatters rewrite. */
 export function markup(strings: TemplateStringsArray, ...values: Value[]): HTML {
   return new HTML(String.raw({ raw: strings }, ...values.map(renderValue)));
 }

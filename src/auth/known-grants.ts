@@ -1,9 +1,8 @@
 import { remember } from "../../container/sandboxd/remember.ts";
 
 /**
- * The grants of which this process has accepted a token, and whether the last token was valid. Not the tokens: a client that refreshed
- * and used 1,000 tokens made the server forget those of others, which invalid tokens could then lock out. Strangers do not know the id
- * of a grant: only its codes and tokens contain it.
+ * The grants of which this process has accepted a token, and whether the last token was valid. Strangers do not know the id of a
+ * grant: only its codes and tokens contain it.
  */
 const grants = new Map<string, boolean>();
 const MAX_KNOWN = 1000;

@@ -24,10 +24,7 @@ export function guardStore(store: KVNamespace): KVNamespace {
   });
 }
 
-/**
- * The keys of the sign-in methods' own values. A key begins with its name here and a colon. docs/internals/storage.md has the
- * table.
- */
+/** The keys of the sign-in methods' own values: a name, a colon and the rest (docs/internals/storage.md). */
 export const METHOD_KEYS = {
   "github-login": {
     id: "<login>",

@@ -12,10 +12,7 @@ export const PANEL_SESSION_SECONDS = (7 * DAY_MS) / 1000;
 /** Where the panel gets its codes. The provider also allows other ports of a loopback name, as native apps need (RFC 8252). */
 export const panelCallback = ({ issuer }: { issuer: string }) => `${issuer}${PANEL_CALLBACK_PATH}`;
 
-/**
- * Wraps a store so that the panel counts as a registered client. The client is not stored, so it needs no set-up and never
- * expires.
- */
+/** Wraps a store so that the panel counts as a registered client, which needs no set-up and never expires. */
 export function addPanelClient(store: KVNamespace, issuer: string): KVNamespace {
   const client: ClientInfo = {
     clientId: PANEL_CLIENT_ID,

@@ -24,10 +24,7 @@ const SESSION_COOKIE = "panel";
 /** The cookie that binds a sign-in to its browser. It has the state, the code verifier and the page to return to. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/**
- * Pages besides the panel that a sign-in may return to: the page for a network decision (with its token) and the page for git
- * hosts.
- */
+/** Pages besides the panel that a sign-in may return to: for a network decision (with its token), and for git hosts. */
 const RETURN_PATHS = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
 /** The time limit of a sign-in, the same as on the consent page. */

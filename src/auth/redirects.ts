@@ -7,10 +7,7 @@ import { ENDPOINT_TEXTS } from "./texts.ts";
 /** At most 1,000 characters of ASCII: other characters do not belong in a URI (RFC 3986). Clients use about 100. */
 const SHORT_ASCII = /^[\x20-\x7e]{0,1000}$/;
 
-/**
- * Whether parsing the redirect URI of a request takes little time. The provider parses it once for each redirect URI of the client: at most
- * 50 if the client registered, but over 1,000 in a metadata document of 5 KB.
- */
+/** Whether a redirect URI is plain. The provider parses it once for each redirect URI of the client. */
 export function isShortRedirect(redirectURI: string): boolean {
   return SHORT_ASCII.test(redirectURI);
 }

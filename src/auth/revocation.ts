@@ -36,9 +36,7 @@ export function rememberRevocations(store: KVNamespace, context: RequestContext)
   });
 }
 
-/**
- * Deletes a grant and its tokens once more. A refresh that began before the grant was deleted may end after it, and store both again.
- */
+/** Deletes a grant and its tokens once more, because a refresh that began before the deletion may store both again. */
 async function deleteAgain(store: KVNamespace, grant: string): Promise<void> {
   await pause(DELETE_AGAIN_MS);
   await withTimeLimit(async () => {

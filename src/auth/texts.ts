@@ -129,9 +129,7 @@ export const ENDPOINT_TEXTS = {
   tooLarge: "The request is too large",
   tooSlow: "The request body took too long",
   parameterTooLong: "A parameter is too long",
-  manyParameters: "The request has too many parameters",
   noAssertions: "The server supports no client assertions. Send the client_id without one, and use PKCE",
-  manyRedirects: "The client has too many redirect URIs",
   forbiddenRedirect:
     "A redirect URI must not point to a preview or have a scheme of browsers, and its host must be a valid name or address",
   privateUseWithSecret:

@@ -17,7 +17,6 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { EVENT_VALUES, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { countdown, pause, waitAtMost } from "../shared/timers.ts";
@@ -36,10 +35,7 @@ interface Follower {
 
 /** A connection without calls and followed runs closes after this time. */
 const IDLE_MS = 2000;
-/**
- * The most output of a run that waits for its log, in addition to SHARED_WINDOW_BYTES of all runs: of each stream, a window, at
- * most one piece more, and the last bytes. Only a program in sandboxd's place sends more.
- */
+/** The most output of a run that waits for its log, besides SHARED_WINDOW_BYTES of all runs: what sandboxd sends ahead. */
 export const RUN_WAITING_BYTES = STREAMS.length * (LEAST_WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 /** How long sandboxd has to read the last calls and confirm the end of a connection, in milliseconds. Then the connection is aborted. */
 export const CLOSE_MS = 1000;
@@ -101,8 +97,8 @@ export class Connection {
     this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
 
-  /** @param onSend called immediately before the call is sent @returns as `beginAgain` */
-  async begin(call: StartCall, isOver: () => boolean, onSend: () => void): Promise<number> {
+  /** @param onSend called immediately before the call is sent */
+  async begin(call: StartCall, isOver: () => boolean, onSend: () => void): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       await this.#lifecycle.waitUntilReadyForRun(isOver);
       try {
@@ -116,22 +112,19 @@ export class Connection {
   }
 
   /**
-   * Sends a start call, which may be a repetition: sandboxd starts a command only once. Returns the number of sent characters.
+   * Sends a start call, which may be a repetition: sandboxd starts a command only once.
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
-  async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<number> {
-    return await this.#whenFewUnread((socket) => {
+  async beginAgain(call: StartCall, isOver: () => boolean, onSend?: () => void): Promise<void> {
+    await this.#whenFewUnread((socket) => {
       // Another call may have opened the connection during the restore, and the run may have ended.
       if (!this.#lifecycle.container || isOver()) throw containerGone();
       onSend?.();
-      return this.#send(socket, [call]);
+      this.#send(socket, [call]);
     });
   }
 
-  /**
-   * Sends a call only if a connection is open. For calls that the follower of a run repeats, or no longer needs, over a new
-   * connection.
-   */
+  /** Sends a call only if a connection is open. A new connection repeats the call, or does not need it. */
   sendIfOpen(call: RunCall): void {
     if (this.#socket) this.#sendCall(this.#socket, call);
   }
@@ -190,22 +183,13 @@ export class Connection {
     for (;;) {
       const socket = this.#socket ?? (await this.#openConnection());
       if (this.#unreadChars <= MAX_UNREAD_CHARS) return await send(socket);
-      await this.#confirmRead();
+      this.#confirming ??= this.#confirmRead(socket).finally(() => (this.#confirming = undefined));
+      await this.#confirming;
     }
   }
 
-  /**
-   * Waits until sandboxd has read all calls, or the connection has ended. @throws {ToolError} `no_answer`, and the connection is
-   * closed
-   */
-  #confirmRead(): Promise<void> {
-    this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
-    return this.#confirming;
-  }
-
-  async #confirm(): Promise<void> {
-    const socket = this.#socket;
-    if (!socket) return;
+  /** Waits until sandboxd has read all calls. @throws {ToolError} `no_answer`, and the connection is closed */
+  async #confirmRead(socket: WebSocket): Promise<void> {
     const chars = this.#unreadChars;
     // A program that has not read this cannot know its key. A pong has no key.
     const read = await this.#type(socket, NO_RUN, { text: "" }).catch(() => undefined);
@@ -240,19 +224,16 @@ export class Connection {
     this.close();
   }
 
-  /** Returns the number of sent characters. */
-  #send(socket: WebSocket, calls: readonly Call[]): number {
+  #send(socket: WebSocket, calls: readonly Call[]): void {
     this.#sandboxd.noteUse();
-    const chars = calls.reduce((sum, call) => sum + this.#sendCall(socket, call), 0);
+    for (const call of calls) this.#sendCall(socket, call);
     this.#scheduleClose();
-    return chars;
   }
 
-  #sendCall(socket: WebSocket, call: Call): number {
+  #sendCall(socket: WebSocket, call: Call): void {
     const text = JSON.stringify(call);
     this.#unreadChars += text.length;
     socket.send(text);
-    return text.length;
   }
 
   #openConnection(): Promise<WebSocket> {
@@ -300,8 +281,9 @@ export class Connection {
     this.#socket = socket;
     this.#unreadChars = 0;
     socket.addEventListener("message", ({ data }) => this.#message(socket, data));
-    socket.addEventListener("close", () => this.#dropConnection(socket));
-    socket.addEventListener("error", () => this.#dropConnection(socket));
+    // Also if sandboxd has closed the connection, because unread calls would stay in memory.
+    socket.addEventListener("close", () => this.#abortConnection(socket));
+    socket.addEventListener("error", () => this.#abortConnection(socket));
     return socket;
   }
 
@@ -313,7 +295,7 @@ export class Connection {
         return this.#followers.get(piece.id)?.onPiece(piece);
       }
       if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("not an event");
-      const event = eventSchema.parse(parseBounded(data, EVENT_VALUES));
+      const event = eventSchema.parse(JSON.parse(data));
       if (event.type === "pong") for (const pong of this.#pongs.splice(0)) pong();
       else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
       else this.#followers.get(event.id)?.onEvent(event);
@@ -341,7 +323,6 @@ export class Connection {
       // Already closed.
     }
     const abort = this.#abort;
-    // Also if both ends have closed: calls that a program in sandboxd's place has not read would stay in memory.
     setTimeout(() => abort.abort(), CLOSE_MS);
   }
 

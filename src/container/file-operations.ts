@@ -32,10 +32,7 @@ import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.
 /** The lowest accepted upload speed: a large body gets more time. */
 const BYTES_PER_MS = 100;
 
-/**
- * How long a stream and its response may take, in milliseconds: at the lowest accepted speed, the largest upload takes 15 hours.
- * There is a limit because a sandbox that never responds is not stopped meanwhile, even if the client has disconnected.
- */
+/** How long a stream and its response may take, in milliseconds: the largest upload takes 15 hours at the lowest accepted speed. */
 const STREAM_MS = DAY_MS;
 
 /** Records changes of the workspace, so that it is saved. */

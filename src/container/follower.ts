@@ -90,11 +90,6 @@ export abstract class RunFollower {
     return this.sink.isEnded;
   }
 
-  /** Whether the run may be requested over another connection. Otherwise it is lost. */
-  protected get mayRequestAgain(): boolean {
-    return true;
-  }
-
   /** Waits until the sink has all output, and returns the run's last event; undefined if something else ended the run. */
   protected async waitForOutcome(): Promise<FinalEvent | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
@@ -189,8 +184,7 @@ export abstract class RunFollower {
 
   #passOutput({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
-    // The previous connection may have delivered the beginning of a piece. A view of the rest would keep the whole message in
-    // memory. Then a program in sandboxd's place could fill the memory with pieces that each have only one new byte.
+    // The previous connection may have delivered the beginning of a piece. A view of the rest would keep all of it in memory.
     if (gap < 0) this.sink.output(stream, bytes.slice(-gap));
     else if (gap > 0) this.sink.recordSkipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);
@@ -245,8 +239,7 @@ export abstract class RunFollower {
   async #reconnectDelay(): Promise<void> {
     if (Date.now() - this.#connectedAt > STABLE_MS) this.#breaks = 0;
     if (this.#breaks === 0) this.#brokenAt = Date.now();
-    if (++this.#breaks > MAX_BREAKS || !this.mayRequestAgain)
-      this.#failure = sandboxUnresponsive(Date.now() - this.#brokenAt);
+    if (++this.#breaks > MAX_BREAKS) this.#failure = sandboxUnresponsive(Date.now() - this.#brokenAt);
     else await this.sink.waitUntilEnded(this.#breaks * RECONNECT_STEP_MS);
     if (!this.link.lifecycle.isRunning) {
       await this.sink.waitUntilEnded(CONTAINER_END_REPORT_MS);

@@ -36,10 +36,7 @@ let sendToInternet: SendToInternet = (request, { secret, signal }) =>
 /** Only a body in which secrets are masked is decoded. Others pass as they are, so that they keep their length. */
 export const encodingFor = (secret: string | undefined) => (secret === undefined ? "manual" : "automatic");
 
-/**
- * Replaces the function that sends requests to the internet. On the local platform, requests must not reach the machine's
- * network.
- */
+/** Replaces the function that sends requests to the internet: local sandboxes must not reach the machine's network. */
 export function setInternet(other: SendToInternet): void {
   sendToInternet = other;
 }
@@ -144,10 +141,7 @@ function passOn(
   return new Response(passed.readable, response);
 }
 
-/**
- * Request headers that are dropped if a secret is added. Ranges of a response, for example, could each contain part of a
- * secret.
- */
+/** Request headers that are dropped if a secret is added. Each range, for example, could contain part of it. */
 const DROPPED_REQUEST_HEADERS = ["range", "if-range", "expect", "host", "content-length"];
 /** Response headers that no longer apply, or that would make the client bypass this handler. */
 const DROPPED_RESPONSE_HEADERS = ["alt-svc", "transfer-encoding"];

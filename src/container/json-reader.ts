@@ -17,10 +17,7 @@ interface JSONListener {
   value(path: Path, read: () => string | undefined): void;
 }
 
-/**
- * For each byte, whether it can be part of a number, `true`, `false` or `null`. A table, because a regular expression would
- * take most of the reader's time.
- */
+/** For each byte, whether it can be part of a number, `true`, `false` or `null`. */
 const IS_LITERAL = Array.from({ length: 256 }, (_, byte) => /[\w.+-]/.test(String.fromCharCode(byte)));
 const [SPACE, TAB, LINE_FEED, RETURN] = [0x20, 0x09, 0x0a, 0x0d];
 const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];
@@ -38,7 +35,6 @@ export class JSONReader {
   #isInString = false;
   #isEscaped = false;
   #isMalformed = false;
-  #parts = 0;
 
   constructor(listener: JSONListener) {
     this.#listener = listener;
@@ -57,11 +53,6 @@ export class JSONReader {
     return !this.#isMalformed && this.#enclosing.length === 0 && this.#keptLength === 0;
   }
 
-  /** How many parts have been read: pieces of strings, literals, and other single characters. Each takes about the same time. */
-  get parts(): number {
-    return this.#parts;
-  }
-
   add(bytes: Uint8Array): void {
     let at = 0;
     while (at < bytes.length && !this.#isMalformed) {
@@ -69,7 +60,6 @@ export class JSONReader {
       if (end > at) this.#keep(bytes, at, end);
       else this.#take(bytes[at]!);
       at = Math.max(end, at + 1);
-      this.#parts++;
     }
   }
 

@@ -27,12 +27,8 @@ export interface ModelOutcome {
   cut?: boolean;
 }
 
-/**
- * A `BudgetCheck`. `isConfined`: the sandbox's network is restricted, so the model's API must not reach hosts for the sandbox.
- */
-export type Admission =
-  | Exclude<BudgetCheck, Admitted>
-  | (Admitted & { isConfined: boolean; principalID: string | undefined });
+/** A `BudgetCheck`. `isConfined`: the model's API must not reach hosts for the sandbox, because its network is restricted. */
+export type Admission = Exclude<BudgetCheck, Admitted> | (Admitted & { isConfined: boolean });
 /** The egress reports a request under way at this interval. */
 export const REPORT_MS = 20_000;
 

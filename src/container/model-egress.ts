@@ -30,7 +30,6 @@ const PASSED = ["accept", "content-type", "user-agent", "x-app", "anthropic-*", 
 /** Adds the beta feature without which the API accepts no OAuth token. */
 export function addOAuthBeta(headers: Headers): void {
   const betas = (headers.get("anthropic-beta") ?? "").split(",").filter(Boolean);
-  // Not a set, because strings of digits could make it slow (bounded.ts).
   if (!betas.includes("oauth-2025-04-20")) betas.push("oauth-2025-04-20");
   headers.set("anthropic-beta", betas.join());
 }

@@ -9,8 +9,6 @@ const LONGEST_CONTEXT = 1_000_000;
 const IMAGE_TOKENS = 5000;
 /** Until the API reports the tokens, this many request bytes count as one token. Text has about four bytes per token. */
 const BYTES_PER_TOKEN = 3;
-/** To read a part of the JSON takes at most as long as to read this many bytes of a string. */
-const BYTES_PER_PART = 16;
 /** Types of sources for images and documents that the API need not fetch by URL. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);
 /** Tools that the agent itself runs. The API runs all others, which may reach any host, except tool search. */
@@ -49,11 +47,6 @@ export class RequestMeter {
 
   get maxTokens(): number {
     return this.#reader.isMalformed ? MAX_TOKENS : Math.min(this.#maxTokens ?? MAX_TOKENS, MAX_TOKENS);
-  }
-
-  /** How much work reading was, as the number of a string's bytes that would take as long. */
-  get work(): number {
-    return this.#bytes + BYTES_PER_PART * this.#reader.parts;
   }
 
   /** The tokens of the input, until the API reports them. */

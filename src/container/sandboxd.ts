@@ -13,7 +13,7 @@ import { MAX_HELD_BYTES, hold, holdWhenRoom } from "../shared/limits.ts";
 import { LimitedQueue } from "../shared/queue.ts";
 import { READ_MS } from "../shared/stream-bytes.ts";
 import { CALL_MS, pauseUnlessAborted } from "../shared/timers.ts";
-import { connectionsBreak, containerEnded, containerGone } from "./texts.ts";
+import { containerEnded, containerGone } from "./texts.ts";
 
 /** The platform's connection to the container. */
 interface ContainerPort {
@@ -37,12 +37,9 @@ export interface ContainerLifecycle {
 export const CONNECT_MS = 10_000;
 export const RETRY_MS = 50;
 
-/**
- * A longer body is sent at most MAX_LARGE_SENDS times, and again only when sandboxd responds to another request: each copy takes memory,
- * and a program in sandboxd's place can break each connection.
- */
+/** The pause of a longer body is LARGE_RETRY_MS, because each copy takes memory. */
 const LARGE_BODY = 64 * 1024;
-const MAX_LARGE_SENDS = 3;
+const LARGE_RETRY_MS = 2000;
 
 /** How long sandboxd may take to report about itself, in milliseconds. */
 const REPORT_MS = 2000;
@@ -154,8 +151,8 @@ export class Sandboxd {
   }
 
   /**
-   * Makes a request, even before the workspace is restored, and reads the response. Retries if sandboxd does not respond,
-   * unless the body is a stream, which can be sent only once.
+   * Makes a request, even before the workspace is restored, and reads the response. Retries if sandboxd does not respond, unless
+   * the body is a stream.
    * @param isThere whether the intended container still exists; called before each attempt
    * @throws {ToolError} `no_answer` if nothing responds, `sandbox_restarted`, errors of `read`
    */
@@ -187,7 +184,6 @@ export class Sandboxd {
     const { body } = init;
     const isStream = body instanceof ReadableStream;
     const isLarge = (typeof body === "string" || body instanceof Uint8Array) && body.length > LARGE_BODY;
-    let sends = 0;
     const startedAt = Date.now();
     let deadline = startedAt + CONNECT_MS;
     for (;;) {
@@ -205,10 +201,8 @@ export class Sandboxd {
         if (isStream || !isThere()) throw containerGone();
         // sandboxd worked on the request for a while and was then restarted, so the time to connect starts again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
-        if (isLarge && ++sends === MAX_LARGE_SENDS) throw connectionsBreak(sends);
         if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
-        await pauseUnlessAborted(RETRY_MS, signal);
-        if (isLarge) await this.#send("/", {}, signal, async (answer) => answer.body?.cancel(), isThere);
+        await pauseUnlessAborted(isLarge ? LARGE_RETRY_MS : RETRY_MS, signal);
       }
     }
   }

@@ -28,14 +28,6 @@ export const DAMAGED = {
     `its ${language} kernel does not start (${detail ? toVisibleJSON(detail) : "no message"})`,
 };
 
-export const connectionsBreak = (times: number) =>
-  new ToolError(
-    "no_answer",
-    `The connection to the sandbox broke ${times} times while the server sent the data of this call.`,
-    "Make the same call again in a minute. If that fails too, use destroy_sandbox and start again.",
-    true,
-  );
-
 export const inputUnconfirmed = () =>
   new ToolError(
     "connection_lost",

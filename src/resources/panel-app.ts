@@ -1,6 +1,4 @@
-/**
- * The panel as a resource for clients with MCP Apps. All callers get the same page. The token's scopes limit the page's calls.
- */
+/** The panel as a resource for clients with MCP Apps: one page, whose calls have the token's scopes. */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { CallerContext } from "../shared/request-context.ts";

@@ -145,7 +145,7 @@ export function entryURI(sandbox: string, parent: string, { path, type }: { path
 async function readRunResource(caller: CallerContext, id: string, name: string): Promise<Contents> {
   const maxBytes = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
   const { run, page } = await readSandbox(caller, requireSandboxOf(id), (actor, owner) =>
-    actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes, isWhole: true }),
+    actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes }),
   );
   if (name === "") {
     const outputs = outputsOf(run);

@@ -27,13 +27,6 @@ const FLUSH_MS = 1000;
 /** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
-/**
- * The shortest time between two times that output wakes the calls that wait for it: 10 ms for each that it woke, at most 100 ms. 100 calls
- * may wait for a sandbox's runs. Usually one call follows a terminal, and gets the echo of fast typing at once.
- */
-const WAKE_MS_PER_CALL = 10;
-const MAX_WAKE_MS = 100;
-
 /** A terminal has settled when it was silent for QUIET_MS. A call waits SETTLE_MS for that at most. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
@@ -67,21 +60,13 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #settled = Promise.withResolvers<void>();
   /** Wait for output, or for the end. */
   readonly #watchers = new Waiters();
-  readonly #wakeWatchers = throttled(() => {
-    const { size } = this.#watchers;
-    this.#watchers.wakeAll();
-    return Math.min(MAX_WAKE_MS, WAKE_MS_PER_CALL * size);
-  });
   /** Wait for the end. */
   readonly #waiters = new Waiters();
-  /**
-   * Get the last line of the output. They share one timer, because each reading of the line costs time.
-   */
+  /** Get the last line of the output. */
   readonly #reporters = new Set<(line: string) => void>();
-  readonly #reportLine = throttled(() => {
+  readonly #reportLine = throttled(PROGRESS_MS, () => {
     const line = this.#readLastLine();
     for (const report of this.#reporters) report(line);
-    return PROGRESS_MS;
   });
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
@@ -373,8 +358,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (let left = leftMs(); !this.isEnded && left > 0; left = leftMs()) {
       const { bytes } = stdout;
       const silentMs = elapsedMs(this.#outputAt);
-      // Many calls may wait while single bytes arrive. So a call does not wake for each byte, and compares the output only after
-      // a pause.
+      // The output is compared only after a pause.
       if (bytes <= echoed) await this.waitForChange(left);
       else if (silentMs < QUIET_MS) await this.waitUntilEnded(Math.min(left, QUIET_MS - silentMs));
       else if (isEchoOf(typed, stdout.last(bytes - from))) echoed = bytes;
@@ -396,7 +380,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#outputAt = Date.now();
     // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
-    if (this.#watchers.size > 0) this.#wakeWatchers();
+    this.#watchers.wakeAll();
     if (this.#reporters.size > 0) this.#reportLine();
   }
 

@@ -7,7 +7,7 @@ import {
 } from "../container/kernels/kernel-protocol.ts";
 import { TRAITS } from "../shared/languages.ts";
 import { cutText } from "../shared/text.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/kernel-registry.ts";
 import type { CodeSpec, Kernels, CellHandover } from "../container/kernels/kernels.ts";
@@ -37,10 +37,7 @@ import * as texts from "./texts.ts";
 /** How long it may take to end an earlier actor's code and read its output. */
 const TAKE_OVER_MS = 60_000;
 
-/**
- * How long the output and the images of ended code may take. A sandbox prints 4 MB/s after a burst (backlog.ts), so ten runs that fill
- * logs of the default size at once take five minutes. If other sandboxes of the principal print as much, it takes longer.
- */
+/** How long the output and the images of ended code may take. */
 const DELIVERY_MS = 600_000;
 
 /** Characters kept at each end of a traceback. */
@@ -57,10 +54,7 @@ const SCALING_MS = 30_000;
 /** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/**
- * The most characters of one text result: as many as callers see of an output stream. Our code in the kernel has already
- * shortened results to this, except HTML and SVG.
- */
+/** The most characters of one text result: as many as callers see of an output stream. */
 const TEXT_CHARS = 32 * 1024;
 
 /** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
@@ -139,8 +133,6 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     for (const [index, result] of results.entries()) {
       const image = imageOf(result);
       if (image) {
-        // Other work of the thread comes first, because reading an image takes some milliseconds.
-        await pause(0);
         const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${image.form}`;
         const mayScale = () => Date.now() < deadline && scaled++ < MAX_SCALED;
         const shown = await this.#makeShowable(image, path, mayScale).catch(() =>

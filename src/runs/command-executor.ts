@@ -43,12 +43,6 @@ export const commandState = z.object({
   interactive: z.boolean().optional(),
 });
 
-/**
- * The most characters of one run's start call that are sent over connections that broke. A program in sandboxd's place can break each
- * connection as soon as it has the call.
- */
-const MAX_START_CHARS = 16 * 1024 * 1024;
-
 /** The session of services. Callers cannot use this name. */
 export const SERVICE_SESSION = "_service";
 
@@ -133,8 +127,6 @@ class RunningCommand extends RunFollower {
   /** Settles when the request to start or follow the run was sent to sandboxd. */
   readonly #requested = Promise.withResolvers<void>();
   #start: Start | undefined;
-  /** The characters of the start call that were sent, over all connections. */
-  #sentChars = 0;
   isStarted = false;
   #isRefused = false;
   stop: StopReason | undefined;
@@ -162,10 +154,6 @@ class RunningCommand extends RunFollower {
     return super.isOver || this.limit.isReached || this.#isWithdrawn;
   }
 
-  protected override get mayRequestAgain(): boolean {
-    return this.isKnown || this.#sentChars <= MAX_START_CHARS;
-  }
-
   /** Reports output until the command ends, and ends the command at its deadline. Starts the command if `start` is given. */
   async follow(deadline: number, cut: string | undefined, start?: Start): Promise<End> {
     this.isStarted = true;
@@ -186,12 +174,8 @@ class RunningCommand extends RunFollower {
     const isOver = () => this.isOver;
     const [stdout, stderr] = [this.sink.position("stdout"), this.sink.position("stderr")];
     if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
-    else {
-      const chars = this.wasRequested
-        ? await connection.beginAgain(start.call, isOver)
-        : await connection.begin(start.call, isOver, start.onSend);
-      this.#sentChars += chars;
-    }
+    else if (this.wasRequested) await connection.beginAgain(start.call, isOver);
+    else await connection.begin(start.call, isOver, start.onSend);
     this.#requested.resolve();
     // The first signal may have been lost with the previous connection.
     if (this.stop) connection.sendIfOpen({ type: "kill", id, signal: "TERM" });

@@ -6,7 +6,7 @@
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
-import { pause, waitAtMost } from "../shared/timers.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import { LimitedQueue } from "../shared/queue.ts";
 import { STREAMS, type Stream } from "../../container/sandboxd/protocol.ts";
 import { type LogPiece } from "./run-types.ts";
@@ -15,36 +15,8 @@ import { logUnreadable } from "./texts.ts";
 /** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/**
- * A log may have FREE_ROWS rows, and one more for each LEAST_ROW_BYTES bytes, up to MAX_ROWS. Beyond that, a piece joins the last
- * unsaved piece of its stream. Programs can switch between their streams with every byte, and each row costs readers time. Without
- * MAX_ROWS, 100 MiB had 3.2 million rows.
- */
-const FREE_ROWS = 1000;
-const LEAST_ROW_BYTES = 32;
-const MAX_ROWS = 50_000;
-
-/**
- * Also with this many unsaved pieces, a further piece joins the last one of its stream, because a flush writes one row for each.
- * sandboxd sends 40 pieces a second.
- */
-const MAX_PENDING = 1024;
-
-/**
- * The most rows of a page. With a foreign sandboxd, 48 KiB of a log can have 48,000 rows.
- */
-const PAGE_ROWS = 2000;
-
-/**
- * How many rows of logs are deleted before the thread serves others.
- */
-const DELETED_AT_ONCE = 5000;
-
-/** A deleted run counts as so many rows, because its own row can be long. */
-const ROWS_PER_RUN = 100;
-
-/** The rows that were deleted since the last pause, of all sandboxes, because they share the thread. */
-let deletedRows = 0;
+/** With this many unsaved pieces, a further piece joins the last one of its stream, because each takes memory and a row. */
+const MAX_PENDING = 256;
 
 /**
  * The size of an R2 object in bytes; an object may exceed it by one piece, and by more after a failure of R2. An actor has 128 MB
@@ -55,10 +27,7 @@ const OBJECT_BYTES = 2 * 1024 * 1024;
 /** How long a write to R2 may take. After that, the output is written again under another number. */
 const PUT_MS = 60_000;
 
-/**
- * The most objects that an actor writes to R2 at once. With MAX_LATE others that R2 has not confirmed in time, no further write begins,
- * because each keeps up to 4 MiB in memory.
- */
+/** The most objects that an actor writes to R2 at once, and the most unconfirmed late ones: each keeps up to 4 MiB in memory. */
 const WRITES_AT_ONCE = 4;
 const MAX_LATE = 8;
 
@@ -67,11 +36,6 @@ const OBJECT_ROWS = 4096;
 
 /** A log up to this size stays in SQLite; a longer one goes to R2 completely. */
 export const SQLITE_LOG_BYTES = 64 * 1024;
-
-/** The buffer size for objects, and how many buffers are kept: allocating one takes longer than filling it. */
-const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
-const MAX_SPARE = 2;
-const spare: Uint8Array[] = [];
 
 /** Bytes of one stream with their position in the log. */
 interface PlacedPiece {
@@ -181,9 +145,7 @@ export class LogWriter {
     return this.#sql.exec<{ seq: number }>(query, this.#runID).one().seq;
   }
 
-  /**
-   * Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2.
-   */
+  /** Counts what an earlier actor stored. Reads all rows, so it waits for the first move to R2. */
   #count(): void {
     this.#isCounted = true;
     const { objects, unshipped } = this.#sql
@@ -241,9 +203,7 @@ export class LogWriter {
   }
 
   #addToPending(stream: Stream, bytes: Uint8Array): void {
-    const isCrowded =
-      this.#pending.length >= MAX_PENDING ||
-      this.#seq > Math.min(FREE_ROWS + this.bytes / LEAST_ROW_BYTES, MAX_ROWS);
+    const isCrowded = this.#pending.length >= MAX_PENDING;
     const index = this.#pending.findLastIndex((piece) => piece.stream === stream);
     const isLast = index === this.#pending.length - 1;
     const last = isLast || isCrowded ? this.#pending[index] : undefined;
@@ -357,19 +317,10 @@ export class LogWriter {
   }
 
   async #put(parts: Uint8Array[]): Promise<number> {
-    const size = parts.reduce((sum, part) => sum + part.length, 0);
-    const spareBuffer = spare.pop();
-    const buffer =
-      spareBuffer && spareBuffer.length >= size ? spareBuffer : new Uint8Array(Math.max(size, SPARE_BYTES));
-    let at = 0;
-    for (const part of parts) {
-      buffer.set(part, at);
-      at += part.length;
-    }
     let object = this.#objects;
     while (this.#late.has(object)) object++;
     const key = objectKey(this.#store, this.#runID, object);
-    const written = this.#store.bucket.put(key, buffer.subarray(0, size));
+    const written = this.#store.bucket.put(key, joinBytes(parts));
     const isWritten = await waitAtMost(
       PUT_MS,
       written.then(() => true),
@@ -378,7 +329,6 @@ export class LogWriter {
       void this.#deleteLate(object, key, written);
       throw new Error(`R2 did not store object ${object} of the log of ${this.#runID} within ${PUT_MS} ms`);
     }
-    if (spare.length < MAX_SPARE) spare.push(buffer);
     this.#objects = object + 1;
     return object;
   }
@@ -409,7 +359,7 @@ function joinAdjacent(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   return joinedPieces;
 }
 
-/** Pieces of a flushed log from `cursor` on, at most `maxBytes` in total, and from at most PAGE_ROWS rows. */
+/** Pieces of a flushed log from `cursor` on, at most `maxBytes` in total. */
 export async function readLog(
   sql: SqlStorage,
   runID: string,
@@ -419,12 +369,11 @@ export async function readLog(
 ): Promise<LogPiece[]> {
   const rows = sql
     .exec<Row>(
-      "SELECT * FROM log WHERE run = ? AND seq BETWEEN ? AND ? AND start + length > ? ORDER BY seq LIMIT ?",
+      "SELECT * FROM log WHERE run = ? AND seq BETWEEN ? AND ? AND start + length > ? ORDER BY seq",
       runID,
       lastRowBefore(sql, runID, cursor + 1),
       lastRowBefore(sql, runID, cursor + maxBytes),
       cursor,
-      PAGE_ROWS,
     )
     .toArray();
   const parts = rows.map((row) => {
@@ -456,10 +405,7 @@ export async function readLog(
   });
 }
 
-/**
- * The number of the last row that begins before an offset, or -1. A binary search, because a log can have hundreds of thousands of
- * rows, and each page would read all of them.
- */
+/** The number of the last row that begins before an offset, or -1. A binary search, because a log can have many rows. */
 function lastRowBefore(sql: SqlStorage, runID: string, offset: number): number {
   const rowUpTo = (seq: number) =>
     sql
@@ -481,7 +427,7 @@ function lastRowBefore(sql: SqlStorage, runID: string, offset: number): number {
   return found;
 }
 
-/** Deletes the log of a run that is about to be deleted. Now and then, lets the thread serve others. */
+/** Deletes the log of a run that is about to be deleted. */
 export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {
   // An actor may have ended before it recorded the last object of a long log, or deleted objects that R2 stored too late.
   const { objects } = sql
@@ -494,16 +440,7 @@ export async function deleteLog(sql: SqlStorage, runID: string, store: RunObject
     .one();
   const keys = Array.from({ length: objects }, (_, index) => objectKey(store, runID, index));
   await store.bucket.delete(keys);
-  const part = `DELETE FROM log WHERE run = ?1 AND seq <= coalesce(
-    (SELECT seq FROM log WHERE run = ?1 ORDER BY seq LIMIT 1 OFFSET ?2), ${Number.MAX_SAFE_INTEGER})`;
-  deletedRows += ROWS_PER_RUN;
-  for (let rows = DELETED_AT_ONCE; rows === DELETED_AT_ONCE;) {
-    rows = sql.exec(part, runID, DELETED_AT_ONCE - 1).rowsWritten;
-    deletedRows += rows;
-    if (deletedRows < DELETED_AT_ONCE) continue;
-    deletedRows = 0;
-    await pause(0);
-  }
+  sql.exec("DELETE FROM log WHERE run = ?", runID);
 }
 
 function objectKey({ prefix }: RunObjects, runID: string, object: number): string {

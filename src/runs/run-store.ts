@@ -1,7 +1,6 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
 import { shortened } from "../shared/text.ts";
-import { pause } from "../shared/timers.ts";
 import { Rows } from "../storage/rows.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES } from "./run-log.ts";
@@ -52,21 +51,12 @@ const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit
 type SummaryRow = Pick<Row, (typeof SUMMARY)[number]>;
 const COLUMNS = SUMMARY.join(", ");
 
-/**
- * Longer details have rows in a table with rowids. To look up a row of a table without rowids, SQLite loads the rows that it compares,
- * with all their data.
- */
+/** Longer details have a table with rowids. To search a table without them, SQLite loads the rows that it compares. */
 const INLINE_CHARACTERS = 16_384;
 const ELSEWHERE = "";
 
 /** Sorts after all ids. */
 const AFTER_ALL = "~";
-
-/**
- * How many rows a search reads before the thread serves others. A principal may store 2 GB of
- * runs.
- */
-const SEARCHED_AT_ONCE = 2000;
 
 /** Ids sort by the time of the request, so the query passes only a few running runs before an ended one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
@@ -139,29 +129,10 @@ export class RunStore {
     return recordOf({ ...row, ...this.#rows.one<{ detail: string }>(query, row.id) });
   }
 
-  /** Newest first; only runs before the run `before`, if given. */
-  list(limit: number, before = AFTER_ALL): RunSummary[] {
-    const query = `SELECT ${COLUMNS} FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?`;
-    return this.#rows.all<SummaryRow>(query, before, limit).map(summaryOf);
-  }
-
-  /**
-   * Like `list`, but only runs of one kind. There is no index of kinds, so the search may read all runs. It reads them in parts,
-   * and the thread serves others between two parts. A part ends by a count and not by an id: to compare the id of a row with a bound,
-   * SQLite loads the whole row.
-   */
-  async listKind(kind: RunKind, limit: number, before = AFTER_ALL): Promise<RunSummary[]> {
-    const part = "SELECT min(id) AS first FROM (SELECT id FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?)";
-    const query = `SELECT * FROM (SELECT ${COLUMNS} FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?) WHERE kind = ? LIMIT ?`;
-    const found: RunSummary[] = [];
-    for (let end = before; ; await pause(0)) {
-      const { first } = this.#rows.one<{ first: string | null }>(part, end, SEARCHED_AT_ONCE);
-      if (first === null) return found;
-      const rows = this.#rows.all<SummaryRow>(query, end, SEARCHED_AT_ONCE, kind, limit - found.length);
-      found.push(...rows.map(summaryOf));
-      if (found.length === limit) return found;
-      end = first;
-    }
+  /** Newest first; only runs before the run `before`, and only runs of one kind, if given. */
+  list(limit: number, before = AFTER_ALL, kind?: RunKind): RunSummary[] {
+    const query = `SELECT ${COLUMNS} FROM runs WHERE id < ?1 AND kind = coalesce(?2, kind) ORDER BY id DESC LIMIT ?3`;
+    return this.#rows.all<SummaryRow>(query, before, kind ?? null, limit).map(summaryOf);
   }
 
   /**
@@ -193,8 +164,8 @@ export class RunStore {
   }
 
   /**
-   * Returns the stored bytes: the database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can
-   * be removed. Called every few seconds, so the query does not read the runs, whose output SQLite has to pass.
+   * Returns the stored bytes: the database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can be
+   * removed.
    */
   measureStored(): Stored {
     const { runs, bytes, oldest } = this.#rows.one<{ runs: number; bytes: number; oldest: number | null }>(

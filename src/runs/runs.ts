@@ -154,8 +154,6 @@ export interface RunToRead {
   /** The position in the log to read from, in bytes; undefined to read no log. */
   cursor?: number | undefined;
   maxBytes?: number;
-  /** Whether to return all bytes up to `maxBytes`, as `Runs.wholeLog` does. */
-  isWhole?: boolean;
   onProgress?: OnProgress | undefined;
   until?: WaitsFor;
   /** For a question, how many characters of the model's program the caller already has. The wait ends when there are more. */
@@ -380,24 +378,12 @@ export class Runs {
     return run.view();
   }
 
-  /** A page of the log: at most `maxBytes` bytes, and fewer if they are in many rows. */
+  /** A page of the log: at most `maxBytes` bytes. */
   async log(id: string, cursor: number, maxBytes: number): Promise<LogPage> {
     this.#saveAll();
     this.#active.get(id)?.save();
     const pieces = await readLog(this.#host.sql, id, this.#host.objects, cursor, maxBytes);
     return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
-  }
-
-  /** All pages of the log from `start` on, at most `maxBytes` bytes. After each page, the thread serves others. */
-  async wholeLog(id: string, start: number, maxBytes: number): Promise<LogPage> {
-    const whole: LogPage = { pieces: [], next: start };
-    for (;;) {
-      const { pieces, next } = await this.log(id, whole.next, start + maxBytes - whole.next);
-      if (next === whole.next) return whole;
-      whole.pieces = whole.pieces.concat(pieces);
-      whole.next = next;
-      await pause(0);
-    }
   }
 
   /**
@@ -419,11 +405,10 @@ export class Runs {
   }
 
   /** Newest first. */
-  async list(limit: number, before?: string, kind?: RunKind): Promise<RunSummary[]> {
+  list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
     this.#saveAll();
     for (const run of this.#active.values()) run.saveFirst();
-    const summaries =
-      kind === undefined ? this.#store.list(limit, before) : await this.#store.listKind(kind, limit, before);
+    const summaries = this.#store.list(limit, before, kind);
     return summaries.map((summary) => this.#active.get(summary.id)?.summary ?? summary);
   }
 
@@ -455,10 +440,7 @@ export class Runs {
     return this.#store.measureStored();
   }
 
-  /**
-   * Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. There may be 200,000
-   * small runs to delete, so the loop does not measure all that is stored for each of them.
-   */
+  /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
   async evict(bytes: number, before: number): Promise<Stored> {
     this.#saveAll();
     const { sql } = this.#host;

@@ -11,12 +11,6 @@ export const spareBlanks = () => ({ blanks: MAX_COLUMNS });
 const MAX_ROWS = 50;
 
 /**
- * How many cells insertions and deletions may move for each character of output; further ones have no effect. Editing a line of
- * 120 columns moves 24 to 40.
- */
-const MOVED_CELLS = 40;
-
-/**
  * The text that a Python kernel prints for `clear_output()`: the same as CLEARED in streams.py. Other programs send these
  * sequences in another order.
  */
@@ -29,30 +23,19 @@ const TOKEN =
 
 /**
  * The text that a terminal would show: without control sequences and overwritten text. Text that a full-screen program draws at
- * another place becomes a separate line.
+ * another place becomes a separate line. The text is at most twice as long as the output, plus the spare blanks: further padding is
+ * dropped.
+ * @param spare blanks that several texts share
  */
 export function terminalText(output: string, spare = spareBlanks()): string {
-  return render(output, spare).text;
-}
-
-/**
- * The text of `terminalText`, with a count of the work. The text is at most twice as long as the output, plus the spare blanks:
- * further padding is dropped.
- * @param spare blanks that several texts share
- * @returns `moved`: the number of cells that were written, or moved by insertions and deletions; less than
- * `MOVED_CELLS + 2` for each character of output, plus some rows
- */
-export function render(output: string, spare = spareBlanks()): { text: string; moved: number } {
   let text = "";
   let row: string[] = [];
   /** The rows that can still change, from the top, and the cursor's row. */
   let rows = [{ cells: row, end: "" }];
   let cursorRow = 0;
   let column = 0;
-  let moved = 0;
   /** How many blanks control sequences may still add. */
   let blanks = output.length + spare.blanks;
-  const mostMoved = MOVED_CELLS * output.length + MAX_COLUMNS;
   const textOfRow = ({ cells, end }: { cells: string[]; end: string }) =>
     end === "" ? cells.join("") : cells.join("").trimEnd() + end;
   const goTo = (to: number) => {
@@ -75,12 +58,10 @@ export function render(output: string, spare = spareBlanks()): { text: string; m
     const gap = Math.min(blanks, column - row.length);
     if (gap > 0) {
       blanks -= gap;
-      moved += gap;
       row.push(...Array<string>(gap).fill(" "));
     }
     column = Math.min(column, row.length);
     row[column++] = character;
-    moved += 1;
   };
   for (const [token, parameters, final] of output.matchAll(TOKEN)) {
     const count = Number.parseInt(parameters ?? "", 10) || 0;
@@ -95,16 +76,12 @@ export function render(output: string, spare = spareBlanks()): { text: string; m
     else if (final === "C") moveTo(column + (count || 1));
     else if (final === "D") moveTo(column - (count || 1));
     else if (final === "G") moveTo(count - 1);
-    else if ((final === "P" || final === "@") && moved < mostMoved) {
-      moved += Math.max(0, row.length - column);
-      if (final === "P") row.splice(column, count || 1);
-      else if (column < row.length) {
-        const added = Math.min(count || 1, blanks, MAX_COLUMNS - column);
-        blanks -= added;
-        moved += added;
-        row.splice(column, 0, ...Array<string>(added).fill(" "));
-        row.length = Math.min(row.length, MAX_COLUMNS);
-      }
+    else if (final === "P") row.splice(column, count || 1);
+    else if (final === "@" && column < row.length) {
+      const added = Math.min(count || 1, blanks, MAX_COLUMNS - column);
+      blanks -= added;
+      row.splice(column, 0, ...Array<string>(added).fill(" "));
+      row.length = Math.min(row.length, MAX_COLUMNS);
     } else if ("AF".includes(final) && cursorRow > 0) {
       goTo(Math.max(0, cursorRow - (count || 1)));
       if (final === "F") column = 0;
@@ -121,18 +98,14 @@ export function render(output: string, spare = spareBlanks()): { text: string; m
     }
   }
   spare.blanks = Math.min(spare.blanks, blanks);
-  return { text: text + rows.map(textOfRow).join(""), moved };
+  return text + rows.map(textOfRow).join("");
 }
 
-/**
- * The text with overwritten lines, such as progress bars, in their last state, and without text that a kernel's code has
- * cleared.
- */
+/** The text with overwritten lines in their last state, and without text that a kernel's code has cleared. */
 export function lastStates(printed: string, spare = spareBlanks()): string {
   const text = textAfterClear(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
   if (/\x1b\[\d*[AF]/.test(text)) return terminalText(text, spare);
-  // Neighbouring lines are rendered together, because a call of `render` takes as long as a short line.
   return text.replace(/(?:(?<![^\n])[^\n]*\r[^\n][^\n]*\n?)+/g, (lines) => terminalText(lines, spare));
 }
 

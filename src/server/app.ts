@@ -1,4 +1,4 @@
-/** Handles a request in this order: host and origin, route, token, turn, rate limit, scopes, handler. */
+/** Handles a request in this order: host and origin, route, token, rate limit, scopes, handler. */
 import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, callbackPath, serveCallback } from "../auth/authorize.ts";
 import { authenticate, insufficientScope, isKnownGrantLimited } from "../auth/bearer.ts";
@@ -80,30 +80,12 @@ function authenticateFor(...resources: readonly [ResourcePath, ...ResourcePath[]
   return (request: Request, context: RequestContext) => authenticate(request, context, resources);
 }
 
-/** The most characters of a header: Node's own limit for a whole head. The server parses some headers, and errors repeat others. */
-const MAX_HEADER = 16_384;
-/** The most characters of an `Origin`, which the server reads several times. A DNS name has at most 253. */
-const MAX_ORIGIN = 2048;
-/** The most characters of all headers. Access proxies send up to 30,000. */
+/** The most characters of a request's address and headers, which errors repeat. Access proxies send up to 30,000. */
 const MAX_HEAD = 65_536;
-/** The most different headers. Clients and proxies send some dozens. */
-const MAX_HEADERS = 1000;
 
-/** The longest address of a request. A path in a sandbox has at most 4,096 bytes, which take three characters each if escaped. */
-const MAX_ADDRESS = 16_384;
-
-/** Why a request's head is too large; undefined if it is not. */
-function headProblem({ url, headers }: Request): string | undefined {
-  if (url.length > MAX_ADDRESS) return texts.longAddressText(MAX_ADDRESS);
-  if ([...headers.keys()].length > MAX_HEADERS) return texts.manyHeadersText(MAX_HEADERS);
-  const maxOf = (name: string) => (name === "origin" ? MAX_ORIGIN : MAX_HEADER);
-  let chars = 0;
-  for (const [name, value] of headers) {
-    if (value.length > maxOf(name)) return texts.longHeaderText(name, maxOf(name));
-    chars += value.length;
-    if (chars > MAX_HEAD) return texts.longHeadText(MAX_HEAD);
-  }
-  return undefined;
+function isHeadTooLarge({ url, headers }: Request): boolean {
+  const chars = Iterator.from(headers).reduce((sum, [name, value]) => sum + name.length + value.length, 0);
+  return url.length + chars > MAX_HEAD;
 }
 
 const READ = "GET, HEAD";
@@ -190,8 +172,6 @@ export function createApp(parts: MCPParts): App {
     if (!isAccepted || !("open" in route.serve))
       return json({ error: "Method not allowed" }, 405, { allow: methods });
     if (areTooManyOpen(false, context.config.openFiles)) return tooManyOpen();
-    if (route.causesWrites && isEmbedded(request))
-      return refuse(context, forbidden("bad_origin", texts.EMBEDDED_TEXT), route.path);
     if (route.causesWrites && (await isWriteLimited(request, context, route.path)))
       return refuse(context, rateLimited(), route.path);
     return route.serve.open(request, context);
@@ -199,9 +179,8 @@ export function createApp(parts: MCPParts): App {
 
   async function serve(request: Request, context: RequestContext): Promise<Response> {
     const { config, requestID } = context;
-    const message = headProblem(request);
-    if (message !== undefined) {
-      const response = json({ error: "Request head too large", message }, 431);
+    if (isHeadTooLarge(request)) {
+      const response = json({ error: "Request head too large", message: texts.longHeadText(MAX_HEAD) }, 431);
       return withStandardHeaders(refuse(context, { reason: "large_head", response }), requestID);
     }
     const named = namedOrigin(request);
@@ -254,36 +233,12 @@ function senderProblem(request: Request, config: Config, isPublic: boolean): Ref
   return undefined;
 }
 
-/**
- * Whether a page loads another page as an image, a frame or the like, or in advance. The browser sets these headers. A page of
- * another site could use up the limit of its visitor's address by such requests: with 700 images, nobody at this address could
- * sign in or refresh a token for a minute.
- */
-function isEmbedded({ method, headers }: Request): boolean {
-  const isPage = (headers.get("sec-fetch-dest") ?? "document") === "document" && !headers.has("sec-purpose");
-  return !isPage && (method === "GET" || method === "HEAD");
-}
-
 /** Refreshes and revocations of known grants have limits of their own, which strangers cannot use up. */
 async function isWriteLimited(request: Request, context: RequestContext, path: string): Promise<boolean> {
   const token = path === paths.TOKEN_PATH ? await presentedGrantToken(request) : undefined;
   const isLimited = token ? await isKnownGrantLimited(token, context) : undefined;
   if (isLimited !== undefined) return isLimited;
-  return isRateLimited(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, limitedSender(request));
-}
-
-/**
- * Who a request counts for. A window that another origin's page, such as a preview, has opened could use up the limit of its
- * visitor's address in the same way, so it has a limit of its own.
- */
-function limitedSender(request: Request): string {
-  const { headers } = request;
-  const isSentByPage =
-    /^(?:cross|same)-site$/.test(headers.get("sec-fetch-site") ?? "") &&
-    // The server has checked an Origin. So a web client that the operator allows has sent the request.
-    !headers.has("origin") &&
-    !headers.has("sec-fetch-user");
-  return `${isSentByPage ? "cross-origin " : ""}${addressOf(request)}`;
+  return isRateLimited(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, addressOf(request));
 }
 
 function notFound(request: Request): Response | Promise<Response> {
@@ -355,7 +310,7 @@ function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal 
   return { reason, response: json({ error: "Forbidden", message }, 403) };
 }
 
-/** @param segments of the request's path. They are split once for all routes, because a path can have thousands of them */
+/** @param segments of the request's path */
 function matchesRoute(path: string, segments: readonly string[]): boolean {
   const parts = path.split("/");
   const hasRest = parts.at(-1) === "*";

@@ -8,10 +8,7 @@ import * as texts from "./texts.ts";
 
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
-/**
- * How many bytes of an oversized body are read and discarded. If the server closed the connection while the client was still
- * sending, the client might not see the response.
- */
+/** How many bytes of an oversized body are read and discarded, so that a client that still sends sees the response. */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
 /** Time limit for a body: enough for the largest body at half a megabit per second. */

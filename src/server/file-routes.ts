@@ -66,8 +66,6 @@ async function serveNamed(request: Request, context: RequestContext, named: Link
   }
 }
 
-const linkIn = ({ url }: Request) => ({ link: new URL(url).pathname });
-
 async function findLink(context: RequestContext, name: LinkName): Promise<FileLink | RunLink | undefined> {
   const link = await sandboxActor(context.env, name.actor).findLink(name.id);
   return link && ("run" in link ? { ...link, actor: name.actor } : { ...link, ...name });
@@ -77,14 +75,14 @@ async function download(request: Request, { env, ctx }: RequestContext, link: Fi
   const linkOwner = await sandboxActor(env, link.actor).linkOwner(link.epoch);
   if (!linkOwner) return refuse(request, 410, texts.LINK_TEXTS.sandboxGone);
   const owner: Owner = { ...linkOwner, scopes: ["sandbox:read"] };
-  const call: FileCall = { request, env, ctx, owner, by: linkIn(request), path: link.path };
+  const call: FileCall = { request, env, ctx, owner, by: "link", path: link.path };
   return sendFile(call, () => sendArchive(call, "tar.gz"));
 }
 
 async function downloadRun(request: Request, { env, ctx }: RequestContext, link: RunLink): Promise<Response> {
   const owner = await sandboxActor(env, link.actor).linkOwner();
   try {
-    if (owner) return await sendRunFile({ request, env, ctx, owner, by: linkIn(request) }, link);
+    if (owner) return await sendRunFile({ request, env, ctx, owner, by: "link" }, link);
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
@@ -117,7 +115,7 @@ async function storeUpload(request: Request, { env, ctx }: RequestContext, link:
   try {
     const scopes: Scope[] = link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"];
     const owner = { ...linkOwner, scopes };
-    const call: FileCall = { request, env, ctx, owner, by: linkIn(request), path: link.path };
+    const call: FileCall = { request, env, ctx, owner, by: "link", path: link.path };
     const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
     if (acceptsHTML(request)) {

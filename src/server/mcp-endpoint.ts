@@ -147,8 +147,8 @@ async function checkLimits(
 }
 
 /**
- * The most characters of a body's messages besides the arguments of tools. The SDK's errors repeat methods, versions, ids of tasks and
- * names of members, and escape them again. Responses of up to SMALL_BYTES do not count in the memory of unread ones.
+ * The most characters of a body's messages besides the arguments of tools. Errors repeat and escape them, and a response of up to
+ * SMALL_BYTES does not count as unread.
  */
 const MAX_BESIDES_ARGUMENTS = SMALL_BYTES / 4;
 
@@ -245,8 +245,8 @@ async function isPlainCall(request: Request, body: unknown): Promise<boolean> {
 const JSON_WITHIN_MS = 1000;
 
 /**
- * Serves a plain call as JSON. The library's handler opens an event stream for every call, which takes a quarter of the
- * Worker's time for a short call. A longer call gets its result as an event, because proxies close silent connections.
+ * Serves a plain call as JSON, which takes less time than the event stream of the library's handler. A longer call gets its result
+ * as an event, because proxies close silent connections.
  */
 async function servePlainCall(
   server: McpServer,

@@ -18,16 +18,10 @@ const STREAM_MS = 600_000;
 /** Bytes of output per poll: a log of 100 MiB takes 200 polls. */
 const PAGE_BYTES = 512 * 1024;
 
-/**
- * Bytes of output in one event. A control character becomes six characters of JSON, and one event of a client that does not read
- * stays in memory.
- */
+/** Bytes of output in one event, which stays in memory until the client has read it. */
 const EVENT_BYTES = 32 * 1024;
 
-/**
- * The pause between polls is a hundredth of the elapsed time, within these bounds in milliseconds. So a stream makes at most
- * 750 polls.
- */
+/** The pause between polls is a hundredth of the elapsed time, within these bounds in milliseconds. */
 const PAUSE_MS = { min: 100, max: 1200 };
 
 interface RunEvents {

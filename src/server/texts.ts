@@ -13,15 +13,8 @@ export const BAD_HOST_TEXT =
   "This server does not accept the host name of the request. The operator can set PUBLIC_ORIGIN to the address that people use.";
 export const BAD_ORIGIN_TEXT =
   "Web pages of this origin may not call this server. The operator can add the origin to ALLOWED_ORIGINS.";
-export const EMBEDDED_TEXT =
-  "Open this address as a page of its own. Other pages cannot embed or prefetch it.";
-export const longHeaderText = (name: string, max: number) =>
-  `The header ${name} has more than ${max} characters. Send a shorter one.`;
-export const longAddressText = (max: number) =>
-  `The address of the request has more than ${max} characters. Send a shorter one.`;
 export const longHeadText = (max: number) =>
-  `The headers of the request have more than ${max} characters together, or too many outside ASCII. Send fewer or shorter ones.`;
-export const manyHeadersText = (max: number) => `The request has more than ${max} headers. Send fewer.`;
+  `The address and the headers of the request have more than ${max} characters together. Send fewer or shorter ones.`;
 export const NOT_FOUND_PAGE = {
   title: "Page not found",
   message: "This server has no page at this address. Check the address, or go to the start page.",

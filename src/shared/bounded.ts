@@ -6,9 +6,6 @@ export const SANDBOX_VALUES = 20_000;
 /** For responses of our own protocol. A listing of 5,000 files has 25,000 values. */
 export const RESPONSE_VALUES = 50_000;
 
-/** For an event of a run. The longest event names 20 ports. */
-export const EVENT_VALUES = 50;
-
 /**
  * @param maxValues the most values
  * @returns undefined for invalid JSON and for JSON with more values. The JSON value `null` is returned as null

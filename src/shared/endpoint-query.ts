@@ -21,11 +21,8 @@ export interface EndpointQuery {
 /** How many problems the text about an invalid query lists. */
 const MAX_PROBLEMS = 5;
 
-/** The longest query, in characters. Reading thousands of parameters takes the thread long. */
+/** The longest query, in characters. */
 const MAX_QUERY = 2048;
-
-/** How many names are compared with the server's parameters. A comparison takes some microseconds. */
-const MAX_COMPARED = 50;
 
 const RESULTS = ["text", "structured", "raw"] as const;
 
@@ -58,7 +55,7 @@ export function endpointQueryOf(
   if (badTools) problems.push(`?tools= ${badTools}`);
   // Gateways add parameters, which are ignored. A name close to one of the server's parameters is probably a typing error, so
   // it is reported.
-  for (const name of [...new Set(searchParams.keys())].slice(0, MAX_COMPARED)) {
+  for (const name of new Set(searchParams.keys())) {
     if (problems.length >= MAX_PROBLEMS) break;
     const intended = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
     if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${intended}`);

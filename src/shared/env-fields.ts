@@ -28,10 +28,7 @@ export const ownerToken = z
     "must be random, but repeats a few characters: openssl rand -hex 32 makes one",
   );
 
-/**
- * Whether a text has fewer than five different characters, or repeats a part. One in a million random texts of 16 hex digits is
- * like this.
- */
+/** Whether a text has fewer than five different characters, or repeats a part. */
 function isRepetitive(text: string): boolean {
   const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));

@@ -121,10 +121,7 @@ export function isReset(error: unknown): boolean {
   return Reflect.get(error, "retryable") === true || RESET_MESSAGE.test(error.message);
 }
 
-/**
- * The error for the caller: a `ToolError` is returned unchanged. For an unexpected error, the caller gets only a reference to
- * the log.
- */
+/** The error for the caller. For an unexpected error, the caller gets only a reference to the log. */
 export function toolErrorOf(error: unknown, ref: string): ToolError {
   if (error instanceof ToolError) return error;
   if (error instanceof Error && error.message.includes(NEWER_DATABASE))

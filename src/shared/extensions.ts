@@ -1,7 +1,4 @@
-/**
- * MCP extensions that clients declare: since revision 2026-07-28 in every request, in earlier revisions only in the first
- * request.
- */
+/** MCP extensions that clients declare: in every request since revision 2026-07-28, earlier only in the first one. */
 import { isRecord } from "./is-record.ts";
 
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";

@@ -21,10 +21,7 @@ export function policyOf(
   return narrow({ internet, allowHosts }, most);
 }
 
-/**
- * A principal's limits: the general limits, restricted by the entry of its token. Without a principal id, returns the general
- * limits.
- */
+/** A principal's limits: the general ones, restricted by the entry of its token. */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,
   principalID: string | undefined,

@@ -10,10 +10,7 @@ export const REGIONS = ["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "af
 export type Region = (typeof REGIONS)[number];
 
 export interface Principal {
-  /**
-   * `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. A rotation of the token does not change the
-   * id.
-   */
+  /** `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. A rotation does not change the id. */
   id: string;
   scopes: readonly Scope[];
   region?: Region | undefined;

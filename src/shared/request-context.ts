@@ -48,10 +48,7 @@ export interface CallerContext extends RequestContext, Caller {
   /** Whether the client accepts a task of MCP's Tasks extension as a result; undefined if its MCP revision has no tasks. */
   takesTasks?: boolean | undefined;
   hasSignIn?: boolean;
-  /**
-   * How to ask the client to open a URL for its user, by MCP revision; undefined if the client cannot, or the user cannot sign
-   * in.
-   */
+  /** How to ask the client to open a URL, by MCP revision; undefined if the client cannot, or the user cannot sign in. */
   urlElicitation?: "modern" | "legacy" | undefined;
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -1,7 +1,4 @@
-/**
- * Counts the memory that a principal's requests use: bodies, and answers that their clients have not read yet. Without a limit, one batch
- * request whose client reads nothing could keep a hundred answers in memory, and an isolate is shared.
- */
+/** Counts the memory that a principal's requests use: bodies, and answers that their clients have not read yet. */
 import { tooMuchUnread } from "./errors.ts";
 import { CALL_BYTES, hasRoomFor, hold, holdWhenRoom, MAX_HELD_BYTES } from "./limits.ts";
 import { CALL_MS } from "./timers.ts";
@@ -18,11 +15,8 @@ const ROOM_FOR_SHORT = 4 * 1024 * 1024;
 /** What a download or a stream of events counts until its client has read it: a page of a log, its copies, and the buffers of connections. */
 const STREAM_BYTES = 512 * 1024;
 
-/** The most streams of one link at once. Programs that download parts of a file open about this many at most. */
-const MAX_OF_LINK = 16;
-
-/** How a stream is authenticated: by a token, or by a link, which has this path. */
-export type StreamRequester = "token" | { link: string };
+/** How a stream is authenticated. */
+export type StreamRequester = "token" | "link";
 
 export class RequestMemory {
   readonly #holder: string;
@@ -31,8 +25,6 @@ export class RequestMemory {
   #isReleased = false;
   /** What to do when the client has read the stream; undefined if the response is no stream, or has not begun. */
   #whenRead: (() => Promise<void>)[] | undefined;
-  /** For a stream by link: the count of all such streams of its principal, which ends with this one. */
-  #ofAll: RequestMemory | undefined;
 
   /**
    * @param holder the principal, or one kind of its streams. The bytes of each holder are counted separately
@@ -54,23 +46,13 @@ export class RequestMemory {
   }
 
   /**
-   * Counts a download or a stream of events. Requests by link have a separate limit, because a link works without a token: a
-   * person with a link must not be able to block the principal's own requests, or those of everybody with another link.
+   * Counts a download or a stream of events. Requests by link have a separate limit, because a link works without a token.
    * @throws {ToolError} `quota_exceeded`
    */
   static forStream(principalID: string, by: StreamRequester, client: AbortSignal): RequestMemory {
-    const ofAll = new RequestMemory(`streams by ${by === "token" ? by : "link"} of ${principalID}`, client);
-    ofAll.addAnswer(STREAM_BYTES, true);
-    if (by === "token") return ofAll;
-    const ofLink = new RequestMemory(`streams of ${by.link}`, client);
-    ofLink.#ofAll = ofAll;
-    try {
-      ofLink.addAnswer(MAX_HELD_BYTES / MAX_OF_LINK, true);
-    } catch (error) {
-      ofLink.release();
-      throw error;
-    }
-    return ofLink;
+    const memory = new RequestMemory(`streams by ${by} of ${principalID}`, client);
+    memory.addAnswer(STREAM_BYTES, true);
+    return memory;
   }
 
   /** Counts further calls of the same body. @returns false, and counts none, if there is no room for them */
@@ -177,7 +159,6 @@ export class RequestMemory {
   release(): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
-    this.#ofAll?.release();
     hold(this.#holder, -this.#bytes);
   }
 }

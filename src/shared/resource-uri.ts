@@ -21,9 +21,7 @@ type ResourceAddress =
 
 const WORKSPACE = "/workspace";
 
-/**
- * The most characters of an address. The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded.
- */
+/** The most characters of an address. The longest path, percent-encoded, has 12,288. */
 export const MAX_RESOURCE_URI = 16_384;
 
 const MAX_PATH = 4096;

@@ -34,9 +34,6 @@ export const runListing = z.object({
 });
 
 export type ListedRun = z.output<typeof listedRun>;
-/**
- * A value for each field; undefined for a field that a list does not show. So the compiler reports every list that lacks a new
- * field.
- */
+/** A value for each field; undefined for a field that a list does not show. So no list lacks a new field. */
 export type EachField<T = unknown> = Record<keyof ListedRun, T | undefined>;
 export type RunListing = z.output<typeof runListing>;

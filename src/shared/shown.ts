@@ -24,17 +24,10 @@ export function shownName(name: string): string {
   return PLAIN_NAME.test(name) ? name : toVisibleJSON(name);
 }
 
-/** The escapes of characters seen so far: text may be megabytes of such characters, and escaping is slow. */
-const escapes = new Map<string, string>();
-
 function escapeCharacter(character: string): string {
-  const known = escapes.get(character);
-  if (known !== undefined) return known;
   const short = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }[character];
   const units = Array.from({ length: character.length }, (_, at) => character.charCodeAt(at));
-  const made = short ?? units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
-  escapes.set(character, made);
-  return made;
+  return short ?? units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
 }
 
 /** A time to the second, from milliseconds since the epoch or ISO 8601. */
@@ -52,10 +45,7 @@ export function isLine(text: string): boolean {
 
 const FENCE = "```";
 
-/**
- * Three backticks or similar characters, also with invisible characters between them. This lists the characters, because
- * `normalize` takes quadratic time.
- */
+/** Three backticks or similar characters, also with invisible characters between them. */
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
 /**

@@ -1,4 +1,4 @@
-import { MAX_BEHIND_MS, type Pace } from "../../container/sandboxd/pace.ts";
+import { MAX_BEHIND_MS } from "../../container/sandboxd/pace.ts";
 
 /** The longest that a call waits for a container, a restore or a save: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
@@ -54,32 +54,14 @@ export function pauseUnlessAborted(ms: number, signal: AbortSignal): Promise<voi
   });
 }
 
-/**
- * Waits until all these paces allow an amount. If the client disconnects meanwhile, the amount does not count: any number of such
- * requests could make later ones wait for minutes, also those of the principal's other sandboxes.
- */
-export async function waitForPaces(
-  paces: readonly Pace[],
-  amount: number,
-  client: AbortSignal,
-): Promise<void> {
-  const ms = Math.max(...paces.map((pace) => pace.take(amount)));
-  if (ms === 0) return;
-  await pauseUnlessAborted(ms, client);
-  if (client.aborted) for (const pace of paces) pace.giveBack(amount);
-}
-
-/**
- * Returns a function that does `work` at once, but not before a pause after the last time: then it does `work` once, later.
- * @param work returns the length of the pause in milliseconds
- */
-export function throttled(work: () => number): () => void {
-  let [doneAt, pauseMs] = [0, 0];
+/** Returns a function that does `work` at once, but not before `pauseMs` after the last time: then it does `work` once, later. */
+export function throttled(pauseMs: number, work: () => void): () => void {
+  let doneAt = 0;
   let timer: ReturnType<typeof setTimeout> | null = null;
   const doNow = () => {
     timer = null;
     doneAt = Date.now();
-    pauseMs = work();
+    work();
   };
   return () => {
     const leftMs = pauseMs - elapsedMs(doneAt);
@@ -89,8 +71,8 @@ export function throttled(work: () => number): () => void {
 }
 
 /**
- * Does work with a signal that aborts with `outer`, or after `ms` milliseconds. This is not `AbortSignal.any`: workerd would keep
- * each signal made by it (about 1.5 KB) for as long as `outer`.
+ * Does work with a signal that aborts with `outer`, or after `ms` milliseconds. Not `AbortSignal.any`, which workerd keeps as long
+ * as `outer`.
  */
 export async function withLimitedSignal<T>(
   outer: AbortSignal,

@@ -1,9 +1,6 @@
 import { countdown, waitAtMost } from "./timers.ts";
 
-/**
- * Calls that wait for an event, any number of times. Not a promise for the next event: each wait would leave about 300 bytes at it
- * until the event, even if the call has returned long ago.
- */
+/** Calls that wait for an event, any number of times. A promise for the next event would keep something of each wait. */
 export class Waiters {
   readonly #wakers = new Set<() => void>();
 

@@ -1,7 +1,4 @@
-/**
- * The calls that wait for their result. The local server answers them before it stops: a client whose event stream ends without an
- * answer waits until its own time limit.
- */
+/** The calls that wait for their result. The local server answers them before it stops, because their clients would wait for long. */
 const waiting = new Set<() => void>();
 
 /**

@@ -44,10 +44,7 @@ export interface Bucket {
 /** The most objects that R2 deletes per call. */
 const R2_DELETE_BATCH = 1000;
 
-/**
- * The pause before a failed read is repeated, once. R2 sometimes fails for a moment (error 10001), and a restore fails if one of its
- * thousands of reads fails.
- */
+/** The pause before a failed read is repeated, once, because R2 sometimes fails for a moment. */
 const REPEAT_MS = 200;
 
 /** The server's store. Another store than R2 needs its binding in `Env`, and a stand-in for local servers. */

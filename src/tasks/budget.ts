@@ -23,10 +23,7 @@ export const MAX_REQUESTS = 5000;
  */
 export const MAX_IN_FLIGHT = 12;
 
-/**
- * How long a request counts as pending after its Worker's last report, in milliseconds. The limit is needed because an evicted
- * Worker does not report the request's end. It is several report intervals, and shorter than the time for which agents retry.
- */
+/** How long a request counts as pending after its Worker's last report, in milliseconds: an evicted Worker does not report its end. */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
 export interface Spending {
@@ -132,10 +129,7 @@ export class TaskBudgets {
     this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
   }
 
-  /**
-   * Removes and returns the tokens that were not yet reported to the account, by day. The caller reports them, or calls
-   * `putBack`.
-   */
+  /** Removes and returns the tokens that were not reported yet, by day. The caller reports them, or calls `putBack`. */
   takeUnreported(): Map<number, number> {
     const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM unreported_tokens RETURNING *");
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));

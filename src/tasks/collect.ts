@@ -151,7 +151,7 @@ class ArtifactWriter {
   }
 
   /**
-   * Streams the first `max` bytes of a file to the store. On Cloudflare, the actors of a process share 128 MB.
+   * Streams the first `max` bytes of a file to the store.
    * @returns the number of bytes; undefined if the file cannot be read
    * @throws errors of the store and the sandbox
    */

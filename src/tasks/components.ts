@@ -37,9 +37,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const MAX_NAMED = 10;
 
-/**
- * The most definitions of each kind that are offered to tasks. If there are more, the server offers the first of them by name.
- */
+/** The most definitions of each kind that are offered to tasks: the first by name. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;
@@ -156,7 +154,6 @@ export async function componentsFor(
 }
 
 function checkNames(kind: ComponentKind, given: readonly string[]): string[] {
-  // Checked first, because a set of thousands of names that are digits is slow (bounded.ts).
   if (given.length > MAX_NAMED) throw tooManyNames(kind, given.length, MAX_NAMED);
   const names = [...new Set(given)];
   const invalidName = names.find((name) => !NAME.test(name));

@@ -95,10 +95,7 @@ const streamEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("error"), error: z.object({ type: z.string(), message: z.string() }) }),
 ]);
 
-/**
- * The JSON of the tool's input up to the beginning of the code, and its most characters. With more, the code is shown only when it
- * is complete: each event would search all of the input again.
- */
+/** The JSON of the tool's input up to the beginning of the code, and its most characters. After more, only complete code is shown. */
 const MAX_BEFORE_CODE = 200;
 const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 

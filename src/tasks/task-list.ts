@@ -3,7 +3,6 @@ import { createdAt } from "../runs/id.ts";
 import type { RunSummary } from "../runs/run-types.ts";
 import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { pause } from "../shared/timers.ts";
 import { Rows } from "../storage/rows.ts";
 
 /** The fields of a task that the list stores: every field of a listed run, except the fields that are named here. */
@@ -13,9 +12,6 @@ export type TaskEntry = Omit<RunSummary, "kind" | "exitCode" | "waiting">;
 type AllFields = Record<keyof TaskEntry, unknown>;
 
 type Row = { id: string; state: RunState; title: string; started_at: number; ended_at: number | null };
-
-/** How many tasks are deleted at once, because the thread is shared. */
-const DELETED_AT_ONCE = 2000;
 
 export class TaskIndex {
   readonly #rows: Rows;
@@ -27,7 +23,7 @@ export class TaskIndex {
   }
 
   /** The end of a task may be reported before its start. */
-  async put({ id, state, title, startedAt, endedAt }: TaskEntry): Promise<void> {
+  put({ id, state, title, startedAt, endedAt }: TaskEntry): void {
     const row: Row = { id, state, title, started_at: startedAt, ended_at: endedAt ?? null };
     const columns = Object.keys(row);
     const reported = columns.filter((name) => name !== "started_at");
@@ -36,12 +32,12 @@ export class TaskIndex {
        ON CONFLICT (id) DO UPDATE SET ${reported.map((name) => `${name} = excluded.${name}`).join(", ")} WHERE ended_at IS NULL`,
       ...Object.values(row),
     );
-    await this.#expire();
+    this.#expire();
   }
 
   /** Lists the newest first. @param before only tasks before this one, which may no longer be in the list */
-  async list(limit: number, before: string | undefined): Promise<TaskEntry[]> {
-    await this.#expire();
+  list(limit: number, before: string | undefined): TaskEntry[] {
+    this.#expire();
     // A bound in one comparison, so that the query reads only the listed rows from the index.
     const rows = this.#rows.all<Row>(
       `SELECT * FROM tasks WHERE (started_at, id) < (coalesce((SELECT started_at FROM tasks WHERE id = ?1), ?2), ?1)
@@ -60,14 +56,11 @@ export class TaskIndex {
     this.#rows.write("DELETE FROM tasks WHERE id = ?", id);
   }
 
-  /** Deletes expired tasks in parts, and the thread serves others after each part. */
-  async #expire(): Promise<void> {
+  #expire(): void {
     const time = Date.now() - this.#keepMs;
     // There is an index of the starts, and none of the ends. No task lasts so long, so without an end its report was lost.
-    const expired =
-      "SELECT id FROM tasks WHERE started_at < ?1 AND coalesce(ended_at, started_at) < ?1 LIMIT ?2";
-    const query = `DELETE FROM tasks WHERE id IN (${expired})`;
-    while (this.#rows.write(query, time, DELETED_AT_ONCE) > 0) await pause(0);
+    const query = "DELETE FROM tasks WHERE started_at < ?1 AND coalesce(ended_at, started_at) < ?1";
+    this.#rows.write(query, time);
   }
 }
 

@@ -8,11 +8,7 @@ import { PIECE_BYTES, type Stream, WINDOW_BYTES } from "../../container/sandboxd
 import type { RunSink } from "../runs/run-types.ts";
 import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 
-/**
- * The longest line to parse, in bytes. Longer lines have images, which progress does not show. Each running task may have an
- * unfinished line in memory, and all actors of a process share 128 MB on Cloudflare. The line is dropped before it fills sandboxd's
- * window, because sandboxd then waits until some of it is stored.
- */
+/** The longest line to parse, in bytes. A longer one is dropped before it fills sandboxd's window, which would never be stored. */
 const MAX_LINE = WINDOW_BYTES - PIECE_BYTES;
 
 const NEWLINE = 0x0a;

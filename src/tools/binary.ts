@@ -7,11 +7,7 @@ const FIRST_BYTES = 128;
 
 const ROW_BYTES = 16;
 
-/**
- * How files of a type begin: an offset, and the bytes there, one for each character. The first match counts. Only these bytes are
- * compared, because files come from sandboxes. A library would parse them, and decompress up to
- * 16 MB of a gzip file.
- */
+/** How files of a type begin: an offset, and the bytes there, one for each character. The first match counts. */
 const SIGNATURES: readonly [offset: number, bytes: string, type: string][] = [
   [0, "%PDF-", "application/pdf (pdf)"],
   [0, "\x1f\x8b", "application/gzip (gz)"],

@@ -177,7 +177,7 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
 }
 
 /**
- * Runs one call, from MCP or REST, when it is its turn, and logs its outcome once. Returns errors. The answer for an unexpected error
+ * Runs one call, from MCP or REST, and logs its outcome once. Returns errors. The answer for an unexpected error
  * has only the request id. The error's line in the log has the same id.
  */
 export async function recordCall<T>(
@@ -234,9 +234,6 @@ const HEARTBEAT_SECONDS = 5;
 /** Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. */
 const MAX_PROGRESS_TOKEN_LENGTH = 256;
 
-/** The most lines of progress in HEARTBEAT_SECONDS. A notification waits in memory like its token. */
-const MAX_LINES = 100;
-
 /** While the principal's requests and unread answers take more memory, no lines of progress are sent. The rest is for answers. */
 const PROGRESS_BYTES = MAX_HELD_BYTES / 2;
 
@@ -250,7 +247,6 @@ function heartbeat(title: string, { mcpReq }: ServerContext, { memory }: Pick<Ca
     return undefined;
   let lastMessage = title;
   let beats = 0;
-  let lines = 0;
   let progress = 0;
   const notify = (message: string) => {
     // In milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
@@ -262,14 +258,11 @@ function heartbeat(title: string, { mcpReq }: ServerContext, { memory }: Pick<Ca
   };
   const timer = setInterval(() => {
     beats++;
-    lines = 0;
     notify(`${lastMessage}: ${beats * HEARTBEAT_SECONDS} s`);
   }, HEARTBEAT_SECONDS * 1000);
   const report = (message: string) => {
     lastMessage = message;
-    lines++;
-    const hasRoom = lines <= MAX_LINES && memory?.hasRoomFor(MAX_HELD_BYTES - PROGRESS_BYTES) !== false;
-    if (hasRoom) notify(message);
+    if (memory?.hasRoomFor(MAX_HELD_BYTES - PROGRESS_BYTES) !== false) notify(message);
   };
   return { report, stop: () => clearInterval(timer) };
 }

@@ -42,10 +42,7 @@ export async function urlOf(context: ToolContext, link: LinkName): Promise<strin
   return token === undefined || origin === undefined ? undefined : `${origin}/files/${token}`;
 }
 
-/**
- * The expiry of a new link, in milliseconds since the epoch. It is rounded up, so that an answer repeated soon has the same
- * link.
- */
+/** The expiry of a new link, in milliseconds since the epoch, rounded up, so that a repeated answer has the same link. */
 function resultExpiry(): number {
   return Math.ceil((Date.now() + EXPIRES_MS) / EXPIRES_STEP_MS) * EXPIRES_STEP_MS;
 }

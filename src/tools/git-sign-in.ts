@@ -13,10 +13,7 @@ import type { Question } from "./decision.ts";
 import { type ToolContext, requireSandboxOf } from "./define.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
-/**
- * The host for which git had no credentials in an ended run. `gitHost` checks the host, because any program can print git's
- * message.
- */
+/** The host for which git had no credentials in an ended run. `gitHost` checks it, because any program can print the message. */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || !hasFailed(run)) return undefined;
   const { note = "", stderr, stdout } = run;

@@ -183,10 +183,7 @@ function nextCall(run: RunView): string | undefined {
   return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;
 }
 
-/**
- * Finds the reason in a line that replaces an omitted result. One regular expression for the whole line would take quadratic
- * time.
- */
+/** Finds the reason in a line that replaces an omitted result. */
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;

@@ -159,8 +159,8 @@ describe("when clients send hostile headers", () => {
   it.each([
     [4000, "a:b", "401"],
     [2000, "accept:*/*", "401"],
-    [10_000, "a:b", "431"],
-    [10_000, "accept:*/*", "431"],
+    [10_000, "a:b", "401"],
+    [10_000, "accept:*/*", "401"],
     [60_000, "a:b", "431"],
   ])(
     "a request with thousands of header lines gets a response, before the token is checked: %s of %s",
@@ -436,7 +436,7 @@ describe.concurrent("when clients make the server keep data in memory", () => {
     const ofFiles = files.map((file) => tool(server.url, "file_link", { path: file }, { token }));
     const answers = [ofLog, ...(await Promise.all(ofFiles))];
     const paths = answers.map(({ text }) => /\/files\/[\w.-]+/.exec(text)?.[0] ?? "");
-    const [path = "", next = ""] = paths;
+    const [path = ""] = paths;
     const { hostname, port } = new URL(server.url);
     const sockets: Socket[] = [];
     /** Requests a whole file, and reads only the beginning of the response. */
@@ -449,13 +449,9 @@ describe.concurrent("when clients make the server keep data in memory", () => {
       return String(data).slice(0, "HTTP/1.1 200".length);
     };
     try {
-      for (let count = 0; count < 16; count++) expect(await download(path)).toBe("HTTP/1.1 200");
-      // Nobody with one link blocks the other links.
+      for (let count = 0; count < 64; count++)
+        expect(await download(paths[count % paths.length] ?? "")).toBe("HTTP/1.1 200");
       expect(await download(path)).toBe("HTTP/1.1 429");
-      for (const other of paths.slice(1, 4))
-        for (let count = 0; count < 16; count++) expect(await download(other)).toBe("HTTP/1.1 200");
-      expect(await download(next)).toBe("HTTP/1.1 429");
-      expect(await download(paths.at(-1) ?? "")).toBe("HTTP/1.1 429");
       const { origin } = new URL(server.url);
       expect((await fetch(origin + path, { headers: { range: "bytes=0-99" } })).status).toBe(206);
       // The principal's own downloads have a separate limit.

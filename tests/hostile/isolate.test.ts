@@ -99,7 +99,6 @@ it("many large files at once", async () => {
 });
 
 it("many downloads and answers whose clients do not read", async () => {
-  // A link has at most 16 downloads at once.
   const files = ["a", "b", "c"];
   const command = `yes 0123456789 | head -c 20000000; truncate -s 20000000 ${files.join(" ")}; head -c 700000 /dev/zero >part`;
   const links = [await tool(url, "run_command", { command })];

@@ -1,7 +1,6 @@
 /** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. Also our use of the SDK's client. */
 import { expect, it, vi } from "vitest";
 import { SDKInterpreter } from "../../src/actors/platform/sdk-platform.ts";
-import { KernelRegistry } from "../../src/container/kernels/kernel-registry.ts";
 import type { Sandbox } from "@cloudflare/sandbox";
 import { EngineClient } from "../../local/platform/engine-client.ts";
 import { ERROR_HEADER } from "../../local/platform/engine-protocol.ts";
@@ -80,16 +79,4 @@ it("the connection ends if the control server does not read the code", async () 
   expect(await error).toContain("has not responded for 10 s");
   expect(disconnect).toHaveBeenCalledOnce();
   expect(runCodeStream).toHaveBeenCalledTimes(1);
-});
-
-it("a sandbox remembers the last thousand kernels", async () => {
-  await runInActor("kernels", (_actor, { storage }) => {
-    const registry = new KernelRegistry(storage.sql);
-    for (let n = 0; n < 1010; n++)
-      registry.put({ key: `python/c${n}`, contextID: `${n}`, language: "python", pid: 1, started: 1 });
-    expect(storage.sql.exec("SELECT COUNT(*) AS count FROM kernels").one()).toEqual({ count: 1000 });
-    expect(registry.get("python/c9")).toBeUndefined();
-    expect(registry.get("python/c10")).toMatchObject({ contextID: "10" });
-    registry.clear();
-  });
 });

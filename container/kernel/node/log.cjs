@@ -85,7 +85,7 @@ class Log {
 
   /** Returns the summary, as `end` in sandbox_mcp_kernel/log.py does. */
   end() {
-    const found = { bytes: this.kept + this.dropped, dropped: this.dropped };
+    const found = { bytes: this.kept + this.dropped };
     const head = Buffer.concat(this.head);
     const isShort = isUtf8(head) && (this.file === undefined || this.kept <= MEMORY_BYTES);
     if (isShort) found.text = head.toString("utf8");

@@ -3,7 +3,7 @@
 The executor is the program that the SDK starts as a kernel. We do not change it: each cell that we send is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, tail_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
-{sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, dropped, last?}, stderr: {...}, results: [{text?, png?, ...}],
+{sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, last?}, stderr: {...}, results: [{text?, png?, ...}],
 error: {name, message, traceback, local?} | null, exit: number | null}. `local` is the path of a file that may be the module
 that an import did not find. A large image is not in the document: the output has its form as
 `image_file` ("png"), and the image is in the file `/workspace/.outputs/<run>-<number of the output>.<form>`, where <run> is the part

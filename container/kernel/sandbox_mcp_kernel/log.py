@@ -96,7 +96,7 @@ class Log:
         text = self.text()
         if text is None and self.file is None:
             self.open()
-        found = {"bytes": self.kept + self.dropped, "dropped": self.dropped}
+        found = {"bytes": self.kept + self.dropped}
         if text is not None:
             found["text"] = text
         elif self.file is None:

@@ -22,10 +22,7 @@ interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "intercep
 
 const POLICY_HANDLER = "policy";
 
-/**
- * The platform intercepts at most 64 targets of a container: HTTP to a host, and HTTPS to a host. Six of them are those of `handleOutbound`
- * and of `ALL_HOSTS`.
- */
+/** The platform intercepts at most 64 targets of a container: HTTP and HTTPS to each host. Six are ours. */
 const MAX_HOSTS = (64 - 6) / 2;
 
 /** The storage key of `Restricted`, for a sandbox that had a restricted network at some time. The value is never deleted. */

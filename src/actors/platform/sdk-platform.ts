@@ -188,10 +188,7 @@ export class SDKPlatform implements ContainerPlatform {
   }
 }
 
-/**
- * The most characters that a cell may print. A run's document has at most 5 million characters, and its results are 3 million of
- * them. Without this limit, user code that writes to the executor's channel could fill the memory of the isolate.
- */
+/** The most characters that a cell may print: more than the longest document of a run, which has 5 million. */
 const MAX_PRINTED = 6_000_000;
 
 /**
@@ -218,7 +215,10 @@ export class SDKInterpreter implements Interpreter {
 
   /** Not `async`: otherwise a call that never settles would keep its code in memory. */
   run(code: string, id: string): Promise<CellResponse> {
-    if (this.#unreadChars > MAX_UNREAD_CHARS) return this.#confirmRead().then(() => this.run(code, id));
+    if (this.#unreadChars > MAX_UNREAD_CHARS) {
+      this.#confirming ??= this.#confirmRead().finally(() => (this.#confirming = undefined));
+      return this.#confirming.then(() => this.run(code, id));
+    }
     this.#unreadChars += code.length;
     const response: CellResponse = { logs: { stdout: [], stderr: [] } };
     let printed = 0;
@@ -245,16 +245,8 @@ export class SDKInterpreter implements Interpreter {
     );
   }
 
-  /**
-   * Waits until the control server has read all code. Code that it never reads would stay in the Worker's memory, also when its run has
-   * ended. @throws {ToolError} `no_answer`, and the connection is closed
-   */
-  #confirmRead(): Promise<void> {
-    this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
-    return this.#confirming;
-  }
-
-  async #confirm(): Promise<void> {
+  /** Waits until the control server has read all code. @throws {ToolError} `no_answer`, and the connection is closed */
+  async #confirmRead(): Promise<void> {
     const chars = this.#unreadChars;
     try {
       // A program in the control server's place could respond before it reads. The engine refuses such responses.

@@ -71,10 +71,7 @@ export interface Offer {
   origin?: string;
 }
 
-/**
- * The part of the configuration that a method sees: its own variables, which begin with its name. The owner's method sees all of
- * it.
- */
+/** The part of the configuration that a method sees: the variables that begin with its name. The owner's method sees all of it. */
 export type MethodConfig<Name extends SignInName> = Name extends "owner"
   ? Config
   : { values: Pick<Config["values"], VariableName & `${Uppercase<Name>}_${string}`> };

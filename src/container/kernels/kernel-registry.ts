@@ -14,12 +14,6 @@ export const kernelSchema = z.object({
 
 export type Kernel = z.infer<typeof kernelSchema>;
 
-/**
- * The most kernels in the table and in the cache. A kernel takes at least 30 MB of its sandbox, so only a program in the control
- * server's place creates more.
- */
-const MAX_KERNELS = 1000;
-
 export class KernelRegistry {
   readonly #rows: Rows;
   readonly #cache = new Map<string, Kernel>();
@@ -39,13 +33,10 @@ export class KernelRegistry {
 
   put(kernel: Kernel): void {
     const { key, contextID, language, pid, started } = kernel;
-    if (this.#cache.size >= MAX_KERNELS) this.#cache.clear();
     this.#cache.set(key, kernel);
     const query =
       "INSERT OR REPLACE INTO kernels (key, context_id, language, pid, started) VALUES (?, ?, ?, ?, ?)";
     this.#rows.write(query, key, contextID, language, pid, started);
-    const oldest = "SELECT rowid FROM kernels ORDER BY rowid DESC LIMIT -1 OFFSET ?";
-    this.#rows.write(`DELETE FROM kernels WHERE rowid IN (${oldest})`, MAX_KERNELS);
   }
 
   /** Removes this kernel, but not its replacement. */

@@ -70,7 +70,7 @@ const STOP_MS = 10_000;
 /** How long a connection stays open if only abandoned calls use it, in milliseconds. */
 const HANG_UP_MS = 5000;
 const DETAIL_CHARS = 200;
-/** How much of the reason is read why a prelude did not load, in characters. A program in the control server's place can send megabytes. */
+/** How much of the reason is read why a prelude did not load, in characters. */
 const LOAD_CHARS = 500;
 /** Contexts have UUIDs. */
 const MAX_CONTEXT_ID_CHARS = 64;

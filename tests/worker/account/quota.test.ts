@@ -140,19 +140,6 @@ describe("a lease of the quota", () => {
     });
   });
 
-  test("runs that wait for a refused request are refused without further requests", async () => {
-    await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
-      const { lease, requests } = oneSandbox(quota);
-      const reservation = await lease.take(10);
-      const before = requests();
-      const refused = await Promise.allSettled(Array.from({ length: 100 }, () => lease.take(10)));
-      expect(refused.filter(({ status }) => status === "rejected")).toHaveLength(100);
-      expect(requests() - before).toBe(1);
-      lease.giveBack(reservation, 10);
-      expect((await lease.take(10)).seconds).toBe(10);
-    });
-  });
-
   test("a failed renewal is retried", async () => {
     await withQuota(LIMITS, async (quota) => {
       let fails = 0;

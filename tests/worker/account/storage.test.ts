@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { type ObjectFolderEnv, withObjectFolder } from "../../../local/platform/object-folder.ts";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
-import { type RunRecord, RunStore, type Stored } from "../../../src/runs/run-store.ts";
+import { type RunRecord, RunStore } from "../../../src/runs/run-store.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
   accountOf,
@@ -160,7 +160,7 @@ it("is measured without reading the runs, and searched for runs of a kind withou
     const measured = await queriesOf(storage.sql, () => store.measureStored());
     expect(measured.plans).toContain("SCAN stored_bytes");
     expect(measured.rowsRead).toBeLessThanOrEqual(runs + 2);
-    const searched = await queriesOf(storage.sql, () => store.listKind("task", 100));
+    const searched = await queriesOf(storage.sql, () => store.list(100, undefined, "task"));
     const steps = new Set(searched.plans.filter((step) => step.includes(" runs ")));
     // With a bound at both ends, SQLite would load each row up to the second one.
     expect(steps).toEqual(new Set(["SEARCH runs USING PRIMARY KEY (id<?)"]));
@@ -332,20 +332,5 @@ describe("other requests are served", () => {
     const keys = Array.from({ length: 40 }, (_, n) => `pauses/b/pack.${String(n).padStart(5, "0")}`);
     for (const key of keys) await store.put(key, new Uint8Array(1));
     expect(await pausesOf(() => store.delete(keys))).toBeGreaterThanOrEqual(10);
-  });
-
-  it("between two evictions", async () => {
-    const { principalID } = await principal("evictions");
-    const stub = env.Account.getByName(principalID);
-    await runInDurableObject(stub, async (account, { storage }) => {
-      storage.sql.exec("INSERT INTO storage VALUES ('a', 1e12, 1), ('b', 1e12, 2), ('c', 1e12, 3)");
-      const evictRuns = vi.fn<() => Promise<Stored>>(async () => ({ bytes: 0 }));
-      const Sandbox = { getByName: () => ({ evictRuns }) };
-      Object.defineProperty(account, "env", { value: { ...Reflect.get(account, "env"), Sandbox } });
-      const owner = { principalID, sandbox: "d" };
-      expect(await pausesOf(() => account.sandboxStored(owner, { bytes: 1 }))).toBeGreaterThanOrEqual(3);
-      expect(evictRuns).toHaveBeenCalledTimes(3);
-      await storage.deleteAll();
-    });
   });
 });

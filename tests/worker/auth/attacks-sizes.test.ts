@@ -66,37 +66,6 @@ describe("the limits of sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
-  it("forms with too many parameters are refused, because the provider's time grows with the square of their number", async () => {
-    const headers = { "content-type": "application/x-www-form-urlencoded" };
-    const send = (count: number) => {
-      const names = Array.from({ length: count }, (_, number) => `p${number}`);
-      return app("/oauth/token", { method: "POST", headers, body: names.join("&") });
-    };
-    const refused = await send(101);
-    expect(refused.status).toBe(400);
-    expect(await refused.json()).toMatchObject({
-      error: "invalid_request",
-      error_description: "The request has too many parameters",
-    });
-    expect(await errorOf(await send(100))).toBe("invalid_client");
-  });
-
-  it("registrations with many short strings of digits are refused, because they could make the parser slow", async () => {
-    const register = async (count: number) =>
-      await app("/oauth/register", {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({
-          redirect_uris: ["https://client.example/back"],
-          contacts: Array.from({ length: count }, (_, n) => String(10_000_000 + n)),
-        }),
-      });
-    expect((await register(10)).status).toBe(201);
-    const refused = await register(11);
-    expect(refused.status).toBe(400);
-    expect(await errorOf(refused)).toBe("invalid_request");
-  });
-
   it("bodies that end early are refused with an OAuth error", async () => {
     const makeBrokenBody = () =>
       new ReadableStream({
@@ -150,38 +119,19 @@ describe("the limits of sizes", () => {
     }
   });
 
-  it("a client may register 50 redirect URIs", async () => {
-    const register = (count: number) =>
-      app("/oauth/register", {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ redirect_uris: Array.from({ length: count }, (_, n) => `${CALLBACK}/${n}`) }),
-      });
-    expect((await register(50)).status).toBe(201);
-    const refused = await register(51);
-    expect(refused.status).toBe(400);
-    expect(await errorOf(refused)).toBe("invalid_redirect_uri");
-  });
-
-  it("client ids with a long host are refused before they are parsed, in a header and in an assertion", async () => {
+  it("an assertion is refused before its client id is parsed", async () => {
     const id = `https://${"字".repeat(1300)}.example/`;
     const base64 = (text: string) => new TextEncoder().encode(text).toBase64({ alphabet: "base64url" });
-    const grant = { grant_type: "refresh_token", refresh_token: "u:g:s" };
     const client_assertion = [{ alg: "RS256" }, { iss: id }, {}].map((part) => base64(JSON.stringify(part)));
-    const client_assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-    const assertion = { client_assertion: client_assertion.join("."), client_assertion_type };
-    const send = (authorization: string, fields: Record<string, string>) =>
-      app("/oauth/token", {
-        method: "POST",
-        headers: { authorization },
-        body: new URLSearchParams({ ...grant, ...fields }),
-      });
+    const fields = {
+      grant_type: "refresh_token",
+      refresh_token: "u:g:s",
+      client_assertion: client_assertion.join("."),
+      client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    };
     const parsed = await urlsParsedBy(async () => {
-      const statuses = await Promise.all([
-        send(`Basic ${btoa(`${encodeURIComponent(id)}:secret`)}`, {}),
-        send("none", assertion),
-      ]);
-      expect(statuses.map(({ status }) => status)).toEqual([400, 401]);
+      const body = new URLSearchParams(fields);
+      expect((await app("/oauth/token", { method: "POST", body })).status).toBe(401);
     });
     expect(parsed.filter((url) => url.length > 1000)).toEqual([]);
   });
@@ -206,12 +156,6 @@ describe("the limits of sizes", () => {
     expect(tooLong.isErrorPage).toBe(true);
     expect(tooLong.text).toContain("The request is too long.");
     expect((await openPage(8192)).text).not.toContain("too long");
-    const openWith = (count: number) => {
-      const others = Array.from({ length: count - 1 }, (_, n) => `&${n}=`).join("");
-      return new Browser(app).open(`${ORIGIN}/authorize?client_id=x${others}`);
-    };
-    expect((await openWith(101)).text).toContain("The request is too long.");
-    expect((await openWith(100)).text).not.toContain("too long");
 
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());

@@ -74,28 +74,6 @@ it("many addresses do not use up the limit of other addresses", async () => {
   expect(await uses("somebody else", 3)).toBe(2);
 });
 
-describe("a page of another site", () => {
-  it.each([
-    ["an image", { "sec-fetch-dest": "image" }],
-    ["a frame", { "sec-fetch-dest": "iframe" }],
-    ["a script's request", { "sec-fetch-dest": "empty" }],
-    ["a prefetch", { "sec-fetch-dest": "document", "sec-purpose": "prefetch" }],
-  ])("cannot use up the address's limit by %s", async (_, headers: Record<string, string>) => {
-    const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: true }));
-    const app = oauthApp({ ADDRESS_LIMITER: { limit } });
-    const client = await Client.register(app);
-    limit.mockClear();
-    const urls = [`${ORIGIN}/panel/sign-in`, await client.authorizationURL(), `${ORIGIN}/panel/callback`];
-    for (const url of urls) expect((await app(url, { headers })).status).toBe(403);
-    expect(limit).not.toHaveBeenCalled();
-    const opened = await app(urls[0] ?? "", {
-      headers: { "sec-fetch-dest": "document" },
-      redirect: "manual",
-    });
-    expect([opened.status, limit.mock.calls.length]).toEqual([303, 1]);
-  });
-});
-
 /** Allows this number of requests for each key. */
 function limiterFor(most: number): RateLimit {
   const counts = new Map<string, number>();
@@ -107,35 +85,6 @@ function limiterFor(most: number): RateLimit {
     },
   };
 }
-
-it("a window that a page of another origin has opened cannot use up the address's limit by repeated navigation", async () => {
-  const app = oauthApp({ ADDRESS_LIMITER: limiterFor(3) });
-  const navigate = (headers: Record<string, string>) =>
-    app(`${ORIGIN}/panel/sign-in`, {
-      headers: { "cf-connecting-ip": "192.0.2.7", "sec-fetch-dest": "document", ...headers },
-      redirect: "manual",
-    });
-  // Previews may be of the same site.
-  for (const site of ["cross-site", "same-site"])
-    for (let count = 0; count < 10; count++) await navigate({ "sec-fetch-site": site });
-  expect((await navigate({ "sec-fetch-site": "none", "sec-fetch-user": "?1" })).status).toBe(303);
-  expect((await navigate({ "sec-fetch-site": "cross-site", "sec-fetch-user": "?1" })).status).toBe(303);
-  expect((await navigate({ "sec-fetch-site": "same-origin" })).status).toBe(303);
-  expect((await navigate({ "sec-fetch-site": "same-origin" })).status).toBe(429);
-});
-
-it("a window that a page of another site has opened cannot use up the limit of a web client at the same address", async () => {
-  const client = "https://client.example";
-  const app = oauthApp({ ADDRESS_LIMITER: limiterFor(3), ALLOWED_ORIGINS: client });
-  const sent = { "cf-connecting-ip": "192.0.2.8", "sec-fetch-site": "cross-site" };
-  const navigation = { ...sent, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" };
-  const navigate = () => app(`${ORIGIN}/panel/sign-in`, { headers: navigation, redirect: "manual" });
-  for (let count = 0; count < 10; count++) await navigate();
-  expect((await navigate()).status).toBe(429);
-  const fetched = { ...sent, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty", origin: client };
-  const { status } = await register(app, {}, ORIGIN, fetched);
-  expect(status).toBe(201);
-});
 
 describe("invalid tokens in the form of this server's tokens", () => {
   const tokenOf = (index: number) => `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;

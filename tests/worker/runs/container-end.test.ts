@@ -24,17 +24,6 @@ function createEnd(workspace: SavedWorkspace): ContainerEnd {
   });
 }
 
-it("a program in sandboxd's place cannot ask for one save after another", async () => {
-  let saves = 0;
-  const end = createEnd({ saveToStop: async () => ++saves > 0, mayStop: true });
-  const isSaved: boolean[] = [];
-  for (let request = 0; request < 200; request++) isSaved.push(await end.saveForPlatform("token"));
-  // As many as an orderly stop with five restarts of sandboxd needs.
-  expect(isSaved.slice(0, 36)).not.toContain(false);
-  expect(saves).toBeLessThan(50);
-  expect(isSaved.at(-1)).toBe(false);
-});
-
 /** Does `work` while a minute passes. */
 async function withinMinute<T>(work: () => Promise<T>): Promise<T> {
   vi.useFakeTimers();

@@ -71,8 +71,7 @@ describe("a write to R2 that is never confirmed", () => {
         await until(() => !runs.hasActive);
         timers.mockRestore();
         expect(rowsOf(sql, id).bytes).toBe(left);
-        const read = async () =>
-          joinBytes((await runs.wholeLog(id, 0, 4 * MiB)).pieces.map(({ bytes }) => bytes));
+        const read = async () => joinBytes((await runs.log(id, 0, 4 * MiB)).pieces.map(({ bytes }) => bytes));
         expect(isSame(await read(), printed)).toBe(true);
         const before = await objectsOf(id);
         arrive();
@@ -166,7 +165,7 @@ it("many logs that end at once all move to R2, a few at a time", async () => {
     expect(most).toBeLessThanOrEqual(4);
     for (const id of ids) {
       expect(rowsOf(sql, id).bytes).toBe(0);
-      const { pieces } = await runs.wholeLog(id, 0, MiB);
+      const { pieces } = await runs.log(id, 0, MiB);
       expect(isSame(joinBytes(pieces.map(({ bytes }) => bytes)), printed)).toBe(true);
     }
   };

@@ -1,5 +1,5 @@
 /** Lists of runs in sandboxes that have many. */
-import { afterAll, afterEach, expect, it, vi } from "vitest";
+import { afterAll, expect, it } from "vitest";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";
 import { type RunRecord, RunStore } from "../../../src/runs/run-store.ts";
 import { type Caller, principal, runInActor } from "../support.ts";
@@ -9,16 +9,15 @@ const RUNS = 100_000;
 
 let caller: Caller;
 
-afterEach(() => void vi.restoreAllMocks());
 afterAll(async () => {
   await caller.call("destroy_sandbox", { sandbox });
 });
 
-it("a search for runs of one kind finds them all, and the server does other work meanwhile", async () => {
+it("a search for runs of one kind finds them all", async () => {
   caller = await principal("many-runs");
   const owner = { principalID: caller.principalID, sandbox };
   await caller.call("list_runs", { sandbox });
-  const { found, served } = await runInActor(
+  const found = await runInActor(
     sandbox,
     async (actor, { storage }) => {
       // Every ten thousandth run is a command.
@@ -29,16 +28,12 @@ it("a search for runs of one kind finds them all, and the server does other work
          SELECT printf('${sandbox}.%026d', number), iif(number % 10000 = 0, 'command', 'code'), 'succeeded', '', number, number,
            0, x'', x'', 0, x'', x'', 0, 0 FROM numbers`,
       );
-      let rounds = 0;
-      const timer = setInterval(() => (rounds += 1), 0);
       const listed = await actor.listRuns(owner, 200, undefined, "command");
-      clearInterval(timer);
-      return { found: listed.ok ? listed.value.map(({ startedAt }) => startedAt) : [], served: rounds };
+      return listed.ok ? listed.value.map(({ startedAt }) => startedAt) : [];
     },
     caller,
   );
   expect(found).toEqual([10, 9, 8, 7, 6, 5, 4, 3, 2, 1].map((count) => count * 10_000));
-  expect(served).toBeGreaterThan(1);
   const { structured } = await caller.call("list_runs", { sandbox, kind: "command", limit: 3 });
   expect((structured.runs as { id: string }[]).map(({ id }) => Number(id.split(".")[1]))).toEqual([
     100_000, 90_000, 80_000,

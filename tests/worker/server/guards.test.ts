@@ -63,62 +63,9 @@ describe("the host guard", () => {
   });
 });
 
-describe("a path of thousands of segments", () => {
-  it("is split only a few times, however many routes there are", async () => {
-    const split = vi.spyOn(String.prototype, "split");
-    try {
-      expect((await appWith()(`http://localhost:8787${"/a".repeat(5000)}`)).status).toBe(404);
-      expect(split.mock.contexts.filter((text) => String(text).length > 5000).length).toBeLessThan(3);
-    } finally {
-      split.mockRestore();
-    }
-  });
-});
-
-describe("a header of many thousand separators", () => {
-  const separators = { cookie: ";", "if-none-match": ",", "content-type": ";" };
-  const preview = { PUBLIC_ORIGIN: "https://sandbox.example", PREVIEW_HOST: "previews.example" };
-
-  it.each(Object.entries(separators))("is refused before it is split: %s", async (name, separator) => {
-    const app = appWith(preview);
-    const addresses = ["/mcp/server-card", "/authorize", "https://8080-name-token.previews.example/"];
-    for (const address of addresses) {
-      const response = await app(address, { headers: { [name]: `a${separator.repeat(20_000)}b` } });
-      expect(response.status).toBe(431);
-      expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
-    }
-    expect(logs.entries()).toMatchObject(
-      addresses.map(() => ({ event: "refusal", status: 431, reason: "large_head" })),
-    );
-  });
-});
-
-it.each([
-  ["mcp-name", 16_384],
-  ["mcp-param-sandbox", 16_384],
-  ["authorization", 16_384],
-  ["x-any", 16_384],
-  // The server compares an Origin several times, and letters outside ASCII take it longer.
-  ["origin", 2048],
-])("a request with a long header is refused: %s of more than %i characters", async (name, max) => {
-  const respond = (chars: number) => appWith()("/mcp", { headers: { [name]: '"'.repeat(chars) } });
-  expect((await respond(max)).status).not.toBe(431);
-  const response = await respond(max + 1);
-  expect(response.status).toBe(431);
-  expect(await response.json()).toMatchObject({ message: expect.stringContaining(name) });
-});
-
-it("a request with a long address is refused before its query is read", async () => {
-  for (const path of ["/", "/authorize", "/oauth/token"]) {
-    const response = await appWith()(`${path}?${"a&".repeat(8200)}`);
-    expect(response.status).toBe(431);
-    expect(await response.json()).toMatchObject({ message: expect.stringContaining("address") });
-  }
-});
-
-it("a request with headers of more than 65,536 characters is refused", async () => {
+it("a request with an address and headers of more than 65,536 characters is refused", async () => {
   const respond = (count: number) =>
-    appWith()("/health", {
+    appWith()(`/health?${"a".repeat(1000)}`, {
       headers: Array.from({ length: count }, (_, at) => [`x-${at}`, "x".repeat(16_000)] as const),
     });
   expect((await respond(4)).status).toBe(200);
@@ -145,14 +92,6 @@ it("while many requests are open, others are refused, first those without a toke
   expect(await statuses()).toEqual([503, 503]);
   for (const client of clients) client.abort();
   expect(await statuses()).toEqual([200, 200]);
-});
-
-it("a request with more than a thousand headers is refused", async () => {
-  const headers = (count: number) => Array.from({ length: count }, (_, at) => [`x-${at}`, ""] as const);
-  expect((await appWith()("/health", { headers: headers(900) })).status).toBe(200);
-  const response = await appWith()("/health", { headers: headers(1001) });
-  expect(response.status).toBe(431);
-  expect(await response.json()).toMatchObject({ message: expect.stringContaining("1000 headers") });
 });
 
 describe("the origin guard", () => {

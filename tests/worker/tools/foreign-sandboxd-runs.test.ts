@@ -23,7 +23,6 @@ const failed = (id) => ({ type: "ended", id, status: 7, stdout: 0, stderr: 0 });
 const scenarios = {
   words: (socket) => socket.send("nope"),
   longEvent: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: "x".repeat(20_000) })),
-  manyValues: (socket, id) => socket.send(JSON.stringify({ ...failed(id), more: Array(60).fill(0) })),
   flood: (socket, id) => {
     for (let at = 0; at < 400; at++) socket.send(piece(id, at * 200_000, Buffer.alloc(200_000, 120)));
   },
@@ -118,7 +117,7 @@ describe.concurrent("a program in place of sandboxd that never reports the end o
 });
 
 describe("a program in place of sandboxd that runs a command", () => {
-  it.each(["words", "longEvent", "manyValues"])(
+  it.each(["words", "longEvent"])(
     "gets the request again over another connection if it violates the protocol: %s",
     async (scenario) => {
       const { structured } = await command(`${scenario} once`);

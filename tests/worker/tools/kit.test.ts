@@ -126,24 +126,6 @@ describe("the progress of a call", () => {
     expect(await call(257)).toEqual([expect.objectContaining({ result: expect.anything() })]);
   });
 
-  it("is sent for at most 100 lines in five seconds, and then has the last line", async () => {
-    vi.useFakeTimers();
-    const notify = vi.fn<(notification: object) => Promise<void>>(async () => undefined);
-    const print = async (_args: unknown, { progress }: ToolContext) => {
-      for (let line = 1; line <= 10_000; line++) progress?.(`line ${line}`);
-      expect(notify).toHaveBeenCalledTimes(100);
-      await vi.advanceTimersByTimeAsync(5000);
-      progress?.("next");
-      return { content: [] };
-    };
-    await callHandler(print, false, { _meta: { progressToken: "t" }, notify });
-    expect(notify.mock.calls.slice(99)).toMatchObject([
-      [{ params: { message: "line 100" } }],
-      [{ params: { message: "line 10000: 5 s" } }],
-      [{ params: { message: "next" } }],
-    ]);
-  });
-
   it("has no further lines while clients have not read many, and is repeated all the same", async () => {
     vi.useFakeTimers();
     const { signal } = new AbortController();

@@ -332,19 +332,6 @@ describe("the registry of saved states", () => {
     );
   });
 
-  it("deletes 50 expired archives at once, and the others soon after", () =>
-    withBench(async (bench) => {
-      for (let n = 0; n < 120; n++) bench.archive("a", `run-${n}`, 1);
-      bench.now += TASK_DAYS * DAY_MS;
-      const left: number[] = [];
-      while ((bench.registry.nextDue() ?? Infinity) <= bench.now) {
-        bench.registry.expire(bench.now);
-        left.push(bench.sql.exec("SELECT run FROM archives").toArray().length);
-        await bench.sweep();
-      }
-      expect(left).toEqual([70, 20, 0]);
-    }));
-
   it("keeps the first settings of a checkpoint's sandbox as long as the checkpoint", () =>
     withBench((bench) => {
       bench.save("a");

@@ -35,9 +35,6 @@ const MAX_KEY_PART_BYTES = 360;
 
 const MAX_CLIENT_URL_BYTES = 2048;
 
-/** The most characters of Basic credentials. They contain an encoded client id, which the provider parses as an address. */
-const MAX_CREDENTIAL_CHARACTERS = 4096;
-
 /**
  * How clients with a metadata document can authenticate with keys (RFC 7523). The provider fetches these keys from an address in the
  * document, and parses 64 KiB of JSON: with 5,000 strings of digits that collide (bounded.ts), a request without a token took the thread
@@ -111,7 +108,6 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
     return json({ error: "invalid_client", error_description: ENDPOINT_TEXTS.noAssertions }, 401);
   if (
     KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value))) ||
-    basicCredentials(request).length > MAX_CREDENTIAL_CHARACTERS ||
     !form.getAll("redirect_uri").every(isShortRedirect)
   )
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
@@ -158,10 +154,6 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const publicResponse = new Response(response.body, response);
   publicResponse.headers.delete(CHECK_HEADER);
   return publicResponse;
-}
-
-function basicCredentials({ headers }: Request): string {
-  return /^basic\s+(.*)/is.exec(headers.get("authorization") ?? "")?.[1] ?? "";
 }
 
 /** Limits the number of unapproved clients, because anybody can register clients. */

@@ -14,16 +14,6 @@ function callOfSize(bytes: number): string {
   return JSON.stringify(call("note", { text: "a".repeat(bytes - empty) }));
 }
 
-function stream(...chunks: Uint8Array[]): ReadableStream<Uint8Array> {
-  return new ReadableStream({
-    type: "bytes",
-    start(controller) {
-      for (const chunk of chunks) controller.enqueue(chunk);
-      controller.close();
-    },
-  });
-}
-
 describe("the size of a body", () => {
   it("may be exactly the limit", async () => {
     const response = await appWith()("/mcp", post(callOfSize(MAX_BODY_BYTES)));
@@ -84,7 +74,7 @@ describe("the JSON of a body", () => {
   it("is accepted if a character is split between two chunks, or it begins with a byte order mark", async () => {
     const bytes = utf8.encode(`\ufeff${JSON.stringify(call("note", { text: "héé" }))}`);
     const cut = bytes.indexOf(0xc3) + 1;
-    const body = stream(bytes.slice(0, cut), bytes.slice(cut));
+    const body = ReadableStream.from([bytes.slice(0, cut), bytes.slice(cut)]);
     const response = await appWith()("/mcp", { ...post(""), body });
     expect(JSON.stringify(await messages(response))).toContain("noted 3 characters");
   });
@@ -104,31 +94,27 @@ describe("an unexpected error", () => {
     throw new TypeError("secret detail: /etc/passwd");
   };
 
-  it("has the status 500, the id and a reference, and only the log has details", async () => {
-    const response = await appWith({}, { createMCPServer: throwing })("/mcp", post({ ...LIST, id: "abc" }));
+  it.each([
+    ["in the MCP server", "abc", { createMCPServer: throwing }],
+    ["before the MCP server exists", null, { requiredScopes: throwing }],
+  ])("has the status 500, an id and a reference, and only the log has details: %s", async (_, id, parts) => {
+    const response = await appWith({}, parts)("/mcp", post(call("add", {}, "abc")));
     expect(response.status).toBe(500);
     const text = await response.text();
     const ref = response.headers.get("x-request-id");
     const error = { code: -32603, message: `Internal error (ref ${ref})` };
-    expect(JSON.parse(text)).toEqual({ jsonrpc: "2.0", id: "abc", error });
+    expect(JSON.parse(text)).toEqual({ jsonrpc: "2.0", id, error });
     expect(text).not.toMatch(/secret|TypeError|at /);
     const error_stack = expect.arrayContaining([expect.stringMatching(/^at /)]);
     const logged = { event: "error", level: "error", ref, error_name: "TypeError", error_stack };
     expect(logs.entries()).toMatchObject([logged]);
     expect(logs.text()).not.toContain("secret detail");
+    expect(logs.text()).not.toContain(TOKEN);
   });
 
   it("has its message in the log at the level debug", async () => {
     await appWith({ LOG_LEVEL: "debug" }, { createMCPServer: throwing })("/mcp", post(LIST));
     expect(logs.entries().at(-1)).toMatchObject({ error_message: "secret detail: /etc/passwd" });
-  });
-
-  it("has the status 500 and no details also before the MCP server exists", async () => {
-    const response = await appWith({}, { requiredScopes: throwing })("/mcp", post(call("add", {})));
-    expect(response.status).toBe(500);
-    expect(await response.text()).not.toMatch(/secret|TypeError/);
-    expect(logs.entries()).toMatchObject([{ event: "error", error_name: "TypeError" }]);
-    expect(logs.text()).not.toContain(TOKEN);
   });
 });
 

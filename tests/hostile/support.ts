@@ -6,12 +6,12 @@ import { mcpHeaders } from "../setup/mcp-client.ts";
 import { TOKEN } from "../setup/server.ts";
 import { sleep } from "../setup/until.ts";
 
-/** The long form makes many more tries, with other input each time. */
-export const LONG = process.env.HOSTILE === "long";
-
-/** The number of tries of a property, and their seed. The long form prints its seed with a failure. */
+/** The number of tries of a property, and their seed. The long form makes many more, and prints its seed with a failure. */
 export function tries(short: number): fc.Parameters<unknown> {
-  return LONG ? { numRuns: short * 20, endOnFailure: true } : { numRuns: short, seed: 1, endOnFailure: true };
+  const isLong = process.env.HOSTILE === "long";
+  return isLong
+    ? { numRuns: short * 20, endOnFailure: true }
+    : { numRuns: short, seed: 1, endOnFailure: true };
 }
 
 /** Texts that reveal internals of the server. `cell-1.ts` is allowed: it is the caller's own code in a traceback. */
@@ -21,12 +21,8 @@ const LEAKS =
 /** Strings that often cause failures. */
 const NASTY = [
   "",
-  " ",
   "\0",
-  "a\0b",
   "\ud800",
-  "\udfff x",
-  "x\ud83d",
   "\ufeff",
   "\u202e",
   "\u2028\u2029",
@@ -35,39 +31,23 @@ const NASTY = [
   "'; rm -rf / #",
   '"; echo "',
   "$(id)`id`",
-  "-rf",
   "--help",
-  "\n",
   "\r\n",
-  "a\nb",
   "\u001b[31m",
-  "%s%n%x",
   "../../../../etc/passwd",
   "/../..",
   "//",
-  "/proc/self/environ",
   "/dev/zero",
-  "/dev/stdin",
   "~root",
   "file:///etc/passwd",
-  "\\\\server\\share",
-  "CON",
   "a".repeat(255),
   "a".repeat(256),
   "a/".repeat(3000),
   "x".repeat(70_000),
   "__proto__",
   "constructor",
-  "prototype",
   "toString",
-  "hasOwnProperty",
-  "undefined",
   "null",
-  "NaN",
-  "true",
-  "1e999",
-  "-0",
-  "{{7*7}}",
   "<script>alert(1)</script>",
   "EOF\nid\nEOF",
 ];
@@ -81,18 +61,13 @@ export const nastyString = fc.oneof(
 const nastyNumber = fc.constantFrom(
   0,
   -0,
-  -1,
   1,
   0.5,
-  1e-300,
   2 ** 31,
   2 ** 32,
-  2 ** 53,
   2 ** 53 + 2,
   -(2 ** 63),
-  1e300,
   Number.MAX_VALUE,
-  Number.MIN_VALUE,
 );
 
 function nest(depth: number): unknown {

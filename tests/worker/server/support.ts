@@ -69,36 +69,6 @@ export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }
 
-/** The addresses that are parsed during the work. */
-export async function urlsParsedBy(work: () => unknown): Promise<string[]> {
-  const parsed: string[] = [];
-  vi.stubGlobal(
-    "URL",
-    class extends URL {
-      constructor(url: string | URL, base?: string | URL) {
-        parsed.push(String(url));
-        super(url, base);
-      }
-
-      static override parse(url: string | URL, base?: string | URL): URL | null {
-        parsed.push(String(url));
-        return super.parse(url, base);
-      }
-
-      static override canParse(url: string | URL, base?: string | URL): boolean {
-        parsed.push(String(url));
-        return super.canParse(url, base);
-      }
-    },
-  );
-  try {
-    await work();
-  } finally {
-    vi.unstubAllGlobals();
-  }
-  return parsed;
-}
-
 /**
  * Records the log from now on. `tokens()` has the lines about uses of tokens, `entries()` the others, `text()` the raw text. Sandboxes
  * of the previous file may still stop in the same workerd, so `entries()` leaves out lines about sandboxes.

@@ -99,7 +99,7 @@ it("the client refuses a list with an endless number of pages", async () => {
 });
 
 const command = (sandbox: Sandbox): Promise<unknown> => sandbox.runCommand("true");
-const message = { jsonrpc: "2.0", id: 1, result: { content: [] } };
+const EMPTY = { jsonrpc: "2.0", result: { content: [] } };
 
 it.each<[string, typeof command, Parameters<typeof serverOfTools>[0], object]>([
   ["ends before its event", command, (response) => response.end(": nothing\n\n"), BROKEN],
@@ -115,7 +115,7 @@ it.each<[string, typeof command, Parameters<typeof serverOfTools>[0], object]>([
   [
     "has no data of the run",
     command,
-    (response, id) => response.end(`data: ${JSON.stringify({ ...message, id })}\n\n`),
+    (response, id) => response.end(`data: ${JSON.stringify({ ...EMPTY, id })}\n\n`),
     WRONG_FORM,
   ],
   ["has an event that never ends", command, (response) => sendWithoutEnd(response, "data: "), TOO_LARGE],
@@ -132,36 +132,38 @@ it("the client and the command line read a list whose page has more entries than
   expect(stdout.trimEnd().split("\n")).toHaveLength(200_000);
 });
 
-it.each<[string, string[], string, RegExp | undefined]>([
-  ["reads the stored token again", ["old", "new"], VARIABLES_FILE, undefined],
-  [
-    "sends the token only once, and names the command that writes it",
-    ["old", "old"],
-    "SANDBOX_MCP_TOKEN",
-    /token of SANDBOX_MCP_TOKEN: Unauthorized: It is not valid\.[^]*sandbox-mcp connect <client>.*start the client again\.$/,
-  ],
-  [
-    "says that the server must start again",
-    ["old", "old"],
-    VARIABLES_FILE,
-    /start the server again\.\n.*start the client again\.$/,
-  ],
-])("after a server has refused the token, the bridge %s", async (_what, tokens, tokenSource, remedy) => {
+const ACCEPTED = { jsonrpc: "2.0", id: 1, result: {} };
+
+/** Sends a ping to a server that accepts only the token "new". `tokens` are the results of reading the token, in order. */
+async function ping(tokens: string[], tokenSource: string) {
   const presented: unknown[] = [];
   const url = await serverWith(({ headers }, response) => {
     presented.push(headers.authorization);
     const isAccepted = headers.authorization === "Bearer new";
     const refusal = { error: "Unauthorized", message: "It is not valid." };
-    response.writeHead(isAccepted ? 200 : 401, JSON_TYPE);
-    response.end(JSON.stringify(isAccepted ? { jsonrpc: "2.0", id: 1, result: {} } : refusal));
+    response
+      .writeHead(isAccepted ? 200 : 401, JSON_TYPE)
+      .end(JSON.stringify(isAccepted ? ACCEPTED : refusal));
   });
-  const left = [...tokens];
-  const { forward, sent } = startBridge(() => ({ url, token: left.shift(), tokenSource }));
+  const { forward, sent } = startBridge(() => ({ url, token: tokens.shift(), tokenSource }));
   await forward();
-  expect(presented).toEqual([...new Set(tokens)].map((token) => `Bearer ${token}`));
-  expect(sent).toMatchObject([
-    remedy === undefined ? { result: {} } : { error: { message: expect.stringMatching(remedy) } },
-  ]);
+  return { presented, sent };
+}
+
+it("the bridge reads the stored token again after the server refused it", async () => {
+  const presented = ["Bearer old", "Bearer new"];
+  expect(await ping(["old", "new"], VARIABLES_FILE)).toEqual({ presented, sent: [ACCEPTED] });
+});
+
+it.each([
+  ["SANDBOX_MCP_TOKEN", /sandbox-mcp connect <client>.*start the client again\.$/],
+  [VARIABLES_FILE, /start the server again\.\n.*start the client again\.$/],
+])("the bridge sends a refused token of %s only once, and reports what to do", async (source, remedy) => {
+  const { presented, sent } = await ping(["old", "old"], source);
+  expect(presented).toEqual(["Bearer old"]);
+  const [{ error: { message: text } }] = sent as [{ error: { message: string } }];
+  expect(text).toContain(`does not accept the token of ${source}: Unauthorized: It is not valid.`);
+  expect(text).toMatch(remedy);
 });
 
 it("a killed server's address gets no token, because another program may listen there", async () => {

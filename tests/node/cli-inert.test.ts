@@ -89,13 +89,13 @@ const OWN = /\u001b\[(?:(?:[12]|22|3[1-39])m|\?(?:1049|25)[hl]|[HJK])/g;
 
 const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 
-/** Fails if a command's output could control a terminal or imitate the command's own errors, or, with --json, is not JSON. */
-async function expectInert(words: readonly string[]): Promise<void> {
+/** Finds lines of a command's output that could control a terminal or imitate the command's own errors. With --json, output must be JSON. */
+async function faultsOf(words: readonly string[]): Promise<string[]> {
   const { stdout, stderr } = await runHere([...words, ...options]);
   expect(stdout + stderr).not.toBe("");
   const lines = (stdout + stderr).replaceAll(OWN, "").split("\n");
-  expect(lines.filter((line) => ACTS.test(line) || line.startsWith("Error: run curl"))).toEqual([]);
   if (words.includes("--json")) JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+  return lines.filter((line) => ACTS.test(line) || line.startsWith("Error: run curl"));
 }
 
 test.each([
@@ -115,23 +115,23 @@ test.each([
 ])("%s %s prints what a hostile server sends without acting on it", async (...words) => {
   for (const data of [DATA, TASK]) {
     server = { ...NORMAL, ...resultOf(data) };
-    await expectInert(words);
-    await expectInert([...words, "--json"]);
+    expect(await faultsOf(words)).toEqual([]);
+    expect(await faultsOf([...words, "--json"])).toEqual([]);
   }
   server = { ...NORMAL, result: { ...NORMAL.result, isError: true } };
-  await expectInert(words);
+  expect(await faultsOf(words)).toEqual([]);
   for (const status of [400, 401, 403, 404, 500]) {
     const error = JSON.stringify({ error: HOSTILE, message: HOSTILE, problems: [HOSTILE] });
     server = { ...NORMAL, failure: { status, body: error } };
-    await expectInert(words);
+    expect(await faultsOf(words)).toEqual([]);
     server = { ...NORMAL, failure: { status, body: HOSTILE } };
-    await expectInert([...words, "--json"]);
+    expect(await faultsOf([...words, "--json"])).toEqual([]);
   }
   server = { ...NORMAL, ...resultOf({ ...DATA, runs: [{ ...RUN, state: "running" }] }) };
   const { isTTY } = process.stdout;
   process.stdout.isTTY = true;
   onTestFinished(() => void (process.stdout.isTTY = isTTY));
-  await expectInert(words);
+  expect(await faultsOf(words)).toEqual([]);
 });
 
 const failedTask = `event: task\ndata: {"taskId":"${ID}"}\n\nevent: error\ndata: ${JSON.stringify({ error: HOSTILE })}\n\n`;
@@ -146,7 +146,7 @@ it.each<[string, string[], Partial<typeof NORMAL>]>([
   ["the error event of a task", ["ask", "what"], { events: failedTask }],
 ])("%s of a hostile server is printed on one line", async (_what, words, state) => {
   server = { ...NORMAL, ...state };
-  await expectInert(words);
+  expect(await faultsOf(words)).toEqual([]);
 });
 
 it("stdio prints a hostile server's error to standard error without acting on it", async () => {

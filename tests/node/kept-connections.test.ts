@@ -1,14 +1,15 @@
 /** The connections of the Worker and of programs to the engine, and how they end. Requests of different principals use one connection in turn. */
 import { once } from "node:events";
+import { createServer as createHTTPServer } from "node:http";
 import { createServer } from "node:net";
 import { text } from "node:stream/consumers";
 import { expect, it } from "vitest";
-import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { PortForwarder } from "../../local/engine/forward.ts";
 import { ABANDONED_HEADER, frame, SECRET_HEADER, URL_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startProxy, testEgress, upstreamTo } from "../setup/egress.ts";
 import { endLater } from "../setup/end-later.ts";
 import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
-import { forwardTo } from "../setup/forwarder.ts";
 import { connectTo, listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
 
@@ -50,14 +51,20 @@ it("the engine reports to the Worker which requests to end, because their progra
   expect((await sandbox.respond(number, 502, SERVED)).status).toBe(410);
 });
 
+/** The engine before a program that listens at this port in sandboxd's place. It does not listen yet. */
+function forwardTo(port: number) {
+  const forwarder = new PortForwarder(() => connectTo(port));
+  const server = createHTTPServer((...call) => void forwarder.request(SANDBOXD_PORT, "/", ...call));
+  return server.on("upgrade", (...call) => void forwarder.upgrade(SANDBOXD_PORT, "/", ...call));
+}
+
 it("the engine closes a kept connection on which sandboxd sends bytes without a request", async () => {
   const responder = await startResponder("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-  const { dialed, engine: server } = forwardTo(() => connectTo(responder.port));
-  const url = `http://127.0.0.1:${await listen(endLater(server))}/`;
+  const url = `http://127.0.0.1:${await listen(endLater(forwardTo(responder.port)))}/`;
   for (let n = 0; n < 3; n++) expect((await fetch(url)).status).toBe(200);
-  expect(dialed).toHaveLength(1);
+  expect(responder.opened).toBe(1);
   responder.send("x");
-  await until(() => dialed[0]?.destroyed);
+  await until(() => responder.open === 0);
   expect((await fetch(url)).status).toBe(200);
 });
 
@@ -91,7 +98,7 @@ async function startResponder(response: string) {
 /** The engine between a client and sandboxd, and the proxy between a program and a host. */
 const BETWEEN = {
   engine: (port: number) => ({
-    server: forwardTo(() => connectTo(port)).engine,
+    server: forwardTo(port),
     request: `GET / HTTP/1.1\r\n${PREVIEW_PORT}: 8080\r\n`,
   }),
   proxy: (port: number) => ({

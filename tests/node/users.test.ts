@@ -7,17 +7,14 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { readText } from "../../local/engine/host-files.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { doLater, endLater } from "../setup/end-later.ts";
-import { tree } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
@@ -163,10 +160,7 @@ const setIDs = [
   "archive = io.BytesIO()",
   "with tarfile.open(fileobj=archive, mode='w') as tar:",
   "  one = tarfile.TarInfo('unpacked'); one.mode = 0o6755; tar.addfile(one)",
-  "for name, mode in (('by-name', '4755'), ('by-group', 'g+s'), ('.', '2755')):",
-  "  if name != '.': made(name)",
-  "  subprocess.run(['chmod', mode, name], stderr=subprocess.DEVNULL)",
-  "subprocess.run(['install', '-m', '4755', '/bin/true', 'installed'], stderr=subprocess.DEVNULL)",
+  "for name in (made('by-name'), '.'): subprocess.run(['chmod', '6755', name], stderr=subprocess.DEVNULL)",
   "original = next((one for one in ('/usr/bin/su', '/bin/su', '/usr/bin/passwd') if os.path.exists(one)))",
   "subprocess.run(['cp', '-p', original, 'copied'], stderr=subprocess.DEVNULL)",
   "subprocess.run(['tar', 'xpf', '-'], input=archive.getvalue(), stderr=subprocess.DEVNULL)",
@@ -191,39 +185,34 @@ describe("a mounted directory of the machine", () => {
   mkdirSync(project);
   writeFileSync(join(project, "file"), "theirs");
 
-  const mount = { name, from: project, to: "/workspace/project", isWritable: true };
+  const to = "/workspace/mounted";
+  const mount = (from: string, isWritable = true) => ({ directories: [{ name, from, to, isWritable }] });
+  const startEngine = async (...mounted: Parameters<typeof mount>) =>
+    endLater(await startTestEngine(mount(...mounted)));
   let engine: TestEngine;
   beforeAll(async () => {
-    engine = await startTestEngine({ directories: [mount] });
+    engine = await startTestEngine(mount(project));
     return () => engine.close();
   });
 
-  const startWithMount = () => TestSandbox.start(engine, { name });
+  const startIn = (one: TestEngine) => TestSandbox.start(one, { name });
 
   it.each([
-    { mode: "writable", isWritable: true, changeable: ["/workspace/project", "/workspace/project/file"] },
-    { mode: "read-only", isWritable: false, changeable: [] },
-  ])(
-    "is the only part of the machine that a sandbox can change: $mode",
-    async ({ isWritable, changeable }) => {
-      const mounted = isWritable
-        ? engine
-        : endLater(await startTestEngine({ directories: [{ ...mount, isWritable }] }));
-      const sandbox = await TestSandbox.start(mounted, { name });
-      const { stdout, stderr } = await sandbox.python(writable);
-      expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([changeable, ""]);
-      for (const file of ["sysrq-trigger", "keys", "timer_list"])
-        expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
-    },
-  );
+    ["writable", true, [to, `${to}/file`]],
+    ["read-only", false, []],
+  ])("is the only part of the machine that a sandbox can change: %s", async (_, isWritable, changeable) => {
+    const sandbox = await startIn(isWritable ? engine : await startEngine(project, false));
+    const { stdout, stderr } = await sandbox.python(writable);
+    expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([changeable, ""]);
+    for (const file of ["sysrq-trigger", "keys", "timer_list"])
+      expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
+  });
 
   it.runIf(isRoot)(
     "of root is refused on a file system that cannot map its owner, such as procfs",
     async () => {
       const from = "/proc/sys/fs";
-      const ownMount = { name, from, to: "/workspace/own", isWritable: true };
-      const owned = endLater(await startTestEngine({ directories: [ownMount] }));
-      await expect(TestSandbox.start(owned, { name })).rejects.toThrow(
+      await expect(startIn(await startEngine(from))).rejects.toThrow(
         `${from} belongs to root, and this machine cannot map its owner`,
       );
     },
@@ -235,8 +224,7 @@ describe("a mounted directory of the machine", () => {
     writeFileSync(join(parent, "own/which"), "own");
     writeFileSync(join(secret, "which"), "secret");
     symlinkSync(secret, join(parent, "link"));
-    const own = { name, from: join(parent, "own"), to: "/workspace/own", isWritable: true };
-    const racing = endLater(await startTestEngine({ directories: [own] }));
+    const racing = await startEngine(join(parent, "own"));
     // Exchanges the directory and the link until its input ends.
     const exchange = `
       const { renameSync } = require("node:fs");
@@ -259,9 +247,9 @@ describe("a mounted directory of the machine", () => {
     const seen = new Set<string>();
     // On a busy machine, the link can be in the way of every one of the first starts.
     for (let attempt = 0; attempt < 8 || (seen.size === 0 && attempt < 200); attempt++) {
-      const sandbox = await TestSandbox.start(racing, { name }).catch(() => undefined);
+      const sandbox = await startIn(racing).catch(() => undefined);
       if (sandbox === undefined) continue;
-      seen.add((await sandbox.run("cat /workspace/own/which")).stdout);
+      seen.add((await sandbox.run(`cat ${to}/which`)).stdout);
       await sandbox.destroy();
     }
     child.stdin.end();
@@ -270,34 +258,18 @@ describe("a mounted directory of the machine", () => {
   });
 
   it("gets new files that belong to root in the sandbox, and to the server's user on the host", async () => {
-    const sandbox = await startWithMount();
-    const { stdout } = await sandbox.run(
-      "cat /workspace/project/file; touch /workspace/project/new; stat -c %u /workspace/project/new; cat /proc/self/uid_map",
-    );
+    const sandbox = await startIn(engine);
+    const command = `cd ${to} && cat file; touch new; stat -c %u new; cat /proc/self/uid_map`;
+    const { stdout } = await sandbox.run(command);
     expect(stdout).toMatch(/^theirs0\n\s*0\s+[1-9]/);
     expect(statSync(join(project, "new")).uid).toBe(process.getuid?.());
   });
 
-  it.runIf(process.getuid?.() === 0)("can be changed if it belongs to root and another group", async () => {
-    const shared = join(project, "shared");
-    mkdirSync(shared);
-    writeFileSync(join(shared, "file"), "of a group");
-    for (const path of [shared, join(shared, "file")]) chownSync(path, 0, 33);
-    const sandbox = await startWithMount();
-    const { stdout, stderr } = await sandbox.run(
-      "cd /workspace/project/shared && echo changed > file && echo new > new && cat file new",
-    );
-    expect({ stdout, stderr }).toEqual({ stdout: "changed\nnew", stderr: "" });
-    const { uid, gid } = statSync(join(shared, "file"));
-    expect({ uid, gid, ofNew: statSync(join(shared, "new")).uid }).toEqual({ uid: 0, gid: 33, ofNew: 0 });
-    rmSync(shared, { recursive: true });
-  });
-
   it("gets no set-id bit from a sandbox, but any other mode", async () => {
     const created = join(project, "made");
-    const sandbox = await startWithMount();
+    const sandbox = await startIn(engine);
     const { stdout, stderr } = await sandbox.run(
-      `mkdir /workspace/project/made && cd /workspace/project/made && python3 - <<'PYTHON'\n${setIDs}\nPYTHON`,
+      `mkdir ${to}/made && cd ${to}/made && python3 - <<'PYTHON'\n${setIDs}\nPYTHON`,
     );
     expect([stdout, stderr]).toEqual(["['allowed']", ""]);
     const entries = [".", ...readdirSync(created)];
@@ -316,34 +288,38 @@ describe("a mounted directory of the machine", () => {
     const program = join(project, "deep/program");
     mkdirSync(join(project, "deep"));
     writeFileSync(program, "");
-    await (await TestSandbox.start(engine, { name })).destroy();
+    await (await startIn(engine)).destroy();
     chmodSync(program, 0o4755);
-    await expect(TestSandbox.start(engine, { name })).rejects.toThrow(`${program} has a set-user-id`);
+    await expect(startIn(engine)).rejects.toThrow(`${program} has a set-user-id`);
     chmodSync(program, 0o755);
-    await (await TestSandbox.start(engine, { name })).destroy();
+    await (await startIn(engine)).destroy();
   });
 
-  it.runIf(isRoot)("keeps its owner on the host after chown in the sandbox", async () => {
-    const theirs = join(directory, "theirs");
-    mkdirSync(theirs);
-    for (const owner of [1000, 0]) {
-      chownSync(theirs, owner, owner);
-      const foreignMount = { name, from: theirs, to: "/workspace/theirs", isWritable: true };
-      const owned = endLater(await startTestEngine({ directories: [foreignMount] }));
-      const sandbox = await TestSandbox.start(owned, { name });
-      const file = `of-${owner}`;
-      const { stderr } = await sandbox.run(
-        `cd /workspace/theirs && touch ${file} && chown www-data:www-data ${file} .`,
+  it.runIf(isRoot).each([
+    ["another user", 1000, 1000],
+    ["root", 0, 0],
+    ["root and another group", 0, 33],
+  ])(
+    "of %s can be changed, and keeps its owner on the host after chown in the sandbox",
+    async (_, uid, gid) => {
+      const theirs = join(directory, `of-${uid}-${gid}`);
+      mkdirSync(theirs);
+      writeFileSync(join(theirs, "file"), "theirs");
+      for (const path of [theirs, join(theirs, "file")]) chownSync(path, uid, gid);
+      const sandbox = await startIn(await startEngine(theirs));
+      const { stdout, stderr } = await sandbox.run(
+        `cd ${to} && echo changed >file && echo new >new && cat file new && chown www-data:www-data new .`,
       );
-      expect(stderr).toBe("");
-      expect([statSync(join(theirs, file)).uid, statSync(theirs).uid]).toEqual([owner, owner]);
-    }
-  });
+      expect({ stdout, stderr }).toEqual({ stdout: "changed\nnew", stderr: "" });
+      const owners = [".", "file", "new"].map((each) => statSync(join(theirs, each)).uid);
+      expect([...owners, statSync(join(theirs, "file")).gid]).toEqual([uid, uid, uid, gid]);
+    },
+  );
 
-  it.runIf(isRoot)(
-    "does not show what the machine mounts below it later, which would be writable also in a read-only directory",
-    async () => {
-      const disk = join(directory, "disk");
+  it.runIf(isRoot).each([1000, 0])(
+    "of user %d does not show what the machine mounts below it later, which would be writable also in a read-only directory",
+    async (owner) => {
+      const disk = join(directory, `disk-${owner}`);
       const later = join(disk, "theirs/later");
       mkdirSync(disk);
       const mountHere = (...words: string[]) => execFileSync("mount", words);
@@ -352,35 +328,10 @@ describe("a mounted directory of the machine", () => {
       onTestFinished(() => void execFileSync("umount", ["--lazy", "--recursive", disk]));
       mountHere("--make-shared", disk);
       mkdirSync(later, { recursive: true });
-      const foreignMount = { name, from: dirname(later), to: "/workspace/theirs", isWritable: false };
-      for (const owner of [1000, 0]) {
-        chownSync(dirname(later), owner, owner);
-        const owned = endLater(await startTestEngine({ directories: [foreignMount] }));
-        const sandbox = await TestSandbox.start(owned, { name });
-        mountHere("-t", "tmpfs", "-o", "size=1M", "none", later);
-        const { stderr } = await sandbox.run("touch /workspace/theirs/later/file");
-        expect(stderr).toContain("Read-only file system");
-        execFileSync("umount", [later]);
-      }
-    },
-  );
-
-  it.runIf(isRoot)(
-    "of root is not left in the engine's mounts, which each start of a sandbox copies",
-    async () => {
-      const own = join(directory, "of-root");
-      mkdirSync(own);
-      const ownMount = { name, from: own, to: "/workspace/own", isWritable: true };
-      const owned = endLater(await startTestEngine({ directories: [ownMount] }));
-      const sandbox = await TestSandbox.start(owned, { name });
-      const mountsOf = (pid: number) =>
-        readText(`/proc/${pid}/mountinfo`).match(/\/of-root \/tmp\/.*/g) ?? [];
-      await expect
-        .poll(() => [...new Set(tree(process.pid).flatMap(({ pid }) => mountsOf(pid)))])
-        .toEqual([expect.stringMatching(/of-root \/tmp\/\d+ /)]);
-      expect(await sandbox.run("touch /workspace/own/file && ls /workspace/own")).toMatchObject({
-        stdout: "file",
-      });
+      chownSync(dirname(later), owner, owner);
+      const sandbox = await startIn(await startEngine(dirname(later), false));
+      mountHere("-t", "tmpfs", "-o", "size=1M", "none", later);
+      expect((await sandbox.run(`touch ${to}/later/file`)).stderr).toContain("Read-only file system");
     },
   );
 });

@@ -94,7 +94,6 @@ it("many large files at once", async () => {
 });
 
 it("many downloads and answers whose clients do not read", async () => {
-  // A link has at most 16 downloads at once.
   const files = ["a", "b", "c", "d"];
   const command = `truncate -s 20000000 ${files.join(" ")}; head -c 700000 /dev/zero >part`;
   await tool(url, "run_command", { command });

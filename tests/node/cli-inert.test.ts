@@ -1,6 +1,7 @@
 /** Output of a hostile server or sandbox does not act on the user's terminal. */
 import { text } from "node:stream/consumers";
 import { expect, it, onTestFinished, vi } from "vitest";
+import { EXIT } from "../../cli/exit.ts";
 import { note, printOutput } from "../../cli/print.ts";
 import { runCLI, runHere } from "../setup/cli.ts";
 import { serve } from "../setup/serve.ts";
@@ -96,7 +97,8 @@ const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 
 /** Finds lines of a command's output that could control a terminal or imitate the command's own errors. With --json, output must be JSON. */
 async function faultsOf(words: readonly string[]): Promise<string[]> {
-  const { stdout, stderr } = await runHere([...words, ...options]);
+  const { code, stdout, stderr } = await runHere([...words, ...options]);
+  expect(code).not.toBe(EXIT.usage);
   expect(stdout + stderr).not.toBe("");
   const lines = (stdout + stderr).replaceAll(OWN, "").split("\n");
   if (words.includes("--json")) JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
@@ -106,12 +108,11 @@ async function faultsOf(words: readonly string[]): Promise<string[]> {
 const error = JSON.stringify({ error: HOSTILE, message: HOSTILE, problems: [HOSTILE] });
 const RUNNING = { ...DATA, state: "running", runs: [{ ...RUN, state: "running" }] };
 const BEHAVIOURS: Behaviour[] = [
-  {},
+  { events: `event: task\ndata: {"taskId":"${ID}"}\n\nevent: error\ndata: ${error}\n\n` },
   { data: TASK },
   { isError: true },
   { protocolVersion: HOSTILE },
   { data: RUNNING, refusesResults: true },
-  { events: `event: task\ndata: {"taskId":"${ID}"}\n\nevent: error\ndata: ${error}\n\n` },
   ...[400, 401, 403, 404, 500].flatMap((status) =>
     [error, HOSTILE].map((body) => ({ failure: { status, body } })),
   ),

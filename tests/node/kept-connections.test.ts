@@ -131,28 +131,30 @@ it.each([
 it.each([
   ["engine", false],
   ["proxy", true],
-] as const)("the %s joins the connections of a WebSocket; extensions pass: %s", async (kind, isPassed) => {
-  const extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-  const agreed = AGREED.replace("Upgrade\r\n", `Upgrade\r\n${extension}Sec-WebSocket-Protocol: chat\r\n`);
-  const responder = await startResponder(agreed);
-  const { server, request } = BETWEEN[kind](responder.port);
-  const client = await connectTo(await listen(endLater(server)));
-  let received = "";
-  client.on("error", () => undefined).on("data", (data) => (received += data));
-  client.write(`${request}${extension}Sec-WebSocket-Protocol: chat\r\n${UPGRADE}`);
-  await until(() => received.endsWith("\r\n\r\n"));
-  for (const head of [responder.last, received]) {
-    expect(head).toContain("Sec-WebSocket-Protocol: chat");
-    expect(head.includes("Sec-WebSocket-Extensions")).toBe(isPassed);
-  }
-  responder.send("to the client");
-  await until(() => received.endsWith("to the client"));
-  client.write("to the server");
-  await until(() => responder.last === "to the server");
-  // A program that has closed its direction still receives data.
-  client.end();
-  await until(() => received.endsWith("the rest") && responder.open === 0);
-});
+] as const)(
+  "the %s joins the connections of a WebSocket; extensions and data after one direction's end pass: %s",
+  async (kind, isPassed) => {
+    const extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    const agreed = AGREED.replace("Upgrade\r\n", `Upgrade\r\n${extension}Sec-WebSocket-Protocol: chat\r\n`);
+    const responder = await startResponder(agreed);
+    const { server, request } = BETWEEN[kind](responder.port);
+    const client = await connectTo(await listen(endLater(server)));
+    let received = "";
+    client.on("error", () => undefined).on("data", (data) => (received += data));
+    client.write(`${request}${extension}Sec-WebSocket-Protocol: chat\r\n${UPGRADE}`);
+    await until(() => received.endsWith("\r\n\r\n"));
+    for (const head of [responder.last, received]) {
+      expect(head).toContain("Sec-WebSocket-Protocol: chat");
+      expect(head.includes("Sec-WebSocket-Extensions")).toBe(isPassed);
+    }
+    responder.send("to the client");
+    await until(() => received.endsWith("to the client"));
+    client.write("to the server");
+    await until(() => responder.last === "to the server");
+    client.end();
+    await until(() => received.endsWith("the rest") === isPassed && responder.open === 0);
+  },
+);
 
 it("a program that sends more to refused tunnels and WebSockets can still connect, however often it does so", async () => {
   const refusing = { allowed: false, reason: "it is off" } as const;

@@ -74,7 +74,9 @@ describe("the JSON of a body", () => {
   it("is accepted if a character is split between two chunks, or it begins with a byte order mark", async () => {
     const bytes = utf8.encode(`\ufeff${JSON.stringify(call("note", { text: "héé" }))}`);
     const cut = bytes.indexOf(0xc3) + 1;
-    const body = ReadableStream.from([bytes.slice(0, cut), bytes.slice(cut)]);
+    const { readable: body, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = writable.getWriter();
+    void Promise.all([writer.write(bytes.slice(0, cut)), writer.write(bytes.slice(cut)), writer.close()]);
     const response = await appWith()("/mcp", { ...post(""), body });
     expect(JSON.stringify(await messages(response))).toContain("noted 3 characters");
   });
@@ -148,7 +150,11 @@ describe("the content of a body", () => {
     ["a long host", reading(`http://${"x".repeat(1001)}/`), "at most 16384 characters"],
     ["a long method", { ...LIST, method: quotes }, "at most 65536 characters"],
     ["a long name of an extension", { ...LIST, params: { _meta } }, "at most 65536 characters"],
-    ["many long methods", Array(100).fill({ ...LIST, method: long }), "at most 65536 characters"],
+    [
+      "many long methods",
+      Array.from({ length: 100 }, () => ({ ...LIST, method: long })),
+      "at most 65536 characters",
+    ],
   ])("is refused with 400 before it is handled: %s", async (_, body, problem) => {
     const response = await send(body);
     expect(response.status).toBe(400);

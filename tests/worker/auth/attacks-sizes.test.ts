@@ -14,8 +14,8 @@ const client = new Client(app, (await Client.register(oauthApp())).id);
 const FORM = { "content-type": "application/x-www-form-urlencoded" };
 const post = (path: string, body: BodyInit, headers: Record<string, string> = FORM) =>
   app(path, { method: "POST", headers, body });
-const register = (redirect_uris: string[], bytes = 0) =>
-  post("/oauth/register", JSON.stringify({ redirect_uris }).padEnd(bytes), {
+const register = (bytes: number) =>
+  post("/oauth/register", JSON.stringify({ redirect_uris: [CALLBACK] }).padEnd(bytes), {
     "content-type": "application/json",
   });
 const open = async (parameters: Record<string, string>) =>
@@ -47,7 +47,7 @@ it.each<[what: string, most: number, send: (length: number) => Promise<unknown>]
 
 type Sent = Promise<Response | { text: string }>;
 it.each<[what: string, most: number, refusal: string, send: (size: number) => Sent]>([
-  ["bytes of a registration", 16_384, "too large", (bytes) => register([CALLBACK], bytes)],
+  ["bytes of a registration", 16_384, "too large", register],
   ["bytes of a token request", 16_384, "too large", (bytes) => post("/oauth/token", "x=".padEnd(bytes, "x"))],
   ["characters of a page's query", 8192, "too long", (length) => openWith("x".repeat(length - 1))],
   ["characters of a redirect URI", 1000, "too long", (length) => exchangeAt(redirectOf(length))],

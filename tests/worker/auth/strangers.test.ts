@@ -54,24 +54,6 @@ describe("registered clients", () => {
   });
 });
 
-const client = "https://client.example";
-const navigation = { "sec-fetch-dest": "document" };
-it.each<[string, Record<string, string>, status: number, counts: string[]]>([
-  ["an image", { "sec-fetch-dest": "image" }, 403, []],
-  ["a frame", { "sec-fetch-dest": "iframe" }, 403, []],
-  ["a prefetch", { ...navigation, "sec-purpose": "prefetch" }, 403, []],
-  ["another site's window", { ...navigation, "sec-fetch-site": "cross-site" }, 303, ["cross-origin a"]],
-  ["a preview's window", { ...navigation, "sec-fetch-site": "same-site" }, 303, ["cross-origin a"]],
-  ["a link", { ...navigation, "sec-fetch-site": "cross-site", "sec-fetch-user": "?1" }, 303, ["a"]],
-  ["a web client", { "sec-fetch-site": "cross-site", origin: client }, 303, ["a"]],
-])("%s may or may not use up the limit of its visitor's address", async (_, headers, status, counts) => {
-  const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: true }));
-  const app = oauthApp({ ADDRESS_LIMITER: { limit }, ALLOWED_ORIGINS: client });
-  const sent = { "cf-connecting-ip": "a", ...headers };
-  const response = await app(`${ORIGIN}/panel/sign-in`, { headers: sent, redirect: "manual" });
-  expect([response.status, limit.mock.calls.map(([{ key }]) => key)]).toEqual([status, counts]);
-});
-
 it("invalid tokens in the form of this server's cause a limited number of look-ups, and do not affect valid tokens", async () => {
   let remaining = 20;
   const limit = async ({ key }: { key: string }) => ({

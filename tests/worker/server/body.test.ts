@@ -43,7 +43,8 @@ describe("the size of a body", () => {
       },
     });
     const init = { ...post("", { "content-length": "10" }), body: endless };
-    expect((await appWith()("/mcp", init)).status).toBe(413);
+    const response = await appWith()("/mcp", init);
+    expect([response.status, await response.text()]).toEqual([413, expect.stringContaining("8 MiB")]);
     expect(sent).toBeLessThan(80 * 1024 * 1024);
   });
 
@@ -74,9 +75,14 @@ describe("the JSON of a body", () => {
   it("is accepted if a character is split between two chunks, or it begins with a byte order mark", async () => {
     const bytes = utf8.encode(`\ufeff${JSON.stringify(call("note", { text: "héé" }))}`);
     const cut = bytes.indexOf(0xc3) + 1;
-    const { readable: body, writable } = new TransformStream<Uint8Array, Uint8Array>();
-    const writer = writable.getWriter();
-    void Promise.all([writer.write(bytes.slice(0, cut)), writer.write(bytes.slice(cut)), writer.close()]);
+    const body = new ReadableStream({
+      type: "bytes",
+      start(controller) {
+        controller.enqueue(bytes.slice(0, cut));
+        controller.enqueue(bytes.slice(cut));
+        controller.close();
+      },
+    });
     const response = await appWith()("/mcp", { ...post(""), body });
     expect(JSON.stringify(await messages(response))).toContain("noted 3 characters");
   });
@@ -97,22 +103,25 @@ describe("an unexpected error", () => {
   };
 
   it.each([
-    ["in the MCP server", "abc", { createMCPServer: throwing }],
-    ["before the MCP server exists", null, { requiredScopes: throwing }],
-  ])("has the status 500, an id and a reference, and only the log has details: %s", async (_, id, parts) => {
-    const response = await appWith({}, parts)("/mcp", post(call("add", {}, "abc")));
-    expect(response.status).toBe(500);
-    const text = await response.text();
-    const ref = response.headers.get("x-request-id");
-    const error = { code: -32603, message: `Internal error (ref ${ref})` };
-    expect(JSON.parse(text)).toEqual({ jsonrpc: "2.0", id, error });
-    expect(text).not.toMatch(/secret|TypeError|at /);
-    const error_stack = expect.arrayContaining([expect.stringMatching(/^at /)]);
-    const logged = { event: "error", level: "error", ref, error_name: "TypeError", error_stack };
-    expect(logs.entries()).toMatchObject([logged]);
-    expect(logs.text()).not.toContain("secret detail");
-    expect(logs.text()).not.toContain(TOKEN);
-  });
+    ["in the MCP server", "abc", { ...LIST, id: "abc" }, { createMCPServer: throwing }],
+    ["before the MCP server exists", null, call("add", {}), { requiredScopes: throwing }],
+  ])(
+    "has the status 500, an id and a reference, and only the log has details: %s",
+    async (_, id, body, parts) => {
+      const response = await appWith({}, parts)("/mcp", post(body));
+      expect(response.status).toBe(500);
+      const text = await response.text();
+      const ref = response.headers.get("x-request-id");
+      const error = { code: -32603, message: `Internal error (ref ${ref})` };
+      expect(JSON.parse(text)).toEqual({ jsonrpc: "2.0", id, error });
+      expect(text).not.toMatch(/secret|TypeError|at /);
+      const error_stack = expect.arrayContaining([expect.stringMatching(/^at /)]);
+      const logged = { event: "error", level: "error", ref, error_name: "TypeError", error_stack };
+      expect(logs.entries()).toMatchObject([logged]);
+      expect(logs.text()).not.toContain("secret detail");
+      expect(logs.text()).not.toContain(TOKEN);
+    },
+  );
 
   it("has its message in the log at the level debug", async () => {
     await appWith({ LOG_LEVEL: "debug" }, { createMCPServer: throwing })("/mcp", post(LIST));
@@ -147,7 +156,6 @@ describe("the content of a body", () => {
     ["a long id", listAs(long), "at most 16384 characters"],
     ["a long name of a tool", call(long, {}), "at most 16384 characters"],
     ["a long address", reading(`sandbox://s/${long}`), "at most 16384 characters"],
-    ["a long host", reading(`http://${"x".repeat(1001)}/`), "at most 16384 characters"],
     ["a long method", { ...LIST, method: quotes }, "at most 65536 characters"],
     ["a long name of an extension", { ...LIST, params: { _meta } }, "at most 65536 characters"],
     [
@@ -173,7 +181,8 @@ describe("the content of a body", () => {
     ["a request and the cancellation of another", [listAs(1), cancel(2)]],
     ["a text with many brackets and commas", call("note", { text: brackets })],
   ])("may be %s", async (_, body) => {
-    expect((await send(body)).status).toBe(200);
+    const response = await send(body);
+    expect([response.status, await messages(response)]).toEqual([200, expect.any(Array)]);
   });
 });
 
@@ -214,6 +223,7 @@ describe("the memory of a principal's bodies", () => {
     const send = () => appWith()("/mcp", post(batch, { "mcp-protocol-version": "2025-03-26" }));
     expect((await send()).status).toBe(429);
     memory.release();
-    expect((await send()).status).toBe(200);
+    const response = await send();
+    expect([response.status, (await messages(response)).length]).toEqual([200, 100]);
   });
 });

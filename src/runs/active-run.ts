@@ -27,6 +27,9 @@ const FLUSH_MS = 1000;
 /** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
+/** The shortest time between two times that output wakes the calls that wait for it, so that they do not read single bytes. */
+const WAKE_MS = 10;
+
 /** A terminal has settled when it was silent for QUIET_MS. A call waits SETTLE_MS for that at most. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
@@ -60,6 +63,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #settled = Promise.withResolvers<void>();
   /** Wait for output, or for the end. */
   readonly #watchers = new Waiters();
+  readonly #wakeWatchers = throttled(WAKE_MS, () => this.#watchers.wakeAll());
   /** Wait for the end. */
   readonly #waiters = new Waiters();
   /** Get the last line of the output. */
@@ -380,7 +384,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#outputAt = Date.now();
     // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
-    this.#watchers.wakeAll();
+    if (this.#watchers.size > 0) this.#wakeWatchers();
     if (this.#reporters.size > 0) this.#reportLine();
   }
 

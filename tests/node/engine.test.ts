@@ -75,17 +75,15 @@ it("requests for a sandbox wait for its start, because a restarted Worker does n
   const policy = call("PUT", `${id}/policy`, { body: JSON.stringify({ internet: "none", allowHosts: [] }) });
   const exit = call("GET", `${id}/exit`);
   const leaving = new AbortController();
-  const asked = ["outbound/gone", ...Array.from({ length: 256 }, () => "ports/3000/")];
   const left = Promise.allSettled(
-    asked.map(async (path) => await call("GET", `${id}/${path}`, { signal: leaving.signal })),
+    Array.from({ length: 256 }, () => call("GET", `${id}/ports/3000/`, { signal: leaving.signal })),
   );
   await sleep(200);
   leaving.abort();
   await left;
   expect((await policy).status).toBe(200);
-  // Those that have disconnected meanwhile occupy no connection, and end no other poll.
+  // Those that have disconnected meanwhile occupy no connection.
   expect((await call("GET", `${id}/ports/3000/`)).status).not.toBe(503);
-  expect(await Promise.race([poll, sleep(500)])).toBeUndefined();
   // Another poll ends the first one.
   const [next] = await Promise.all([call("GET", `${id}/outbound/another`), call("DELETE", id)]);
   expect({ first: (await poll).status, next: next.status }).toEqual({ first: 204, next: 404 });

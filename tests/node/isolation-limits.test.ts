@@ -177,10 +177,10 @@ describe.runIf(isMemoryLimited)("all sandboxes together", () => {
     const modest = await TestSandbox.start(one);
     const running = modest.run("until [ -e /tmp/done ]; do sleep 0.1; done; echo unharmed");
     const full = await Promise.all(Array.from({ length: 8 }, () => TestSandbox.start(one)));
+    // Slowly, so that a busy engine notices before all is used.
+    const grow = "while head -c 8M /dev/zero >> full; do sleep 0.02; done 2>/dev/null";
     for (const sandbox of full)
-      await sandbox
-        .run("head -c 1G /dev/zero > /workspace/full; head -c 1G /dev/zero > /dev/shm/full")
-        .catch(() => undefined);
+      await sandbox.run(`cd /workspace; ${grow}; cd /dev/shm; ${grow}`).catch(() => undefined);
     expect(await Promise.any(full.map((sandbox) => sandbox.waitForEnd()))).toMatchObject(endedFor("memory"));
     await modest.run("touch /tmp/done");
     expect(await running).toMatchObject({ stdout: "unharmed", exitCode: 0 });

@@ -54,26 +54,22 @@ it("the last line is read four times a second for all calls, and each call gets 
   expect(run.isWatched).toBe(false);
 });
 
-it.each([
-  { calls: 1, most: 101 },
-  { calls: 2, most: 2 * 51 },
-  { calls: 20, most: 20 * 11 },
-])("$calls calls that wait for output are woken at once, and then rarely", async ({ calls, most }) => {
+it("calls that wait for output are woken at once, and then at most a hundred times a second", async () => {
   const run = startRun();
   let woken = 0;
   const follow = async () => {
     for (; run.record.output.stdout.bytes < 1000; woken++) await run.waitForChange(60_000);
   };
-  const following = Array.from({ length: calls }, follow);
+  const following = follow();
   run.output("stdout", bytes("x"));
   await vi.advanceTimersByTimeAsync(0);
-  expect(woken).toBe(calls);
+  expect(woken).toBe(1);
   for (let at = 1; at < 1000; at++) {
     await vi.advanceTimersByTimeAsync(1);
     run.output("stdout", bytes("x"));
   }
   await vi.advanceTimersByTimeAsync(100);
-  await Promise.all(following);
-  expect(woken).toBeGreaterThan(most / 2);
-  expect(woken).toBeLessThanOrEqual(most);
+  await following;
+  expect(woken).toBeGreaterThan(50);
+  expect(woken).toBeLessThanOrEqual(101);
 });

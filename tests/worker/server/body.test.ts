@@ -160,7 +160,7 @@ describe("the content of a body", () => {
     ["a long name of an extension", { ...LIST, params: { _meta } }, "at most 65536 characters"],
     [
       "many long methods",
-      Array.from({ length: 100 }, () => ({ ...LIST, method: long })),
+      Array.from({ length: 100 }, (_, id) => ({ ...LIST, id, method: long })),
       "at most 65536 characters",
     ],
   ])("is refused with 400 before it is handled: %s", async (_, body, problem) => {

@@ -144,8 +144,8 @@ export async function readBody(
         until += Date.now() - waitedFrom;
       }
       if (arrived + length > announced) {
-        if (isEnd || arrived + length > announced + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();
+        if (isEnd || arrived + length > announced + drainBytes) return { problem: "too_large" };
       } else if (value) {
         if (arrived + length > buffer.length) {
           const larger = new Uint8Array(Math.min(announced, 2 * (arrived + length)));
@@ -158,7 +158,8 @@ export async function readBody(
       if (isEnd) return { bytes: buffer.subarray(0, arrived) };
     }
   } finally {
-    correct?.(Math.min(arrived, maxBytes));
+    // Nothing is kept of a body that is too large.
+    correct?.(Math.min(arrived, buffer.length));
     // Not awaited: the sender may never stop.
     reader.cancel().catch(() => undefined);
   }

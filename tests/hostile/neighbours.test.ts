@@ -355,8 +355,6 @@ open('headers.gz', 'wb').write(gzip.compress(name + b'PK\\x07\\x08' * (4 << 20))
   },
   ...[
     ["/in", 124, "messages", 2],
-    ["/out", 124, "messages", 2],
-    ["/in", 40, "chunks", 1],
     ["/out", 40, "chunks", 1],
   ].map((visit) => ({
     what: `${visit[2]} of one byte through a preview: ${visit[0]}`,

@@ -35,17 +35,20 @@ describe("the size of a body", () => {
 
   it("is limited for an endless body, which the server soon stops reading, whatever its Content-Length", async () => {
     let sent = 0;
-    const endless = new ReadableStream({
-      type: "bytes",
-      pull(controller) {
-        sent += 1024 * 1024;
-        controller.enqueue(new Uint8Array(1024 * 1024));
-      },
-    });
-    const init = { ...post("", { "content-length": "10" }), body: endless };
-    const response = await appWith()("/mcp", init);
-    expect([response.status, await response.text()]).toEqual([413, expect.stringContaining("8 MiB")]);
-    expect(sent).toBeLessThan(80 * 1024 * 1024);
+    const endless = () =>
+      new ReadableStream({
+        type: "bytes",
+        pull(controller) {
+          sent += 1024 * 1024;
+          controller.enqueue(new Uint8Array(1024 * 1024));
+        },
+      });
+    // Two answers that are not read. Nevertheless the bodies of the next tests have room.
+    for (let count = 0; count < 2; count++) {
+      const init = { ...post("", { "content-length": "10" }), body: endless() };
+      expect((await appWith()("/mcp", init)).status).toBe(413);
+    }
+    expect(sent).toBeLessThan(160 * 1024 * 1024);
   });
 
   it("is checked only after the token", async () => {

@@ -55,7 +55,7 @@ export const bodyTooLargeText = (max: number) =>
 export const noRoomText = (max: number) =>
   `Too many requests: your calls in progress and the answers that you have not read take more than ${max / 1024 / 1024} MiB of the server's memory. Wait for the calls and read the answers, then send this request again.`;
 export const bodyTooSlowText = (ms: number) =>
-  `Parse error: the request body took longer than ${ms / 1000} s, or none of it came for some seconds`;
+  `Parse error: the request body took longer than ${ms / 1000} s`;
 export const tooManyValuesText = (most: number) => `Invalid Request: the body has more than ${most} values`;
 export const REPEATED_ID = "Invalid Request: the requests of a batch must have different ids";
 export const CANCELLED_IN_BATCH = "Invalid Request: a batch must not cancel one of its own requests";

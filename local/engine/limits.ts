@@ -87,7 +87,7 @@ export async function processesWithin(
 }
 
 /** All sandboxes together leave a quarter of the processors to the server, but at most one processor. */
-export const SANDBOX_PROCESSORS = availableParallelism() - Math.min(1, availableParallelism() / 4);
+const SANDBOX_PROCESSORS = availableParallelism() - Math.min(1, availableParallelism() / 4);
 /** The period of a processor limit, in microseconds. A group that has used its time in a period waits until the next one. */
 const PERIOD_US = 20_000;
 /** The smallest processor time for each period that the kernel accepts, in microseconds. */

@@ -15,7 +15,7 @@ export class Refusal extends Error {}
 export class Unreachable extends Error {}
 
 /** The host's name has no address. */
-export class Unresolved extends Unreachable {}
+class Unresolved extends Unreachable {}
 
 /** Notes in the log why a connection failed, and returns the response to the program. */
 export function noteFailure(

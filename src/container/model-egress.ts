@@ -28,7 +28,7 @@ const PATHS = new Set([CHARGED_PATH, "/v1/messages/count_tokens"]);
 const PASSED = ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"];
 
 /** Adds the beta feature without which the API accepts no OAuth token. */
-export function addOAuthBeta(headers: Headers): void {
+function addOAuthBeta(headers: Headers): void {
   const betas = (headers.get("anthropic-beta") ?? "").split(",").filter(Boolean);
   if (!betas.includes("oauth-2025-04-20")) betas.push("oauth-2025-04-20");
   headers.set("anthropic-beta", betas.join());

@@ -69,7 +69,7 @@ export class Sandboxd {
   constructor(
     port: ContainerPort,
     kv: Pick<SandboxKV, "get" | "put">,
-    principalID: () => string | undefined = () => undefined,
+    principalID: () => string | undefined,
   ) {
     this.#port = port;
     this.#kv = kv;

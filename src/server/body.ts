@@ -1,5 +1,4 @@
 import { hasMoreValues, parseJSON } from "../shared/bounded.ts";
-import type { RefusalReason } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_HELD_BYTES } from "../shared/limits.ts";
 import { readBody } from "../shared/stream-bytes.ts";
@@ -63,15 +62,11 @@ const REFUSALS = {
 
 export type BodyProblem = keyof typeof REFUSALS;
 
-const REASONS: Partial<Record<BodyProblem, RefusalReason>> = {
-  too_large: "body_too_large",
-};
-
 /** The problem as a sentence, for responses that are not JSON-RPC. */
 export const problemText = (problem: BodyProblem): string => REFUSALS[problem][2];
 
 export function unreadable(problem: BodyProblem): Refusal {
   const [status, code, message] = REFUSALS[problem];
-  const reason = REASONS[problem] ?? "bad_body";
+  const reason = problem === "too_large" ? "body_too_large" : "bad_body";
   return { reason, response: rpcError(status, code, message) };
 }

@@ -93,8 +93,6 @@ function fieldNames({ shape }: z.ZodObject): string {
     .join(", ");
 }
 
-/** The principal has too many requests under way, so this one is refused. */
-const BUSY: ReadonlySet<BodyProblem> = new Set(["no_room"]);
 const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
@@ -102,7 +100,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   const memory = RequestMemory.forCall(caller.principal.id, request.signal);
   const body = await readJSON(request, { ...caller, memory }).finally(() => memory.release());
   if ("problem" in body && body.problem === "too_large") return json({ error: REST_TEXTS.tooLarge }, 413);
-  if ("problem" in body && BUSY.has(body.problem)) return json({ error: problemText(body.problem) }, 429);
+  if ("problem" in body && body.problem === "no_room") return json({ error: problemText(body.problem) }, 429);
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", request, caller, async (context) => {

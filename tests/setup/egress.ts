@@ -20,7 +20,7 @@ export function testEgress(given: Given = {}) {
   return createEgress(egressFor(given));
 }
 
-export function egressFor({ https = [], ...given }: Given = {}): Egress {
+function egressFor({ https = [], ...given }: Given = {}): Egress {
   return {
     authority: undefined,
     upstream: upstreamTo(),

@@ -256,7 +256,7 @@ export class TestSandbox {
 }
 
 /** The head of a response to a request that the Worker serves. */
-export function outboundHead(status: number, headers: [string, string][] = []): string {
+function outboundHead(status: number, headers: [string, string][] = []): string {
   return Buffer.from(JSON.stringify({ status, headers })).toString("base64");
 }
 

@@ -148,7 +148,7 @@ export function groupsOf(pid: number | undefined): string[] {
  * @param names the file's name in version 1 and in version 2
  * @param parent `..` for the groups that contain these groups
  */
-export function filesInGroups(pid: number, names: readonly [string, string], parent = ""): string[] {
+function filesInGroups(pid: number, names: readonly [string, string], parent = ""): string[] {
   const different = [...new Set(names)];
   const files = groupsOf(pid).flatMap((group) => different.map((name) => join(group, parent, name)));
   return files.filter((file) => existsSync(file));

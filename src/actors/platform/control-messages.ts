@@ -97,7 +97,6 @@ function storedFor(principalID: string): number {
 export function limitMessages(socket: WebSocket, principalID: string, abort: () => void): void {
   const counter = new ByteCounter();
   const ref = new WeakRef(counter);
-  storedFor(principalID);
   const open = counters.get(principalID) ?? new Set();
   counters.set(principalID, open.add(ref));
   const send = socket.send.bind(socket);

@@ -27,15 +27,11 @@ export async function expose(args: Record<string, unknown>, caller: Caller = exp
   return String(result.structured.url);
 }
 
-/**
- * A server that responds with a description of the request, and echoes WebSocket messages. `/peak` responds with the most requests
- * to it so far that were open at once.
- */
+/** A server that responds with a description of the request, and echoes WebSocket messages. */
 const SERVER = `
 const { WebSocketServer } = require("/opt/sandbox-runtime/node_modules/ws");
 const { createHash } = require("crypto");
 const port = Number(process.argv[2]);
-let [open, peak] = [0, 0];
 const server = require("http").createServer((request, response) => {
   const { pathname, searchParams } = new URL(request.url, "http://x");
   if (pathname === "/stream") {
@@ -51,9 +47,6 @@ const server = require("http").createServer((request, response) => {
     response.writeHead(Number(searchParams.get("is"))).end("body");
   } else if (pathname === "/line") {
     request.socket.write("HTTP/1.1 " + searchParams.get("is") + "\\r\\nConnection: upgrade\\r\\nUpgrade: other\\r\\n\\r\\n");
-  } else if (pathname === "/peak") {
-    peak = Math.max(peak, ++open);
-    setTimeout(() => (open--, response.end(String(peak))), 20);
   } else if (pathname === "/redirect") {
     response.writeHead(302, { location: searchParams.get("to") }).end();
   } else if (pathname === "/gzip") {

@@ -10,7 +10,6 @@ import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 import { portsOf, type Process, tree } from "../setup/processes.ts";
 import { startParts } from "../setup/parts.ts";
 import { tool } from "../setup/tool.ts";
-import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { sleep, until } from "../setup/until.ts";
 import { HEADERS, sendRaw } from "./support.ts";
 import HOSTILE_SANDBOXD from "../setup/hostile-sandboxd.cjs?raw";
@@ -19,7 +18,7 @@ import TAKE_PLACE from "../setup/take-place.cjs?raw";
 const NEIGHBOUR = "a-token-of-another-principal";
 
 /** How long an attack waits for a response, and how long it floods otherwise. */
-const ATTACK_MS = 2000;
+const ATTACK_MS = 1000;
 const COMMAND = { command: "echo", timeout_seconds: 1 };
 const TASK = { task: "work", timeout_seconds: 1, wait_seconds: 1 };
 
@@ -147,12 +146,11 @@ it("the server keeps nothing that a program in the control server's place sends 
   const heap = await openHeap(parts, PRODUCT_SERVICE);
   const before = await heap.live();
   // The program sends 8 MiB for each context.
-  for (let round = 0; round < 3; round++)
-    await atOnce(4, async (n) => {
-      const { text } = await tool(url, "run_code", { sandbox, code: "1", context: `c${round}-${n}` });
-      expect(text).toContain("The sandbox is damaged");
-    });
-  expect((await heap.live()) - before).toBeLessThan(60);
+  await atOnce(8, async (n) => {
+    const { text } = await tool(url, "run_code", { sandbox, code: "1", context: `c${n}` });
+    expect(text).toContain("The sandbox is damaged");
+  });
+  expect((await heap.live()) - before).toBeLessThan(40);
   heap.close();
   await tool(url, "destroy_sandbox", { sandbox });
 });
@@ -162,14 +160,6 @@ const sandbox = "shared";
 
 const write = async (path: string, content: string) =>
   expect(await tool(url, "write_file", { sandbox, path, content })).toMatchObject({ isError: false });
-const make = async (code: string) =>
-  expect((await tool(url, "run_code", { sandbox, code: `${code}\nprint('made')` })).text).toContain("made");
-
-/** Python that writes a PNG with these chunks. */
-const png = (path: string, ...chunks: string[]) => `import struct, zlib
-def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-def head(width, height, depth, color): return chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, depth, color, 0, 0, 0))
-open('${path}', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + ${chunks.join(" + ")} + chunk(b'IEND', b''))`;
 
 /** A program in a sandbox that floods the proxy of the sandbox. */
 const proxyFlood = (request: string) => `node -e '
@@ -269,8 +259,8 @@ const FLOODS: Flood[] = [
       await tool(url, "destroy_sandbox", { sandbox: "printing" });
     },
   },
-  // The largest message, output without end, megabytes of values, errors whose text is parsed, and one that breaks no rule.
-  ...["push", "output", "nested", "numbers", "errors", "churn"].map(controlAttack),
+  // The largest message, and megabytes of values in calls and in responses.
+  ...["push", "nested", "numbers"].map(controlAttack),
   // A compressed response that inflates to a gigabyte, and megabytes of values.
   daemonAttack("encoded", "list_files"),
   daemonAttack("values", "list_files"),
@@ -320,25 +310,6 @@ kernel._dump = lambda document: dump(document)[:-1] + more`,
     },
   },
   {
-    what: "the largest images and decompression bombs",
-    prepare: async () => {
-      await make(`from PIL import Image
-Image.effect_noise((500, 400), 9).resize((5000, 4000), 0).convert('RGB').save('large.jpg', quality=30)
-Image.new('RGBA', (7000, 5000)).save('large.png', compress_level=1)`);
-      const rows = "zlib.compress(bytes(6251 * 50_000), 1)";
-      await make(png("bomb.png", "head(50_000, 50_000, 1, 0)", `chunk(b'IDAT', ${rows})`));
-      const trailing = "zlib.compress(bytes(250_000_000), 9)";
-      await make(png("trailing.png", "head(16, 16, 8, 2)", `chunk(b'IDAT', ${trailing})`));
-      await make(`import gzip, struct
-name = b'PK' + struct.pack('<HHHHHHIIIHH', 0x403, 0, 8, 0, 0, 0, 0, 0, 0, 1, 0) + b'a'
-open('headers.gz', 'wb').write(gzip.compress(name + b'PK\\x07\\x08' * (4 << 20)))`);
-    },
-    flood: () => {
-      const paths = ["large.jpg", "large.png", "bomb.png", "trailing.png", "headers.gz"];
-      return atOnce(10, (n) => attack("read_file", { sandbox, path: paths[n % paths.length] }));
-    },
-  },
-  {
     what: "requests of a sandbox to the model's API",
     flood: () => {
       const request = '"GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n"';
@@ -353,20 +324,6 @@ open('headers.gz', 'wb').write(gzip.compress(name + b'PK\\x07\\x08' * (4 << 20))
       return attack("run_command", { sandbox, command: proxyFlood(request), timeout_seconds: 6 });
     },
   },
-  ...[
-    ["/in", 124, "messages", 2],
-    ["/out", 40, "chunks", 1],
-  ].map((visit) => ({
-    what: `${visit[2]} of one byte through a preview: ${visit[0]}`,
-    flood: async () => {
-      const preview = "preview";
-      const flood = await startFloodablePreview((name, args) =>
-        tool(url, name, { sandbox: preview, ...args }),
-      );
-      await flood(visit);
-      await tool(url, "destroy_sandbox", { sandbox: preview });
-    },
-  })),
 ];
 
 describe("another principal's calls are answered during and after a flood", () => {

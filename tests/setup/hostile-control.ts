@@ -9,27 +9,15 @@ const MIB = 1024 * 1024;
 const call = (args: string) => `["push",["pipeline",-1,[],[${args}]]]`;
 
 /** Each function makes a message. The attack sends that message again and again. */
-const attacks: Record<string, () => string | Buffer> = {
+const attacks: Record<string, () => string> = {
   /** Values that the Worker would keep in memory. */
   push: () => call(JSON.stringify("x".repeat(11 * MIB))),
   /** Values that the Worker would keep in memory, less than the engine allows for each connection. */
   calls: () => call(JSON.stringify("x".repeat(10 * MIB))),
-  /** Output that the SDK would keep in memory, although each call is released. */
-  output: () => call(`{"text":${JSON.stringify("x".repeat(MIB))},"timestamp":0}`),
-  /** One frame of 64 MiB. */
-  frame: () => Buffer.alloc(64 * MIB, 0x20),
   /** A few megabytes that contain many objects. */
   nested: () => call(`[[${"[],".repeat(2 * MIB)}[]]]`),
   /** An expensive response to each request of the Worker. */
   numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
-  /** An error whose text the SDK parses as JSON. V8 looks for these strings at the same place of a table. */
-  errors: () => {
-    const digits = Array.from({ length: 64_000 }, (_, n) => String(((n + 400) << 15) + 1));
-    return JSON.stringify(["error", "Error", JSON.stringify(digits)]);
-  },
-  binary: () => Buffer.alloc(1000),
-  /** Breaks no rule: it cancels each call at once. */
-  churn: () => call("1"),
 };
 
 let contextCount = 0;
@@ -79,16 +67,12 @@ function readAttack(): string | undefined {
   }
 }
 
-/** Attacks that release their calls. */
-const releasing = new Set(["output", "churn"]);
-
 /** An attack with this name responds with the JSON after it. */
 const REPLY = "reply ";
 
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
-  if (name === "numbers") return reply(peer, () => message as string);
-  if (name === "errors") return reply(peer, () => "1", /./, message as string);
+  if (name === "numbers") return reply(peer, () => message);
   // Contexts that the SDK would keep in memory because their deletion fails, and code without output.
   if (name === "contexts") {
     const large = () => `{"id":"${++contextCount}","cwd":"${"x".repeat(8 * MIB)}"}`;
@@ -98,7 +82,6 @@ function send(peer: WebSocket, name: string): void {
     writeFileSync("/var/tmp/current-attack", name);
     return reply(peer, () => name.slice(REPLY.length));
   }
-  const binary = typeof message !== "string" && name === "binary";
   let count = 0;
   peer.on("error", () => undefined);
   // With three, the attack "calls" is below the engine's limit for one connection. The file tells that they have been sent.
@@ -111,9 +94,8 @@ function send(peer: WebSocket, name: string): void {
       peer.readyState === WebSocket.OPEN &&
       peer.bufferedAmount < message.length + 4096
     ) {
-      peer.send(message, { binary }, noteSent);
+      peer.send(message, noteSent);
       count += 1;
-      if (releasing.has(name)) peer.send(`["release",${count},1]`);
     }
     if (count < most && peer.readyState === WebSocket.OPEN) setImmediate(sendMore);
   };
@@ -135,13 +117,8 @@ function pulled(text: string): number | undefined {
   return id === undefined ? undefined : Number(id);
 }
 
-/** @param failing calls that fail with `error` instead */
-function reply(
-  peer: WebSocket,
-  value: () => string,
-  failing?: RegExp,
-  error = '["error","Error","refused"]',
-): void {
+/** @param failing calls that fail instead */
+function reply(peer: WebSocket, value: () => string, failing?: RegExp): void {
   const failed = new Set<number>();
   let calls = 0;
   peer.on("error", () => undefined);
@@ -153,7 +130,9 @@ function reply(
     }
     const id = pulled(text);
     if (id === undefined) return;
-    peer.send(failed.has(id) ? `["reject",${id},${error}]` : `["resolve",${id},${value()}]`);
+    peer.send(
+      failed.has(id) ? `["reject",${id},["error","Error","refused"]]` : `["resolve",${id},${value()}]`,
+    );
   });
 }
 

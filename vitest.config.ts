@@ -45,7 +45,8 @@ if (python !== undefined) process.env.TESTS_PYTHON = python;
 // The Worker imports the built panel.
 await bundlePanel();
 
-const FAULTS = process.env.FAULTS ?? "short";
+/** For the tests that use chance: tests/setup/chance.ts. */
+const chance = { seed: Number(process.env.TESTS_SEED ?? 1), isLong: process.env.TESTS === "long" };
 
 const worker = () =>
   cloudflareTest(({ inject }) => ({
@@ -62,7 +63,6 @@ const worker = () =>
         TASK_ARCHIVE_MAX_MB: "4",
         MAX_IDLE_MINUTES: "60",
         KEEP_BUSY: "2",
-        FAULTS,
         ANTHROPIC_API_KEY: "test-model-key",
         SECRETS: PRIVATE_SECRETS,
         PRIVATE_URL: inject("privateURL"),
@@ -129,6 +129,7 @@ export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
     maxWorkers: AT_ONCE,
+    provide: chance,
     // Vitest throws this error if a file ends while its module runner is still loading a module. It does not fail the run.
     onUnhandledError: (error) =>
       !(error.name === "EnvironmentTeardownError" && error.message.includes("Closing rpc while")),

@@ -3,6 +3,7 @@ import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inject } from "vitest";
 import { firstOfSandbox, pidOf, type Process, processes, type ServerPart, tree } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import type { Result } from "../setup/mcp-client.ts";
@@ -10,7 +11,7 @@ import { tool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
 /** The long form runs more rounds, and includes tests that take minutes. */
-export const LONG = process.env.FAULTS === "long";
+export const LONG = inject("isLong");
 
 /** A command that starts background processes, which continue after its end. */
 export const START_SLEEPERS =

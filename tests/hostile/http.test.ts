@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import * as fc from "fast-check";
+import * as fc from "../setup/chance.ts";
 import { HOST_CAPNP_CONNECT } from "miniflare";
 import { describe, expect, it } from "vitest";
 import { pidOf, portsOf, tree } from "../setup/processes.ts";

@@ -3,7 +3,7 @@ import { globSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { serialize } from "node:v8";
-import * as fc from "fast-check";
+import * as fc from "../setup/chance.ts";
 import { beforeAll, describe, expect, it } from "vitest";
 import {
   AUTHORIZE_PATH,

@@ -1,17 +1,14 @@
 /** Hostile input, and the checks that hold for every response. */
 import { connect } from "node:net";
-import * as fc from "fast-check";
-import { expect } from "vitest";
+import * as fc from "../setup/chance.ts";
+import { expect, inject } from "vitest";
 import { mcpHeaders } from "../setup/mcp-client.ts";
 import { TOKEN } from "../setup/server.ts";
 import { sleep } from "../setup/until.ts";
 
-/** The number of tries of a property, and their seed. The long form makes many more, and prints its seed with a failure. */
+/** The number of tries of a property. */
 export function tries(short: number): fc.Parameters<unknown> {
-  const isLong = process.env.HOSTILE === "long";
-  return isLong
-    ? { numRuns: short * 20, endOnFailure: true }
-    : { numRuns: short, seed: 1, endOnFailure: true };
+  return { numRuns: inject("isLong") ? short * 20 : short, endOnFailure: true };
 }
 
 /** Texts that reveal internals of the server. `cell-1.ts` is allowed: it is the caller's own code in a traceback. */

@@ -2,7 +2,7 @@
  * The first tests send hostile input to every tool, which has to return a result or a readable error. The other tests violate the
  * protocol in each revision; the server has to respond, and never with 500.
  */
-import * as fc from "fast-check";
+import * as fc from "../setup/chance.ts";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { endLater } from "../setup/end-later.ts";

@@ -1,6 +1,6 @@
 /** sandboxd is killed before each step of a command, a write and a restore, and then restarted. */
 import { once } from "node:events";
-import { randomBytes, randomInt } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import {
   chmodSync,
   existsSync,
@@ -16,7 +16,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join, relative } from "node:path";
-import { expect, it } from "vitest";
+import { expect, inject, it } from "vitest";
 import { WebSocket } from "ws";
 import { FAILED, type OperationName, type operations } from "../../container/sandboxd/operations.ts";
 import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
@@ -35,7 +35,7 @@ const AT_ONCE_WORKING = 6;
 const MOST_STEPS = 200;
 
 /** One of this number of steps is tried. An odd number, because the command alternates between two forms. */
-const TRIED = process.env.FAULTS === "long" ? 1 : 3;
+const TRIED = inject("isLong") ? 1 : 3;
 
 interface Outcome {
   end: Event;
@@ -97,8 +97,8 @@ async function forget(place: Place, ids: string[]): Promise<void> {
 
 /**
  * Calls `attempt` with sandboxds that are killed at different steps, and returns the number of steps of an attempt whose sandboxd is
- * not killed. The number differs a little between attempts. Each run of the test tries every `TRIED`th step, from a random one, and a
- * failure lists the steps up to the one at which it was killed. With `FAULTS=long` it tries all.
+ * not killed. The number differs a little between attempts. Each run of the test tries every `TRIED`th step, from one that the seed decides, and a
+ * failure lists the steps up to the one at which it was killed. With `TESTS=long` it tries all.
  */
 async function atSteps(
   attempt: (place: Place, step: number) => Promise<unknown>,
@@ -106,7 +106,7 @@ async function atSteps(
 ): Promise<number> {
   const callsWhenKilledAt = (step: number) => inPlace(step, (place) => attempt(place, step));
   const last = await callsWhenKilledAt(MOST_STEPS);
-  let next = 1 + randomInt(TRIED);
+  let next = 1 + (inject("seed") % TRIED);
   const worker = async () => {
     for (let step = next; step <= last + 1; step = next) {
       next += TRIED;

@@ -1,5 +1,5 @@
 /** How a request gets a secret, and how a response loses it: `src/shared/secrets.ts` and `src/shared/mask.ts`. */
-import * as fc from "fast-check";
+import * as fc from "../setup/chance.ts";
 import { describe, expect, it } from "vitest";
 import { Mask } from "../../src/shared/mask.ts";
 import {

@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import * as fc from "fast-check";
+import * as fc from "../setup/chance.ts";
 import { expect, it } from "vitest";
 import { Base } from "../../container/sandboxd/snapshots/base.ts";
 import { Scanner } from "../../container/sandboxd/snapshots/scan.ts";

@@ -1,5 +1,5 @@
 /** A terminal's output as text and its size, and the durations that the command line and the panel show. */
-import * as fc from "fast-check";
+import * as fc from "../setup/chance.ts";
 import { describe, expect, it } from "vitest";
 import { duration, oneLine } from "../../cli/print.ts";
 import { duration as panelDuration } from "../../panel/format.ts";

@@ -228,14 +228,14 @@ describe("a mounted directory of the machine", () => {
     // Exchanges the directory and the link until its input ends.
     const exchange = `
       const { renameSync } = require("node:fs");
-      let isOpen = true;
+      let isOpen = true, turns = 0;
       process.stdin.on("end", () => (isOpen = false)).resume();
       const turn = () => {
         for (const [from, to] of [["own", "kept"], ["link", "own"], ["own", "link"], ["kept", "own"]]) {
           renameSync(from, to);
           // The directory stays longer than the link, so that some sandboxes start on a busy machine too.
           const pause = { link: 30, kept: 60 }[from];
-          if (pause) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, pause * Math.random());
+          if (pause) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, (pause * (++turns % 7)) / 7);
         }
         if (isOpen) setImmediate(turn);
       };

@@ -258,7 +258,7 @@ describe("an interrupt", () => {
   it("leaves a usable kernel, whenever it arrives", async () => {
     for (let index = 0; index < 60; index++) {
       const running = kernel.run("for i in range(3000): print(i)\n{'a': list(range(500))}");
-      await sleep(Math.random() * 6);
+      await sleep(index / 10);
       kernel.signal("SIGINT");
       await running;
     }

@@ -1,11 +1,10 @@
 /** The actor is evicted, with everything in its memory, at random moments of a run. */
-import { env } from "cloudflare:workers";
-import * as fc from "fast-check";
-import { afterAll, describe, expect, it, vi } from "vitest";
+import * as fc from "../../setup/chance.ts";
+import { describe, expect, inject, it, vi } from "vitest";
 import { Sandbox } from "../../../src/actors/sandbox.ts";
 import { type Result, evict, idIn, owner, runInActor, sh, sleep, until } from "../../worker/support.ts";
 
-const ROUNDS = Reflect.get(env, "FAULTS") === "long" ? 60 : 4;
+const ROUNDS = inject("isLong") ? 60 : 4;
 vi.setConfig({ testTimeout: (ROUNDS + 2) * 30_000 });
 
 /** Moments of eviction in milliseconds, from the start of the run or from the previous eviction. */
@@ -24,11 +23,7 @@ function checkAnswer({ isError, text }: Result): boolean {
   return !isError;
 }
 
-const options = { numRuns: ROUNDS, seed: Date.now() & 0x7fffffff, endOnFailure: true };
-
-afterAll(() => {
-  console.log(`evictions: seed ${options.seed}`);
-});
+const options = { numRuns: ROUNDS, endOnFailure: true };
 
 async function evictAt(sandbox: string, when: readonly number[]): Promise<void> {
   for (const ms of when) {

@@ -1,7 +1,6 @@
 /** R2 fails, is slow or breaks off, and actors are evicted, during saves and restores. */
-import { env } from "cloudflare:workers";
-import * as fc from "fast-check";
-import { afterAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import * as fc from "../../setup/chance.ts";
+import { afterAll, describe, expect, inject, it, onTestFinished, vi } from "vitest";
 import type { NetworkPlatform } from "../../../src/actors/platform/platform.ts";
 import {
   actorOf,
@@ -242,10 +241,10 @@ describe.concurrent("when R2 fails under a workspace", () => {
   });
 });
 
-/** A random half of the operations, or all in the long form. For each, a sandbox starts, and a failure names the operation. */
+/** A half of the operations by chance, or all in the long form. For each, a sandbox starts, and a failure names the operation. */
 function chooseOperations(count: number): number[] {
   const all = Array.from({ length: count }, (_, at) => at);
-  const chosen = Reflect.get(env, "FAULTS") === "long" ? count : Math.ceil(count / 2);
+  const chosen = inject("isLong") ? count : Math.ceil(count / 2);
   return fc.sample(fc.shuffledSubarray(all, { minLength: chosen, maxLength: chosen }), 1).flat();
 }
 

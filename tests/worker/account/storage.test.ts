@@ -1,6 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import * as fc from "fast-check";
+import * as fc from "../../setup/chance.ts";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { type ObjectFolderEnv, withObjectFolder } from "../../../local/platform/object-folder.ts";
 import { HeadAndTail } from "../../../src/runs/head-and-tail.ts";

@@ -1,5 +1,5 @@
 /** Links to files, and files over plain HTTP. */
-import * as fc from "fast-check";
+import * as fc from "../../setup/chance.ts";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Config, parseConfig } from "../../../src/shared/config.ts";
 import { type LinkName, readToken, writeToken } from "../../../src/shared/link-token.ts";

@@ -1,5 +1,5 @@
 /** Files over plain HTTP with any name: the bytes come back unchanged, or there is a readable error. */
-import * as fc from "fast-check";
+import * as fc from "../../setup/chance.ts";
 import { expect, it } from "vitest";
 import { MAX_HELD_BYTES } from "../../../src/shared/limits.ts";
 import { RequestMemory } from "../../../src/shared/request-memory.ts";

@@ -1,4 +1,4 @@
-import * as fc from "fast-check";
+import * as fc from "../../setup/chance.ts";
 import { expect, it, vi } from "vitest";
 import { FileLinks } from "../../../src/actors/file-links.ts";
 import type { SandboxKV } from "../../../src/storage/sandbox-schema.ts";

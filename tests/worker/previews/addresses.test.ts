@@ -1,6 +1,6 @@
 /** Which host names lead to previews, and which requests pages of previews may send to the server. */
 import { env } from "cloudflare:workers";
-import * as fc from "fast-check";
+import * as fc from "../../setup/chance.ts";
 import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { linkKeys } from "../../../src/actors/link-keys.ts";

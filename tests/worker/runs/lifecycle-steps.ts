@@ -1,5 +1,5 @@
 /** The steps of the lifecycle test, and sequences of them that random steps seldom make. */
-import * as fc from "fast-check";
+import * as fc from "../../setup/chance.ts";
 import { FAULTS, type Fault } from "./lifecycle-world.ts";
 
 const CALLS = ["write", "read", "set up", "checkpoint", "configure"] as const;

@@ -1,4 +1,4 @@
-import * as fc from "fast-check";
+import * as fc from "../../setup/chance.ts";
 import { describe, expect, it } from "vitest";
 import { callsIn, idIn, killContainer, owner, result } from "../support.ts";
 

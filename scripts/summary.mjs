@@ -1,5 +1,5 @@
-// Reads vitest's JSON reports. `summary.mjs REPORT [AGAIN]` prints `N passed, N failed`; the files of the second report replace
-// the same files of the first. `summary.mjs --failed REPORT` prints the files that failed, if they are few. A test file that
+// Reads vitest's JSON reports. `summary.mjs REPORT [AGAIN]` prints `N passed, N failed`, and then the tests that were skipped; the files
+// of the second report replace the same files of the first. `summary.mjs --failed REPORT` prints the files that failed, if they are few. A test file that
 // fails as a whole counts as one more failure. Plain JavaScript, so that it runs on any version of Node. Exits with 1 if there
 // is no report, or a test failed.
 import { existsSync, readFileSync } from "node:fs";
@@ -19,10 +19,14 @@ function filesOf(report) {
 }
 
 /** A test is pending if it never ended, because its process ended first. */
-const STATUSES = { passed: ["passed"], failed: ["failed", "pending"] };
+const STATUSES = {
+  passed: ["passed"],
+  failed: ["failed", "pending"],
+  skipped: ["skipped", "todo", "disabled"],
+};
 
 /**
- * The full names of the tests that passed or failed. A file that failed as a whole, without a failed test, counts as one test.
+ * The full names of the tests that passed, failed or were skipped. A file that failed as a whole, without a failed test, counts as one test.
  */
 function testsOf({ status, assertionResults }, wanted) {
   const tests = assertionResults.filter((test) => STATUSES[wanted].includes(test.status));
@@ -43,6 +47,10 @@ if (process.argv[2] === "--failed") {
   const files = [...new Map([...first, ...again]).values()];
   const count = (status) => files.reduce((sum, file) => sum + testsOf(file, status).length, 0);
   const failed = count("failed");
-  console.log(`${count("passed")} passed, ${failed} failed`);
+  const skipped = files.flatMap((file) =>
+    testsOf(file, "skipped").map((name) => `${relative(process.cwd(), file.name)} > ${name}`),
+  );
+  const named = skipped.length > 0 ? `, ${skipped.length} skipped: ${skipped.join("; ")}` : "";
+  console.log(`${count("passed")} passed, ${failed} failed${named}`);
   if (failed > 0) process.exit(1);
 }

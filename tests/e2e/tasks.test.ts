@@ -118,7 +118,7 @@ const RESTARTED = {
 
 const api: MessagesAPI = endLater(await playScenarios(scenarios));
 const options = {
-  flags: ["--state-dir", temporaryDirectory()],
+  flags: ["--verbose", "--state-dir", temporaryDirectory()],
   env: { ANTHROPIC_API_KEY: KEY, ANTHROPIC_UPSTREAM_URL: api.url, MAX_TASK_TOKENS: "150000" },
 };
 let server = await startServer(options);
@@ -277,6 +277,8 @@ describe.concurrent("when a task does not succeed", () => {
       isError: false,
     });
     expect(fields.note).toMatch(words);
+    // The key is not sent to the address of the redirect.
+    expect(api.requests.map(({ path }) => path)).not.toContain("/elsewhere/v1/messages");
   });
 
   it("its note says that it used up its turns", async () => {
@@ -391,12 +393,10 @@ describe("the credential", () => {
     }
   });
 
-  it("is not sent to the address of a redirect", () => {
-    expect(api.requests.map(({ path }) => path)).not.toContain("/elsewhere/v1/messages");
-  });
-
   it("is in nothing that the server prints", () => {
-    expect(server.stdout() + server.stderr()).not.toContain(KEY);
+    const printed = server.stdout() + server.stderr();
+    expect(printed).toContain('"tool":"execute_task"');
+    expect(printed).not.toContain(KEY);
   });
 });
 

@@ -167,9 +167,11 @@ describe("access to the engine", () => {
     await sandbox.destroy();
   });
 
-  it("is not possible through this machine's other addresses", async () => {
-    const others = Object.values(networkInterfaces()).flat();
-    for (const other of others.filter((address) => address?.family === "IPv4" && !address.internal)) {
+  const others = Object.values(networkInterfaces())
+    .flat()
+    .filter((address) => address?.family === "IPv4" && !address.internal);
+  it.runIf(others.length > 0)("is not possible through this machine's other addresses", async () => {
+    for (const other of others) {
       const response = fetch(engine.url.replace("127.0.0.1", other?.address ?? ""));
       await expect(response).rejects.toThrow("fetch failed");
     }

@@ -320,16 +320,23 @@ describe("a sandbox with an open preview", () => {
     await startServer(shown, 8000);
     const url = await expose({ sandbox: shown, port: 8000 });
     const { saveToStop } = Workspace.prototype;
+    const { promise: hasBegun, resolve: begin } = Promise.withResolvers<void>();
     const { promise: isSlow, resolve: goOn } = Promise.withResolvers<void>();
     const saving = vi.spyOn(Workspace.prototype, "saveToStop").mockImplementationOnce(async function (
       this: Workspace,
       ...wait
     ) {
+      begin();
       await isSlow;
       return saveToStop.apply(this, wait);
     });
-    const expired = runInActor(shown, (actor) => actor.onActivityExpired());
-    await until(() => saving.mock.calls.length > 0);
+    let expired = Promise.resolve();
+    // A server that has just started counts as busy, and then nothing is saved yet.
+    await until(async () => {
+      expired = runInActor(shown, (actor) => actor.onActivityExpired());
+      await Promise.race([expired, hasBegun]);
+      return saving.mock.calls.length > 0;
+    });
     expect((await visit(url)).status).toBe(200);
     goOn();
     await expired;

@@ -1,7 +1,7 @@
-// Reads vitest's JSON reports. `summary.mjs REPORT [AGAIN]` prints `N passed, N failed`, and then the tests that were skipped; the files
-// of the second report replace the same files of the first. `summary.mjs --failed REPORT` prints the files that failed, if they are few. A test file that
-// fails as a whole counts as one more failure. Plain JavaScript, so that it runs on any version of Node. Exits with 1 if there
-// is no report, or a test failed.
+// Reads vitest's JSON reports. `summary.mjs REPORT [AGAIN]` prints `N passed, N failed` and the skipped tests; the files of the
+// second report replace the same files of the first. `summary.mjs --failed REPORT` prints the files that failed, if they are few.
+// A test file that fails as a whole counts as one more failure. Plain JavaScript, so that it runs on any version of Node. Exits
+// with 1 if there is no report, or a test failed.
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 
@@ -26,7 +26,8 @@ const STATUSES = {
 };
 
 /**
- * The full names of the tests that passed, failed or were skipped. A file that failed as a whole, without a failed test, counts as one test.
+ * The full names of the tests that passed, failed or were skipped. A file that failed as a whole, without a failed test, counts as
+ * one test.
  */
 function testsOf({ status, assertionResults }, wanted) {
   const tests = assertionResults.filter((test) => STATUSES[wanted].includes(test.status));
@@ -44,13 +45,12 @@ if (process.argv[2] === "--failed") {
     for (const name of testsOf(first.get(path) ?? file, "failed"))
       if (!stillFailed.has(name)) console.log(`unsteady: ${path} > ${name}: failed, and passed alone`);
   }
-  const files = [...new Map([...first, ...again]).values()];
-  const count = (status) => files.reduce((sum, file) => sum + testsOf(file, status).length, 0);
-  const failed = count("failed");
-  const skipped = files.flatMap((file) =>
-    testsOf(file, "skipped").map((name) => `${relative(process.cwd(), file.name)} > ${name}`),
-  );
+  const files = [...new Map([...first, ...again])];
+  const namesOf = (status) =>
+    files.flatMap(([path, file]) => testsOf(file, status).map((name) => `${path} > ${name}`));
+  const failed = namesOf("failed").length;
+  const skipped = namesOf("skipped");
   const named = skipped.length > 0 ? `, ${skipped.length} skipped: ${skipped.join("; ")}` : "";
-  console.log(`${count("passed")} passed, ${failed} failed${named}`);
+  console.log(`${namesOf("passed").length} passed, ${failed} failed${named}`);
   if (failed > 0) process.exit(1);
 }

@@ -228,7 +228,8 @@ describe("a mounted directory of the machine", () => {
     // Exchanges the directory and the link until its input ends.
     const exchange = `
       const { renameSync } = require("node:fs");
-      let isOpen = true, turns = 0;
+      let isOpen = true;
+      let turns = 0;
       process.stdin.on("end", () => (isOpen = false)).resume();
       const turn = () => {
         for (const [from, to] of [["own", "kept"], ["link", "own"], ["own", "link"], ["kept", "own"]]) {
